@@ -1,0 +1,127 @@
+"""One FITS file per object: the images of its fit."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from astropy.io import fits
+from astropy.wcs import WCS
+
+from autofit_ml.catalogue.fits_table import escape_text
+from autofit_ml.catalogue.schema import Column, columns_for, components_of
+
+__all__ = ["object_fits_bytes"]
+
+
+def _card(column: Column, value: Any) -> fits.Card | None:
+    """The header card of one catalogue value; None for what does not fit in a header."""
+    if column.size > 1:
+        return None
+    keyword = column.name.upper()
+    if len(keyword) > 8:
+        keyword = f"HIERARCH {keyword}"
+    if column.dtype == "str":
+        # A blank value: the object has none.
+        return fits.Card(keyword, escape_text(str(value)).decode("ascii"))
+    if column.dtype == "bool":
+        return fits.Card(keyword, bool(value), column.description[:40])
+    if column.dtype == "int32":
+        return fits.Card(keyword, int(value), column.description[:30])
+    # FITS headers have no NaN: an undefined value stands for it.
+    number = float(value) if math.isfinite(value) else None
+    unit = f"[{column.unit}] " if column.unit else ""
+    comment = f"{unit}{column.description}"
+    # 80 characters less keyword, "= ", the longest float, " / ".
+    return fits.Card(keyword, number, comment[: max(0, 46 - len(keyword))])
+
+
+def object_fits_bytes(
+    *,
+    data: np.ndarray,
+    sigma: np.ndarray,
+    mask: np.ndarray,
+    row: Mapping[str, Any],
+    model: np.ndarray | None = None,
+    residual: np.ndarray | None = None,
+    labels: np.ndarray | None = None,
+    target: int = 0,
+    components: Sequence[np.ndarray] = (),
+    wcs: WCS | None = None,
+    origin: tuple[int, int] = (0, 0),
+) -> bytes:
+    """The FITS file ``objects/<id>.fits`` of one object.
+
+    Parameters
+    ----------
+    data, sigma : ndarray, shape (ny, nx)
+        Image and 1-sigma noise, image units; written as float32.
+    mask : ndarray, bool, shape (ny, nx)
+        True = not used in the fit; written as uint8.
+    row : mapping of str to scalar
+        The object's catalogue row; goes into the primary header, except ``cov``. NaN becomes an
+        undefined value, names of more than 8 letters become HIERARCH cards.
+    model, residual : ndarray, shape (ny, nx), optional
+        Model including PSF and sky, and data - model; absent for a failed object.
+    labels : ndarray, int, shape (ny, nx), optional
+        Segmentation (0 = sky); written as int32.
+    target : int
+        Label of the target; the card TARGET of SEGM.
+    components : sequence of ndarray, shape (ny, nx)
+        Each component with its PSF, without sky: COMPONENT_1 and on.
+    wcs : astropy.wcs.WCS, optional
+        Of the stamp's pixels; written into every image HDU.
+    origin : tuple of int
+        (x0, y0) of the stamp's first pixel in the file: cards LTV1, LTV2 (stamp = file + LTV).
+
+    Returns
+    -------
+    payload : bytes
+        PRIMARY (header only), IMAGE, MODEL, RESIDUAL, SIGMA, MASK, SEGM, COMPONENT_1..k; planes
+        that were not given are left out. Every HDU has CHECKSUM and DATASUM.
+
+    Raises
+    ------
+    ValueError
+        The planes differ in shape.
+    """
+    planes: list[tuple[str, np.ndarray | None, type]] = [
+        ("IMAGE", data, np.float32),
+        ("MODEL", model, np.float32),
+        ("RESIDUAL", residual, np.float32),
+        ("SIGMA", sigma, np.float32),
+        ("MASK", mask, np.uint8),
+        ("SEGM", labels, np.int32),
+    ]
+    planes += [(f"COMPONENT_{k}", image, np.float32) for k, image in enumerate(components, 1)]
+
+    primary = fits.PrimaryHDU()
+    for column in columns_for(components_of(row)):
+        if column.name in row:
+            card = _card(column, row[column.name])
+            if card is not None:
+                primary.header.append(card, end=True)
+    wcs_cards = wcs.to_header(relax=True).cards if wcs is not None else ()
+
+    hdus: list[Any] = [primary]
+    for name, plane, dtype in planes:
+        if plane is None:
+            continue
+        if np.shape(plane) != np.shape(data):
+            raise ValueError(f"{name} has shape {np.shape(plane)}, IMAGE {np.shape(data)}")
+        hdu = fits.ImageHDU(np.asarray(plane).astype(dtype), name=name)
+        if name == "SEGM":
+            hdu.header["TARGET"] = (int(target), "label of the target, 0 = not detected")
+        hdu.header["LTV1"] = (float(-origin[0]), "stamp x = file x + LTV1")
+        hdu.header["LTV2"] = (float(-origin[1]), "stamp y = file y + LTV2")
+        hdu.header.extend(wcs_cards, update=True)
+        hdus.append(hdu)
+    for hdu in hdus:
+        # A fixed text where astropy would put the time: the same fit gives the same file.
+        hdu.add_checksum(when="data unit")
+    buffer = io.BytesIO()
+    fits.HDUList(hdus).writeto(buffer)
+    return buffer.getvalue()

@@ -1,0 +1,65 @@
+"""Errors and warnings raised by autofit-ml.
+
+Every error says what is wrong and what to do about it: ``remedy`` is kept apart from the
+problem so that the command line, the catalogue's ``message`` column and the tests can use it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+__all__ = [
+    "AutofitError",
+    "AutofitWarning",
+    "InputError",
+    "OutputError",
+    "ResumeError",
+    "SettingsError",
+]
+
+
+class AutofitWarning(UserWarning):
+    """Something was repaired or assumed; the result says so with a flag."""
+
+
+class AutofitError(Exception):
+    """Base class.
+
+    Parameters
+    ----------
+    problem : str
+        What is wrong, in one sentence.
+    remedy : str, optional
+        What the user can do about it.
+    file : path, optional
+        The file concerned.
+    """
+
+    def __init__(self, problem: str, remedy: str = "", file: str | Path | None = None):
+        self.problem = problem
+        self.remedy = remedy
+        self.file = None if file is None else Path(file)
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        text = f"{self.file}: {self.problem}" if self.file is not None else self.problem
+        return f"{text} ({self.remedy})" if self.remedy else text
+
+    def __reduce__(self):
+        return type(self), (self.problem, self.remedy, self.file)
+
+
+class InputError(AutofitError, ValueError):
+    """One input object cannot be used; the others are unaffected."""
+
+
+class SettingsError(AutofitError, ValueError):
+    """The call itself is wrong (exit status 2): unknown option value, nothing to read."""
+
+
+class ResumeError(SettingsError):
+    """The output folder holds a run with other settings or inputs."""
+
+
+class OutputError(AutofitError, OSError):
+    """Results cannot be written (disk full, no permission)."""

@@ -1,0 +1,63 @@
+"""Images: from files to arrays.
+
+In: FITS files (one per plane, or several planes in one file), folders, globs, manifests, and
+`ReadOptions` (what the user says about them). Out: `Stamp` (one object) or `Frame` (a large
+image), with noise, mask, PSF, WCS and zero point checked and in one convention; a `Source` for
+every object found, also for those that cannot be read.
+
+Neighbours: `autofit_ml.segment` and `autofit_ml.refine` take stamps; `autofit_ml.pipeline` calls
+`discover` and `read_source`; flags are those of `autofit_ml.catalogue`.
+"""
+
+from autofit_ml.images.background import Sky, background_map, measure_sky, sky_statistics
+from autofit_ml.images.discover import discover
+from autofit_ml.images.frame import cut_stamps
+from autofit_ml.images.manifest import MANIFEST_COLUMNS, read_manifest
+from autofit_ml.images.noise import model_sigma
+from autofit_ml.images.options import FRAME_SIDE, ReadOptions
+from autofit_ml.images.psf import centre_psf, gaussian_psf, moffat_psf, no_psf
+from autofit_ml.images.read import read
+from autofit_ml.images.reader import (
+    ReadResult,
+    read_frame,
+    read_source,
+    read_stamp,
+    read_stamp_with_hashes,
+)
+from autofit_ml.images.source import Discovery, Source
+from autofit_ml.images.stamp import PSF, Frame, Stamp
+from autofit_ml.images.stars import psf_from_stars
+from autofit_ml.images.surveys import SurveyPreset, list_surveys, survey_preset
+
+__all__ = [
+    "FRAME_SIDE",
+    "MANIFEST_COLUMNS",
+    "PSF",
+    "Discovery",
+    "Frame",
+    "ReadOptions",
+    "ReadResult",
+    "Sky",
+    "Source",
+    "Stamp",
+    "SurveyPreset",
+    "background_map",
+    "centre_psf",
+    "cut_stamps",
+    "discover",
+    "gaussian_psf",
+    "list_surveys",
+    "measure_sky",
+    "model_sigma",
+    "moffat_psf",
+    "no_psf",
+    "psf_from_stars",
+    "read",
+    "read_frame",
+    "read_manifest",
+    "read_source",
+    "read_stamp",
+    "read_stamp_with_hashes",
+    "sky_statistics",
+    "survey_preset",
+]

@@ -1,0 +1,237 @@
+"""Sky level and noise outside the objects of an image."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import sep
+from scipy import ndimage
+
+__all__ = ["Sky", "background_map", "object_mask", "sky_statistics"]
+
+
+@dataclass(frozen=True)
+class Sky:
+    """Sky of an image region: level, its error, pixel scatter and how many pixels were used.
+
+    `n_pixels` is 0 when no sky could be found; the values are then NaN.
+    """
+
+    level: float
+    level_err: float
+    rms: float
+    n_pixels: int
+
+
+def _clipped(values: np.ndarray, n_sigma: float = 3.0) -> tuple[float, float, np.ndarray]:
+    """(mean, rms, kept) of `values` after iterated clipping about the median."""
+    keep = values
+    for _ in range(12):
+        middle = np.median(keep)
+        spread = 1.4826 * np.median(np.abs(keep - middle))
+        if spread == 0:
+            spread = keep.std()
+        if spread == 0:
+            break
+        inside = np.abs(keep - middle) <= n_sigma * spread
+        if inside.all():
+            break
+        keep = keep[inside]
+    # A Gaussian cut at 3 sigma has 0.9866 of its standard deviation left.
+    return float(keep.mean()), float(keep.std()) / 0.98658, keep
+
+
+def object_mask(
+    data: np.ndarray,
+    level: float,
+    rms: float | np.ndarray,
+    mask: np.ndarray | None = None,
+    *,
+    threshold: float = 1.5,
+    grow: float = 0.7,
+) -> np.ndarray:
+    """Pixels inside the isophotes of detected objects, grown into their wings.
+
+    Parameters
+    ----------
+    data : ndarray, shape (ny, nx)
+    level : float
+        Sky level.
+    rms : float or ndarray
+        Noise per pixel.
+    mask : ndarray of bool, optional
+        True = bad pixel.
+    threshold : float
+        Of detection, in sigma per (3 x 3 filtered) pixel.
+    grow : float
+        Each isophote is widened by this times its equivalent radius plus two pixels.
+
+    Returns
+    -------
+    ndarray of bool, shape (ny, nx)
+    """
+    work = np.ascontiguousarray(data - level, dtype=np.float64)
+    if mask is not None:
+        work[mask] = 0.0
+    scale = float(np.median(rms)) if np.ndim(rms) else float(rms)
+    if not math.isfinite(scale) or scale <= 0:
+        return np.zeros(data.shape, bool)
+    work /= scale
+    err = None
+    if np.ndim(rms):
+        err = np.ascontiguousarray(rms / scale, dtype=np.float64)
+    bad = None if mask is None else np.ascontiguousarray(mask)
+    try:
+        objects, labels = sep.extract(
+            work, threshold, err=err, mask=bad, minarea=5, segmentation_map=True,
+            deblend_cont=1.0, clean=False,
+        )
+    except Exception as error:
+        # sep raises bare Exception when its pixel buffer is full: everything is an object.
+        if "buffer" not in str(error) and "limit" not in str(error):
+            raise
+        return ndimage.binary_dilation(work > 3.0, iterations=3)
+    if len(objects) == 0:
+        return np.zeros(data.shape, bool)
+    radius = np.concatenate([[0.0], np.sqrt(objects["npix"] / math.pi)])
+    distance, nearest = ndimage.distance_transform_edt(labels == 0, return_indices=True)
+    owner = labels[tuple(nearest)]
+    return distance <= grow * radius[owner] + 2.0
+
+
+def sky_statistics(
+    data: np.ndarray, mask: np.ndarray | None = None, sigma: np.ndarray | None = None
+) -> tuple[float, float, float]:
+    """Sky level and scatter of a stamp, its objects masked.
+
+    Parameters
+    ----------
+    data : ndarray, shape (ny, nx)
+        Finite where not masked.
+    mask : ndarray of bool, optional
+        True = do not use.
+    sigma : ndarray, optional
+        Noise per pixel; only its shape over the image matters (detection).
+
+    Returns
+    -------
+    level : float
+        Sky, image units per pixel.
+    level_err : float
+        1-sigma, from the scatter between blocks of the image, so that correlated noise and
+        gradients count.
+    rms : float
+        Scatter per pixel.
+
+    All three are NaN if under 20 usable pixels lie outside the objects.
+    """
+    sky = measure_sky(data, mask, sigma)
+    return sky.level, sky.level_err, sky.rms
+
+
+def measure_sky(
+    data: np.ndarray, mask: np.ndarray | None = None, sigma: np.ndarray | None = None
+) -> Sky:
+    """As `sky_statistics`, with the number of sky pixels."""
+    data = np.asarray(data, dtype=np.float64)
+    usable = np.isfinite(data)
+    if mask is not None:
+        usable &= ~mask
+    if usable.sum() < 20:
+        return Sky(math.nan, math.nan, math.nan, 0)
+    scale = float(np.median(np.abs(data[usable]))) or float(np.abs(data[usable]).max()) or 1.0
+    work = np.where(usable, data / scale, 0.0)  # 1e-30 and 1e30 alike
+    level, rms, _ = _clipped(work[usable])
+    outside = usable
+    bad = ~usable
+    for _ in range(3):
+        if rms <= 0:
+            break
+        noise: float | np.ndarray = rms
+        if sigma is not None:
+            shape = np.where(usable & (sigma < 1e9 * np.median(sigma[usable])), sigma, np.inf)
+            noise = shape * (rms / float(np.median(shape[outside]))) if outside.any() else rms
+            noise = np.where(np.isfinite(noise) & (noise > 0), noise, 1e6 * rms)
+        found = usable & ~object_mask(work, level, noise, bad)
+        if found.sum() < max(20, 0.01 * usable.sum()):
+            # The object fills the image: the faintest tenth is the best guess there is.
+            values = work[usable]
+            faint = values[values <= np.quantile(values, 0.1)]
+            return Sky(float(np.median(faint)) * scale, rms * scale, rms * scale, 0)
+        new_level, new_rms, _ = _clipped(work[found])
+        done = abs(new_level - level) < 0.02 * new_rms and abs(new_rms - rms) < 0.02 * new_rms
+        level, rms, outside = new_level, new_rms, found
+        if done:
+            break
+    return Sky(
+        level * scale,
+        _level_error(work, outside, level, rms) * scale,
+        rms * scale,
+        int(outside.sum()),
+    )
+
+
+def _level_error(data: np.ndarray, outside: np.ndarray, level: float, rms: float) -> float:
+    """Error of the mean from the scatter of the means of 5 x 5 blocks of the image."""
+    ny, nx = data.shape
+    white = rms / math.sqrt(max(1, int(outside.sum())))
+    rows = np.minimum(np.arange(ny) * 5 // ny, 4)
+    cols = np.minimum(np.arange(nx) * 5 // nx, 4)
+    block = (rows[:, None] * 5 + cols[None, :])[outside]
+    values = data[outside]
+    near = np.abs(values - level) <= 3.0 * rms if rms > 0 else np.ones(values.shape, bool)
+    block, values = block[near], values[near]
+    count = np.bincount(block, minlength=25).astype(float)
+    enough = count >= 10
+    if enough.sum() < 4:
+        return 2.0 * white  # too few blocks to measure the correlation of the noise
+    means = np.bincount(block, weights=values, minlength=25)[enough] / count[enough]
+    weight = count[enough] / count[enough].sum()
+    centre = float((weight * means).sum())
+    n = int(enough.sum())
+    scatter = math.sqrt(float((weight * (means - centre) ** 2).sum()) / (n - 1))
+    return max(white, scatter)
+
+
+def background_map(
+    data: np.ndarray, mask: np.ndarray | None = None, *, box: int = 64
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Smooth background and noise of a frame.
+
+    Parameters
+    ----------
+    data : ndarray, shape (ny, nx)
+    mask : ndarray of bool, optional
+        True = do not use.
+    box : int
+        Mesh size, pixels; must be larger than the objects.
+
+    Returns
+    -------
+    background, rms : ndarray, float32, shape (ny, nx)
+    objects : ndarray of bool, shape (ny, nx)
+        The grown isophotes that were left out.
+    """
+    work = np.ascontiguousarray(data, dtype=np.float64)
+    good = np.isfinite(work) if mask is None else np.isfinite(work) & ~mask
+    scale = float(np.median(np.abs(work[good]))) if good.any() else 1.0
+    scale = scale or 1.0
+    work = np.where(good, work / scale, 0.0)
+    bad = ~good
+    size = max(8, min(box, *data.shape))
+    mesh = sep.Background(work, mask=bad, bw=size, bh=size, fw=3, fh=3)
+    objects = np.zeros(data.shape, bool)
+    for _ in range(2):
+        level, noise = mesh.back(), mesh.rms()
+        noise = np.maximum(noise, 1e-6 * max(float(mesh.globalrms), 1e-30))
+        objects = object_mask(work - level, 0.0, noise, bad)
+        if (bad | objects).mean() > 0.9:
+            break
+        mesh = sep.Background(work, mask=bad | objects, bw=size, bh=size, fw=3, fh=3)
+    return (
+        (mesh.back() * scale).astype(np.float32),
+        (mesh.rms() * scale).astype(np.float32),
+        objects,
+    )

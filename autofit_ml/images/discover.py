@@ -1,0 +1,290 @@
+"""Find the objects in files, folders, globs and manifests.
+
+The names of files decide as far as they can, so that a folder of thousands of planes is not
+opened; a file without a plane suffix is looked into (headers only).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import glob
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from autofit_ml.errors import InputError, SettingsError
+from autofit_ml.images.fitsfile import list_hdus
+from autofit_ml.images.manifest import read_manifest
+from autofit_ml.images.planes import group_hdus
+from autofit_ml.images.roles import (
+    fits_stem,
+    is_auxiliary,
+    is_fits_name,
+    safe_id,
+    split_role,
+)
+from autofit_ml.images.source import Discovery, Plane, Source
+from autofit_ml.images.surveys import SurveyPreset, survey_preset
+
+__all__ = ["discover"]
+
+NOT_FITS = "give a FITS image (.fits, .fits.gz, .fits.fz, .fits.bz2)"
+
+
+def discover(
+    paths: str | Path | Iterable[str | Path] | None,
+    *,
+    manifest: str | Path | None = None,
+    survey: str | None = None,
+    mode: str = "auto",
+) -> Discovery:
+    """Expand files, folders and globs into objects.
+
+    Parameters
+    ----------
+    paths : path or iterable of paths, or None
+        Files, folders (not searched deeper) or glob patterns (``**`` allowed).
+    manifest : path, optional
+        Table of objects, see `autofit_ml.images.read_manifest`; then `paths` must be empty.
+    survey : str, optional
+        Preset whose file names are recognised too.
+    mode : {"auto", "stamp", "frame"}
+        Kind of every source, unless "auto".
+
+    Returns
+    -------
+    Discovery
+        Sources sorted by file name, with unique, file-system-safe ids; the files of folders and
+        globs that are no images, with the reason. A file named outright that is no FITS image,
+        a broken FITS file anywhere and a plane without its image give a source with ``problem``
+        set, so that each still gets its row.
+
+    Raises
+    ------
+    SettingsError
+        Missing path, unknown survey or mode, nothing found.
+    """
+    if mode not in ("auto", "stamp", "frame"):
+        raise SettingsError(f"unknown mode {mode!r}", "use auto, stamp or frame")
+    preset = survey_preset(survey) if survey is not None else None
+    items = _as_list(paths)
+    if manifest is not None:
+        if items:
+            raise SettingsError(
+                "both paths and a manifest are given", "give one of them", manifest
+            )
+        found = read_manifest(manifest, survey=survey)
+    else:
+        if not items:
+            raise SettingsError("no input given", "name FITS files, a folder or a manifest")
+        found = _from_paths(items, preset)
+    kind = None if mode == "auto" else mode
+    if kind is None and preset is not None:
+        kind = preset.kind
+    if kind is None:
+        return found
+    return Discovery(
+        tuple(s if s.kind is not None else dataclasses.replace(s, kind=kind) for s in found),
+        found.ignored,
+    )
+
+
+def _as_list(paths: str | Path | Iterable[str | Path] | None) -> list[Path]:
+    if paths is None:
+        return []
+    if isinstance(paths, (str, Path)):
+        return [Path(paths)]
+    return [Path(path) for path in paths]
+
+
+def _from_paths(items: Sequence[Path], preset: SurveyPreset | None) -> Discovery:
+    named, listed = _expand(items)
+    ignored: list[tuple[Path, str]] = []
+    sources: list[Source] = []
+    candidates: list[Path] = []
+    for path in sorted(named | listed, key=_sort_key):
+        explicit = path in named
+        if is_fits_name(path):
+            if not explicit and is_auxiliary(path):
+                ignored.append((path, "its name says that it is no image of an object"))
+            else:
+                candidates.append(path)
+        elif explicit:
+            problem = InputError("not a FITS file by its name", NOT_FITS, path)
+            sources.append(Source(safe_id(path.name), problem=problem))
+        elif not path.is_dir():
+            ignored.append((path, "not a FITS file"))
+    if preset is not None:
+        matched, candidates = preset.match_files(candidates)
+        sources.extend(matched)
+    grouped, skipped = _group(candidates, named)
+    sources.extend(grouped)
+    ignored.extend(skipped)
+    if not sources:
+        detail = f"{len(ignored)} files there are no images" if ignored else "nothing is there"
+        first = items[0]
+        raise SettingsError(
+            f"no FITS image found: {detail}",
+            "name FITS images, a folder that holds them (subfolders: 'folder/**/*.fits'), or a "
+            "--manifest",
+            first if len(items) == 1 else None,
+        )
+    sources.sort(key=lambda source: (_sort_key(Path(source.file)), source.id))
+    return Discovery(tuple(_unique_ids(sources)), tuple(ignored))
+
+
+def _sort_key(path: Path) -> str:
+    return str(path)
+
+
+def _expand(items: Sequence[Path]) -> tuple[set[Path], set[Path]]:
+    """(files named outright, files found in folders and by globs)."""
+    named: set[Path] = set()
+    listed: set[Path] = set()
+    for item in items:
+        try:
+            if item.is_dir() and not is_fits_name(item):
+                listed.update(path for path in item.iterdir() if not path.name.startswith("."))
+                continue
+            exists = item.exists()
+        except OSError as error:
+            raise SettingsError(
+                f"cannot be read: {error.strerror or error}", "check the permissions", item
+            ) from error
+        if exists:
+            named.add(item)
+            continue
+        text = str(item)
+        if any(sign in text for sign in "*?["):
+            hits = [Path(hit) for hit in glob.glob(text, recursive=True)]
+            if not hits:
+                raise SettingsError("nothing matches this pattern", "check it", item)
+            listed.update(hits)
+            continue
+        raise SettingsError("no such file or folder", "check the path", item)
+    return named, listed - named
+
+
+def _group(
+    candidates: Sequence[Path], named: set[Path]
+) -> tuple[list[Source], list[tuple[Path, str]]]:
+    """Group files into objects by folder and base name."""
+    ignored: list[tuple[Path, str]] = []
+    groups: dict[tuple[Path, str], dict[str, Path]] = {}
+    for path in candidates:
+        base, role, _ = split_role(path)
+        planes = groups.setdefault((path.parent, base), {})
+        if role in planes:
+            ignored.append((path, f"same plane as {planes[role].name}"))
+        else:
+            planes[role] = path
+    listings: dict[Path, dict[tuple[str, str], Path]] = {}
+    for (folder, base), planes in groups.items():
+        if any(path in named for path in planes.values()):
+            for role, path in _siblings(folder, base, listings).items():
+                planes.setdefault(role, path)
+    shared = {
+        folder: planes["psf"]
+        for (folder, base), planes in groups.items()
+        if base == "" and set(planes) == {"psf"}
+        and any(other == folder and name for other, name in groups)
+    }
+    sources: list[Source] = []
+    for (folder, base), files in groups.items():
+        if base == "" and folder in shared:
+            continue
+        if "image" not in files:
+            sources.append(_orphan(base, files))
+            continue
+        image = files["image"]
+        planes: dict[str, Plane] = {role: (path, None) for role, path in files.items()}
+        messages: tuple[str, ...] = ()
+        if "psf" not in planes and folder in shared:
+            planes["psf"] = (shared[folder], None)
+            messages = (f"PSF shared by the folder: {shared[folder].name}",)
+        name = base or folder.resolve().name
+        if split_role(image)[2] or len(planes) > 1 + bool(messages):
+            sources.append(Source(safe_id(name), planes, messages=messages))
+            continue
+        found, reason = _look_into(image, name, planes, messages, image in named)
+        sources.extend(found)
+        if reason:
+            ignored.append((image, reason))
+    return sources, ignored
+
+
+def _siblings(
+    folder: Path, base: str, listings: dict[Path, dict[tuple[str, str], Path]]
+) -> dict[str, Path]:
+    """Planes that lie beside a file named outright."""
+    if folder not in listings:
+        try:
+            files = sorted(path for path in folder.iterdir() if is_fits_name(path))
+        except OSError:
+            files = []
+        listing: dict[tuple[str, str], Path] = {}
+        for path in files:
+            stem, role, _ = split_role(path)
+            listing.setdefault((stem, role), path)
+        listings[folder] = listing
+    return {role: path for (stem, role), path in listings[folder].items() if stem == base}
+
+
+def _orphan(base: str, files: dict[str, Path]) -> Source:
+    role, path = sorted(files.items())[0]
+    problem = InputError(
+        f"a {' and '.join(sorted(files))} plane without its image",
+        f"add {base or 'the image'}_image.fits or {base or 'image'}.fits beside it, or use a "
+        "manifest",
+        path,
+    )
+    return Source(
+        safe_id(base or fits_stem(path)), {r: (p, None) for r, p in files.items()}, problem=problem
+    )
+
+
+def _look_into(
+    path: Path, name: str, planes: dict[str, Plane], messages: tuple[str, ...], explicit: bool
+) -> tuple[list[Source], str]:
+    """Sources in a lone file without a plane suffix, or the reason why there is none."""
+    try:
+        infos = list_hdus(path)
+    except InputError as error:
+        return [Source(safe_id(name), planes, problem=error)], ""
+    grouping = group_hdus(infos)
+    if grouping.problem:
+        problem = InputError(grouping.problem, "give each plane once", path)
+        return [Source(safe_id(name), planes, problem=problem)], ""
+    if not grouping.objects:
+        if explicit:
+            problem = InputError(f"no image in it: {grouping.why_none}", "give an image", path)
+            return [Source(safe_id(name), planes, problem=problem)], ""
+        return [], f"no image in it: {grouping.why_none}"
+    if len(grouping.objects) == 1:
+        return [Source(safe_id(name), planes, messages=messages)], ""
+    sources = []
+    for part, roles in grouping.objects:
+        own: dict[str, Plane] = {role: (path, index) for role, index in roles.items()}
+        own = {**{role: plane for role, plane in planes.items() if role != "image"}, **own}
+        sources.append(Source(safe_id(f"{name}_{part}"), own, messages=messages))
+    return sources, ""
+
+
+def _unique_ids(sources: Sequence[Source]) -> list[Source]:
+    """Ids made unique: by the parent folder's name where two files share theirs, else a number."""
+    counts: dict[str, int] = {}
+    for source in sources:
+        counts[source.id.lower()] = counts.get(source.id.lower(), 0) + 1
+    used: set[str] = set()
+    unique = []
+    for source in sources:
+        name = source.id
+        if counts[name.lower()] > 1 and source.file:
+            parent = Path(source.file).resolve().parent.name
+            name = safe_id(f"{parent}_{name}") if parent else name
+        base, number = name, 1
+        while name.lower() in used:
+            number += 1
+            name = f"{base}_{number}"
+        used.add(name.lower())
+        unique.append(source if name == source.id else dataclasses.replace(source, id=name))
+    return unique

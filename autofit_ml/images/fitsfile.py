@@ -1,0 +1,290 @@
+"""Open one FITS file from bytes read once: sha256, decompression in memory, typed errors."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import hashlib
+import io
+import warnings
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from astropy.io import fits
+from astropy.io.fits.verify import VerifyError
+
+from autofit_ml.errors import InputError
+
+__all__ = ["FitsFile", "HduInfo", "image_array", "list_hdus", "open_fits"]
+
+READ_FAILURES = (
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    OverflowError,
+    MemoryError,
+    RuntimeError,
+    VerifyError,
+    zlib.error,
+)
+"""What astropy, zlib and numpy are seen to raise on damaged files (never BaseException)."""
+
+DAMAGED = "copy or download the file again"
+MAX_PIXELS = 2**31
+"""Largest number of pixels read from one HDU; a larger NAXISn is a damaged header."""
+
+
+@dataclass(frozen=True)
+class HduInfo:
+    """What discovery must know of an HDU.
+
+    Attributes
+    ----------
+    index : int
+    name : str
+        EXTNAME, upper case, "" if none.
+    extver : int
+    kind : str
+        "image" (2-D, or more axes), "vector" (1-D), "table" or "empty".
+    shape : tuple of int
+        numpy order; () without data.
+    bare : bool
+        True when the header says nothing beyond the array's layout (no WCS, no calibration).
+    """
+
+    index: int
+    name: str
+    extver: int
+    kind: str
+    shape: tuple[int, ...]
+    bare: bool
+
+
+@dataclass(frozen=True)
+class FitsFile:
+    """A parsed file: its HDUs, the sha256 of the bytes on disk and what astropy warned of."""
+
+    path: Path
+    sha256: str
+    hdus: fits.HDUList
+    infos: tuple[HduInfo, ...]
+    length: int
+    messages: tuple[str, ...]
+
+    def find(self, key: int | str) -> HduInfo:
+        """The HDU with index or EXTNAME `key` (InputError when there is none)."""
+        for info in self.infos:
+            matches = info.index == key if isinstance(key, int) else info.name == key.upper()
+            if matches:
+                return info
+        names = ", ".join(f"{i.index}:{i.name or i.kind}" for i in self.infos)
+        raise InputError(f"no HDU {key!r} (has {names})", "name an HDU that exists", self.path)
+
+
+def _decompress(raw: bytes, path: Path) -> bytes:
+    """Uncompressed content, told by magic bytes: a wrong extension does no harm."""
+    if raw[:2] == b"\x1f\x8b":
+        try:
+            return gzip.decompress(raw)
+        except (OSError, EOFError, zlib.error) as error:
+            raise InputError(f"damaged gzip file: {error}", DAMAGED, path) from error
+    if raw[:3] == b"BZh":
+        try:
+            return bz2.decompress(raw)
+        except (OSError, EOFError, ValueError) as error:
+            raise InputError(f"damaged bzip2 file: {error}", DAMAGED, path) from error
+    return raw
+
+
+def _what_it_is(content: bytes) -> tuple[str, str]:
+    """(problem, remedy) for content that does not start like FITS."""
+    head = content[:512].lstrip().lower()
+    if not content:
+        return "the file is empty", DAMAGED
+    if head.startswith((b"<!doctype", b"<html", b"<?xml")):
+        return "not a FITS file but a web page (an error answer?)", DAMAGED
+    if head.startswith(b"version https://git-lfs"):
+        return "not a FITS file but a Git LFS pointer", "fetch the data with `git lfs pull`"
+    if content[:2] == b"PK":
+        return "not a FITS file but a zip archive", "unpack it first"
+    if content[:9] == b"SIMPLE  =" or content[:8] == b"XTENSION":
+        return "the FITS header is not complete", DAMAGED
+    return "not a FITS file", "give a FITS image (.fits, .fits.gz, .fits.fz, .fits.bz2)"
+
+
+def open_fits(path: str | Path) -> FitsFile:
+    """Read `path` once, hash it, decompress it in memory and parse its headers.
+
+    Parameters
+    ----------
+    path : path
+        ``.fits``, plain or compressed with gzip, bzip2 or tile compression; the content decides,
+        not the name.
+
+    Raises
+    ------
+    InputError
+        No such file, a directory, no permission, empty, not FITS, truncated or damaged.
+    """
+    path = Path(path)
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError as error:
+        raise InputError("no such file", "check the path", path) from error
+    except IsADirectoryError as error:
+        raise InputError(
+            "a directory, not a FITS file", "give the files inside it, or rename it", path
+        ) from error
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise InputError(f"cannot be read: {reason}", "check the permissions", path) from error
+    digest = hashlib.sha256(raw).hexdigest()
+    content = _decompress(raw, path)
+    if content[:9] != b"SIMPLE  =":
+        problem, remedy = _what_it_is(content)
+        raise InputError(problem, remedy, path)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            hdus = fits.open(io.BytesIO(content), memmap=False)
+            len(hdus)  # reads every header
+            infos = tuple(_describe(index, hdu) for index, hdu in enumerate(hdus))
+        except InputError:
+            raise
+        except READ_FAILURES as error:
+            raise InputError(f"damaged FITS file: {error}", DAMAGED, path) from error
+    messages = []
+    for warning in caught:
+        text = " ".join(str(warning.message).split())
+        if "truncated" in text.lower():
+            continue  # judged per HDU in image_array, where it matters
+        messages.append(f"{path.name}: {text[:200]}")
+    return FitsFile(path, digest, hdus, infos, len(content), tuple(dict.fromkeys(messages)))
+
+
+def _describe(index: int, hdu: Any) -> HduInfo:
+    name = str(hdu.name or "").strip().upper()
+    if index == 0 and name == "PRIMARY":
+        name = ""
+    try:
+        extver = int(getattr(hdu, "ver", 1) or 1)
+    except (TypeError, ValueError):
+        extver = 1
+    header = hdu.header
+    bare = not any(card in header for card in ("CTYPE1", "CRVAL1", "PIXSCALE", "BUNIT", "GAIN"))
+    if isinstance(hdu, (fits.BinTableHDU, fits.TableHDU)) and not isinstance(
+        hdu, fits.CompImageHDU
+    ):
+        return HduInfo(index, name, extver, "table", (), bare)
+    shape = tuple(int(n) for n in hdu.shape)
+    if not shape or 0 in shape:
+        return HduInfo(index, name, extver, "empty", (), bare)
+    kind = "vector" if sum(n > 1 for n in shape) == 1 and len(shape) == 1 else "image"
+    return HduInfo(index, name, extver, kind, shape, bare)
+
+
+def list_hdus(path: str | Path) -> tuple[HduInfo, ...]:
+    """HDUs of a file, reading headers only where the compression allows it.
+
+    Raises
+    ------
+    InputError
+        As `open_fits`.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(9)
+        if head == b"SIMPLE  =":
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                with fits.open(path, memmap=True) as hdus:
+                    return tuple(_describe(index, hdu) for index, hdu in enumerate(hdus))
+    except READ_FAILURES:
+        pass  # open_fits below raises the typed error
+    return open_fits(path).infos
+
+
+def image_array(file: FitsFile, info: HduInfo, what: str) -> tuple[np.ndarray, list[str]]:
+    """Pixels of an image HDU as a 2-D native array (BZERO, BSCALE and BLANK applied).
+
+    Parameters
+    ----------
+    file : FitsFile
+    info : HduInfo
+    what : str
+        The plane's name, for messages.
+
+    Returns
+    -------
+    data : ndarray, shape (ny, nx)
+        float64 (images) or integer (labels, masks).
+    messages : list of str
+
+    Raises
+    ------
+    InputError
+        Not 2-D, truncated, damaged, complex, or empty.
+    """
+    messages: list[str] = []
+    if info.kind == "table":
+        raise InputError(f"the {what} HDU {info.index} is a table", "give an image", file.path)
+    if info.kind == "empty":
+        raise InputError(f"the {what} HDU {info.index} has no data", "give an image", file.path)
+    if float(np.prod([float(n) for n in info.shape])) > MAX_PIXELS:
+        raise InputError(
+            f"the {what} claims {info.shape} pixels", "check NAXIS1 and NAXIS2", file.path
+        )
+    hdu = file.hdus[info.index]
+    place = hdu.fileinfo() or {}
+    start = place.get("datLoc")
+    if start is not None and start + hdu.size > file.length:
+        raise InputError(
+            f"truncated: the {what} needs {start + hdu.size} bytes, the file has {file.length}",
+            DAMAGED,
+            file.path,
+        )
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            data = hdu.data
+        except READ_FAILURES as error:
+            raise InputError(f"damaged {what}: {error}", DAMAGED, file.path) from error
+    messages += [
+        f"{file.path.name}: {' '.join(str(w.message).split())[:200]}"
+        for w in caught
+        if "truncated" not in str(w.message).lower()
+    ]
+    if data is None:
+        raise InputError(f"the {what} has no data", "give an image", file.path)
+    if data.ndim > 2 and 1 in data.shape:
+        shape = data.shape
+        extra = data.ndim - 2
+        keep = list(data.shape)
+        for axis in range(data.ndim):  # drop leading unit axes first
+            if extra and data.shape[axis] == 1:
+                keep[axis] = 0
+                extra -= 1
+        if extra == 0:
+            data = data.reshape([n for n in keep if n])
+            messages.append(f"{what} of shape {shape} squeezed to {data.shape}")
+    if data.ndim != 2:
+        raise InputError(
+            f"the {what} is {data.ndim}-dimensional {data.shape}, not a 2-D image",
+            "give one 2-D plane per HDU or file",
+            file.path,
+        )
+    if data.dtype.kind == "c":
+        raise InputError(f"the {what} is complex", "give a real-valued image", file.path)
+    if data.dtype.kind not in "fiub":
+        raise InputError(f"the {what} has type {data.dtype}", "give a numeric image", file.path)
+    if data.dtype.kind == "f":
+        return np.array(data, dtype=np.float64), messages
+    return data.astype(data.dtype.newbyteorder("=")), messages

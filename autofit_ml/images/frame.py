@@ -1,0 +1,151 @@
+"""Cut stamps out of a frame."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from autofit_ml.catalogue.flags import Flag
+from autofit_ml.errors import InputError
+from autofit_ml.images.background import measure_sky
+from autofit_ml.images.options import ReadOptions
+from autofit_ml.images.psf import crop_psf
+from autofit_ml.images.roles import safe_id
+from autofit_ml.images.stamp import PSF, Frame, Stamp
+
+__all__ = ["cut_stamps", "stamp_half_size"]
+
+MIN_HALF = 16
+MAX_HALF = 256
+DEFAULT_HALF = 32
+"""Half side of a stamp whose detection has no radius, pixels."""
+
+
+def stamp_half_size(radius: float | None, factor: float) -> int:
+    """Half side of a stamp in pixels: `factor` times the radius plus 8, within 16 and 256."""
+    if radius is None or not math.isfinite(radius) or radius <= 0:
+        return DEFAULT_HALF
+    return int(min(MAX_HALF, max(MIN_HALF, math.ceil(factor * radius) + 8)))
+
+
+def cut_stamps(
+    frame: Frame,
+    detections: Iterable[Mapping[str, Any]] | np.ndarray,
+    options: ReadOptions | None = None,
+    *,
+    labels: np.ndarray | None = None,
+    psf_at: Callable[[float, float], PSF] | None = None,
+) -> Iterator[Stamp]:
+    """Stamps around detections.
+
+    Parameters
+    ----------
+    frame : Frame
+        With a PSF, unless `psf_at` is given.
+    detections : iterable of mapping, structured array or Table
+        Each with ``x``, ``y`` (0-based frame pixels), and optionally ``radius`` (of the object's
+        outer isophote, pixels), ``id`` and ``label`` (its label in `labels`).
+    options : ReadOptions, optional
+        For ``stamp_radius_factor``.
+    labels : ndarray of int, optional
+        Segmentation of the frame, cut along.
+    psf_at : callable, optional
+        PSF at frame position (x, y), where it varies.
+
+    Yields
+    ------
+    Stamp
+        With ``origin``, the WCS shifted, the target's position, and ``sky_prior``: the sky
+        measured outside the stamp (in the ring up to three times its size, objects masked; its
+        error includes the scatter between parts of the ring). Parts outside the frame are not
+        filled: a stamp at the border is smaller, and flagged EDGE.
+
+    Raises
+    ------
+    InputError
+        A detection outside the frame, or no PSF.
+    """
+    options = ReadOptions() if options is None else options
+    ny, nx = frame.data.shape
+    for number, detection in enumerate(detections, start=1):
+        x, y = float(detection["x"]), float(detection["y"])
+        name = _entry(detection, "id")
+        name = safe_id(f"{frame.id}_{number:05d}" if name is None else str(name))
+        if not (math.isfinite(x) and math.isfinite(y) and -0.5 <= x < nx - 0.5
+                and -0.5 <= y < ny - 0.5):
+            raise InputError(
+                f"{name}: position ({x:g}, {y:g}) is outside the {ny} x {nx} (ny, nx) frame",
+                "give 0-based x and y in the frame's pixels",
+                frame.file,
+            )
+        radius = _entry(detection, "radius")
+        half = stamp_half_size(None if radius is None else float(radius),
+                               options.stamp_radius_factor)
+        column, row = round(x), round(y)
+        y0, y1 = max(0, row - half), min(ny, row + half + 1)
+        x0, x1 = max(0, column - half), min(nx, column + half + 1)
+        window = (slice(y0, y1), slice(x0, x1))
+        psf = psf_at(x, y) if psf_at is not None else frame.psf
+        if psf is None:
+            raise InputError("the frame has no PSF", "give --psf FILE or --psf-fwhm ARCSEC",
+                             frame.file)
+        data = frame.data[window].copy()
+        mask = frame.mask[window].copy()
+        if min(data.shape) < 5 or mask.all():
+            raise InputError(f"{name}: no usable pixels around ({x:g}, {y:g})",
+                             "drop this detection", frame.file)
+        psf, notes = crop_psf(psf, data.shape)
+        flags = frame.flags
+        if data.shape != (2 * half + 1, 2 * half + 1):
+            flags |= int(Flag.EDGE)
+        label = _entry(detection, "label")
+        yield Stamp(
+            id=name,
+            data=data,
+            sigma=frame.sigma[window].copy(),
+            mask=mask,
+            psf=psf,
+            x=x - x0,
+            y=y - y0,
+            origin=(x0, y0),
+            labels=None if labels is None else labels[window].astype(np.int32),
+            target_label=None if label is None or labels is None else int(label),
+            saturated=None if frame.saturated is None else frame.saturated[window].copy(),
+            wcs=None if frame.wcs is None else frame.wcs[window],
+            pixel_scale=frame.pixel_scale,
+            zeropoint=frame.zeropoint,
+            filter=frame.filter,
+            gain=frame.gain,
+            sky_prior=_sky_outside(frame, (y0, y1, x0, x1)),
+            flags=flags,
+            messages=(*frame.messages, *notes),
+            file=frame.file,
+        )
+
+
+def _entry(detection: Any, name: str) -> Any:
+    """Value of a mapping, table row or record; None where it is absent or masked."""
+    try:
+        value = detection[name]
+    except (KeyError, ValueError, IndexError):
+        return None
+    return None if value is None or np.ma.is_masked(value) else value
+
+
+def _sky_outside(frame: Frame, box: tuple[int, int, int, int]) -> tuple[float, float] | None:
+    """(level, error) of the sky in the ring around a stamp; None if there is too little of it."""
+    ny, nx = frame.data.shape
+    y0, y1, x0, x1 = box
+    reach = max(y1 - y0, x1 - x0)
+    for factor in (1, 2):
+        ya, yb = max(0, y0 - factor * reach), min(ny, y1 + factor * reach)
+        xa, xb = max(0, x0 - factor * reach), min(nx, x1 + factor * reach)
+        mask = frame.mask[ya:yb, xa:xb].copy()
+        mask[y0 - ya : y1 - ya, x0 - xa : x1 - xa] = True
+        sky = measure_sky(frame.data[ya:yb, xa:xb], mask)
+        if sky.n_pixels >= 400:
+            return sky.level, sky.level_err
+    return None

@@ -1,0 +1,351 @@
+"""Header cards: WCS, zero point, gain and the rest, each checked; bad cards become messages."""
+
+from __future__ import annotations
+
+import copy
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from astropy.io import fits
+from astropy.io.fits.verify import VerifyError
+from astropy.wcs import WCS
+from astropy.wcs.utils import proj_plane_pixel_scales
+
+from autofit_ml.images.fitsfile import READ_FAILURES
+
+__all__ = ["Calibration", "number_card", "read_calibration", "text_card", "unit_zeropoint"]
+
+ZEROPOINT_CARDS = ("ZP", "MAGZERO", "PHOTZP", "MAGZPT", "ZEROPNT", "MAGZP", "MAG0")
+GAIN_CARDS = ("GAIN", "EGAIN", "ARAWGAIN", "CCDGAIN", "EFFGAIN")
+READ_NOISE_CARDS = ("RDNOISE", "READNOIS", "RON", "READNSE")
+PIXEL_SCALE_CARDS = ("PIXSCALE", "PIXSCAL1", "SECPIX", "SECPIX1", "D001SCAL")
+FILTER_CARDS = ("FILTER", "FILTER1", "FILTER2", "FILTNAM1", "BAND", "FILTNAME")
+EXPTIME_CARDS = ("EXPTIME", "XPOSURE", "EXPOSURE", "TEXPTIME", "EFFEXPTM")
+
+AB_JANSKY = 3631.0
+"""Flux density of AB magnitude 0 (Oke & Gunn 1983, ApJ 266, 713)."""
+
+_UNIT_JANSKY = {
+    "jy": 1.0,
+    "jansky": 1.0,
+    "mjy": 1e-3,
+    "ujy": 1e-6,
+    "microjy": 1e-6,
+    "njy": 1e-9,
+    "nanojy": 1e-9,
+    "maggy": AB_JANSKY,
+    "maggies": AB_JANSKY,
+    "nanomaggy": 1e-9 * AB_JANSKY,
+    "nanomaggies": 1e-9 * AB_JANSKY,
+    "nmgy": 1e-9 * AB_JANSKY,
+}
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What a header says about the image (NaN, None or "" where it says nothing).
+
+    Attributes
+    ----------
+    wcs : WCS or None
+        Celestial and invertible.
+    pixel_scale : float
+        arcsec per pixel, from the WCS where there is one.
+    zeropoint : float
+        AB magnitude of one image unit.
+    gain : float
+        Electrons per image unit.
+    rdnoise : float
+        Electrons.
+    exptime : float
+        Seconds.
+    sky_level, sky_subtracted, saturate : float
+        Image units.
+    filter, unit : str
+    target : int or None
+    psf_has_pixel : bool or None
+        PSFPIX.
+    messages : tuple of str
+    """
+
+    wcs: WCS | None = None
+    pixel_scale: float = math.nan
+    zeropoint: float = math.nan
+    gain: float = math.nan
+    rdnoise: float = math.nan
+    exptime: float = math.nan
+    sky_level: float = math.nan
+    sky_subtracted: float = math.nan
+    saturate: float = math.nan
+    filter: str = ""
+    unit: str = ""
+    target: int | None = None
+    psf_has_pixel: bool | None = None
+    messages: tuple[str, ...] = field(default=())
+
+
+def _raw_card(header: fits.Header, name: str) -> Any:
+    """Value of a card; None if absent, undefined or unparsable."""
+    try:
+        value = header.get(name)
+    except (VerifyError, ValueError, KeyError, TypeError):
+        return None
+    return None if isinstance(value, fits.card.Undefined) else value
+
+
+def number_card(
+    headers: Sequence[fits.Header],
+    names: Sequence[str],
+    messages: list[str],
+    low: float = -math.inf,
+    high: float = math.inf,
+    open_low: bool = False,
+) -> float:
+    """First usable number among cards `names`, searched header by header; NaN if none.
+
+    A card with another type, NaN, or outside [low, high] is skipped with a message.
+    """
+    for header in headers:
+        for name in names:
+            value = _raw_card(header, name)
+            if value is None:
+                continue
+            if isinstance(value, str):
+                try:
+                    number = float(value)
+                except ValueError:
+                    messages.append(f"{name}={value[:40]!r} is not a number, ignored")
+                    continue
+            elif isinstance(value, (bool, np.bool_, complex)):
+                messages.append(f"{name}={value!r} is not a number, ignored")
+                continue
+            else:
+                try:
+                    number = float(value)
+                except (TypeError, ValueError, OverflowError):
+                    messages.append(f"{name} is not a number, ignored")
+                    continue
+            if not math.isfinite(number) or not low <= number <= high or (
+                open_low and number == low
+            ):
+                messages.append(f"{name}={number:g} is not possible, ignored")
+                continue
+            return number
+    return math.nan
+
+
+def text_card(headers: Sequence[fits.Header], names: Sequence[str]) -> str:
+    """First non-empty text among cards `names`; "" if none. CLEAR filter wheels are skipped."""
+    for header in headers:
+        for name in names:
+            value = _raw_card(header, name)
+            if value is None or isinstance(value, bool):
+                continue
+            text = str(value).strip()
+            if text and not text.upper().startswith("CLEAR"):
+                return text[:40]
+    return ""
+
+
+def unit_zeropoint(unit: str) -> float:
+    """AB zero point of a flux-density unit ("nJy", "nanomaggy", ...); NaN if unknown."""
+    text = unit.strip().lower().replace(" ", "")
+    if text in ("mjy/sr", "mjysr-1", "mjy.sr-1", "mjysr^-1"):
+        return math.nan
+    if unit.strip() == "MJy":
+        return -2.5 * math.log10(1e6 / AB_JANSKY)
+    scale = _UNIT_JANSKY.get(text)
+    return math.nan if scale is None else -2.5 * math.log10(scale / AB_JANSKY)
+
+
+def _is_surface_brightness(unit: str) -> bool:
+    return unit.strip().lower().replace(" ", "").replace("*", "").replace("**", "") in (
+        "mjy/sr",
+        "mjysr-1",
+        "mjy.sr-1",
+    )
+
+
+def _per_second(unit: str) -> bool:
+    text = unit.lower().replace(" ", "")
+    return text.endswith(("/s", "/sec", "/second", "s-1", "s^-1"))
+
+
+def _zeropoint(
+    headers: Sequence[fits.Header],
+    unit: str,
+    exptime: float,
+    pixel_scale: float,
+    messages: list[str],
+) -> float:
+    card = number_card(headers, ZEROPOINT_CARDS, messages, -70.0, 90.0)
+    by_unit = unit_zeropoint(unit)
+    if math.isfinite(card):
+        if math.isfinite(by_unit) and abs(card - by_unit) > 0.01:
+            messages.append(
+                f"zero point {card:g} of the header differs from {by_unit:.3f} of BUNIT={unit!r}; "
+                "the header's is used"
+            )
+        return card
+    if math.isfinite(by_unit):
+        return by_unit
+    flux0 = number_card(headers, ("FLUXMAG0",), messages, 0.0, open_low=True)
+    if math.isfinite(flux0):
+        return 2.5 * math.log10(flux0)
+    surface = math.nan
+    if _is_surface_brightness(unit):
+        surface = 1.0
+    else:
+        surface = number_card(headers, ("PHOTMJSR",), messages, 0.0, open_low=True)
+    if math.isfinite(surface):
+        # JWST: MJy/sr times the pixel's solid angle.
+        area = number_card(headers, ("PIXAR_SR",), messages, 0.0, open_low=True)
+        if not math.isfinite(area) and math.isfinite(pixel_scale):
+            area = math.radians(pixel_scale / 3600.0) ** 2
+        if math.isfinite(area):
+            return -2.5 * math.log10(surface * 1e6 * area / AB_JANSKY)
+    flam = number_card(headers, ("PHOTFLAM",), messages, 0.0, open_low=True)
+    plam = number_card(headers, ("PHOTPLAM",), messages, 0.0, open_low=True)
+    if math.isfinite(flam) and math.isfinite(plam):
+        # HST: PHOTFLAM is for one electron (or DN) per second. ACS Data Handbook, 5.1.1.
+        value = -2.5 * math.log10(flam) - 5.0 * math.log10(plam) - 2.408
+        if unit and not _per_second(unit):
+            if not math.isfinite(exptime):
+                messages.append("PHOTFLAM needs EXPTIME for an image that is not a rate: no ZP")
+                return math.nan
+            value += 2.5 * math.log10(exptime)
+        return value
+    return math.nan
+
+
+def _gain(
+    headers: Sequence[fits.Header], unit: str, exptime: float, messages: list[str]
+) -> float:
+    """Electrons per image unit.
+
+    BUNIT in electrons fixes it (1, or the exposure time for a rate); else the gain card is taken
+    as electrons per image unit, else the mean of the amplifiers' GAINA, GAINB.
+    """
+    text = unit.lower().replace(" ", "")
+    if text.startswith(("electron", "e-", "e/", "photoelectron")) or text == "e":
+        if not _per_second(unit):
+            return 1.0
+        if math.isfinite(exptime):
+            return exptime
+        messages.append(f"BUNIT={unit!r} without EXPTIME: the gain is unknown")
+        return math.nan
+    gain = number_card(headers, GAIN_CARDS, messages, 0.0, open_low=True)
+    if not math.isfinite(gain):
+        amplifiers = [
+            number_card(headers, (name,), messages, 0.0, open_low=True)
+            for name in ("GAINA", "GAINB", "GAINC", "GAIND")
+        ]
+        amplifiers = [value for value in amplifiers if math.isfinite(value)]
+        if amplifiers:
+            gain = float(np.mean(amplifiers))
+            messages.append(f"gain {gain:.3f} is the mean of {len(amplifiers)} amplifiers")
+    return gain
+
+
+def _wcs(header: fits.Header, messages: list[str]) -> WCS | None:
+    """Celestial WCS of the first two axes, or None (with a message if one was tried)."""
+    ctype = (_raw_card(header, "CTYPE1"), _raw_card(header, "CTYPE2"))
+    if not all(isinstance(value, str) and value.strip() for value in ctype):
+        return None
+    if _raw_card(header, "A_ORDER") is not None and not str(ctype[0]).endswith("-SIP"):
+        header = copy.copy(header)  # astropy otherwise writes to its log
+        header["CTYPE1"] = f"{str(ctype[0])[:8]}-SIP"
+        header["CTYPE2"] = f"{str(ctype[1])[:8]}-SIP"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            wcs = WCS(header, naxis=2, fix=False)
+            try:
+                wcs.wcs.set()
+            except READ_FAILURES:  # non-standard units, dates, ...: let astropy repair them
+                wcs = WCS(header, naxis=2)
+                wcs.wcs.set()
+            if not wcs.has_celestial:
+                messages.append(f"WCS with axes {ctype} is not celestial, ignored")
+                return None
+            scales = proj_plane_pixel_scales(wcs) * 3600.0
+            if not (np.all(np.isfinite(scales)) and np.all(scales > 0)):
+                raise ValueError("no pixel scale")
+            centre = wcs.wcs_pix2world([[wcs.wcs.crpix[0], wcs.wcs.crpix[1]]], 1)
+            if not np.all(np.isfinite(centre)):
+                raise ValueError("no sky position")
+        except READ_FAILURES as error:
+            reason = " ".join(str(error).split())[:120]
+            messages.append(f"broken WCS ignored: {reason}")
+            return None
+    return wcs
+
+
+def read_calibration(
+    headers: Sequence[fits.Header], messages: Sequence[str] = ()
+) -> Calibration:
+    """Calibration of an image from its own header, then its file's primary header.
+
+    Parameters
+    ----------
+    headers : sequence of Header
+        Searched in order.
+    messages : sequence of str
+        Carried over.
+
+    Returns
+    -------
+    Calibration
+        Cards that are broken or impossible are ignored, each with a message.
+    """
+    notes = list(messages)
+    wcs = _wcs(headers[0], notes)
+    card_scale = number_card(headers, PIXEL_SCALE_CARDS, notes, 1e-5, 1e4)
+    pixel_scale = card_scale
+    if wcs is not None:
+        scales = proj_plane_pixel_scales(wcs) * 3600.0
+        pixel_scale = float(np.sqrt(scales[0] * scales[1]))
+        if abs(scales[0] / scales[1] - 1.0) > 0.02:
+            notes.append(f"pixels are not square: {scales[0]:.4g} x {scales[1]:.4g} arcsec")
+        if math.isfinite(card_scale) and abs(card_scale / pixel_scale - 1.0) > 0.05:
+            notes.append(
+                f"PIXSCALE={card_scale:g} differs from the WCS ({pixel_scale:.4g} arcsec/px); "
+                "the WCS is used"
+            )
+    unit = text_card(headers, ("BUNIT",))
+    exptime = number_card(headers, EXPTIME_CARDS, notes, 0.0, open_low=True)
+    target = None
+    for header in headers:
+        value = _raw_card(header, "TARGET")
+        if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
+            target = int(value)
+            break
+    has_pixel = None
+    for header in headers:
+        value = _raw_card(header, "PSFPIX")
+        if isinstance(value, (bool, np.bool_)):
+            has_pixel = bool(value)
+            break
+        if value is not None:
+            notes.append(f"PSFPIX={value!r} is not T or F, ignored")
+    return Calibration(
+        wcs=wcs,
+        pixel_scale=pixel_scale,
+        zeropoint=_zeropoint(headers, unit, exptime, pixel_scale, notes),
+        gain=_gain(headers, unit, exptime, notes),
+        rdnoise=number_card(headers, READ_NOISE_CARDS, notes, 0.0),
+        exptime=exptime,
+        sky_level=number_card(headers, ("SKYLEVEL",), notes),
+        sky_subtracted=number_card(headers, ("SKYSUB",), notes),
+        saturate=number_card(headers, ("SATURATE", "SATLEVEL", "SATUR_LEVEL"), notes, 0.0,
+                             open_low=True),
+        filter=text_card(headers, FILTER_CARDS),
+        unit=unit,
+        target=target,
+        psf_has_pixel=has_pixel,
+        messages=tuple(notes),
+    )

@@ -1,0 +1,198 @@
+"""Read a manifest: one row per object, with its files and what is known of it."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from astropy.table import Table
+
+from autofit_ml.errors import InputError, SettingsError
+from autofit_ml.images.fitsfile import READ_FAILURES
+from autofit_ml.images.roles import fits_stem, safe_id, split_role
+from autofit_ml.images.source import Discovery, Plane, Source
+
+__all__ = ["MANIFEST_COLUMNS", "read_manifest"]
+
+_PLANES = ("image", "sigma", "var", "ivar", "wht", "psf", "mask", "seg")
+_NUMBERS = (
+    "x", "y", "ra", "dec", "radius", "zeropoint", "pixel_scale", "gain", "rdnoise", "exptime",
+    "sky_level", "sky_subtracted", "saturate", "psf_fwhm", "psf_oversampling", "target",
+)  # fmt: skip
+_POSITIVE = ("radius", "pixel_scale", "gain", "exptime", "psf_fwhm", "psf_oversampling")
+_ALIASES = {"err": "sigma", "rms": "sigma", "invvar": "ivar", "dq": "mask", "segm": "seg",
+            "zp": "zeropoint", "pixscale": "pixel_scale", "band": "filter", "file": "image"}
+
+MANIFEST_COLUMNS = ("id", *_PLANES, *_NUMBERS, "filter", "psf_has_pixel")
+"""Columns that are understood; only ``image`` must be there."""
+
+_FORMATS = {".csv": "ascii.csv", ".ecsv": "ascii.ecsv", ".parquet": "parquet"}
+
+
+def _table(path: Path) -> Table:
+    suffix = path.suffix.lower()
+    if suffix not in _FORMATS:
+        raise SettingsError(
+            f"unknown manifest format {suffix!r}", "use .csv, .ecsv or .parquet", path
+        )
+    if not path.is_file():
+        raise SettingsError("the manifest does not exist", "check the path", path)
+    try:
+        if suffix == ".parquet":
+            import pyarrow.parquet
+
+            arrow = pyarrow.parquet.read_table(path)
+            return Table({name: arrow[name].to_pylist() for name in arrow.column_names})
+        if suffix == ".csv":
+            return Table.read(path, format="ascii.csv", converters={"id": str, "ID": str})
+        return Table.read(path, format=_FORMATS[suffix])
+    except READ_FAILURES as error:
+        reason = " ".join(str(error).split())[:200]
+        raise SettingsError(
+            f"the manifest cannot be read: {reason}", "check it opens as a table", path
+        ) from error
+
+
+def _is_missing(value: Any) -> bool:
+    if value is None or np.ma.is_masked(value):
+        return True
+    if isinstance(value, (float, np.floating)):
+        return math.isnan(float(value))
+    return isinstance(value, (str, np.str_)) and value.strip().lower() in ("", "none", "nan", "--")
+
+
+def _plane(text: str, folder: Path) -> Plane:
+    """``file.fits``, ``file.fits[3]`` or ``file.fits[SCI]``, relative to `folder`."""
+    text = text.strip()
+    key: int | str | None = None
+    found = re.match(r"^(.*\S)\s*\[([^\[\]]+)\]$", text)
+    if found is not None:
+        text, name = found.groups()
+        key = int(name) if name.strip().isdigit() else name.strip()
+    path = Path(text)
+    return (path if path.is_absolute() else folder / path), key
+
+
+def read_manifest(path: str | Path, *, survey: str | None = None) -> Discovery:
+    """Sources listed in a table.
+
+    Parameters
+    ----------
+    path : path
+        ``.csv``, ``.ecsv`` or ``.parquet`` with the columns of `MANIFEST_COLUMNS`; only ``image``
+        must be there. File names are relative to the table's folder and may end in ``[HDU]``
+        (index or EXTNAME). x and y are 0-based pixels of the file.
+    survey : str, optional
+        Preset of all rows.
+
+    Returns
+    -------
+    Discovery
+        In the table's order. Columns that are not understood are listed in ``ignored``. A row
+        with a bad value or a missing file gives a source with ``problem`` set.
+
+    Raises
+    ------
+    SettingsError
+        No such file, unreadable, no ``image`` column, no rows, an id twice.
+    """
+    path = Path(path)
+    table = _table(path)
+    columns: dict[str, str] = {}
+    ignored: list[tuple[Path, str]] = []
+    for column in table.colnames:
+        name = column.strip().lower()
+        name = _ALIASES.get(name, name)
+        if name not in MANIFEST_COLUMNS:
+            ignored.append((path, f"column {column!r} is not used"))
+        elif name in columns:
+            raise SettingsError(
+                f"columns {columns[name]!r} and {column!r} mean the same", "keep one", path
+            )
+        else:
+            columns[name] = column
+    if "image" not in columns:
+        raise SettingsError(
+            "the manifest has no column 'image'",
+            "add it; columns understood: " + ", ".join(MANIFEST_COLUMNS),
+            path,
+        )
+    if len(table) == 0:
+        raise SettingsError("the manifest has no rows", "list at least one image", path)
+    sources = []
+    seen: dict[str, int] = {}
+    for number, row in enumerate(table, start=1):
+        values = {
+            name: row[column] for name, column in columns.items() if not _is_missing(row[column])
+        }
+        source = _source(values, number, path, survey)
+        if source.id in seen:
+            if "id" in values:
+                raise SettingsError(
+                    f"rows {seen[source.id]} and {number} have the same id {source.id!r}",
+                    "make the ids unique",
+                    path,
+                )
+            source = _renamed(source, f"{source.id}_{number}")
+        seen[source.id] = number
+        sources.append(source)
+    return Discovery(tuple(sources), tuple(ignored))
+
+
+def _renamed(source: Source, name: str) -> Source:
+    return Source(name, source.planes, source.kind, source.overrides, source.problem,
+                  source.survey, source.messages)
+
+
+def _source(values: dict[str, Any], number: int, path: Path, survey: str | None) -> Source:
+    folder = path.parent
+    planes = {role: _plane(str(values[role]), folder) for role in _PLANES if role in values}
+    problem = None
+    if "image" in planes:
+        image, key = planes["image"]
+        base = split_role(image)[0] or fits_stem(image)
+        name = str(values.get("id", base if key is None else f"{base}_{key}"))
+    else:
+        name = str(values.get("id", f"row{number}"))
+        problem = InputError(f"row {number} names no image", "fill in the column 'image'", path)
+    overrides: dict[str, Any] = {}
+    for column in _NUMBERS:
+        if column not in values:
+            continue
+        try:
+            value = float(values[column])
+        except (TypeError, ValueError):
+            value = math.nan
+        whole = column in ("target", "psf_oversampling")
+        if (
+            not math.isfinite(value)
+            or (column in _POSITIVE and value <= 0)
+            or (column == "rdnoise" and value < 0)
+            or (whole and value != int(value))
+        ):
+            problem = problem or InputError(
+                f"row {number}: {column} is {values[column]!r}", "correct or empty the cell", path
+            )
+            continue
+        overrides[column] = int(value) if whole else value
+    if "filter" in values:
+        overrides["filter"] = str(values["filter"])
+    if "psf_has_pixel" in values:
+        flag = str(values["psf_has_pixel"]).strip().lower()
+        if flag in ("t", "true", "1", "yes"):
+            overrides["psf_has_pixel"] = True
+        elif flag in ("f", "false", "0", "no"):
+            overrides["psf_has_pixel"] = False
+        else:
+            problem = problem or InputError(
+                f"row {number}: psf_has_pixel is {flag!r}", "write true or false", path
+            )
+    for file, _ in planes.values():
+        if problem is None and not file.exists():
+            problem = InputError(
+                "no such file", f"correct row {number} of {path.name}", file
+            )
+    return Source(safe_id(name), planes, None, overrides, problem, survey)

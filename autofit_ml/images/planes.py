@@ -1,0 +1,124 @@
+"""Group the HDUs of one file into objects with their planes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from autofit_ml.images.fitsfile import HduInfo
+from autofit_ml.images.roles import extname_role
+
+__all__ = ["Grouping", "group_hdus"]
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """Objects in one file.
+
+    Attributes
+    ----------
+    objects : tuple of (str, dict)
+        (name within the file, plane -> HDU index). The name is "" when the file has one object.
+    roles : dict
+        HDU index -> plane, of the HDUs whose EXTNAME is a known one.
+    problem : str
+        Set when a plane is there twice for the same image.
+    why_none : str
+        Why there is no object.
+    """
+
+    objects: tuple[tuple[str, dict[str, int]], ...]
+    roles: dict[int, str] = field(default_factory=dict)
+    problem: str = ""
+    why_none: str = ""
+
+
+def group_hdus(infos: Sequence[HduInfo]) -> Grouping:
+    """Which HDUs belong together.
+
+    - One image HDU (named SCI, IMAGE, or unnamed): the other known names are its planes.
+    - Several: planes go by EXTVER where that differs, else to the image they follow. One PSF for
+      all is shared.
+    - No HDU with an image's name but some with others (G000, G001, ...): each is an object.
+    - An unnamed HDU with a bare header right after an image of its shape is that image's noise
+      plane, of a kind to be found from its values ("noise").
+
+    Parameters
+    ----------
+    infos : sequence of HduInfo
+    """
+    usable = [info for info in infos if info.kind in ("image", "vector")]
+    if not usable:
+        kinds = sorted({info.kind for info in infos if info.kind != "empty"})
+        return Grouping((), {}, "", "only " + " and ".join(kinds) if kinds else "no data")
+    roles = {i.index: role for i in usable if (role := extname_role(i.name)) is not None}
+    images = [i for i in usable if roles.get(i.index) == "image"]
+    images = [i for i in images if i.name] or images  # a named SCI wins over unnamed HDUs
+    images = [i for i in images if i.kind == "image"] or images
+    if not images:
+        images = [i for i in usable if i.index not in roles and i.kind == "image"]
+    if not images:
+        return Grouping((), roles, "", "only planes that are no image, and no SCI or IMAGE")
+
+    noise_of: dict[int, int] = {}
+    kept: list[HduInfo] = []
+    by_index = {i.index: i for i in usable}
+    taken: set[int] = set()
+    for info in images:
+        if info.index in taken:
+            continue
+        kept.append(info)
+        follower = by_index.get(info.index + 1)
+        if (
+            follower is not None
+            and not follower.name
+            and follower.bare
+            and not info.bare
+            and follower.shape == info.shape
+        ):
+            noise_of[info.index] = follower.index
+            taken.add(follower.index)
+    images = kept
+
+    planes: list[dict[str, int]] = [{"image": i.index} for i in images]
+    for position, info in enumerate(images):
+        if info.index in noise_of:
+            planes[position]["noise"] = noise_of[info.index]
+    by_version = len({i.extver for i in images}) == len(images) > 1
+    image_indices = {i.index for i in images}
+    others = [
+        i for i in usable
+        if i.index in roles and roles[i.index] != "image" and i.index not in image_indices
+    ]
+    for info in others:
+        role = roles[info.index]
+        if len(images) == 1:
+            owners = [0]
+        elif sum(roles[o.index] == role for o in others) == 1 and role == "psf":
+            owners = list(range(len(images)))
+        elif by_version:
+            owners = [n for n, i in enumerate(images) if i.extver == info.extver]
+        else:
+            owners = [n for n, i in enumerate(images) if i.index < info.index][-1:]
+        for owner in owners:
+            if role in planes[owner]:
+                first = planes[owner][role]
+                return Grouping(
+                    (), roles, f"two {info.name} planes for one image (HDUs {first}, {info.index})"
+                )
+            planes[owner][role] = info.index
+    names = _names(images)
+    return Grouping(tuple(zip(names, planes, strict=True)), roles)
+
+
+def _names(images: Sequence[HduInfo]) -> list[str]:
+    """Names of the objects within the file: EXTNAME, with EXTVER or index where not unique."""
+    if len(images) == 1:
+        return [""]
+    names = [i.name for i in images]
+    versions = [f"{i.name}{i.extver}" for i in images]
+    if all(names) and len(set(names)) == len(names):
+        return names
+    if all(names) and len(set(versions)) == len(versions):
+        return versions
+    return [f"{i.name}{i.index}" if i.name else f"hdu{i.index}" for i in images]

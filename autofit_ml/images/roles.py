@@ -1,0 +1,136 @@
+"""Which plane of an object a file or an HDU holds, told by its name.
+
+The planes are ``image``, ``sigma``, ``var``, ``ivar``, ``wht`` (a weight map that may be only
+proportional to the inverse variance), ``psf``, ``mask`` and ``seg``. The two tables below are
+the whole rule.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+__all__ = [
+    "AUXILIARY_WORDS",
+    "EXTNAMES",
+    "NOISE_PLANES",
+    "SUFFIXES",
+    "extname_role",
+    "fits_stem",
+    "is_auxiliary",
+    "is_fits_name",
+    "safe_id",
+    "split_role",
+]
+
+SUFFIXES: dict[str, str] = {
+    "image": "image",
+    "sci": "image",
+    "img": "image",
+    "sigma": "sigma",
+    "err": "sigma",
+    "rms": "sigma",
+    "var": "var",
+    "ivar": "ivar",
+    "invvar": "ivar",
+    "wht": "wht",
+    "psf": "psf",
+    "mask": "mask",
+    "dq": "mask",
+    "seg": "seg",
+    "segm": "seg",
+}
+"""Last word of a file name (``m51_r_sigma.fits``) -> plane."""
+
+EXTNAMES: dict[str, str] = {
+    "": "image",
+    "PRIMARY": "image",
+    "COMPRESSED_IMAGE": "image",
+    "SCI": "image",
+    "IMAGE": "image",
+    "ERR": "sigma",
+    "ERROR": "sigma",
+    "SIGMA": "sigma",
+    "RMS": "sigma",
+    "VAR": "var",
+    "VARIANCE": "var",
+    "IVAR": "ivar",
+    "INVVAR": "ivar",
+    "WHT": "wht",
+    "WEIGHT": "wht",
+    "PSF": "psf",
+    "MASK": "mask",
+    "DQ": "mask",
+    "SEG": "seg",
+    "SEGM": "seg",
+}
+"""EXTNAME (upper case) -> plane; any other name is an image of its own."""
+
+NOISE_PLANES = ("sigma", "ivar", "var", "wht")
+"""Planes that give the noise, the preferred first."""
+
+AUXILIARY_WORDS = frozenset(
+    {
+        "back",
+        "bkg",
+        "background",
+        "cf",
+        "difference",
+        "kernel",
+        "kernels",
+        "model",
+        "nexp",
+        "psfs",
+        "residual",
+        "residuals",
+    }
+)
+"""First or last word of a file name in a *folder* that marks it as no galaxy image."""
+
+_EXTENSION = re.compile(r"\.(fits|fit|fts)(\.(gz|fz|bz2))?$", re.IGNORECASE)
+_UNSAFE = re.compile(r"[^A-Za-z0-9._+-]+")
+
+
+def is_fits_name(path: Path) -> bool:
+    """True for ``.fits``, ``.fit``, ``.fts`` and their ``.gz``, ``.fz``, ``.bz2`` forms."""
+    return _EXTENSION.search(path.name) is not None
+
+
+def fits_stem(path: Path) -> str:
+    """File name without the FITS (and compression) extension."""
+    return _EXTENSION.sub("", path.name)
+
+
+def split_role(path: Path) -> tuple[str, str, bool]:
+    """(base name, plane, explicit) of a file, e.g. ``m51_psf.fits`` -> ("m51", "psf", True).
+
+    `explicit` is False when the name carries no plane suffix; it is then an image. A bare plane
+    name (``psf.fits``) has an empty base.
+    """
+    stem = fits_stem(path)
+    role = SUFFIXES.get(stem.lower())
+    if role is not None:
+        return "", role, True
+    found = re.match(r"^(.+)[_.-]([A-Za-z]+)$", stem)
+    if found is not None:
+        role = SUFFIXES.get(found.group(2).lower())
+        if role is not None:
+            return found.group(1), role, True
+    return stem, "image", False
+
+
+def extname_role(name: str) -> str | None:
+    """Plane of an HDU named `name`; None when the name is not one of the known ones."""
+    return EXTNAMES.get(name.strip().upper())
+
+
+def is_auxiliary(path: Path) -> bool:
+    """True when the name says background, kernel, residual, ...: not an image of an object."""
+    words = [word for word in re.split(r"[_.\s-]+", fits_stem(path).lower()) if word]
+    return bool(words) and (words[0] in AUXILIARY_WORDS or words[-1] in AUXILIARY_WORDS)
+
+
+def safe_id(text: str) -> str:
+    """`text` with everything that is unsafe in a file name replaced by ``_``."""
+    cleaned = _UNSAFE.sub("_", text).strip("._-")[:120]
+    return cleaned or "object"

@@ -1,0 +1,85 @@
+"""`Source`: where one object's planes are; what `discover` hands to the readers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from autofit_ml.errors import InputError
+
+__all__ = ["Discovery", "Plane", "Source"]
+
+Plane = tuple[Path, "int | str | None"]
+"""(file, HDU index or EXTNAME); None: found when the file is read."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One object to read.
+
+    Attributes
+    ----------
+    id : str
+        Unique within a discovery, a safe file name.
+    planes : dict
+        plane ("image", "sigma", "var", "ivar", "wht", "noise", "psf", "mask", "seg") ->
+        (path, HDU or None).
+    kind : {"stamp", "frame"} or None
+        None: decided by size when read.
+    overrides : dict
+        Values of a manifest that win over header cards: x, y, ra, dec, radius, zeropoint,
+        pixel_scale, gain, rdnoise, exptime, filter, sky_level, sky_subtracted, saturate,
+        psf_fwhm, psf_oversampling, psf_has_pixel, target.
+    problem : InputError or None
+        Set when the object cannot be read; reading raises it.
+    survey : str or None
+        Preset that recognised the file.
+    messages : tuple of str
+        Assumptions made on the way.
+    """
+
+    id: str
+    planes: Mapping[str, Plane] = field(default_factory=dict)
+    kind: str | None = None
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    problem: InputError | None = None
+    survey: str | None = None
+    messages: tuple[str, ...] = ()
+
+    @property
+    def file(self) -> str:
+        """The image's file (or the problem's), as given."""
+        if "image" in self.planes:
+            return str(self.planes["image"][0])
+        if self.planes:
+            return str(next(iter(self.planes.values()))[0])
+        if self.problem is not None and self.problem.file is not None:
+            return str(self.problem.file)
+        return ""
+
+
+@dataclass(frozen=True)
+class Discovery:
+    """What was found: iterates over its sources.
+
+    Attributes
+    ----------
+    sources : tuple of Source
+        Sorted, unique ids.
+    ignored : tuple of (Path, str)
+        Files in the given folders that are no images, and why.
+    """
+
+    sources: tuple[Source, ...]
+    ignored: tuple[tuple[Path, str], ...] = ()
+
+    def __iter__(self) -> Iterator[Source]:
+        return iter(self.sources)
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def __getitem__(self, index: int) -> Source:
+        return self.sources[index]

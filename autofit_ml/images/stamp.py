@@ -1,0 +1,148 @@
+"""What a reader hands on: one object (`Stamp`) or one large image (`Frame`)."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+from astropy.wcs import WCS
+
+__all__ = ["Frame", "PSF", "Stamp"]
+
+
+@dataclass(frozen=True)
+class PSF:
+    """A point-spread function image, normalised and centred.
+
+    Attributes
+    ----------
+    data : ndarray, float32, shape (h, w)
+        Sums to 1. The source sits at ``((h - 1) / 2, (w - 1) / 2)`` exactly.
+    has_pixel : bool
+        True (empirical PSFs): the PSF contains the detector pixel. False (optical PSF): the
+        renderer convolves with the pixel.
+    oversampling : int
+        PSF pixels per image pixel along each axis (>= 1).
+    shift : tuple of float
+        (dx, dy) in PSF pixels by which the given PSF was recentred.
+    source : str
+        Where it comes from: a file, "analytic", "stars", "none".
+    """
+
+    data: np.ndarray
+    has_pixel: bool = True
+    oversampling: int = 1
+    shift: tuple[float, float] = (0.0, 0.0)
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """One object to fit. All arrays are ``[y, x]`` and native-endian.
+
+    Attributes
+    ----------
+    id : str
+        Unique within a run, a safe file name.
+    data : ndarray, float32, shape (ny, nx)
+        Image units; finite everywhere (bad pixels are set to 0 and masked).
+    sigma : ndarray, float32, shape (ny, nx)
+        1-sigma noise per pixel, image units; finite and > 0 (1 where masked as unusable).
+    mask : ndarray, bool, shape (ny, nx)
+        True = do not use.
+    psf : PSF
+    x, y : float or None
+        Expected position of the target, 0-based **stamp** pixels; None: the centre.
+    origin : tuple of int
+        (x0, y0) of the stamp's first pixel in the file's image; catalogue positions are in the
+        file's pixels (stamp position + origin).
+    labels : ndarray, int32, or None
+        Segmentation given with the image (0 = sky).
+    target_label : int or None
+        Label of the target in `labels`.
+    saturated : ndarray, bool, or None
+        True where the detector saturated (these pixels are in `mask` too).
+    wcs : astropy.wcs.WCS or None
+        Of the stamp's pixels (already shifted by `origin`).
+    pixel_scale : float
+        arcsec per pixel; NaN if unknown.
+    zeropoint : float
+        AB magnitude of one image unit; NaN if unknown.
+    filter : str
+    gain : float
+        Electrons per image unit; NaN if unknown.
+    sky_prior : tuple of float or None
+        (level, error) of the sky measured *outside* this stamp, image units per pixel.
+    flags : int
+        Bits of `autofit_ml.catalogue.Flag` known at reading (SIGMA_ESTIMATED, ...).
+    messages : tuple of str
+        Repairs and assumptions, for the ``message`` column.
+    file : str
+        The image's file as given by the user.
+    """
+
+    id: str
+    data: np.ndarray
+    sigma: np.ndarray
+    mask: np.ndarray
+    psf: PSF
+    x: float | None = None
+    y: float | None = None
+    origin: tuple[int, int] = (0, 0)
+    labels: np.ndarray | None = None
+    target_label: int | None = None
+    saturated: np.ndarray | None = None
+    wcs: WCS | None = None
+    pixel_scale: float = float("nan")
+    zeropoint: float = float("nan")
+    filter: str = ""
+    gain: float = float("nan")
+    sky_prior: tuple[float, float] | None = None
+    flags: int = 0
+    messages: tuple[str, ...] = ()
+    file: str = ""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(ny, nx)."""
+        return self.data.shape  # type: ignore[return-value]
+
+    @property
+    def position(self) -> tuple[float, float]:
+        """Expected (x, y) of the target in stamp pixels."""
+        ny, nx = self.data.shape
+        x = (nx - 1) / 2 if self.x is None else self.x
+        y = (ny - 1) / 2 if self.y is None else self.y
+        return x, y
+
+    def replace(self, **changes) -> Stamp:
+        """A copy with some attributes changed."""
+        return dataclasses.replace(self, **changes)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A large image with many objects; attributes as in `Stamp`.
+
+    ``psf`` is None until one is built from the frame's own stars.
+    """
+
+    id: str
+    data: np.ndarray
+    sigma: np.ndarray
+    mask: np.ndarray
+    psf: PSF | None = None
+    saturated: np.ndarray | None = None
+    wcs: WCS | None = None
+    pixel_scale: float = float("nan")
+    zeropoint: float = float("nan")
+    filter: str = ""
+    gain: float = float("nan")
+    flags: int = 0
+    messages: tuple[str, ...] = ()
+    file: str = ""
+
+    def replace(self, **changes) -> Frame:
+        """A copy with some attributes changed."""
+        return dataclasses.replace(self, **changes)

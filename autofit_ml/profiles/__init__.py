@@ -1,0 +1,33 @@
+"""Radial light profiles and their Hankel tables.
+
+In: a profile's name and shape parameter (Sérsic index). Out: its brightness in real space and its
+two-dimensional Fourier transform, tabulated so that a renderer can evaluate it, with derivatives,
+for thousands of galaxies at once. Used by `autofit_ml.render` (tables) and
+`autofit_ml.refine` (bounds of the shape parameter); depends on nothing else here.
+
+A profile is circular here, of unit flux and unit half-light radius: ellipticity, size, position
+and flux are the renderer's business.
+"""
+
+from autofit_ml.profiles.hankel import HankelTable, tabulate
+from autofit_ml.profiles.sersic import (
+    N_MAX,
+    N_MIN,
+    sersic_b,
+    sersic_brightness,
+    sersic_flux_within,
+    sersic_intensity_at_re,
+    sersic_table,
+)
+
+__all__ = [
+    "N_MAX",
+    "N_MIN",
+    "HankelTable",
+    "sersic_b",
+    "sersic_brightness",
+    "sersic_flux_within",
+    "sersic_intensity_at_re",
+    "sersic_table",
+    "tabulate",
+]

@@ -1,0 +1,18 @@
+"""Refining: stamps and starting values in, fitted parameters with errors out.
+
+- `fit`: `refine`, the whole of it for a list of stamps.
+- `problem`: chi2, gradient and Gauss-Newton matrix of a batch of stamps.
+- `levenberg_marquardt`: the batched minimiser.
+- `starts`: several starts per object, and the search that picks among them.
+- `uncertainties`: covariances; `point_source`: the simpler model to compare with.
+
+Reads `autofit_ml.images` (stamps), `autofit_ml.segment` (contaminants), `autofit_ml.initialise`
+(starts); renders with `autofit_ml.render`.
+"""
+
+from autofit_ml.refine.fit import refine
+from autofit_ml.refine.levenberg_marquardt import LMSettings
+from autofit_ml.refine.results import FitResults
+from autofit_ml.refine.settings import RefineSettings
+
+__all__ = ["FitResults", "LMSettings", "RefineSettings", "refine"]

@@ -1,0 +1,198 @@
+r"""Levenberg-Marquardt for many independent problems at once.
+
+Each problem minimises :math:`\chi^2(\theta)` with the Gauss-Newton matrix :math:`A = J^T W J` and
+the vector :math:`g = J^T W r`. The damped step solves
+
+.. math:: (A + \lambda\, \mathrm{diag} A)\, \delta = g
+
+with one :math:`\lambda` per problem (Marquardt 1963, SIAM J. Appl. Math. 11, 431). A problem has
+converged when its *expected* further decrease of chi2, :math:`g^T A^{-1} g`, is small: this is the
+distance to the minimum in units of its own uncertainty, and it is only small where the gradient
+is. Running out of steps is reported as such.
+
+Problems that are done leave the batch. Evaluations happen in chunks of a fixed size, so that the
+arithmetic of one problem does not depend on which others are in the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+__all__ = ["Evaluation", "LMResult", "LMSettings", "minimise", "solve_damped"]
+
+
+@dataclass(frozen=True)
+class LMSettings:
+    """Settings of `minimise`.
+
+    Attributes
+    ----------
+    tolerance : float
+        Expected decrease of chi2 below which a problem has converged.
+    max_iterations : int
+        Evaluations per problem.
+    damping : float
+        First lambda.
+    max_damping : float
+        Lambda at which a problem is given up as stuck.
+    """
+
+    tolerance: float = 0.01
+    max_iterations: int = 60
+    damping: float = 1e-2
+    max_damping: float = 1e7
+
+
+@dataclass
+class Evaluation:
+    """chi2 (B,), gradient vector g (B, D) and matrix A (B, D, D), float64."""
+
+    chi2: torch.Tensor
+    gradient: torch.Tensor
+    matrix: torch.Tensor
+
+    def select(self, index: torch.Tensor) -> Evaluation:
+        """The problems at `index`."""
+        return Evaluation(self.chi2[index], self.gradient[index], self.matrix[index])
+
+    def put(self, index: torch.Tensor, other: Evaluation) -> None:
+        """Overwrite the problems at `index`."""
+        self.chi2[index] = other.chi2
+        self.gradient[index] = other.gradient
+        self.matrix[index] = other.matrix
+
+
+@dataclass
+class LMResult:
+    """Where each problem stopped.
+
+    theta (B, D); state: the evaluation there; expected: expected further decrease of chi2 (B,);
+    n_iter (B,) evaluations; converged (B,) bool; at_bound (B, D) bool: the parameter sits on a
+    bound and the gradient pushes outwards.
+    """
+
+    theta: torch.Tensor
+    state: Evaluation
+    expected: torch.Tensor
+    n_iter: torch.Tensor
+    converged: torch.Tensor
+    at_bound: torch.Tensor
+
+
+Evaluate = Callable[[torch.Tensor, torch.Tensor], Evaluation]
+"""(indices of problems (A,), theta (A, D)) -> Evaluation of length A."""
+
+def minimise(
+    evaluate: Evaluate,
+    theta: torch.Tensor,
+    lower: torch.Tensor,
+    upper: torch.Tensor,
+    max_step: torch.Tensor,
+    settings: LMSettings | None = None,
+) -> LMResult:
+    """Minimise chi2 of B problems.
+
+    Parameters
+    ----------
+    evaluate : callable
+        See `Evaluate`.
+    theta : Tensor, float64, shape (B, D)
+        Starts, inside the bounds.
+    lower, upper : Tensor, float64, shape (B, D)
+        Bounds; equal values hold a parameter fixed.
+    max_step : Tensor, float64, shape (D,)
+        Largest change of each parameter in one step.
+    settings : LMSettings, optional
+
+    Returns
+    -------
+    LMResult
+    """
+    settings = settings or LMSettings()
+    b = len(theta)
+    everyone = torch.arange(b, device=theta.device)
+    theta = torch.maximum(torch.minimum(theta, upper), lower)
+    state = evaluate(everyone, theta)
+    result = LMResult(
+        theta,
+        state,
+        torch.full((b,), float("inf"), dtype=theta.dtype, device=theta.device),
+        torch.ones(b, dtype=torch.int32, device=theta.device),
+        torch.zeros(b, dtype=torch.bool, device=theta.device),
+        torch.zeros_like(theta, dtype=torch.bool),
+    )
+    damping = torch.full((b,), settings.damping, dtype=theta.dtype, device=theta.device)
+    active = everyone[torch.isfinite(state.chi2)]
+
+    for _ in range(settings.max_iterations):
+        if len(active) == 0:
+            break
+        here, at = state.select(active), theta[active]
+        blocked = _blocked(at, here.gradient, lower[active], upper[active])
+        step, expected = solve_damped(here, damping[active], blocked)
+        result.expected[active] = expected
+        result.at_bound[active] = blocked & (lower[active] < upper[active])
+        done = expected < settings.tolerance
+        stuck = ~done & (damping[active] > settings.max_damping)
+        result.converged[active] = done
+        keep = ~(done | stuck)
+        active, at, step = active[keep], at[keep], step[keep]
+        if len(active) == 0:
+            break
+        shrink = (step.abs() / max_step).amax(1).clamp_min(1.0)
+        trial = torch.maximum(
+            torch.minimum(at + step / shrink[:, None], upper[active]), lower[active]
+        )
+        there = evaluate(active, trial)
+        result.n_iter[active] += 1
+        better = there.chi2 < state.chi2[active]  # False for NaN
+        accepted = active[better]
+        theta[accepted] = trial[better]
+        state.put(accepted, there.select(better.nonzero()[:, 0]))
+        damping[active] = torch.where(
+            better, (damping[active] / 8).clamp_min(1e-9), damping[active] * 6
+        )
+    else:
+        if len(active):
+            here, at = state.select(active), theta[active]
+            blocked = _blocked(at, here.gradient, lower[active], upper[active])
+            expected = solve_damped(here, damping[active], blocked)[1]
+            result.expected[active] = expected
+            result.at_bound[active] = blocked & (lower[active] < upper[active])
+            result.converged[active] = expected < settings.tolerance
+    result.theta, result.state = theta, state
+    return result
+
+
+def _blocked(theta, gradient, lower, upper) -> torch.Tensor:
+    """Parameters on a bound whose chi2 would fall outside it (or that are held fixed)."""
+    edge = 1e-9 * (1 + theta.abs())
+    return ((theta <= lower + edge) & (gradient < 0)) | ((theta >= upper - edge) & (gradient > 0))
+
+
+def solve_damped(
+    state: Evaluation, damping: torch.Tensor, blocked: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The damped step (B, D) and the expected decrease of chi2 of the undamped one (B,).
+
+    Rows and columns of blocked parameters are taken out. Where A is not positive definite to
+    rounding, the expected decrease is infinite.
+    """
+    free = (~blocked).to(state.matrix.dtype)
+    scale = state.matrix.diagonal(dim1=1, dim2=2).clamp_min(1e-300).sqrt()
+    inverse = free / scale
+    g = state.gradient * inverse
+    unit = state.matrix * inverse[:, :, None] * inverse[:, None, :]
+    eye = torch.eye(unit.shape[-1], dtype=unit.dtype, device=unit.device)
+    unit = unit * (1 - eye) + eye
+    both = torch.stack([unit + damping[:, None, None] * eye, unit + 1e-12 * eye])
+    factor, info = torch.linalg.cholesky_ex(both)
+    solution = torch.cholesky_solve(g[None, :, :, None].expand(2, -1, -1, -1), factor)[..., 0]
+    expected = (solution[1] * g).sum(1)
+    bad = (info[1] != 0) | ~torch.isfinite(expected)
+    expected = torch.where(bad, torch.full_like(expected, float("inf")), expected)
+    step = torch.where(((info[0] != 0) | ~torch.isfinite(solution[0]).all(1))[:, None], g, solution[0])
+    return step * inverse, expected

@@ -1,0 +1,132 @@
+r"""Covariances: Laplace, and the sandwich for correlated noise.
+
+Laplace: :math:`C = A^{-1}` in fit space at the minimum, carried to the catalogue's parameters by
+the derivatives of the transform.
+
+Correlated noise: with the correlation function :math:`R` of the noise, :math:`C' = A^{-1} B A^{-1}`
+with :math:`B = V^T R V`, :math:`V = J/\sigma`; the product with R is a multiplication by its power
+spectrum.
+"""
+
+from __future__ import annotations
+
+import torch
+
+__all__ = ["laplace", "measure_correlation", "sandwich"]
+
+
+def laplace(matrix: torch.Tensor, frozen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Inverse of the Gauss-Newton matrix.
+
+    Parameters
+    ----------
+    matrix : Tensor, float64, (B, D, D)
+    frozen : Tensor, bool, (B, D)
+        Parameters that are fixed or sit on a bound: their rows and columns become 0.
+
+    Returns
+    -------
+    covariance : Tensor, (B, D, D)
+    good : Tensor, bool, (B,)
+        False where the matrix is not positive definite to rounding.
+    """
+    free = (~frozen).to(matrix.dtype)
+    diagonal = matrix.diagonal(dim1=1, dim2=2)
+    usable = ((diagonal > 0) | frozen).all(1)
+    inverse = free / torch.where(diagonal > 0, diagonal, torch.ones_like(diagonal)).sqrt()
+    unit = matrix * inverse[:, :, None] * inverse[:, None, :]
+    eye = torch.eye(unit.shape[-1], dtype=unit.dtype, device=unit.device)
+    unit = torch.nan_to_num(unit * (1 - eye)) + eye
+    values, vectors = torch.linalg.eigh(unit)
+    good = usable & (values[:, 0] > 1e-9)
+    values = values.clamp_min(1e-9)
+    correlation = (vectors / values[:, None, :]) @ vectors.transpose(1, 2)
+    return correlation * inverse[:, :, None] * inverse[:, None, :], good
+
+
+def measure_correlation(
+    residual: torch.Tensor, good: torch.Tensor, lag: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Autocorrelation of the noise.
+
+    Parameters
+    ----------
+    residual : Tensor, (B, ny, nx)
+        (data - model) / sigma.
+    good : Tensor, bool, (B, ny, nx)
+        Pixels to measure it on (sky, unmasked).
+    lag : int
+        Largest lag.
+
+    Returns
+    -------
+    correlation : Tensor, (B, 2 lag + 1, 2 lag + 1)
+        1 at zero lag.
+    adjacent : Tensor, (B,)
+        Mean of the correlations at lags (0, 1) and (1, 0); NaN with fewer than 50 pairs.
+    error : Tensor, (B,)
+        Its standard error for white noise.
+    """
+    weight = good.to(residual.dtype)
+    count = weight.sum((1, 2)).clamp_min(1)
+    mean = (residual * weight).sum((1, 2)) / count
+    # Outliers (undetected sources) would dominate the products: clip at 4 robust sigma.
+    centred = (residual - mean[:, None, None]) * weight
+    spread = (centred.square().sum((1, 2)) / count).sqrt().clamp_min(1e-12)
+    limit = (4 * spread)[:, None, None]
+    centred = torch.minimum(torch.maximum(centred, -limit), limit)
+    ny, nx = residual.shape[1:]
+    size = 2 * lag + 1
+    out = torch.zeros((len(residual), size, size), dtype=residual.dtype, device=residual.device)
+    pairs_adjacent = torch.zeros_like(count)
+    for dy in range(0, lag + 1):
+        for dx in range(-lag, lag + 1):
+            if dy == 0 and dx < 0:
+                continue
+            a = (slice(None), slice(0, ny - dy), slice(max(0, -dx), nx - max(0, dx)))
+            b = (slice(None), slice(dy, ny), slice(max(0, dx), nx - max(0, -dx)))
+            pairs = (weight[a] * weight[b]).sum((1, 2))
+            value = (centred[a] * centred[b]).sum((1, 2)) / pairs.clamp_min(1)
+            out[:, lag + dy, lag + dx] = value
+            out[:, lag - dy, lag - dx] = value
+            if (dy, dx) in ((0, 1), (1, 0)):
+                pairs_adjacent += pairs
+    out = out / out[:, lag, lag].clamp_min(1e-12)[:, None, None]
+    adjacent = (out[:, lag, lag + 1] + out[:, lag + 1, lag]) / 2
+    adjacent = torch.where(pairs_adjacent >= 100, adjacent, torch.full_like(adjacent, torch.nan))
+    return out, adjacent, pairs_adjacent.clamp_min(1).rsqrt()
+
+
+def sandwich(
+    covariance: torch.Tensor, weighted: torch.Tensor, correlation: torch.Tensor
+) -> torch.Tensor:
+    """Covariance with correlated noise.
+
+    Parameters
+    ----------
+    covariance : Tensor, float64, (B, D, D)
+        From `laplace`.
+    weighted : Tensor, (B, D, ny, nx)
+        Derivatives of the model over sigma, 0 where masked.
+    correlation : Tensor, (B, 2 lag + 1, 2 lag + 1)
+
+    Returns
+    -------
+    Tensor, float64, (B, D, D)
+    """
+    lag = correlation.shape[-1] // 2
+    ny, nx = weighted.shape[-2:]
+    shape = (ny + lag, nx + lag)
+    kernel = torch.zeros(
+        (len(weighted), *shape), dtype=torch.float64, device=weighted.device
+    )
+    rows = torch.arange(-lag, lag + 1, device=weighted.device) % shape[0]
+    columns = torch.arange(-lag, lag + 1, device=weighted.device) % shape[1]
+    kernel[:, rows[:, None], columns[None, :]] = correlation.to(torch.float64)
+    # A measured correlation function need not be positive definite: clip its spectrum.
+    power = torch.fft.rfft2(kernel).real.clamp_min(0.0)
+    spectrum = torch.fft.rfft2(weighted.to(torch.float64), s=shape)
+    convolved = torch.fft.irfft2(spectrum * power[:, None], s=shape)[..., :ny, :nx]
+    middle = weighted.to(torch.float64).flatten(2) @ convolved.flatten(2).transpose(1, 2)
+    out = covariance @ middle @ covariance
+    return (out + out.transpose(1, 2)) / 2

@@ -1,0 +1,20 @@
+"""Rendering: parameters in, PSF-convolved images (and their derivatives) out.
+
+The Fourier path (`fourier`, `elliptical`) draws everything elliptical with a tabulated transform;
+the pixel path (`pixel`) integrates any brightness function over the pixels. Both work on batches
+of stamps of one shape. Reads tables from `autofit_ml.profiles`; used by `autofit_ml.refine` and by
+the losses of the networks.
+"""
+
+from autofit_ml.render.elliptical import PARAMETERS, render, render_with_jacobian
+from autofit_ml.render.fourier import Accuracy, FourierPlan, make_plan, psf_modes
+
+__all__ = [
+    "PARAMETERS",
+    "Accuracy",
+    "FourierPlan",
+    "make_plan",
+    "psf_modes",
+    "render",
+    "render_with_jacobian",
+]

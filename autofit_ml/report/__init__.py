@@ -1,0 +1,2 @@
+"""x."""
+from autofit_ml.report.preview import preview_png, thumbnail
