@@ -85,8 +85,14 @@ def object_mask(
     bad = None if mask is None else np.ascontiguousarray(mask)
     try:
         objects, labels = sep.extract(
-            work, threshold, err=err, mask=bad, minarea=5, segmentation_map=True,
-            deblend_cont=1.0, clean=False,
+            work,
+            threshold,
+            err=err,
+            mask=bad,
+            minarea=5,
+            segmentation_map=True,
+            deblend_cont=1.0,
+            clean=False,
         )
     except Exception as error:
         # sep raises bare Exception when its pixel buffer is full: everything is an object.
@@ -220,18 +226,36 @@ def background_map(
     scale = scale or 1.0
     work = np.where(good, work / scale, 0.0)
     bad = ~good
-    size = max(8, min(box, *data.shape))
-    mesh = sep.Background(work, mask=bad, bw=size, bh=size, fw=3, fh=3)
+    level, noise = _mesh(work, bad, box)
     objects = np.zeros(data.shape, bool)
     for _ in range(2):
-        level, noise = mesh.back(), mesh.rms()
-        noise = np.maximum(noise, 1e-6 * max(float(mesh.globalrms), 1e-30))
-        objects = object_mask(work - level, 0.0, noise, bad)
-        if (bad | objects).mean() > 0.9:
+        floor = 1e-6 * max(float(np.median(noise)), 1e-30)
+        found = object_mask(work - level, 0.0, np.maximum(noise, floor), bad, grow=0.3)
+        if (bad | found).mean() > 0.8:  # too crowded: clipping alone does better
             break
-        mesh = sep.Background(work, mask=bad | objects, bw=size, bh=size, fw=3, fh=3)
-    return (
-        (mesh.back() * scale).astype(np.float32),
-        (mesh.rms() * scale).astype(np.float32),
-        objects,
-    )
+        objects = found
+        level, noise = _mesh(work, bad | objects, box)
+    return (level * scale).astype(np.float32), (noise * scale).astype(np.float32), objects
+
+
+def _mesh(data: np.ndarray, bad: np.ndarray, box: int) -> tuple[np.ndarray, np.ndarray]:
+    """Background and noise on a mesh of sigma-clipped boxes, interpolated to the pixels."""
+    from astropy.stats import SigmaClip
+    from photutils.background import Background2D, MADStdBackgroundRMS, MedianBackground
+
+    sizes = [math.ceil(n / max(1, round(n / box))) for n in data.shape]
+    try:
+        mesh = Background2D(
+            data,
+            sizes,
+            mask=bad,
+            filter_size=3,
+            exclude_percentile=85,
+            sigma_clip=SigmaClip(3.0, maxiters=10),
+            bkg_estimator=MedianBackground(),
+            bkg_rms_estimator=MADStdBackgroundRMS(),
+        )
+    except ValueError:  # no box has enough pixels left: one value for the whole frame
+        level, rms, _ = _clipped(data[~bad] if (~bad).any() else data.ravel())
+        return np.full(data.shape, level), np.full(data.shape, rms)
+    return np.asarray(mesh.background), np.asarray(mesh.background_rms)

@@ -69,9 +69,7 @@ def discover(
     items = _as_list(paths)
     if manifest is not None:
         if items:
-            raise SettingsError(
-                "both paths and a manifest are given", "give one of them", manifest
-            )
+            raise SettingsError("both paths and a manifest are given", "give one of them", manifest)
         found = read_manifest(manifest, survey=survey)
     else:
         if not items:
@@ -172,20 +170,21 @@ def _group(
     groups: dict[tuple[Path, str], dict[str, Path]] = {}
     for path in candidates:
         base, role, _ = split_role(path)
-        planes = groups.setdefault((path.parent, base), {})
-        if role in planes:
-            ignored.append((path, f"same plane as {planes[role].name}"))
+        group = groups.setdefault((path.parent, base), {})
+        if role in group:
+            ignored.append((path, f"same plane as {group[role].name}"))
         else:
-            planes[role] = path
+            group[role] = path
     listings: dict[Path, dict[tuple[str, str], Path]] = {}
-    for (folder, base), planes in groups.items():
-        if any(path in named for path in planes.values()):
+    for (folder, base), group in groups.items():
+        if any(path in named for path in group.values()):
             for role, path in _siblings(folder, base, listings).items():
-                planes.setdefault(role, path)
+                group.setdefault(role, path)
     shared = {
-        folder: planes["psf"]
-        for (folder, base), planes in groups.items()
-        if base == "" and set(planes) == {"psf"}
+        folder: group["psf"]
+        for (folder, base), group in groups.items()
+        if base == ""
+        and set(group) == {"psf"}
         and any(other == folder and name for other, name in groups)
     }
     sources: list[Source] = []

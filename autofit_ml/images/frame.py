@@ -74,29 +74,33 @@ def cut_stamps(
         x, y = float(detection["x"]), float(detection["y"])
         name = _entry(detection, "id")
         name = safe_id(f"{frame.id}_{number:05d}" if name is None else str(name))
-        if not (math.isfinite(x) and math.isfinite(y) and -0.5 <= x < nx - 0.5
-                and -0.5 <= y < ny - 0.5):
+        if not (
+            math.isfinite(x) and math.isfinite(y) and -0.5 <= x < nx - 0.5 and -0.5 <= y < ny - 0.5
+        ):
             raise InputError(
                 f"{name}: position ({x:g}, {y:g}) is outside the {ny} x {nx} (ny, nx) frame",
                 "give 0-based x and y in the frame's pixels",
                 frame.file,
             )
         radius = _entry(detection, "radius")
-        half = stamp_half_size(None if radius is None else float(radius),
-                               options.stamp_radius_factor)
+        half = stamp_half_size(
+            None if radius is None else float(radius), options.stamp_radius_factor
+        )
         column, row = round(x), round(y)
         y0, y1 = max(0, row - half), min(ny, row + half + 1)
         x0, x1 = max(0, column - half), min(nx, column + half + 1)
         window = (slice(y0, y1), slice(x0, x1))
         psf = psf_at(x, y) if psf_at is not None else frame.psf
         if psf is None:
-            raise InputError("the frame has no PSF", "give --psf FILE or --psf-fwhm ARCSEC",
-                             frame.file)
+            raise InputError(
+                "the frame has no PSF", "give --psf FILE or --psf-fwhm ARCSEC", frame.file
+            )
         data = frame.data[window].copy()
         mask = frame.mask[window].copy()
         if min(data.shape) < 5 or mask.all():
-            raise InputError(f"{name}: no usable pixels around ({x:g}, {y:g})",
-                             "drop this detection", frame.file)
+            raise InputError(
+                f"{name}: no usable pixels around ({x:g}, {y:g})", "drop this detection", frame.file
+            )
         psf, notes = crop_psf(psf, data.shape)
         flags = frame.flags
         if data.shape != (2 * half + 1, 2 * half + 1):

@@ -129,8 +129,10 @@ def number_card(
                 except (TypeError, ValueError, OverflowError):
                     messages.append(f"{name} is not a number, ignored")
                     continue
-            if not math.isfinite(number) or not low <= number <= high or (
-                open_low and number == low
+            if (
+                not math.isfinite(number)
+                or not low <= number <= high
+                or (open_low and number == low)
             ):
                 messages.append(f"{name}={number:g} is not possible, ignored")
                 continue
@@ -222,9 +224,7 @@ def _zeropoint(
     return math.nan
 
 
-def _gain(
-    headers: Sequence[fits.Header], unit: str, exptime: float, messages: list[str]
-) -> float:
+def _gain(headers: Sequence[fits.Header], unit: str, exptime: float, messages: list[str]) -> float:
     """Electrons per image unit.
 
     BUNIT in electrons fixes it (1, or the exposure time for a rate); else the gain card is taken
@@ -285,9 +285,7 @@ def _wcs(header: fits.Header, messages: list[str]) -> WCS | None:
     return wcs
 
 
-def read_calibration(
-    headers: Sequence[fits.Header], messages: Sequence[str] = ()
-) -> Calibration:
+def read_calibration(headers: Sequence[fits.Header], messages: Sequence[str] = ()) -> Calibration:
     """Calibration of an image from its own header, then its file's primary header.
 
     Parameters
@@ -341,8 +339,9 @@ def read_calibration(
         exptime=exptime,
         sky_level=number_card(headers, ("SKYLEVEL",), notes),
         sky_subtracted=number_card(headers, ("SKYSUB",), notes),
-        saturate=number_card(headers, ("SATURATE", "SATLEVEL", "SATUR_LEVEL"), notes, 0.0,
-                             open_low=True),
+        saturate=number_card(
+            headers, ("SATURATE", "SATLEVEL", "SATUR_LEVEL"), notes, 0.0, open_low=True
+        ),
         filter=text_card(headers, FILTER_CARDS),
         unit=unit,
         target=target,

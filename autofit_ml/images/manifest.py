@@ -23,8 +23,17 @@ _NUMBERS = (
     "sky_level", "sky_subtracted", "saturate", "psf_fwhm", "psf_oversampling", "target",
 )  # fmt: skip
 _POSITIVE = ("radius", "pixel_scale", "gain", "exptime", "psf_fwhm", "psf_oversampling")
-_ALIASES = {"err": "sigma", "rms": "sigma", "invvar": "ivar", "dq": "mask", "segm": "seg",
-            "zp": "zeropoint", "pixscale": "pixel_scale", "band": "filter", "file": "image"}
+_ALIASES = {
+    "err": "sigma",
+    "rms": "sigma",
+    "invvar": "ivar",
+    "dq": "mask",
+    "segm": "seg",
+    "zp": "zeropoint",
+    "pixscale": "pixel_scale",
+    "band": "filter",
+    "file": "image",
+}
 
 MANIFEST_COLUMNS = ("id", *_PLANES, *_NUMBERS, "filter", "psf_has_pixel")
 """Columns that are understood; only ``image`` must be there."""
@@ -143,8 +152,15 @@ def read_manifest(path: str | Path, *, survey: str | None = None) -> Discovery:
 
 
 def _renamed(source: Source, name: str) -> Source:
-    return Source(name, source.planes, source.kind, source.overrides, source.problem,
-                  source.survey, source.messages)
+    return Source(
+        name,
+        source.planes,
+        source.kind,
+        source.overrides,
+        source.problem,
+        source.survey,
+        source.messages,
+    )
 
 
 def _source(values: dict[str, Any], number: int, path: Path, survey: str | None) -> Source:
@@ -192,7 +208,5 @@ def _source(values: dict[str, Any], number: int, path: Path, survey: str | None)
             )
     for file, _ in planes.values():
         if problem is None and not file.exists():
-            problem = InputError(
-                "no such file", f"correct row {number} of {path.name}", file
-            )
+            problem = InputError("no such file", f"correct row {number} of {path.name}", file)
     return Source(safe_id(name), planes, None, overrides, problem, survey)

@@ -97,8 +97,8 @@ def model_sigma(
         floor = max((level + removed) / gain_w, 0.0) + read**2
         if floor > 0:
             source = expected_source(
-                np.where(good, work - level, 0.0), math.sqrt(floor) if sky.n_pixels == 0
-                else max(sky.rms, math.sqrt(floor))
+                np.where(good, work - level, 0.0),
+                math.sqrt(floor) if sky.n_pixels == 0 else max(sky.rms, math.sqrt(floor)),
             )
             variance = floor + source / gain_w
             messages.append("sigma built from gain, read noise and sky")

@@ -11,6 +11,7 @@ import numpy as np
 
 from autofit_ml.errors import SettingsError
 from autofit_ml.images.stamp import PSF
+from autofit_ml.images.surveys import survey_preset
 
 __all__ = ["FRAME_SIDE", "MAX_STAMP_SIDE", "MIN_SIDE", "ReadOptions"]
 
@@ -99,17 +100,13 @@ class ReadOptions:
         _check_number("stamp_radius_factor", self.stamp_radius_factor, low=1.0)
         over = self.psf_oversampling
         if over is not None and (isinstance(over, bool) or over != int(over) or over < 1):
-            raise SettingsError(
-                f"psf_oversampling is {over!r}", "give a whole number of 1 or more"
-            )
+            raise SettingsError(f"psf_oversampling is {over!r}", "give a whole number of 1 or more")
         if self.mask_ignore_bits is not None and self.mask_ignore_bits < 0:
             raise SettingsError("mask_ignore_bits is negative", "give the sum of the bits")
         if isinstance(self.psf, (str, Path)) and str(self.psf) != "none":
             if not Path(self.psf).is_file():
                 raise SettingsError("the PSF file does not exist", "check the path", self.psf)
         if self.survey is not None:
-            from autofit_ml.images.surveys import survey_preset
-
             survey_preset(self.survey)
 
     def replace(self, **changes) -> ReadOptions:

@@ -87,7 +87,8 @@ def group_hdus(infos: Sequence[HduInfo]) -> Grouping:
     by_version = len({i.extver for i in images}) == len(images) > 1
     image_indices = {i.index for i in images}
     others = [
-        i for i in usable
+        i
+        for i in usable
         if i.index in roles and roles[i.index] != "image" and i.index not in image_indices
     ]
     for info in others:
@@ -121,4 +122,5 @@ def _names(images: Sequence[HduInfo]) -> list[str]:
         return names
     if all(names) and len(set(versions)) == len(versions):
         return versions
-    return [f"{i.name}{i.index}" if i.name else f"hdu{i.index}" for i in images]
+    width = len(str(images[-1].index))
+    return [f"{i.name or 'hdu'}{i.index:0{width}d}" for i in images]

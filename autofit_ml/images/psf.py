@@ -146,7 +146,7 @@ def core_centroid(image: np.ndarray) -> tuple[float, float, float]:
     h, w = image.shape
     # Noisy wings must not win over the core: look for the peak in a lightly smoothed image.
     smooth = ndimage.gaussian_filter(image, 0.7, mode="constant") if min(h, w) >= 3 else image
-    y0, x0 = np.unravel_index(int(np.argmax(smooth)), image.shape)
+    y0, x0 = divmod(int(np.argmax(smooth)), w)
     labels, _ = ndimage.label(image >= 0.5 * image[y0, x0])
     count = int((labels == labels[y0, x0]).sum()) if labels[y0, x0] else 1
     fwhm = 2.0 * math.sqrt(count / math.pi)
@@ -188,7 +188,7 @@ def _window(length: int, centre: float) -> tuple[int, int, float]:
     lost = (length - 1) / 2.0 - reach
     if lost > 1.5:  # far off: pad the short side rather than cut the wing
         reach = max(middle, length - 1 - middle)
-    return int(round(middle - reach)), int(round(middle + reach)) + 1, middle - centre
+    return round(middle - reach), round(middle + reach) + 1, middle - centre
 
 
 def centre_psf(
@@ -251,8 +251,7 @@ def centre_psf(
     if max(abs(dx), abs(dy)) > CENTROID_TOLERANCE:
         if abs(dx) > max(2.5, 0.2 * w) or abs(dy) > max(2.5, 0.2 * h):
             raise InputError(
-                f"the PSF peaks at ({x:.1f}, {y:.1f}), far from the centre of its "
-                f"{h} x {w} array",
+                f"the PSF peaks at ({x:.1f}, {y:.1f}), far from the centre of its {h} x {w} array",
                 "centre it (numpy.fft.fftshift if it is stored with the peak in a corner)",
                 file,
             )
@@ -298,7 +297,7 @@ def crop_psf(psf: PSF, shape: tuple[int, int]) -> tuple[PSF, tuple[str, ...]]:
     h, w = psf.data.shape
     data = psf.data[cuts[0] : h - cuts[0], cuts[1] : w - cuts[1]].astype(np.float64)
     kept = float(data.sum())
-    messages = ()
+    messages: tuple[str, ...] = ()
     if abs(1.0 - kept) > 1e-3:
         messages = (f"PSF wings beyond twice the stamp cut ({100 * (1 - kept):.2f} % of light)",)
     return (

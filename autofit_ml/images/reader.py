@@ -5,8 +5,9 @@ Each file is read from disk once per object; its sha256 is handed on for the run
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from autofit_ml.catalogue.flags import Flag
 from autofit_ml.errors import InputError
 from autofit_ml.images.background import background_map, measure_sky
 from autofit_ml.images.fitsfile import FitsFile, HduInfo, image_array, open_fits
+from autofit_ml.images.frame import cut_stamps
 from autofit_ml.images.header import Calibration, number_card, read_calibration
 from autofit_ml.images.noise import expected_source, model_sigma
 from autofit_ml.images.options import FRAME_SIDE, MAX_STAMP_SIDE, MIN_SIDE, ReadOptions
@@ -26,6 +28,7 @@ from autofit_ml.images.psf import centre_psf, crop_psf, moffat_psf, no_psf
 from autofit_ml.images.roles import NOISE_PLANES
 from autofit_ml.images.source import Source
 from autofit_ml.images.stamp import PSF, Frame, Stamp
+from autofit_ml.images.stars import psf_from_stars
 from autofit_ml.images.surveys import SurveyPreset, survey_preset
 
 __all__ = ["ReadResult", "read_frame", "read_source", "read_stamp", "read_stamp_with_hashes"]
@@ -48,10 +51,13 @@ class ReadResult:
     item : Stamp or Frame
     hashes : dict
         File (as given) -> sha256 of its bytes on disk.
+    psf_at : callable or None
+        PSF at position (x, y) of a frame, where the survey's PSF format has it; for `cut_stamps`.
     """
 
     item: Stamp | Frame
     hashes: dict[str, str] = field(default_factory=dict)
+    psf_at: Callable[[float, float], PSF] | None = None
 
     @property
     def stamp(self) -> Stamp:
@@ -124,15 +130,15 @@ def read_source(source: Source, options: ReadOptions | None = None) -> ReadResul
     planes = _read_planes(source, options)
     kind = _kind(source, options, planes)
     if kind == "frame" and _has_position(source.overrides):
-        from autofit_ml.images.frame import cut_stamps
-
         frame = _make_frame(source, options, planes)
         x, y = _position(source.overrides, planes.calibration)
         detection = {"id": source.id, "x": x, "y": y, "radius": source.overrides.get("radius")}
-        stamp = next(iter(cut_stamps(frame, [detection], options)))
+        psf_at = _varying_psf(planes, options)
+        stamp = next(iter(cut_stamps(frame, [detection], options, psf_at=psf_at)))
         return ReadResult(stamp.replace(id=source.id), planes.files.hashes())
     if kind == "frame":
-        return ReadResult(_make_frame(source, options, planes), planes.files.hashes())
+        frame = _make_frame(source, options, planes)
+        return ReadResult(frame, planes.files.hashes(), _varying_psf(planes, options))
     return ReadResult(_make_stamp(source, options, planes), planes.files.hashes())
 
 
@@ -547,8 +553,6 @@ def _with_overrides(
     messages: list[str],
 ) -> Calibration:
     """Manifest over options over header over preset."""
-    import dataclasses
-
     changes: dict[str, Any] = {}
     names = {
         "zeropoint": "zeropoint",
@@ -713,7 +717,8 @@ def _psf_from_file(
     file = planes.files.open(path)
     preset = planes.preset
     if preset is not None and preset.psf_reader is not None and key is None:
-        data = preset.read_psf(file, planes.calibration, planes.header, planes.data.shape)
+        row, column = ((n - 1) / 2 for n in planes.data.shape)
+        data = preset.read_psf(file, planes.calibration, planes.header, row, column)
         header = None
     else:
         image_info = HduInfo(0, str(planes.header.get("EXTNAME", "")).upper(), 1, "image", (), True)
@@ -738,6 +743,23 @@ def _psf_from_file(
     )
     messages += notes
     return psf
+
+
+def _varying_psf(planes: _Planes, options: ReadOptions) -> Callable[[float, float], PSF] | None:
+    """PSF as a function of position, where the survey's own format gives it."""
+    preset = planes.preset
+    if options.psf is not None or planes.psf_at is None or preset is None:
+        return None
+    path, key = planes.psf_at
+    if preset.psf_reader is None or key is not None:
+        return None
+    file = planes.files.open(path)
+
+    def psf_at(x: float, y: float) -> PSF:
+        image = preset.read_psf(file, planes.calibration, planes.header, y, x)
+        return centre_psf(image, source=str(path), file=path)[0]
+
+    return psf_at
 
 
 def _psf_oversampling(headers: list[fits.Header], planes: _Planes, path: Path) -> int:
@@ -834,8 +856,6 @@ def _make_frame(source: Source, options: ReadOptions, planes: _Planes) -> Frame:
         file=str(source.planes["image"][0]),
     )
     if psf is None:
-        from autofit_ml.images.stars import psf_from_stars
-
         built, notes = psf_from_stars(frame)
         frame = frame.replace(
             psf=built,

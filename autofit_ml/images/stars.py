@@ -21,6 +21,13 @@ MAX_STARS = 100
 LOCUS_WIDTH = 0.10
 """Stars have half-light radii within this fraction of each other."""
 
+MIN_SNR = 20.0
+MAX_ELLIPTICITY = 0.12
+"""Of the weighted moments; half of the true ellipticity of a Gaussian."""
+
+MAX_CONTAMINATION = 0.03
+"""Neighbours' light at the star's centre over its peak."""
+
 _REMEDY = "give a PSF plane (<name>_psf.fits), --psf FILE, or --psf-fwhm ARCSEC"
 
 
@@ -39,9 +46,9 @@ class _Candidates:
 def find_stars(frame: Frame) -> np.ndarray:
     """Positions of unsaturated, isolated stars.
 
-    Objects with S/N above 20 that are round, unblended, off the border and free of bad pixels;
-    among them those on the stellar locus: the densest narrow range of half-light radii, taken at
-    its smallest.
+    Objects with S/N above 20 that are round, off the border, free of bad pixels and of their
+    neighbours' light; among them those on the stellar locus: the densest narrow range of core
+    sizes, at the smallest size where it is dense.
 
     Parameters
     ----------
@@ -53,7 +60,7 @@ def find_stars(frame: Frame) -> np.ndarray:
     ndarray, shape (n, 3)
         x, y (0-based pixels) and half-light radius, brightest first.
     """
-    data, labels, found = _candidates(frame)
+    *_, found = _candidates(frame)
     chosen = _locus(found)
     order = chosen[np.argsort(-found.flux[chosen])]
     return np.stack([found.x[order], found.y[order], found.r50[order]], axis=1)
@@ -86,8 +93,9 @@ def psf_from_stars(frame: Frame) -> tuple[PSF, tuple[str, ...]]:
     data, labels, found = _candidates(frame)
     chosen = _locus(found)
     if chosen.size < MIN_STARS:
-        raise InputError(f"only {chosen.size} usable stars to build a PSF from", _REMEDY,
-                         frame.file)
+        raise InputError(
+            f"only {chosen.size} usable stars to build a PSF from", _REMEDY, frame.file
+        )
     chosen = chosen[np.argsort(-found.snr[chosen])][:MAX_STARS]
     fwhm = 2.0 * float(np.median(found.r50[chosen]))
     half = int(min(40, max(6, math.ceil(3.5 * fwhm))))
@@ -97,15 +105,14 @@ def psf_from_stars(frame: Frame) -> tuple[PSF, tuple[str, ...]]:
     ]
     stars = [cut for cut in cuts if cut is not None]
     if len(stars) < MIN_STARS:
-        raise InputError(f"only {len(stars)} usable stars to build a PSF from", _REMEDY,
-                         frame.file)
+        raise InputError(f"only {len(stars)} usable stars to build a PSF from", _REMEDY, frame.file)
     mean, error, used = _combine(stars, fwhm)
     if used < MIN_STARS:
-        raise InputError(f"only {used} stars look alike: no PSF can be built", _REMEDY,
-                         frame.file)
+        raise InputError(f"only {used} stars look alike: no PSF can be built", _REMEDY, frame.file)
     image = _quiet_wings(mean, error)
     psf, _ = centre_psf(image, source="stars", file=frame.file)
-    *_, width = core_centroid(np.asarray(psf.data, np.float64))
+    middle = ((psf.data.shape[1] - 1) / 2, (psf.data.shape[0] - 1) / 2)
+    width = 2.0 * _core_shape(np.asarray(psf.data, np.float64), *middle)[2]
     messages = [f"PSF built from {used} stars, FWHM {width:.2f} px"]
     if width < 2.0:
         messages.append("the PSF is undersampled: give an oversampled one for good results")
@@ -127,30 +134,82 @@ def _candidates(frame: Frame) -> tuple[np.ndarray, np.ndarray, _Candidates]:
     except Exception as error:
         # sep raises bare Exception for a full buffer: a frame without empty sky.
         raise InputError(f"no stars found: {error}", _REMEDY, frame.file) from error
-    empty = np.zeros(0)
-    if len(objects) == 0:
-        return data, labels, _Candidates(empty, empty, empty, empty, empty, empty)
-    x, y = objects["x"], objects["y"]
+    x, y = np.array(objects["x"]), np.array(objects["y"])
     reach = np.maximum(6.0 * objects["a"], 5.0)
-    flux, flux_err, _ = sep.sum_circle(data, x, y, 2.5 * np.maximum(objects["a"], 1.0), err=noise,
-                                       mask=bad)
-    r50, _ = sep.flux_radius(data, x, y, reach, 0.5, normflux=np.maximum(flux, 1e-9), mask=bad)
-    snr = flux / np.maximum(flux_err, 1e-9)
-    ny, nx = data.shape
-    margin = 4.0 * np.maximum(r50, 1.0)
-    inside = (x > margin) & (y > margin) & (x < nx - 1 - margin) & (y < ny - 1 - margin)
-    whole = (objects["flag"] & (sep.OBJ_MERGED | sep.OBJ_TRUNC | sep.OBJ_SINGU)) == 0
-    round_ = objects["a"] < 1.35 * np.maximum(objects["b"], 1e-3)
-    unsaturated = np.array([
-        not _bad_core(frame.mask, px, py, 2.0 * max(r, 1.0))
-        for px, py, r in zip(x, y, r50, strict=True)
-    ])
-    lonely = _isolated(x, y, flux, 5.0 * np.maximum(r50, 1.0))
-    good = inside & whole & round_ & unsaturated & lonely & (snr > 20) & (r50 > 0.65) & (flux > 0)
-    numbers = np.arange(1, len(objects) + 1)
-    return data, labels, _Candidates(
-        x[good], y[good], flux[good], snr[good], r50[good], numbers[good]
+    flux, flux_err, _ = sep.sum_circle(
+        data, x, y, 2.5 * np.maximum(objects["a"], 1.0), err=noise, mask=bad
     )
+    extent, _ = sep.flux_radius(data, x, y, reach, 0.5, normflux=np.maximum(flux, 1e-9), mask=bad)
+    snr = flux / np.maximum(flux_err, 1e-9)
+    bright = snr > MIN_SNR
+    r50 = np.full(x.size, np.nan)
+    roundness = np.ones(x.size)
+    for i in np.flatnonzero(bright):
+        x[i], y[i], r50[i], roundness[i] = _core_shape(data, x[i], y[i])
+    ny, nx = data.shape
+    margin = 4.0 * np.maximum(np.nan_to_num(r50, nan=1.0), 1.0)
+    inside = (x > margin) & (y > margin) & (x < nx - 1 - margin) & (y < ny - 1 - margin)
+    whole = (objects["flag"] & (sep.OBJ_TRUNC | sep.OBJ_SINGU)) == 0
+    good = bright & inside & whole & (roundness < MAX_ELLIPTICITY) & (r50 > 0.65)
+    for i in np.flatnonzero(good):
+        good[i] = not _bad_core(frame.mask, x[i], y[i], 2.0 * r50[i])
+        good[i] &= _contamination(int(i), x, y, flux, extent, r50[i]) < MAX_CONTAMINATION
+    numbers = np.arange(1, len(objects) + 1)
+    return (
+        data,
+        labels,
+        _Candidates(x[good], y[good], flux[good], snr[good], r50[good], numbers[good]),
+    )
+
+
+def _core_shape(data: np.ndarray, x: float, y: float) -> tuple[float, float, float, float]:
+    """(x, y, half-light radius, ellipticity) of the Gaussian that matches a core best.
+
+    Adaptive moments with a circular weight (Bernstein & Jarvis 2002, AJ 123, 583): the weight's
+    variance is made twice the weighted variance, which is the width of a matched Gaussian. NaN
+    for the radius where this does not converge.
+    """
+    ny, nx = data.shape
+    half = 12
+    row, column = round(y), round(x)
+    y0, y1 = max(0, row - half), min(ny, row + half + 1)
+    x0, x1 = max(0, column - half), min(nx, column + half + 1)
+    cut = data[y0:y1, x0:x1]
+    gy = np.arange(y0, y1, dtype=float)[:, None]
+    gx = np.arange(x0, x1, dtype=float)[None, :]
+    variance, ellipticity = 2.0, 1.0
+    for _ in range(60):
+        dx, dy = gx - x, gy - y
+        weighted = cut * np.exp(-0.5 * (dx**2 + dy**2) / variance)
+        total = float(weighted.sum())
+        if total <= 0:
+            return x, y, math.nan, 1.0
+        step_x = 2.0 * float((weighted * dx).sum()) / total
+        step_y = 2.0 * float((weighted * dy).sum()) / total
+        xx = float((weighted * dx**2).sum()) / total
+        yy = float((weighted * dy**2).sum()) / total
+        xy = float((weighted * dx * dy).sum()) / total
+        new = xx + yy  # twice the weighted variance per axis
+        if max(abs(step_x), abs(step_y)) > 2.0 or not 0.2 < new < 60.0:
+            return x, y, math.nan, 1.0
+        ellipticity = math.hypot(xx - yy, 2.0 * xy) / new
+        x, y = x + step_x, y + step_y
+        if abs(new - variance) < 1e-4 * variance and abs(step_x) + abs(step_y) < 1e-3:
+            variance = new
+            break
+        variance = new
+    return x, y, 1.1774 * math.sqrt(variance), ellipticity
+
+
+def _contamination(
+    i: int, x: np.ndarray, y: np.ndarray, flux: np.ndarray, extent: np.ndarray, r50: float
+) -> float:
+    """Neighbours' surface brightness at an object over its own peak (a rough model of both)."""
+    distance = np.hypot(x - x[i], y - y[i])
+    size = np.maximum(extent, r50)
+    light = np.maximum(flux, 0.0) / (2.0 * np.pi * size**2) * (1.0 + (distance / size) ** 2) ** -2
+    light[i] = 0.0
+    return float(light.sum() / (flux[i] / (2.0 * np.pi * r50**2)))
 
 
 def _bad_core(mask: np.ndarray, x: float, y: float, radius: float) -> bool:
@@ -159,16 +218,6 @@ def _bad_core(mask: np.ndarray, x: float, y: float, radius: float) -> bool:
     y0, y1 = max(0, round(y) - r), min(ny, round(y) + r + 1)
     x0, x1 = max(0, round(x) - r), min(nx, round(x) + r + 1)
     return bool(mask[y0:y1, x0:x1].any())
-
-
-def _isolated(x: np.ndarray, y: np.ndarray, flux: np.ndarray, reach: np.ndarray) -> np.ndarray:
-    """True where no other object of over a fifth of the light lies within `reach`."""
-    alone = np.ones(x.size, bool)
-    for i in range(x.size):
-        near = np.hypot(x - x[i], y - y[i]) < reach[i]
-        near[i] = False
-        alone[i] = not np.any(flux[near] > 0.2 * flux[i])
-    return alone
 
 
 def _locus(found: _Candidates) -> np.ndarray:
@@ -181,8 +230,11 @@ def _locus(found: _Candidates) -> np.ndarray:
     weight = np.minimum(found.snr, 200.0)
     density = close @ weight
     count = close.sum(axis=1)
-    dense = (density >= 0.5 * density[count >= MIN_STARS].max()) if np.any(
-        count >= MIN_STARS) else np.zeros(size.size, bool)
+    dense = (
+        (density >= 0.5 * density[count >= MIN_STARS].max())
+        if np.any(count >= MIN_STARS)
+        else np.zeros(size.size, bool)
+    )
     dense &= count >= MIN_STARS
     if not dense.any():
         return np.arange(0)
@@ -245,8 +297,17 @@ def _cutout(
         return None
     image = fourier_shift(image, dx, dy)
     blocked = ndimage.shift((~good).astype(float), (dy, dx), order=1, mode="constant", cval=1.0)
+    usable = blocked < 0.05
+    grid = np.arange(-pad, pad + 1)
+    radius = np.hypot(grid[:, None], grid[None, :])
+    ring = usable & (radius > 0.85 * half) & (radius <= half)
+    if ring.sum() >= 20:
+        local = float(np.median(image[ring]))
+        error = 1.2533 * float(np.median(noise[ring])) / math.sqrt(float(ring.sum()))
+        if local > 3.0 * error and local > 2e-3 * float(image[pad, pad]):
+            image = image - local  # it sits on a neighbour's halo
     keep = (slice(2, -2), slice(2, -2))
-    return _Star(image[keep], noise[keep], blocked[keep] < 0.05)
+    return _Star(image[keep], noise[keep], usable[keep])
 
 
 def _combine(stars: list[_Star], fwhm: float) -> tuple[np.ndarray, np.ndarray, int]:
@@ -260,8 +321,9 @@ def _combine(stars: list[_Star], fwhm: float) -> tuple[np.ndarray, np.ndarray, i
     core = radius <= max(2.0, 1.2 * fwhm)
     scale = (images * core).sum(axis=(1, 2))
     use = scale > 0
-    mean = np.nanmedian(np.where(goods, images / np.where(use, scale, 1.0)[:, None, None], np.nan)
-                        [use], axis=0)
+    mean = np.nanmedian(
+        np.where(goods, images / np.where(use, scale, 1.0)[:, None, None], np.nan)[use], axis=0
+    )
     mean = np.nan_to_num(mean)
     error = np.zeros_like(mean)
     for _ in range(5):
@@ -303,7 +365,7 @@ def _quiet_wings(mean: np.ndarray, error: np.ndarray) -> np.ndarray:
     light = np.bincount(bins.ravel(), weights=(weight * mean).ravel())
     ring = light / np.maximum(total, 1e-300)
     ring_error = 1.0 / np.sqrt(np.maximum(total, 1e-300))
-    faint = np.flatnonzero(ring < 2.0 * ring_error)
+    faint = np.flatnonzero(ring < 3.0 * ring_error)
     end = int(faint[0]) if faint.size else ring.size
     ring[end:] = 0.0
     ring = np.minimum.accumulate(np.maximum(ring, 0.0))

@@ -10,9 +10,12 @@ Reads `autofit_ml.images` (stamps), `autofit_ml.segment` (contaminants), `autofi
 (starts); renders with `autofit_ml.render`.
 """
 
+from autofit_ml.callable_module import make_callable
 from autofit_ml.refine.fit import refine
 from autofit_ml.refine.levenberg_marquardt import LMSettings
 from autofit_ml.refine.results import FitResults
 from autofit_ml.refine.settings import RefineSettings
 
 __all__ = ["FitResults", "LMSettings", "RefineSettings", "refine"]
+
+make_callable(__name__)

@@ -8,6 +8,7 @@ and on the opposite side.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,7 +31,8 @@ class SepSettings:
     Attributes
     ----------
     threshold : float
-        Detection threshold, sigma per pixel after the matched filter.
+        Detection threshold in sigma of the matched-filtered image (3 is about 0.7 sigma per
+        pixel of the image itself in seeing of 3 pixels).
     min_area : int
         Pixels.
     deblend_levels : int
@@ -42,6 +44,8 @@ class SepSettings:
         excess of the target's profile and mirror image ...
     min_excess_snr : float
         ... with at least this significance.
+    min_island_snr : float
+        The same for a detection that does not touch the target.
     grow_relative, grow_minimum : float
         Neighbours' masks grow by the larger of this share of their radius and this many pixels
         (the latter plus half of the PSF's FWHM).
@@ -49,12 +53,13 @@ class SepSettings:
         How far from the expected position the target may lie, pixels; at least the PSF's FWHM.
     """
 
-    threshold: float = 1.5
+    threshold: float = 3.0
     min_area: int = 5
     deblend_levels: int = 32
-    deblend_contrast: float = 0.002
+    deblend_contrast: float = 0.0002
     min_excess: float = 0.35
     min_excess_snr: float = 7.0
+    min_island_snr: float = 5.0
     grow_relative: float = 0.4
     grow_minimum: float = 1.0
     search_radius: float = 6.0
@@ -89,17 +94,14 @@ def segment_sep(stamp: Stamp, settings: SepSettings | None = None) -> Segmentati
     data = np.ascontiguousarray(stamp.data, dtype=np.float32) / np.float32(unit)
     noise = np.ascontiguousarray(stamp.sigma, dtype=np.float32) / np.float32(unit)
     level, rms = mode_of_sky(data[good], 1.0)
+    widened = noise * np.float32(_noise_of_filtered(data, good, level, rms, fwhm))
 
     for attempt in range(2):
-        # a noise map that is far too small would detect the noise
-        widened = noise * np.float32(max(rms, 1.0)) if rms > 1.3 else noise
         image = data - np.float32(level)
         sources, labels = extract(image, widened, stamp.mask, fwhm, settings)
         target = _choose_target(sources, labels, stamp.position, max(settings.search_radius, fwhm))
         if target:
-            labels = absorb_fragments(
-                image, widened, labels, sources, target, good, settings
-            )
+            labels = absorb_fragments(image, widened, labels, sources, target, good, settings)
         present = np.bincount(labels.ravel(), minlength=len(sources) + 1)
         ellipses = {
             label: ellipse_of_source(sources[label - 1], present[label])
@@ -204,7 +206,10 @@ def extract(
     fwhm: float,
     settings: SepSettings,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """sep.extract with a matched filter of the PSF's width.
+    """sep.extract, smoothed with a Gaussian of the PSF's width.
+
+    The threshold is relative to the noise of the smoothed image. (sep's own "matched" filter does
+    that too, but then deblends worse: stars on a galaxy's outskirts are not separated.)
 
     Parameters
     ----------
@@ -226,7 +231,7 @@ def extract(
     InputError
         sep's buffers overflow.
     """
-    sigma = min(max(fwhm, 1.5), 5.0) / 2.3548
+    sigma = _filter_sigma(fwhm)
     half = max(int(np.ceil(1.8 * sigma)), 1)
     offset = np.arange(-half, half + 1)
     one = np.exp(-0.5 * (offset / sigma) ** 2)
@@ -237,12 +242,12 @@ def extract(
             sep.set_extract_pixstack(image.size)
         sources, labels = sep.extract(
             image,
-            settings.threshold,
+            settings.threshold / np.sqrt(4 * np.pi * sigma**2 + 1),
             err=noise,
             mask=np.ascontiguousarray(mask) if mask.any() else None,
             minarea=settings.min_area,
             filter_kernel=kernel,
-            filter_type="matched",
+            filter_type="conv",
             deblend_nthresh=settings.deblend_levels,
             deblend_cont=settings.deblend_contrast,
             clean=False,
@@ -269,61 +274,92 @@ def absorb_fragments(
     """Give pieces of the target that deblending broke off back to it.
 
     The expected light of the target at a pixel is the larger of the median around its ellipse and
-    the light at the opposite side of its centre. A piece connected with the target stays separate
-    only if the excess over that is large and significant (`SepSettings`).
+    the light at the opposite side of its centre. A piece within three isophotal radii stays
+    separate only if its excess over that is large and significant (`SepSettings`). Others join
+    the target where they touch it and are forgotten (label 0) where they do not: noise peaks on
+    its faint outskirts.
+
+    Parameters
+    ----------
+    image, noise : ndarray, float32, shape (ny, nx)
+        Sky subtracted, and its noise.
+    labels, sources
+        As from `extract`.
+    target : int
+        Label whose fragments to look for.
+    good : ndarray, bool, shape (ny, nx)
+    settings : SepSettings
 
     Returns
     -------
     ndarray, int32, shape (ny, nx)
         Labels; absorbed ones no longer occur.
     """
-    islands, _ = ndimage.label(labels > 0, structure=np.ones((3, 3)))
-    ours = islands == islands[_peak_of(sources, target, labels)]
-    pieces = np.unique(labels[ours])
-    pieces = pieces[(pieces != target) & (pieces != 0)]
-    if not pieces.size:
-        return labels
+    present = np.bincount(labels.ravel(), minlength=len(sources) + 1)
     own = labels == target
     centre = sources[target - 1]
-    x, y = float(centre["xcpeak"]), float(centre["ycpeak"])
-    ellipse = ellipse_of_source(centre, own.sum())
-    ellipse = Ellipse(x, y, ellipse.semi_major, max(ellipse.q, 0.3), ellipse.theta)
+    ellipse = ellipse_of_source(centre, present[target])
+    if min(ellipse.q, 1) < 0.3:
+        ellipse = dataclasses.replace(ellipse, q=0.3, semi_major=ellipse.semi_major)
+    ellipse = dataclasses.replace(ellipse, x=float(centre["xcpeak"]), y=float(centre["ycpeak"]))
+    pieces = np.flatnonzero(present)
+    pieces = pieces[(pieces != target) & (pieces != 0)]
+    where = sources[pieces - 1]
+    pieces = pieces[ellipse.distance(where["xcpeak"], where["ycpeak"]) < 3]
+    if not pieces.size:
+        return labels
+    free = (own | (labels == 0)) & good
     # median light around the ellipse, from pixels that are nobody else's
-    rows, columns = np.nonzero(ours | own)
-    radius = ellipse.distance_map(image.shape)
-    ring = np.minimum((8 * radius).astype(np.intp), 63)
-    usable = own & good
-    profile = ndimage.median(image, np.where(usable, ring, -1), np.arange(64))
-    known = np.bincount(ring[usable], minlength=64) >= 3
+    ring = np.minimum(8 * ellipse.distance_map(image.shape), 40).astype(np.intp)
+    member = np.isin(labels, pieces) & good
+    needed = np.bincount(ring[member], minlength=41) > 0
+    profile, known = _ring_medians(image, ring, free & needed[ring], 41)
     if not known.any():
         return labels
-    profile = np.interp(np.arange(64), np.flatnonzero(known), profile[known], right=0.0)
-    expected = profile[ring]
-    mirror = mirrored(np.where(own & good, image, np.float32(0)), x, y)
-    expected = np.maximum(expected, mirror)
-    excess = np.where(good, image - expected, 0)
-    light = np.where(good, image, 0)
-    piece_excess = ndimage.sum(excess, labels, pieces)
-    piece_light = ndimage.sum(light, labels, pieces)
-    piece_noise = np.sqrt(ndimage.sum(noise.astype(float) ** 2, labels, pieces))
+    profile = np.interp(np.arange(41), np.flatnonzero(known), profile[known])
+    mirror = mirrored(np.where(free, image, np.float32(0)), ellipse.x, ellipse.y)
+    index = labels[member]
+    light = image[member]
+    excess = light - np.maximum(profile[ring[member]], mirror[member])
+    size = len(sources) + 1
+    piece_excess = np.bincount(index, excess, size)[pieces]
+    piece_light = np.bincount(index, light, size)[pieces]
+    piece_noise = np.sqrt(np.bincount(index, noise[member].astype(float) ** 2, size)[pieces])
+    islands, _ = ndimage.label(labels > 0, structure=np.ones((3, 3)))
+    home = np.bincount(islands[own]).argmax()
+    touching = np.isin(pieces, np.unique(labels[islands == home]))
+    needed_snr = np.where(touching, settings.min_excess_snr, settings.min_island_snr)
     separate = (piece_excess > settings.min_excess * piece_light) & (
-        piece_excess > settings.min_excess_snr * piece_noise
+        piece_excess > needed_snr * piece_noise
     )
     absorbed = pieces[~separate]
     if not absorbed.size:
         return labels
-    mapping = np.arange(len(sources) + 1, dtype=labels.dtype)
+    mapping = np.arange(size, dtype=labels.dtype)
     mapping[absorbed] = target
-    return mapping[labels]
+    merged = mapping[labels]
+    islands, _ = ndimage.label(merged == target, structure=np.ones((3, 3)))
+    home = np.bincount(islands[own]).argmax()
+    merged[(merged == target) & (islands != home)] = 0
+    return merged
 
 
-def _peak_of(sources: np.ndarray, label: int, labels: np.ndarray) -> tuple[int, int]:
-    """(row, column) of a pixel of `label`: its peak, or any where the peak lies elsewhere."""
-    row, column = int(sources[label - 1]["ypeak"]), int(sources[label - 1]["xpeak"])
-    if labels[row, column] != label:
-        rows, columns = np.nonzero(labels == label)
-        row, column = int(rows[0]), int(columns[0])
-    return row, column
+def _ring_medians(
+    image: np.ndarray, ring: np.ndarray, use: np.ndarray, count: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Median of the used pixels in each ring, and whether it has at least 3 pixels."""
+    rings, values = ring[use], image[use].astype(float)
+    number = np.bincount(rings, minlength=count)
+    start = np.cumsum(number) - number
+    known = number >= 3
+    medians = np.zeros(count)
+    if values.size:
+        # one sort for all rings: the value's rank inside its ring becomes the fraction
+        low, span = values.min(), max(np.ptp(values), 1e-30)
+        ordered = np.sort(rings + 0.999 * (values - low) / span)
+        middle = ordered[(start + number // 2)[known]]
+        medians[known] = low + (middle - np.floor(middle)) * (span / 0.999)
+    return medians, known
 
 
 def _choose_target(
@@ -407,6 +443,25 @@ def _classes(
         expected = np.count_nonzero(ordered > level) / psf.oversampling**2
         classes[label] = "star" if area[label] < 1.35 * expected + 3 else "galaxy"
     return classes
+
+
+def _filter_sigma(fwhm: float) -> float:
+    return min(max(fwhm, 1.5), 5.0) / 2.3548
+
+
+def _noise_of_filtered(
+    data: np.ndarray, good: np.ndarray, level: float, rms: float, fwhm: float
+) -> float:
+    """Noise of the filtered sky over what white noise of the given size would leave, 0.7 to 4.
+
+    Above 1 where the noise map is too small or the noise is correlated (drizzled images): there a
+    matched filter would detect the noise.
+    """
+    sigma = _filter_sigma(fwhm)
+    filtered = ndimage.gaussian_filter(np.where(good, data - np.float32(level), 0), sigma)
+    expected = 1 / np.sqrt(4 * np.pi * sigma**2 + 1)
+    _, measured = mode_of_sky(filtered[good], 1.5 * expected * max(rms, 0.7))
+    return float(np.clip(measured / expected, 0.7, 4.0))
 
 
 def _psf_fwhm(psf: PSF) -> float:

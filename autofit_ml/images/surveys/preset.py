@@ -115,9 +115,7 @@ class SurveyPreset:
                 file = _beside(path.parent, names, groups, listing)
                 if file is not None:
                     planes[role] = (file, None)
-            return Source(
-                safe_id(pattern.id.format(**groups)), planes, self.kind, survey=self.name
-            )
+            return Source(safe_id(pattern.id.format(**groups)), planes, self.kind, survey=self.name)
         return None
 
     def _is_plane(self, path: Path) -> bool:
@@ -172,11 +170,11 @@ class SurveyPreset:
         file: FitsFile,
         calibration: Calibration,
         header: fits.Header,
-        shape: tuple[int, ...],
+        row: float,
+        column: float,
     ) -> np.ndarray:
-        """PSF image by the survey's own format, at the centre of the image."""
-        reader = _PSF_READERS[str(self.psf_reader)]
-        return reader(file, calibration, header, (shape[0] - 1) / 2, (shape[1] - 1) / 2)
+        """PSF image by the survey's own format, at a 0-based position of the image."""
+        return _PSF_READERS[str(self.psf_reader)](file, calibration, header, row, column)
 
 
 def _by_band(values: Mapping[str, Any], band: str) -> Any:

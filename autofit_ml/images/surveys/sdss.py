@@ -25,9 +25,7 @@ __all__ = ["amplifier", "frame_noise", "psfield_psf", "reconstruct_psf", "sky_im
 BANDS = "ugriz"
 
 
-def amplifier(
-    table: Mapping[str, Any], run: int, camcol: int, band: str
-) -> tuple[float, float]:
+def amplifier(table: Mapping[str, Any], run: int, camcol: int, band: str) -> tuple[float, float]:
     """(gain in e-/count, dark variance in counts^2) of a CCD, from the preset's tables.
 
     Parameters

@@ -1,0 +1,76 @@
+"""`fit`: the whole pipeline as one function."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from astropy.table import QTable
+
+from autofit_ml.catalogue import table_to_qtable
+from autofit_ml.errors import SettingsError
+from autofit_ml.images.options import ReadOptions
+from autofit_ml.pipeline import FitSettings, fit_run
+
+__all__ = ["fit", "settings_from"]
+
+
+def fit(
+    paths: str | Path | Iterable[str | Path] | None = None,
+    out: str | Path | None = None,
+    *,
+    manifest: str | Path | None = None,
+    restart: bool = False,
+    **options: Any,
+) -> QTable:
+    """Fit every galaxy in `paths`.
+
+    Parameters
+    ----------
+    paths : path or iterable of paths, optional
+        FITS files, folders or globs.
+    out : path, optional
+        Results folder (catalogue, pictures, report); a stopped run there is continued. None:
+        nothing is written.
+    manifest : path, optional
+        Table of objects instead of `paths`.
+    restart : bool
+        Begin anew in a folder that holds results.
+    **options
+        Fields of `autofit_ml.pipeline.FitSettings` (``sky="fixed"``, ``device="cuda"`` ...) and of
+        `autofit_ml.images.ReadOptions` (``psf=...``, ``psf_fwhm=0.8``, ``survey="kids"`` ...).
+
+    Returns
+    -------
+    astropy.table.QTable
+        One row per object, failed ones included; columns with units and descriptions.
+
+    Raises
+    ------
+    SettingsError
+        Nothing to fit, an unknown option, or a folder that belongs to another run.
+    KeyboardInterrupt
+        Interrupted; with `out`, what is finished is kept.
+    """
+    summary = fit_run(paths, out, settings_from(options), manifest=manifest, restart=restart)
+    if summary.interrupted or summary.table is None:
+        raise KeyboardInterrupt
+    return table_to_qtable(summary.table)
+
+
+def settings_from(options: dict[str, Any]) -> FitSettings:
+    """`FitSettings` from a flat dictionary of its own fields and those of `ReadOptions`."""
+    mine = {item.name for item in dataclasses.fields(FitSettings)} - {"read"}
+    reading = {item.name for item in dataclasses.fields(ReadOptions)}
+    unknown = sorted(set(options) - mine - reading)
+    if unknown:
+        raise SettingsError(
+            f"unknown option {', '.join(unknown)}", f"use: {', '.join(sorted(mine | reading))}"
+        )
+    read = ReadOptions(**{k: v for k, v in options.items() if k in reading})
+    chosen = {k: v for k, v in options.items() if k in mine}
+    if "sky" in chosen:
+        chosen["sky"] = str(chosen["sky"])
+    return FitSettings(read=read, **chosen)

@@ -1,0 +1,257 @@
+"""The command line: parse, call, print."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from autofit_ml.errors import AutofitError, InputError, SettingsError
+
+app = typer.Typer(
+    name="autofit-ml",
+    help="Structural parameters of galaxies from folders of images.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+_USAGE, _NOTHING = 2, 1
+
+
+def main() -> None:
+    """Entry point of the ``autofit-ml`` script."""
+    try:
+        app()
+    except AutofitError as error:
+        Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {escape(str(error))}")
+        raise SystemExit(
+            _USAGE if isinstance(error, SettingsError) else _NOTHING
+        ) from None
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from autofit_ml import __version__
+
+        print(f"autofit-ml {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def fit(
+    paths: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="PATH...", help="FITS files, folders or globs.", show_default=False),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Results folder.")] = Path("results"),
+    manifest: Annotated[
+        Path | None, typer.Option(help="Table of objects (csv, ecsv, parquet).", show_default=False)
+    ] = None,
+    mode: Annotated[str, typer.Option(help="auto, stamp or frame.")] = "auto",
+    model: Annotated[str, typer.Option(help="What is fitted: sersic.")] = "sersic",
+    segmenter: Annotated[
+        str, typer.Option(help="auto (labels given with an object, else sep), sep or given.")
+    ] = "auto",
+    init: Annotated[str, typer.Option(help="Starting values: moments.")] = "moments",
+    sky: Annotated[
+        str, typer.Option(help="free, fixed (at 0), or a value in image units per pixel.")
+    ] = "free",
+    survey: Annotated[
+        str | None, typer.Option(help="Survey preset, e.g. sdss, kids, hst.", show_default=False)
+    ] = None,
+    psf: Annotated[
+        str | None, typer.Option(help="One PSF file for all objects, or none.", show_default=False)
+    ] = None,
+    psf_fwhm: Annotated[
+        float | None, typer.Option(help="Moffat PSF of this FWHM, arcsec.", show_default=False)
+    ] = None,
+    psf_oversampling: Annotated[
+        int | None, typer.Option(help="PSF pixels per image pixel.", show_default=False)
+    ] = None,
+    psf_optical: Annotated[
+        bool, typer.Option(help="The PSF does not contain the detector pixel.")
+    ] = False,
+    zeropoint: Annotated[
+        float | None, typer.Option(help="AB magnitude of one image unit.", show_default=False)
+    ] = None,
+    pixel_scale: Annotated[
+        float | None, typer.Option(help="arcsec per pixel.", show_default=False)
+    ] = None,
+    gain: Annotated[
+        float | None, typer.Option(help="Electrons per image unit.", show_default=False)
+    ] = None,
+    rdnoise: Annotated[
+        float | None, typer.Option(help="Read noise, electrons.", show_default=False)
+    ] = None,
+    saturate: Annotated[
+        float | None, typer.Option(help="Saturation level, image units.", show_default=False)
+    ] = None,
+    noise: Annotated[
+        str, typer.Option(help="given (the noise plane, else a model) or model.")
+    ] = "given",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    batch_size: Annotated[int, typer.Option(help="Objects fitted together.")] = 256,
+    workers: Annotated[
+        int, typer.Option(help="Processes that read ahead; 0 none, -1 as useful.")
+    ] = -1,
+    restart: Annotated[
+        bool, typer.Option("--restart/--resume", help="Begin anew, or continue a stopped run.")
+    ] = False,
+    save: Annotated[
+        str, typer.Option(help="Any of objects,previews,report; or none.")
+    ] = "objects,previews,report",
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Name every flagged or failed object.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print a summary as JSON on standard output.")
+    ] = False,
+) -> None:
+    """Fit every galaxy in files, folders or a manifest.
+
+    Exit status: 0 every object has a fit; 3 some failed (their rows say why); 2 wrong usage;
+    1 nothing could be fitted; 130 interrupted (the same command continues).
+    """
+    from autofit_ml.api import settings_from
+    from autofit_ml.pipeline import fit_run
+    from autofit_ml.progress import PlainProgress, QuietProgress, RichProgress
+
+    if not paths and manifest is None:
+        raise SettingsError("nothing to fit", "give files or folders, or --manifest TABLE")
+    settings = settings_from(
+        {
+            "mode": mode,
+            "model": model,
+            "segmenter": segmenter,
+            "init": init,
+            "sky": sky,
+            "survey": survey,
+            "psf": psf,
+            "psf_fwhm": psf_fwhm,
+            "psf_oversampling": psf_oversampling,
+            "psf_has_pixel": False if psf_optical else None,
+            "zeropoint": zeropoint,
+            "pixel_scale": pixel_scale,
+            "gain": gain,
+            "rdnoise": rdnoise,
+            "saturate": saturate,
+            "noise": noise,
+            "device": device,
+            "batch_size": batch_size,
+            "workers": workers,
+            "save": () if save.strip() == "none" else tuple(s.strip() for s in save.split(",")),
+        }
+    )
+    console = Console(stderr=True, soft_wrap=True)
+    if quiet:
+        progress: Any = QuietProgress()
+    elif console.is_terminal:
+        progress = RichProgress(console, verbose)
+    else:
+        progress = PlainProgress(sys.stderr, verbose)
+    with progress:
+        summary = fit_run(
+            paths or None, out, settings, manifest=manifest, restart=restart, progress=progress
+        )
+    if as_json:
+        print(json.dumps(_as_dict(summary)))
+    if not quiet:
+        progress.end(summary, _resume_command())
+    raise typer.Exit(summary.exit_status)
+
+
+def _as_dict(summary: Any) -> dict[str, Any]:
+    return {
+        "out": str(summary.out),
+        "objects": summary.n_objects,
+        "ok": summary.n_ok,
+        "flagged": summary.n_flagged,
+        "failed": summary.n_failed,
+        "new": summary.n_new,
+        "interrupted": summary.interrupted,
+        "seconds": round(summary.seconds, 3),
+        "report": None if summary.report is None else str(summary.report),
+        "exit_status": summary.exit_status,
+    }
+
+
+def _resume_command() -> str:
+    """The command as typed, without --restart."""
+    import shlex
+
+    words = [Path(sys.argv[0]).name, *(w for w in sys.argv[1:] if w != "--restart")]
+    return shlex.join(words)
+
+
+@app.command()
+def query(
+    results: Annotated[Path, typer.Argument(help="Results folder or catalogue file.")],
+    sql: Annotated[str, typer.Argument(help="SQL over the view `catalog`.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print rows as JSON.")] = False,
+) -> None:
+    """Ask a catalogue in SQL: autofit-ml query results "SELECT id, mag FROM catalog WHERE use"."""
+    from autofit_ml.catalogue import query as run_query
+
+    table = run_query(results, sql)
+    if as_json:
+        print(json.dumps(table.to_pylist(), default=str))
+        return
+    from rich.table import Table
+
+    pretty = Table(*table.column_names)
+    for row in table.slice(0, 1000).to_pylist():
+        pretty.add_row(*(_cell(row[name]) for name in table.column_names))
+    Console(width=None if sys.stdout.isatty() else 200).print(pretty)
+    if len(table) > 1000:
+        print(f"... and {len(table) - 1000} more rows")
+
+
+def _cell(value: Any) -> str:
+    return escape(f"{value:.6g}" if isinstance(value, float) else str(value))
+
+
+@app.command()
+def report(results: Annotated[Path, typer.Argument(help="Results folder.")]) -> None:
+    """Write report.html anew from a results folder."""
+    from autofit_ml.report import write_report
+
+    print(write_report(results))
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for images and results.")] = Path("demo"),
+    n: Annotated[int, typer.Option(help="Galaxies to simulate.")] = 24,
+) -> None:
+    """Simulate a small set of galaxies, fit it, and say where the report is."""
+    from autofit_ml.simulate import demo_set
+
+    images = out / "images"
+    if not any(images.glob("*.fits")):
+        try:
+            demo_set(images, n=n)
+        except ImportError as error:
+            raise InputError("galsim is not installed", "pip install 'autofit-ml[simulate]'") from error
+    command = ["fit", str(images), "--out", str(out / "results")]
+    app(command, standalone_mode=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,190 @@
+"""What the command line shows while a run goes on: a live bar, plain lines, or nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import (
+    Progress as RichBar,
+)
+
+from autofit_ml.catalogue import flag_names
+from autofit_ml.pipeline import Progress, RunSummary
+
+__all__ = ["PlainProgress", "QuietProgress", "RichProgress"]
+
+
+class QuietProgress(Progress):
+    """Nothing at all."""
+
+    def __enter__(self) -> QuietProgress:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        pass
+
+
+class _Counting(Progress):
+    """Counts of ok, flagged and failed objects, and the messages of the last two."""
+
+    def __init__(self, verbose: bool) -> None:
+        self.verbose = verbose
+        self.ok = self.flagged = self.failed = 0
+        self.began = time.monotonic()
+
+    def count(self, rows: dict[str, np.ndarray]) -> list[str]:
+        """Add a batch; lines that name what went wrong (only failures unless verbose)."""
+        from autofit_ml.catalogue import usable
+
+        lines = []
+        for i, name in enumerate(rows["id"]):
+            failed = rows["status"][i] == "failed"
+            use = bool(usable(rows["flags"][i]))
+            self.failed += failed
+            self.ok += use
+            self.flagged += not failed and not use
+            if failed:
+                lines.append(f"failed   {name}: {rows['message'][i]}")
+            elif not use and self.verbose:
+                lines.append(f"flagged  {name}: {', '.join(flag_names(int(rows['flags'][i])))}")
+        return lines
+
+    def rate(self) -> float:
+        """Objects per second since the run began."""
+        done = self.ok + self.flagged + self.failed
+        return done / max(time.monotonic() - self.began, 1e-9)
+
+    @staticmethod
+    def closing_lines(summary: RunSummary, again: str) -> list[str]:
+        """What is said at the end."""
+        if summary.interrupted:
+            return [
+                f"interrupted after {summary.n_new} objects; everything finished is saved in "
+                f"{summary.out}",
+                f"to go on: {again}",
+            ]
+        lines = [
+            f"{summary.n_objects} objects: {summary.n_ok} ok, {summary.n_flagged} flagged, "
+            f"{summary.n_failed} failed ({summary.n_new} new, {summary.seconds:.1f} s)"
+        ]
+        if summary.out is not None:
+            lines.append(f"catalogue: {summary.out / 'catalog.parquet'}")
+        if summary.report is not None:
+            lines.append(f"report:    {summary.report}")
+        return lines
+
+
+class PlainProgress(_Counting):
+    """One line a batch, for logs."""
+
+    def __init__(self, stream: TextIO, verbose: bool = False) -> None:
+        super().__init__(verbose)
+        self.stream = stream
+        self.total = self.done = 0
+
+    def __enter__(self) -> PlainProgress:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        pass
+
+    def _say(self, text: str) -> None:
+        print(text, file=self.stream, flush=True)
+
+    def begin(self, n_sources: int, n_done: int, ignored: Sequence[tuple[Path, str]]) -> None:
+        self.total, self.done = n_sources, n_done
+        done = f", {n_done} done by an earlier run" if n_done else ""
+        skipped = f", {len(ignored)} other files ignored" if ignored else ""
+        self._say(f"{n_sources} inputs{done}{skipped}")
+        if self.verbose:
+            for path, why in ignored:
+                self._say(f"ignored  {path}: {why}")
+
+    def batch(self, n_sources: int, rows: dict[str, np.ndarray]) -> None:
+        self.done += n_sources
+        for line in self.count(rows):
+            self._say(line)
+        rate = self.rate()
+        left = (self.total - self.done) / max(rate, 1e-9)
+        self._say(
+            f"{self.done}/{self.total}  {rate:.1f} objects/s  {left:.0f} s left  "
+            f"ok {self.ok}  flagged {self.flagged}  failed {self.failed}"
+        )
+
+    def stage(self, text: str) -> None:
+        self._say(text)
+
+    def end(self, summary: RunSummary, again: str) -> None:
+        """The closing lines."""
+        for line in self.closing_lines(summary, again):
+            self._say(line)
+
+
+class RichProgress(_Counting):
+    """A live bar with rate, time left and counts."""
+
+    def __init__(self, console: Console, verbose: bool = False) -> None:
+        super().__init__(verbose)
+        self.console = console
+        self.bar = RichBar(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[counts]}"),
+            console=console,
+        )
+        self.task: Any = None
+
+    def __enter__(self) -> RichProgress:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.bar.stop()
+
+    def begin(self, n_sources: int, n_done: int, ignored: Sequence[tuple[Path, str]]) -> None:
+        if ignored:
+            self.bar.print(f"[dim]{len(ignored)} other files ignored[/]")
+            if self.verbose:
+                for path, why in ignored:
+                    self.bar.print(f"[dim]ignored  {escape(str(path))}: {escape(why)}[/]")
+        self.task = self.bar.add_task(
+            "fitting", total=n_sources, completed=n_done, rate="", counts=""
+        )
+
+    def batch(self, n_sources: int, rows: dict[str, np.ndarray]) -> None:
+        for line in self.count(rows):
+            self.bar.print(f"[yellow]{escape(line)}[/]")
+        self.bar.update(
+            self.task,
+            advance=n_sources,
+            rate=f"{self.rate():.1f}/s",
+            counts=f"[green]ok {self.ok}[/] [yellow]flagged {self.flagged}[/] "
+            f"[red]failed {self.failed}[/]",
+        )
+
+    def stage(self, text: str) -> None:
+        if self.task is not None:
+            self.bar.update(self.task, description=text)
+
+    def end(self, summary: RunSummary, again: str) -> None:
+        """The closing lines."""
+        for line in self.closing_lines(summary, again):
+            self.console.print(escape(line), highlight=False)

@@ -1,0 +1,269 @@
+"""``report.html``: the whole catalogue in one file that needs nothing else to be looked at."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pyarrow as pa
+from markupsafe import Markup
+
+from autofit_ml.catalogue import (
+    FATAL,
+    FLAG_MEANINGS,
+    atomic_write_text,
+    columns_for,
+    read_catalogue_arrow,
+)
+from autofit_ml.errors import InputError
+
+__all__ = [
+    "EMBEDDED_THUMBNAILS",
+    "REPORT_NAME",
+    "THUMBNAIL_FOLDER",
+    "thumbnail_bytes",
+    "write_report",
+]
+
+EMBEDDED_THUMBNAILS = 3000
+"""The most thumbnails put into the report (about 5 kB each); beyond it, cards show
+``previews/<id>.png`` from beside the report."""
+
+REPORT_NAME = "report.html"
+
+THUMBNAIL_FOLDER = Path(".work", "thumbs")
+"""Where, below the results folder, the pipeline leaves ``<id>.jpg`` (see `thumbnail`)."""
+
+_POSITION_DIGITS = 10
+"""Significant digits of positions; 7 for everything else keep the file small."""
+
+_LONG_SECTION = 24
+"""A section of run.json with more entries than this is only counted."""
+
+
+def thumbnail_bytes(results_dir: str | Path, name: str) -> bytes | None:
+    """The thumbnail that the pipeline left for an object.
+
+    Parameters
+    ----------
+    results_dir : path
+    name : str
+        The object's id. The file is ``results/.work/thumbs/<id>.jpg``.
+
+    Returns
+    -------
+    jpeg : bytes or None
+        None when there is none (or the id is no file name).
+    """
+    if os.sep in name or "/" in name or "\0" in name or name in ("", ".", ".."):
+        return None
+    try:
+        return (Path(results_dir) / THUMBNAIL_FOLDER / f"{name}.jpg").read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        if len(os.fsencode(name)) > 200:  # longer than file systems allow: there is no such file
+            return None
+        raise InputError(
+            f"the thumbnail of {name} cannot be read: {error.strerror}",
+            "make the results folder readable",
+            results_dir,
+        ) from error
+
+
+def _names_in(folder: Path) -> set[str]:
+    """Names of the files in `folder`; empty if there is no such folder."""
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name for entry in entries}
+    except (FileNotFoundError, NotADirectoryError):
+        return set()
+
+
+def _short(value: float | None, digits: int) -> float | int | None:
+    """`value` to some significant digits, None for NaN and infinity (JSON has neither)."""
+    if value is None or not math.isfinite(value):
+        return None
+    short = float(f"{value:.{digits}g}")
+    return int(short) if short.is_integer() and abs(short) < 1e15 else short
+
+
+def _compact(values: Sequence[Any]) -> dict[str, Any]:
+    """Values as they are, or once each with their places when few differ."""
+    distinct = list(dict.fromkeys(values))
+    if len(distinct) <= max(1, len(values) // 4):
+        where = {value: k for k, value in enumerate(distinct)}
+        if len(distinct) == 1:
+            return {"same": distinct[0]}
+        return {"distinct": distinct, "which": [where[value] for value in values]}
+    return {"values": list(values)}
+
+
+def _table_payload(table: pa.Table) -> list[dict[str, Any]]:
+    """Every column but ``cov``, in the catalogue's order."""
+    order = {column.name: k for k, column in enumerate(columns_for())}
+    names = sorted(table.column_names, key=lambda name: order.get(name, len(order)))
+    payload = []
+    for name in names:
+        field = table.schema.field(name)
+        values = table.column(name).to_pylist()
+        if pa.types.is_floating(field.type):
+            kind = "number"
+            digits = _POSITION_DIGITS if name.startswith(("ra", "dec")) else 7
+            values = [_short(value, digits) for value in values]
+        elif pa.types.is_boolean(field.type):
+            kind = "truth"
+        elif pa.types.is_integer(field.type):
+            kind = "number"
+        elif pa.types.is_string(field.type):
+            kind = "text"
+        else:
+            continue
+        about = field.metadata or {}
+        payload.append(
+            {
+                "name": name,
+                "kind": kind,
+                "unit": about.get(b"unit", b"").decode(),
+                "about": about.get(b"description", b"").decode(),
+                **_compact(values),
+            }
+        )
+    return payload
+
+
+def _script_json(content: Any) -> Markup:
+    """JSON that can stand inside a script element whatever strings it holds."""
+    text = json.dumps(content, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
+    for character in "<>&":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return Markup(text)
+
+
+def _run_sections(run: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """run.json as titled lists of name and value, loose values first."""
+    loose: list[tuple[str, str]] = []
+    sections: list[tuple[str, list[tuple[str, str]]]] = []
+    for name, value in run.items():
+        title = name.replace("_", " ")
+        if isinstance(value, Mapping):
+            if len(value) > _LONG_SECTION:
+                loose.append((title, f"{len(value)} entries, see run.json"))
+            elif value:
+                sections.append((title, [(str(k), _plain(v)) for k, v in value.items()]))
+        elif isinstance(value, list) and len(value) > _LONG_SECTION:
+            loose.append((title, f"{len(value)} entries, see run.json"))
+        else:
+            loose.append((title, _plain(value)))
+    return ([("run", loose)] if loose else []) + sections
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _read_run(path: Path) -> dict[str, Any]:
+    try:
+        run = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"cannot be read: {error}", "delete it, or restore it from the run that wrote it", path
+        ) from error
+    if not isinstance(run, dict):
+        raise InputError("is not a JSON object", "delete it, or restore it", path)
+    return run
+
+
+def write_report(
+    results_dir: str | Path,
+    *,
+    title: str | None = None,
+    max_thumbnails: int = EMBEDDED_THUMBNAILS,
+) -> Path:
+    """Write ``report.html`` for a finished run.
+
+    Reads the catalogue, ``run.json`` (if present) and the thumbnails
+    ``.work/thumbs/<id>.jpg`` (those present), and links ``previews/<id>.png`` and
+    ``objects/<id>.fits`` where they exist. The file holds everything else itself and loads
+    nothing from elsewhere.
+
+    Parameters
+    ----------
+    results_dir : path
+    title : str, keyword-only, optional
+        Shown at the top; default: the folder's name.
+    max_thumbnails : int, keyword-only
+        The most thumbnails to put into the file.
+
+    Returns
+    -------
+    path : Path
+        ``results_dir/report.html``, written atomically.
+
+    Raises
+    ------
+    InputError
+        There is no catalogue, or ``run.json`` is damaged.
+    OutputError
+        The report cannot be written.
+    """
+    results = Path(results_dir)
+    table = read_catalogue_arrow(results)
+    run = _read_run(results / "run.json")
+    ids: list[str] = table.column("id").to_pylist()
+
+    thumbnails = _names_in(results / THUMBNAIL_FOLDER)
+    previews = _names_in(results / "previews")
+    objects = _names_in(results / "objects")
+    embedded: list[str | None] = []
+    room = max_thumbnails
+    for name in ids:
+        jpeg = thumbnail_bytes(results, name) if room > 0 and f"{name}.jpg" in thumbnails else None
+        embedded.append(None if jpeg is None else base64.b64encode(jpeg).decode("ascii"))
+        room -= jpeg is not None
+
+    payload = {
+        "rows": len(ids),
+        "columns": _table_payload(table),
+        "flags": [
+            {
+                "bit": int(flag),
+                "name": flag.name,
+                "fatal": bool(flag & FATAL),
+                "meaning": meaning,
+            }
+            for flag, meaning in FLAG_MEANINGS.items()
+        ],
+        "previews": "".join("01"[f"{name}.png" in previews] for name in ids),
+        "objects": "".join("01"[f"{name}.fits" in objects] for name in ids),
+    }
+
+    static = resources.files("autofit_ml.report") / "static"
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    template = environment.from_string((static / "report.html.jinja").read_text("utf-8"))
+    page = template.render(
+        title=title or results.resolve().name or "results",
+        sections=_run_sections(run),
+        style=Markup((static / "report.css").read_text("utf-8")),
+        script=Markup((static / "report.js").read_text("utf-8")),
+        catalogue=_script_json(payload),
+        thumbnails=_script_json(embedded),
+    )
+    path = results / REPORT_NAME
+    atomic_write_text(path, page)
+    return path

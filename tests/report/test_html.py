@@ -1,0 +1,207 @@
+import json
+import re
+import time
+
+import numpy as np
+import pytest
+from synthetic_results import write_results
+
+from autofit_ml.catalogue import empty_rows, merge_shards, write_shard
+from autofit_ml.errors import InputError
+from autofit_ml.report import thumbnail_bytes, write_report
+
+HOSTILE = [
+    '</script><script>document.title="owned"</script>',
+    "<img src=x onerror=document.title='owned'>",
+    '"quoted", with comma',
+    "../../etc/passwd",
+    "NGC 1052-Δ星é & co",
+    "{{ 7*7 }}",
+    "line\nbreak\u2028x",
+]
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    rows = write_results(folder, 150, previews=False)
+    return folder, rows, write_report(folder)
+
+
+def embedded(report, which="catalogue"):
+    page = report.read_text("utf-8")
+    text = re.search(rf'<script type="application/json" id="{which}">(.*?)</script>', page, re.S)
+    return json.loads(text[1])
+
+
+def expand(column, n):
+    if "same" in column:
+        return [column["same"]] * n
+    if "which" in column:
+        return [column["distinct"][k] for k in column["which"]]
+    return column["values"]
+
+
+def small_catalogue(folder, ids, **columns):
+    rows = empty_rows(len(ids))
+    rows["id"][:] = ids
+    for name, values in columns.items():
+        rows[name][:] = values
+    write_shard(folder / "s.parquet", rows)
+    merge_shards([folder / "s.parquet"], folder)
+    return folder
+
+
+def test_embedded_data_are_the_catalogue(results):
+    _, rows, report = results
+    payload = embedded(report)
+    columns = {column["name"]: column for column in payload["columns"]}
+    assert payload["rows"] == 150 and "cov" not in columns
+    assert expand(columns["id"], 150) == rows["id"].tolist()
+    assert expand(columns["flags"], 150) == rows["flags"].tolist()
+    assert columns["re"]["unit"] == "pix" and "semi-major" in columns["re"]["about"]
+    for name in ("re", "mag", "snr", "chi2_red", "x_err", "pa_init"):
+        found = np.array(expand(columns[name], 150), dtype=float)
+        np.testing.assert_allclose(found, rows[name], rtol=1e-6, err_msg=name)  # NaN <-> null
+    ra = np.array(expand(columns["ra"], 150), dtype=float)
+    np.testing.assert_allclose(ra, rows["ra"], rtol=1e-9)  # 150.1234567 deg: 1 mas
+
+
+def test_report_needs_nothing_else(results):
+    _, _, report = results
+    page = report.read_text("utf-8")
+    page = page.replace("http://www.w3.org/2000/svg", "")  # a name, not an address
+    assert not re.search(r"https?://|<link[^>]*stylesheet|<script[^>]*src|@import|url\(", page)
+    thumbnails = embedded(report, "thumbnails")
+    assert len(thumbnails) == 150 and all(thumbnails)
+    assert not [path for path in report.parent.iterdir() if "tmp" in path.name]
+
+
+def test_run_settings_are_shown(results):
+    page = results[2].read_text("utf-8")
+    for text in ("<dt>segmenter</dt><dd>sep</dd>", "<dt>torch</dt><dd>2.5.1</dd>", "total_s"):
+        assert text in page
+
+
+def test_thumbnails_are_capped_and_previews_are_marked(results, tmp_path):
+    ids = [f"o{i}" for i in range(6)]
+    small_catalogue(tmp_path, ids)
+    for folder, ending in ((".work/thumbs", "jpg"), ("previews", "png"), ("objects", "fits")):
+        (tmp_path / folder).mkdir(parents=True)
+        for name in ids[1:]:
+            (tmp_path / folder / f"{name}.{ending}").write_bytes(b"x" * 10)
+    report = write_report(tmp_path, max_thumbnails=2)
+    thumbnails = embedded(report, "thumbnails")
+    assert [bool(t) for t in thumbnails] == [False, True, True, False, False, False]
+    assert embedded(report)["previews"] == embedded(report)["objects"] == "011111"
+
+
+def test_thumbnail_bytes_stays_in_its_folder(tmp_path):
+    (tmp_path / ".work" / "thumbs").mkdir(parents=True)
+    (tmp_path / ".work" / "secret.jpg").write_bytes(b"secret")
+    (tmp_path / ".work" / "thumbs" / "a.jpg").write_bytes(b"a")
+    assert thumbnail_bytes(tmp_path, "a") == b"a"
+    for name in ("b", "../secret", "", "..", "nul\0", "x" * 400):
+        assert thumbnail_bytes(tmp_path, name) is None
+
+
+def test_hostile_strings_stay_text(tmp_path):
+    small_catalogue(tmp_path, HOSTILE, message=HOSTILE[::-1])
+    run = {"versions": {"<b>x</b>": HOSTILE[0]}, "note": HOSTILE[1]}
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    report = write_report(tmp_path, title=HOSTILE[0])
+    page = report.read_text("utf-8")
+    assert page.count("</script>") == 3 and page.count("<script") == 3
+    assert "<img src=x" not in page and "<b>x</b>" not in page
+    columns = {column["name"]: column for column in embedded(report)["columns"]}
+    assert expand(columns["id"], len(HOSTILE)) == HOSTILE
+    assert expand(columns["message"], len(HOSTILE)) == HOSTILE[::-1]
+
+
+def test_hostile_strings_in_a_browser(tmp_path, browse):
+    small_catalogue(tmp_path, HOSTILE, message=HOSTILE[::-1])
+    page = browse(write_report(tmp_path, title="safe"), "view=table")
+    assert "<title>safe" in page and 'data-shown="7"' in page
+    assert "&lt;img src=x onerror" in page and "<img src=x" not in page
+
+
+def test_no_rows_and_all_failed(tmp_path, browse):
+    merge_shards([], tmp_path)
+    assert "The catalogue has no objects." in browse(write_report(tmp_path))
+    small_catalogue(tmp_path, ["a", "b"], message=["no PSF", "all pixels masked"])
+    for view in ("gallery", "plots"):
+        page = browse(write_report(tmp_path), f"view={view}")
+        assert 'data-shown="2"' in page
+        assert ("all pixels masked" if view == "gallery" else "no values") in page.split("<script")[0]
+
+
+def cards(page):
+    return re.findall(r'class="name" title="([^"]*)"', page)
+
+
+def test_hash_filters_and_sorts(results, browse):
+    _, rows, report = results
+    edge = (rows["flags"] & (1 << 5)) != 0
+    wanted = edge & (rows["re"] >= 3)
+    page = browse(report, "flag=+EDGE&re_min=3")
+    assert f'data-shown="{wanted.sum()}"' in page and 0 < wanted.sum() < edge.sum()
+    assert cards(page) == rows["id"][wanted].tolist()
+
+    sigma = (rows["flags"] & (1 << 8)) != 0
+    ok = rows["status"] == "ok"
+    wanted = np.flatnonzero(~sigma & ok & (rows["n"] <= 1.5))
+    wanted = wanted[np.argsort(-rows["mag"][wanted])]
+    page = browse(report, "flag=-SIGMA_ESTIMATED&n_max=1.5&status=ok&sort=-mag&find=KIDS")
+    assert cards(page) == rows["id"][wanted].tolist()[:60]
+
+
+def test_table_detail_and_failed_objects_in_a_browser(results, browse):
+    _, rows, report = results
+    failed = rows["id"][rows["status"] == "failed"]
+    page = browse(report, f"view=table&status=failed&id={failed[0]}")
+    body = page.split('<script type="application/json"')[0]
+    assert body.count("<tr>") == len(failed) + 1
+    assert '<dialog id="detail" aria-labelledby="detail-title" open' in body
+    assert "no PSF (give one with --psf FILE" in body.split("<dialog")[1]
+
+    fitted = rows["id"][rows["status"] == "ok"][0]
+    body = browse(report, f"id={fitted}").split("<dialog")[1].split("<script")[0]
+    assert "±" in body and "Half-light radius along the semi-major axis" in body
+
+
+def test_paging_and_nonsense_in_the_hash(results, browse):
+    _, rows, report = results
+    assert cards(browse(report, "page=2")) == rows["id"].tolist()[60:120]
+    page = browse(report, "view=moon&sort=nothing&flag=+NONE&re_min=abc&x=%E0%A4&cols=&page=-3&id=no")
+    assert cards(page) == rows["id"].tolist()[:60]
+    assert len(cards(browse(report, "page=99"))) == 30
+
+
+def test_plots_follow_the_filter(results, browse):
+    _, rows, report = results
+    page = browse(report, "view=plots&n_min=2")
+    wanted = (rows["n"] >= 2).sum()
+    assert f'data-shown="{wanted}"' in page
+    assert page.count("<figure") == 8
+    dots = re.findall(r'class="dots (\w+)" d="([^"]*)"', page)
+    assert [name for name, _ in dots] == ["others", "chosen"] * 2
+    assert dots[1][1].count("M") <= wanted < dots[0][1].count("M")
+
+
+def test_ten_thousand_rows(tmp_path, browse):
+    write_results(tmp_path, 10_000, images=False)
+    start = time.perf_counter()
+    report = write_report(tmp_path)
+    assert time.perf_counter() - start < 10
+    assert report.stat().st_size < 12e6
+    page = browse(report, "view=table&sort=-snr&n_min=3")
+    assert len(re.findall("<tr>", page)) == 101  # a page of the table, not all of it
+
+
+def test_damaged_run_json_is_named(tmp_path):
+    small_catalogue(tmp_path, ["a"])
+    (tmp_path / "run.json").write_text("{")
+    with pytest.raises(InputError, match=r"run\.json: cannot be read"):
+        write_report(tmp_path)
+    with pytest.raises(InputError, match="holds no catalog"):
+        write_report(tmp_path.parent)
