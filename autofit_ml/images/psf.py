@@ -267,7 +267,7 @@ def _recentre(data: np.ndarray, x: float, y: float) -> np.ndarray:
     h, w = data.shape
     y_first, y_end, y_rest = _window(h, y)
     x_first, x_end, x_rest = _window(w, x)
-    if max(abs(x_rest), abs(y_rest)) > CENTROID_TOLERANCE:
+    if max(abs(x_rest), abs(y_rest)) > 0.005:
         data = fourier_shift(data, x_rest, y_rest)
     pad = max(0, -y_first, -x_first, y_end - h, x_end - w)
     data = np.pad(data, pad)

@@ -167,8 +167,12 @@ def _shape(moments, psf, image, known, sigma) -> tuple[float, float]:
     # what is left of an unresolved object is noise: keep a floor of 4 % of the observed size
     size = max(xx + yy, 0.04 * observed)
     e1, e2 = (xx - yy) / size, 2 * xy / size
-    noise = float(sigma[min(max(round(moments.y), 0), sigma.shape[0] - 1),
-                        min(max(round(moments.x), 0), sigma.shape[1] - 1)])
+    noise = float(
+        sigma[
+            min(max(round(moments.y), 0), sigma.shape[0] - 1),
+            min(max(round(moments.x), 0), sigma.shape[1] - 1),
+        ]
+    )
     area = 4 * np.pi * np.sqrt(max(moments.xx * moments.yy - moments.xy**2, 1e-6))
     snr = max(moments.amplitude, 0.0) / (noise * np.sqrt(area))
     scatter = 2.0 / max(snr, 0.1) * observed / size
@@ -217,7 +221,9 @@ def _profile(image, sigma, good, moments, q, psf, stamp, sky, rms):
     chosen = np.unique(np.clip(centre + step * np.arange(-3, 4), 0, _INDICES.size - 1))
     indices = _INDICES[chosen]
     radii = np.unique(
-        np.clip(re * np.exp(np.linspace(-1, 1, 9) * max(1.5 * spread_re, 0.2)), smallest, stamp_side)
+        np.clip(
+            re * np.exp(np.linspace(-1, 1, 9) * max(1.5 * spread_re, 0.2)), smallest, stamp_side
+        )
     )
     log_posterior, flux, offset = _grid(indices, radii, *args, q, psf, prior)
     n, re, _, _ = _summary(log_posterior, indices, radii)

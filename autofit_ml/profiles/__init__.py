@@ -9,7 +9,7 @@ A profile is circular here, of unit flux and unit half-light radius: ellipticity
 and flux are the renderer's business.
 """
 
-from autofit_ml.profiles.hankel import HankelTable, tabulate
+from autofit_ml.profiles.hankel import HankelTable, row_products, tabulate
 from autofit_ml.profiles.sersic import (
     N_MAX,
     N_MIN,
@@ -24,6 +24,7 @@ __all__ = [
     "N_MAX",
     "N_MIN",
     "HankelTable",
+    "row_products",
     "sersic_b",
     "sersic_brightness",
     "sersic_flux_within",

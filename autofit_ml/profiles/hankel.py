@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from scipy.fft import fht, fhtoffset
 
-__all__ = ["HankelTable", "tabulate"]
+__all__ = ["HankelTable", "row_products", "tabulate"]
 
 _LOG_R_MIN, _LOG_R_MAX, _N_R = np.log(1e-9), np.log(1e7), 8192
 _LOG_KAPPA_MIN, _LOG_KAPPA_MAX, _LOG_KAPPA_STEP = np.log(1e-5), np.log(1e5), 0.05
@@ -81,8 +81,8 @@ class HankelTable:
         """
         values, slopes = self._basis(log_shape)
         coefficients = self.coefficients(log_shape.device, torch.float64)
-        s = (values @ coefficients).view(-1, self.n_kappa, 4)
-        ds = (slopes @ coefficients).view(-1, self.n_kappa, 4)
+        s = row_products(values, coefficients).view(-1, self.n_kappa, 4)
+        ds = row_products(slopes, coefficients).view(-1, self.n_kappa, 4)
         return torch.cat([s, ds], dim=-1).to(dtype)
 
     def _basis(self, log_shape: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -100,6 +100,18 @@ class HankelTable:
             second.append(2 * t * second[-1] - second[-2])
         slopes = [torch.zeros_like(t)] + [j * second[j - 1] for j in range(1, n_series)]
         return torch.stack(first, -1), torch.stack(slopes, -1) * scale
+
+
+def row_products(rows: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
+    """rows (B, k) @ matrix (k, m), with every row's result the same to the bit for any B.
+
+    Matrix products choose their algorithm by the shape; filling B up to a multiple of 16 keeps
+    them to one, so that an object's fit does not depend on its batch.
+    """
+    missing = -len(rows) % 16
+    if missing:
+        rows = torch.cat([rows, rows.new_zeros((missing, rows.shape[1]))])
+    return (rows @ matrix)[: len(rows) - missing]
 
 
 def tabulate(

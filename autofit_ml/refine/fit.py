@@ -16,7 +16,7 @@ from autofit_ml.initialise.starts import Starts
 from autofit_ml.profiles import HankelTable, sersic_table
 from autofit_ml.refine.levenberg_marquardt import LMResult, minimise
 from autofit_ml.refine.point_source import point_source_chi2
-from autofit_ml.refine.problem import Problem, bin_images, chunk_size
+from autofit_ml.refine.problem import Problem, bin_images, chunk_size, pixel_sum
 from autofit_ml.refine.results import FitResults
 from autofit_ml.refine.search import search, several_starts
 from autofit_ml.refine.settings import RefineSettings
@@ -461,7 +461,7 @@ def _describe(
         design = problem.design(index, theta)
         root = problem.root_weight[index]
         model = design[:, 2]
-        snr[index] = (model * root).to(torch.float64).square().sum((1, 2)).sqrt()
+        snr[index] = pixel_sum((model * root).to(torch.float64).square()).sqrt()
         sky = theta[:, 7].to(model.dtype)[:, None, None]
         residual = (problem.data[index] - model - sky) * root
         usable = (root > 0) & sky_region[index]
@@ -470,7 +470,7 @@ def _describe(
         correlation, lag1, error = measure_correlation(residual, usable, settings.correlated_lag)
         adjacent[index] = lag1.to(torch.float64)
         count = usable.sum((1, 2)).clamp_min(1)
-        sky_chi2[index] = ((residual**2 * usable).sum((1, 2)) / count).to(torch.float64)
+        sky_chi2[index] = (pixel_sum(residual**2 * usable) / count).to(torch.float64)
         correlated = lag1 > torch.maximum(
             torch.full_like(error, settings.correlated_threshold), 4 * error
         )
@@ -484,7 +484,7 @@ def _describe(
         by_parameter = torch.zeros((len(index), 8), dtype=torch.float64, device=scale.device)
         for i, row in enumerate(index.tolist()):
             h, w = stamps[row].shape
-            by_parameter[i, :7] = design[i, :7, :h, :w].sum((1, 2)).to(torch.float64)
+            by_parameter[i, :7] = pixel_sum(design[i, :7, :h, :w]).to(torch.float64)
             if out.models is not None:
                 images.append((model[i, :h, :w].double() * scale[row]).float().cpu().numpy())
         light[index] = by_parameter[:, 2]

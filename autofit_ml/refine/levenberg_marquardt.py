@@ -10,8 +10,8 @@ converged when its *expected* further decrease of chi2, :math:`g^T A^{-1} g`, is
 distance to the minimum in units of its own uncertainty, and it is only small where the gradient
 is. Running out of steps is reported as such.
 
-Problems that are done leave the batch. Evaluations happen in chunks of a fixed size, so that the
-arithmetic of one problem does not depend on which others are in the batch.
+Problems that are done leave the batch. The arithmetic of one problem does not depend on which
+others are in the batch.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from autofit_ml.refine.levenberg_marquardt import Evaluation, LMSettings, minimise
-from autofit_ml.refine.problem import Problem
+from autofit_ml.refine.problem import Problem, pixel_sum
 from autofit_ml.render.fourier import phase, synthesise
 
 __all__ = ["point_source_chi2"]
@@ -90,11 +90,10 @@ def _evaluate_chunk(problem: Problem, index: torch.Tensor, theta: torch.Tensor):
         [flux * by_x * root, flux * by_y * root, unit * root, root, residual], dim=1
     ).flatten(2)
     gram = (rows @ rows.transpose(1, 2)).to(torch.float64)
-    wide = residual.flatten(1).to(torch.float64)
     offset = problem.prior_mean[index, 7] - theta[:, 3]
     precision = problem.prior_precision[index, 7, 7]
     gradient, matrix = gram[:, :4, 4].clone(), gram[:, :4, :4].clone()
     gradient[:, 3] += precision * offset
     matrix[:, 3, 3] += precision
-    return (wide * wide).sum(1) + precision * offset**2, gradient, matrix
+    return pixel_sum(residual.to(torch.float64).square()) + precision * offset**2, gradient, matrix
 

@@ -17,7 +17,7 @@ from autofit_ml.profiles import HankelTable
 from autofit_ml.refine.levenberg_marquardt import Evaluation
 from autofit_ml.render import FourierPlan, render_with_jacobian
 
-__all__ = ["Problem", "bin_images"]
+__all__ = ["Problem", "bin_images", "chunk_size", "pixel_sum"]
 
 _CHUNK_ELEMENTS = 32 * 6637 * 7
 """Size of the spectra of one chunk (complex numbers): large enough to keep two cores busy, small
@@ -64,10 +64,10 @@ class Problem:
     def evaluate(self, index: torch.Tensor, theta: torch.Tensor) -> Evaluation:
         """chi2, gradient and matrix of the objects `index` (A,) at `theta` (A, 8)."""
         parts = [
-            self._evaluate_chunk(*chunk) for chunk in _chunks(index, theta, self.chunk)
+            self._evaluate_chunk(index[i : i + self.chunk], theta[i : i + self.chunk])
+            for i in range(0, len(index), self.chunk)
         ]
-        n = len(index)
-        return Evaluation(*(torch.cat([p[i] for p in parts])[:n] for i in range(3)))
+        return Evaluation(*(torch.cat([part[i] for part in parts]) for i in range(3)))
 
     def design(self, index: torch.Tensor, theta: torch.Tensor) -> torch.Tensor:
         """Derivatives of the image by the eight parameters (A, 8, ny, nx); channel 2 = model
@@ -88,8 +88,7 @@ class Problem:
         rows[:, 7] = root.flatten(1)
         rows[:, 8] = residual.flatten(1)
         gram = torch.bmm(rows, rows.transpose(1, 2)).to(torch.float64)
-        wide = residual.flatten(1).to(torch.float64)
-        chi2 = (wide * wide).sum(1)
+        chi2 = pixel_sum(residual.to(torch.float64).square())
         offset = self.prior_mean[index] - theta
         pull = (self.prior_precision[index] @ offset[..., None])[..., 0]
         return (
@@ -99,20 +98,14 @@ class Problem:
         )
 
 
+def pixel_sum(images: torch.Tensor) -> torch.Tensor:
+    """Sum over the last two axes, one after the other: the same to the bit for any batch."""
+    return images.sum(-1).sum(-1)
+
+
 def chunk_size(plan: FourierPlan) -> int:
     """Objects that are evaluated together with this plan."""
     return max(1, min(64, _CHUNK_ELEMENTS // (7 * plan.n_modes)))
-
-
-def _chunks(index: torch.Tensor, theta: torch.Tensor, size: int):
-    """Chunks of exactly `size` objects; the last one is filled up with repeats of its last."""
-    for start in range(0, len(index), size):
-        some, at = index[start : start + size], theta[start : start + size]
-        missing = size - len(some)
-        if missing:
-            some = torch.cat([some, some[-1:].expand(missing)])
-            at = torch.cat([at, at[-1:].expand(missing, -1)])
-        yield some, at
 
 
 def bin_images(

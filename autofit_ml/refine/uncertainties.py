@@ -68,11 +68,11 @@ def measure_correlation(
         Its standard error for white noise.
     """
     weight = good.to(residual.dtype)
-    count = weight.sum((1, 2)).clamp_min(1)
-    mean = (residual * weight).sum((1, 2)) / count
+    count = weight.sum(2).sum(1).clamp_min(1)
+    mean = (residual * weight).sum(2).sum(1) / count
     # Outliers (undetected sources) would dominate the products: clip at 4 robust sigma.
     centred = (residual - mean[:, None, None]) * weight
-    spread = (centred.square().sum((1, 2)) / count).sqrt().clamp_min(1e-12)
+    spread = (centred.square().sum(2).sum(1) / count).sqrt().clamp_min(1e-12)
     limit = (4 * spread)[:, None, None]
     centred = torch.minimum(torch.maximum(centred, -limit), limit)
     ny, nx = residual.shape[1:]
@@ -85,8 +85,8 @@ def measure_correlation(
                 continue
             a = (slice(None), slice(0, ny - dy), slice(max(0, -dx), nx - max(0, dx)))
             b = (slice(None), slice(dy, ny), slice(max(0, dx), nx - max(0, -dx)))
-            pairs = (weight[a] * weight[b]).sum((1, 2))
-            value = (centred[a] * centred[b]).sum((1, 2)) / pairs.clamp_min(1)
+            pairs = (weight[a] * weight[b]).sum(2).sum(1)
+            value = (centred[a] * centred[b]).sum(2).sum(1) / pairs.clamp_min(1)
             out[:, lag + dy, lag + dx] = value
             out[:, lag - dy, lag - dx] = value
             if (dy, dx) in ((0, 1), (1, 0)):

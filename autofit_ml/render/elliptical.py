@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from autofit_ml.profiles import HankelTable
+from autofit_ml.profiles import HankelTable, row_products
 from autofit_ml.render.fourier import FourierPlan, phase, synthesise
 
 __all__ = ["PARAMETERS", "render", "render_with_jacobian"]
@@ -79,7 +79,9 @@ def render_with_jacobian(
     half = 0.5 / kappa2
     for i, metric in enumerate(_metric_by_eta(parameters)):
         torch.mul(
-            spectra[:, 3], (metric.to(plan.dtype) @ plan.quadratic) * half, out=spectra[:, 5 + i]
+            spectra[:, 3],
+            row_products(metric.to(plan.dtype), plan.quadratic) * half,
+            out=spectra[:, 5 + i],
         )
     return synthesise(plan, spectra)
 
@@ -90,7 +92,7 @@ def _profile_transform(
     """S at all modes (B, n_modes); with derivatives also dS/dlnkappa, dS/dln n and kappa^2."""
     dtype = plan.dtype
     rows = table.rows(parameters[:, 4], dtype)
-    kappa2 = (_metric(parameters).to(dtype) @ plan.quadratic).clamp_min(1e-20)
+    kappa2 = row_products(_metric(parameters).to(dtype), plan.quadratic).clamp_min(1e-20)
     position = (kappa2.log() * (0.5 / table.log_kappa_step)) - (
         table.log_kappa_min / table.log_kappa_step
     )

@@ -6,6 +6,7 @@ import base64
 import json
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -167,7 +168,8 @@ def _run_sections(run: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str
 
 def _plain(value: Any) -> str:
     if isinstance(value, str):
-        return value
+        # Twelve digits of a hash tell it from others; the whole is in run.json.
+        return f"{value[:12]}…" if re.fullmatch(r"[0-9a-f]{32,}", value) else value
     if isinstance(value, float):
         return f"{value:.6g}"
     return json.dumps(value, ensure_ascii=False)

@@ -183,14 +183,23 @@ class _Stretch:
 
     def indices(self, image: np.ndarray) -> np.ndarray:
         """uint8 places in the colour map."""
-        stretched = np.arcsinh((image - np.float32(self.sky)) / np.float32(self.scale))
-        levels = (stretched - self.low) * (255.0 / (self.high - self.low))
+        # Infinite or undefined pixels end at an end of the scale or at its start.
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            stretched = np.arcsinh((image - np.float32(self.sky)) / np.float32(self.scale))
+            levels = (stretched - self.low) * (255.0 / (self.high - self.low))
         return np.clip(np.nan_to_num(levels, nan=0.0), 0, 255).astype(np.uint8)
 
 
+def _in_sigma(residual: np.ndarray, sigma: np.ndarray) -> np.ndarray:
+    """residual / sigma; 0 where that is not defined."""
+    known = np.isfinite(residual) & np.isfinite(sigma) & (sigma > 0)
+    with np.errstate(over="ignore"):
+        return np.divide(residual, sigma, out=np.zeros_like(residual), where=known)
+
+
 def _residual_indices(residual_sigma: np.ndarray) -> np.ndarray:
-    levels = residual_sigma * (127.5 / RESIDUAL_CLIP) + 128.0
-    return np.clip(np.nan_to_num(levels, nan=128.0), 0, 255).astype(np.uint8)
+    clipped = np.clip(residual_sigma, -RESIDUAL_CLIP, RESIDUAL_CLIP)
+    return np.clip(clipped * (127.5 / RESIDUAL_CLIP) + 128.0, 0, 255).astype(np.uint8)
 
 
 def _boundaries(regions: np.ndarray) -> np.ndarray:
@@ -259,7 +268,9 @@ def _draw_ellipse(
     if right <= left or bottom <= top:
         return
     fine = 2
-    line = [(float(a), float(b)) for a, b in zip((sx - left) * fine, (sy - top) * fine, strict=True)]
+    line = [
+        (float(a), float(b)) for a, b in zip((sx - left) * fine, (sy - top) * fine, strict=True)
+    ]
     part = panel[top:bottom, left:right].astype(np.float32)
     for thickness, colour, strength in ((7, (0, 0, 0), 0.45), (3, _ELLIPSE, 1.0)):
         ink = Image.new("L", ((right - left) * fine, (bottom - top) * fine))
@@ -381,7 +392,7 @@ def _png(rgb: np.ndarray) -> bytes:
     return (
         b"\x89PNG\r\n\x1a\n"
         + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(rows, 2))
+        + chunk(b"IDAT", zlib.compress(rows.tobytes(), 2))
         + chunk(b"IEND", b"")
     )
 
@@ -390,7 +401,7 @@ def _plane(image: Any, shape: tuple[int, int] | None = None) -> np.ndarray | Non
     """`image` as float32 (None stays None), checked against `shape`."""
     if image is None:
         return None
-    plane = np.asarray(image, dtype=np.float32)
+    plane: np.ndarray = np.asarray(image, dtype=np.float32)
     if plane.ndim != 2 or 0 in plane.shape or (shape is not None and plane.shape != shape):
         raise ValueError(f"a plane has shape {plane.shape}, expected {shape or '(ny, nx)'}")
     return plane
@@ -400,7 +411,7 @@ def _pixels(image: Any, shape: tuple[int, int], dtype: type) -> np.ndarray | Non
     """A mask or label image, checked against `shape`."""
     if image is None:
         return None
-    plane = np.asarray(image).astype(dtype, copy=False)
+    plane: np.ndarray = np.asarray(image).astype(dtype, copy=False)
     if plane.shape != shape:
         raise ValueError(f"a plane has shape {plane.shape}, expected {shape}")
     return plane
@@ -477,7 +488,7 @@ def preview_png(
     if model is not None:
         panels[1] = _colours("magma")[stretch.indices(upright(model))]
     if residual is not None and sigma is not None:
-        panels[2] = _colours("RdBu_r")[_residual_indices(upright(residual / sigma))]
+        panels[2] = _colours("RdBu_r")[_residual_indices(upright(_in_sigma(residual, sigma)))]
     panels[3] = _segmentation_panel(
         grey, None if labels is None else upright(labels), int(target), screen_mask
     )
@@ -562,8 +573,8 @@ def thumbnail(
     if model is not None:
         panels[1] = _colours("magma")[stretch.indices(_resize(model, height, width))]
     if residual is not None and sigma is not None:
-        ratio = np.nan_to_num(residual / sigma, nan=0.0, posinf=0.0, neginf=0.0)
-        panels[2] = _colours("RdBu_r")[_residual_indices(_resize(ratio, height, width))]
+        ratio = _resize(_in_sigma(residual, sigma), height, width)
+        panels[2] = _colours("RdBu_r")[_residual_indices(ratio)]
 
     gap = 2
     strip = np.empty((THUMBNAIL_PANEL, 3 * THUMBNAIL_PANEL + 2 * gap, 3), dtype=np.uint8)

@@ -21,7 +21,14 @@ from autofit_ml.segment.segmentation import Segmentation
 from autofit_ml.segment.shapes import Ellipse, ellipse_of_source, grow_neighbours, mirrored
 from autofit_ml.segment.sky import measure_sky, mode_of_sky
 
-__all__ = ["SepSettings", "absorb_fragments", "extract", "segment_given", "segment_sep"]
+__all__ = [
+    "SepSettings",
+    "absorb_fragments",
+    "extract",
+    "segment_given",
+    "segment_sep",
+    "split_hidden",
+]
 
 
 @dataclass(frozen=True)
@@ -101,7 +108,11 @@ def segment_sep(stamp: Stamp, settings: SepSettings | None = None) -> Segmentati
         sources, labels = extract(image, widened, stamp.mask, fwhm, settings)
         target = _choose_target(sources, labels, stamp.position, max(settings.search_radius, fwhm))
         if target:
+            _recentre(sources, target, image, labels, stamp.position, fwhm)
             labels = absorb_fragments(image, widened, labels, sources, target, good, settings)
+            labels, sources = split_hidden(
+                image, widened, labels, sources, target, good, fwhm, settings
+            )
         present = np.bincount(labels.ravel(), minlength=len(sources) + 1)
         ellipses = {
             label: ellipse_of_source(sources[label - 1], present[label])
@@ -116,7 +127,7 @@ def segment_sep(stamp: Stamp, settings: SepSettings | None = None) -> Segmentati
             minimum=settings.grow_minimum + 0.5 * fwhm,
         )
         new_level, new_rms = _sky_outside(data, good, labels, contaminants, ellipses.get(target))
-        moved = abs(new_level - level) > 0.25 * new_rms if np.isfinite(new_level) else False
+        moved = abs(new_level - level) > 0.35 * new_rms if np.isfinite(new_level) else False
         if np.isfinite(new_level):
             level, rms = new_level, new_rms
         if not moved or attempt:
@@ -297,30 +308,18 @@ def absorb_fragments(
     """
     present = np.bincount(labels.ravel(), minlength=len(sources) + 1)
     own = labels == target
-    centre = sources[target - 1]
-    ellipse = ellipse_of_source(centre, present[target])
-    if min(ellipse.q, 1) < 0.3:
-        ellipse = dataclasses.replace(ellipse, q=0.3, semi_major=ellipse.semi_major)
-    ellipse = dataclasses.replace(ellipse, x=float(centre["xcpeak"]), y=float(centre["ycpeak"]))
+    ellipse = _symmetry_of(sources[target - 1], present[target])
     pieces = np.flatnonzero(present)
     pieces = pieces[(pieces != target) & (pieces != 0)]
     where = sources[pieces - 1]
     pieces = pieces[ellipse.distance(where["xcpeak"], where["ycpeak"]) < 3]
     if not pieces.size:
         return labels
-    free = (own | (labels == 0)) & good
-    # median light around the ellipse, from pixels that are nobody else's
-    ring = np.minimum(8 * ellipse.distance_map(image.shape), 40).astype(np.intp)
     member = np.isin(labels, pieces) & good
-    needed = np.bincount(ring[member], minlength=41) > 0
-    profile, known = _ring_medians(image, ring, free & needed[ring], 41)
-    if not known.any():
-        return labels
-    profile = np.interp(np.arange(41), np.flatnonzero(known), profile[known])
-    mirror = mirrored(np.where(free, image, np.float32(0)), ellipse.x, ellipse.y)
+    free = (own | (labels == 0)) & good
     index = labels[member]
     light = image[member]
-    excess = light - np.maximum(profile[ring[member]], mirror[member])
+    excess = light - _expected_light(image, free, member, ellipse)
     size = len(sources) + 1
     piece_excess = np.bincount(index, excess, size)[pieces]
     piece_light = np.bincount(index, light, size)[pieces]
@@ -342,6 +341,87 @@ def absorb_fragments(
     home = np.bincount(islands[own]).argmax()
     merged[(merged == target) & (islands != home)] = 0
     return merged
+
+
+def split_hidden(
+    image: np.ndarray,
+    noise: np.ndarray,
+    labels: np.ndarray,
+    sources: np.ndarray,
+    target: int,
+    good: np.ndarray,
+    fwhm: float,
+    settings: SepSettings,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Take neighbours that deblending missed out of the target's footprint.
+
+    What is in excess of the target's own symmetric light (see `absorb_fragments`) is searched for
+    sources; one that is significant, dominates its pixels and is no smaller than the PSF
+    (`fwhm`, pixels) gets a label of its own.
+
+    Returns
+    -------
+    labels : ndarray, int32, shape (ny, nx)
+    sources : structured array
+        With rows added for new labels.
+    """
+    own = (labels == target) & good
+    if np.count_nonzero(own) < 4 * settings.min_area:
+        return labels, sources
+    ellipse = _symmetry_of(sources[target - 1], np.count_nonzero(own))
+    free = (own | (labels == 0)) & good
+    excess = image[own] - _expected_light(image, free, own, ellipse)
+    # cheap look: pixels that are mostly excess and stand out on their own
+    candidate = (excess > settings.min_excess * image[own]) & (excess > 2 * noise[own])
+    if np.count_nonzero(candidate) < settings.min_area:
+        return labels, sources
+    residual = np.zeros_like(image)
+    residual[own] = np.where(candidate, excess, 0)
+    # the mirror image is as noisy as the image
+    strict = dataclasses.replace(settings, threshold=6.0, deblend_contrast=0.01)
+    found, new = extract(residual, noise * np.float32(1.4142), ~own, 1.5, strict)
+    size = len(found) + 1
+    signal = np.bincount(new.ravel(), residual.ravel(), size)
+    variance = np.bincount(new.ravel(), 2 * (noise * noise).ravel(), size)
+    light = np.bincount(new.ravel(), np.where(own, image, 0).ravel(), size)
+    area = np.bincount(new.ravel(), minlength=size)
+    real = (signal > 1.5 * settings.min_excess_snr * np.sqrt(variance)) & (
+        signal > settings.min_excess * light
+    )
+    real &= area >= max(settings.min_area, fwhm**2)
+    real[0] = False
+    if not real.any():
+        return labels, sources
+    mapping = np.zeros(size, dtype=labels.dtype)
+    mapping[real] = len(sources) + 1 + np.arange(np.count_nonzero(real))
+    labels = np.where(real[new] & own, mapping[new], labels)
+    return labels, np.concatenate([sources, found[real[1:]]])
+
+
+def _symmetry_of(source: np.void, area: float) -> Ellipse:
+    """The ellipse about a source's peak by which its light is expected to be symmetric."""
+    ellipse = ellipse_of_source(source, area)
+    return dataclasses.replace(
+        ellipse, x=float(source["xcpeak"]), y=float(source["ycpeak"]), q=max(ellipse.q, 0.3)
+    )
+
+
+def _expected_light(
+    image: np.ndarray, free: np.ndarray, at: np.ndarray, ellipse: Ellipse
+) -> np.ndarray:
+    """The target's light at the pixels `at`: ring median or mirror image, whichever is larger.
+
+    Rings are an eighth of the isophotal radius wide; medians and mirror use `free` pixels, which
+    are nobody else's.
+    """
+    ring = np.minimum(8 * ellipse.distance_map(image.shape), 40).astype(np.intp)
+    needed = np.bincount(ring[at], minlength=41) > 0
+    profile, known = _ring_medians(image, ring, free & needed[ring], 41)
+    mirror = mirrored(np.where(free, image, np.float32(0)), ellipse.x, ellipse.y)[at]
+    if not known.any():
+        return mirror
+    profile = np.interp(np.arange(41), np.flatnonzero(known), profile[known])
+    return np.maximum(profile[ring[at]], mirror)
 
 
 def _ring_medians(
@@ -382,6 +462,37 @@ def _choose_target(
     if near.size:
         return int(near[np.argmin(distance[near])]) + 1
     return 0
+
+
+def _recentre(
+    sources: np.ndarray,
+    target: int,
+    image: np.ndarray,
+    labels: np.ndarray,
+    position: tuple[float, float],
+    fwhm: float,
+) -> None:
+    """Move the target's peak to one at the expected position if a brighter one was taken.
+
+    Happens where target and neighbour were not deblended. `sources` is changed in place.
+    """
+    x, y = position
+    if np.hypot(sources["xcpeak"][target - 1] - x, sources["ycpeak"][target - 1] - y) <= fwhm:
+        return
+    reach = max(round(0.7 * fwhm), 1)
+    row, column = round(y), round(x)
+    top, left = max(row - reach - 1, 0), max(column - reach - 1, 0)
+    window = ndimage.gaussian_filter(image[top : row + reach + 2, left : column + reach + 2], 0.8)
+    if min(window.shape) < 3:
+        return
+    inner = window[1:-1, 1:-1]
+    brightest = np.unravel_index(np.argmax(inner), inner.shape)
+    peak_row, peak_column = int(brightest[0]) + top + 1, int(brightest[1]) + left + 1
+    # a peak, not the flank of one: nothing brighter on the window's rim
+    rim = max(window[0].max(), window[-1].max(), window[:, 0].max(), window[:, -1].max())
+    if labels[peak_row, peak_column] == target and inner[brightest] > rim:
+        for name, value in (("xcpeak", peak_column), ("ycpeak", peak_row)):
+            sources[name][target - 1] = value
 
 
 def _sky_outside(

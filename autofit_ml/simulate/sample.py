@@ -174,6 +174,7 @@ def observe_scene(
     flags = Flag(0)
     radius = target.elliptical_radius(shape)
     inside = radius <= max(target.re, 1.0)
+    inside |= radius == radius.min()  # a thin galaxy may pass between pixel centres
     if images[1:, inside].sum() > 0.05 * images[0, inside].sum():
         flags |= Flag.BLENDED
     border = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])

@@ -30,7 +30,9 @@ def results(tmp_path_factory):
 
 def embedded(report, which="catalogue"):
     page = report.read_text("utf-8")
-    text = re.search(rf'<script type="application/json" id="{which}">(.*?)</script>', page, re.S)
+    text = re.search(
+        rf'<script type="application/json" id="{which}">(.*?)</script>', page, re.DOTALL
+    )
     return json.loads(text[1])
 
 
@@ -79,7 +81,11 @@ def test_report_needs_nothing_else(results):
 
 def test_run_settings_are_shown(results):
     page = results[2].read_text("utf-8")
-    for text in ("<dt>segmenter</dt><dd>sep</dd>", "<dt>torch</dt><dd>2.5.1</dd>", "total_s"):
+    for text in (
+        "<dt>segmenter</dt><dd>sep</dd>",
+        "<dt>torch</dt><dd>2.5.1</dd>",
+        "abababababab…<",
+    ):
         assert text in page
 
 
@@ -132,7 +138,9 @@ def test_no_rows_and_all_failed(tmp_path, browse):
     for view in ("gallery", "plots"):
         page = browse(write_report(tmp_path), f"view={view}")
         assert 'data-shown="2"' in page
-        assert ("all pixels masked" if view == "gallery" else "no values") in page.split("<script")[0]
+        assert ("all pixels masked" if view == "gallery" else "no values") in page.split("<script")[
+            0
+        ]
 
 
 def cards(page):
@@ -172,7 +180,9 @@ def test_table_detail_and_failed_objects_in_a_browser(results, browse):
 def test_paging_and_nonsense_in_the_hash(results, browse):
     _, rows, report = results
     assert cards(browse(report, "page=2")) == rows["id"].tolist()[60:120]
-    page = browse(report, "view=moon&sort=nothing&flag=+NONE&re_min=abc&x=%E0%A4&cols=&page=-3&id=no")
+    page = browse(
+        report, "view=moon&sort=nothing&flag=+NONE&re_min=abc&x=%E0%A4&cols=&page=-3&id=no"
+    )
     assert cards(page) == rows["id"].tolist()[:60]
     assert len(cards(browse(report, "page=99"))) == 30
 
@@ -186,6 +196,85 @@ def test_plots_follow_the_filter(results, browse):
     dots = re.findall(r'class="dots (\w+)" d="([^"]*)"', page)
     assert [name for name, _ in dots] == ["others", "chosen"] * 2
     assert dots[1][1].count("M") <= wanted < dots[0][1].count("M")
+
+
+ACTIONS = """
+<script>
+const seen = [];
+const note = (what) => seen.push(`${what}: ${document.getElementById("count").dataset.shown} ${location.hash}`);
+const press = (selector) => document.querySelector(selector).click();
+const type = (selector, text) => {
+  const input = document.querySelector(selector);
+  input.value = text;
+  input.dispatchEvent(new Event("input"));
+};
+press('[data-flag="EDGE"]'); note("with EDGE");
+press('[data-flag="EDGE"]'); note("without EDGE");
+type('[data-name="re"] [data-side="0"]', "3"); note("re from 3");
+type('[data-name="re"] [data-side="0"]', "three"); note("not a number");
+press("#reset"); note("reset");
+press("#summary .failed"); note("failed");
+press("#reset");
+press('[data-view="table"]'); press("thead th:nth-child(5) button"); press("thead th:nth-child(5) button");
+note("sorted");
+press("tbody a"); note(`open ${document.getElementById("detail").open}`);
+const first = document.getElementById("detail-title").textContent;
+document.getElementById("detail").dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowRight" }));
+seen.push(`moved: ${first !== document.getElementById("detail-title").textContent}`);
+document.getElementById("detail").close();
+setTimeout(() => {
+  note(`open ${document.getElementById("detail").open}`);
+  press('[data-view="plots"]');
+  const plot = document.querySelector("svg.drag");
+  plot.setPointerCapture = () => {};
+  const box = plot.getBoundingClientRect();
+  const at = (kind, x) => plot.dispatchEvent(
+    new PointerEvent(kind, { clientX: box.left + x * box.width, clientY: box.top + 50 }));
+  at("pointerdown", 0.3); at("pointermove", 0.5); at("pointerup", 0.6);
+  note("dragged");
+  let blob;
+  URL.createObjectURL = (given) => { blob = given; return "data:,"; };
+  HTMLAnchorElement.prototype.click = () => {};
+  document.getElementById("export").click();
+  blob.text().then((text) => {
+    seen.push(`exported: ${text.trim().split("\\r\\n").length - 1} ${text.slice(0, 2)}`);
+    document.body.append(Object.assign(document.createElement("pre"), { id: "seen", textContent: seen.join("\\n") }));
+  });
+}, 50);
+</script>
+</body>
+"""
+
+
+def test_a_user_s_actions(results, tmp_path, browse):
+    """Presses, typing, dragging, keys: driven by a script added to a copy of the report."""
+    _, rows, report = results
+    copy = tmp_path / "report.html"
+    copy.write_text(report.read_text("utf-8").replace("</body>", ACTIONS), "utf-8")
+    page = browse(copy, wait_ms=500)
+    seen = re.search(r'<pre id="seen">(.*?)</pre>', page, re.DOTALL)
+    assert seen, "the script did not come to its end"
+    lines = seen[1].replace("&amp;", "&").splitlines()
+    edge = (rows["flags"] & (1 << 5)) != 0
+    large = (~edge & (rows["re"] >= 3)).sum()
+    n_failed = (rows["status"] == "failed").sum()
+    assert lines[:6] == [
+        f"with EDGE: {edge.sum()} #flag=+EDGE",
+        f"without EDGE: {(~edge).sum()} #flag=-EDGE",
+        f"re from 3: {large} #flag=-EDGE&re_min=3",
+        f"not a number: {large} #flag=-EDGE&re_min=3",
+        "reset: 150 ",
+        f"failed: {n_failed} #status=failed",
+    ]
+    assert lines[6] == "sorted: 150 #view=table&sort=-mag"
+    faintest = rows["id"][np.nanargmax(rows["mag"])]
+    assert lines[7] == f"open true: 150 #view=table&sort=-mag&id={faintest}"
+    assert lines[8] == "moved: true"
+    assert lines[9] == "open false: 150 #view=table&sort=-mag"
+    low, high = map(float, re.search(r"mag_min=([\d.]+)&mag_max=([\d.]+)", lines[10]).groups())
+    chosen = ((rows["mag"] >= low) & (rows["mag"] <= high)).sum()
+    assert lines[10].startswith(f"dragged: {chosen} ") and 0 < chosen < 150
+    assert lines[11] == f"exported: {chosen} id"
 
 
 def test_ten_thousand_rows(tmp_path, browse):

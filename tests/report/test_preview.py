@@ -60,8 +60,7 @@ def test_ellipse_orientation(draw, pa, direction):
     expected = np.array(direction) / np.hypot(*direction)
     # 3 degrees: the line is 1.5 screen pixels wide.
     assert abs(major @ expected) > math.cos(math.radians(3))
-    # Semi-axes of 12 and 3.6 image pixels at 4 screen pixels each; the outline has variance a^2/2
-    # along the major axis only for a circle, so compare the extent instead.
+    # Major axis of 24 image pixels at 4 screen pixels each.
     along = np.stack([rows - rows.mean(), columns - columns.mean()]).T @ major
     assert np.ptp(along) == pytest.approx(2 * 12 * 4, abs=4)
 
@@ -87,9 +86,9 @@ def test_first_row_is_at_the_bottom():
     data = flat((64, 64))
     data[5, 50] = 100.0
     image = pixels(preview_png(data, None, None, flat((64, 64), 1.0), None, None, 0, {"id": "a"}))
-    rows, columns = np.nonzero(data_panel(image).sum(axis=2) > 500)
-    bright = np.median(rows), np.median(columns)
-    assert bright == pytest.approx((256 - 5.5 * 4, 50.5 * 4), abs=2.5)
+    rows, columns = np.nonzero(image[30:286, 160:266].sum(axis=2) > 500)  # right of the scale bar
+    bright = rows.mean(), columns.mean() + 150
+    assert bright == pytest.approx((256 - 5.5 * 4, 50.5 * 4), abs=0.6)
 
 
 def test_data_and_model_share_their_stretch_and_residuals_are_clipped():

@@ -406,7 +406,7 @@
         "span", { class: "body" },
         make("span", { class: "name", title: id }, id),
         failed
-          ? make("span", { class: "message" }, value("message", i) || "no reason recorded")
+          ? make("span", { class: "message", title: value("message", i) }, value("message", i) || "no reason recorded")
           : make("span", { class: "numbers" }, ...numbers),
         value("flags", i) ? chips(i) : null,
       ),
@@ -424,7 +424,10 @@
     }
     if (kind === "truth") return make("td", {}, value(name, i) ? "yes" : "no");
     const text = value(name, i);
-    if (name === "message") return make("td", { class: "wide" }, make("span", { class: value("status", i) === "failed" ? "message" : "" }, text));
+    if (name === "message") {
+      const colour = value("status", i) === "failed" ? "message" : null;
+      return make("td", { class: "wide", title: text }, make("span", { class: colour }, text));
+    }
     return make("td", {}, text);
   }
 
