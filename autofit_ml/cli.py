@@ -31,9 +31,7 @@ def main() -> None:
         app()
     except AutofitError as error:
         Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {escape(str(error))}")
-        raise SystemExit(
-            _USAGE if isinstance(error, SettingsError) else _NOTHING
-        ) from None
+        raise SystemExit(_USAGE if isinstance(error, SettingsError) else _NOTHING) from None
 
 
 def _version(wanted: bool) -> None:
@@ -248,7 +246,9 @@ def demo(
         try:
             demo_set(images, n=n)
         except ImportError as error:
-            raise InputError("galsim is not installed", "pip install 'autofit-ml[simulate]'") from error
+            raise InputError(
+                "galsim is not installed", "pip install 'autofit-ml[simulate]'"
+            ) from error
     command = ["fit", str(images), "--out", str(out / "results")]
     app(command, standalone_mode=True)
 

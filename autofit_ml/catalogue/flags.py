@@ -49,9 +49,7 @@ FLAG_MEANINGS: dict[Flag, str] = {
     Flag.LOW_SNR: "total S/N below 10",
 }
 
-FATAL = (
-    Flag.FAILED | Flag.NOT_CONVERGED | Flag.AT_BOUND | Flag.BAD_COVARIANCE | Flag.CENTRE_MASKED
-)
+FATAL = Flag.FAILED | Flag.NOT_CONVERGED | Flag.AT_BOUND | Flag.BAD_COVARIANCE | Flag.CENTRE_MASKED
 """An object with any of these bits has ``use == False``."""
 
 

@@ -69,11 +69,17 @@ def _start(stamp: Stamp, segmentation: Segmentation, psf: PSFGaussians) -> np.nd
     sigma = stamp.sigma / rms
 
     x, y, variance, reach = _first_look(stamp, segmentation, psf)
-    filled, known = _fill_from_mirror(image, good, x, y)
-    moments = _measure(filled, known, x, y, variance, reach, psf, stamp.shape)
-    if not good.all() and np.hypot(moments.x - x, moments.y - y) > 0.3:
-        filled, known = _fill_from_mirror(image, good, moments.x, moments.y)
-        moments = _measure(filled, known, moments.x, moments.y, variance, reach, psf, stamp.shape)
+    anchor = (x, y)
+    for _ in range(8):
+        filled, known = _fill_from_mirror(image, good, x, y)
+        moments = _measure(filled, known, x, y, variance, reach, psf, stamp.shape)
+        moved = np.hypot(moments.x - x, moments.y - y)
+        # filling about a wrong centre holds the centre back: repeat until it rests
+        if good.all() or moved < 0.03 or not moments.converged:
+            break
+        if np.hypot(moments.x - anchor[0], moments.y - anchor[1]) > 2 * reach:
+            break
+        x, y = moments.x, moments.y
 
     q, pa = _shape(moments, psf, filled, known, sigma)
     re, n, q, flux, offset = _profile(image, sigma, good, moments, q, psf, stamp, sky, rms)

@@ -147,9 +147,7 @@ def fit_run(
     began = time.perf_counter()
     settings = settings or FitSettings()
     progress = progress or Progress()
-    found = discover(
-        paths, manifest=manifest, survey=settings.read.survey, mode=settings.read.mode
-    )
+    found = discover(paths, manifest=manifest, survey=settings.read.survey, mode=settings.read.mode)
     identity = settings.identity() | {"autofit_ml": _version("autofit-ml")}
     folder = None
     if out is not None:
@@ -275,9 +273,7 @@ def _fit_batch(
         except Exception as error:  # find the object that breaks the batch; keep the others
             prepared, results = _one_by_one(prepared, settings, device, keep_models, error)
     seconds = prepared.seconds + time.perf_counter() - began
-    rows = catalogue_rows(
-        prepared, results, settings, 1e3 * seconds / max(1, len(prepared.order))
-    )
+    rows = catalogue_rows(prepared, results, settings, 1e3 * seconds / max(1, len(prepared.order)))
     if folder is not None and results is not None and settings.save:
         _save_pictures(folder, prepared, results, rows, settings)
     return rows
@@ -409,9 +405,7 @@ def _save_object(
         )
         atomic_write_bytes(folder.path / "previews" / f"{stamp.id}.png", picture, fsync=False)
     if "report" in kinds:
-        small = thumbnail(
-            stamp.data, model, residual, stamp.sigma, mask, sky=float(row["sky"])
-        )
+        small = thumbnail(stamp.data, model, residual, stamp.sigma, mask, sky=float(row["sky"]))
         atomic_write_bytes(folder.work / "thumbs" / f"{stamp.id}.jpg", small, fsync=False)
 
 

@@ -124,8 +124,10 @@ def _cut(frame: Frame, settings: FitSettings):
     found = detect_sources(frame, fwhm=fwhm)
     if len(found.sources) == 0:
         yield Failure(
-            frame.id, frame.file, f"{frame.file}: nothing is detected in this frame "
-            "(check the noise plane, or give positions with --manifest)"
+            frame.id,
+            frame.file,
+            f"{frame.file}: nothing is detected in this frame "
+            "(check the noise plane, or give positions with --manifest)",
         )
         return
     width = len(str(len(found.sources)))
@@ -150,6 +152,4 @@ def _segment(stamp: Stamp, settings: FitSettings) -> Segmentation:
 
 
 def _unexpected(error: Exception) -> str:
-    return (
-        f"unexpected {type(error).__name__}: {error} (this is a bug: please report it with the file)"
-    )
+    return f"unexpected {type(error).__name__}: {error} (this is a bug: please report it with the file)"

@@ -114,7 +114,8 @@ def open_results(
         before, inputs = state["settings"], state["inputs"]
     except (OSError, ValueError, KeyError) as error:
         raise ResumeError(
-            "the state of the earlier run cannot be read", "use --restart, or another --out",
+            "the state of the earlier run cannot be read",
+            "use --restart, or another --out",
             state_file,
         ) from error
     changed = [

@@ -144,9 +144,7 @@ def _binning(stamp: Stamp, start: np.ndarray) -> int:
     return 1
 
 
-def _fit_batch(
-    batch: _Batch, scene: Scene, settings: RefineSettings, models: bool
-) -> FitResults:
+def _fit_batch(batch: _Batch, scene: Scene, settings: RefineSettings, models: bool) -> FitResults:
     device = torch.device(settings.device)
     table = sersic_table()
     shape = _padded_shape(batch.stamps[0].shape)
@@ -245,8 +243,15 @@ def _fit_batch(
             fit.at_bound[some],
         )
         _describe(
-            problem(accuracy, members), members.cpu().numpy(), part, batch, scene, settings, out,
-            pedestal[members], lower[members] == upper[members],
+            problem(accuracy, members),
+            members.cpu().numpy(),
+            part,
+            batch,
+            scene,
+            settings,
+            out,
+            pedestal[members],
+            lower[members] == upper[members],
         )
     return out
 
@@ -478,9 +483,7 @@ def _describe(
         if correlated.any():
             some = correlated.nonzero()[:, 0]
             weighted = design[some] * root[some][:, None]
-            covariance[index[some]] = sandwich(
-                covariance[index[some]], weighted, correlation[some]
-            )
+            covariance[index[some]] = sandwich(covariance[index[some]], weighted, correlation[some])
         by_parameter = torch.zeros((len(index), 8), dtype=torch.float64, device=scale.device)
         for i, row in enumerate(index.tolist()):
             h, w = stamps[row].shape
@@ -528,7 +531,9 @@ def _describe(
     reduced = chi2 / np.maximum(ndof, 1)
     own = np.maximum(sky_chi2.cpu().numpy(), 1e-6)
     spread = np.sqrt(2.0 / np.maximum(ndof, 1)) * np.where(widened.cpu().numpy(), 2.0, 1.0)
-    raise_flag((reduced > own * (1 + 5 * spread)) | (reduced < own * (1 - 5 * spread)), Flag.POOR_FIT)
+    raise_flag(
+        (reduced > own * (1 + 5 * spread)) | (reduced < own * (1 - 5 * spread)), Flag.POOR_FIT
+    )
 
     # A point source instead? Only objects not much larger than their PSF can be one.
     log_n = np.log(np.maximum(n_pix, 2))
@@ -556,9 +561,7 @@ def _describe(
     values_np = out.values
     for i, row in enumerate(rows):
         row = int(row)
-        out.at_bound[row] = ",".join(
-            FIT_PARAMETERS[j] for j in np.nonzero(bound[i])[0]
-        )
+        out.at_bound[row] = ",".join(FIT_PARAMETERS[j] for j in np.nonzero(bound[i])[0])
         if out.models is not None:
             out.models[row] = images[i]
         flags[i] |= _geometry_flags(stamps[i], segmentations[i], values_np[row])

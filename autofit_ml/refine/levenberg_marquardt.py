@@ -85,6 +85,7 @@ class LMResult:
 Evaluate = Callable[[torch.Tensor, torch.Tensor], Evaluation]
 """(indices of problems (A,), theta (A, D)) -> Evaluation of length A."""
 
+
 def minimise(
     evaluate: Evaluate,
     theta: torch.Tensor,
@@ -194,5 +195,7 @@ def solve_damped(
     expected = (solution[1] * g).sum(1)
     bad = (info[1] != 0) | ~torch.isfinite(expected)
     expected = torch.where(bad, torch.full_like(expected, float("inf")), expected)
-    step = torch.where(((info[0] != 0) | ~torch.isfinite(solution[0]).all(1))[:, None], g, solution[0])
+    step = torch.where(
+        ((info[0] != 0) | ~torch.isfinite(solution[0]).all(1))[:, None], g, solution[0]
+    )
     return step * inverse, expected

@@ -82,7 +82,9 @@ def _evaluate_chunk(problem: Problem, index: torch.Tensor, theta: torch.Tensor):
     at = theta.to(plan.dtype)
     base = problem.psf[index] * phase(plan, at[:, 0], at[:, 1])
     kx, ky = plan.frequencies
-    unit, by_x, by_y = synthesise(plan, torch.stack([base, base * (-1j * kx), base * (-1j * ky)])).unbind(0)
+    unit, by_x, by_y = synthesise(
+        plan, torch.stack([base, base * (-1j * kx), base * (-1j * ky)])
+    ).unbind(0)
     root = problem.root_weight[index]
     flux = at[:, 2, None, None]
     residual = (problem.data[index] - flux * unit - at[:, 3, None, None]) * root
@@ -96,4 +98,3 @@ def _evaluate_chunk(problem: Problem, index: torch.Tensor, theta: torch.Tensor):
     gradient[:, 3] += precision * offset
     matrix[:, 3, 3] += precision
     return pixel_sum(residual.to(torch.float64).square()) + precision * offset**2, gradient, matrix
-

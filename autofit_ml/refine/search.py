@@ -111,5 +111,7 @@ def _merge(theta: torch.Tensor, chi2: torch.Tensor, matrix: torch.Tensor) -> tor
             difference = theta[:, i] - theta[:, j]
             distance = (difference[:, None] @ matrix[:, j] @ difference[..., None])[:, 0, 0]
             same = better & (distance < 1.0) & torch.isfinite(chi2[:, j])
-            merged[:, i] = torch.where(same, torch.full_like(merged[:, i], float("inf")), merged[:, i])
+            merged[:, i] = torch.where(
+                same, torch.full_like(merged[:, i], float("inf")), merged[:, i]
+            )
     return merged

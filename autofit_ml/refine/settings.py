@@ -39,7 +39,9 @@ class RefineSettings:
     compact: Accuracy = field(
         default_factory=lambda: Accuracy(1.5, (2.0, 3.0), split=2.0, cutoff=1e-3)
     )
-    wide: Accuracy = field(default_factory=lambda: Accuracy(2.5, (2.0, 2.0), split=2.0, cutoff=1e-3))
+    wide: Accuracy = field(
+        default_factory=lambda: Accuracy(2.5, (2.0, 2.0), split=2.0, cutoff=1e-3)
+    )
     compact_re: float = 0.16
     correlated_lag: int = 3
     correlated_threshold: float = 0.05

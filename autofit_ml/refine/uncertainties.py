@@ -117,9 +117,7 @@ def sandwich(
     lag = correlation.shape[-1] // 2
     ny, nx = weighted.shape[-2:]
     shape = (ny + lag, nx + lag)
-    kernel = torch.zeros(
-        (len(weighted), *shape), dtype=torch.float64, device=weighted.device
-    )
+    kernel = torch.zeros((len(weighted), *shape), dtype=torch.float64, device=weighted.device)
     rows = torch.arange(-lag, lag + 1, device=weighted.device) % shape[0]
     columns = torch.arange(-lag, lag + 1, device=weighted.device) % shape[1]
     kernel[:, rows[:, None], columns[None, :]] = correlation.to(torch.float64)

@@ -372,7 +372,7 @@ def split_hidden(
     free = (own | (labels == 0)) & good
     excess = image[own] - _expected_light(image, free, own, ellipse)
     # cheap look: pixels that are mostly excess and stand out on their own
-    candidate = (excess > settings.min_excess * image[own]) & (excess > 2 * noise[own])
+    candidate = (excess > 0.4 * image[own]) & (excess > 2 * noise[own])
     if np.count_nonzero(candidate) < settings.min_area:
         return labels, sources
     residual = np.zeros_like(image)
@@ -385,9 +385,7 @@ def split_hidden(
     variance = np.bincount(new.ravel(), 2 * (noise * noise).ravel(), size)
     light = np.bincount(new.ravel(), np.where(own, image, 0).ravel(), size)
     area = np.bincount(new.ravel(), minlength=size)
-    real = (signal > 1.5 * settings.min_excess_snr * np.sqrt(variance)) & (
-        signal > settings.min_excess * light
-    )
+    real = (signal > 1.5 * settings.min_excess_snr * np.sqrt(variance)) & (signal > 0.5 * light)
     real &= area >= max(settings.min_area, fwhm**2)
     real[0] = False
     if not real.any():

@@ -135,7 +135,7 @@ def _absorb_all(image, noise, labels, sources, bad, settings) -> np.ndarray:
     """Undo over-deblending, brightest source first."""
     from scipy import ndimage
 
-    islands, count = ndimage.label(labels > 0, structure=np.ones((3, 3)))
+    islands, _ = ndimage.label(labels > 0, structure=np.ones((3, 3)))
     windows = ndimage.find_objects(islands)
     for island, window in enumerate(windows, start=1):
         if window is None:

@@ -64,9 +64,7 @@ class Writer:
             plane = np.full(shape, sigma, np.float32) if np.isscalar(sigma) else sigma
             self.plane(f"{name}_sigma.fits", plane)
         if psf is not False:
-            self.plane(
-                f"{name}_psf.fits", gaussian().astype(np.float32) if psf is None else psf
-            )
+            self.plane(f"{name}_psf.fits", gaussian().astype(np.float32) if psf is None else psf)
         if mask is not None:
             self.plane(f"{name}_mask.fits", mask)
         return path

@@ -1,0 +1,38 @@
+# Everything runs in .venv, made on first use. PYTHON chooses the interpreter.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+OUT ?= results
+DEMO ?= demo
+
+.PHONY: demo fit test lint bench clean
+
+demo: $(STAMP)
+	$(BIN)/autofit-ml demo --out $(DEMO)
+	@echo "report: $(abspath $(DEMO))/results/report.html"
+
+fit: $(STAMP)
+ifndef IMAGES
+	$(error usage: make fit IMAGES=folder [OUT=results])
+endif
+	$(BIN)/autofit-ml fit "$(IMAGES)" --out "$(OUT)"
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: $(STAMP)
+	$(BIN)/python benchmarks/run_all.py
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[simulate,test,lint]"
+	touch $@
+
+clean:
+	rm -rf $(VENV)
