@@ -12,7 +12,7 @@ from astropy.table import QTable
 from autofit_ml.catalogue import table_to_qtable
 from autofit_ml.errors import SettingsError
 from autofit_ml.images.options import ReadOptions
-from autofit_ml.pipeline import FitSettings, fit_run
+from autofit_ml.pipeline import FitSettings
 
 __all__ = ["fit", "settings_from"]
 
@@ -54,7 +54,10 @@ def fit(
     KeyboardInterrupt
         Interrupted; with `out`, what is finished is kept.
     """
-    summary = fit_run(paths, out, settings_from(options), manifest=manifest, restart=restart)
+    from autofit_ml.pipeline import fit_run
+
+    settings = settings_from(options)
+    summary = fit_run(paths, out, settings, manifest=manifest, restart=restart)
     if summary.interrupted or summary.table is None:
         raise KeyboardInterrupt
     return table_to_qtable(summary.table)
@@ -67,10 +70,8 @@ def settings_from(options: dict[str, Any]) -> FitSettings:
     unknown = sorted(set(options) - mine - reading)
     if unknown:
         raise SettingsError(
-            f"unknown option {', '.join(unknown)}", f"use: {', '.join(sorted(mine | reading))}"
+            f"unknown option {', '.join(unknown)}",
+            f"options are: {', '.join(sorted(mine | reading))}",
         )
     read = ReadOptions(**{k: v for k, v in options.items() if k in reading})
-    chosen = {k: v for k, v in options.items() if k in mine}
-    if "sky" in chosen:
-        chosen["sky"] = str(chosen["sky"])
-    return FitSettings(read=read, **chosen)
+    return FitSettings(read=read, **{k: v for k, v in options.items() if k in mine})

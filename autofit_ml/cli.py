@@ -22,7 +22,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-_USAGE, _NOTHING = 2, 1
+_NOTHING, _USAGE, _INTERRUPTED = 1, 2, 130
 
 
 def main() -> None:
@@ -30,8 +30,12 @@ def main() -> None:
     try:
         app()
     except AutofitError as error:
-        Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {escape(str(error))}")
-        raise SystemExit(_USAGE if isinstance(error, SettingsError) else _NOTHING) from None
+        console = Console(stderr=True, soft_wrap=True, highlight=False)
+        console.print(f"[bold red]error:[/] {escape(str(error))}")
+        # An InputError that ends the program is about what the user named (no catalogue there):
+        # one about an object is a row of the catalogue.
+        usage = isinstance(error, (SettingsError, InputError))
+        raise SystemExit(_USAGE if usage else _NOTHING) from None
 
 
 def _version(wanted: bool) -> None:
@@ -154,7 +158,7 @@ def fit(
             "device": device,
             "batch_size": batch_size,
             "workers": workers,
-            "save": () if save.strip() == "none" else tuple(s.strip() for s in save.split(",")),
+            "save": save,
         }
     )
     console = Console(stderr=True, soft_wrap=True)
@@ -164,10 +168,19 @@ def fit(
         progress = RichProgress(console, verbose)
     else:
         progress = PlainProgress(sys.stderr, verbose)
-    with progress:
-        summary = fit_run(
-            paths or None, out, settings, manifest=manifest, restart=restart, progress=progress
-        )
+    try:
+        with progress:
+            summary = fit_run(
+                paths or None, out, settings, manifest=manifest, restart=restart, progress=progress
+            )
+    except KeyboardInterrupt:
+        if not quiet:
+            console.print(
+                f"stopped at once; finished batches are saved in {escape(str(out))}\n"
+                f"to go on: {escape(_resume_command())}",
+                highlight=False,
+            )
+        raise typer.Exit(_INTERRUPTED) from None
     if as_json:
         print(json.dumps(_as_dict(summary)))
     if not quiet:
@@ -242,7 +255,7 @@ def demo(
     from autofit_ml.simulate import demo_set
 
     images = out / "images"
-    if not any(images.glob("*.fits")):
+    if not (images / "truth.ecsv").exists():  # written last: the set is complete
         try:
             demo_set(images, n=n)
         except ImportError as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,10 +23,12 @@ from rich.progress import (
     Progress as RichBar,
 )
 
-from autofit_ml.catalogue import flag_names
+from autofit_ml.catalogue import flag_names, usable
 from autofit_ml.pipeline import Progress, RunSummary
 
 __all__ = ["PlainProgress", "QuietProgress", "RichProgress"]
+
+_STOPPING = "stopping after this batch (Ctrl-C again: at once)"
 
 
 class QuietProgress(Progress):
@@ -47,8 +51,6 @@ class _Counting(Progress):
 
     def count(self, rows: dict[str, np.ndarray]) -> list[str]:
         """Add a batch; lines that name what went wrong (only failures unless verbose)."""
-        from autofit_ml.catalogue import usable
-
         lines = []
         for i, name in enumerate(rows["id"]):
             failed = rows["status"][i] == "failed"
@@ -93,7 +95,7 @@ class PlainProgress(_Counting):
     def __init__(self, stream: TextIO, verbose: bool = False) -> None:
         super().__init__(verbose)
         self.stream = stream
-        self.total = self.done = 0
+        self.total = self.done = self.new = 0
 
     def __enter__(self) -> PlainProgress:
         return self
@@ -115,17 +117,23 @@ class PlainProgress(_Counting):
 
     def batch(self, n_sources: int, rows: dict[str, np.ndarray]) -> None:
         self.done += n_sources
+        self.new += n_sources
         for line in self.count(rows):
             self._say(line)
-        rate = self.rate()
-        left = (self.total - self.done) / max(rate, 1e-9)
+        spent = time.monotonic() - self.began
+        left = spent * (self.total - self.done) / self.new
         self._say(
-            f"{self.done}/{self.total}  {rate:.1f} objects/s  {left:.0f} s left  "
+            f"{self.done}/{self.total}  {self.rate():.1f} objects/s  {left:.0f} s left  "
             f"ok {self.ok}  flagged {self.flagged}  failed {self.failed}"
         )
 
     def stage(self, text: str) -> None:
         self._say(text)
+
+    def stopping(self) -> None:
+        # Not print: the signal may have come in the middle of one.
+        with contextlib.suppress(OSError, ValueError):
+            os.write(self.stream.fileno(), f"{_STOPPING}\n".encode())
 
     def end(self, summary: RunSummary, again: str) -> None:
         """The closing lines."""
@@ -183,6 +191,9 @@ class RichProgress(_Counting):
     def stage(self, text: str) -> None:
         if self.task is not None:
             self.bar.update(self.task, description=text)
+
+    def stopping(self) -> None:
+        self.stage(_STOPPING)
 
     def end(self, summary: RunSummary, again: str) -> None:
         """The closing lines."""

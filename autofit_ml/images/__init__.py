@@ -9,7 +9,7 @@ Neighbours: `autofit_ml.segment` and `autofit_ml.refine` take stamps; `autofit_m
 `discover` and `read_source`; flags are those of `autofit_ml.catalogue`.
 """
 
-from autofit_ml.images.background import Sky, background_map, measure_sky, sky_statistics
+from autofit_ml.images.background import Sky, background_map, measure_sky, sky_at, sky_statistics
 from autofit_ml.images.discover import discover
 from autofit_ml.images.frame import cut_stamps
 from autofit_ml.images.manifest import MANIFEST_COLUMNS, read_manifest
@@ -58,6 +58,7 @@ __all__ = [
     "read_source",
     "read_stamp",
     "read_stamp_with_hashes",
+    "sky_at",
     "sky_statistics",
     "survey_preset",
 ]

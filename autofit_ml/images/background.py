@@ -9,7 +9,14 @@ import numpy as np
 import sep
 from scipy import ndimage
 
-__all__ = ["Sky", "background_map", "object_mask", "sky_statistics"]
+__all__ = [
+    "Sky",
+    "background_map",
+    "measure_sky",
+    "object_mask",
+    "sky_at",
+    "sky_statistics",
+]
 
 
 @dataclass(frozen=True)
@@ -141,12 +148,62 @@ def measure_sky(
     data: np.ndarray, mask: np.ndarray | None = None, sigma: np.ndarray | None = None
 ) -> Sky:
     """As `sky_statistics`, with the number of sky pixels."""
+    scale, work, sky, outside = _measure(data, mask, sigma)
+    if outside is None:
+        return sky
+    error = _level_error(work, outside, sky.level / scale, sky.rms / scale)
+    return Sky(sky.level, error * scale, sky.rms, sky.n_pixels)
+
+
+def sky_at(data: np.ndarray, mask: np.ndarray | None, x: float, y: float) -> Sky:
+    """Sky at a position from the pixels around it: a plane fitted outside the objects.
+
+    Parameters
+    ----------
+    data : ndarray, shape (ny, nx)
+    mask : ndarray of bool or None
+        True = do not use (the neighbourhood of the position itself, for one).
+    x, y : float
+        0-based pixels; may lie in the masked part.
+
+    Returns
+    -------
+    Sky
+        ``level`` at (x, y). Its error is that of `sky_statistics` widened by the distance of
+        the position from the pixels used.
+    """
+    scale, work, sky, outside = _measure(data, mask, None)
+    if outside is None or not sky.rms > 0:
+        return sky
+    level, rms = sky.level / scale, sky.rms / scale
+    rows, columns = np.nonzero(outside & (np.abs(work - level) <= 3.0 * rms + 1e-300))
+    reach = max(data.shape)
+    design = np.stack([np.ones(rows.size), (columns - x) / reach, (rows - y) / reach], axis=1)
+    normal = design.T @ design
+    try:
+        inverse = np.linalg.inv(normal)
+    except np.linalg.LinAlgError:
+        return measure_sky(data, mask)
+    plane = inverse @ (design.T @ work[rows, columns])
+    slope = plane[1] * (np.arange(data.shape[1]) - x) + (
+        plane[2] * (np.arange(data.shape[0]) - y)[:, None]
+    )
+    flat = work - slope / reach
+    error = _level_error(flat, outside, float(plane[0]), rms)
+    widened = math.sqrt(max(1.0, float(inverse[0, 0]) * rows.size))
+    return Sky(float(plane[0]) * scale, error * widened * scale, sky.rms, sky.n_pixels)
+
+
+def _measure(
+    data: np.ndarray, mask: np.ndarray | None, sigma: np.ndarray | None
+) -> tuple[float, np.ndarray, Sky, np.ndarray | None]:
+    """(scale, data / scale, sky, pixels outside the objects or None where there are too few)."""
     data = np.asarray(data, dtype=np.float64)
     usable = np.isfinite(data)
     if mask is not None:
         usable &= ~mask
     if usable.sum() < 20:
-        return Sky(math.nan, math.nan, math.nan, 0)
+        return 1.0, data, Sky(math.nan, math.nan, math.nan, 0), None
     scale = float(np.median(np.abs(data[usable]))) or float(np.abs(data[usable]).max()) or 1.0
     work = np.where(usable, data / scale, 0.0)  # 1e-30 and 1e30 alike
     level, rms, _ = _clipped(work[usable])
@@ -164,19 +221,15 @@ def measure_sky(
         if found.sum() < max(20, 0.01 * usable.sum()):
             # The object fills the image: the faintest tenth is the best guess there is.
             values = work[usable]
-            faint = values[values <= np.quantile(values, 0.1)]
-            return Sky(float(np.median(faint)) * scale, rms * scale, rms * scale, 0)
+            faint = float(np.median(values[values <= np.quantile(values, 0.1)]))
+            return scale, work, Sky(faint * scale, rms * scale, rms * scale, 0), None
         new_level, new_rms, _ = _clipped(work[found])
         done = abs(new_level - level) < 0.02 * new_rms and abs(new_rms - rms) < 0.02 * new_rms
         level, rms, outside = new_level, new_rms, found
         if done:
             break
-    return Sky(
-        level * scale,
-        _level_error(work, outside, level, rms) * scale,
-        rms * scale,
-        int(outside.sum()),
-    )
+    sky = Sky(level * scale, math.nan, rms * scale, int(outside.sum()))
+    return scale, work, sky, outside
 
 
 def _level_error(data: np.ndarray, outside: np.ndarray, level: float, rms: float) -> float:
@@ -249,7 +302,7 @@ def _mesh(data: np.ndarray, bad: np.ndarray, box: int) -> tuple[np.ndarray, np.n
             data,
             sizes,
             mask=bad,
-            filter_size=3,
+            filter_size=1,
             exclude_percentile=85,
             sigma_clip=SigmaClip(3.0, maxiters=10),
             bkg_estimator=MedianBackground(),
@@ -258,4 +311,37 @@ def _mesh(data: np.ndarray, bad: np.ndarray, box: int) -> tuple[np.ndarray, np.n
     except ValueError:  # no box has enough pixels left: one value for the whole frame
         level, rms, _ = _clipped(data[~bad] if (~bad).any() else data.ravel())
         return np.full(data.shape, level), np.full(data.shape, rms)
-    return np.asarray(mesh.background), np.asarray(mesh.background_rms)
+    rows, columns = (_interpolation(n, size) for n, size in zip(data.shape, sizes, strict=True))
+    level = rows @ _without_outliers(mesh.background_mesh) @ columns.T
+    noise = rows @ _without_outliers(mesh.background_rms_mesh) @ columns.T
+    return level, np.maximum(noise, 0.1 * float(np.median(mesh.background_rms_mesh)))
+
+
+def _without_outliers(mesh: np.ndarray) -> np.ndarray:
+    """Boxes that stick out of their neighbourhood (a bright object) replaced by its median.
+
+    A plain median filter would flatten gradients at the border of the frame.
+    """
+    values = np.asarray(mesh, dtype=np.float64)
+    if min(values.shape) < 3:
+        return values
+    wide = np.pad(values, 1, mode="reflect", reflect_type="odd")  # a gradient goes on
+    smooth = ndimage.median_filter(wide, 3)[1:-1, 1:-1]
+    off = values - smooth
+    spread = 1.4826 * float(np.median(np.abs(off - np.median(off))))
+    return np.where(np.abs(off) > 5.0 * spread, smooth, values)
+
+
+def _interpolation(length: int, size: int) -> np.ndarray:
+    """Matrix (length, boxes) of linear interpolation from box centres, extended at both ends."""
+    starts = np.arange(0, length, size)
+    centres = (starts + np.minimum(starts + size, length) - 1) / 2.0
+    if centres.size == 1:
+        return np.ones((length, 1))
+    pixel = np.arange(length, dtype=float)
+    left = np.clip(np.searchsorted(centres, pixel) - 1, 0, centres.size - 2)
+    fraction = (pixel - centres[left]) / (centres[left + 1] - centres[left])
+    matrix = np.zeros((length, centres.size))
+    matrix[np.arange(length), left] = 1.0 - fraction
+    matrix[np.arange(length), left + 1] = fraction
+    return matrix

@@ -48,7 +48,7 @@ def discover(
     survey : str, optional
         Preset whose file names are recognised too.
     mode : {"auto", "stamp", "frame"}
-        Kind of every source, unless "auto".
+        Kind of every source; "auto": the preset's for the files it knows, else by size.
 
     Returns
     -------
@@ -75,15 +75,9 @@ def discover(
         if not items:
             raise SettingsError("no input given", "name FITS files, a folder or a manifest")
         found = _from_paths(items, preset)
-    kind = None if mode == "auto" else mode
-    if kind is None and preset is not None:
-        kind = preset.kind
-    if kind is None:
+    if mode == "auto":
         return found
-    return Discovery(
-        tuple(s if s.kind is not None else dataclasses.replace(s, kind=kind) for s in found),
-        found.ignored,
-    )
+    return Discovery(tuple(dataclasses.replace(s, kind=mode) for s in found), found.ignored)
 
 
 def _as_list(paths: str | Path | Iterable[str | Path] | None) -> list[Path]:
@@ -229,7 +223,7 @@ def _siblings(
 
 
 def _orphan(base: str, files: dict[str, Path]) -> Source:
-    role, path = sorted(files.items())[0]
+    path = min(files.items())[1]
     problem = InputError(
         f"a {' and '.join(sorted(files))} plane without its image",
         f"add {base or 'the image'}_image.fits or {base or 'image'}.fits beside it, or use a "

@@ -37,6 +37,7 @@ READ_FAILURES = (
 """What astropy, zlib and numpy are seen to raise on damaged files (never BaseException)."""
 
 DAMAGED = "copy or download the file again"
+FITS_BLOCK = 2880
 MAX_PIXELS = 2**31
 """Largest number of pixels read from one HDU; a larger NAXISn is a damaged header."""
 
@@ -245,9 +246,12 @@ def image_array(file: FitsFile, info: HduInfo, what: str) -> tuple[np.ndarray, l
     hdu = file.hdus[info.index]
     place = hdu.fileinfo() or {}
     start = place.get("datLoc")
-    if start is not None and start + hdu.size > file.length:
+    size = int(hdu.size)
+    if isinstance(hdu, fits.CompImageHDU):  # its size is that of the pixels, not of the tiles
+        size = max(0, int(place.get("datSpan", 0)) - FITS_BLOCK + 1)
+    if start is not None and start + size > file.length:
         raise InputError(
-            f"truncated: the {what} needs {start + hdu.size} bytes, the file has {file.length}",
+            f"truncated: the {what} needs {start + size} bytes, the file has {file.length}",
             DAMAGED,
             file.path,
         )

@@ -10,7 +10,7 @@ import numpy as np
 
 from autofit_ml.catalogue.flags import Flag
 from autofit_ml.errors import InputError
-from autofit_ml.images.background import measure_sky
+from autofit_ml.images.background import sky_at
 from autofit_ml.images.options import ReadOptions
 from autofit_ml.images.psf import crop_psf
 from autofit_ml.images.roles import safe_id
@@ -59,9 +59,9 @@ def cut_stamps(
     ------
     Stamp
         With ``origin``, the WCS shifted, the target's position, and ``sky_prior``: the sky
-        measured outside the stamp (in the ring up to three times its size, objects masked; its
-        error includes the scatter between parts of the ring). Parts outside the frame are not
-        filled: a stamp at the border is smaller, and flagged EDGE.
+        measured outside the stamp (a plane fitted in the ring up to three times its size,
+        objects masked; its error includes the scatter between parts of the ring). Parts outside
+        the frame are not filled: a stamp at the border is smaller, and flagged EDGE.
 
     Raises
     ------
@@ -149,7 +149,8 @@ def _sky_outside(frame: Frame, box: tuple[int, int, int, int]) -> tuple[float, f
         xa, xb = max(0, x0 - factor * reach), min(nx, x1 + factor * reach)
         mask = frame.mask[ya:yb, xa:xb].copy()
         mask[y0 - ya : y1 - ya, x0 - xa : x1 - xa] = True
-        sky = measure_sky(frame.data[ya:yb, xa:xb], mask)
+        centre = ((x0 + x1 - 1) / 2 - xa, (y0 + y1 - 1) / 2 - ya)
+        sky = sky_at(frame.data[ya:yb, xa:xb], mask, *centre)
         if sky.n_pixels >= 400:
             return sky.level, sky.level_err
     return None

@@ -26,6 +26,11 @@ PIXEL_SCALE_CARDS = ("PIXSCALE", "PIXSCAL1", "SECPIX", "SECPIX1", "D001SCAL")
 FILTER_CARDS = ("FILTER", "FILTER1", "FILTER2", "FILTNAM1", "BAND", "FILTNAME")
 EXPTIME_CARDS = ("EXPTIME", "XPOSURE", "EXPOSURE", "TEXPTIME", "EFFEXPTM")
 
+_WCS_NUMBERS = (
+    *("CRVAL1", "CRVAL2", "CRPIX1", "CRPIX2", "CDELT1", "CDELT2", "CROTA2"),
+    *(f"{kind}{i}_{j}" for kind in ("CD", "PC") for i in (1, 2) for j in (1, 2)),
+)
+
 AB_JANSKY = 3631.0
 """Flux density of AB magnitude 0 (Oke & Gunn 1983, ApJ 266, 713)."""
 
@@ -248,7 +253,26 @@ def _gain(headers: Sequence[fits.Header], unit: str, exptime: float, messages: l
         if amplifiers:
             gain = float(np.mean(amplifiers))
             messages.append(f"gain {gain:.3f} is the mean of {len(amplifiers)} amplifiers")
+    if _per_second(unit) and math.isfinite(exptime) and exptime > 1 and gain < exptime:
+        messages.append(
+            f"gain {gain:g} is taken as electrons per image unit although BUNIT={unit!r}: give "
+            "--gain if it is per count"
+        )
     return gain
+
+
+def _common_units(header: fits.Header) -> fits.Header:
+    """The header with "degree" and "degrees" written as the standard has it."""
+    names = [
+        name
+        for name in ("CUNIT1", "CUNIT2")
+        if str(_raw_card(header, name)).strip().lower() in ("degree", "degrees")
+    ]
+    if names:
+        header = copy.copy(header)
+        for name in names:
+            header[name] = "deg"
+    return header
 
 
 def _wcs(header: fits.Header, messages: list[str]) -> WCS | None:
@@ -256,6 +280,12 @@ def _wcs(header: fits.Header, messages: list[str]) -> WCS | None:
     ctype = (_raw_card(header, "CTYPE1"), _raw_card(header, "CTYPE2"))
     if not all(isinstance(value, str) and value.strip() for value in ctype):
         return None
+    for name in _WCS_NUMBERS:  # wcslib reads a text as 0 without a word
+        value = _raw_card(header, name)
+        if isinstance(value, (str, bool)):
+            messages.append(f"broken WCS ignored: {name}={value!r} is not a number")
+            return None
+    header = _common_units(header)
     if _raw_card(header, "A_ORDER") is not None and not str(ctype[0]).endswith("-SIP"):
         header = copy.copy(header)  # astropy otherwise writes to its log
         header["CTYPE1"] = f"{str(ctype[0])[:8]}-SIP"
@@ -275,6 +305,9 @@ def _wcs(header: fits.Header, messages: list[str]) -> WCS | None:
             scales = proj_plane_pixel_scales(wcs) * 3600.0
             if not (np.all(np.isfinite(scales)) and np.all(scales > 0)):
                 raise ValueError("no pixel scale")
+            area = abs(float(np.linalg.det(wcs.pixel_scale_matrix))) * 3600.0**2
+            if area < 1e-3 * float(scales[0] * scales[1]):
+                raise ValueError("singular pixel matrix")
             centre = wcs.wcs_pix2world([[wcs.wcs.crpix[0], wcs.wcs.crpix[1]]], 1)
             if not np.all(np.isfinite(centre)):
                 raise ValueError("no sky position")

@@ -13,7 +13,9 @@ from autofit_ml.images.background import Sky, measure_sky
 __all__ = ["expected_source", "model_sigma"]
 
 
-def expected_source(source: np.ndarray, noise: np.ndarray | float) -> np.ndarray:
+def expected_source(
+    source: np.ndarray, noise: np.ndarray | float, gain: float | np.ndarray = math.inf
+) -> np.ndarray:
     """Expected light of the source, from a noisy image of it.
 
     The variance of a pixel must not follow its own noise: weights from the raw counts favour
@@ -26,7 +28,9 @@ def expected_source(source: np.ndarray, noise: np.ndarray | float) -> np.ndarray
     source : ndarray, shape (ny, nx)
         Sky-subtracted.
     noise : ndarray or float
-        1-sigma per pixel, same units.
+        1-sigma per pixel of everything but the source's own photons, same units.
+    gain : float or ndarray
+        Electrons per unit; infinite: the source has no photon noise.
 
     Returns
     -------
@@ -35,7 +39,9 @@ def expected_source(source: np.ndarray, noise: np.ndarray | float) -> np.ndarray
     """
     mean = ndimage.uniform_filter(source, 5, mode="nearest")
     spread = ndimage.uniform_filter(source**2, 5, mode="nearest") - mean**2
-    variance = ndimage.uniform_filter(np.broadcast_to(np.square(noise), source.shape), 5)
+    variance = np.square(noise) + np.maximum(mean, 0.0) / gain
+    if np.ndim(noise):
+        variance = ndimage.uniform_filter(variance, 5, mode="nearest")
     keep = np.clip((spread - variance) / np.maximum(spread, 1e-300), 0.0, 1.0)
     return np.maximum(mean + keep * (source - mean), 0.0)
 
@@ -96,10 +102,8 @@ def model_sigma(
             messages.append("no read noise known: taken as 0")
         floor = max((level + removed) / gain_w, 0.0) + read**2
         if floor > 0:
-            source = expected_source(
-                np.where(good, work - level, 0.0),
-                math.sqrt(floor) if sky.n_pixels == 0 else max(sky.rms, math.sqrt(floor)),
-            )
+            scatter = max(sky.rms, math.sqrt(floor)) if sky.n_pixels else math.sqrt(floor)
+            source = expected_source(np.where(good, work - level, 0.0), scatter, gain_w)
             variance = floor + source / gain_w
             messages.append("sigma built from gain, read noise and sky")
             if sky.n_pixels and not 0.8 < sky.rms / math.sqrt(floor) < 1.25:
@@ -115,7 +119,7 @@ def model_sigma(
         )
     variance = np.full(data.shape, sky.rms**2)
     if have_gain:
-        source = expected_source(np.where(good, work - level, 0.0), sky.rms)
+        source = expected_source(np.where(good, work - level, 0.0), sky.rms, gain_w)
         variance = variance + source / gain_w
         messages.append("sigma built from the measured sky scatter and the gain")
     else:

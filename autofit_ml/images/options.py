@@ -103,9 +103,9 @@ class ReadOptions:
             raise SettingsError(f"psf_oversampling is {over!r}", "give a whole number of 1 or more")
         if self.mask_ignore_bits is not None and self.mask_ignore_bits < 0:
             raise SettingsError("mask_ignore_bits is negative", "give the sum of the bits")
-        if isinstance(self.psf, (str, Path)) and str(self.psf) != "none":
-            if not Path(self.psf).is_file():
-                raise SettingsError("the PSF file does not exist", "check the path", self.psf)
+        from_file = isinstance(self.psf, (str, Path)) and str(self.psf) != "none"
+        if from_file and not Path(self.psf).is_file():  # type: ignore[arg-type]
+            raise SettingsError("the PSF file does not exist", "check the path", str(self.psf))
         if self.survey is not None:
             survey_preset(self.survey)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from astropy.wcs import WCS
 
-__all__ = ["Frame", "PSF", "Stamp"]
+__all__ = ["PSF", "Frame", "Stamp"]
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class Stamp:
     @property
     def shape(self) -> tuple[int, int]:
         """(ny, nx)."""
-        return self.data.shape  # type: ignore[return-value]
+        return self.data.shape
 
     @property
     def position(self) -> tuple[float, float]:

@@ -27,7 +27,7 @@ SERSIC_VARIANCES = 1 / (2 * gammaincinv(1.0, 0.5)) * 1.65 ** (2.0 * np.arange(-1
 def sersic_gaussians(n: float) -> np.ndarray:
     """Weights of `SERSIC_VARIANCES` in a circular Sérsic profile of flux and half-light radius 1.
 
-    ``profile(r) = sum(weights / (2 pi variances) * exp(-r**2 / (2 variances)))``. Better than 3 %
+    ``profile(r) = sum(weights / (2 pi variances) * exp(-r**2 / (2 variances)))``. Better than 8 %
     of the surface brightness between 0.1 and 3 half-light radii for n >= 1; for 0.5 < n < 1 the
     outskirts are too bright, where little light is.
 

@@ -2,16 +2,40 @@
 
 In: paths and `FitSettings`. Out: a results folder (or, without one, a table in memory).
 
-- `flow`: `fit`, the loop over batches.
-- `prepare`: one object from file to starting values; runs in worker processes.
+- `flow`: `fit_run`, the loop over batches.
+- `batches`: batches of prepared objects, from worker processes that read ahead.
+- `prepare`: one object from file to starting values; runs in those workers.
+- `fitting`: one batch through the refiner.
 - `rows`: fitted parameters to catalogue rows.
+- `outputs`: pictures, shards, catalogue, run.json.
 - `resume`: what a results folder already holds, and whether it belongs to this run.
-- `settings`: everything the user can choose.
+- `settings`, `summary`: everything the user can choose, and is told.
 
 Calls the stages; is called by the command line and by `autofit_ml.fit`.
 """
 
-from autofit_ml.pipeline.flow import Progress, RunSummary, fit_run
-from autofit_ml.pipeline.settings import FitSettings
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from autofit_ml.pipeline.flow import fit_run
+    from autofit_ml.pipeline.settings import FitSettings
+    from autofit_ml.pipeline.summary import Progress, RunSummary
 
 __all__ = ["FitSettings", "Progress", "RunSummary", "fit_run"]
+
+_HOME = {
+    "FitSettings": "autofit_ml.pipeline.settings",
+    "Progress": "autofit_ml.pipeline.summary",
+    "RunSummary": "autofit_ml.pipeline.summary",
+    "fit_run": "autofit_ml.pipeline.flow",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Imported on first use: worker processes import `prepare` from here and nothing else.
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

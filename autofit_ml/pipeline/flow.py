@@ -2,110 +2,30 @@
 
 from __future__ import annotations
 
-import itertools
-import json
-import os
-import platform
+import contextlib
 import signal
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from importlib import metadata
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
-from autofit_ml.catalogue import (
-    Flag,
-    atomic_write_bytes,
-    atomic_write_json,
-    merge_shards,
-    object_fits_bytes,
-    rows_to_table,
-    write_shard,
-)
-from autofit_ml.errors import OutputError, SettingsError
-from autofit_ml.images import Source, discover
-from autofit_ml.images.stamp import Stamp
-from autofit_ml.pipeline.prepare import Failure, Prepared, ignore_interrupts, prepare
+from autofit_ml.catalogue import rows_to_table
+from autofit_ml.errors import SettingsError
+from autofit_ml.images import Discovery, Source, discover
+from autofit_ml.pipeline.batches import prepared_batches
 from autofit_ml.pipeline.resume import (
-    RUN_FILE,
     ResultsFolder,
+    is_result,
     open_results,
     source_fingerprints,
 )
-from autofit_ml.pipeline.rows import catalogue_rows
 from autofit_ml.pipeline.settings import FitSettings
-from autofit_ml.refine import FitResults, RefineSettings, refine
-from autofit_ml.report import preview_png, thumbnail, write_report
-from autofit_ml.scene import sersic
-from autofit_ml.segment import Segmentation
+from autofit_ml.pipeline.summary import Progress, RunSummary
 
-__all__ = ["Progress", "RunSummary", "fit_run"]
-
-_SOURCES_PER_TASK = 16
-"""Sources that a worker process prepares at a time."""
-
-
-@dataclass
-class Progress:
-    """What a run tells its caller; every method may be overridden, none needs to be."""
-
-    def begin(self, n_sources: int, n_done: int, ignored: Sequence[tuple[Path, str]]) -> None:
-        """Before the first batch: sources in all, sources done by an earlier run."""
-
-    def batch(self, n_sources: int, rows: dict[str, np.ndarray]) -> None:
-        """After a batch: sources in it, and their rows."""
-
-    def stage(self, text: str) -> None:
-        """Something that takes a moment begins."""
-
-
-@dataclass
-class RunSummary:
-    """How a run ended.
-
-    Attributes
-    ----------
-    out : Path or None
-    table : pyarrow.Table or None
-        The catalogue; None when the run was interrupted.
-    n_objects, n_ok, n_flagged, n_failed : int
-        Rows of this and earlier parts of the run: all; without a fatal flag; with one; failed.
-    n_new : int
-        Rows made by this call.
-    interrupted : bool
-    seconds : float
-    report : Path or None
-    """
-
-    out: Path | None
-    table: pa.Table | None = None
-    n_objects: int = 0
-    n_ok: int = 0
-    n_flagged: int = 0
-    n_failed: int = 0
-    n_new: int = 0
-    interrupted: bool = False
-    seconds: float = 0.0
-    report: Path | None = None
-    ignored: list[str] = field(default_factory=list)
-
-    @property
-    def exit_status(self) -> int:
-        """0 all objects ok; 3 some failed; 1 nothing could be fitted; 130 interrupted."""
-        if self.interrupted:
-            return 130
-        if self.n_objects == self.n_failed:
-            return 1
-        return 3 if self.n_failed else 0
+__all__ = ["fit_run"]
 
 
 def fit_run(
@@ -122,7 +42,7 @@ def fit_run(
     Parameters
     ----------
     paths : path or iterable of paths, or None
-        Files, folders, globs; None with a manifest.
+        Files, folders, globs; None with a manifest. What an earlier run wrote is left out.
     out : path, optional
         Results folder; a run that stopped there is continued. None: nothing is written.
     settings : FitSettings, optional
@@ -143,380 +63,122 @@ def fit_run(
         to another run.
     OutputError
         Results cannot be written; what is finished is kept and the run can be resumed.
+    KeyboardInterrupt
+        Interrupted twice: the running batch is lost, what was finished before is kept.
     """
     began = time.perf_counter()
     settings = settings or FitSettings()
     progress = progress or Progress()
-    found = discover(paths, manifest=manifest, survey=settings.read.survey, mode=settings.read.mode)
-    identity = settings.identity() | {"autofit_ml": _version("autofit-ml")}
-    folder = None
-    if out is not None:
-        folder = open_results(out, identity, source_fingerprints(found.sources), restart=restart)
-    todo = [s for s in found.sources if folder is None or s.id not in folder.done]
-    progress.begin(len(found), len(found) - len(todo), found.ignored)
-
-    device = _device(settings.device)
-    tables: list[pa.Table] = []
-    n_new, interrupted = 0, False
-    with _interruptible() as stop:
-        for batch, prepared in _prepared_batches(todo, settings, stop):
-            rows = _fit_batch(prepared, settings, device, folder)
-            n_new += len(prepared.order)
-            if folder is not None:
-                _save_shard(folder, batch, rows, prepared, identity)
+    found = _inputs(paths, manifest, settings)
+    identity = settings.identity() | {"autofit_ml": _package_version()}
+    with contextlib.ExitStack() as stack:
+        folder = None
+        if out is not None:
+            fingerprints = source_fingerprints(found.sources)
+            claim = open_results(out, identity, fingerprints, restart=restart)
+            folder = stack.enter_context(claim)
+        todo = [s for s in found.sources if folder is None or s.id not in folder.done]
+        progress.begin(len(found), len(found) - len(todo), found.ignored)
+        summary = RunSummary(None if folder is None else folder.path)
+        summary.ignored = [f"{path}: {why}" for path, why in found.ignored]
+        stop = stack.enter_context(_interruptible(progress))
+        tables, device = _fit_all(todo, settings, folder, identity, progress, stop, summary)
+        summary.interrupted = stop.is_set()
+        if not summary.interrupted:
+            if folder is None:
+                summary.count(pa.concat_tables(tables))
             else:
-                tables.append(rows_to_table(rows))
-            progress.batch(len(batch), rows)
-            if stop.is_set():
-                break
-        interrupted = stop.is_set()
-
-    summary = RunSummary(
-        None if folder is None else folder.path, n_new=n_new, interrupted=interrupted
-    )
-    summary.ignored = [f"{path}: {why}" for path, why in found.ignored]
-    if interrupted:
-        summary.seconds = time.perf_counter() - began
-        return summary
-    if folder is None:
-        table = pa.concat_tables(tables) if tables else None
-    else:
-        progress.stage("writing the catalogue")
-        table = _finish(folder, found.sources, settings, identity, began, device)
-        if "report" in settings.save:
-            progress.stage("writing the report")
-            summary.report = write_report(folder.path)
-    summary.table = table
-    if table is not None:
-        status = np.asarray(table.column("status").to_pylist())
-        use = np.asarray(table.column("use").to_pylist(), dtype=bool)
-        summary.n_objects = len(status)
-        summary.n_failed = int((status == "failed").sum())
-        summary.n_ok = int(use.sum())
-        summary.n_flagged = summary.n_objects - summary.n_failed - summary.n_ok
+                _finish(folder, found, settings, identity, began, device, progress, summary)
     summary.seconds = time.perf_counter() - began
     return summary
 
 
-# --- batches ----------------------------------------------------------------------------------
-
-
-def _prepared_batches(
-    sources: Sequence[Source], settings: FitSettings, stop: threading.Event
-) -> Iterator[tuple[list[Source], Prepared]]:
-    """Batches of sources, read and segmented, in order; worker processes run ahead by two."""
-    size = settings.batch_size
-    batches = [list(sources[i : i + size]) for i in range(0, len(sources), size)]
-    workers = settings.workers
-    if workers < 0:
-        workers = 0 if len(sources) < 64 else min(4, os.cpu_count() or 1)
-    if workers == 0:
-        for batch in batches:
-            if stop.is_set():
-                return
-            yield batch, prepare(batch, settings)
-        return
-    with ProcessPoolExecutor(
-        workers, mp_context=get_context("spawn"), initializer=ignore_interrupts
-    ) as pool:
-        ahead: deque[tuple[list[Source], list[Future[Prepared]]]] = deque()
-        coming = iter(batches)
-        while not stop.is_set():
-            for batch in itertools.islice(coming, max(0, 3 - len(ahead))):
-                tasks = [
-                    pool.submit(prepare, batch[i : i + _SOURCES_PER_TASK], settings)
-                    for i in range(0, len(batch), _SOURCES_PER_TASK)
-                ]
-                ahead.append((batch, tasks))
-            if not ahead:
-                return
-            batch, tasks = ahead.popleft()
-            yield batch, _joined([task.result() for task in tasks])
-        pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _joined(parts: list[Prepared]) -> Prepared:
-    from autofit_ml.initialise import Starts
-
-    starts = [part.starts for part in parts if part.starts is not None]
-    hashes: dict[str, str] = {}
-    for part in parts:
-        hashes.update(part.hashes)
-    return Prepared(
-        [s for part in parts for s in part.stamps],
-        [s for part in parts for s in part.segmentations],
-        Starts(
-            np.concatenate([s.values for s in starts]),
-            None,
-            np.concatenate([s.flags for s in starts]),
-            starts[0].method,
-        )
-        if starts
-        else None,
-        [f for part in parts for f in part.failures],
-        {name: ids for part in parts for name, ids in part.objects.items()},
-        hashes,
-        sum(part.seconds for part in parts),
-    )
-
-
-def _fit_batch(
-    prepared: Prepared, settings: FitSettings, device: str, folder: ResultsFolder | None
-) -> dict[str, np.ndarray]:
-    """Fit one batch and write its pictures and files; rows of the catalogue."""
-    began = time.perf_counter()
-    keep_models = folder is not None and bool(settings.save)
-    results = None
-    if prepared.stamps:
-        try:
-            results = _refine(prepared, settings, device, keep_models)
-        except Exception as error:  # find the object that breaks the batch; keep the others
-            prepared, results = _one_by_one(prepared, settings, device, keep_models, error)
-    seconds = prepared.seconds + time.perf_counter() - began
-    rows = catalogue_rows(prepared, results, settings, 1e3 * seconds / max(1, len(prepared.order)))
-    if folder is not None and results is not None and settings.save:
-        _save_pictures(folder, prepared, results, rows, settings)
-    return rows
-
-
-def _refine(prepared: Prepared, settings: FitSettings, device: str, models: bool) -> FitResults:
-    return refine(
-        prepared.stamps,
-        sersic(settings.sky_value),
-        prepared.starts,
-        prepared.segmentations,
-        RefineSettings(device=device),
-        models=models,
-    )
-
-
-def _one_by_one(
-    prepared: Prepared, settings: FitSettings, device: str, models: bool, error: Exception
-) -> tuple[Prepared, FitResults | None]:
-    """The batch without the objects on which the refiner breaks; those fail with the reason."""
-    import dataclasses
-
-    starts = prepared.starts
-    if starts is None:
-        raise error
-    good: list[int] = []
-    failures = list(prepared.failures)
-    for i, stamp in enumerate(prepared.stamps):
-        single = dataclasses.replace(
-            prepared,
-            stamps=[stamp],
-            segmentations=[prepared.segmentations[i]],
-            starts=dataclasses.replace(
-                starts, values=starts.values[i : i + 1], flags=starts.flags[i : i + 1]
-            ),
-        )
-        try:
-            _refine(single, settings, device, False)
-            good.append(i)
-        except Exception as reason:  # the reason goes into the row
-            failures.append(
-                Failure(
-                    stamp.id,
-                    stamp.file,
-                    f"unexpected {type(reason).__name__} in the fit: {reason} "
-                    "(this is a bug: please report it with the file)",
-                )
-            )
-    rest = dataclasses.replace(
-        prepared,
-        stamps=[prepared.stamps[i] for i in good],
-        segmentations=[prepared.segmentations[i] for i in good],
-        starts=dataclasses.replace(starts, values=starts.values[good], flags=starts.flags[good])
-        if good
-        else None,
-        failures=failures,
-    )
-    return rest, (_refine(rest, settings, device, models) if good else None)
-
-
-# --- writing ----------------------------------------------------------------------------------
-
-
-def _save_pictures(
-    folder: ResultsFolder,
-    prepared: Prepared,
-    results: FitResults,
-    rows: dict[str, np.ndarray],
+def _inputs(
+    paths: str | Path | Iterable[str | Path] | None,
+    manifest: str | Path | None,
     settings: FitSettings,
-) -> None:
-    place = {name: i for i, name in enumerate(prepared.order)}
-    kinds = set(settings.save)
-    with _naming(folder.path):
-        for name, wanted in (("objects", "objects"), ("previews", "previews")):
-            if wanted in kinds:
-                (folder.path / name).mkdir(exist_ok=True)
-        (folder.work / "thumbs").mkdir(exist_ok=True)
-    for k, (stamp, segmentation) in enumerate(
-        zip(prepared.stamps, prepared.segmentations, strict=True)
-    ):
-        i = place[stamp.id]
-        row = {name: column[i] for name, column in rows.items() if name != "cov"}
-        _save_object(folder, stamp, segmentation, results, k, row, kinds)
-
-
-def _save_object(
-    folder: ResultsFolder,
-    stamp: Stamp,
-    segmentation: Segmentation,
-    results: FitResults,
-    k: int,
-    row: dict[str, Any],
-    kinds: set[str],
-) -> None:
-    ok = row["status"] == "ok" and results.models is not None
-    model = residual = component = None
-    if ok and results.models is not None:
-        component = results.models[k]
-        model = component + np.float32(row["sky"])
-        residual = stamp.data - model
-    mask = stamp.mask | segmentation.contaminants
-    if "objects" in kinds:
-        payload = object_fits_bytes(
-            data=stamp.data,
-            sigma=stamp.sigma,
-            mask=mask,
-            row=row,
-            model=model,
-            residual=residual,
-            labels=segmentation.labels,
-            target=segmentation.target,
-            components=[] if component is None else [component],
-            wcs=stamp.wcs,
-            origin=stamp.origin,
+) -> Discovery:
+    """What is to be fitted; results of runs that lie among the images are no images."""
+    read = settings.read
+    found = discover(paths, manifest=manifest, survey=read.survey, mode=read.mode)
+    results = [source for source in found.sources if is_result(source.file)]
+    if not results:
+        return found
+    kept = tuple(source for source in found.sources if not is_result(source.file))
+    if not kept:
+        raise SettingsError(
+            "these files are results of a run, not images", "name the images", results[0].file
         )
-        atomic_write_bytes(folder.path / "objects" / f"{stamp.id}.fits", payload, fsync=False)
-    if "previews" in kinds:
-        picture = preview_png(
-            stamp.data,
-            model,
-            residual,
-            stamp.sigma,
-            mask,
-            segmentation.labels,
-            segmentation.target,
-            row,
-            stamp.pixel_scale,
-            origin=stamp.origin,
-        )
-        atomic_write_bytes(folder.path / "previews" / f"{stamp.id}.png", picture, fsync=False)
-    if "report" in kinds:
-        small = thumbnail(stamp.data, model, residual, stamp.sigma, mask, sky=float(row["sky"]))
-        atomic_write_bytes(folder.work / "thumbs" / f"{stamp.id}.jpg", small, fsync=False)
+    ignored = [(Path(source.file), "written by a run of this program") for source in results]
+    return Discovery(kept, (*found.ignored, *ignored))
 
 
-def _save_shard(
-    folder: ResultsFolder,
-    batch: list[Source],
-    rows: dict[str, np.ndarray],
-    prepared: Prepared,
+def _fit_all(
+    todo: Sequence[Source],
+    settings: FitSettings,
+    folder: ResultsFolder | None,
     identity: dict[str, Any],
-) -> None:
-    """The batch's rows, then its journal. The shard alone makes the batch count as done."""
-    shard = folder.next_shard()
-    about = {"autofit_ml": str(identity["autofit_ml"]), "settings": json.dumps(identity)}
-    journal = {"objects": prepared.objects, "hashes": prepared.hashes}
-    # The journal first: it means nothing without its shard.
-    atomic_write_json(shard.with_suffix(".json"), journal)
-    write_shard(shard, rows, about)
-    folder.shards.append(shard)
-    for source in batch:
-        folder.done[source.id] = int(shard.stem)
+    progress: Progress,
+    stop: threading.Event,
+    summary: RunSummary,
+) -> tuple[list[pa.Table], str | None]:
+    """Fit and save batch by batch; the tables (only where nothing is saved), the device."""
+    tables: list[pa.Table] = []
+    if not todo:
+        return tables, None
+    with prepared_batches(todo, settings, stop, progress) as batches:
+        # Imported here: wrong calls are answered, and nothing left to do is noticed, without
+        # waiting for torch; worker processes never load it, and read on meanwhile.
+        from autofit_ml.pipeline.fitting import choose_device, fit_batch
+        from autofit_ml.pipeline.outputs import save_pictures, save_shard
+
+        device = choose_device(settings.device)
+        models = folder is not None and bool(settings.save)
+        for sources, batch in batches:
+            prepared, results, rows = fit_batch(batch, settings, device, models)
+            summary.n_new += len(prepared.order)
+            if folder is None:
+                tables.append(rows_to_table(rows))
+            else:
+                if models and results is not None:
+                    save_pictures(folder, prepared, results, rows, settings)
+                save_shard(folder, rows, prepared, identity)
+            progress.batch(len(sources), rows)
+            if stop.is_set():
+                break
+    return tables, device
 
 
 def _finish(
     folder: ResultsFolder,
-    sources: Sequence[Source],
+    found: Discovery,
     settings: FitSettings,
     identity: dict[str, Any],
     began: float,
-    device: str,
-) -> pa.Table:
-    """Merge the shards into the catalogue and write run.json."""
-    hashes: dict[str, str] = {}
-    objects: dict[str, list[str]] = {}
-    for shard in folder.shards:
-        journal = json.loads(shard.with_suffix(".json").read_text())
-        hashes.update(journal["hashes"])
-        objects.update(journal["objects"])
-    order = [name for source in sources for name in objects[source.id]]
-    table = merge_shards(folder.shards, folder.path, order)
-    seconds = float(np.nansum(table.column("time_ms").to_numpy())) / 1e3
-    status = table.column("status").to_pylist()
-    flags = np.asarray(table.column("flags").to_numpy())
-    atomic_write_json(
-        folder.path / RUN_FILE,
-        {
-            "versions": {
-                "python": platform.python_version(),
-                **{
-                    name: _version(name)
-                    for name in ("autofit-ml", "torch", "numpy", "scipy", "astropy", "sep")
-                },
-            },
-            "settings": identity,
-            "execution": {
-                "device": device,
-                "batch_size": settings.batch_size,
-                "workers": settings.workers,
-                "platform": platform.platform(),
-            },
-            "weights": {},
-            "inputs": dict(sorted(hashes.items())),
-            "counts": {
-                "objects": len(status),
-                "failed": status.count("failed"),
-                "flags": {
-                    flag.name: int(((flags & int(flag)) != 0).sum())
-                    for flag in Flag
-                    if (flags & int(flag)).any()
-                },
-            },
-            "timings": {
-                "object_seconds": seconds,
-                "last_call_seconds": time.perf_counter() - began,
-                "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            },
-        },
-    )
-    return table
+    device: str | None,
+    progress: Progress,
+    summary: RunSummary,
+) -> None:
+    """Catalogue, run.json and report from the shards."""
+    from autofit_ml.pipeline.outputs import write_catalogue
+    from autofit_ml.report import write_report
+
+    progress.stage("writing the catalogue")
+    table = write_catalogue(folder, found.sources, settings, identity, began, device)
+    if "report" in settings.save:
+        progress.stage("writing the report")
+        summary.report = write_report(folder.path)
+    summary.count(table)
 
 
-def _version(name: str) -> str:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return "unknown"
+def _package_version() -> str:
+    from autofit_ml import __version__
+
+    return __version__
 
 
-def _device(choice: str) -> str:
-    import torch
-
-    if choice == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if choice == "cuda" and not torch.cuda.is_available():
-        raise SettingsError("no CUDA device is available", "use --device cpu or auto")
-    return choice
-
-
-@contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise OutputError(
-            f"cannot be written: {error.strerror or error}",
-            "free space or fix the permissions, then run the same command to continue",
-            path,
-        ) from error
-
-
-@contextmanager
-def _interruptible() -> Iterator[threading.Event]:
+@contextlib.contextmanager
+def _interruptible(progress: Progress) -> Iterator[threading.Event]:
     """An event that the first Ctrl-C sets; a second one interrupts at once."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
@@ -526,9 +188,9 @@ def _interruptible() -> Iterator[threading.Event]:
 
     def handler(signum, frame):
         if stop.is_set():
-            signal.signal(signal.SIGINT, previous)
             raise KeyboardInterrupt
         stop.set()
+        progress.stopping()
 
     signal.signal(signal.SIGINT, handler)
     try:

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import math
-import signal
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
 from autofit_ml.errors import InputError
-from autofit_ml.images import Source, cut_stamps, read_source
+from autofit_ml.images import ReadResult, Source, cut_stamps, read_source
 from autofit_ml.images.stamp import Frame, Stamp
 from autofit_ml.initialise import Starts, initialise
 from autofit_ml.pipeline.settings import FitSettings
 from autofit_ml.segment import Segmentation, detect_sources, segment
 
-__all__ = ["Failure", "Prepared", "ignore_interrupts", "prepare"]
+__all__ = ["Failure", "Prepared", "failed", "joined", "prepare"]
 
 
 @dataclass(frozen=True)
@@ -53,16 +55,11 @@ class Prepared:
         return [name for names in self.objects.values() for name in names]
 
 
-def ignore_interrupts() -> None:
-    """Worker processes leave Ctrl-C to the main process, which ends them in good order."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
 def prepare(sources: Sequence[Source], settings: FitSettings) -> Prepared:
     """Read, segment and initialise the objects of some sources.
 
     Never raises for a bad object: it becomes a `Failure`. A frame becomes as many objects as are
-    detected in it.
+    detected in it, called ``<frame>@<number>`` (no other id holds an ``@``).
     """
     began = time.perf_counter()
     stamps: list[Stamp] = []
@@ -79,13 +76,15 @@ def prepare(sources: Sequence[Source], settings: FitSettings) -> Prepared:
                 failures.append(item)
                 continue
             try:
-                segmentation = _segment(item, settings)
-                start = initialise([item], [segmentation], settings.init)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    segmentation = _segment(item, settings)
+                    start = initialise([item], [segmentation], settings.init)
             except InputError as error:
-                failures.append(Failure(item.id, item.file, str(error)))
+                failures.append(Failure(item.id, item.file, _naming(error, item.file)))
                 continue
             except Exception as error:  # one object must never cost the others
-                failures.append(Failure(item.id, item.file, _unexpected(error)))
+                failures.append(Failure(item.id, item.file, _unexpected(error, item.file)))
                 continue
             stamps.append(item)
             segmentations.append(segmentation)
@@ -98,50 +97,103 @@ def prepare(sources: Sequence[Source], settings: FitSettings) -> Prepared:
     return Prepared(stamps, segmentations, starts, failures, objects, hashes, seconds)
 
 
-def _stamps_of(source: Source, settings: FitSettings, hashes: dict[str, str]):
+def failed(source: Source, message: str) -> Prepared:
+    """A source none of whose objects can be prepared."""
+    failure = Failure(source.id, source.file, f"{source.file}: {message}")
+    return Prepared([], [], None, [failure], {source.id: [source.id]}, _hashes(source))
+
+
+def joined(parts: Sequence[Prepared]) -> Prepared:
+    """Several parts as one, in order."""
+    starts = [part.starts for part in parts if part.starts is not None]
+    hashes: dict[str, str] = {}
+    for part in parts:
+        hashes.update(part.hashes)
+    return Prepared(
+        [s for part in parts for s in part.stamps],
+        [s for part in parts for s in part.segmentations],
+        Starts(
+            np.concatenate([s.values for s in starts]),
+            None,
+            np.concatenate([s.flags for s in starts]),
+            starts[0].method,
+        )
+        if starts
+        else None,
+        [f for part in parts for f in part.failures],
+        {name: ids for part in parts for name, ids in part.objects.items()},
+        hashes,
+        sum(part.seconds for part in parts),
+    )
+
+
+def _stamps_of(
+    source: Source, settings: FitSettings, hashes: dict[str, str]
+) -> Iterator[Stamp | Failure]:
     """The stamps of a source, or the reason why there are none."""
+    items: Sequence[Stamp | Failure]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             result = read_source(source, settings.read)
-        hashes.update(result.hashes)
-        if isinstance(result.item, Frame):
-            yield from _cut(result.item, settings)
-        else:
-            yield result.item
+            hashes.update(result.hashes)
+            items = _cut(result, settings) if isinstance(result.item, Frame) else [result.item]
     except InputError as error:
-        yield Failure(source.id, source.file, str(error))
+        hashes.update(_hashes(source))
+        items = [Failure(source.id, source.file, _naming(error, source.file))]
     except Exception as error:  # one object must never cost the others
-        yield Failure(source.id, source.file, _unexpected(error))
+        hashes.update(_hashes(source))
+        items = [Failure(source.id, source.file, _unexpected(error, source.file))]
+    yield from items
 
 
-def _cut(frame: Frame, settings: FitSettings):
+def _hashes(source: Source) -> dict[str, str]:
+    """sha256 of every file of a source that can be opened, for the record of the run."""
+    files = {Path(path) for path, _ in source.planes.values()}
+    if source.problem is not None and source.problem.file is not None:
+        files.add(source.problem.file)
+    out = {}
+    for path in files:
+        with contextlib.suppress(OSError), path.open("rb") as file:
+            out[str(path)] = hashlib.file_digest(file, "sha256").hexdigest()
+    return out
+
+
+def _cut(result: ReadResult, settings: FitSettings) -> list[Stamp | Failure]:
     """Stamps around everything that is detected in a frame."""
+    frame = result.item
+    if not isinstance(frame, Frame):
+        raise TypeError(f"{frame.id} is no frame")
     fwhm = 3.0
     if frame.psf is not None:
         area = 1.0 / float(np.square(frame.psf.data, dtype=np.float64).sum())
         fwhm = 2.3548 * math.sqrt(area / (4 * math.pi)) / frame.psf.oversampling
     found = detect_sources(frame, fwhm=fwhm)
     if len(found.sources) == 0:
-        yield Failure(
-            frame.id,
-            frame.file,
-            f"{frame.file}: nothing is detected in this frame "
-            "(check the noise plane, or give positions with --manifest)",
-        )
-        return
+        return [
+            Failure(
+                frame.id,
+                frame.file,
+                f"{frame.file}: nothing is detected in this frame "
+                "(check the noise plane, or give positions with --manifest)",
+            )
+        ]
     width = len(str(len(found.sources)))
-    named = [
-        {
-            "id": f"{frame.id}_{i:0{width}d}",
+    items: list[Stamp | Failure] = []
+    for number, row in enumerate(found.sources, start=1):
+        name = f"{frame.id}@{number:0{width}d}"
+        detection = {
             "x": float(row["x"]),
             "y": float(row["y"]),
             "radius": float(row["radius"]),
             "label": int(row["label"]),
         }
-        for i, row in enumerate(found.sources, start=1)
-    ]
-    yield from cut_stamps(frame, named, settings.read)
+        try:
+            for stamp in cut_stamps(frame, [detection], settings.read, psf_at=result.psf_at):
+                items.append(stamp.replace(id=name))
+        except InputError as error:
+            items.append(Failure(name, frame.file, _naming(error, frame.file)))
+    return items
 
 
 def _segment(stamp: Stamp, settings: FitSettings) -> Segmentation:
@@ -151,5 +203,14 @@ def _segment(stamp: Stamp, settings: FitSettings) -> Segmentation:
     return segment(stamp, method)
 
 
-def _unexpected(error: Exception) -> str:
-    return f"unexpected {type(error).__name__}: {error} (this is a bug: please report it with the file)"
+def _naming(error: InputError, file: str) -> str:
+    """The error's text, with the file in it."""
+    text = str(error)
+    return text if error.file is not None or file in text else f"{file}: {text}"
+
+
+def _unexpected(error: Exception, file: str) -> str:
+    return (
+        f"{file}: unexpected {type(error).__name__}: {error} "
+        "(this is a bug: please report it with the file)"
+    )

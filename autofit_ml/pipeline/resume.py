@@ -1,23 +1,51 @@
-"""What a results folder already holds, and whether it belongs to this run."""
+"""What a results folder already holds, and whether it belongs to this run.
+
+``<out>/.work/`` holds ``state.json`` (settings and inputs), ``shards/`` (rows of finished batches,
+each with a journal of its objects and the hashes of its files), ``thumbs/`` and ``lock``.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import hashlib
 import json
+import os
+import platform
 import shutil
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from autofit_ml.catalogue import atomic_write_json, remove_temporaries
-from autofit_ml.errors import OutputError, ResumeError
+from autofit_ml.catalogue import (
+    atomic_write_json,
+    read_catalogue_arrow,
+    remove_temporaries,
+    shard_ids,
+)
+from autofit_ml.errors import AutofitError, OutputError, ResumeError, SettingsError
 from autofit_ml.images import Source
 
-__all__ = ["ResultsFolder", "open_results", "source_fingerprints"]
+try:
+    import fcntl
+except ImportError:  # Windows: two runs at once in one folder are not noticed there
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = [
+    "RUN_FILE",
+    "ResultsFolder",
+    "is_result",
+    "open_results",
+    "read_journal",
+    "source_fingerprints",
+]
 
 RUN_FILE = "run.json"
-_OURS = ("catalog.parquet", "catalog.fits", RUN_FILE, "report.html", "objects", "previews", ".work")
+_FILES = ("catalog.parquet", "catalog.fits", RUN_FILE, "report.html")
+_FOLDERS = {"objects": ".fits", "previews": ".png"}
+
+_ANEW = "use --restart to begin anew, or another --out"
 
 
 @dataclass
@@ -28,14 +56,14 @@ class ResultsFolder:
     ----------
     path : Path
     done : dict
-        Source id -> number of the shard that holds it, for sources that need no work.
+        Source id -> ids of its objects, for sources that need no more work.
     shards : list of Path
         Finished shards, in order of their number.
     """
 
     path: Path
-    done: dict[str, int]
-    shards: list[Path]
+    done: dict[str, list[str]] = field(default_factory=dict)
+    shards: list[Path] = field(default_factory=list)
 
     @property
     def work(self) -> Path:
@@ -48,30 +76,50 @@ class ResultsFolder:
         return self.work / "shards" / f"{last + 1:06d}.parquet"
 
 
-def source_fingerprints(sources: Sequence[Source]) -> dict[str, list]:
-    """Source id -> [[plane, path, HDU, size, modification time] ...]: has an input changed?"""
-    out: dict[str, list] = {}
+def source_fingerprints(sources: Sequence[Source]) -> dict[str, dict[str, list]]:
+    """What tells whether an input has changed.
+
+    Returns
+    -------
+    dict
+        Source id -> plane -> [file, HDU, size in bytes, time of change]; under "values" the
+        columns of a manifest.
+    """
+    out: dict[str, dict[str, list]] = {}
     for source in sources:
-        planes = []
+        planes: dict[str, list] = {}
         for plane, (path, hdu) in sorted(source.planes.items()):
-            try:
+            size = changed = -1
+            with contextlib.suppress(OSError):
                 stat = Path(path).stat()
-                planes.append([plane, str(path), hdu, stat.st_size, stat.st_mtime_ns])
-            except OSError:
-                planes.append([plane, str(path), hdu, -1, -1])
-        planes.append(["settings", repr(sorted(source.overrides.items())), None, 0, 0])
+                size, changed = stat.st_size, stat.st_mtime_ns
+            planes[plane] = [str(path), hdu, size, changed]
+        planes["values"] = [repr(sorted(source.overrides.items())), source.file]
         out[source.id] = planes
     return out
 
 
+def is_result(path: str | Path) -> bool:
+    """Whether a file was written by a run: such a file is never an input.
+
+    That is the catalogue, or a file in ``objects/`` or ``previews/``, of a folder with the state
+    of a run.
+    """
+    path = Path(path)
+    if path.name in _FILES and (path.parent / ".work" / "state.json").is_file():
+        return True
+    return path.parent.name in _FOLDERS and (path.parents[1] / ".work" / "state.json").is_file()
+
+
+@contextlib.contextmanager
 def open_results(
     path: str | Path,
-    identity: dict[str, Any],
-    fingerprints: dict[str, list],
+    identity: Mapping[str, Any],
+    fingerprints: Mapping[str, Mapping[str, list]],
     *,
     restart: bool = False,
-) -> ResultsFolder:
-    """Claim a results folder: make it, or take up the run that it holds.
+) -> Iterator[ResultsFolder]:
+    """Claim a results folder while the context lasts: make it, or take up the run that it holds.
 
     Parameters
     ----------
@@ -83,45 +131,157 @@ def open_results(
     restart : bool
         Delete what an earlier run left there (only files that autofit-ml writes).
 
+    Yields
+    ------
+    ResultsFolder
+
     Raises
     ------
     ResumeError
-        The folder holds a run with other settings or with inputs that have changed since; the
-        message lists the differences.
+        The folder holds a run with other settings, or with inputs that have changed since (the
+        message lists the differences); its state is damaged; another run is writing there.
+    SettingsError
+        The folder cannot be made or written.
     OutputError
-        The folder cannot be made, or holds other files but no run.
+        The disk is full.
     """
     path = Path(path)
-    with _as_output_error(path):
-        path.mkdir(parents=True, exist_ok=True)
-        if restart:
-            _clear(path)
+    with _as_our_errors(path):
         (path / ".work" / "shards").mkdir(parents=True, exist_ok=True)
-    state_file = path / ".work" / "state.json"
-    if not state_file.exists():
-        leftovers = [name for name in _OURS if name != ".work" and (path / name).exists()]
-        if leftovers:
-            raise ResumeError(
-                f"it holds {', '.join(leftovers)} of another run",
-                "use --restart to replace them, or another --out",
-                path,
-            )
-        atomic_write_json(state_file, {"settings": identity, "inputs": fingerprints})
-        return ResultsFolder(path, {}, [])
+    with _locked(path):
+        yield _opened(path, dict(identity), fingerprints, restart)
 
+
+def _opened(
+    path: Path,
+    identity: dict[str, Any],
+    fingerprints: Mapping[str, Mapping[str, list]],
+    restart: bool,
+) -> ResultsFolder:
+    state_file = path / ".work" / "state.json"
+    state = _state(state_file, tolerant=restart)
+    if restart or state.get("clearing"):
+        _clear(path, state)
+        state = {}
+    if not state:
+        _refuse_leftovers(path)
+        with _as_our_errors(path):  # parts without a state belong to no run
+            shutil.rmtree(path / ".work" / "shards")
+            (path / ".work" / "shards").mkdir()
+        atomic_write_json(state_file, {"settings": identity, "inputs": fingerprints})
+        return ResultsFolder(path)
+
+    _refuse_other_settings(path, state["settings"], identity)
+    folder = ResultsFolder(path)
+    hashes: dict[str, str] = {}
+    for shard in sorted((path / ".work" / "shards").glob("*.parquet")):
+        journal = read_journal(shard.with_suffix(".json"))
+        _check_shard(shard, journal)
+        folder.shards.append(shard)
+        folder.done.update(journal["objects"])
+        hashes.update(journal["hashes"])
+    fresh = json.loads(json.dumps(fingerprints))
+    _refuse_other_inputs(path, state["inputs"], fresh, folder.done, hashes)
+    with _as_our_errors(path):
+        for part in (path, *(path / name for name in _FOLDERS), *_work_folders(path)):
+            remove_temporaries(part)
+    if fresh != state["inputs"]:
+        atomic_write_json(state_file, {"settings": identity, "inputs": fresh})
+    return folder
+
+
+def read_journal(path: Path) -> dict[str, Any]:
+    """The journal of a shard: ``objects`` (source id -> object ids), ``hashes`` (file -> sha256).
+
+    Raises
+    ------
+    ResumeError
+        It is missing or damaged.
+    """
     try:
-        state = json.loads(state_file.read_text())
-        before, inputs = state["settings"], state["inputs"]
-    except (OSError, ValueError, KeyError) as error:
+        journal = json.loads(path.read_text("utf-8"))
+        objects, hashes = journal["objects"], journal["hashes"]
+        if not (isinstance(objects, dict) and isinstance(hashes, dict)):
+            raise TypeError("not the expected content")
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ResumeError(
-            "the state of the earlier run cannot be read",
-            "use --restart, or another --out",
-            state_file,
+            "the journal of a finished part cannot be read",
+            f"delete the file and its {path.stem}.parquet, and run the same command again: their "
+            "objects are fitted anew",
+            path,
         ) from error
+    return journal
+
+
+def _state(path: Path, *, tolerant: bool) -> dict[str, Any]:
+    """state.json; empty where there is none (or, if `tolerant`, where it is damaged)."""
+    try:
+        state = json.loads(path.read_text("utf-8"))
+        if not (isinstance(state["settings"], dict) and isinstance(state["inputs"], dict)):
+            raise TypeError("not the expected content")
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        if tolerant:
+            return {}
+        raise ResumeError("the state of the earlier run cannot be read", _ANEW, path) from error
+    return state
+
+
+def _work_folders(path: Path) -> tuple[Path, Path, Path]:
+    return path / ".work", path / ".work" / "shards", path / ".work" / "thumbs"
+
+
+def _check_shard(shard: Path, journal: Mapping[str, Any]) -> None:
+    """The shard can be read and holds the objects of its journal."""
+    listed = [name for names in journal["objects"].values() for name in names]
+    try:
+        ids = shard_ids(shard)
+    except OutputError as error:
+        raise ResumeError(error.problem, error.remedy, shard) from error
+    if ids != listed:
+        raise ResumeError(
+            "a part of the catalogue does not hold the objects that its journal lists",
+            "delete this file and run the same command again: its objects are fitted anew",
+            shard,
+        )
+
+
+# --- is it the same run? ----------------------------------------------------------------------
+
+
+def _refuse_leftovers(path: Path) -> None:
+    leftovers = [name for name in _FILES if (path / name).exists()]
+    leftovers += [
+        f"{name}/" for name in _FOLDERS if (path / name).is_dir() and any((path / name).iterdir())
+    ]
+    if leftovers:
+        known = _is_ours(path)
+        raise ResumeError(
+            f"it holds {', '.join(leftovers)} "
+            + ("of another run" if known else "that this program did not write there"),
+            "use --restart to replace them, or another --out"
+            if known
+            else "move them away, or give another --out",
+            path,
+        )
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a run wrote the catalogue files in a folder."""
+    if (path / ".work" / "state.json").exists():
+        return True
+    try:
+        return "autofit-ml" in json.loads((path / RUN_FILE).read_text("utf-8"))["versions"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _refuse_other_settings(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     changed = [
-        f"{name}: {before.get(name, '(not set)')!r} -> {identity.get(name, '(not set)')!r}"
-        for name in sorted(set(before) | set(identity))
-        if before.get(name) != identity.get(name)
+        f"{name}: {before.get(name, '(not set)')!r} -> {now.get(name, '(not set)')!r}"
+        for name in sorted(set(before) | set(now))
+        if before.get(name) != now.get(name)
     ]
     if changed:
         raise ResumeError(
@@ -129,61 +289,169 @@ def open_results(
             "use --restart to begin anew, another --out, or the old settings",
             path,
         )
-    fresh = json.loads(json.dumps(fingerprints))
-    gone = sorted(set(inputs) - set(fresh))
-    altered = sorted(name for name in set(inputs) & set(fresh) if inputs[name] != fresh[name])
+
+
+def _refuse_other_inputs(
+    path: Path,
+    before: Mapping[str, Mapping[str, list]],
+    now: Mapping[str, Mapping[str, list]],
+    done: Mapping[str, Any],
+    hashes: Mapping[str, str],
+) -> None:
+    """Inputs that are fitted already must still be there, and be the same.
+
+    A file whose time differs but whose content does not (a copy, a fresh download) is the same.
+    """
+    gone = sorted(name for name in done if name not in now)
+    altered = []
+    for name in sorted(done):
+        if name in now and before.get(name) != now[name]:
+            reasons = _differences(before.get(name, {}), now[name], hashes)
+            if reasons:
+                altered.append(f"{name} ({', '.join(reasons)})")
     if gone or altered:
         parts = []
         if altered:
-            parts.append(f"{len(altered)} changed ({_some(altered)})")
+            parts.append(f"{len(altered)} changed: {_some(altered)}")
         if gone:
-            parts.append(f"{len(gone)} removed ({_some(gone)})")
+            parts.append(f"{len(gone)} removed: {_some(gone)}")
         raise ResumeError(
-            "the input images are not those this folder was begun with: " + ", ".join(parts),
-            "use --restart to begin anew, or another --out",
+            "the input images are not those this folder was begun with; " + "; ".join(parts),
+            _ANEW,
             path,
         )
-    for folder in (path, path / ".work", path / ".work" / "shards"):
-        remove_temporaries(folder)
-    if set(fresh) != set(inputs):
-        atomic_write_json(state_file, {"settings": identity, "inputs": fingerprints})
-    shards = sorted((path / ".work" / "shards").glob("*.parquet"))
-    done: dict[str, int] = {}
-    for shard in shards:
-        journal = shard.with_suffix(".json")
-        try:
-            members = list(json.loads(journal.read_text())["objects"])
-        except (OSError, ValueError, KeyError) as error:
-            raise ResumeError(
-                "the journal of a finished part cannot be read",
-                "use --restart, or another --out",
-                journal,
-            ) from error
-        done.update(dict.fromkeys(members, int(shard.stem)))
-    return ResultsFolder(path, done, shards)
 
 
-def _clear(path: Path) -> None:
-    for name in _OURS:
-        target = path / name
-        if target.is_dir():
-            shutil.rmtree(target)
-        elif target.exists():
-            target.unlink()
+def _differences(
+    before: Mapping[str, list], now: Mapping[str, list], hashes: Mapping[str, str]
+) -> list[str]:
+    reasons = []
+    for plane in sorted(set(before) | set(now)):
+        old, new = before.get(plane), now.get(plane)
+        if old == new:
+            continue
+        if old is None or new is None:
+            reasons.append(f"{plane} {'added' if old is None else 'removed'}")
+        elif plane == "values":
+            reasons.append("manifest columns" if old[1:] == new[1:] else "path")
+        elif old[:2] != new[:2]:
+            reasons.append(f"{plane}: another file or HDU")
+        elif old[2] != new[2] or hashes.get(new[0]) != _sha256(new[0]):
+            reasons.append(f"{plane}: content")
+    return reasons
+
+
+def _sha256(path: str) -> str | None:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
+
+
+# --- beginning anew ---------------------------------------------------------------------------
+
+
+def _clear(path: Path, state: Mapping[str, Any]) -> None:
+    """Delete the files of an earlier run, and nothing else that lies in the folder.
+
+    A kill in the midst of it leaves a state that says so; the next run goes on clearing.
+    """
+    if not _is_ours(path):
+        return  # whatever is called like our files is not ours to delete
+    with _as_our_errors(path):
+        names = sorted(_known_names(path, state))
+        marked = {"settings": {}, "inputs": dict.fromkeys(names), "clearing": True}
+        atomic_write_json(path / ".work" / "state.json", marked)
+        for folder, ending in _FOLDERS.items():
+            for name in names:
+                (path / folder / f"{name}{ending}").unlink(missing_ok=True)
+            remove_temporaries(path / folder)
+            with contextlib.suppress(OSError):  # something of the user's is in it
+                (path / folder).rmdir()
+        for name in _FILES:
+            (path / name).unlink(missing_ok=True)
+        work, shards, thumbs = _work_folders(path)
+        shutil.rmtree(thumbs, ignore_errors=True)
+        shutil.rmtree(shards)
+        for part in (path, work):
+            remove_temporaries(part)
+        shards.mkdir()
+        (work / "state.json").unlink(missing_ok=True)
+
+
+def _known_names(path: Path, state: Mapping[str, Any]) -> set[str]:
+    """Ids of all objects that the earlier run may have written files for."""
+    names = set(state.get("inputs", ()))
+    for journal in (path / ".work" / "shards").glob("*.json"):
+        with contextlib.suppress(AutofitError):
+            names.update(_flat(read_journal(journal)["objects"].values()))
+    for thumb in (path / ".work" / "thumbs").glob("*.jpg"):
+        names.add(thumb.stem)
+    with contextlib.suppress(AutofitError):
+        names.update(read_catalogue_arrow(path).column("id").to_pylist())
+    return names
+
+
+def _flat(lists: Iterable[Iterable[str]]) -> Iterator[str]:
+    return (name for names in lists for name in names)
+
+
+# --- the folder itself ------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
-def _as_output_error(path: Path) -> Iterator[None]:
+def _locked(path: Path) -> Iterator[None]:
+    """Keep a second run out. The system drops the lock of a process that dies."""
+    with _as_our_errors(path):
+        descriptor = os.open(path / ".work" / "lock", os.O_RDWR | os.O_CREAT, 0o666)
     try:
+        _take_lock(descriptor, path)
+        with contextlib.suppress(OSError):  # a full disk: only the name of the holder is lost
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()} on {platform.node()}".encode(), 0)
         yield
+    finally:
+        os.close(descriptor)
+
+
+def _take_lock(descriptor: int, path: Path) -> None:
+    if fcntl is None:
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        raise OutputError(
-            f"cannot be used for results: {error.strerror or error}",
-            "choose another --out, or free space and check the permissions",
+        if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+            return  # a file system without locks
+        holder = os.read(descriptor, 200).decode(errors="replace").strip() or "unknown"
+        raise ResumeError(
+            f"another run is writing there (process {holder})",
+            "wait until it ends, or give another --out",
             path,
         ) from error
 
 
-def _some(names: list[str], limit: int = 5) -> str:
+@contextlib.contextmanager
+def _as_our_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except AutofitError:
+        raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise OutputError(
+                f"cannot be used for results: {reason}",
+                "free some space and run the same command again, or choose another --out",
+                path,
+            ) from error
+        raise SettingsError(
+            f"cannot be used for results: {reason}",
+            "choose another --out, or check what lies in the way and the permissions",
+            path,
+        ) from error
+
+
+def _some(names: Sequence[str], limit: int = 5) -> str:
     text = ", ".join(names[:limit])
     return text if len(names) <= limit else f"{text}, ..."

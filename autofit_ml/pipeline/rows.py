@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,7 +12,9 @@ from autofit_ml.catalogue import Flag, empty_rows, pack_covariance
 from autofit_ml.images.stamp import Stamp
 from autofit_ml.pipeline.prepare import Failure, Prepared
 from autofit_ml.pipeline.settings import FitSettings
-from autofit_ml.refine import FitResults
+
+if TYPE_CHECKING:
+    from autofit_ml.refine import FitResults
 
 __all__ = ["catalogue_rows"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,9 +39,15 @@ class FitSettings:
     batch_size : int
         Objects fitted together; also the unit that an interruption can lose.
     workers : int
-        Processes that read, segment and initialise; 0: in this process; -1: as many as useful.
+        Processes that read, segment and initialise; 0: in this process; -1: as many as useful
+        (none for under 64 objects, else one per processor, at most 4).
     save : tuple of str
-        Any of "objects", "previews", "report".
+        Any of "objects", "previews", "report"; comma-separated text and "none" are understood.
+
+    Raises
+    ------
+    SettingsError
+        A value that makes no sense.
     """
 
     read: ReadOptions = field(default_factory=ReadOptions)
@@ -65,23 +72,10 @@ class FitSettings:
                 raise SettingsError(
                     f"{name} is {getattr(self, name)!r}", f"use one of: {', '.join(allowed)}"
                 )
-        if self.sky not in ("free", "fixed"):
-            try:
-                finite = np.isfinite(float(self.sky))
-            except ValueError:
-                finite = False
-            if not finite:
-                raise SettingsError(f"sky is {self.sky!r}", "use free, fixed or a number")
-        unknown = [name for name in self.save if name not in SAVE_CHOICES]
-        if unknown:
-            raise SettingsError(
-                f"cannot save {', '.join(unknown)}",
-                f"use any of {','.join(SAVE_CHOICES)}, or none",
-            )
-        if self.batch_size < 1:
-            raise SettingsError("batch_size is below 1", "give a positive number")
-        if self.workers < -1:
-            raise SettingsError("workers is below 0", "give the number of processes")
+        object.__setattr__(self, "sky", _sky(self.sky))
+        object.__setattr__(self, "save", _save(self.save))
+        _check_whole("batch_size", self.batch_size, 1)
+        _check_whole("workers", self.workers, -1)
 
     @property
     def sky_value(self) -> str | float:
@@ -99,18 +93,54 @@ class FitSettings:
         }
         out["save"] = ",".join(self.save) or "none"
         for item in dataclasses.fields(self.read):
-            out[item.name] = _plain(getattr(self.read, item.name))
+            out[item.name] = _plain(item.name, getattr(self.read, item.name))
         return out
 
 
-def _plain(value: Any) -> Any:
-    """A value as JSON holds it; files and arrays by their content."""
+def _sky(value: Any) -> str:
+    """ "free", "fixed", or the text of a finite number (each number has one text)."""
+    if value in ("free", "fixed"):
+        return str(value)
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if isinstance(value, bool) or not math.isfinite(number):
+        raise SettingsError(f"sky is {value!r}", "use free, fixed or a number")
+    return repr(number + 0.0)
+
+
+def _save(value: Any) -> tuple[str, ...]:
+    """Kinds of files, in the order of `SAVE_CHOICES`, from a tuple or comma-separated text."""
+    words = value.split(",") if isinstance(value, str) else list(value or ())
+    names = [str(word).strip() for word in words]
+    if names == ["none"]:
+        return ()
+    unknown = [name for name in names if name not in SAVE_CHOICES]
+    if unknown:
+        raise SettingsError(
+            f"cannot save {', '.join(map(repr, unknown))}",
+            f"use any of {','.join(SAVE_CHOICES)}, or none",
+        )
+    return tuple(name for name in SAVE_CHOICES if name in names)
+
+
+def _check_whole(name: str, value: Any, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        raise SettingsError(f"{name} is {value!r}", f"give a whole number of {least} or more")
+
+
+def _plain(name: str, value: Any) -> Any:
+    """A value as JSON holds it; the PSF by its content."""
     if isinstance(value, PSF):
-        value = value.data
+        kind = f"has_pixel={value.has_pixel} oversampling={value.oversampling}"
+        return f"{_plain(name, value.data)} {kind}"
     if isinstance(value, np.ndarray):
         digest = hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()
-        return f"array {value.shape} sha256:{digest[:16]}"
-    if isinstance(value, (str, Path)) and Path(value).is_file():
+        return f"array {value.shape} {value.dtype} sha256:{digest[:16]}"
+    if name == "psf" and isinstance(value, (str, Path)) and str(value) != "none":
         digest = hashlib.sha256(Path(value).read_bytes()).hexdigest()
         return f"{value} sha256:{digest[:16]}"
+    if isinstance(value, (np.integer, np.floating)):
+        return value.item()
     return value if isinstance(value, (int, float, str, bool, type(None))) else str(value)

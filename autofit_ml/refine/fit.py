@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,12 +15,18 @@ from autofit_ml.images.stamp import Stamp
 from autofit_ml.initialise.starts import Starts
 from autofit_ml.profiles import HankelTable, sersic_table
 from autofit_ml.refine.levenberg_marquardt import LMResult, minimise
+from autofit_ml.refine.parallel import Runner, object_threads
 from autofit_ml.refine.point_source import point_source_chi2
 from autofit_ml.refine.problem import Problem, bin_images, chunk_size, pixel_sum
 from autofit_ml.refine.results import FitResults
 from autofit_ml.refine.search import search, several_starts
 from autofit_ml.refine.settings import RefineSettings
-from autofit_ml.refine.uncertainties import laplace, measure_correlation, sandwich
+from autofit_ml.refine.uncertainties import (
+    laplace,
+    measure_correlation,
+    position_angle_error,
+    sandwich,
+)
 from autofit_ml.render import Accuracy, make_plan, psf_modes
 from autofit_ml.scene import (
     CATALOGUE_PARAMETERS,
@@ -87,16 +93,17 @@ def refine(
             "give one of each per object",
         )
     results = FitResults.empty(len(stamps), np.array(init.values, dtype=np.float64), models)
-    for members in _buckets(stamps, segmentations, init, settings):
-        for first in range(0, len(members), settings.batch_size):
-            index = np.array(members[first : first + settings.batch_size])
-            batch = _Batch(
-                [stamps[i] for i in index],
-                [segmentations[i] for i in index],
-                init.values[index],
-                None if init.cov is None else init.cov[index],
-            )
-            results.put(index, _fit_batch(batch, scene, settings, models))
+    with object_threads(torch.device(settings.device)) as run:
+        for members in _buckets(stamps, segmentations, init, settings):
+            for first in range(0, len(members), settings.batch_size):
+                index = np.array(members[first : first + settings.batch_size])
+                batch = _Batch(
+                    [stamps[i] for i in index],
+                    [segmentations[i] for i in index],
+                    init.values[index],
+                    None if init.cov is None else init.cov[index],
+                )
+                results.put(index, _fit_batch(batch, scene, settings, models, run))
     return results
 
 
@@ -144,7 +151,9 @@ def _binning(stamp: Stamp, start: np.ndarray) -> int:
     return 1
 
 
-def _fit_batch(batch: _Batch, scene: Scene, settings: RefineSettings, models: bool) -> FitResults:
+def _fit_batch(
+    batch: _Batch, scene: Scene, settings: RefineSettings, models: bool, run: Runner
+) -> FitResults:
     device = torch.device(settings.device)
     table = sersic_table()
     shape = _padded_shape(batch.stamps[0].shape)
@@ -183,7 +192,7 @@ def _fit_batch(batch: _Batch, scene: Scene, settings: RefineSettings, models: bo
             mean = _to_binned(mean, binning)
             precision = precision / (factor[:, None] * factor[None, :])
         return Problem(
-            plan, table, modes, image, root, mean, precision, scale[members], chunk_size(plan)
+            plan, table, modes, image, root, mean, precision, scale[members], chunk_size(plan), run
         )
 
     everyone = torch.arange(len(theta), device=device)
@@ -199,7 +208,7 @@ def _fit_batch(batch: _Batch, scene: Scene, settings: RefineSettings, models: bo
     binning = _binning(batch.stamps[0], batch.start[0])
     starts = several_starts(theta[everyone], settings.start_n, lower[everyone], upper[everyone])
     low, high = _to_binned(lower[everyone], binning), _to_binned(upper[everyone], binning)
-    coarse = problem(Accuracy(1.2, ()), everyone, binning)
+    coarse = problem(settings.coarse, everyone, binning)
     found, chi2, n_iter = search(
         coarse, _to_binned(starts, binning), low, high, max_step, settings.search
     )
@@ -213,14 +222,7 @@ def _fit_batch(batch: _Batch, scene: Scene, settings: RefineSettings, models: bo
         problem, everyone[owner], found[owner, which], lower, upper, max_step, settings, shape
     )
     best = _best_of(fits, owner, len(everyone))
-    fit = LMResult(
-        fits.theta[best],
-        fits.state.select(best),
-        fits.expected[best],
-        fits.n_iter[best],
-        fits.converged[best],
-        fits.at_bound[best],
-    )
+    fit = fits.select(best)
     spent = torch.zeros(len(everyone), dtype=torch.int32, device=device)
     spent.index_add_(0, owner, fits.n_iter)
     rows = everyone.cpu().numpy()
@@ -228,20 +230,13 @@ def _fit_batch(batch: _Batch, scene: Scene, settings: RefineSettings, models: bo
     out.n_starts[rows] = starts.shape[1]
 
     # 3. Errors, alternatives, flags.
-    wide = _needs_wide(fit.theta, shape, settings)
+    wide = needs_wide(fit.theta, shape, settings)
     for accuracy, sel in ((settings.compact, ~wide), (settings.wide, wide)):
         some = sel.nonzero()[:, 0]
         if len(some) == 0:
             continue
         members = everyone[some]
-        part = LMResult(
-            fit.theta[some],
-            fit.state.select(some),
-            fit.expected[some],
-            fit.n_iter[some],
-            fit.converged[some],
-            fit.at_bound[some],
-        )
+        part = fit.select(some)
         _describe(
             problem(accuracy, members),
             members.cpu().numpy(),
@@ -250,6 +245,7 @@ def _fit_batch(batch: _Batch, scene: Scene, settings: RefineSettings, models: bo
             scene,
             settings,
             out,
+            lambda members: problem(settings.point_source, members),
             pedestal[members],
             lower[members] == upper[members],
         )
@@ -345,7 +341,7 @@ def _from_binned(theta: torch.Tensor, binning: int) -> torch.Tensor:
     return out
 
 
-def _needs_wide(
+def needs_wide(
     theta: torch.Tensor, shape: tuple[int, int], settings: RefineSettings
 ) -> torch.Tensor:
     """Objects whose light reaches too far for the compact renderer (needles reach further)."""
@@ -359,57 +355,28 @@ def _fit_from(
 ) -> LMResult:
     """Fit every start; objects that turn out to be large are fitted on with the wide renderer."""
     lower, upper = lower[members], upper[members]
-    result: LMResult | None = None
+    result = LMResult.empty(theta, 7)
     todo = torch.arange(len(members), device=members.device)
-    wide = _needs_wide(theta, shape, settings)
+    wide = needs_wide(theta, shape, settings)
     for accuracy, serve_wide in ((settings.compact, False), (settings.wide, True)):
         some = todo[wide if serve_wide else ~wide]
         if len(some) == 0:
             continue
         needed, slot = torch.unique(members[some], return_inverse=True)
         batch = problem(accuracy, needed)
-        at = theta[some] if result is None else result.theta[some]
         out = minimise(
             lambda index, th, batch=batch, slot=slot: batch.evaluate(slot[index], th),
-            at,
+            result.theta[some],
             lower[some],
             upper[some],
             max_step,
             settings.final,
         )
-        if result is None:
-            result = _blank(theta)
-        _store(result, some, out)
+        result.put(some, out)
         if not serve_wide:  # compact fits that grew large go on in the wide pass
             wide = wide.clone()
-            wide[some] = _needs_wide(out.theta, shape, settings)
-    if result is None:
-        raise ValueError("no starts")
+            wide[some] = needs_wide(out.theta, shape, settings)
     return result
-
-
-def _blank(theta: torch.Tensor) -> LMResult:
-    from autofit_ml.refine.levenberg_marquardt import Evaluation
-
-    n, d = theta.shape
-    zeros = theta.new_zeros
-    return LMResult(
-        theta.clone(),
-        Evaluation(zeros(n) + torch.inf, zeros((n, d)), zeros((n, d, d))),
-        zeros(n) + torch.inf,
-        torch.zeros(n, dtype=torch.int32, device=theta.device),
-        torch.zeros(n, dtype=torch.bool, device=theta.device),
-        torch.zeros((n, d), dtype=torch.bool, device=theta.device),
-    )
-
-
-def _store(result: LMResult, index: torch.Tensor, out: LMResult) -> None:
-    result.theta[index] = out.theta
-    result.state.put(index, out.state)
-    result.expected[index] = out.expected
-    result.n_iter[index] += out.n_iter
-    result.converged[index] = out.converged
-    result.at_bound[index] = out.at_bound
 
 
 def _best_of(fits: LMResult, owner: torch.Tensor, n: int) -> torch.Tensor:
@@ -433,6 +400,7 @@ def _describe(
     scene: Scene,
     settings: RefineSettings,
     out: FitResults,
+    point_problem: Callable[[torch.Tensor], Problem],
     pedestal: torch.Tensor,
     fixed: torch.Tensor,
 ) -> None:
@@ -455,7 +423,6 @@ def _describe(
 
     snr = torch.empty(n, dtype=torch.float64, device=scale.device)
     light = torch.empty(n, dtype=torch.float64, device=scale.device)
-    light_error = torch.empty_like(light)
     adjacent = torch.empty_like(light)
     widened = torch.zeros(n, dtype=torch.bool, device=scale.device)
     sky_chi2 = torch.empty_like(light)
@@ -463,9 +430,8 @@ def _describe(
     for start in range(0, n, problem.chunk):
         index = torch.arange(start, min(start + problem.chunk, n), device=scale.device)
         theta = fit.theta[index]
-        design = problem.design(index, theta)
         root = problem.root_weight[index]
-        model = design[:, 2]
+        model = problem.image(index, theta)
         snr[index] = pixel_sum((model * root).to(torch.float64).square()).sqrt()
         sky = theta[:, 7].to(model.dtype)[:, None, None]
         residual = (problem.data[index] - model - sky) * root
@@ -482,20 +448,19 @@ def _describe(
         widened[index] = correlated
         if correlated.any():
             some = correlated.nonzero()[:, 0]
-            weighted = design[some] * root[some][:, None]
+            design = problem.design(index[some], theta[some])
+            weighted = design * root[some][:, None]
             covariance[index[some]] = sandwich(covariance[index[some]], weighted, correlation[some])
-        by_parameter = torch.zeros((len(index), 8), dtype=torch.float64, device=scale.device)
         for i, row in enumerate(index.tolist()):
             h, w = stamps[row].shape
-            by_parameter[i, :7] = pixel_sum(design[i, :7, :h, :w]).to(torch.float64)
+            inside = model[i, :h, :w].to(torch.float64)
+            light[row] = pixel_sum(inside)
             if out.models is not None:
-                images.append((model[i, :h, :w].double() * scale[row]).float().cpu().numpy())
-        light[index] = by_parameter[:, 2]
-        light_error[index] = (
-            (by_parameter[:, None] @ covariance[index] @ by_parameter[..., None])[:, 0, 0]
-            .clamp_min(0)
-            .sqrt()
-        )
+                images.append((inside * scale[row]).float().cpu().numpy())
+    # d(light inside the stamp) / d(parameters), from the last evaluation (over the filled-up stamp)
+    slope = torch.cat([fit.state.light, torch.zeros_like(light)[:, None]], dim=1)
+    variance = (slope[:, None] @ covariance @ slope[..., None])[:, 0, 0].clamp_min(0)
+    light_error = variance.sqrt()
 
     # Back to image units.
     units = torch.ones((n, 8), dtype=torch.float64, device=scale.device)
@@ -508,7 +473,7 @@ def _describe(
     jacobian = catalogue_jacobian(theta)
     cov = jacobian @ theta_cov @ jacobian.transpose(1, 2)
     errors = cov.diagonal(dim1=1, dim2=2).clamp_min(0).sqrt()
-    errors[:, 6] = errors[:, 6].clamp_max(180.0 / math.sqrt(12.0))
+    errors[:, 6] = position_angle_error(theta, theta_cov)
     errors[:, 7] = torch.where(fixed[:, 7], torch.nan, errors[:, 7])
     errors[:, 4] = torch.where(frozen[:, 4], torch.nan, errors[:, 4])
 
@@ -540,7 +505,9 @@ def _describe(
     bic = chi2 + n_free * log_n
     sky_free = scene.fixed_sky is None
     limit = torch.as_tensor(chi2 + 10 * log_n, device=scale.device)
-    point, n_point = point_source_chi2(problem, fit.theta, sky_free, limit)
+    point, n_point = point_source_chi2(
+        point_problem(torch.as_tensor(rows, device=scale.device)), fit.theta, sky_free, limit
+    )
     bic_point = point.cpu().numpy() + int(n_point) * log_n
     raise_flag(bic_point <= bic, Flag.POINT_SOURCE)
 

@@ -48,21 +48,46 @@ class LMSettings:
 
 @dataclass
 class Evaluation:
-    """chi2 (B,), gradient vector g (B, D) and matrix A (B, D, D), float64."""
+    """What is known of B problems at one point.
+
+    chi2 (B,), gradient vector g (B, D) and matrix A (B, D, D), float64; light (B, L): whatever
+    else the evaluation found and the caller wants at the minimum.
+    """
 
     chi2: torch.Tensor
     gradient: torch.Tensor
     matrix: torch.Tensor
+    light: torch.Tensor
+
+    @classmethod
+    def empty(cls, n: int, d: int, n_light: int, device: torch.device) -> Evaluation:
+        """n problems of which nothing is known."""
+        zeros = torch.zeros
+        kind = {"dtype": torch.float64, "device": device}
+        return cls(
+            torch.full((n,), torch.inf, **kind),  # type: ignore[call-overload]
+            zeros((n, d), **kind),  # type: ignore[call-overload]
+            zeros((n, d, d), **kind),  # type: ignore[call-overload]
+            zeros((n, n_light), **kind),  # type: ignore[call-overload]
+        )
+
+    @classmethod
+    def join(cls, parts: list[tuple[torch.Tensor, ...]]) -> Evaluation:
+        """Put the fields of several chunks together."""
+        return cls(*(torch.cat([part[i] for part in parts]) for i in range(4)))
 
     def select(self, index: torch.Tensor) -> Evaluation:
         """The problems at `index`."""
-        return Evaluation(self.chi2[index], self.gradient[index], self.matrix[index])
+        return Evaluation(
+            self.chi2[index], self.gradient[index], self.matrix[index], self.light[index]
+        )
 
     def put(self, index: torch.Tensor, other: Evaluation) -> None:
         """Overwrite the problems at `index`."""
         self.chi2[index] = other.chi2
         self.gradient[index] = other.gradient
         self.matrix[index] = other.matrix
+        self.light[index] = other.light
 
 
 @dataclass
@@ -80,6 +105,40 @@ class LMResult:
     n_iter: torch.Tensor
     converged: torch.Tensor
     at_bound: torch.Tensor
+
+    @classmethod
+    def empty(cls, theta: torch.Tensor, n_light: int) -> LMResult:
+        """Nothing done yet, at `theta`."""
+        n, d = theta.shape
+        device = theta.device
+        return cls(
+            theta.clone(),
+            Evaluation.empty(n, d, n_light, device),
+            torch.full((n,), torch.inf, dtype=theta.dtype, device=device),
+            torch.zeros(n, dtype=torch.int32, device=device),
+            torch.zeros(n, dtype=torch.bool, device=device),
+            torch.zeros((n, d), dtype=torch.bool, device=device),
+        )
+
+    def select(self, index: torch.Tensor) -> LMResult:
+        """The problems at `index`."""
+        return LMResult(
+            self.theta[index],
+            self.state.select(index),
+            self.expected[index],
+            self.n_iter[index],
+            self.converged[index],
+            self.at_bound[index],
+        )
+
+    def put(self, index: torch.Tensor, other: LMResult) -> None:
+        """Overwrite the problems at `index`, adding up the evaluations."""
+        self.theta[index] = other.theta
+        self.state.put(index, other.state)
+        self.expected[index] = other.expected
+        self.n_iter[index] += other.n_iter
+        self.converged[index] = other.converged
+        self.at_bound[index] = other.at_bound
 
 
 Evaluate = Callable[[torch.Tensor, torch.Tensor], Evaluation]

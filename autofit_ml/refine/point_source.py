@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from autofit_ml.refine.levenberg_marquardt import Evaluation, LMSettings, minimise
+from autofit_ml.refine.levenberg_marquardt import (
+    Evaluation,
+    LMSettings,
+    minimise,
+    solve_damped,
+)
 from autofit_ml.refine.problem import Problem, pixel_sum
 from autofit_ml.render.fourier import phase, synthesise
 
@@ -26,7 +31,7 @@ def point_source_chi2(
         The Sérsic fit: position, sky (and flux) are the start.
     sky_free : bool
     limit : Tensor, float64, (B,)
-        chi2 above which an object cannot be a point source: after two steps such an object is
+        chi2 above which an object is no point source; one that would stay over 200 above it is
         left alone.
 
     Returns
@@ -44,36 +49,33 @@ def point_source_chi2(
         lower[:, 3] = upper[:, 3] = start[:, 3]
     step = torch.tensor([1.0, 1.0, 1e30, 1e30], dtype=theta.dtype, device=theta.device)
     best = torch.full((len(theta),), float("inf"), dtype=theta.dtype, device=theta.device)
-    left = torch.arange(len(theta), device=theta.device)
-    for n_steps, tolerance in ((2, 1.0), (20, 0.01)):
+    # One evaluation and its expected decrease rule out nearly everything that is extended.
+    everyone = torch.arange(len(theta), device=theta.device)
+    first = _evaluate(problem, everyone, start)
+    blocked = (lower == upper).expand_as(start)
+    expected = solve_damped(first, torch.zeros_like(best), blocked)[1]
+    left = (first.chi2 - expected < limit + 200.0).nonzero()[:, 0]
+    if len(left):
         out = minimise(
-            lambda index, at, left=left: _evaluate(problem, left[index], at),
+            lambda index, at: _evaluate(problem, left[index], at),
             start[left],
             lower[left],
             upper[left],
             step,
-            LMSettings(tolerance, n_steps),
+            LMSettings(),
         )
-        start[left] = out.theta
-        near = out.state.chi2 < limit[left] + (200.0 if n_steps == 2 else float("inf"))
-        left = left[near]
-        if n_steps == 2:
-            if len(left) == 0:
-                break
-        else:
-            best[left] = out.state.chi2[near]
+        best[left] = out.state.chi2
     return best, torch.tensor(3 + int(sky_free))
 
 
 def _evaluate(problem: Problem, index: torch.Tensor, theta: torch.Tensor) -> Evaluation:
-    parts = []
-    for start in range(0, len(index), problem.chunk):
-        parts.append(
-            _evaluate_chunk(
-                problem, index[start : start + problem.chunk], theta[start : start + problem.chunk]
-            )
+    size = problem.chunk
+    return Evaluation.join(
+        problem.run(
+            lambda i: _evaluate_chunk(problem, index[i : i + size], theta[i : i + size]),
+            range(0, len(index), size),
         )
-    return Evaluation(*(torch.cat([p[i] for p in parts]) for i in range(3)))
+    )
 
 
 def _evaluate_chunk(problem: Problem, index: torch.Tensor, theta: torch.Tensor):
@@ -97,4 +99,5 @@ def _evaluate_chunk(problem: Problem, index: torch.Tensor, theta: torch.Tensor):
     gradient, matrix = gram[:, :4, 4].clone(), gram[:, :4, :4].clone()
     gradient[:, 3] += precision * offset
     matrix[:, 3, 3] += precision
-    return pixel_sum(residual.to(torch.float64).square()) + precision * offset**2, gradient, matrix
+    chi2 = pixel_sum(residual.to(torch.float64).square()) + precision * offset**2
+    return chi2, gradient, matrix, chi2[:, None][:, :0]

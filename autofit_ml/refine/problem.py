@@ -8,20 +8,20 @@ Images are scaled inside so that a typical sigma is 1 (maggies are 1e-10); `scal
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 
 import torch
 
 from autofit_ml.profiles import HankelTable
 from autofit_ml.refine.levenberg_marquardt import Evaluation
-from autofit_ml.render import FourierPlan, render_with_jacobian
+from autofit_ml.refine.parallel import Runner, serial
+from autofit_ml.render import FourierPlan, render, render_with_jacobian
 
 __all__ = ["Problem", "bin_images", "chunk_size", "pixel_sum"]
 
-_CHUNK_ELEMENTS = 32 * 6637 * 7
-"""Size of the spectra of one chunk (complex numbers): large enough to keep two cores busy, small
-enough to stay near the cache (docs/performance.md)."""
+_CHUNK_ELEMENTS = 16 * 6656 * 7
+"""Size of the spectra of one chunk (complex numbers): large enough to hide the cost of a call,
+small enough to stay near the cache (docs/performance.md)."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,8 @@ class Problem:
         Image units per scaled unit.
     chunk : int
         Objects per evaluation.
+    run : Runner
+        Runs the chunks.
     """
 
     plan: FourierPlan
@@ -53,21 +55,27 @@ class Problem:
     prior_precision: torch.Tensor
     scale: torch.Tensor
     chunk: int
+    run: Runner = serial
 
     def __len__(self) -> int:
         return len(self.data)
 
-    def with_plan(self, plan: FourierPlan, psf: torch.Tensor) -> Problem:
-        """The same observations, rendered by another plan."""
-        return dataclasses.replace(self, plan=plan, psf=psf, chunk=chunk_size(plan))
-
     def evaluate(self, index: torch.Tensor, theta: torch.Tensor) -> Evaluation:
-        """chi2, gradient and matrix of the objects `index` (A,) at `theta` (A, 8)."""
-        parts = [
-            self._evaluate_chunk(index[i : i + self.chunk], theta[i : i + self.chunk])
-            for i in range(0, len(index), self.chunk)
-        ]
-        return Evaluation(*(torch.cat([part[i] for part in parts]) for i in range(3)))
+        """The objects `index` (A,) at `theta` (A, 8).
+
+        `light` holds the sums of the derivative images over the (filled-up) stamp, (A, 7).
+        """
+        return Evaluation.join(
+            self.run(
+                lambda i: self._evaluate_chunk(index[i : i + self.chunk], theta[i : i + self.chunk]),
+                range(0, len(index), self.chunk),
+            )
+        )
+
+    def image(self, index: torch.Tensor, theta: torch.Tensor) -> torch.Tensor:
+        """Model without sky (A, ny, nx)."""
+        with torch.no_grad():
+            return render(self.plan, self.table, self.psf[index], theta[:, :7])
 
     def design(self, index: torch.Tensor, theta: torch.Tensor) -> torch.Tensor:
         """Derivatives of the image by the eight parameters (A, 8, ny, nx); channel 2 = model
@@ -75,9 +83,7 @@ class Problem:
         images = render_with_jacobian(self.plan, self.table, self.psf[index], theta[:, :7])
         return torch.cat([images, torch.ones_like(images[:, :1])], dim=1)
 
-    def _evaluate_chunk(
-        self, index: torch.Tensor, theta: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def _evaluate_chunk(self, index: torch.Tensor, theta: torch.Tensor) -> tuple[torch.Tensor, ...]:
         images = render_with_jacobian(self.plan, self.table, self.psf[index], theta[:, :7])
         a, _, ny, nx = images.shape
         root = self.root_weight[index]
@@ -95,6 +101,7 @@ class Problem:
             chi2 + (offset * pull).sum(1),
             gram[:, :8, 8] + pull,
             gram[:, :8, :8] + self.prior_precision[index],
+            pixel_sum(images).to(torch.float64),
         )
 
 
@@ -105,7 +112,7 @@ def pixel_sum(images: torch.Tensor) -> torch.Tensor:
 
 def chunk_size(plan: FourierPlan) -> int:
     """Objects that are evaluated together with this plan."""
-    return max(1, min(64, _CHUNK_ELEMENTS // (7 * plan.n_modes)))
+    return max(1, min(128, _CHUNK_ELEMENTS // (7 * plan.n_modes)))
 
 
 def bin_images(

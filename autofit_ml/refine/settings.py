@@ -20,8 +20,9 @@ class RefineSettings:
         Sérsic indices of the extra starts (the initialiser's own start comes first).
     search, final : LMSettings
         Of the coarse search over the starts and of the fit itself.
-    compact, wide : Accuracy
-        Of the renderer: `wide` serves objects that are large for their stamp.
+    coarse, compact, wide : Accuracy
+        Of the renderer: `coarse` in the search; `wide` serves objects that are large for their
+        stamp.
     compact_re : float
         Largest re, in units of the stamp's shorter side, that `compact` serves.
     correlated_lag : int
@@ -36,12 +37,14 @@ class RefineSettings:
     start_n: tuple[float, ...] = (1.0, 4.0)
     search: LMSettings = field(default_factory=lambda: LMSettings(0.3, 12))
     final: LMSettings = field(default_factory=LMSettings)
+    coarse: Accuracy = field(default_factory=lambda: Accuracy(1.2, 8.0, refinements=()))
     compact: Accuracy = field(
-        default_factory=lambda: Accuracy(1.5, (2.0, 3.0), split=2.0, cutoff=1e-3)
+        default_factory=lambda: Accuracy(1.5, refinements=(2.0, 3.0), split=2.0, cutoff=1e-3)
     )
     wide: Accuracy = field(
-        default_factory=lambda: Accuracy(2.5, (2.0, 2.0), split=2.0, cutoff=1e-3)
+        default_factory=lambda: Accuracy(2.5, refinements=(2.0, 2.0, 2.0), split=3.0, cutoff=1e-3)
     )
+    point_source: Accuracy = field(default_factory=lambda: Accuracy(1.0, 8.0, refinements=()))
     compact_re: float = 0.16
     correlated_lag: int = 3
     correlated_threshold: float = 0.05

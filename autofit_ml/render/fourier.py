@@ -48,7 +48,9 @@ class Accuracy:
     Attributes
     ----------
     padding : float
-        Smallest ratio of the FFT's size to the stamp's.
+        The FFT is larger than the stamp by at least (padding - 1) times its longer side.
+    margin : float
+        ... and by at least this many pixels.
     refinements : tuple of float
         Factor in L from each level to the next.
     split : float
@@ -60,6 +62,7 @@ class Accuracy:
     """
 
     padding: float = 1.5
+    margin: float = 32.0
     refinements: tuple[float, ...] = (2.5, 3.0)
     split: float = 1.5
     order: int = 2
@@ -149,8 +152,9 @@ def make_plan(
     FourierPlan
     """
     accuracy = accuracy or Accuracy()
+    margin = max((accuracy.padding - 1.0) * max(shape), accuracy.margin)
     smallest = [
-        math.ceil(max(n * accuracy.padding, n + p / (2 * oversampling) + 8))
+        math.ceil(n + max(margin, p / (2 * oversampling) + 8))
         for n, p in zip(shape, psf_shape, strict=True)
     ]
     # An odd length along y has no Nyquist row, which a complex transform would treat one-sidedly.

@@ -52,7 +52,7 @@ class SepSettings:
     min_excess_snr : float
         ... with at least this significance.
     min_island_snr : float
-        The same for a detection that does not touch the target.
+        The same for a detection that does not touch the target; fainter ones are dropped.
     grow_relative, grow_minimum : float
         Neighbours' masks grow by the larger of this share of their radius and this many pixels
         (the latter plus half of the PSF's FWHM).
@@ -64,7 +64,7 @@ class SepSettings:
     min_area: int = 5
     deblend_levels: int = 32
     deblend_contrast: float = 0.0002
-    min_excess: float = 0.35
+    min_excess: float = 0.45
     min_excess_snr: float = 7.0
     min_island_snr: float = 5.0
     grow_relative: float = 0.4
@@ -97,16 +97,17 @@ def segment_sep(stamp: Stamp, settings: SepSettings | None = None) -> Segmentati
         empty = np.zeros(stamp.shape, dtype=np.int32)
         return Segmentation(empty, 0, empty.astype(bool), 0.0, float(np.median(stamp.sigma)))
     fwhm = _psf_fwhm(stamp.psf)
-    unit = float(np.median(stamp.sigma[good]))
+    unit = _typical(stamp.sigma[good])
     data = np.ascontiguousarray(stamp.data, dtype=np.float32) / np.float32(unit)
     noise = np.ascontiguousarray(stamp.sigma, dtype=np.float32) / np.float32(unit)
     level, rms = mode_of_sky(data[good], 1.0)
-    widened = noise * np.float32(_noise_of_filtered(data, good, level, rms, fwhm))
+    widened = noise * np.float32(filtered_noise_ratio(data, good, level, rms, fwhm))
 
     for attempt in range(2):
         image = data - np.float32(level)
         sources, labels = extract(image, widened, stamp.mask, fwhm, settings)
         target = _choose_target(sources, labels, stamp.position, max(settings.search_radius, fwhm))
+        labels = _drop_noise(image, widened, labels, len(sources), target, settings)
         if target:
             _recentre(sources, target, image, labels, stamp.position, fwhm)
             labels = absorb_fragments(image, widened, labels, sources, target, good, settings)
@@ -141,7 +142,7 @@ def segment_sep(stamp: Stamp, settings: SepSettings | None = None) -> Segmentati
         sky_rms=rms * unit,
         blend_fraction=_blend_fraction(data - level, labels, target, ellipses),
         method="sep",
-        classes=_classes(sources, present, stamp.psf, settings),
+        classes=_classes(sources, present, stamp.psf, fwhm),
     )
 
 
@@ -191,7 +192,7 @@ def segment_given(stamp: Stamp) -> Segmentation:
             )
     contaminants = (labels != 0) & (labels != target)
     good = ~stamp.mask
-    unit = float(np.median(stamp.sigma[good])) if good.any() else 1.0
+    unit = _typical(stamp.sigma[good]) if good.any() else 1.0
     data = stamp.data / unit
     ellipses = {}
     if target:
@@ -368,12 +369,14 @@ def split_hidden(
     own = (labels == target) & good
     if np.count_nonzero(own) < 4 * settings.min_area:
         return labels, sources
-    ellipse = _symmetry_of(sources[target - 1], np.count_nonzero(own))
+    ellipse = _symmetry_of(sources[target - 1], int(np.count_nonzero(own)))
     free = (own | (labels == 0)) & good
     excess = image[own] - _expected_light(image, free, own, ellipse)
-    # cheap look: pixels that are mostly excess and stand out on their own
+    # cheap look: pixels that are mostly excess and stand out, if together they could be a source
     candidate = (excess > 0.4 * image[own]) & (excess > 2 * noise[own])
-    if np.count_nonzero(candidate) < settings.min_area:
+    significance = 1.5 * settings.min_excess_snr
+    limit = significance * np.sqrt(2 * np.sum(noise[own][candidate] ** 2))
+    if not np.sum(excess[candidate]) > limit or np.count_nonzero(candidate) < settings.min_area:
         return labels, sources
     residual = np.zeros_like(image)
     residual[own] = np.where(candidate, excess, 0)
@@ -385,7 +388,7 @@ def split_hidden(
     variance = np.bincount(new.ravel(), 2 * (noise * noise).ravel(), size)
     light = np.bincount(new.ravel(), np.where(own, image, 0).ravel(), size)
     area = np.bincount(new.ravel(), minlength=size)
-    real = (signal > 1.5 * settings.min_excess_snr * np.sqrt(variance)) & (signal > 0.5 * light)
+    real = (signal > significance * np.sqrt(variance)) & (signal > 0.5 * light)
     real &= area >= max(settings.min_area, fwhm**2)
     real[0] = False
     if not real.any():
@@ -460,6 +463,28 @@ def _choose_target(
     if near.size:
         return int(near[np.argmin(distance[near])]) + 1
     return 0
+
+
+def _drop_noise(
+    image: np.ndarray,
+    noise: np.ndarray,
+    labels: np.ndarray,
+    count: int,
+    target: int,
+    settings: SepSettings,
+) -> np.ndarray:
+    """Labels without detections fainter than ``min_island_snr``; the target always stays."""
+    if not count:
+        return labels
+    inside = labels > 0
+    index = labels[inside]
+    signal = np.bincount(index, image[inside], count + 1)
+    variance = np.bincount(index, noise[inside].astype(float) ** 2, count + 1)
+    keep = signal > settings.min_island_snr * np.sqrt(variance)
+    keep[target] = True
+    if keep[1:].all():
+        return labels
+    return np.where(keep, np.arange(count + 1), 0).astype(labels.dtype)[labels]
 
 
 def _recentre(
@@ -537,28 +562,35 @@ def _blend_fraction(
     return max(excess, 0.0) / light if light > 0 else 0.0
 
 
-def _classes(
-    sources: np.ndarray, area: np.ndarray, psf: PSF, settings: SepSettings
-) -> dict[int, str]:
+def _classes(sources: np.ndarray, area: np.ndarray, psf: PSF, fwhm: float) -> dict[int, str]:
     """Star or galaxy, for bright sources: does the isophote have the area a point source has?"""
-    ordered = np.sort(psf.data, axis=None)[::-1]
-    peak = float(ordered[0])
-    classes = {}
-    for label in range(1, len(sources) + 1):
-        source = sources[label - 1]
-        if not area[label] or not source["cpeak"] > 20 * source["thresh"] > 0:
-            continue
-        level = source["thresh"] / source["peak"] * peak
-        expected = np.count_nonzero(ordered > level) / psf.oversampling**2
-        classes[label] = "star" if area[label] < 1.35 * expected + 3 else "galaxy"
-    return classes
+    bright = np.flatnonzero(
+        (area[1:] > 0) & (sources["thresh"] > 0) & (sources["cpeak"] > 20 * sources["thresh"])
+    )
+    if not bright.size:
+        return {}
+    # isophotes are those of the smoothed image
+    sigma = _filter_sigma(fwhm) * psf.oversampling
+    smooth = ndimage.gaussian_filter(np.pad(psf.data, int(np.ceil(3 * sigma))), sigma)
+    ordered = np.sort(smooth, axis=None)
+    level = sources["thresh"][bright] / sources["cpeak"][bright] * ordered[-1]
+    expected = (ordered.size - np.searchsorted(ordered, level)) / psf.oversampling**2
+    return {
+        int(index) + 1: "star" if area[index + 1] < 1.35 * size + 3 else "galaxy"
+        for index, size in zip(bright, expected, strict=True)
+    }
+
+
+def _typical(values: np.ndarray) -> float:
+    """Median of up to about 1000 of the values: a scale to divide by."""
+    return float(np.median(values[:: max(values.size // 1000, 1)]))
 
 
 def _filter_sigma(fwhm: float) -> float:
     return min(max(fwhm, 1.5), 5.0) / 2.3548
 
 
-def _noise_of_filtered(
+def filtered_noise_ratio(
     data: np.ndarray, good: np.ndarray, level: float, rms: float, fwhm: float
 ) -> float:
     """Noise of the filtered sky over what white noise of the given size would leave, 0.7 to 4.

@@ -6,12 +6,22 @@ from dataclasses import dataclass
 
 import numpy as np
 import sep
+from scipy import ndimage
 
 from autofit_ml.errors import InputError
 from autofit_ml.images.stamp import Frame
-from autofit_ml.segment.classical import SepSettings, absorb_fragments, extract
+from autofit_ml.segment.classical import (
+    SepSettings,
+    absorb_fragments,
+    extract,
+    filtered_noise_ratio,
+    split_hidden,
+)
 
 __all__ = ["Detections", "detect_sources"]
+
+_LARGE = 150
+"""Pixels: footprints from here on are searched for neighbours that deblending missed."""
 
 _COLUMNS = [
     ("label", np.int32),
@@ -35,7 +45,7 @@ class Detections:
     sources : structured array, shape (k,)
         ``label``; ``x, y`` 0-based pixels; ``a, b`` rms semi-axes (pixels) and ``theta`` (radians
         counter-clockwise from +x) of the isophote; ``flux`` inside the isophote, image units;
-        ``radius`` of the circle with the isophote's area, pixels; ``snr`` of that flux.
+        ``radius`` of the circle with the isophote's area, pixels; ``snr`` of that flux, at least 5.
     labels : ndarray, int32, shape (ny, nx)
         0 = sky.
     background, background_rms : ndarray, float32, shape (ny, nx)
@@ -49,7 +59,7 @@ class Detections:
 
 
 def detect_sources(
-    data: Frame | np.ndarray,
+    frame: Frame | np.ndarray,
     sigma: np.ndarray | None = None,
     mask: np.ndarray | None = None,
     *,
@@ -64,10 +74,10 @@ def detect_sources(
 
     Parameters
     ----------
-    data : Frame or ndarray, shape (ny, nx)
+    frame : Frame or ndarray, shape (ny, nx)
         Image units.
     sigma, mask : ndarray, shape (ny, nx), optional
-        Noise and bad pixels when `data` is an array. Without noise the background's is used.
+        Noise and bad pixels when `frame` is an array. Without noise the background's is used.
     fwhm : float
         Of the seeing, pixels: width of the matched filter.
     box : int
@@ -84,9 +94,11 @@ def detect_sources(
         Shapes differ, every pixel is masked, or sep's buffers overflow.
     """
     file = None
-    if isinstance(data, Frame):
-        data, sigma, mask, file = data.data, data.sigma, data.mask, data.file or None
-    settings = settings or SepSettings()
+    if isinstance(frame, Frame):
+        data, sigma, mask, file = frame.data, frame.sigma, frame.mask, frame.file or None
+    else:
+        data = frame
+    settings = settings or SepSettings(deblend_levels=64)
     values = np.asarray(data, dtype=float)
     bad = ~np.isfinite(values)
     if mask is not None:
@@ -105,61 +117,75 @@ def detect_sources(
     image = np.ascontiguousarray(np.where(bad, 0, values) / unit, dtype=np.float32)
     mesh = max(16, min(box, *image.shape))
     background = sep.Background(image, mask=bad, bw=mesh, bh=mesh)
-    sources, labels = _detect(image, background, sigma, bad, unit, fwhm, settings)
-    covered = np.ascontiguousarray(bad | (labels > 0))
-    if not covered.all():
-        background = sep.Background(image, mask=covered, bw=mesh, bh=mesh)
-        sources, labels = _detect(image, background, sigma, bad, unit, fwhm, settings)
-    noise = _noise(background, sigma, unit)
-    labels = _absorb_all(image - background.back(), noise, labels, sources, bad, settings)
+    labels = np.zeros(image.shape, dtype=np.int32)
+    for attempt in range(2):
+        if attempt:
+            covered = np.ascontiguousarray(bad | (labels > 0))
+            if covered.all():
+                break
+            background = sep.Background(image, mask=covered, bw=mesh, bh=mesh)
+        flat = image - background.back()
+        if sigma is None:
+            noise = np.maximum(background.rms(), np.float32(1e-12))
+        else:
+            noise = np.ascontiguousarray(np.asarray(sigma, dtype=float) / unit, dtype=np.float32)
+        # correlated noise, or a noise map that is too small: raise the threshold
+        ratio = filtered_noise_ratio(flat / noise, ~bad, 0.0, 1.0, fwhm)
+        noise = noise * np.float32(ratio)
+        sources, labels = extract(flat, noise, bad, fwhm, settings)
+    labels, sources = _check_deblending(flat, noise, labels, sources, ~bad, fwhm, settings)
+    table = _table(flat, noise, labels, sources, unit)
+    # what remains of the noise
+    faint = table["label"][table["snr"] < settings.min_island_snr]
+    if faint.size:
+        labels = np.where(np.isin(labels, faint), 0, labels)
+        table = table[table["snr"] >= settings.min_island_snr]
     return Detections(
-        sources=_table(image - background.back(), noise, labels, sources, unit),
+        sources=table,
         labels=labels,
         background=background.back() * np.float32(unit),
         background_rms=background.rms() * np.float32(unit),
     )
 
 
-def _noise(background, sigma, unit) -> np.ndarray:
-    if sigma is None:
-        return np.maximum(background.rms(), np.float32(1e-12))
-    return np.ascontiguousarray(np.asarray(sigma, dtype=float) / unit, dtype=np.float32)
-
-
-def _detect(image, background, sigma, bad, unit, fwhm, settings):
-    noise = _noise(background, sigma, unit)
-    return extract(image - background.back(), noise, bad, fwhm, settings)
-
-
-def _absorb_all(image, noise, labels, sources, bad, settings) -> np.ndarray:
-    """Undo over-deblending, brightest source first."""
-    from scipy import ndimage
-
+def _check_deblending(image, noise, labels, sources, good, fwhm, settings):
+    """Undo over- and under-deblending in each island, brightest source first."""
     islands, _ = ndimage.label(labels > 0, structure=np.ones((3, 3)))
-    windows = ndimage.find_objects(islands)
-    for island, window in enumerate(windows, start=1):
-        if window is None:
+    added: list[np.ndarray] = []
+    total = len(sources)
+    for island, window in enumerate(ndimage.find_objects(islands), start=1):
+        inside = islands[window] == island
+        part = np.where(inside, labels[window], 0)
+        present = np.unique(part[inside])
+        if present.size == 1 and np.count_nonzero(inside) < _LARGE:
             continue
-        part = np.where(islands[window] == island, labels[window], 0)
-        inside = np.unique(part)
-        inside = inside[inside > 0]
-        if inside.size < 2:
-            continue
-        shifted = sources.copy()
-        for name in ("x", "xcpeak", "xpeak"):
-            shifted[name] -= window[1].start
-        for name in ("y", "ycpeak", "ypeak"):
-            shifted[name] -= window[0].start
-        remaining = list(inside[np.argsort(-sources["flux"][inside - 1])])
-        while remaining:
-            main = remaining.pop(0)
-            part = absorb_fragments(
-                image[window], noise[window], part, shifted, int(main), ~bad[window], settings
-            )
-            present = set(np.unique(part))
-            remaining = [label for label in remaining if label in present]
-        labels[window] = np.where(islands[window] == island, part, labels[window])
-    return labels
+        # a catalogue of this island alone: rows 1..k, positions in the window
+        local = sources[present - 1].copy()
+        _shift(local, -window[1].start, -window[0].start)
+        part = np.where(inside, np.searchsorted(present, part) + 1, 0).astype(np.int32)
+        planes = image[window], noise[window]
+        for main in np.argsort(-local["flux"]) + 1:
+            if not np.any(part == main):
+                continue
+            part = absorb_fragments(*planes, part, local, int(main), good[window], settings)
+            if np.count_nonzero(part == main) >= _LARGE:
+                part, local = split_hidden(
+                    *planes, part, local, int(main), good[window], fwhm, settings
+                )
+        new = local[present.size :].copy()
+        _shift(new, window[1].start, window[0].start)
+        numbers = np.concatenate([[0], present, total + 1 + np.arange(len(new))])
+        labels[window] = np.where(inside, numbers[part], labels[window])
+        added.append(new)
+        total += len(new)
+    return labels, np.concatenate([sources, *added])
+
+
+def _shift(sources: np.ndarray, dx: int, dy: int) -> None:
+    """Move a catalogue's positions, in place."""
+    for axis, offset in (("x", dx), ("y", dy)):
+        for name in (axis, f"{axis}cpeak", f"{axis}peak"):
+            sources[name] += offset
 
 
 def _table(image, noise, labels, sources, unit) -> np.ndarray:

@@ -62,10 +62,13 @@ def measure_sky(values: np.ndarray) -> tuple[float, float]:
     """
     if values.size > 40_000:
         values = values[:: values.size // 20_000]
-    level = float(np.median(values))
-    scatter = _MAD_TO_SIGMA * float(np.median(np.abs(values - level)))
+    ordered = np.sort(values)
+    level = float(ordered[ordered.size // 2])
+    low, high = ordered[[int(0.159 * ordered.size), int(0.841 * (ordered.size - 1))]]
+    scatter = 0.5 * float(high - low)
     for _ in range(3):
-        kept = values[np.abs(values - level) <= 3 * scatter]
+        start, stop = np.searchsorted(ordered, (level - 3 * scatter, level + 3 * scatter))
+        kept = ordered[start:stop]
         if kept.size < 2 or scatter == 0:
             break
         level, scatter = float(kept.mean()), 1.015 * float(kept.std())

@@ -31,7 +31,7 @@ def _accuracy(minimum_fft_size: int):
     return galsim.GSParams(
         folding_threshold=5e-4,
         kvalue_accuracy=1e-6,
-        maxk_threshold=1e-4,
+        maxk_threshold=1e-6,
         minimum_fft_size=minimum_fft_size,
         maximum_fft_size=16384,
     )

@@ -70,7 +70,8 @@ def sersic_indices(low: float, high: float) -> np.ndarray:
     """
     if not 0.3 <= low <= high <= 6.2:
         raise SettingsError(f"Sérsic index range {low}..{high}", "GalSim draws 0.3 to 6.2")
-    grid = _INDEX_GRID[(_INDEX_GRID >= low) & (_INDEX_GRID <= high)]
+    inside = np.logical_and(np.greater_equal(_INDEX_GRID, low), np.less_equal(_INDEX_GRID, high))
+    grid = _INDEX_GRID[inside]
     return grid if grid.size else np.array([low])
 
 

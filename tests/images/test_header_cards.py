@@ -159,7 +159,7 @@ class TestWcs:
             {"CTYPE1": "RA---XYZ"},
             {"CTYPE1": "DEC--TAN"},
             {"CRVAL1": "here"},
-            {"CD1_1": float(1e-5), "CD1_2": 1e-5, "CD2_1": 1e-5, "CD2_2": 1e-5},
+            {"CD1_1": 1e-5, "CD1_2": 1e-5, "CD2_1": 1e-5, "CD2_2": 1e-5},
             {"CTYPE1": "LINEAR", "CTYPE2": "LINEAR"},
         ],
     )

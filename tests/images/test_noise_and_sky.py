@@ -86,7 +86,7 @@ def test_background_map_follows_a_gradient():
     background, rms, objects = background_map(image)
     assert np.abs(background - truth).mean() < 0.25
     assert np.median(rms) == pytest.approx(2.0, rel=0.05)
-    assert 0.02 < objects.mean() < 0.6
+    assert 0.2 < objects.mean() < 0.7
 
 
 @pytest.mark.parametrize("sky_card", ["SKYSUB", "SKYLEVEL"])
@@ -108,13 +108,13 @@ def test_sigma_from_the_ccd_equation(sky_card, writer):
 
 
 def test_weights_do_not_follow_the_noise():
-    """The flux by weighted mean of a flat source: unbiased to 0.5 %; raw counts lose 4 %."""
+    """The flux by weighted mean of a flat source: to 1 %; raw counts lose over 3 %."""
     rng = np.random.default_rng(6)
     counts = rng.poisson(25.0, (300, 300)).astype(float)
-    weight = 1.0 / np.maximum(expected_source(counts, 0.1), 1e-3)
+    weight = 1.0 / np.maximum(expected_source(counts, 0.1, 1.0), 1e-3)
     raw = 1.0 / np.maximum(counts, 1.0)
     # The local mean has 25 pixels, one of which is the pixel itself: 1/25 of the bias is left.
-    assert (weight * counts).sum() / weight.sum() == pytest.approx(25.0, rel=0.02)
+    assert (weight * counts).sum() / weight.sum() == pytest.approx(25.0, rel=0.01)
     assert (raw * counts).sum() / raw.sum() < 24.2
 
 

@@ -33,6 +33,14 @@ def only(path, **options):
     return read_source(discover(path)[0], ReadOptions(**options)).stamp
 
 
+def outcome(source, **options):
+    """(stamp, None) or (None, the InputError)."""
+    try:
+        return read_stamp(source, ReadOptions(**options)), None
+    except InputError as error:
+        return None, error
+
+
 def test_simple_object(writer):
     good = galaxy()
     path = writer.object(image=good, sigma=2.0, cards={"FILTER": "r", "ZP": 25.0, "GAIN": 4.0})
@@ -414,9 +422,8 @@ def test_any_shapes(image, sigma, psf, same, writer):
     kernel = np.zeros(psf)
     kernel[tuple(n // 2 for n in psf)] = 1
     fits.writeto(writer.folder / "g1_psf.fits", kernel, overwrite=True)
-    try:
-        stamp = read_stamp(discover(path)[0])
-    except InputError as error:
+    stamp, error = outcome(discover(path)[0])
+    if stamp is None:
         assert error.remedy
         assert "g1_" in str(error)
         return
@@ -438,9 +445,8 @@ def test_any_damage(position, value, cut, writer):
     else:
         content[position : position + len(value)] = value
     path.write_bytes(bytes(content))
-    try:
-        stamp = read_stamp(discover(path)[0])
-    except InputError as error:
+    stamp, error = outcome(discover(path)[0])
+    if stamp is None:
         assert error.remedy
         assert "g1_" in str(error)
         return

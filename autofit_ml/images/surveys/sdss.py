@@ -91,14 +91,14 @@ def frame_noise(
         calib = np.asarray(file.hdus[1].data, dtype=np.float64).ravel()
         if calib.size != data.shape[1]:
             raise ValueError(f"calibration vector of {calib.size} for {data.shape[1]} columns")
-        sky = sky_image(file.hdus[2].data[0], data.shape)  # type: ignore[arg-type]
+        sky = sky_image(file.hdus[2].data[0], data.shape)
     except READ_FAILURES as error:
         return None, (f"SDSS noise model not used: {error}",)
     if np.any(calib <= 0) or not np.all(np.isfinite(calib)):
         return None, ("SDSS noise model not used: calibration vector not positive",)
     floor = np.maximum(sky / gain + dark, dark)
     counts = np.where(mask, 0.0, data) / calib
-    source = expected_source(counts, np.sqrt(floor))
+    source = expected_source(counts, np.sqrt(floor), gain)
     return np.sqrt(source / gain + floor) * calib, ()
 
 

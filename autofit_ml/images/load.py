@@ -1,0 +1,521 @@
+"""Load the planes of one object: arrays, masks, noise and calibration, checked.
+
+In: a `Source`. Out: `Planes`, from which `autofit_ml.images.reader` makes a stamp or a frame.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from astropy.io import fits
+
+from autofit_ml.catalogue.flags import Flag
+from autofit_ml.errors import InputError
+from autofit_ml.images.background import background_map, measure_sky
+from autofit_ml.images.fitsfile import FitsFile, HduInfo, image_array, open_fits
+from autofit_ml.images.header import Calibration, number_card, read_calibration
+from autofit_ml.images.noise import expected_source, model_sigma
+from autofit_ml.images.options import MIN_SIDE, ReadOptions
+from autofit_ml.images.planes import Grouping, group_hdus
+from autofit_ml.images.roles import NOISE_PLANES
+from autofit_ml.images.source import Source
+from autofit_ml.images.surveys import SurveyPreset, survey_preset
+
+__all__ = ["OpenFiles", "Planes", "finish_sigma", "plane_array", "read_planes"]
+
+SENTINEL_SIGMA = 1e10
+"""A sigma this large stands for "no weight"."""
+
+SENTINEL_VALUE = 1e30
+"""A pixel this large stands for "no data" (SExtractor's and others' convention)."""
+
+
+@dataclass
+class OpenFiles:
+    """Files of one object, opened once each."""
+
+    opened: dict[Path, FitsFile] = field(default_factory=dict)
+    messages: list[str] = field(default_factory=list)
+
+    def open(self, path: Path) -> FitsFile:
+        if path not in self.opened:
+            file = open_fits(path)
+            self.opened[path] = file
+            self.messages.extend(file.messages)
+        return self.opened[path]
+
+    def hashes(self) -> dict[str, str]:
+        return {str(path): file.sha256 for path, file in self.opened.items()}
+
+
+@dataclass
+class Planes:
+    """What the files of an object hold, in image units.
+
+    Attributes
+    ----------
+    data : ndarray, float64, shape (ny, nx)
+        Finite; 0 where bad.
+    mask : ndarray of bool, shape (ny, nx)
+        True = do not use.
+    sigma : ndarray, float64, shape (ny, nx), or None
+        None until `finish_sigma` has built it.
+    saturated, labels, target
+        As in `Stamp`.
+    calibration : Calibration
+        After manifest, options and preset.
+    header : Header
+        Of the image's HDU.
+    psf_at : (path, HDU) or None
+        Where the PSF plane is.
+    flags : int
+    messages : list of str
+    files : OpenFiles
+    preset : SurveyPreset or None
+    image_file : Path
+    """
+
+    data: np.ndarray
+    mask: np.ndarray
+    sigma: np.ndarray | None
+    saturated: np.ndarray | None
+    labels: np.ndarray | None
+    target: int | None
+    calibration: Calibration
+    header: fits.Header
+    psf_at: tuple[Path, int | str | None] | None
+    flags: int
+    messages: list[str]
+    files: OpenFiles
+    preset: SurveyPreset | None
+    image_file: Path
+
+
+def read_planes(source: Source, options: ReadOptions) -> Planes:
+    """Read and check every plane but the PSF.
+
+    Raises
+    ------
+    InputError
+        Anything that makes the object unusable.
+    """
+    if source.problem is not None:
+        raise source.problem
+    preset_name = options.survey or source.survey
+    preset = survey_preset(preset_name) if preset_name else None
+    files = OpenFiles()
+    messages: list[str] = list(source.messages)
+    planes = _resolve_planes(source, files, preset, messages)
+    image_path, image_key = planes["image"]
+    image_file = files.open(image_path)
+    info = image_file.find(image_key)  # type: ignore[arg-type]
+    data, notes = image_array(image_file, info, "image")
+    messages += notes
+    data = np.asarray(data, dtype=np.float64)
+    _check_size(data, image_path)
+
+    header = image_file.hdus[info.index].header
+    primary = image_file.hdus[0].header
+    headers = [header] if info.index == 0 else [header, primary]
+    calibration = read_calibration(headers)
+    messages += calibration.messages
+    calibration = _with_overrides(calibration, source, options, preset, messages)
+
+    finite = np.isfinite(data) & (np.abs(data) < SENTINEL_VALUE)
+    mask = ~finite
+    n_bad = int(mask.sum())
+    if n_bad == data.size:
+        raise InputError(
+            "no finite pixel (all NaN, infinite or beyond 1e30)", "check the image", image_path
+        )
+    if n_bad:
+        messages.append(f"{n_bad} NaN, infinite or absurd pixels masked")
+        data[mask] = 0.0
+    good_values = data[finite]
+    if good_values.size > 1 and good_values.min() == good_values.max():
+        raise InputError(
+            f"the image is constant ({good_values[0]:g} everywhere)", "check the image", image_path
+        )
+    if np.abs(good_values).max() < 1e-35:
+        raise InputError(
+            "pixel values are below the range of single precision",
+            "multiply image, sigma and zero point's unit by a power of ten",
+            image_path,
+        )
+
+    if "mask" in planes:
+        mask |= _read_mask(planes["mask"], files, data.shape, info, preset, options, messages)
+    saturated = _saturated(data, mask, calibration, messages)
+    if saturated is not None:
+        mask |= saturated
+    if mask.all():
+        raise InputError("every pixel is masked", "check the mask", image_path)
+
+    labels, target = None, calibration.target
+    if "seg" in planes:
+        labels, seg_target = _read_labels(planes["seg"], files, data.shape, info, messages)
+        target = seg_target if seg_target is not None else target
+        wanted = source.overrides.get("target")
+        target = int(wanted) if wanted is not None else target
+        if target is not None and not np.any(labels == target):
+            messages.append(f"TARGET={target} is not in the segmentation, ignored")
+            target = None
+    else:
+        target = None
+
+    flags = 0
+    sigma = None
+    if options.noise == "given":
+        sigma, estimated = _read_sigma(planes, files, data, mask, info, messages)
+        flags |= int(Flag.SIGMA_ESTIMATED) if estimated else 0
+    if sigma is None and options.sigma is not None:
+        sigma = np.full(data.shape, float(options.sigma))
+    return Planes(
+        data=data,
+        mask=mask,
+        sigma=sigma,
+        saturated=saturated,
+        labels=labels,
+        target=target,
+        calibration=calibration,
+        header=header,
+        psf_at=planes.get("psf"),
+        flags=flags,
+        messages=messages,
+        files=files,
+        preset=preset,
+        image_file=image_path,
+    )
+
+
+def _resolve_planes(
+    source: Source, files: OpenFiles, preset: SurveyPreset | None, messages: list[str]
+) -> dict[str, tuple[Path, int | str | None]]:
+    """Fill in the HDU of every plane; add planes found beside the image in its own file."""
+    planes = dict(source.planes)
+    if "image" not in planes:
+        raise InputError("no image plane", "add the image, or name it in a manifest")
+    path, key = planes["image"]
+    if key is None:
+        file = files.open(path)
+        group = _only_group(group_hdus(file.infos), file, messages)
+        for role, index in group.items():
+            if role == "image" or role not in planes:
+                planes[role] = (path, index)
+    return planes
+
+
+def _only_group(grouping: Grouping, file: FitsFile, messages: list[str]) -> dict[str, int]:
+    if grouping.problem:
+        raise InputError(grouping.problem, "give each plane once", file.path)
+    if not grouping.objects:
+        raise InputError(
+            "no image HDU (" + (grouping.why_none or "nothing in the file") + ")",
+            "give a FITS image",
+            file.path,
+        )
+    if len(grouping.objects) > 1:
+        first = grouping.objects[0][0]
+        messages.append(
+            f"{len(grouping.objects)} images in the file: only {first or 'the first'} is used"
+        )
+    return dict(grouping.objects[0][1])
+
+
+def plane_array(
+    plane: tuple[Path, int | str | None],
+    role: str,
+    files: OpenFiles,
+    image_info: HduInfo,
+    messages: list[str],
+) -> tuple[np.ndarray, FitsFile, HduInfo]:
+    """Array of a plane other than the image.
+
+    In a file of its own: the HDU named, else the one called like the plane, like the image's HDU,
+    else the only (first) image.
+    """
+    path, key = plane
+    file = files.open(path)
+    if key is not None:
+        info = file.find(key)
+    else:
+        images = [i for i in file.infos if i.kind in ("image", "vector")]
+        if not images:
+            raise InputError(f"the {role} file has no image HDU", "give a FITS image", path)
+        grouping = group_hdus(file.infos)
+        same_role = [i for i in images if i.name and _is_role(i, role, grouping)]
+        same_name = [i for i in images if i.name and i.name == image_info.name]
+        info = (same_role or same_name or images)[0]
+    data, notes = image_array(file, info, role)
+    messages.extend(notes)
+    return data, file, info
+
+
+def _is_role(info: HduInfo, role: str, grouping: Grouping) -> bool:
+    return grouping.roles.get(info.index) == role
+
+
+def _check_shape(data: np.ndarray, shape: tuple[int, ...], role: str, path: Path) -> None:
+    if data.shape != shape:
+        raise InputError(
+            f"the {role} has shape {data.shape}, the image {shape} (ny, nx)",
+            "give planes cut to the same pixels",
+            path,
+        )
+
+
+def _check_size(data: np.ndarray, path: Path) -> None:
+    if data.size == 0:
+        raise InputError("the image is empty", "check NAXIS1 and NAXIS2", path)
+    if min(data.shape) < MIN_SIDE:
+        raise InputError(
+            f"the image is too small {data.shape}",
+            f"cut stamps of at least {MIN_SIDE} pixels a side, better 10 half-light radii",
+            path,
+        )
+
+
+def _read_mask(
+    plane: tuple[Path, int | str | None],
+    files: OpenFiles,
+    shape: tuple[int, ...],
+    image_info: HduInfo,
+    preset: SurveyPreset | None,
+    options: ReadOptions,
+    messages: list[str],
+) -> np.ndarray:
+    """True = bad: non-zero, after leaving out the bits that the options or preset ignore."""
+    values, file, info = plane_array(plane, "mask", files, image_info, messages)
+    _check_shape(values, shape, "mask", plane[0])
+    header = file.hdus[info.index].header
+    ignore = options.mask_ignore_bits
+    if ignore is None and preset is not None:
+        ignore = preset.ignored_bits(header)
+    if values.dtype.kind == "f":
+        whole = np.where(np.isfinite(values), values, 1.0)
+        if not ignore:
+            return whole != 0
+        values = whole.astype(np.int64)
+    if ignore:
+        return (values.astype(np.int64) & ~np.int64(ignore)) != 0
+    return values != 0
+
+
+def _read_labels(
+    plane: tuple[Path, int | str | None],
+    files: OpenFiles,
+    shape: tuple[int, ...],
+    image_info: HduInfo,
+    messages: list[str],
+) -> tuple[np.ndarray, int | None]:
+    values, file, info = plane_array(plane, "seg", files, image_info, messages)
+    _check_shape(values, shape, "segmentation", plane[0])
+    labels = np.nan_to_num(np.asarray(values, np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+    if np.any(labels != np.rint(labels)) or np.any(np.abs(labels) > 2**31 - 1):
+        raise InputError(
+            "the segmentation holds numbers that are not labels",
+            "give whole numbers, 0 for sky",
+            plane[0],
+        )
+    found: list[str] = []
+    target = number_card([file.hdus[info.index].header], ("TARGET",), found)
+    messages.extend(found)
+    return labels.astype(np.int32), int(target) if math.isfinite(target) else None
+
+
+def _saturated(
+    data: np.ndarray, mask: np.ndarray, calibration: Calibration, messages: list[str]
+) -> np.ndarray | None:
+    """Pixels at or above SATURATE; the card counts the sky that was subtracted (SKYSUB)."""
+    level = calibration.saturate
+    if not math.isfinite(level):
+        return None
+    removed = calibration.sky_subtracted if math.isfinite(calibration.sky_subtracted) else 0.0
+    saturated = (data + removed >= level) & ~mask
+    fraction = saturated.sum() / max(1, (~mask).sum())
+    if fraction > 0.5:
+        messages.append(f"SATURATE={level:g} would mask {100 * fraction:.0f} % of pixels, ignored")
+        return None
+    if saturated.any():
+        messages.append(f"{int(saturated.sum())} saturated pixels masked")
+    return saturated
+
+
+def _read_sigma(
+    planes: Mapping[str, tuple[Path, int | str | None]],
+    files: OpenFiles,
+    data: np.ndarray,
+    mask: np.ndarray,
+    image_info: HduInfo,
+    messages: list[str],
+) -> tuple[np.ndarray | None, bool]:
+    """(sigma, estimated) from the preferred noise plane; bad pixels are added to `mask`."""
+    present = [role for role in (*NOISE_PLANES, "noise") if role in planes]
+    if not present:
+        return None, False
+    role = present[0]
+    if len(present) > 1:
+        messages.append(f"several noise planes ({', '.join(present)}): {role} is used")
+    values, _, info = plane_array(planes[role], role, files, image_info, messages)
+    path = planes[role][0]
+    if np.asarray(values).dtype.kind != "f":
+        values = np.asarray(values, dtype=np.float64)
+    _check_shape(values, data.shape, role, path)
+    if role == "noise":
+        role = _guess_noise_role(values, data, mask)
+        if role == "":
+            messages.append(f"unnamed HDU {info.index} is not a noise map of the image: not used")
+            return None, False
+        messages.append(f"unnamed HDU {info.index} taken as {role}: it matches the sky's scatter")
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        if role == "sigma":
+            sigma = values
+        elif role == "var":
+            sigma = np.sqrt(values)
+        else:
+            sigma = 1.0 / np.sqrt(values)
+        bad = ~np.isfinite(sigma) | (sigma <= 0) | (sigma >= SENTINEL_VALUE)
+    large = ~bad & (sigma >= SENTINEL_SIGMA)
+    if large.any() and not (large | bad).all():
+        usual = float(np.median(sigma[~(large | bad)]))
+        if usual < 1e-3 * SENTINEL_SIGMA:
+            bad |= large
+    if bad.all() or not (~bad & ~mask).any():
+        raise InputError(
+            f"no usable pixel in the {role} plane (zero, negative, NaN or without weight)",
+            "give the 1-sigma noise per pixel in image units, or leave the plane out",
+            path,
+        )
+    n_bad = int((bad & ~mask).sum())
+    if n_bad:
+        messages.append(f"{n_bad} pixels without valid {role} masked")
+    mask |= bad
+    sigma = np.where(bad, 1.0, sigma)
+    if role == "wht":
+        return _rescaled_weight(sigma, data, mask, messages)
+    return sigma, False
+
+
+def _guess_noise_role(values: np.ndarray, data: np.ndarray, mask: np.ndarray) -> str:
+    """Whether an unnamed plane is ivar, sigma or var: the one whose sky noise fits the image's."""
+    good = np.isfinite(values) & (values > 0) & ~mask
+    if good.sum() < 100:
+        return ""
+    sky = measure_sky(data, ~good)
+    typical = float(np.median(values[good]))
+    if not sky.rms > 0:
+        return ""
+    ratios = {
+        "ivar": sky.rms * math.sqrt(typical),
+        "sigma": sky.rms / typical,
+        "var": sky.rms / math.sqrt(typical),
+    }
+    role = min(ratios, key=lambda name: abs(math.log(ratios[name])))
+    return role if 0.5 < ratios[role] < 2.0 else ""
+
+
+def _rescaled_weight(
+    sigma: np.ndarray, data: np.ndarray, mask: np.ndarray, messages: list[str]
+) -> tuple[np.ndarray, bool]:
+    """A weight map may be an exposure map: scale it to the measured sky if it is far off."""
+    sky = measure_sky(data, mask, np.where(mask, np.inf, sigma))
+    expected = float(np.median(sigma[~mask]))
+    if sky.n_pixels and sky.rms > 0 and not 1 / 3 < sky.rms / expected < 3:
+        messages.append(
+            f"weight map scaled by {expected / sky.rms:.3g} in sigma to the measured sky scatter: "
+            "it is not an inverse variance"
+        )
+        return sigma * (sky.rms / expected), True
+    return sigma, False
+
+
+def _with_overrides(
+    calibration: Calibration,
+    source: Source,
+    options: ReadOptions,
+    preset: SurveyPreset | None,
+    messages: list[str],
+) -> Calibration:
+    """Manifest over options over header over preset."""
+    changes: dict[str, Any] = {}
+    names = {
+        "zeropoint": "zeropoint",
+        "pixel_scale": "pixel_scale",
+        "gain": "gain",
+        "rdnoise": "rdnoise",
+        "saturate": "saturate",
+        "sky_subtracted": "sky_subtracted",
+        "sky_level": "sky_level",
+        "exptime": "exptime",
+        "filter": "filter",
+    }
+    for name, attribute in names.items():
+        value = source.overrides.get(name)
+        if value is None:
+            value = getattr(options, name, None)
+        if value is not None:
+            changes[attribute] = value
+            continue
+        current = getattr(calibration, attribute)
+        missing = current == "" if isinstance(current, str) else not math.isfinite(current)
+        if missing and preset is not None:
+            default = preset.default(name, calibration.filter)
+            if default is not None:
+                changes[attribute] = default
+                if name in ("zeropoint", "gain", "pixel_scale"):
+                    messages.append(f"{name} {default:g} from the preset {preset.name}")
+    return dataclasses.replace(calibration, **changes)
+
+
+def finish_sigma(planes: Planes, source: Source, options: ReadOptions, frame: bool) -> None:
+    """Build sigma where none was given, and flag it."""
+    if planes.sigma is not None:
+        return
+    calibration = planes.calibration
+    preset = planes.preset
+    sigma = None
+    if preset is not None and preset.noise_model is not None and options.noise == "given":
+        file = planes.files.open(planes.image_file)
+        sigma, notes = preset.build_noise(planes.data, planes.mask, file, calibration)
+        planes.messages += notes
+        if sigma is not None:
+            bad = ~np.isfinite(sigma) | (sigma <= 0)
+            planes.mask |= bad
+            planes.sigma = np.where(bad, 1.0, sigma)
+            return
+    if frame and not math.isfinite(calibration.sky_subtracted):
+        background, rms, _ = background_map(planes.data, planes.mask)
+        variance = np.square(rms, dtype=np.float64)
+        if not np.all(variance > 0):
+            raise InputError(
+                "no noise map, and the frame has no scatter to measure one from",
+                "give a sigma plane, or gain and read noise",
+                planes.image_file,
+            )
+        if math.isfinite(calibration.gain):
+            light = np.where(planes.mask, 0.0, planes.data - background)
+            variance = variance + expected_source(light, rms, calibration.gain) / calibration.gain
+            planes.messages.append("sigma built from the measured sky scatter and the gain")
+        else:
+            planes.messages.append(
+                "sigma is the measured sky scatter: without a gain photon noise is left out"
+            )
+        planes.sigma = np.sqrt(variance)
+    else:
+        planes.sigma, notes = model_sigma(
+            planes.data,
+            planes.mask,
+            gain=calibration.gain,
+            rdnoise=calibration.rdnoise,
+            sky_subtracted=calibration.sky_subtracted,
+            sky_level=calibration.sky_level,
+            file=str(planes.image_file),
+        )
+        planes.messages += notes
+    planes.flags |= int(Flag.SIGMA_ESTIMATED)

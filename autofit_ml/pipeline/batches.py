@@ -1,0 +1,328 @@
+"""Batches of prepared objects, made here or by worker processes that run ahead.
+
+The workers import only what reading needs (no torch), use one thread each, and end when this
+process ends, however it ends. One that dies (out of memory, a crash in a library) costs at most
+the object that killed it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from pathlib import Path
+from types import ModuleType
+
+from autofit_ml.images import Source
+from autofit_ml.pipeline.prepare import Prepared, failed, joined, prepare
+from autofit_ml.pipeline.settings import FitSettings
+from autofit_ml.pipeline.summary import Progress
+
+__all__ = ["prepared_batches"]
+
+Task = list[Source]
+Job = Callable[[Task, FitSettings], Prepared]
+
+_SOURCES_PER_TASK = 16
+"""The most sources that a worker process prepares at a time."""
+
+_BYTES_PER_TASK = 64e6
+"""Files of a task, together: frames go one or two at a time."""
+
+_BYTES_AHEAD = 256e6
+"""Files of all tasks that are under way."""
+
+_WORTH_WORKERS = 64
+"""Fewer sources than this are prepared in this process: starting workers takes longer."""
+
+_MOST_WORKERS = 4
+"""The fitting, in this process, does not keep up with more."""
+
+
+@contextlib.contextmanager
+def prepared_batches(
+    sources: Sequence[Source],
+    settings: FitSettings,
+    stop: threading.Event,
+    progress: Progress | None = None,
+    *,
+    job: Job = prepare,
+) -> Iterator[Iterator[tuple[Task, Prepared]]]:
+    """Sources in order, in batches of about ``settings.batch_size`` objects.
+
+    A batch holds whole sources; one frame is one source, however many objects are in it. Workers
+    begin when the context is entered and end when it is left.
+
+    Parameters
+    ----------
+    sources : sequence of Source
+    settings : FitSettings
+    stop : threading.Event
+        Ends the iteration before the next batch.
+    progress : Progress, optional
+    job : callable
+        `prepare`, or what stands for it in a test; a module-level function.
+
+    Yields
+    ------
+    iterator of (list of Source, Prepared)
+    """
+    tasks = _tasks(sources, settings.batch_size)
+    workers = settings.workers if settings.workers >= 0 else _useful_workers(len(sources))
+    if not workers:
+        parts = ((task, job(task, settings)) for task, _ in tasks)
+        yield _batched(parts, settings.batch_size, stop)
+        return
+    ahead = _ReadAhead(tasks, settings, workers, progress or Progress(), job)
+    try:
+        yield _batched(ahead.parts(stop), settings.batch_size, stop)
+    finally:
+        ahead.close()
+
+
+def _batched(
+    parts: Iterator[tuple[Task, Prepared]], batch_size: int, stop: threading.Event
+) -> Iterator[tuple[Task, Prepared]]:
+    members: Task = []
+    prepared: list[Prepared] = []
+    for task, part in parts:
+        if stop.is_set():
+            return
+        members += task
+        prepared.append(part)
+        if sum(len(p.order) for p in prepared) >= batch_size:
+            yield members, joined(prepared)
+            members, prepared = [], []
+    if members and not stop.is_set():
+        yield members, joined(prepared)
+
+
+def _useful_workers(n_sources: int) -> int:
+    if n_sources < _WORTH_WORKERS:
+        return 0
+    if hasattr(os, "sched_getaffinity"):
+        processors = len(os.sched_getaffinity(0))
+    else:
+        processors = os.cpu_count() or 1
+    return min(_MOST_WORKERS, processors)
+
+
+def _tasks(sources: Sequence[Source], batch_size: int) -> list[tuple[Task, float]]:
+    """(sources, bytes of their files); tasks never reach over a multiple of the batch size."""
+    tasks: list[tuple[Task, float]] = []
+    for number, source in enumerate(sources):
+        size = _bytes(source)
+        full = (
+            not tasks
+            or number % batch_size == 0
+            or len(tasks[-1][0]) >= _SOURCES_PER_TASK
+            or tasks[-1][1] + size > _BYTES_PER_TASK
+        )
+        if full:
+            tasks.append(([source], size))
+        else:
+            task, before = tasks[-1]
+            tasks[-1] = ([*task, source], before + size)
+    return tasks
+
+
+def _bytes(source: Source) -> float:
+    total = 0.0
+    for path in {Path(path) for path, _ in source.planes.values()}:
+        with contextlib.suppress(OSError):
+            total += path.stat().st_size
+    return total
+
+
+# --- worker processes -------------------------------------------------------------------------
+
+
+class _Pool:
+    """Worker processes that end when this object is left or this process dies."""
+
+    def __init__(self, workers: int):
+        context = get_context("spawn")
+        reader, self._lifeline = context.Pipe(duplex=False)
+        self._reader = reader
+        self._executor = ProcessPoolExecutor(
+            workers, mp_context=context, initializer=_begin_worker, initargs=(reader,)
+        )
+
+    def submit(self, job: Callable, *arguments: object) -> Future:
+        """Processes are started by this call, not before."""
+        with _surroundings_of_workers():
+            return self._executor.submit(job, *arguments)
+
+    def close(self, *, finished: bool) -> None:
+        """Let the workers end; at once, dropping what they do, unless `finished`."""
+        if not finished:
+            self._lifeline.close()
+        self._executor.shutdown(wait=True, cancel_futures=True)
+        self._lifeline.close()
+        self._reader.close()
+
+
+def _begin_worker(lifeline: Connection) -> None:
+    """Leave Ctrl-C to the main process, and end when it closes its end of `lifeline`, or dies."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def watch() -> None:
+        with contextlib.suppress(EOFError, OSError):
+            lifeline.recv_bytes()  # nothing is ever sent: it returns when the pipe breaks
+        os._exit(0)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+_ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+@contextlib.contextmanager
+def _surroundings_of_workers() -> Iterator[None]:
+    """What a process that is started inside finds: one thread, and no main module.
+
+    multiprocessing would run the caller's script again in every worker; they need nothing of it,
+    and a script that calls `autofit_ml.fit` without ``if __name__ == "__main__"`` would start
+    another run there.
+    """
+    before = {name: os.environ.get(name) for name in _ONE_THREAD}
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    os.environ.update(dict.fromkeys(_ONE_THREAD, "1"))
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+class _ReadAhead:
+    """Tasks done by a pool, in order; a pool that breaks is replaced."""
+
+    def __init__(
+        self,
+        tasks: Sequence[tuple[Task, float]],
+        settings: FitSettings,
+        workers: int,
+        progress: Progress,
+        job: Job,
+    ):
+        self._waiting = deque(tasks)
+        self._running: deque[tuple[Task, float, Future[Prepared]]] = deque()
+        self._settings, self._workers = settings, workers
+        self._progress, self._job = progress, job
+        self._pool = _new_pool(workers)
+        self._finished = False
+        with contextlib.suppress(BrokenProcessPool):  # noticed by `parts`
+            self._submit()
+
+    def parts(self, stop: threading.Event) -> Iterator[tuple[Task, Prepared]]:
+        while (self._waiting or self._running) and self._pool is not None:
+            try:
+                self._submit()
+                task, _, future = self._running[0]
+                part = future.result()
+            except BrokenProcessPool:
+                if stop.is_set():
+                    return
+                yield self._after_a_death()
+                continue
+            self._running.popleft()
+            yield task, part
+        if self._waiting:
+            self._progress.stage("worker processes do not start here: reading in this process")
+        while self._waiting:
+            task, _ = self._waiting.popleft()
+            yield task, self._job(task, self._settings)
+        self._finished = True
+
+    def _submit(self) -> None:
+        """Keep the workers busy, two batches ahead, in bounded memory."""
+        while self._waiting and self._pool is not None and self._has_room():
+            task, size = self._waiting[0]
+            self._running.append((task, size, self._pool.submit(self._job, task, self._settings)))
+            self._waiting.popleft()
+
+    def _has_room(self) -> bool:
+        if len(self._running) <= self._workers:
+            return True
+        return (
+            sum(len(task) for task, _, _ in self._running) < 2 * self._settings.batch_size
+            and sum(size for _, size, _ in self._running) < _BYTES_AHEAD
+        )
+
+    def _after_a_death(self) -> tuple[Task, Prepared]:
+        """The first task, done apart from the others, of which any may have done it."""
+        self._progress.stage("a worker process died: starting another")
+        self._waiting.extendleft((task, size) for task, size, _ in reversed(self._running))
+        self._running.clear()
+        self.close()
+        task, _ = self._waiting.popleft()
+        part = _apart(task, self._settings, self._job)
+        self._pool = _usable_pool(self._workers)
+        return task, part
+
+    def close(self) -> None:
+        """End the workers; whatever they still do is dropped."""
+        if self._pool is not None:
+            self._pool.close(finished=self._finished)
+            self._pool = None
+
+
+def _new_pool(workers: int) -> _Pool | None:
+    """None where the system has no means for it (semaphores, processes)."""
+    try:
+        return _Pool(workers)
+    except (OSError, ImportError, NotImplementedError):
+        return None
+
+
+def _usable_pool(workers: int) -> _Pool | None:
+    """A pool whose workers start; None where they do not."""
+    pool = _new_pool(workers)
+    if pool is None:
+        return None
+    try:
+        pool.submit(os.getpid).result()
+    except (BrokenProcessPool, OSError):
+        pool.close(finished=False)
+        return None
+    return pool
+
+
+def _apart(task: Task, settings: FitSettings, job: Job) -> Prepared:
+    """Sources one at a time in a worker of their own: the one that kills it fails alone."""
+    parts: list[Prepared] = []
+    pool: _Pool | None = None
+    for source in task:
+        pool = pool or _usable_pool(1)
+        if pool is None:
+            parts.append(job([source], settings))
+            continue
+        try:
+            parts.append(pool.submit(job, [source], settings).result())
+        except BrokenProcessPool:
+            pool.close(finished=False)
+            pool = None
+            parts.append(
+                failed(
+                    source,
+                    "the process that read it died: out of memory, or a crash in a library "
+                    "(fit it alone with --workers 0, and cut large images into stamps)",
+                )
+            )
+    if pool is not None:
+        pool.close(finished=True)
+    return joined(parts)

@@ -1,0 +1,198 @@
+"""What a run writes: pictures and files of its objects, shards, catalogue, run.json."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Sequence
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from autofit_ml.catalogue import (
+    Flag,
+    atomic_write_bytes,
+    atomic_write_json,
+    merge_shards,
+    object_fits_bytes,
+    write_shard,
+)
+from autofit_ml.images import Source
+from autofit_ml.images.stamp import Stamp
+from autofit_ml.pipeline.prepare import Prepared
+from autofit_ml.pipeline.resume import RUN_FILE, ResultsFolder, read_journal
+from autofit_ml.pipeline.settings import FitSettings
+from autofit_ml.report import THUMBNAIL_FOLDER, preview_png, thumbnail
+from autofit_ml.segment import Segmentation
+
+if TYPE_CHECKING:
+    from autofit_ml.refine import FitResults
+
+__all__ = ["save_pictures", "save_shard", "version", "write_catalogue"]
+
+_VERSIONS = (
+    *("autofit-ml", "torch", "numpy", "scipy", "astropy", "sep", "photutils", "pyarrow"),
+    *("matplotlib", "pillow"),
+)
+
+
+def save_pictures(
+    folder: ResultsFolder,
+    prepared: Prepared,
+    results: FitResults,
+    rows: dict[str, np.ndarray],
+    settings: FitSettings,
+) -> None:
+    """Write the FITS file, the preview and the thumbnail of every object of a batch."""
+    place = {name: i for i, name in enumerate(prepared.order)}
+    kinds = set(settings.save)
+    for k, (stamp, segmentation) in enumerate(
+        zip(prepared.stamps, prepared.segmentations, strict=True)
+    ):
+        i = place[stamp.id]
+        row = {name: column[i] for name, column in rows.items() if name != "cov"}
+        _save_object(folder, stamp, segmentation, results, k, row, kinds)
+
+
+def _save_object(
+    folder: ResultsFolder,
+    stamp: Stamp,
+    segmentation: Segmentation,
+    results: FitResults,
+    k: int,
+    row: dict[str, Any],
+    kinds: set[str],
+) -> None:
+    model = residual = component = None
+    if row["status"] == "ok" and results.models is not None:
+        component = results.models[k]
+        model = component + np.float32(row["sky"])
+        residual = stamp.data - model
+    mask = stamp.mask | segmentation.contaminants
+    # Not synced to the disk one by one: the shard, written after them, is what a resumed run
+    # relies on, and these can be made again.
+    if "objects" in kinds:
+        payload = object_fits_bytes(
+            data=stamp.data,
+            sigma=stamp.sigma,
+            mask=mask,
+            row=row,
+            model=model,
+            residual=residual,
+            labels=segmentation.labels,
+            target=segmentation.target,
+            components=[] if component is None else [component],
+            wcs=stamp.wcs,
+            origin=stamp.origin,
+        )
+        atomic_write_bytes(folder.path / "objects" / f"{stamp.id}.fits", payload, fsync=False)
+    if "previews" in kinds:
+        picture = preview_png(
+            stamp.data,
+            model,
+            residual,
+            stamp.sigma,
+            mask,
+            segmentation.labels,
+            segmentation.target,
+            row,
+            stamp.pixel_scale,
+            origin=stamp.origin,
+        )
+        atomic_write_bytes(folder.path / "previews" / f"{stamp.id}.png", picture, fsync=False)
+    if "report" in kinds:
+        small = thumbnail(stamp.data, model, residual, stamp.sigma, mask, sky=float(row["sky"]))
+        atomic_write_bytes(folder.path / THUMBNAIL_FOLDER / f"{stamp.id}.jpg", small, fsync=False)
+
+
+def save_shard(
+    folder: ResultsFolder,
+    rows: dict[str, np.ndarray],
+    prepared: Prepared,
+    identity: dict[str, Any],
+) -> None:
+    """The batch's journal, then its rows. The shard alone makes the batch count as done."""
+    shard = folder.next_shard()
+    about = {"autofit_ml": str(identity["autofit_ml"]), "settings": json.dumps(identity)}
+    journal = {"objects": prepared.objects, "hashes": prepared.hashes}
+    atomic_write_json(shard.with_suffix(".json"), journal)
+    write_shard(shard, rows, about)
+    folder.shards.append(shard)
+    folder.done.update(prepared.objects)
+
+
+def write_catalogue(
+    folder: ResultsFolder,
+    sources: Sequence[Source],
+    settings: FitSettings,
+    identity: dict[str, Any],
+    began: float,
+    device: str | None,
+) -> pa.Table:
+    """Merge the shards into the catalogue and write run.json.
+
+    Parameters
+    ----------
+    folder : ResultsFolder
+        Every source is in it.
+    sources : sequence of Source
+        In the order of the catalogue.
+    settings : FitSettings
+    identity : dict
+        See `autofit_ml.pipeline.resume.open_results`.
+    began : float
+        ``time.perf_counter()`` at the beginning of this call.
+    device : str or None
+        None when nothing was left to fit.
+    """
+    hashes: dict[str, str] = {}
+    for shard in folder.shards:
+        hashes.update(read_journal(shard.with_suffix(".json"))["hashes"])
+    order = [name for source in sources for name in folder.done[source.id]]
+    table = merge_shards(folder.shards, folder.path, order)
+    status = table.column("status").to_pylist()
+    flags = np.asarray(table.column("flags").to_numpy())
+    atomic_write_json(
+        folder.path / RUN_FILE,
+        {
+            "versions": {
+                "python": platform.python_version(),
+                **{name: version(name) for name in _VERSIONS},
+            },
+            "settings": identity,
+            "execution": {
+                "device": device,
+                "batch_size": settings.batch_size,
+                "workers": settings.workers,
+                "platform": platform.platform(),
+            },
+            "weights": {},
+            "inputs": dict(sorted(hashes.items())),
+            "counts": {
+                "objects": len(status),
+                "failed": status.count("failed"),
+                "flags": {
+                    flag.name: int(((flags & int(flag)) != 0).sum())
+                    for flag in Flag
+                    if (flags & int(flag)).any()
+                },
+            },
+            "timings": {
+                "object_seconds": float(np.nansum(table.column("time_ms").to_numpy())) / 1e3,
+                "last_call_seconds": time.perf_counter() - began,
+                "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            },
+        },
+    )
+    return table
+
+
+def version(name: str) -> str:
+    """Version of an installed distribution."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "unknown"
