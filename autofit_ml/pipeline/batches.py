@@ -161,12 +161,10 @@ class _Pool:
         with _surroundings_of_workers():
             return self._executor.submit(job, *arguments)
 
-    def close(self, *, finished: bool) -> None:
-        """Let the workers end; at once, dropping what they do, unless `finished`."""
-        if not finished:
-            self._lifeline.close()
-        self._executor.shutdown(wait=True, cancel_futures=True)
+    def close(self) -> None:
+        """End the workers at once; whatever they still do is dropped."""
         self._lifeline.close()
+        self._executor.shutdown(wait=True, cancel_futures=True)
         self._reader.close()
 
 
@@ -224,7 +222,6 @@ class _ReadAhead:
         self._settings, self._workers = settings, workers
         self._progress, self._job = progress, job
         self._pool = _new_pool(workers)
-        self._finished = False
         with contextlib.suppress(BrokenProcessPool):  # noticed by `parts`
             self._submit()
 
@@ -246,7 +243,6 @@ class _ReadAhead:
         while self._waiting:
             task, _ = self._waiting.popleft()
             yield task, self._job(task, self._settings)
-        self._finished = True
 
     def _submit(self) -> None:
         """Keep the workers busy, two batches ahead, in bounded memory."""
@@ -277,7 +273,7 @@ class _ReadAhead:
     def close(self) -> None:
         """End the workers; whatever they still do is dropped."""
         if self._pool is not None:
-            self._pool.close(finished=self._finished)
+            self._pool.close()
             self._pool = None
 
 
@@ -297,7 +293,7 @@ def _usable_pool(workers: int) -> _Pool | None:
     try:
         pool.submit(os.getpid).result()
     except (BrokenProcessPool, OSError):
-        pool.close(finished=False)
+        pool.close()
         return None
     return pool
 
@@ -314,7 +310,7 @@ def _apart(task: Task, settings: FitSettings, job: Job) -> Prepared:
         try:
             parts.append(pool.submit(job, [source], settings).result())
         except BrokenProcessPool:
-            pool.close(finished=False)
+            pool.close()
             pool = None
             parts.append(
                 failed(
@@ -324,5 +320,5 @@ def _apart(task: Task, settings: FitSettings, job: Job) -> Prepared:
                 )
             )
     if pool is not None:
-        pool.close(finished=True)
+        pool.close()
     return joined(parts)

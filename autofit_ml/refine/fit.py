@@ -347,7 +347,7 @@ def needs_wide(
     """Objects whose light reaches too far for the compact renderer (needles reach further)."""
     eta = torch.hypot(theta[:, 5], theta[:, 6])
     re, q = (theta[:, 3] + eta / 2).exp(), (-eta).exp()
-    return re > settings.compact_re * min(shape) * (q / 0.3).clamp_max(1.0)
+    return re > settings.compact_re * min(shape) * (q / 0.4).clamp_max(1.0)
 
 
 def _fit_from(

@@ -135,11 +135,16 @@ def sandwich(
 
 
 def position_angle_error(theta: torch.Tensor, covariance: torch.Tensor) -> torch.Tensor:
-    """68.3 % half-width of the position angle, degrees, (B,).
+    r"""68.3 % half-width of the position angle, degrees, (B,).
 
-    The ellipticity (eta1, eta2) is Gaussian; its direction is not when it is no larger than its
-    error. The half-width is that of the projected normal distribution: sigma / (2 |eta|) for a
-    clear ellipticity, 61.5 degrees (68.3 % of 90) for none.
+    The likelihood of the ellipticity (eta1, eta2) is Gaussian; the posterior of its direction is
+    not when the ellipticity is no larger than its error. With a prior flat in |eta| (nearly flat in
+    q) and in direction, the direction phi = 2 pa has
+
+    .. math:: p(\phi) \propto e^{-(p \sin\phi)^2 / 2}\, [1 + \mathrm{erf}(p \cos\phi / \sqrt 2)],
+              \qquad p = |\eta| / \sigma,
+
+    whose half-width is sigma / |eta| for a clear ellipticity and 68.3 % of 180 degrees for none.
 
     Parameters
     ----------
@@ -152,23 +157,21 @@ def position_angle_error(theta: torch.Tensor, covariance: torch.Tensor) -> torch
     block = covariance[:, 5:7, 5:7]
     sigma = (across[:, None] @ block @ across[..., None])[:, 0, 0].clamp_min(1e-300).sqrt()
     ratio = (eta / sigma).cpu().numpy()
-    grid, width = _projected_normal_widths()
+    grid, width = _direction_widths()
     inside = np.interp(ratio, grid, width)
     out = np.where(ratio > grid[-1], 1.0 / np.maximum(ratio, 1e-12), inside) / 2
     return torch.as_tensor(np.rad2deg(out), dtype=theta.dtype, device=theta.device)
 
 
 @lru_cache(maxsize=1)
-def _projected_normal_widths() -> tuple[np.ndarray, np.ndarray]:
-    """68.3 % half-width (radians) of the direction of a 2-D normal of unit variance, by its mean's
-    length (Mardia & Jupp 2000, Directional Statistics, eq. 3.5.48)."""
+def _direction_widths() -> tuple[np.ndarray, np.ndarray]:
+    """Grid of p, and the 68.3 % half-width (radians) of phi in `position_angle_error`."""
     lengths = np.concatenate([np.linspace(0, 4, 161), np.linspace(4.1, 20, 160)])
     angle = np.linspace(0, np.pi, 4001)
     widths = []
     for length in lengths:
-        along = length * np.cos(angle)
-        tail = np.sqrt(np.pi / 2) * along * (1 + special.erf(along / np.sqrt(2)))
-        density = np.exp(-(length**2) / 2) + tail * np.exp(-((length * np.sin(angle)) ** 2) / 2)
+        towards = 1 + special.erf(length * np.cos(angle) / np.sqrt(2))
+        density = towards * np.exp(-((length * np.sin(angle)) ** 2) / 2)
         cumulative = np.concatenate([[0], np.cumsum((density[1:] + density[:-1]) / 2)])
         widths.append(np.interp(special.erf(np.sqrt(0.5)) * cumulative[-1], cumulative, angle))
     return lengths, np.array(widths)

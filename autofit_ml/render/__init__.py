@@ -8,13 +8,23 @@ the losses of the networks.
 
 from autofit_ml.render.elliptical import PARAMETERS, render, render_with_jacobian
 from autofit_ml.render.fourier import Accuracy, FourierPlan, make_plan, psf_modes
+from autofit_ml.render.pixel import (
+    PixelAccuracy,
+    boxy_sersic,
+    render_boxy_sersic,
+    render_pixels,
+)
 
 __all__ = [
     "PARAMETERS",
     "Accuracy",
     "FourierPlan",
+    "PixelAccuracy",
+    "boxy_sersic",
     "make_plan",
     "psf_modes",
     "render",
+    "render_boxy_sersic",
+    "render_pixels",
     "render_with_jacobian",
 ]

@@ -1,0 +1,368 @@
+"""Time per galaxy of the refinement: python benchmarks/speed.py [--quick] [--no-peers]
+
+Simulated 64 x 64 stamps with 25 x 25 PSFs (FWHM 3 to 4 pixels), Sérsic index 0.6 to 5.5, re 2.5 to
+8 pixels, S/N 10 to 1000. Ours is `refine` with its default settings, nothing else; pyimfit and
+AstroPhot (benchmarks/peers) get the same stamps, noise maps, masks, PSFs and starting values, and a
+free sky too. All are timed in turn in one run, on at most two threads. Then: time and memory for
+100, 1 000 and 10 000 galaxies, and where the time goes.
+
+Bars: at most 6 ms a galaxy, at least 60 times pyimfit's speed and 200 times AstroPhot's; time per
+galaxy for 100, 1 000 and 10 000 galaxies within 20 %, memory flat.
+"""
+
+from __future__ import annotations
+
+import argparse
+import cProfile
+import json
+import os
+import pstats
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from documents import DOCS, machine, markdown_table, write_section
+
+from autofit_ml.catalogue.flags import FATAL, Flag
+from autofit_ml.initialise import Starts, initialise
+from autofit_ml.refine import FitResults, refine
+from autofit_ml.segment import segment
+from autofit_ml.simulate import render_source, simulate_sersic, to_stamps
+
+HERE = Path(__file__).resolve().parent
+PEERS = HERE / "peers"
+THREADS = 2
+SCALES = (100, 1000, 10000)
+COLUMNS = ("x", "y", "flux", "re", "n", "q", "pa", "sky")
+
+
+def sample(n: int, seed: int = 7):
+    """Objects, stamps, segmentations and starting values."""
+    objects = simulate_sersic(
+        n, seed=seed, size=64, psf_size=25, psf_fwhm=(3, 4), n=(0.6, 5.5), re=(2.5, 8)
+    )
+    stamps = to_stamps(objects)
+    segmentations = [segment(stamp) for stamp in stamps]
+    return objects, stamps, segmentations, initialise(stamps, segmentations)
+
+
+def ours(stamps, segmentations, starts) -> tuple[FitResults, float]:
+    """Answers and milliseconds per galaxy."""
+    began = time.perf_counter()
+    results = refine(stamps, None, starts, segmentations)
+    return results, 1e3 * (time.perf_counter() - began) / len(stamps)
+
+
+def hand_over(path: Path, stamps, segmentations, starts) -> None:
+    """What the peers read."""
+    np.savez(
+        path,
+        data=np.stack([s.data for s in stamps]),
+        sigma=np.stack([s.sigma for s in stamps]),
+        mask=np.stack([s.mask | g.contaminants for s, g in zip(stamps, segmentations, strict=True)]),
+        psf=np.stack([s.psf.data for s in stamps]),
+        start=starts.values,
+    )
+
+
+def run_peer(python: Path, name: str, stamps: Path, first: int, last: int) -> dict:
+    """The answers of a peer for stamps first to last - 1."""
+    answers = stamps.with_name(f"{name}_{first}.json")
+    command = [python, PEERS / f"fit_{name}.py", stamps, answers, first, last]
+    environment = os.environ | {"OMP_NUM_THREADS": str(THREADS)}
+    done = subprocess.run(
+        [str(word) for word in command],
+        env=environment,
+        cwd=stamps.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(f"{name} failed: {done.stderr[-2000:]}")
+    return json.loads(answers.read_text())
+
+
+def chi2(objects, segmentations, values: np.ndarray) -> np.ndarray:
+    """chi2 of each row of parameters, drawn by GalSim."""
+    out = np.full(len(values), np.inf)
+    for i, (item, segmentation, row) in enumerate(zip(objects, segmentations, values, strict=True)):
+        x, y, flux, re, n, q, pa, sky = row
+        if not np.all(np.isfinite(row)):
+            continue
+        source = item.target.replace(
+            x=x, y=y, flux=flux, re=re, n=float(np.clip(n, 0.31, 6.19)), q=q, pa=pa % 180
+        )
+        if abs(source.n - n) > 1e-9 or q < 0.05:
+            continue  # GalSim does not draw these
+        use = ~(item.mask | segmentation.contaminants)
+        residual = (item.data - render_source(source, item.psf, item.data.shape) - sky) / item.sigma
+        out[i] = np.square(residual[use]).sum()
+    return out
+
+
+def truth(objects) -> np.ndarray:
+    """True parameters, columns as `COLUMNS`."""
+    return np.array([[*(getattr(o.target, c) for c in COLUMNS[:-1]), o.sky] for o in objects])
+
+
+def accuracy(values: np.ndarray, true: np.ndarray) -> list[str]:
+    """Median |error| of re and n, and the share with re off by over half."""
+    re = np.abs(values[:, 3] / true[:, 3] - 1)
+    n = np.abs(values[:, 4] / true[:, 4] - 1)
+    return [f"{100 * np.median(re):.1f} %", f"{100 * np.median(n):.1f} %", f"{np.mean(re > 0.5):.0%}"]
+
+
+def compare(data, counts: dict[str, int], rounds: int = 4) -> tuple[str, dict]:
+    """Ours and the peers in turn, `rounds` times; the table and the numbers."""
+    from peers.install import install
+
+    python = install()
+    objects, stamps, segmentations, starts = data
+    most = max(counts.values())
+    taken = slice(0, most)
+    few = Starts(starts.values[taken], None, starts.flags[taken], starts.method)
+    answers: dict[str, list[dict]] = {name: [] for name in counts}
+    times: list[float] = []
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "stamps.npz"
+        hand_over(path, stamps[taken], segmentations[taken], few)
+        for turn in range(rounds):
+            for name, count in counts.items():
+                results, milliseconds = ours(stamps, segmentations, starts)
+                times.append(milliseconds)
+                edges = np.linspace(0, count, rounds + 1).astype(int)
+                answers[name].append(run_peer(python, name, path, edges[turn], edges[turn + 1]))
+    true = truth(objects)
+    values = {"autofit-ml": results.values}
+    milliseconds = {"autofit-ml": np.array(times)}
+    good = {"autofit-ml": (results.flags & int(FATAL | Flag.NOT_CONVERGED)) == 0}
+    label = {"autofit-ml": "autofit-ml"}
+    for name, parts in answers.items():
+        values[name] = np.array([row for part in parts for row in part["values"]])
+        milliseconds[name] = 1e3 * np.array([t for part in parts for t in part["seconds"]])
+        good[name] = np.array([c for part in parts for c in part["converged"]])
+        threads = sorted({part["threads"] for part in parts})
+        label[name] = f"{name} {parts[0]['version']} LM ({'/'.join(map(str, threads))} threads)"
+    own = float(np.mean(milliseconds["autofit-ml"]))
+    rows, numbers = [], {"autofit-ml": own}
+    for name in values:
+        n = len(values[name])
+        mean = float(np.mean(milliseconds[name]))
+        numbers[name] = mean / own if name != "autofit-ml" else own
+        rows.append(
+            [
+                label[name],
+                str(n),
+                f"{np.median(milliseconds[name]):.3g}",
+                f"{mean:.3g}",
+                "" if name == "autofit-ml" else f"{mean / own:.0f}",
+                *accuracy(values[name], true[:n]),
+                str(int(n - good[name].sum())),
+            ]
+        )
+    header = [
+        "fitter",
+        "galaxies",
+        "ms a galaxy, median",
+        "mean",
+        "times ours",
+        "median error of re",
+        "of n",
+        "re off by over half",
+        "not converged",
+    ]
+    text = markdown_table(header, rows)
+    least = min(counts.values())
+    fits = {name: chi2(objects[:least], segmentations[:least], v[:least]) for name, v in values.items()}
+    lowest = np.min(list(fits.values()), axis=0)
+    notes = []
+    for name, fit in fits.items():
+        excess = (fit - lowest)[np.isfinite(fit)]
+        notes.append(
+            f"{label[name]}: {np.median(excess):.2f} / {np.max(excess):.1f}"
+            + (f" ({np.sum(~np.isfinite(fit))} outside GalSim's range)" if len(excess) < least else "")
+        )
+    text += (
+        f"\n\nchi2 above the lowest of all fitters on the first {least} galaxies, drawn by GalSim "
+        "from each fitter's parameters (median / largest): " + "; ".join(notes) + "."
+    )
+    return text, numbers
+
+
+def scale(n: int) -> dict:
+    """Time per galaxy and added memory for n galaxies: 500 different ones, each with new noise."""
+    import psutil
+
+    objects, stamps, segmentations, starts = sample(min(n, 500))
+    rng = np.random.default_rng(3)
+    ours(stamps[:64], segmentations[:64], _rows(starts, np.arange(64)))
+    which = np.arange(n) % len(stamps)
+    many = []
+    for i in which:
+        item, noise = objects[i], rng.standard_normal(stamps[i].shape, dtype=np.float32)
+        clean = item.model + item.neighbour_light + np.float32(item.sky)
+        many.append(stamps[i].replace(data=clean + noise * item.sigma))
+    process = psutil.Process()
+    before = process.memory_info().rss
+    # Many small runs, or one long one: about a thousand galaxies each, the median counts.
+    repeats = [ours(many, [segmentations[i] for i in which], _rows(starts, which))[1]]
+    for _ in range(max(0, 1000 // n - 1)):
+        repeats.append(ours(many, [segmentations[i] for i in which], _rows(starts, which))[1])
+    return {
+        "n": n,
+        "ms": float(np.median(repeats)),
+        "added_mb": (_peak_rss() - before) / 1e6,
+        "input_mb": sum(s.data.nbytes + s.sigma.nbytes + s.mask.nbytes for s in many) / 1e6,
+    }
+
+
+def _rows(starts: Starts, index: np.ndarray) -> Starts:
+    return Starts(starts.values[index], None, starts.flags[index], starts.method)
+
+
+def _peak_rss() -> float:
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
+
+
+def scaling(counts=SCALES) -> tuple[str, list[dict]]:
+    """`scale` for each count, each in its own process."""
+    answers = []
+    for n in counts:
+        done = subprocess.run(
+            [sys.executable, __file__, "--scale", str(n)],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        answers.append(json.loads(done.stdout.splitlines()[-1]))
+    times = [a["ms"] for a in answers]
+    rows = [
+        [f"{a['n']}", f"{a['ms']:.2f}", f"{a['added_mb']:.0f}", f"{a['input_mb']:.0f}"]
+        for a in answers
+    ]
+    text = markdown_table(
+        ["galaxies", "ms a galaxy", "memory added by refine, MB (peak)", "the stamps themselves, MB"],
+        rows,
+    )
+    return text + f"\n\nSlowest over fastest: {max(times) / min(times):.2f} (bar: 1.20).", answers
+
+
+def profile(data, n: int = 256) -> tuple[str, list[tuple[str, float, int]]]:
+    """Where the time goes: our functions (one thread, cumulative) and PyTorch's operations."""
+    _, stamps, segmentations, starts = data
+    stamps, segmentations = stamps[:n], segmentations[:n]
+    starts = _rows(starts, np.arange(n))
+    torch.set_num_threads(1)
+    try:
+        ours(stamps, segmentations, starts)
+        recorder = cProfile.Profile()
+        recorder.enable()
+        ours(stamps, segmentations, starts)
+        recorder.disable()
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as operations:
+            ours(stamps, segmentations, starts)
+    finally:
+        torch.set_num_threads(THREADS)
+    functions = []
+    for (file, _, name), row in pstats.Stats(recorder).stats.items():  # type: ignore[attr-defined]
+        if "autofit_ml" in file and name[0] not in "<":
+            place = ".".join(Path(file).with_suffix("").parts[-2:])
+            functions.append((f"{place}.{name}", 1e3 * row[3] / n, row[1]))
+    functions.sort(key=lambda row: -row[1])
+    total = functions[0][1]
+    text = markdown_table(
+        ["function (with what it calls)", "ms a galaxy", "share", "calls"],
+        [[f"`{f}`", f"{t:.3f}", f"{t / total:.0%}", str(c)] for f, t, c in functions if t > 0.01 * total],
+    )
+    averages = sorted(operations.key_averages(), key=lambda row: -row.self_cpu_time_total)
+    self_total = sum(row.self_cpu_time_total for row in averages)
+    text += "\n\n" + markdown_table(
+        ["PyTorch operation (itself)", "ms a galaxy", "share", "calls"],
+        [
+            [
+                f"`{row.key}`",
+                f"{1e-3 * row.self_cpu_time_total / n:.3f}",
+                f"{row.self_cpu_time_total / self_total:.0%}",
+                str(row.count),
+            ]
+            for row in averages[:10]
+        ],
+    )
+    return text, functions
+
+
+def draw_profile(functions: list[tuple[str, float, int]]) -> None:
+    """Bars of the largest functions: docs/figures/performance_profile.png."""
+    from matplotlib.figure import Figure
+
+    shown = [row for row in functions if row[1] > 0.02 * functions[0][1]][:22][::-1]
+    figure = Figure(figsize=(8, 0.3 * len(shown) + 1), layout="constrained")
+    axes = figure.subplots()
+    axes.barh([row[0] for row in shown], [row[1] for row in shown], color="#4878a8")
+    axes.set_xlabel("ms a galaxy, one thread, with what it calls")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(DOCS / "figures" / "performance_profile.png", dpi=130)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="few galaxies; writes nothing")
+    parser.add_argument("--no-peers", action="store_true", help="ours only; writes nothing")
+    parser.add_argument("--only", choices=("compare", "scaling", "profile"), help="one part")
+    parser.add_argument("--scale", type=int, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    torch.set_num_threads(THREADS)
+    if arguments.scale:
+        print(json.dumps(scale(arguments.scale)))
+        return
+    print(f"{machine()}; load {os.getloadavg()[0]:.2f}")
+    keep = not (arguments.quick or arguments.no_peers)
+    parts = {arguments.only} if arguments.only else {"compare", "scaling", "profile"}
+    failures = []
+    data = None
+    if parts & {"compare", "profile"}:
+        data = sample(64 if arguments.quick else 512)
+        ours(data[1][:64], data[2][:64], _rows(data[3], np.arange(64)))
+    if "compare" in parts and not arguments.no_peers:
+        counts = {"pyimfit": 4, "astrophot": 4} if arguments.quick else {"pyimfit": 28, "astrophot": 12}
+        text, numbers = compare(data, counts)
+        text = f"{machine()}; {len(data[1])} galaxies for ours.\n\n{text}"
+        print(text)
+        if keep:
+            write_section("performance.md", "speed", text)
+        for name, bar in (("pyimfit", 60), ("astrophot", 200)):
+            if numbers[name] < bar:
+                failures.append(f"{numbers[name]:.0f} times {name}, bar {bar}")
+        if numbers["autofit-ml"] > 6:
+            failures.append(f"{numbers['autofit-ml']:.2f} ms a galaxy, bar 6")
+    elif "compare" in parts:
+        times = [ours(*data[1:])[1] for _ in range(5)]
+        print(f"ours: {np.median(times):.2f} ms a galaxy ({min(times):.2f} to {max(times):.2f})")
+    if "scaling" in parts:
+        text, answers = scaling((100, 300) if arguments.quick else SCALES)
+        print(text)
+        if keep:
+            write_section("performance.md", "scaling", text)
+        times = [a["ms"] for a in answers]
+        if max(times) > 1.2 * min(times):
+            failures.append(f"time per galaxy varies by {max(times) / min(times):.2f}, bar 1.20")
+    if "profile" in parts:
+        text, functions = profile(data, min(256, len(data[1])))
+        print(text)
+        if keep:
+            write_section("performance.md", "profile", text)
+            draw_profile(functions)
+    for failure in failures:
+        print(f"MISSED: {failure}")
+    raise SystemExit(1 if failures and not arguments.quick else 0)
+
+
+if __name__ == "__main__":
+    main()
