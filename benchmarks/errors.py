@@ -70,9 +70,7 @@ def main() -> None:
     inside = coverage(results.values, results.errors, truth)
     groups = {"all usable": use, "S/N > 100": use & (snr > 100)}
     groups |= {f"S/N {a}-{min(b, 1000)}": use & (snr >= a) & (snr < b) for a, b in SNR_BINS}
-    groups |= {
-        f"n {a:g}-{b:g}": use & (truth[:, 4] >= a) & (truth[:, 4] < b) for a, b in N_BINS
-    }
+    groups |= {f"n {a:g}-{b:g}": use & (truth[:, 4] >= a) & (truth[:, 4] < b) for a, b in N_BINS}
     groups |= {
         f"re {a:g}-{b:g} px": use & (truth[:, 3] >= a) & (truth[:, 3] < b) for a, b in RE_BINS
     }

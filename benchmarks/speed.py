@@ -63,7 +63,9 @@ def hand_over(path: Path, stamps, segmentations, starts) -> None:
         path,
         data=np.stack([s.data for s in stamps]),
         sigma=np.stack([s.sigma for s in stamps]),
-        mask=np.stack([s.mask | g.contaminants for s, g in zip(stamps, segmentations, strict=True)]),
+        mask=np.stack(
+            [s.mask | g.contaminants for s, g in zip(stamps, segmentations, strict=True)]
+        ),
         psf=np.stack([s.psf.data for s in stamps]),
         start=starts.values,
     )
@@ -114,7 +116,11 @@ def accuracy(values: np.ndarray, true: np.ndarray) -> list[str]:
     """Median |error| of re and n, and the share with re off by over half."""
     re = np.abs(values[:, 3] / true[:, 3] - 1)
     n = np.abs(values[:, 4] / true[:, 4] - 1)
-    return [f"{100 * np.median(re):.1f} %", f"{100 * np.median(n):.1f} %", f"{np.mean(re > 0.5):.0%}"]
+    return [
+        f"{100 * np.median(re):.1f} %",
+        f"{100 * np.median(n):.1f} %",
+        f"{np.mean(re > 0.5):.0%}",
+    ]
 
 
 def compare(data, counts: dict[str, int], rounds: int = 4) -> tuple[str, dict]:
@@ -178,14 +184,20 @@ def compare(data, counts: dict[str, int], rounds: int = 4) -> tuple[str, dict]:
     ]
     text = markdown_table(header, rows)
     least = min(counts.values())
-    fits = {name: chi2(objects[:least], segmentations[:least], v[:least]) for name, v in values.items()}
+    fits = {
+        name: chi2(objects[:least], segmentations[:least], v[:least]) for name, v in values.items()
+    }
     lowest = np.min(list(fits.values()), axis=0)
     notes = []
     for name, fit in fits.items():
         excess = (fit - lowest)[np.isfinite(fit)]
         notes.append(
             f"{label[name]}: {np.median(excess):.2f} / {np.max(excess):.1f}"
-            + (f" ({np.sum(~np.isfinite(fit))} outside GalSim's range)" if len(excess) < least else "")
+            + (
+                f" ({np.sum(~np.isfinite(fit))} outside GalSim's range)"
+                if len(excess) < least
+                else ""
+            )
         )
     text += (
         f"\n\nchi2 above the lowest of all fitters on the first {least} galaxies, drawn by GalSim "
@@ -196,8 +208,6 @@ def compare(data, counts: dict[str, int], rounds: int = 4) -> tuple[str, dict]:
 
 def scale(n: int) -> dict:
     """Time per galaxy and added memory for n galaxies: 500 different ones, each with new noise."""
-    import psutil
-
     objects, stamps, segmentations, starts = sample(min(n, 500))
     rng = np.random.default_rng(3)
     ours(stamps[:64], segmentations[:64], _rows(starts, np.arange(64)))
@@ -207,8 +217,8 @@ def scale(n: int) -> dict:
         item, noise = objects[i], rng.standard_normal(stamps[i].shape, dtype=np.float32)
         clean = item.model + item.neighbour_light + np.float32(item.sky)
         many.append(stamps[i].replace(data=clean + noise * item.sigma))
-    process = psutil.Process()
-    before = process.memory_info().rss
+    before = _memory("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     # Many small runs, or one long one: about a thousand galaxies each, the median counts.
     repeats = [ours(many, [segmentations[i] for i in which], _rows(starts, which))[1]]
     for _ in range(max(0, 1000 // n - 1)):
@@ -216,7 +226,7 @@ def scale(n: int) -> dict:
     return {
         "n": n,
         "ms": float(np.median(repeats)),
-        "added_mb": (_peak_rss() - before) / 1e6,
+        "added_mb": (_memory("VmHWM") - before) / 1e6,
         "input_mb": sum(s.data.nbytes + s.sigma.nbytes + s.mask.nbytes for s in many) / 1e6,
     }
 
@@ -225,10 +235,12 @@ def _rows(starts: Starts, index: np.ndarray) -> Starts:
     return Starts(starts.values[index], None, starts.flags[index], starts.method)
 
 
-def _peak_rss() -> float:
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
+def _memory(kind: str) -> float:
+    """Resident memory of this process, bytes: VmRSS now, VmHWM at most (Linux)."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(kind):
+            return 1024.0 * int(line.split()[1])
+    raise OSError(f"no {kind} in /proc/self/status")
 
 
 def scaling(counts=SCALES) -> tuple[str, list[dict]]:
@@ -248,7 +260,12 @@ def scaling(counts=SCALES) -> tuple[str, list[dict]]:
         for a in answers
     ]
     text = markdown_table(
-        ["galaxies", "ms a galaxy", "memory added by refine, MB (peak)", "the stamps themselves, MB"],
+        [
+            "galaxies",
+            "ms a galaxy",
+            "memory added by refine, MB (peak)",
+            "the stamps themselves, MB",
+        ],
         rows,
     )
     return text + f"\n\nSlowest over fastest: {max(times) / min(times):.2f} (bar: 1.20).", answers
@@ -279,7 +296,11 @@ def profile(data, n: int = 256) -> tuple[str, list[tuple[str, float, int]]]:
     total = functions[0][1]
     text = markdown_table(
         ["function (with what it calls)", "ms a galaxy", "share", "calls"],
-        [[f"`{f}`", f"{t:.3f}", f"{t / total:.0%}", str(c)] for f, t, c in functions if t > 0.01 * total],
+        [
+            [f"`{f}`", f"{t:.3f}", f"{t / total:.0%}", str(c)]
+            for f, t, c in functions
+            if t > 0.01 * total
+        ],
     )
     averages = sorted(operations.key_averages(), key=lambda row: -row.self_cpu_time_total)
     self_total = sum(row.self_cpu_time_total for row in averages)
@@ -331,7 +352,9 @@ def main() -> None:
         data = sample(64 if arguments.quick else 512)
         ours(data[1][:64], data[2][:64], _rows(data[3], np.arange(64)))
     if "compare" in parts and not arguments.no_peers:
-        counts = {"pyimfit": 4, "astrophot": 4} if arguments.quick else {"pyimfit": 28, "astrophot": 12}
+        counts = (
+            {"pyimfit": 4, "astrophot": 4} if arguments.quick else {"pyimfit": 28, "astrophot": 12}
+        )
         text, numbers = compare(data, counts)
         text = f"{machine()}; {len(data[1])} galaxies for ours.\n\n{text}"
         print(text)

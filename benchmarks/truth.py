@@ -83,7 +83,9 @@ def main() -> None:
     print(text)
     worst = np.argsort(-np.nanmax(off / bars, axis=1))[:5]
     for i in worst:
-        print(objects[i].id, np.round(truth[i], 3), np.round(results.values[i], 3), results.flags[i])
+        print(
+            objects[i].id, np.round(truth[i], 3), np.round(results.values[i], 3), results.flags[i]
+        )
     (HERE.parent / "docs" / "tables" / "truth.md").write_text(text)
 
 

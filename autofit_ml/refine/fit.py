@@ -22,6 +22,7 @@ from autofit_ml.refine.results import FitResults
 from autofit_ml.refine.search import search, several_starts
 from autofit_ml.refine.settings import RefineSettings
 from autofit_ml.refine.uncertainties import (
+    axis_ratio_error,
     laplace,
     measure_correlation,
     position_angle_error,
@@ -473,6 +474,7 @@ def _describe(
     jacobian = catalogue_jacobian(theta)
     cov = jacobian @ theta_cov @ jacobian.transpose(1, 2)
     errors = cov.diagonal(dim1=1, dim2=2).clamp_min(0).sqrt()
+    errors[:, 5] = axis_ratio_error(theta, theta_cov)
     errors[:, 6] = position_angle_error(theta, theta_cov)
     errors[:, 7] = torch.where(fixed[:, 7], torch.nan, errors[:, 7])
     errors[:, 4] = torch.where(frozen[:, 4], torch.nan, errors[:, 4])

@@ -16,7 +16,13 @@ import numpy as np
 import torch
 from scipy import special
 
-__all__ = ["laplace", "measure_correlation", "position_angle_error", "sandwich"]
+__all__ = [
+    "axis_ratio_error",
+    "laplace",
+    "measure_correlation",
+    "position_angle_error",
+    "sandwich",
+]
 
 
 def laplace(matrix: torch.Tensor, frozen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -134,6 +140,31 @@ def sandwich(
     return (out + out.transpose(1, 2)) / 2
 
 
+def axis_ratio_error(theta: torch.Tensor, covariance: torch.Tensor) -> torch.Tensor:
+    """Half of the interval in q that 1 sigma of ln q = -abs(eta) spans, q sinh(sigma), (B,).
+
+    Equal to the linear error where that is small. Noise makes faint galaxies look flatter, where
+    the linear error, proportional to q, is too small.
+
+    Parameters
+    ----------
+    theta : Tensor, float64, (B, 8)
+        Fit-space parameters.
+    covariance : Tensor, float64, (B, 8, 8)
+    """
+    eta = torch.hypot(theta[:, 5], theta[:, 6])
+    along = theta[:, 5:7] / eta.clamp_min(1e-12)[:, None]
+    sigma = _spread(along, covariance)
+    return (-eta).exp() * sigma.clamp_max(10.0).sinh()
+
+
+def _spread(direction: torch.Tensor, covariance: torch.Tensor) -> torch.Tensor:
+    """1-sigma spread of the ellipticity along a unit vector, (B,)."""
+    block = covariance[:, 5:7, 5:7]
+    variance = (direction[:, None] @ block @ direction[..., None])[:, 0, 0]
+    return variance.clamp_min(1e-300).sqrt()
+
+
 def position_angle_error(theta: torch.Tensor, covariance: torch.Tensor) -> torch.Tensor:
     r"""68.3 % half-width of the position angle, degrees, (B,).
 
@@ -154,9 +185,7 @@ def position_angle_error(theta: torch.Tensor, covariance: torch.Tensor) -> torch
     """
     eta = torch.hypot(theta[:, 5], theta[:, 6]).clamp_min(1e-12)
     across = torch.stack([-theta[:, 6], theta[:, 5]], dim=1) / eta[:, None]
-    block = covariance[:, 5:7, 5:7]
-    sigma = (across[:, None] @ block @ across[..., None])[:, 0, 0].clamp_min(1e-300).sqrt()
-    ratio = (eta / sigma).cpu().numpy()
+    ratio = (eta / _spread(across, covariance)).cpu().numpy()
     grid, width = _direction_widths()
     inside = np.interp(ratio, grid, width)
     out = np.where(ratio > grid[-1], 1.0 / np.maximum(ratio, 1e-12), inside) / 2

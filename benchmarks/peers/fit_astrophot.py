@@ -1,4 +1,4 @@
-"""Fit stamps with AstroPhot's Levenberg-Marquardt: Sérsic galaxy + flat sky, convolved with the PSF.
+"""Fit stamps with AstroPhot's Levenberg-Marquardt: Sérsic + flat sky, convolved with the PSF.
 
     python fit_astrophot.py stamps.npz answers.json FIRST LAST
 

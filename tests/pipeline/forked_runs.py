@@ -3,10 +3,10 @@
 Starting Python and importing torch takes seconds; a fork takes none, and dies of SIGKILL like any
 other process. Run as a script it serves requests, one JSON object a line:
 
-    {"argv": [...], "log": file, "events": number or null}
+    {"argv": [...], "log": file, "events": number or null, "within": folder}
 
 It answers with the child's pid, then with how the child ended. `events`: the child kills itself
-(SIGKILL) at that file operation (open, rename, mkdir, remove), counted from its beginning.
+(SIGKILL) at that file operation (open, rename, mkdir, remove) within a folder.
 """
 
 from __future__ import annotations
@@ -38,10 +38,15 @@ class ForkedRuns:
         assert self.server.stdout is not None
         return self.server.stdout.readline()
 
-    def begin(self, argv, log: Path, events: int | None = None) -> int:
+    def begin(self, argv, log: Path, events: int | None = None, within="/") -> int:
         """Begin ``autofit-ml <argv>``; its pid."""
         assert self.server.stdin is not None
-        request = {"argv": [str(a) for a in argv], "log": str(log), "events": events}
+        request = {
+            "argv": [str(a) for a in argv],
+            "log": str(log),
+            "events": events,
+            "within": str(within),
+        }
         self.server.stdin.write(json.dumps(request) + "\n")
         self.server.stdin.flush()
         return json.loads(self._read())
@@ -50,9 +55,9 @@ class ForkedRuns:
         """Exit status of the run that was begun, negative for a signal."""
         return json.loads(self._read())
 
-    def run(self, argv, log: Path, events: int | None = None) -> int:
+    def run(self, argv, log: Path, events: int | None = None, within="/") -> int:
         """`begin` and `end`."""
-        self.begin(argv, log, events)
+        self.begin(argv, log, events, within)
         return self.end()
 
     def close(self) -> None:
@@ -70,9 +75,9 @@ def _child(request: dict) -> None:
     if request["events"] is not None:
         left = request["events"]
 
-        def count(event: str, _) -> None:
+        def count(event: str, arguments) -> None:
             nonlocal left
-            if event in OPERATIONS:
+            if event in OPERATIONS and str(arguments[0]).startswith(request["within"]):
                 left -= 1
                 if left == 0:
                     os.kill(os.getpid(), signal.SIGKILL)
@@ -91,14 +96,19 @@ def _child(request: dict) -> None:
         os._exit(status)
 
 
+def answer(content) -> None:
+    sys.stdout.write(json.dumps(content) + "\n")
+    sys.stdout.flush()
+
+
 def _serve() -> None:
-    print(json.dumps("ready"), flush=True)
+    answer("ready")
     for line in sys.stdin:
         pid = os.fork()
         if pid == 0:
             _child(json.loads(line))
-        print(pid, flush=True)
-        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+        answer(pid)
+        answer(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 
 
 if __name__ == "__main__":

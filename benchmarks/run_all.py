@@ -1,0 +1,62 @@
+"""Run every benchmark: python benchmarks/run_all.py [--quick] [NAME ...]
+
+Each script prints its figures, writes them into docs/ (not with --quick) and ends with status 1
+when it misses a bar. A script that is missing, or a benchmark in this folder that is not in the
+list, is an error: nothing is left out in silence.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+BENCHMARKS = {
+    "rendering": ("images against GalSim", ("--quick",)),
+    "truth": ("noise-free galaxies", ("-n", "100")),
+    "errors": ("coverage of the errors, wrong minima", ("-n", "300")),
+    "real_images": ("published fits of real galaxies", ("--quick",)),
+    "speed": ("time per galaxy, against pyimfit and AstroPhot", ("--quick",)),
+    "end_to_end": ("from files to the catalogue", ("--quick",)),
+}
+"""Script -> (what it measures, its arguments with --quick)."""
+NOT_BENCHMARKS = {"run_all", "documents"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="some of: " + ", ".join(BENCHMARKS)
+    )
+    parser.add_argument("--quick", action="store_true", help="small samples; documents untouched")
+    arguments = parser.parse_args()
+    unknown = set(arguments.names) - set(BENCHMARKS)
+    if unknown:
+        parser.error(f"no such benchmark: {', '.join(sorted(unknown))}")
+    found = {path.stem for path in HERE.glob("*.py")} - NOT_BENCHMARKS
+    unlisted, missing = found - set(BENCHMARKS), set(BENCHMARKS) - found
+    outcome: dict[str, str] = {}
+    for name in arguments.names or BENCHMARKS:
+        if name in missing:
+            outcome[name] = "MISSING"
+            continue
+        about, quick = BENCHMARKS[name]
+        print(f"=== {name}: {about}", flush=True)
+        began = time.perf_counter()
+        command = [sys.executable, str(HERE / f"{name}.py")]
+        command += quick if arguments.quick else ()
+        status = subprocess.run(command, check=False).returncode
+        seconds = time.perf_counter() - began
+        outcome[name] = f"{'ok' if status == 0 else f'status {status}'} ({seconds:.0f} s)"
+    outcome |= dict.fromkeys(sorted(unlisted), "NOT LISTED in run_all.py")
+    print("=== summary")
+    for name, text in outcome.items():
+        print(f"{name:12s} {text}")
+    raise SystemExit(0 if all(text.startswith("ok") for text in outcome.values()) else 1)
+
+
+if __name__ == "__main__":
+    main()
