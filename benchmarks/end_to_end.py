@@ -90,12 +90,13 @@ def profile(images: Path, out: Path) -> str:
     """CPU time by stage in one process, one thread."""
     import torch
 
+    from importlib import import_module
+
     from autofit_ml.api import settings_from
-    from autofit_ml.pipeline import fit_run, flow, prepare
+    from autofit_ml.pipeline import fit_run
 
     torch.set_num_threads(1)
     spent: dict[str, float] = {}
-    calls: dict[str, int] = {}
 
     def timed(module, name: str, label: str) -> None:
         function = getattr(module, name)
@@ -106,38 +107,29 @@ def profile(images: Path, out: Path) -> str:
                 return function(*args, **kwargs)
             finally:
                 spent[label] = spent.get(label, 0.0) + time.thread_time() - began
-                calls[label] = calls.get(label, 0) + 1
 
         setattr(module, name, wrapper)
 
-    from autofit_ml.pipeline import fitting
-
     stages = (
-        (flow, "discover", "find the inputs"),
-        (prepare, "read_source", "read files (3 a galaxy)"),
-        (prepare, "segment", "segment"),
-        (prepare, "initialise", "starting values"),
-        (fitting, "refine", "refine"),
-        (fitting, "catalogue_rows", "rows"),
-        (flow, "save_shard", "write shards"),
-        (flow, "finish", "merge and write the catalogue"),
+        ("flow", "discover", "find the inputs"),
+        ("flow", "source_fingerprints", "fingerprints of the inputs"),
+        ("prepare", "read_source", "read files (3 a galaxy)"),
+        ("prepare", "segment", "segment"),
+        ("prepare", "initialise", "starting values"),
+        ("fitting", "refine", "refine"),
+        ("fitting", "catalogue_rows", "rows"),
+        ("outputs", "save_shard", "write shards"),
+        ("outputs", "write_catalogue", "merge and write the catalogue"),
     )
-    present = []
     for module, name, label in stages:
-        if hasattr(module, name):
-            timed(module, name, label)
-            present.append(label)
-        else:
-            print(
-                f"profile: {module.__name__} has no {name} any more; its time is under 'the rest'"
-            )
+        timed(import_module(f"autofit_ml.pipeline.{module}"), name, label)
     settings = settings_from({"workers": 0, "save": ()})
     began = time.thread_time()
     shutil.rmtree(out, ignore_errors=True)
     summary = fit_run(images, out, settings)
     total = time.thread_time() - began
     n = summary.n_objects
-    rows = [[label, f"{1e3 * spent.get(label, 0) / n:.2f}"] for label in present]
+    rows = [[label, f"{1e3 * spent.get(label, 0) / n:.2f}"] for _, _, label in stages]
     rows.append(["the rest", f"{1e3 * (total - sum(spent.values())) / n:.2f}"])
     rows.append(["all", f"{1e3 * total / n:.2f}"])
     return markdown_table(["stage (one process, one thread)", "CPU ms a galaxy"], rows)

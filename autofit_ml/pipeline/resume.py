@@ -160,11 +160,13 @@ def _opened(
 ) -> ResultsFolder:
     state_file = path / ".work" / "state.json"
     state = _state(state_file, tolerant=restart)
+    cleared = False
     if restart or state.get("clearing"):
-        _clear(path, state)
+        cleared = _clear(path, state)
         state = {}
     if not state:
-        _refuse_leftovers(path)
+        if not cleared:
+            _refuse_leftovers(path)
         with _as_our_errors(path):  # parts without a state belong to no run
             shutil.rmtree(path / ".work" / "shards")
             (path / ".work" / "shards").mkdir()
@@ -352,13 +354,14 @@ def _sha256(path: str) -> str | None:
 # --- beginning anew ---------------------------------------------------------------------------
 
 
-def _clear(path: Path, state: Mapping[str, Any]) -> None:
+def _clear(path: Path, state: Mapping[str, Any]) -> bool:
     """Delete the files of an earlier run, and nothing else that lies in the folder.
 
+    False where no run is known: whatever is called like our files is not ours to delete.
     A kill in the midst of it leaves a state that says so; the next run goes on clearing.
     """
     if not _is_ours(path):
-        return  # whatever is called like our files is not ours to delete
+        return False
     with _as_our_errors(path):
         names = sorted(_known_names(path, state))
         marked = {"settings": {}, "inputs": dict.fromkeys(names), "clearing": True}
@@ -378,6 +381,7 @@ def _clear(path: Path, state: Mapping[str, Any]) -> None:
             remove_temporaries(part)
         shards.mkdir()
         (work / "state.json").unlink(missing_ok=True)
+    return True
 
 
 def _known_names(path: Path, state: Mapping[str, Any]) -> set[str]:

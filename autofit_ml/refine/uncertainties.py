@@ -155,7 +155,8 @@ def axis_ratio_error(theta: torch.Tensor, covariance: torch.Tensor) -> torch.Ten
     eta = torch.hypot(theta[:, 5], theta[:, 6])
     along = theta[:, 5:7] / eta.clamp_min(1e-12)[:, None]
     sigma = _spread(along, covariance)
-    return (-eta).exp() * sigma.clamp_max(10.0).sinh()
+    sigma = sigma.clamp_max(10.0)
+    return ((sigma - eta).exp() - (-sigma - eta).exp()) / 2
 
 
 def _spread(direction: torch.Tensor, covariance: torch.Tensor) -> torch.Tensor:

@@ -59,8 +59,8 @@ def test_boxiness_keeps_flux_and_centre_and_fills_the_corners(c0, n):
     drawing = flat_plan()
     galaxy = {"x": 24.0, "y": 23.0, "re": 3.0, "n": n, "q": 0.8, "pa": 0.0}
     image, plain = boxy(drawing, c0, **galaxy).numpy(), boxy(drawing, 0.0, **galaxy).numpy()
-    # n = 4 has 4 % of its light beyond the stamp, and boxiness moves a tenth of that about.
-    assert image.sum() == pytest.approx(plain.sum(), rel=1e-3 if n == 1.0 else 5e-3)
+    # n = 4 has 4 % of its light beyond the stamp; boxiness moves a seventh of that about.
+    assert image.sum() == pytest.approx(plain.sum(), rel=1e-3 if n == 1.0 else 6e-3)
     y, x = np.indices(image.shape)
     assert (image * x).sum() / image.sum() == pytest.approx(24.0, abs=0.02)
     corner = image[23 + 5, 24 + 4] / plain[23 + 5, 24 + 4]
