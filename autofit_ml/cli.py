@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -222,7 +223,7 @@ def query(
 
     table = run_query(results, sql)
     if as_json:
-        print(json.dumps(table.to_pylist(), default=str))
+        print(json.dumps(_without_nan(table.to_pylist()), default=str, allow_nan=False))
         return
     from rich.table import Table
 
@@ -232,6 +233,15 @@ def query(
     Console(width=None if sys.stdout.isatty() else 200).print(pretty)
     if len(table) > 1000:
         print(f"... and {len(table) - 1000} more rows")
+
+
+def _without_nan(value: Any) -> Any:
+    """NaN and infinity, which JSON does not have, as null."""
+    if isinstance(value, list):
+        return [_without_nan(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _without_nan(item) for name, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _cell(value: Any) -> str:
@@ -249,7 +259,7 @@ def report(results: Annotated[Path, typer.Argument(help="Results folder.")]) -> 
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for images and results.")] = Path("demo"),
-    n: Annotated[int, typer.Option(help="Galaxies to simulate.")] = 24,
+    n: Annotated[int, typer.Option("-n", "--n", help="Galaxies to simulate.")] = 24,
 ) -> None:
     """Simulate a small set of galaxies, fit it, and say where the report is."""
     from autofit_ml.simulate import demo_set

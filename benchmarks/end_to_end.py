@@ -88,9 +88,9 @@ def peak_memory(images: Path, out: Path) -> float:
 
 def profile(images: Path, out: Path) -> str:
     """CPU time by stage in one process, one thread."""
-    import torch
-
     from importlib import import_module
+
+    import torch
 
     from autofit_ml.api import settings_from
     from autofit_ml.pipeline import fit_run

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from autofit_ml.callable_module import make_callable
 from autofit_ml.errors import SettingsError
 from autofit_ml.images.stamp import Stamp
 from autofit_ml.initialise.moments import start_from_moments
@@ -23,7 +24,7 @@ __all__ = ["PARAMETERS", "Starts", "initialise", "start_from_moments"]
 
 def initialise(
     stamps: Sequence[Stamp],
-    segmentations: Sequence[Segmentation],
+    segmentations: Sequence[Segmentation] | None = None,
     method: str = "moments",
 ) -> Starts:
     """Starting parameters for each stamp.
@@ -31,8 +32,8 @@ def initialise(
     Parameters
     ----------
     stamps : sequence of Stamp
-    segmentations : sequence of Segmentation
-        One per stamp, in the same order.
+    segmentations : sequence of Segmentation, optional
+        One per stamp, in the same order; found by sep by default.
     method : {"moments"}
 
     Returns
@@ -48,9 +49,16 @@ def initialise(
     """
     if method != "moments":
         raise SettingsError(f"unknown way to initialise: {method!r}", "use 'moments'")
+    if segmentations is None:
+        from autofit_ml.segment.classical import segment_sep
+
+        segmentations = [segment_sep(stamp) for stamp in stamps]
     if len(stamps) != len(segmentations):
         raise SettingsError(
             f"{len(stamps)} stamps but {len(segmentations)} segmentations",
             "give one segmentation per stamp",
         )
     return start_from_moments(stamps, segmentations)
+
+
+make_callable(__name__)

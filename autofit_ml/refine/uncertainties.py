@@ -153,10 +153,17 @@ def axis_ratio_error(theta: torch.Tensor, covariance: torch.Tensor) -> torch.Ten
     covariance : Tensor, float64, (B, 8, 8)
     """
     eta = torch.hypot(theta[:, 5], theta[:, 6])
-    along = theta[:, 5:7] / eta.clamp_min(1e-12)[:, None]
-    sigma = _spread(along, covariance)
+    sigma = _spread(_direction(theta), covariance)
     sigma = sigma.clamp_max(10.0)
     return ((sigma - eta).exp() - (-sigma - eta).exp()) / 2
+
+
+def _direction(theta: torch.Tensor) -> torch.Tensor:
+    """Unit vector along (eta1, eta2), (B, 2); (1, 0) for a round object."""
+    eta = torch.hypot(theta[:, 5], theta[:, 6])
+    unit = theta[:, 5:7] / eta.clamp_min(1e-12)[:, None]
+    first = torch.tensor([1.0, 0.0], dtype=theta.dtype, device=theta.device)
+    return torch.where((eta > 1e-12)[:, None], unit, first)
 
 
 def _spread(direction: torch.Tensor, covariance: torch.Tensor) -> torch.Tensor:
@@ -185,7 +192,8 @@ def position_angle_error(theta: torch.Tensor, covariance: torch.Tensor) -> torch
     covariance : Tensor, float64, (B, 8, 8)
     """
     eta = torch.hypot(theta[:, 5], theta[:, 6]).clamp_min(1e-12)
-    across = torch.stack([-theta[:, 6], theta[:, 5]], dim=1) / eta[:, None]
+    along = _direction(theta)
+    across = torch.stack([-along[:, 1], along[:, 0]], dim=1)
     ratio = (eta / _spread(across, covariance)).cpu().numpy()
     grid, width = _direction_widths()
     inside = np.interp(ratio, grid, width)

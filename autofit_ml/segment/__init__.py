@@ -12,6 +12,7 @@ pixels to leave out of the fit, the sky's level and scatter. Neighbours: `images
 
 from __future__ import annotations
 
+from autofit_ml.callable_module import make_callable
 from autofit_ml.errors import SettingsError
 from autofit_ml.images.stamp import Stamp
 from autofit_ml.segment.classical import SepSettings, segment_given, segment_sep
@@ -54,3 +55,6 @@ def segment(stamp: Stamp, segmenter: str = "sep") -> Segmentation:
     if segmenter == "given":
         return segment_given(stamp)
     raise SettingsError(f"unknown segmenter: {segmenter!r}", "use 'sep' or 'given'")
+
+
+make_callable(__name__)
