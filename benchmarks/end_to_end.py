@@ -11,6 +11,7 @@ Bar: at most 20 ms a galaxy.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import resource
@@ -23,6 +24,7 @@ import time
 from pathlib import Path
 
 from documents import machine, markdown_table, write_section
+from undisturbed import Disturbances, undisturbed
 
 from autofit_ml.simulate import export_fits, simulate_sersic
 
@@ -149,11 +151,13 @@ def main() -> None:
         some_images = subset(all_images, folder / "some", few)
         one_image = subset(all_images, folder / "one", 1)
         run(one_image, out, 0)  # file caches
+        tally = Disturbances()
         runs: dict[tuple[int, int], list[dict]] = {}
         for _ in range(rounds):
             for workers in WORKERS:
                 for images, n in ((one_image, 1), (some_images, few), (all_images, many)):
-                    answer = run(images, out, workers)
+                    job = functools.partial(run, images, out, workers)
+                    answer = undisturbed(job, tally, 1 if arguments.quick else 6)
                     if answer["objects"] != n:
                         raise RuntimeError(f"{answer['objects']} objects instead of {n}")
                     runs.setdefault((workers, n), []).append(answer)
@@ -189,7 +193,7 @@ def main() -> None:
         memory = [peak_memory(images, out) for images in (some_images, all_images)]
         text += (
             f"\n\n{machine()}. Largest memory of the main process: {memory[0]:.0f} MB for {few} "
-            f"galaxies, {memory[1]:.0f} MB for {many}."
+            f"galaxies, {memory[1]:.0f} MB for {many}. While this was measured, {tally}."
         )
         print(text)
         stages = profile(all_images, out)

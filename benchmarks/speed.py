@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import cProfile
+import functools
 import json
 import os
 import pstats
@@ -26,6 +27,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from documents import DOCS, machine, markdown_table, write_section
+from undisturbed import Disturbances, undisturbed
 
 from autofit_ml.catalogue.flags import FATAL, Flag
 from autofit_ml.initialise import Starts, initialise
@@ -134,43 +136,49 @@ def compare(data, counts: dict[str, int], rounds: int = 4) -> tuple[str, dict]:
     few = Starts(starts.values[taken], None, starts.flags[taken], starts.method)
     answers: dict[str, list[dict]] = {name: [] for name in counts}
     times: list[float] = []
+    tally = Disturbances()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "stamps.npz"
         hand_over(path, stamps[taken], segmentations[taken], few)
         for turn in range(rounds):
             for name, count in counts.items():
-                results, milliseconds = ours(stamps, segmentations, starts)
+                results, milliseconds = undisturbed(
+                    lambda: ours(stamps, segmentations, starts), tally
+                )
                 times.append(milliseconds)
                 edges = np.linspace(0, count, rounds + 1).astype(int)
-                answers[name].append(run_peer(python, name, path, edges[turn], edges[turn + 1]))
+                job = functools.partial(run_peer, python, name, path, edges[turn], edges[turn + 1])
+                answers[name].append(undisturbed(job, tally))
+    torch.set_num_threads(1)
+    single = [undisturbed(lambda: ours(stamps, segmentations, starts)[1], tally) for _ in range(2)]
+    torch.set_num_threads(THREADS)
     true = truth(objects)
-    values = {"autofit-ml": results.values}
-    milliseconds = {"autofit-ml": np.array(times)}
-    good = {"autofit-ml": (results.flags & int(FATAL | Flag.NOT_CONVERGED)) == 0}
-    label = {"autofit-ml": "autofit-ml"}
-    for name, parts in answers.items():
-        values[name] = np.array([row for part in parts for row in part["values"]])
-        milliseconds[name] = 1e3 * np.array([t for part in parts for t in part["seconds"]])
-        good[name] = np.array([c for part in parts for c in part["converged"]])
-        threads = sorted({part["threads"] for part in parts})
-        label[name] = f"{name} {parts[0]['version']} LM ({'/'.join(map(str, threads))} threads)"
-    own = float(np.mean(milliseconds["autofit-ml"]))
-    rows, numbers = [], {"autofit-ml": own}
-    for name in values:
-        n = len(values[name])
-        mean = float(np.mean(milliseconds[name]))
-        numbers[name] = mean / own if name != "autofit-ml" else own
-        rows.append(
-            [
-                label[name],
-                str(n),
-                f"{np.median(milliseconds[name]):.3g}",
-                f"{mean:.3g}",
-                "" if name == "autofit-ml" else f"{mean / own:.0f}",
-                *accuracy(values[name], true[:n]),
-                str(int(n - good[name].sum())),
-            ]
-        )
+    own = float(np.mean(times))
+    good = (results.flags & int(FATAL | Flag.NOT_CONVERGED)) == 0
+    name = "autofit-ml, 2 threads"
+    values = {name: results.values}
+    found = [*accuracy(results.values, true), f"{np.sum(~good)}"]
+    rows = [[name, f"{len(true)}", f"{np.median(times):.3g}", f"{own:.3g}", "", *found]]
+    mean = float(np.mean(single))
+    rows.append(["the same, 1 thread", f"{len(true)}", f"{np.median(single):.3g}", f"{mean:.3g}"])
+    rows[-1] += [f"{mean / own:.1f}", "", "", "", ""]
+    numbers = {"autofit-ml": own}
+    for peer, parts in answers.items():
+        label = f"{peer} {parts[0]['version']}"
+        values[label] = np.array([row for part in parts for row in part["values"]])
+        n = len(values[label])
+        lost = n - sum(c for part in parts for c in part["converged"])
+        ratios = []
+        for threads in ("1", "2"):
+            spent = 1e3 * np.array([t for part in parts for t in part["seconds"][threads]])
+            ratios.append(spent.mean() / own)
+            plural = "" if threads == "1" else "s"
+            rows.append([f"{label}, {threads} thread{plural}", f"{n}", f"{np.median(spent):.3g}"])
+            rows[-1] += [f"{spent.mean():.3g}", f"{ratios[-1]:.0f}"]
+            rows[-1] += (
+                [*accuracy(values[label], true[:n]), f"{lost}"] if threads == "1" else [""] * 4
+            )
+        numbers[peer] = min(ratios)  # the peer at its best
     header = [
         "fitter",
         "galaxies",
@@ -180,29 +188,25 @@ def compare(data, counts: dict[str, int], rounds: int = 4) -> tuple[str, dict]:
         "median error of re",
         "of n",
         "re off by over half",
-        "not converged",
+        "not converged or flagged unusable",
     ]
     text = markdown_table(header, rows)
     least = min(counts.values())
     fits = {
         name: chi2(objects[:least], segmentations[:least], v[:least]) for name, v in values.items()
     }
+    drawn = np.all([np.isfinite(fit) for fit in fits.values()], axis=0)
     lowest = np.min(list(fits.values()), axis=0)
-    notes = []
-    for name, fit in fits.items():
-        excess = (fit - lowest)[np.isfinite(fit)]
-        notes.append(
-            f"{label[name]}: {np.median(excess):.2f} / {np.max(excess):.1f}"
-            + (
-                f" ({np.sum(~np.isfinite(fit))} outside GalSim's range)"
-                if len(excess) < least
-                else ""
-            )
-        )
+    notes = [
+        f"{name} {np.median((fit - lowest)[drawn]):.2f} / {np.max((fit - lowest)[drawn]):.1f}"
+        for name, fit in fits.items()
+    ]
     text += (
-        f"\n\nchi2 above the lowest of all fitters on the first {least} galaxies, drawn by GalSim "
-        "from each fitter's parameters (median / largest): " + "; ".join(notes) + "."
+        "\n\nchi2 above the lowest of the three, drawn by GalSim from each fitter's parameters, for "
+        f"the {drawn.sum()} of the first {least} galaxies whose parameters GalSim draws (median / "
+        f"largest): {'; '.join(notes)}."
     )
+    text += f"\n\nWhile this was measured, {tally}."
     return text, numbers
 
 
@@ -220,12 +224,16 @@ def scale(n: int) -> dict:
     before = _memory("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     # Many small runs, or one long one: about a thousand galaxies each, the median counts.
-    repeats = [ours(many, [segmentations[i] for i in which], _rows(starts, which))[1]]
-    for _ in range(max(0, 1000 // n - 1)):
-        repeats.append(ours(many, [segmentations[i] for i in which], _rows(starts, which))[1])
+    tally = Disturbances()
+    masks, begin = [segmentations[i] for i in which], _rows(starts, which)
+    repeats = [
+        undisturbed(lambda: ours(many, masks, begin)[1], tally, 12 if n <= 1000 else 4)
+        for _ in range(max(1, 1000 // n))
+    ]
     return {
         "n": n,
         "ms": float(np.median(repeats)),
+        "disturbed": tally.disturbed > 0,
         "added_mb": (_memory("VmHWM") - before) / 1e6,
         "input_mb": sum(s.data.nbytes + s.sigma.nbytes + s.mask.nbytes for s in many) / 1e6,
     }
@@ -268,7 +276,11 @@ def scaling(counts=SCALES) -> tuple[str, list[dict]]:
         ],
         rows,
     )
-    return text + f"\n\nSlowest over fastest: {max(times) / min(times):.2f} (bar: 1.20).", answers
+    text += f"\n\nSlowest over fastest: {max(times) / min(times):.2f} (bar: 1.20)."
+    noisy = [str(a["n"]) for a in answers if a["disturbed"]]
+    if noisy:
+        text += f" Other processes were busy while {', '.join(noisy)} were measured."
+    return text, answers
 
 
 def profile(data, n: int = 256) -> tuple[str, list[tuple[str, float, int]]]:
