@@ -202,8 +202,8 @@ def compare(data, counts: dict[str, int], rounds: int = 4) -> tuple[str, dict]:
         for name, fit in fits.items()
     ]
     text += (
-        "\n\nchi2 above the lowest of the three, drawn by GalSim from each fitter's parameters, for "
-        f"the {drawn.sum()} of the first {least} galaxies whose parameters GalSim draws (median / "
+        "\n\nchi2 above the lowest of the three, drawn by GalSim from each fitter's parameters, "
+        f"for the {drawn.sum()} of the first {least} galaxies whose parameters GalSim draws (median / "
         f"largest): {'; '.join(notes)}."
     )
     text += f"\n\nWhile this was measured, {tally}."

@@ -112,7 +112,8 @@ def _useful_workers(n_sources: int) -> int:
         processors = len(os.sched_getaffinity(0))
     else:
         processors = os.cpu_count() or 1
-    return min(_MOST_WORKERS, processors)
+    # The fitting itself uses every processor: half of them keep it fed.
+    return min(_MOST_WORKERS, max(1, processors // 2))
 
 
 def _tasks(sources: Sequence[Source], batch_size: int) -> list[tuple[Task, float]]:

@@ -93,13 +93,11 @@ class HankelTable:
             one = torch.ones_like(log_shape)[:, None]
             return one, torch.zeros_like(one)
         scale = 2.0 / (high - low)
-        t = ((log_shape - low) * scale - 1.0).clamp(-1.0, 1.0)
-        first, second = [torch.ones_like(t), t], [torch.ones_like(t), 2 * t]  # T_j, U_j
-        for _ in range(2, n_series):
-            first.append(2 * t * first[-1] - first[-2])
-            second.append(2 * t * second[-1] - second[-2])
-        slopes = [torch.zeros_like(t)] + [j * second[j - 1] for j in range(1, n_series)]
-        return torch.stack(first, -1), torch.stack(slopes, -1) * scale
+        # T_j(t) = cos(j a), dT_j/dt = j sin(j a) / sin(a) with t = cos(a), inside the range.
+        t = ((log_shape - low) * scale - 1.0).clamp(-1.0 + 1e-9, 1.0 - 1e-9)
+        angle = t[:, None].expand(-1, n_series).acos()
+        j = torch.arange(n_series, dtype=log_shape.dtype, device=log_shape.device)
+        return (j * angle).cos(), j * (j * angle).sin() / angle.sin() * scale
 
 
 def row_products(rows: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:

@@ -73,14 +73,15 @@ class Accuracy:
 class _Level:
     """One sampling of the (ky, kx) plane, kx >= 0.
 
-    kx (a, nkx), ky (b, nky): angular frequencies per pixel; a, b count the aliases. Direct levels
-    carry the matrices of the inverse transform: `to_y` complex (ny, nky), and `to_x` real
-    (2 nkx, nx), whose rows meet the interleaved real and imaginary parts.
+    kx (a, nkx), ky (b, nky): angular frequencies per pixel; a, b count the aliases. ky runs
+    fastest, so that the first inverse transform reads memory in order. Direct levels carry the
+    matrices of the inverse transform: `to_y` complex (ny, nky), and `to_x` real (2 nkx, nx), whose
+    rows meet the interleaved real and imaginary parts.
     """
 
     kx: torch.Tensor
     ky: torch.Tensor
-    weight: torch.Tensor  # (b, nky, a, nkx)
+    weight: torch.Tensor  # (a, nkx, b, nky)
     to_y: torch.Tensor | None = None
     to_x: torch.Tensor | None = None
 
@@ -196,8 +197,11 @@ def make_plan(
         if to_y is not None and to_x is not None:
             to_y = torch.complex(tensor(to_y.real), tensor(to_y.imag))
             to_x = tensor(np.stack([to_x.real, -to_x.imag], axis=1).reshape(-1, nx))
-        levels.append(_Level(tensor(kx), tensor(ky), tensor(weight), to_y, to_x))
-        y, x = np.broadcast_arrays(ky[:, :, None, None], kx[None, None])
+        weight = np.array(np.broadcast_to(weight, (*ky.shape, *kx.shape)))
+        levels.append(
+            _Level(tensor(kx), tensor(ky), tensor(weight.transpose(2, 3, 0, 1)), to_y, to_x)
+        )
+        y, x = np.broadcast_arrays(ky[None, None], kx[:, :, None, None])
         every_kx.append(x.ravel())
         every_ky.append(y.ravel())
     filling = np.full(-sum(map(len, every_kx)) % _ALIGNMENT, np.pi)
@@ -250,14 +254,14 @@ def psf_modes(
         ky, kx = level.ky.flatten(), level.kx.flatten()
         along_y = torch.polar(one, -ky[:, None] * row)
         along_x = torch.polar(one, -kx[:, None] * column)
-        half = images.to(along_x.dtype) @ along_x.transpose(0, 1)
-        modes = along_y @ half
+        half = along_x @ images.to(along_x.dtype).transpose(1, 2)
+        modes = half @ along_y.transpose(0, 1)
         pixel = (
-            torch.sinc(ky / (2 * np.pi * binning))[:, None]
-            * torch.sinc(kx / (2 * np.pi * binning))[None, :]
+            torch.sinc(kx / (2 * np.pi * binning))[:, None]
+            * torch.sinc(ky / (2 * np.pi * binning))[None, :]
         )
         scale = torch.where(has_pixel.to(device)[:, None, None], one, pixel)
-        block = _block_transfer(ky, binning)[:, None] * _block_transfer(kx, binning)[None, :]
+        block = _block_transfer(kx, binning)[:, None] * _block_transfer(ky, binning)[None, :]
         weight = level.weight.flatten(2, 3).flatten(0, 1) * block
         parts.append((modes * (scale * weight)).flatten(1))
     return _fill(plan, parts)
@@ -297,19 +301,18 @@ def synthesise(plan: FourierPlan, spectra: torch.Tensor) -> torch.Tensor:
     start = 0
     for level in plan.levels:
         (b, nky), (a, nkx) = level.ky.shape, level.kx.shape
-        part = spectra[..., start : start + b * nky * a * nkx].reshape(*lead, b, nky, a, nkx)
+        part = spectra[..., start : start + b * nky * a * nkx].reshape(*lead, a, nkx, b, nky)
         start += b * nky * a * nkx
-        part = part.sum((-4, -2)) if a * b > 1 else part.reshape(*lead, nky, nkx)
+        part = part.sum((-4, -2)) if a * b > 1 else part.reshape(*lead, nkx, nky)
         if level.to_y is None or level.to_x is None:
-            rows = torch.fft.ifft(part, dim=-2)[..., :ny, :]
-            new = torch.fft.irfft(rows, n=lx, dim=-1)[..., :nx]
+            rows = torch.fft.ifft(part, dim=-1)[..., :ny].transpose(-1, -2)
+            image = torch.fft.irfft(rows, n=lx, dim=-1).reshape(-1, lx)[:, :nx]
         else:
-            rows = torch.view_as_real(level.to_y @ part).flatten(-2)
-            new = rows @ level.to_x
-        image = new if image is None else image + new
+            rows = torch.view_as_real(level.to_y @ part.transpose(-1, -2)).flatten(-2)
+            image = torch.addmm(image, rows.reshape(-1, 2 * nkx), level.to_x)
     if image is None:
         raise ValueError("a plan has at least one level")
-    return image
+    return image.reshape(*lead, ny, nx)
 
 
 def phase(plan: FourierPlan, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -319,7 +322,7 @@ def phase(plan: FourierPlan, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         one = torch.ones((), dtype=plan.dtype, device=plan.device)
         along_y = torch.polar(one, (-y[:, None, None] * level.ky).flatten(1))
         along_x = torch.polar(one, (-x[:, None, None] * level.kx).flatten(1))
-        parts.append((along_y[:, :, None] * along_x[:, None, :]).flatten(1))
+        parts.append((along_x[:, :, None] * along_y[:, None, :]).flatten(1))
     return _fill(plan, parts)
 
 

@@ -116,7 +116,7 @@ def render_pixels(
         torch.ones_like(kx), -kx * shift_x
     )
     width = torch.sinc(ky / (2 * math.pi * s))[:, None] * torch.sinc(kx / (2 * math.pi * s))
-    modes = (modes * (turn / width)).flatten(1)
+    modes = (modes * (turn / width)).transpose(1, 2).flatten(1)  # ky runs fastest
     missing = plan.n_modes - modes.shape[1]
     modes = torch.cat([modes, modes.new_zeros((len(modes), missing))], dim=1)
     return synthesise(plan, modes.to(psf.dtype) * psf)

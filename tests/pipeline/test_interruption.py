@@ -102,6 +102,7 @@ def test_killed_at_moments(forked_runs, many_images, unbroken, tmp_path, workers
         wait_for(lambda pids=children: not any(map(is_running, pids)), 10)
         if number == 0:
             assert killed == 1
+            assert bool(children) == bool(workers)
     assert killed >= kills // 2
     complete(forked_runs, many_images, out, log, "--workers", workers)
     assert_same_results(out, unbroken)
@@ -153,10 +154,11 @@ def test_ctrl_c_once(forked_runs, many_images, unbroken, tmp_path):
     assert_same_results(out, unbroken)
 
 
-def test_ctrl_c_twice(forked_runs, many_images, unbroken, tmp_path):
+@pytest.mark.parametrize("workers", [0, 2])
+def test_ctrl_c_twice(forked_runs, many_images, unbroken, tmp_path, workers):
     """It stops within the batch; what was finished before is kept."""
     out, log = tmp_path / "out", tmp_path / "log"
-    command = ["fit", many_images, "--out", out, "--batch-size", 24, "--workers", 0]
+    command = ["fit", many_images, "--out", out, "--batch-size", 24, "--workers", workers]
     pid = forked_runs.begin(command, log)
     wait_for(lambda: log.exists() and "24 inputs" in log.read_text(), 30)
     time.sleep(0.05)
@@ -362,16 +364,64 @@ def test_script_without_a_main_guard(many_images, tmp_path):
     assert done.stdout.split() == ["ran", "24"], done.stderr
 
 
-def test_workers_import_no_torch_and_use_one_thread():
+def test_workers_import_no_torch_and_use_one_thread(monkeypatch):
+    from deadly_job import surroundings
+
     from autofit_ml.pipeline.batches import _Pool
 
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
+    main = sys.modules["__main__"]
     pool = _Pool(1)
     try:
-        from deadly_job import surroundings
-
         found = pool.submit(surroundings).result()
     finally:
         pool.close()
     assert found["heavy"] == []
     assert found["threads"] == "1"
-    assert os.environ.get("OMP_NUM_THREADS") in (None, "1", "2")
+    # This process is as it was.
+    assert os.environ["OMP_NUM_THREADS"] == "7"
+    assert "MKL_NUM_THREADS" not in os.environ
+    assert sys.modules["__main__"] is main
+
+
+def test_default_number_of_workers(monkeypatch):
+    from autofit_ml.pipeline import batches
+
+    for processors, workers in ((1, 1), (2, 1), (4, 2), (64, 4)):
+        here = set(range(processors))
+        monkeypatch.setattr(batches.os, "sched_getaffinity", lambda _, here=here: here)
+        assert batches._useful_workers(63) == 0
+        assert batches._useful_workers(64) == workers
+
+
+def test_batches_are_not_kept(many_images, tmp_path, monkeypatch):
+    """Memory does not grow with the number of objects: a batch is gone when the next is read."""
+    import gc
+    import weakref
+    from functools import partial
+
+    from autofit_ml.pipeline import flow
+    from autofit_ml.pipeline.prepare import prepare
+
+    alive: weakref.WeakSet = weakref.WeakSet()
+    counts = []
+
+    def watched(sources, settings):
+        gc.collect()
+        counts.append(len(alive))
+        part = prepare(sources, settings)
+        for stamp in part.stamps:
+            alive.add(_Held(stamp))
+        return part
+
+    class _Held:
+        """An object that lives as long as a stamp."""
+
+        def __init__(self, stamp):
+            object.__setattr__(stamp, "_held", self)
+
+    monkeypatch.setattr(flow, "prepared_batches", partial(flow.prepared_batches, job=watched))
+    fit_run(many_images, tmp_path / "out", FitSettings(workers=0, batch_size=4, save=()))
+    assert len(counts) == 6
+    assert max(counts) <= 4

@@ -1,30 +1,12 @@
 """Simulated stamps for the tests of the refiner."""
 
-import numpy as np
 import pytest
 
 pytest.importorskip("galsim")
 
-from autofit_ml.segment import Segmentation  # noqa: E402
-from autofit_ml.simulate import simulate_sersic, to_stamps  # noqa: E402
+from galaxies import known_segmentations, truth_of
 
-
-def truth_of(objects):
-    """True parameters, (N, 8)."""
-    return np.array(
-        [
-            [o.target.x, o.target.y, o.target.flux, o.target.re]
-            + [o.target.n, o.target.q, o.target.pa, o.sky]
-            for o in objects
-        ]
-    )
-
-
-def known_segmentations(objects):
-    """Segmentations from the truth: target 1, neighbours as contaminants."""
-    return [
-        Segmentation(o.labels * (o.labels == 1), 1, o.labels > 1, o.sky, 1.0) for o in objects
-    ]
+from autofit_ml.simulate import simulate_sersic, to_stamps
 
 
 @pytest.fixture(scope="session")

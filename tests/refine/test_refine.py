@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from conftest import known_segmentations, truth_of
+from galaxies import known_segmentations, truth_of
 
 from autofit_ml.catalogue import Flag, flag_names, usable
 from autofit_ml.errors import SettingsError

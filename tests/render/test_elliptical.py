@@ -3,13 +3,19 @@
 import numpy as np
 import pytest
 import torch
-from conftest import Drawing, gaussian_psf
+from drawings import Drawing, gaussian_psf
 
 from autofit_ml.profiles import sersic_flux_within
 from autofit_ml.refine import RefineSettings
 from autofit_ml.refine.fit import needs_wide
 from autofit_ml.render import Accuracy, render, render_with_jacobian
 from autofit_ml.scene import to_fit_space
+
+
+@pytest.fixture
+def drawing():
+    """The default layout, float64."""
+    return Drawing()
 
 
 def moments(image):

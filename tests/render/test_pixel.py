@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import Drawing
+from drawings import Drawing
 
 from autofit_ml.render import (
     Accuracy,

@@ -1,7 +1,6 @@
 """Galaxies and PSFs drawn by the tests of the renderer."""
 
 import numpy as np
-import pytest
 import torch
 
 from autofit_ml.profiles import sersic_table
@@ -40,8 +39,3 @@ class Drawing:
         with torch.no_grad():
             return render(self.plan, self.table, self.modes, self.parameters(**galaxy))[0].numpy()
 
-
-@pytest.fixture
-def drawing():
-    """Drawing with the default layout, float64."""
-    return Drawing()
