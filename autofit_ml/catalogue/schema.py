@@ -121,7 +121,7 @@ _FIT = (
     _float("snr", "", "Total signal-to-noise ratio of the model"),
     Column("n_pix", "int32", "", "Pixels used in the fit; 0 if failed"),
     Column("n_starts", "int32", "", "Starting points tried; 0 if failed"),
-    Column("n_iter", "int32", "", "Iterations of the best start; 0 if failed"),
+    Column("n_iter", "int32", "", "Evaluations of the model, all starts together; 0 if failed"),
     _float("logl", "", "Natural logarithm of the likelihood at the best fit"),
     _float("bic", "", "Bayesian information criterion of the model (lower is better)"),
     _float("bic_point_source", "", "Bayesian information criterion of a point source"),
@@ -135,7 +135,9 @@ _FIT = (
     _input("pixel_scale", "arcsec / pix", "Pixel scale; NaN if unknown"),
     _input("psf_fwhm", "pix", "Full width at half maximum of the PSF, pixels"),
     _input(
-        "noise_correlation", "", "Factor by which correlated noise widened the errors; 1 for none"
+        "noise_correlation",
+        "",
+        "Mean correlation of the noise of adjacent pixels; 0 for white noise",
     ),
     _input("time_ms", "ms", "Wall time spent on this object (its share of the batch)"),
 )

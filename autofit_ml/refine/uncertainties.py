@@ -140,6 +140,10 @@ def sandwich(
     return (out + out.transpose(1, 2)) / 2
 
 
+_UNKNOWN_RATIO = 0.34
+"""68.3 % half-width of a ratio that may be anything between 0 and 1."""
+
+
 def axis_ratio_error(theta: torch.Tensor, covariance: torch.Tensor) -> torch.Tensor:
     """Half of the interval in q that 1 sigma of ln q = -abs(eta) spans, q sinh(sigma), (B,).
 
@@ -155,7 +159,8 @@ def axis_ratio_error(theta: torch.Tensor, covariance: torch.Tensor) -> torch.Ten
     eta = torch.hypot(theta[:, 5], theta[:, 6])
     sigma = _spread(_direction(theta), covariance)
     sigma = sigma.clamp_max(10.0)
-    return ((sigma - eta).exp() - (-sigma - eta).exp()) / 2
+    half = ((sigma - eta).exp() - (-sigma - eta).exp()) / 2
+    return half.clamp_max(_UNKNOWN_RATIO)
 
 
 def _direction(theta: torch.Tensor) -> torch.Tensor:

@@ -41,6 +41,7 @@ _NARROWEST_PANEL = 150
 
 _BACKGROUND = (20, 22, 26)
 _EMPTY = (38, 41, 47)
+_UNUSED = (176, 180, 188)
 _TEXT = (232, 234, 237)
 _FAINT_TEXT = (154, 160, 170)
 _FATAL_TEXT = (255, 128, 118)
@@ -574,7 +575,10 @@ def thumbnail(
         panels[1] = _colours("magma")[stretch.indices(_resize(model, height, width))]
     if residual is not None and sigma is not None:
         ratio = _resize(_in_sigma(residual, sigma), height, width)
-        panels[2] = _colours("RdBu_r")[_residual_indices(ratio)]
+        residuals = _colours("RdBu_r")[_residual_indices(ratio)]
+        if mask is not None:  # what was not fitted is no residual
+            residuals[_resize(mask.astype(np.float64), height, width) > 0.5] = _UNUSED
+        panels[2] = residuals
 
     gap = 2
     strip = np.empty((THUMBNAIL_PANEL, 3 * THUMBNAIL_PANEL + 2 * gap, 3), dtype=np.uint8)
