@@ -1,7 +1,8 @@
 """Real galaxies against published fits: python benchmarks/real_images.py [--data DIR]
 
 Fits the single-Sérsic galaxies of the shared data set whose reference used the same data, with the
-sky as the reference had it, and writes docs/tables/real_images.md, and the pictures to benchmarks/out/. The data
+sky as the reference had it; writes docs/tables/real_images.md, and the pictures to
+benchmarks/out/. The data
 are found through AUTOFIT_ML_TEST_DATA, else ../shared/data.
 
 Bars: within the larger of 3 combined sigma and (re 8 %, n 12 %, q 0.03, mag 0.05).

@@ -107,8 +107,8 @@ def main() -> None:
             peak = max(rows, key=lambda r: r[0])
             flux = max(rows, key=lambda r: r[1])
             lines.append(
-                f"| {name} | {shape[0]} x {shape[1]} | {len(rows)} | {peak[0]:.1e} | {_at(peak[2])} "
-                f"| {flux[1]:.1e} | {_at(flux[2])} |"
+                f"| {name} | {shape[0]} x {shape[1]} | {len(rows)} | {peak[0]:.1e} "
+                f"| {_at(peak[2])} | {flux[1]:.1e} | {_at(flux[2])} |"
             )
             print(lines[-1], flush=True)
     text = "\n".join(lines) + "\n"

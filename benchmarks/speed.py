@@ -125,7 +125,7 @@ def accuracy(values: np.ndarray, true: np.ndarray) -> list[str]:
     ]
 
 
-def compare(data, counts: dict[str, int], rounds: int = 4) -> tuple[str, dict]:
+def compare(data, counts: dict[str, int], rounds: int = 4, tries: int = 12) -> tuple[str, dict]:
     """Ours and the peers in turn, `rounds` times; the table and the numbers."""
     from peers.install import install
 
@@ -143,14 +143,16 @@ def compare(data, counts: dict[str, int], rounds: int = 4) -> tuple[str, dict]:
         for turn in range(rounds):
             for name, count in counts.items():
                 results, milliseconds = undisturbed(
-                    lambda: ours(stamps, segmentations, starts), tally
+                    lambda: ours(stamps, segmentations, starts), tally, tries
                 )
                 times.append(milliseconds)
                 edges = np.linspace(0, count, rounds + 1).astype(int)
                 job = functools.partial(run_peer, python, name, path, edges[turn], edges[turn + 1])
-                answers[name].append(undisturbed(job, tally))
+                answers[name].append(undisturbed(job, tally, tries))
     torch.set_num_threads(1)
-    single = [undisturbed(lambda: ours(stamps, segmentations, starts)[1], tally) for _ in range(2)]
+    single = [
+        undisturbed(lambda: ours(stamps, segmentations, starts)[1], tally, tries) for _ in range(2)
+    ]
     torch.set_num_threads(THREADS)
     true = truth(objects)
     own = float(np.mean(times))
@@ -203,14 +205,14 @@ def compare(data, counts: dict[str, int], rounds: int = 4) -> tuple[str, dict]:
     ]
     text += (
         "\n\nchi2 above the lowest of the three, drawn by GalSim from each fitter's parameters, "
-        f"for the {drawn.sum()} of the first {least} galaxies whose parameters GalSim draws (median / "
+        f"for the {drawn.sum()} of the first {least} galaxies that GalSim draws for all (median / "
         f"largest): {'; '.join(notes)}."
     )
     text += f"\n\nWhile this was measured, {tally}."
     return text, numbers
 
 
-def scale(n: int) -> dict:
+def scale(n: int, tries: int = 12) -> dict:
     """Time per galaxy and added memory for n galaxies: 500 different ones, each with new noise."""
     objects, stamps, segmentations, starts = sample(min(n, 500))
     rng = np.random.default_rng(3)
@@ -227,7 +229,9 @@ def scale(n: int) -> dict:
     tally = Disturbances()
     masks, begin = [segmentations[i] for i in which], _rows(starts, which)
     repeats = [
-        undisturbed(lambda: ours(many, masks, begin)[1], tally, 12 if n <= 1000 else 4)
+        undisturbed(
+            lambda: ours(many, masks, begin)[1], tally, tries if n <= 1000 else min(tries, 4)
+        )
         for _ in range(max(1, 1000 // n))
     ]
     return {
@@ -251,12 +255,12 @@ def _memory(kind: str) -> float:
     raise OSError(f"no {kind} in /proc/self/status")
 
 
-def scaling(counts=SCALES) -> tuple[str, list[dict]]:
+def scaling(counts=SCALES, options: tuple[str, ...] = ()) -> tuple[str, list[dict]]:
     """`scale` for each count, each in its own process."""
     answers = []
     for n in counts:
         done = subprocess.run(
-            [sys.executable, __file__, "--scale", str(n)],
+            [sys.executable, __file__, "--scale", str(n), *options],
             capture_output=True,
             text=True,
             check=True,
@@ -353,7 +357,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(THREADS)
     if arguments.scale:
-        print(json.dumps(scale(arguments.scale)))
+        print(json.dumps(scale(arguments.scale, 1 if arguments.quick else 12)))
         return
     print(f"{machine()}; load {os.getloadavg()[0]:.2f}")
     keep = not (arguments.quick or arguments.no_peers)
@@ -367,7 +371,7 @@ def main() -> None:
         counts = (
             {"pyimfit": 4, "astrophot": 4} if arguments.quick else {"pyimfit": 28, "astrophot": 12}
         )
-        text, numbers = compare(data, counts)
+        text, numbers = compare(data, counts, tries=1 if arguments.quick else 12)
         text = f"{machine()}; {len(data[1])} galaxies for ours.\n\n{text}"
         print(text)
         if keep:
@@ -381,7 +385,7 @@ def main() -> None:
         times = [ours(*data[1:])[1] for _ in range(5)]
         print(f"ours: {np.median(times):.2f} ms a galaxy ({min(times):.2f} to {max(times):.2f})")
     if "scaling" in parts:
-        text, answers = scaling((100, 300) if arguments.quick else SCALES)
+        text, answers = scaling((100, 300), ("--quick",)) if arguments.quick else scaling()
         print(text)
         if keep:
             write_section("performance.md", "scaling", text)

@@ -123,6 +123,6 @@ def object_fits_bytes(
         # A fixed text where astropy would put the time: the same fit gives the same file.
         hdu.add_checksum(when="data unit")
     buffer = io.BytesIO()
-    # Every card is made above and checked by the tests: verifying again takes a quarter of the time.
+    # Every card is made above and checked by the tests: verifying again takes a quarter of the time
     fits.HDUList(hdus).writeto(buffer, output_verify="ignore")
     return buffer.getvalue()

@@ -95,7 +95,9 @@ def _from_paths(items: Sequence[Path], preset: SurveyPreset | None) -> Discovery
     candidates: list[Path] = []
     for path in sorted(named | listed, key=_sort_key):
         explicit = path in named
-        if is_fits_name(path):
+        if not explicit and is_result(path):
+            ignored.append((path, "written by a run of this program"))
+        elif is_fits_name(path):
             if not explicit and is_auxiliary(path):
                 ignored.append((path, "its name says that it is no image of an object"))
             else:
@@ -122,6 +124,17 @@ def _from_paths(items: Sequence[Path], preset: SurveyPreset | None) -> Discovery
         )
     sources.sort(key=lambda source: (_sort_key(Path(source.file)), source.id))
     return Discovery(tuple(_unique_ids(sources)), tuple(ignored))
+
+
+def is_result(path: Path) -> bool:
+    """Whether a run wrote this file: the catalogue, or one in ``objects/`` or ``previews/``.
+
+    Told by the state that a run leaves in its folder. Such a file is never an image, and must not
+    have a part in the choice of ids: they would change once there are results.
+    """
+    folder = path.parent.parent if path.parent.name in ("objects", "previews") else path.parent
+    named = folder != path.parent or path.name.startswith("catalog.")
+    return named and (folder / ".work" / "state.json").is_file()
 
 
 def _sort_key(path: Path) -> str:

@@ -13,7 +13,7 @@ from autofit_ml.catalogue.flags import Flag
 from autofit_ml.errors import SettingsError
 from autofit_ml.images.stamp import Stamp
 from autofit_ml.initialise.starts import Starts
-from autofit_ml.profiles import HankelTable, sersic_table
+from autofit_ml.profiles import sersic_table
 from autofit_ml.refine.levenberg_marquardt import LMResult, minimise
 from autofit_ml.refine.parallel import Runner, object_threads
 from autofit_ml.refine.point_source import point_source_chi2
@@ -30,7 +30,6 @@ from autofit_ml.refine.uncertainties import (
 )
 from autofit_ml.render import Accuracy, make_plan, psf_modes
 from autofit_ml.scene import (
-    CATALOGUE_PARAMETERS,
     FIT_PARAMETERS,
     Scene,
     catalogue_jacobian,
@@ -136,7 +135,7 @@ def _buckets(
 def _padded_shape(shape: tuple[int, int]) -> tuple[int, int]:
     """Stamps are filled up (masked) to a multiple of 8, 16, 32 ... pixels: few distinct shapes."""
     grain = max(8, 2 ** math.ceil(math.log2(max(shape) / 16)))
-    return tuple(-(-n // grain) * grain for n in shape)  # type: ignore[return-value]
+    return tuple(-(-n // grain) * grain for n in shape)
 
 
 def _binning(stamp: Stamp, start: np.ndarray) -> int:
@@ -366,7 +365,7 @@ def _fit_from(
         needed, slot = torch.unique(members[some], return_inverse=True)
         batch = problem(accuracy, needed)
         out = minimise(
-            lambda index, th, batch=batch, slot=slot: batch.evaluate(slot[index], th),
+            batch.evaluator(slot),
             result.theta[some],
             lower[some],
             upper[some],

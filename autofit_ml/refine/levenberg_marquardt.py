@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 import torch
 
-__all__ = ["Evaluation", "LMResult", "LMSettings", "minimise", "solve_damped"]
+__all__ = ["Evaluate", "Evaluation", "LMResult", "LMSettings", "minimise", "solve_damped"]
 
 
 @dataclass(frozen=True)

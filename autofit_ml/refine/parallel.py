@@ -42,8 +42,10 @@ def object_threads(device: torch.device) -> Iterator[Runner]:
             yield serial
             return
         with ThreadPoolExecutor(threads, thread_name_prefix="refine") as pool:
-            yield lambda function, items: (
-                list(pool.map(function, items)) if len(items) > 1 else serial(function, items)
+            yield (
+                lambda function, items: (
+                    list(pool.map(function, items)) if len(items) > 1 else serial(function, items)
+                )
             )
     finally:
         torch.set_num_threads(threads)

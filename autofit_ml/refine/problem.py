@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from autofit_ml.profiles import HankelTable
-from autofit_ml.refine.levenberg_marquardt import Evaluation
+from autofit_ml.refine.levenberg_marquardt import Evaluate, Evaluation
 from autofit_ml.refine.parallel import Runner, serial
 from autofit_ml.render import FourierPlan, render, render_with_jacobian
 
@@ -60,17 +60,21 @@ class Problem:
     def __len__(self) -> int:
         return len(self.data)
 
+    def evaluator(self, owner: torch.Tensor) -> Evaluate:
+        """`evaluate` for problems that share objects: problem i is object ``owner[i]``."""
+        return lambda index, theta: self.evaluate(owner[index], theta)
+
     def evaluate(self, index: torch.Tensor, theta: torch.Tensor) -> Evaluation:
         """The objects `index` (A,) at `theta` (A, 8).
 
         `light` holds the sums of the derivative images over the (filled-up) stamp, (A, 7).
         """
-        return Evaluation.join(
-            self.run(
-                lambda i: self._evaluate_chunk(index[i : i + self.chunk], theta[i : i + self.chunk]),
-                range(0, len(index), self.chunk),
-            )
-        )
+
+        def chunk(first: int) -> tuple[torch.Tensor, ...]:
+            some = slice(first, first + self.chunk)
+            return self._evaluate_chunk(index[some], theta[some])
+
+        return Evaluation.join(self.run(chunk, range(0, len(index), self.chunk)))
 
     def image(self, index: torch.Tensor, theta: torch.Tensor) -> torch.Tensor:
         """Model without sky (A, ny, nx)."""

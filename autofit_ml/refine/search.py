@@ -15,7 +15,7 @@ import torch
 from autofit_ml.refine.levenberg_marquardt import LMSettings, minimise
 from autofit_ml.refine.problem import Problem
 
-__all__ = ["several_starts", "search"]
+__all__ = ["search", "several_starts"]
 
 _SCALE_WITH_N = {"flux": 0.35, "re": 0.5}
 """Exponents of (n_new / n_old) in flux and re that keep the light inside a growth-curve aperture
@@ -70,12 +70,13 @@ def search(
     theta = starts.reshape(b * k, d)
     n_iter = torch.zeros(b * k, dtype=torch.int32, device=starts.device)
     chi2 = torch.full((b * k,), float("inf"), dtype=theta.dtype, device=theta.device)
+    matrix = torch.zeros((b * k, d, d), dtype=theta.dtype, device=theta.device)
     alive = torch.arange(b * k, device=starts.device)
     first = min(4, settings.max_iterations)
     for n_steps in (first, settings.max_iterations - first):
         whose = owner[alive]
         out = minimise(
-            lambda index, at, whose=whose: problem.evaluate(whose[index], at),
+            problem.evaluator(whose),
             theta[alive],
             lower[whose],
             upper[whose],
@@ -85,7 +86,6 @@ def search(
         theta[alive] = out.theta
         chi2[alive] = out.state.chi2
         n_iter[alive] += out.n_iter
-        matrix = torch.zeros((b * k, d, d), dtype=theta.dtype, device=theta.device)
         matrix[alive] = out.state.matrix
         chi2 = _merge(theta.view(b, k, d), chi2.view(b, k), matrix.view(b, k, d, d)).reshape(-1)
         running = torch.zeros(b * k, dtype=torch.bool, device=theta.device)

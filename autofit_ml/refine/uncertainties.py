@@ -10,8 +10,6 @@ spectrum.
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import numpy as np
 import torch
 from scipy import special
@@ -182,13 +180,13 @@ def position_angle_error(theta: torch.Tensor, covariance: torch.Tensor) -> torch
     r"""68.3 % half-width of the position angle, degrees, (B,).
 
     The likelihood of the ellipticity (eta1, eta2) is Gaussian; the posterior of its direction is
-    not when the ellipticity is no larger than its error. With a prior flat in |eta| (nearly flat in
-    q) and in direction, the direction phi = 2 pa has
+    not when the ellipticity is no larger than its error. With a prior flat in q = exp(-abs(eta))
+    and in direction, the angle phi = 2 (pa - best pa) has
 
-    .. math:: p(\phi) \propto e^{-(p \sin\phi)^2 / 2}\, [1 + \mathrm{erf}(p \cos\phi / \sqrt 2)],
-              \qquad p = |\eta| / \sigma,
+    .. math:: f(\phi) \propto e^{a^2/2}\, [1 + \mathrm{erf}(a / \sqrt 2)], \qquad
+              a = |\eta| \cos\phi / \sigma - \sigma ,
 
-    whose half-width is sigma / |eta| for a clear ellipticity and 68.3 % of 180 degrees for none.
+    whose half-width is sigma / abs(eta) for a clear ellipticity and 68.3 % of 180 degrees for none.
 
     Parameters
     ----------
@@ -199,22 +197,26 @@ def position_angle_error(theta: torch.Tensor, covariance: torch.Tensor) -> torch
     eta = torch.hypot(theta[:, 5], theta[:, 6]).clamp_min(1e-12)
     along = _direction(theta)
     across = torch.stack([-along[:, 1], along[:, 0]], dim=1)
-    ratio = (eta / _spread(across, covariance)).cpu().numpy()
-    grid, width = _direction_widths()
-    inside = np.interp(ratio, grid, width)
-    out = np.where(ratio > grid[-1], 1.0 / np.maximum(ratio, 1e-12), inside) / 2
-    return torch.as_tensor(np.rad2deg(out), dtype=theta.dtype, device=theta.device)
+    sigma = _spread(across, covariance)
+    half = _direction_half_width((eta / sigma).cpu().numpy(), sigma.cpu().numpy()) / 2
+    return torch.as_tensor(np.rad2deg(half), dtype=theta.dtype, device=theta.device)
 
 
-@lru_cache(maxsize=1)
-def _direction_widths() -> tuple[np.ndarray, np.ndarray]:
-    """Grid of p, and the 68.3 % half-width (radians) of phi in `position_angle_error`."""
-    lengths = np.concatenate([np.linspace(0, 4, 161), np.linspace(4.1, 20, 160)])
-    angle = np.linspace(0, np.pi, 4001)
-    widths = []
-    for length in lengths:
-        towards = 1 + special.erf(length * np.cos(angle) / np.sqrt(2))
-        density = towards * np.exp(-((length * np.sin(angle)) ** 2) / 2)
-        cumulative = np.concatenate([[0], np.cumsum((density[1:] + density[:-1]) / 2)])
-        widths.append(np.interp(special.erf(np.sqrt(0.5)) * cumulative[-1], cumulative, angle))
-    return lengths, np.array(widths)
+def _direction_half_width(length: np.ndarray, sigma: np.ndarray) -> np.ndarray:
+    """68.3 % half-width of phi (radians) in `position_angle_error`, one object at a time.
+
+    `length` is abs(eta) / sigma.
+    """
+    out = np.empty_like(length)
+    unit = np.linspace(0.0, 1.0, 401)
+    for i, (p, s) in enumerate(zip(length, np.minimum(sigma, 10.0), strict=True)):
+        angle = unit * (np.pi if p < 8.0 else 8.0 * np.pi / p)  # 8 pi / p: over 20 sigma
+        a = p * np.cos(angle) - s
+        log_density = a * a / 2 + special.log_ndtr(a)
+        density = np.exp(log_density - log_density[0])
+        cumulative = np.concatenate([[0.0], np.cumsum(density[1:] + density[:-1])])
+        out[i] = np.interp(_ONE_SIGMA * cumulative[-1], cumulative, angle)
+    return out
+
+
+_ONE_SIGMA = float(special.erf(np.sqrt(0.5)))

@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -165,54 +166,65 @@ def make_plan(
     step_y, step_x = 2 * np.pi / ly, 2 * np.pi / lx
     ky = _aliases(np.fft.fftfreq(ly, 1 / ly) * step_y, s)
     kx = _aliases(np.arange(lx // 2 + 1) * step_x, s)
-    outer = _split_weight(ky, kx, (accuracy.split * step_y, accuracy.split * step_x), accuracy)
-    arrays = [(ky, kx, 1.0 - outer if accuracy.refinements else np.ones_like(outer), None, None)]
+    widths = [(accuracy.split * step_y, accuracy.split * step_x)]
+    weight = 1.0 - _split_weight(ky, kx, widths[0], accuracy)
+    if not accuracy.refinements:
+        weight = np.ones_like(weight)
+    place = {"device": device, "dtype": dtype}
+    levels = [_level(ky, kx, weight, place)]
 
-    widths = []
     for i, ratio in enumerate(accuracy.refinements):
-        width_y, width_x = accuracy.split * step_y, accuracy.split * step_x
-        widths.append((width_y, width_x))
         step_y, step_x = step_y / ratio, step_x / ratio
         reach = _reach(accuracy)
-        jy, jx = math.ceil(reach * width_y / step_y), math.ceil(reach * width_x / step_x)
+        jy = math.ceil(reach * widths[-1][0] / step_y)
+        jx = math.ceil(reach * widths[-1][1] / step_x)
         ky = np.arange(-jy, jy + 1)[None] * step_y
         kx = np.arange(0, jx + 1)[None] * step_x
-        weight = np.ones(())
-        for outer_width in widths:
-            weight = weight * _split_weight(ky, kx, outer_width, accuracy)
+        weight = np.ones((1, ky.size, 1, kx.size))
+        for width in widths:
+            weight = weight * _split_weight(ky, kx, width, accuracy)
+        widths.append((accuracy.split * step_y, accuracy.split * step_x))
         if i + 1 < len(accuracy.refinements):
-            inner = (accuracy.split * step_y, accuracy.split * step_x)
-            weight = weight * (1.0 - _split_weight(ky, kx, inner, accuracy))
-        area = step_y * step_x / (2 * np.pi) ** 2
-        half = np.where(np.arange(jx + 1) == 0, 1.0, 2.0)  # kx < 0 is the conjugate of kx > 0
-        to_y = np.exp(1j * np.outer(np.arange(ny), ky[0]))
-        to_x = np.exp(1j * np.outer(kx[0], np.arange(nx))) * (half * area)[:, None]
-        arrays.append((ky, kx, weight, to_y, to_x))
+            weight = weight * (1.0 - _split_weight(ky, kx, widths[-1], accuracy))
+        levels.append(_level(ky, kx, weight, place, (ny, nx), (step_y, step_x)))
 
-    def tensor(array):
-        return torch.as_tensor(array, device=device, dtype=dtype)
+    every_kx, every_ky = [], []
+    for level in levels:
+        y, x = torch.broadcast_tensors(level.ky[None, None], level.kx[:, :, None, None])
+        every_kx.append(x.flatten())
+        every_ky.append(y.flatten())
+    missing = -sum(map(len, every_kx)) % _ALIGNMENT
+    filling = torch.full((missing,), math.pi, device=device, dtype=dtype)
+    all_kx, all_ky = torch.cat([*every_kx, filling]), torch.cat([*every_ky, filling])
+    quadratic = torch.stack([all_kx.square(), all_ky.square(), all_kx * all_ky])
+    return FourierPlan((ny, nx), (ly, lx), s, tuple(levels), quadratic, (all_kx, all_ky))
 
-    levels, every_kx, every_ky = [], [], []
-    for ky, kx, weight, to_y, to_x in arrays:
-        if to_y is not None and to_x is not None:
-            to_y = torch.complex(tensor(to_y.real), tensor(to_y.imag))
-            to_x = tensor(np.stack([to_x.real, -to_x.imag], axis=1).reshape(-1, nx))
-        weight = np.array(np.broadcast_to(weight, (*ky.shape, *kx.shape)))
-        levels.append(
-            _Level(tensor(kx), tensor(ky), tensor(weight.transpose(2, 3, 0, 1)), to_y, to_x)
-        )
-        y, x = np.broadcast_arrays(ky[None, None], kx[:, :, None, None])
-        every_kx.append(x.ravel())
-        every_ky.append(y.ravel())
-    filling = np.full(-sum(map(len, every_kx)) % _ALIGNMENT, np.pi)
-    all_kx, all_ky = np.concatenate([*every_kx, filling]), np.concatenate([*every_ky, filling])
-    return FourierPlan(
-        (ny, nx),
-        (ly, lx),
-        s,
-        tuple(levels),
-        tensor(np.stack([all_kx**2, all_ky**2, all_kx * all_ky])),
-        (tensor(all_kx), tensor(all_ky)),
+
+def _level(
+    ky: np.ndarray,
+    kx: np.ndarray,
+    weight: np.ndarray,
+    place: dict[str, Any],
+    shape: tuple[int, int] | None = None,
+    steps: tuple[float, float] | None = None,
+) -> _Level:
+    """Tensors of one sampling; given the stamp's shape and the steps, one summed directly."""
+
+    def tensor(array: np.ndarray) -> torch.Tensor:
+        return torch.as_tensor(array, **place)
+
+    if shape is None or steps is None:
+        return _Level(tensor(kx), tensor(ky), tensor(weight.transpose(2, 3, 0, 1)))
+    area = steps[0] * steps[1] / (2 * np.pi) ** 2
+    half = np.where(kx[0] == 0, 1.0, 2.0)  # kx < 0 is the conjugate of kx > 0
+    to_y = np.exp(1j * np.outer(np.arange(shape[0]), ky[0]))
+    to_x = np.exp(1j * np.outer(kx[0], np.arange(shape[1]))) * (half * area)[:, None]
+    return _Level(
+        tensor(kx),
+        tensor(ky),
+        tensor(weight.transpose(2, 3, 0, 1)),
+        torch.complex(tensor(to_y.real), tensor(to_y.imag)),
+        tensor(np.stack([to_x.real, -to_x.imag], axis=1).reshape(-1, shape[1])),
     )
 
 
@@ -295,23 +307,21 @@ def synthesise(plan: FourierPlan, spectra: torch.Tensor) -> torch.Tensor:
     -------
     Tensor, real, shape (..., ny, nx)
     """
-    (ny, nx), (ly, lx) = plan.shape, plan.fft_shape
+    (ny, nx), lx = plan.shape, plan.fft_shape[1]
     lead = spectra.shape[:-1]
-    image = None
+    image = spectra.new_zeros(()).real
     start = 0
     for level in plan.levels:
         (b, nky), (a, nkx) = level.ky.shape, level.kx.shape
         part = spectra[..., start : start + b * nky * a * nkx].reshape(*lead, a, nkx, b, nky)
         start += b * nky * a * nkx
         part = part.sum((-4, -2)) if a * b > 1 else part.reshape(*lead, nkx, nky)
-        if level.to_y is None or level.to_x is None:
+        if level.to_y is None or level.to_x is None:  # the first level
             rows = torch.fft.ifft(part, dim=-1)[..., :ny].transpose(-1, -2)
             image = torch.fft.irfft(rows, n=lx, dim=-1).reshape(-1, lx)[:, :nx]
         else:
             rows = torch.view_as_real(level.to_y @ part.transpose(-1, -2)).flatten(-2)
             image = torch.addmm(image, rows.reshape(-1, 2 * nkx), level.to_x)
-    if image is None:
-        raise ValueError("a plan has at least one level")
     return image.reshape(*lead, ny, nx)
 
 

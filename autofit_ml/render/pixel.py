@@ -1,8 +1,8 @@
 r"""Rendering of profiles that are not elliptical: integrate over pixels, then convolve.
 
 The brightness is integrated over sub-pixels of 1/s of a pixel: by its value at the centre far from
-the object's centre, and by Gauss-Legendre quadrature on ever finer **even** subgrids near it (an odd
-subgrid would sample the cusp itself). Inside a tiny generalised radius the cusp is replaced by its
+the object's centre, and by Gauss-Legendre quadrature on ever finer **even** subgrids near it (an
+odd subgrid would sample the cusp itself). Inside a tiny generalised radius the cusp is replaced by its
 mean brightness, which keeps the flux exactly and changes nothing that a PSF leaves visible. The
 transform of the sub-pixel image is divided by the sub-pixel's own transform, multiplied by the PSF,
 and folded to the pixel grid like that of every other profile.
@@ -216,8 +216,11 @@ def boxy_sersic(parameters: torch.Tensor, boxiness: torch.Tensor) -> Brightness:
     c = boxiness + 2.0
     b = _sersic_b(n)
     # Area of the unit superellipse over that of the circle.
-    area = 4.0 / (math.pi * c) * (torch.lgamma(1 / c) + torch.lgamma(1 + 1 / c)).exp() / (
-        torch.lgamma(1 + 2 / c).exp()
+    area = (
+        4.0
+        / (math.pi * c)
+        * (torch.lgamma(1 / c) + torch.lgamma(1 + 1 / c)).exp()
+        / (torch.lgamma(1 + 2 / c).exp())
     )
     log_norm = torch.log(2 * math.pi * n) + torch.lgamma(2 * n) - 2 * n * torch.log(b)
     peak = flux / (major * minor * area) * (-log_norm).exp()

@@ -78,9 +78,7 @@ def render_source(source: Source, psf: PSF, shape: tuple[int, int]) -> np.ndarra
     else:
         radius = source.re * np.sqrt(source.q)
         if source.n == 0.5:  # the same profile; GalSim's Sersic table errs by 7e-5 of the peak here
-            galaxy = galsim.Gaussian(
-                half_light_radius=radius, flux=source.flux, gsparams=accuracy
-            )
+            galaxy = galsim.Gaussian(half_light_radius=radius, flux=source.flux, gsparams=accuracy)
         else:
             galaxy = galsim.Sersic(
                 n=source.n, half_light_radius=radius, flux=source.flux, gsparams=accuracy

@@ -248,7 +248,6 @@ def test_results_are_no_images(folder, out):
     assert sum("written by a run" in text for text in found.ignored) == 5
 
 
-@pytest.mark.xfail(strict=False, reason="discover must leave results out before it chooses ids")
 def test_results_below_a_pattern(folder):
     """Results that a pattern would find do not change the ids of the images."""
     pattern = folder / "**" / "*.fits"

@@ -18,6 +18,4 @@ def truth_of(objects):
 
 def known_segmentations(objects):
     """Segmentations from the truth: target 1, neighbours as contaminants."""
-    return [
-        Segmentation(o.labels * (o.labels == 1), 1, o.labels > 1, o.sky, 1.0) for o in objects
-    ]
+    return [Segmentation(o.labels * (o.labels == 1), 1, o.labels > 1, o.sky, 1.0) for o in objects]

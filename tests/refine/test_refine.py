@@ -74,7 +74,9 @@ def test_order_and_batch_size_do_not_matter(noisy):
     _, stamps, segmentations, _ = noisy
     whole = refine(stamps[:12], segmentations=segmentations[:12])
     small = refine(
-        stamps[:12][::-1], segmentations=segmentations[:12][::-1], settings=RefineSettings(batch_size=5)
+        stamps[:12][::-1],
+        segmentations=segmentations[:12][::-1],
+        settings=RefineSettings(batch_size=5),
     )
     for name, value in rows(whole, slice(None)).items():
         assert np.array_equal(value, rows(small, slice(None, None, -1))[name], equal_nan=True), name
@@ -208,9 +210,7 @@ def test_a_stamp_without_pixels_fails_alone(noisy):
     _, stamps, segmentations, _ = noisy
     dead = stamps[0].replace(mask=np.ones(stamps[0].shape, bool))
     init = initialise(stamps[:3], segmentations[:3])
-    results = refine(
-        [dead, stamps[1], stamps[2]], init=init, segmentations=segmentations[:3]
-    )
+    results = refine([dead, stamps[1], stamps[2]], init=init, segmentations=segmentations[:3])
     assert results.flags[0] & Flag.FAILED
     assert np.isnan(results.values[0]).all()
     alone = refine(
@@ -252,4 +252,8 @@ def test_an_undersampled_psf_is_folded():
 def test_mismatched_inputs_are_refused(noisy):
     _, stamps, segmentations, _ = noisy
     with pytest.raises(SettingsError, match="one of each"):
-        refine(stamps[:2], segmentations=segmentations[:1], init=initialise(stamps[:2], segmentations[:2]))
+        refine(
+            stamps[:2],
+            segmentations=segmentations[:1],
+            init=initialise(stamps[:2], segmentations[:2]),
+        )

@@ -38,4 +38,3 @@ class Drawing:
     def __call__(self, **galaxy):
         with torch.no_grad():
             return render(self.plan, self.table, self.modes, self.parameters(**galaxy))[0].numpy()
-

@@ -104,9 +104,9 @@ def test_agrees_with_galsim(galaxy, shape):
         Source(x, y, 1000.0, galaxy["re"], galaxy["n"], galaxy["q"], 30.0), psf, shape
     )
     settings = RefineSettings()
-    image = Drawing(
-        shape, psf.data.astype(float), accuracy=settings.compact, dtype=torch.float32
-    )(x=x, y=y, pa=30.0, **galaxy)
+    image = Drawing(shape, psf.data.astype(float), accuracy=settings.compact, dtype=torch.float32)(
+        x=x, y=y, pa=30.0, **galaxy
+    )
     assert np.abs(image - expected).max() < 5e-5 * expected.max()
     assert abs(image.sum() - expected.sum()) < 1e-3 * expected.sum()
 
@@ -124,22 +124,16 @@ def test_oversampled_optical_psf_is_folded_and_gets_the_pixel():
 
 def test_binned_pixels_are_sums_of_blocks():
     fine = Drawing(accuracy=Accuracy(4.0, refinements=()))(re=6.0, n=1.0)
-    coarse = Drawing(
-        (32, 32), accuracy=Accuracy(4.0, refinements=()), oversampling=2, binning=1
-    )
+    coarse = Drawing((32, 32), accuracy=Accuracy(4.0, refinements=()), oversampling=2, binning=1)
     del coarse
     from autofit_ml.profiles import sersic_table
     from autofit_ml.render import make_plan, psf_modes
 
-    plan = make_plan(
-        (32, 32), (13, 13), 2, Accuracy(4.0, refinements=()), dtype=torch.float64
-    )
+    plan = make_plan((32, 32), (13, 13), 2, Accuracy(4.0, refinements=()), dtype=torch.float64)
     modes = psf_modes(
         plan, torch.as_tensor(gaussian_psf())[None], torch.tensor([True]), 1, binning=2
     )
-    theta = Drawing.parameters(
-        x=(31.6 + 0.5) / 2 - 0.5, y=(32.3 + 0.5) / 2 - 0.5, re=3.0, n=1.0
-    )
+    theta = Drawing.parameters(x=(31.6 + 0.5) / 2 - 0.5, y=(32.3 + 0.5) / 2 - 0.5, re=3.0, n=1.0)
     binned = render(plan, sersic_table(), modes, theta)[0].numpy()
     blocks = fine.reshape(32, 2, 32, 2).sum((1, 3))
     assert np.abs(binned - blocks).max() < 2e-5 * blocks.max()

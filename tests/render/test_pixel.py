@@ -22,9 +22,7 @@ def flat_plan(**layout):
 def boxy(drawing, c0, accuracy=None, **galaxy):
     theta = drawing.parameters(**galaxy)
     c0 = torch.tensor([c0], dtype=torch.float64)
-    return render_boxy_sersic(
-        drawing.plan, drawing.table, drawing.modes, theta, c0, accuracy
-    )[0]
+    return render_boxy_sersic(drawing.plan, drawing.table, drawing.modes, theta, c0, accuracy)[0]
 
 
 @pytest.mark.parametrize("n", [0.5, 1.0])
@@ -47,9 +45,7 @@ def test_without_boxiness_it_is_the_elliptical_image():
     drawing = flat_plan()
     galaxy = {"x": 23.6, "y": 24.3, "n": 4.0}
     image = boxy(drawing, 0.0, **galaxy)
-    expected = render(
-        drawing.plan, drawing.table, drawing.modes, drawing.parameters(**galaxy)
-    )[0]
+    expected = render(drawing.plan, drawing.table, drawing.modes, drawing.parameters(**galaxy))[0]
     assert torch.allclose(image, expected, atol=1e-12)
 
 
