@@ -5,6 +5,8 @@ See `autofit_ml.render.fourier` for the equations and the layout of Fourier spac
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from autofit_ml.profiles import HankelTable, row_products
@@ -103,12 +105,15 @@ def _profile_transform(
     flat = (index.to(torch.int64) + offset).flatten()
     if not derivatives:
         c = rows[..., :4].reshape(-1, 4).index_select(0, flat).view(*t.shape, 4).unbind(-1)
-        return (c[0] + t * (c[1] + t * (c[2] + t * c[3])),)
+        return (_cubic(c, t),)
     c = rows.reshape(-1, 8).index_select(0, flat).view(*t.shape, 8).unbind(-1)
-    value = c[0] + t * (c[1] + t * (c[2] + t * c[3]))
-    by_log_kappa = (c[1] + t * (2 * c[2] + t * (3 * c[3]))) / table.log_kappa_step
-    by_log_n = c[4] + t * (c[5] + t * (c[6] + t * c[7]))
-    return value, by_log_kappa, by_log_n, kappa2
+    slope = torch.addcmul(c[1], t, torch.addcmul(c[2], t, c[3], value=1.5), value=2.0)
+    return _cubic(c[:4], t), slope / table.log_kappa_step, _cubic(c[4:], t), kappa2
+
+
+def _cubic(c: Sequence[torch.Tensor], t: torch.Tensor) -> torch.Tensor:
+    """c0 + c1 t + c2 t^2 + c3 t^3."""
+    return torch.addcmul(c[0], t, torch.addcmul(c[1], t, torch.addcmul(c[2], t, c[3])))
 
 
 def _metric(parameters: torch.Tensor) -> torch.Tensor:

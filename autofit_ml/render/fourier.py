@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -128,6 +129,7 @@ class FourierPlan:
         return self.quadratic.shape[1]
 
 
+@lru_cache(maxsize=32)
 def make_plan(
     shape: tuple[int, int],
     psf_shape: tuple[int, int] = (1, 1),

@@ -2,8 +2,8 @@ r"""Rendering of profiles that are not elliptical: integrate over pixels, then c
 
 The brightness is integrated over sub-pixels of 1/s of a pixel: by its value at the centre far from
 the object's centre, and by Gauss-Legendre quadrature on ever finer **even** subgrids near it (an
-odd subgrid would sample the cusp itself). Inside a tiny generalised radius the cusp is replaced by its
-mean brightness, which keeps the flux exactly and changes nothing that a PSF leaves visible. The
+odd subgrid would sample the cusp itself). Inside a tiny generalised radius the cusp is replaced by
+its mean brightness, which keeps the flux exactly and changes nothing that a PSF leaves visible. The
 transform of the sub-pixel image is divided by the sub-pixel's own transform, multiplied by the PSF,
 and folded to the pixel grid like that of every other profile.
 
