@@ -15,7 +15,7 @@ from autofit_ml.images.frame import cut_stamps
 from autofit_ml.images.manifest import MANIFEST_COLUMNS, read_manifest
 from autofit_ml.images.noise import model_sigma
 from autofit_ml.images.options import FRAME_SIDE, ReadOptions
-from autofit_ml.images.psf import centre_psf, gaussian_psf, moffat_psf, no_psf
+from autofit_ml.images.psf import centre_psf, gaussian_psf, moffat_psf, no_psf, psf_fwhm
 from autofit_ml.images.read import read
 from autofit_ml.images.reader import (
     ReadResult,
@@ -52,6 +52,7 @@ __all__ = [
     "moffat_psf",
     "no_psf",
     "psf_from_stars",
+    "psf_fwhm",
     "read",
     "read_frame",
     "read_manifest",

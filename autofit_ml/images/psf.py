@@ -23,6 +23,7 @@ __all__ = [
     "gaussian_psf",
     "moffat_psf",
     "no_psf",
+    "psf_fwhm",
 ]
 
 CENTROID_TOLERANCE = 0.05
@@ -99,6 +100,40 @@ def moffat_psf(fwhm: float, *, beta: float = 3.0, half_size: int | None = None) 
     rows = np.concatenate([corner[:0:-1], corner])
     image = np.concatenate([rows[:, :0:-1], rows], axis=1)
     return PSF((image / image.sum()).astype(np.float32), source="analytic")
+
+
+def psf_fwhm(psf: PSF) -> float:
+    """Full width at half maximum of a PSF, image pixels.
+
+    Parameters
+    ----------
+    psf : PSF
+
+    Returns
+    -------
+    float
+        Where the azimuthal mean (in rings of half a PSF pixel) falls to half of the central value,
+        doubled; 0 for a PSF of one pixel.
+    """
+    data = psf.data.astype(np.float64)
+    if data.size == 1:
+        return 0.0
+    height, width = data.shape
+    dy, dx = np.ogrid[:height, :width]
+    radius = np.hypot(dy - (height - 1) / 2, dx - (width - 1) / 2).ravel()
+    ring = np.round(2 * radius).astype(int)
+    count = np.bincount(ring)
+    filled = count > 0
+    mean_radius = np.bincount(ring, radius)[filled] / count[filled]
+    mean = np.bincount(ring, data.ravel())[filled] / count[filled]
+    half = mean[0] / 2
+    below = np.nonzero(mean < half)[0]
+    if mean[0] <= 0 or len(below) == 0:
+        return 2.0 * float(radius.max()) / psf.oversampling
+    k = int(below[0])
+    share = (mean[k - 1] - half) / (mean[k - 1] - mean[k])
+    edge = mean_radius[k - 1] + share * (mean_radius[k] - mean_radius[k - 1])
+    return 2.0 * float(edge) / psf.oversampling
 
 
 def fourier_shift(image: np.ndarray, dx: float, dy: float, *, pad: int = 8) -> np.ndarray:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import math
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -15,6 +14,7 @@ import numpy as np
 
 from autofit_ml.errors import InputError
 from autofit_ml.images import ReadResult, Source, cut_stamps, read_source
+from autofit_ml.images.psf import psf_fwhm
 from autofit_ml.images.stamp import Frame, Stamp
 from autofit_ml.initialise import Starts, initialise
 from autofit_ml.pipeline.settings import FitSettings
@@ -164,11 +164,7 @@ def _cut(result: ReadResult, settings: FitSettings) -> list[Stamp | Failure]:
     frame = result.item
     if not isinstance(frame, Frame):
         raise TypeError(f"{frame.id} is no frame")
-    fwhm = 3.0
-    if frame.psf is not None:
-        area = 1.0 / float(np.square(frame.psf.data, dtype=np.float64).sum())
-        fwhm = 2.3548 * math.sqrt(area / (4 * math.pi)) / frame.psf.oversampling
-    found = detect_sources(frame, fwhm=fwhm)
+    found = detect_sources(frame, fwhm=3.0 if frame.psf is None else psf_fwhm(frame.psf))
     if len(found.sources) == 0:
         return [
             Failure(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from autofit_ml.catalogue import Flag, empty_rows, pack_covariance
+from autofit_ml.images.psf import psf_fwhm
 from autofit_ml.images.stamp import Stamp
 from autofit_ml.pipeline.prepare import Failure, Prepared
 from autofit_ml.pipeline.settings import FitSettings
@@ -57,7 +58,7 @@ def catalogue_rows(
         rows["filter"][i] = stamp.filter
         rows["zeropoint"][i] = stamp.zeropoint
         rows["pixel_scale"][i] = stamp.pixel_scale
-        rows["psf_fwhm"][i] = _psf_fwhm(stamp)
+        rows["psf_fwhm"][i] = psf_fwhm(stamp.psf)
         rows["segmenter"][i] = prepared.segmentations[k].method
         rows["message"][i] = "; ".join(stamp.messages)
         flags = int(results.flags[k]) | stamp.flags
@@ -144,11 +145,3 @@ def sky_coordinates(stamp: Stamp, x: float, y: float, pa: float) -> tuple[float,
         return math.nan, math.nan, math.nan
     east = ((ra1 - ra + 180.0) % 360.0 - 180.0) * math.cos(math.radians(dec))
     return float(ra) % 360.0, float(dec), math.degrees(math.atan2(east, dec1 - dec)) % 180.0
-
-
-def _psf_fwhm(stamp: Stamp) -> float:
-    """FWHM of the Gaussian with the PSF's noise-equivalent area, image pixels."""
-    data = stamp.psf.data.astype(np.float64)
-    if data.size == 1:
-        return 0.0
-    return 2.3548 * math.sqrt(1.0 / np.square(data).sum() / (4 * math.pi)) / stamp.psf.oversampling

@@ -11,6 +11,7 @@ import torch
 
 from autofit_ml.catalogue.flags import Flag
 from autofit_ml.errors import SettingsError
+from autofit_ml.images.psf import psf_fwhm
 from autofit_ml.images.stamp import Stamp
 from autofit_ml.initialise.starts import Starts
 from autofit_ml.profiles import sersic_table
@@ -140,11 +141,7 @@ def _padded_shape(shape: tuple[int, int]) -> tuple[int, int]:
 
 def _binning(stamp: Stamp, start: np.ndarray) -> int:
     """Block size of the search: as coarse as the PSF and the object allow."""
-    psf = stamp.psf.data
-    # The PSF's peak tells its effective area: 4 pi sigma^2 of a Gaussian's noise-equivalent width.
-    area = 1.0 / max(float(np.square(psf, dtype=np.float64).sum()), 1e-12)
-    fwhm = 2.3548 * math.sqrt(area / (4 * math.pi)) / stamp.psf.oversampling
-    finest = max(fwhm / 1.4, 0.6 * start[3] * math.sqrt(start[5]))
+    finest = max(psf_fwhm(stamp.psf) / 1.4, 0.6 * start[3] * math.sqrt(start[5]))
     for factor in (8, 4, 2):
         if factor <= finest and min(_padded_shape(stamp.shape)) // factor >= 16:
             return factor
