@@ -5,7 +5,8 @@ sky as the reference had it; writes docs/tables/real_images.md, and the pictures
 benchmarks/out/. The data
 are found through AUTOFIT_ML_TEST_DATA, else ../shared/data.
 
-Bars: within the larger of 3 combined sigma and (re 8 %, n 12 %, q 0.03, mag 0.05).
+Bars: within the larger of 3 combined sigma and (re 8 %, n 12 %, q 0.03, mag 0.05); a case marked
+explained may miss them (docs/accuracy.md says why).
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ class Case:
     options: dict[str, Any] = field(default_factory=dict)
     without_neighbour: bool = False
     note: str = ""
+    explained: bool = False
 
 
 CASES = (
@@ -50,7 +52,7 @@ CASES = (
     Case("pymorph_sdss", "00000003"),
     Case("pymorph_sdss", "00000009"),
     Case("pymorph_sdss", "00000023"),
-    Case("pymorph_sdss", "00000058", note="default: the neighbour is masked"),
+    Case("pymorph_sdss", "00000058", note="default: the neighbour is masked", explained=True),
     Case(
         "pymorph_sdss",
         "00000058",
@@ -141,13 +143,16 @@ def main() -> None:
         "| chi2/ndof (reference) | flags |",
         "|---|---|---|---|---|---|---|",
     ]
+    missed = False
     with tempfile.TemporaryDirectory() as folder:
         for case in CASES:
             rows, fine = compare(arguments.data, case, Path(folder))
+            missed |= not fine and not case.explained
             lines += rows
             print(rows[0], "" if fine else "  <-- outside", flush=True)
     (DOCS / "tables" / "real_images.md").write_text("\n".join(lines) + "\n")
     print(f"pictures: {HERE / 'out'}/real_images")
+    raise SystemExit(int(missed))
 
 
 if __name__ == "__main__":
