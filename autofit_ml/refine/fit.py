@@ -16,7 +16,7 @@ from autofit_ml.images.stamp import Stamp
 from autofit_ml.initialise.starts import Starts
 from autofit_ml.profiles import sersic_table
 from autofit_ml.refine.levenberg_marquardt import LMResult, minimise
-from autofit_ml.refine.parallel import Runner, object_threads
+from autofit_ml.refine.parallel import object_threads
 from autofit_ml.refine.point_source import point_source_chi2
 from autofit_ml.refine.problem import Problem, bin_images, chunk_size, pixel_sum
 from autofit_ml.refine.results import FitResults
@@ -44,6 +44,9 @@ __all__ = ["refine"]
 
 _MAX_STEP = (2.0, 2.0, 1.5, 1.0, 0.7, 0.7, 0.7, float("inf"))
 """Largest change of each fit parameter in one step."""
+
+_SMALLEST_TASK = 32
+"""Objects under which splitting a bucket between threads costs more than it gains."""
 
 
 def refine(
@@ -94,17 +97,25 @@ def refine(
             "give one of each per object",
         )
     results = FitResults.empty(len(stamps), np.array(init.values, dtype=np.float64), models)
+
+    def fit_task(index: np.ndarray) -> FitResults:
+        batch = _Batch(
+            [stamps[i] for i in index],
+            [segmentations[i] for i in index],
+            init.values[index],
+            None if init.cov is None else init.cov[index],
+        )
+        return _fit_batch(batch, scene, settings, models)
+
     with object_threads(torch.device(settings.device)) as run:
-        for members in _buckets(stamps, segmentations, init, settings):
-            for first in range(0, len(members), settings.batch_size):
-                index = np.array(members[first : first + settings.batch_size])
-                batch = _Batch(
-                    [stamps[i] for i in index],
-                    [segmentations[i] for i in index],
-                    init.values[index],
-                    None if init.cov is None else init.cov[index],
-                )
-                results.put(index, _fit_batch(batch, scene, settings, models, run))
+        tasks = [
+            np.array(members[first : first + size])
+            for members in _buckets(stamps, segmentations, init, settings)
+            for size in [_task_size(len(members), run.threads, settings.batch_size)]
+            for first in range(0, len(members), size)
+        ]
+        for index, part in zip(tasks, run(fit_task, tasks), strict=True):
+            results.put(index, part)
     return results
 
 
@@ -116,6 +127,13 @@ class _Batch:
     segmentations: list[Segmentation]
     start: np.ndarray
     start_cov: np.ndarray | None
+
+
+def _task_size(n: int, threads: int, batch_size: int) -> int:
+    """Objects of a bucket that one thread fits together: two tasks a thread, not too small."""
+    if threads == 1:
+        return min(n, batch_size)
+    return min(batch_size, max(_SMALLEST_TASK, -(-n // (2 * threads))))
 
 
 def _buckets(
@@ -148,9 +166,7 @@ def _binning(stamp: Stamp, start: np.ndarray) -> int:
     return 1
 
 
-def _fit_batch(
-    batch: _Batch, scene: Scene, settings: RefineSettings, models: bool, run: Runner
-) -> FitResults:
+def _fit_batch(batch: _Batch, scene: Scene, settings: RefineSettings, models: bool) -> FitResults:
     device = torch.device(settings.device)
     table = sersic_table()
     shape = _padded_shape(batch.stamps[0].shape)
@@ -189,7 +205,7 @@ def _fit_batch(
             mean = _to_binned(mean, binning)
             precision = precision / (factor[:, None] * factor[None, :])
         return Problem(
-            plan, table, modes, image, root, mean, precision, scale[members], chunk_size(plan), run
+            plan, table, modes, image, root, mean, precision, scale[members], chunk_size(plan)
         )
 
     everyone = torch.arange(len(theta), device=device)

@@ -70,12 +70,11 @@ def point_source_chi2(
 
 def _evaluate(problem: Problem, index: torch.Tensor, theta: torch.Tensor) -> Evaluation:
     size = problem.chunk
-    return Evaluation.join(
-        problem.run(
-            lambda i: _evaluate_chunk(problem, index[i : i + size], theta[i : i + size]),
-            range(0, len(index), size),
-        )
-    )
+    parts = [
+        _evaluate_chunk(problem, index[i : i + size], theta[i : i + size])
+        for i in range(0, len(index), size)
+    ]
+    return Evaluation.join(parts)
 
 
 def _evaluate_chunk(problem: Problem, index: torch.Tensor, theta: torch.Tensor):

@@ -14,7 +14,6 @@ import torch
 
 from autofit_ml.profiles import HankelTable
 from autofit_ml.refine.levenberg_marquardt import Evaluate, Evaluation
-from autofit_ml.refine.parallel import Runner, serial
 from autofit_ml.render import FourierPlan, render, render_with_jacobian
 
 __all__ = ["Problem", "bin_images", "chunk_size", "pixel_sum"]
@@ -42,8 +41,6 @@ class Problem:
         Image units per scaled unit.
     chunk : int
         Objects per evaluation.
-    run : Runner
-        Runs the chunks.
     """
 
     plan: FourierPlan
@@ -55,7 +52,6 @@ class Problem:
     prior_precision: torch.Tensor
     scale: torch.Tensor
     chunk: int
-    run: Runner = serial
 
     def __len__(self) -> int:
         return len(self.data)
@@ -70,11 +66,11 @@ class Problem:
         `light` holds the sums of the derivative images over the (filled-up) stamp, (A, 7).
         """
 
-        def chunk(first: int) -> tuple[torch.Tensor, ...]:
+        parts = []
+        for first in range(0, len(index), self.chunk):
             some = slice(first, first + self.chunk)
-            return self._evaluate_chunk(index[some], theta[some])
-
-        return Evaluation.join(self.run(chunk, range(0, len(index), self.chunk)))
+            parts.append(self._evaluate_chunk(index[some], theta[some]))
+        return Evaluation.join(parts)
 
     def image(self, index: torch.Tensor, theta: torch.Tensor) -> torch.Tensor:
         """Model without sky (A, ny, nx)."""
