@@ -45,8 +45,9 @@ __all__ = ["refine"]
 _MAX_STEP = (2.0, 2.0, 1.5, 1.0, 0.7, 0.7, 0.7, float("inf"))
 """Largest change of each fit parameter in one step."""
 
-_SMALLEST_TASK = 32
-"""Objects under which splitting a bucket between threads costs more than it gains."""
+_SMALLEST_TASK, _LARGEST_TASK = 8, 128
+"""Objects that a thread fits together: fewer cost more than a second thread gains; more keep it
+waiting for the slowest of them, and need memory."""
 
 
 def refine(
@@ -130,10 +131,9 @@ class _Batch:
 
 
 def _task_size(n: int, threads: int, batch_size: int) -> int:
-    """Objects of a bucket that one thread fits together: two tasks a thread, not too small."""
-    if threads == 1:
-        return min(n, batch_size)
-    return min(batch_size, max(_SMALLEST_TASK, -(-n // (2 * threads))))
+    """Objects of a bucket that one thread fits together: equal shares for all threads."""
+    rounds = -(-n // (threads * min(batch_size, _LARGEST_TASK)))
+    return max(_SMALLEST_TASK, -(-n // (threads * rounds)))
 
 
 def _buckets(
