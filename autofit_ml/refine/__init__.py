@@ -3,8 +3,9 @@
 - `fit`: `refine`, the whole of it for a list of stamps.
 - `problem`: chi2, gradient and Gauss-Newton matrix of a batch of stamps.
 - `levenberg_marquardt`: the batched minimiser.
-- `starts`: several starts per object, and the search that picks among them.
-- `uncertainties`: covariances; `point_source`: the simpler model to compare with.
+- `search`: several starts per object, and the coarse search that picks among them.
+- `uncertainties`: covariances and errors; `point_source`: the simpler model to compare with.
+- `parallel`: threads over objects; `settings`, `results`: what goes in and what comes out.
 
 Reads `autofit_ml.images` (stamps), `autofit_ml.segment` (contaminants), `autofit_ml.initialise`
 (starts); renders with `autofit_ml.render`.
