@@ -36,7 +36,7 @@ class RefineSettings:
 
     start_n: tuple[float, ...] = (1.0, 4.0)
     search: LMSettings = field(default_factory=lambda: LMSettings(0.3, 12))
-    final: LMSettings = field(default_factory=LMSettings)
+    final: LMSettings = field(default_factory=lambda: LMSettings(3e-3))
     coarse: Accuracy = field(default_factory=lambda: Accuracy(1.2, 8.0, refinements=()))
     compact: Accuracy = field(
         default_factory=lambda: Accuracy(1.5, refinements=(2.0, 3.0), split=2.0, cutoff=1e-3)
