@@ -47,7 +47,7 @@ _MAX_STEP = (2.0, 2.0, 1.5, 1.0, 0.7, 0.7, 0.7, float("inf"))
 
 _SMALLEST_TASK, _LARGEST_TASK = 8, 512
 """Objects that a thread fits together: fewer than 8 cost more than a second thread gains; the more,
-the smaller the share of the steps that only a few of them still need; 512 take 100 MB."""
+the smaller the share of the steps that only a few of them still need; 512 a thread take 350 MB."""
 
 
 def refine(

@@ -2,8 +2,8 @@
 
 A single start leaves about one galaxy in two hundred in a wrong minimum (a cusp for a disc, or the
 reverse). The initialiser's start is joined by others with a different Sérsic index; all are taken
-towards their minima on binned images, where an iteration costs a fifth, and starts that meet are
-merged on the way.
+towards their minima on binned images, where an iteration costs an eighth to a fifth, and starts
+that meet are merged on the way.
 """
 
 from __future__ import annotations

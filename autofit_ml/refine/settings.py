@@ -41,9 +41,7 @@ class RefineSettings:
     compact: Accuracy = field(
         default_factory=lambda: Accuracy(1.5, refinements=(2.0, 3.0), split=2.0, cutoff=1e-3)
     )
-    wide: Accuracy = field(
-        default_factory=lambda: Accuracy(2.5, refinements=(2.0, 2.0, 2.0), split=3.0, cutoff=1e-3)
-    )
+    wide: Accuracy = field(default_factory=Accuracy)
     point_source: Accuracy = field(default_factory=lambda: Accuracy(1.0, 8.0, refinements=()))
     compact_re: float = 0.16
     correlated_lag: int = 3

@@ -152,6 +152,8 @@ def _cosh_sinhc(eta1: torch.Tensor, eta2: torch.Tensor) -> tuple[torch.Tensor, t
     e2 = eta1 * eta1 + eta2 * eta2
     small = e2 < 1e-8
     safe = torch.where(small, torch.ones_like(e2), e2).sqrt()
-    cosh = torch.where(small, 1 + e2 / 2, safe.cosh())
-    sinhc = torch.where(small, 1 + e2 / 6, safe.sinh() / safe)
+    # By exponentials: cosh and sinh differ in the last bit with the place in a batch.
+    grow, shrink = safe.exp(), (-safe).exp()
+    cosh = torch.where(small, 1 + e2 / 2, (grow + shrink) / 2)
+    sinhc = torch.where(small, 1 + e2 / 6, (grow - shrink) / (2 * safe))
     return cosh, sinhc

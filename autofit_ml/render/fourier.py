@@ -63,12 +63,12 @@ class Accuracy:
         Value of g under which modes of the next level are left out.
     """
 
-    padding: float = 1.5
+    padding: float = 2.5
     margin: float = 32.0
-    refinements: tuple[float, ...] = (2.5, 3.0)
-    split: float = 1.5
+    refinements: tuple[float, ...] = (2.0, 2.0, 2.0)
+    split: float = 3.0
     order: int = 2
-    cutoff: float = 1e-4
+    cutoff: float = 1e-3
 
 
 @dataclass(frozen=True)
@@ -331,11 +331,17 @@ def phase(plan: FourierPlan, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     """exp(-i k . x_c) at all modes, complex, shape (B, n_modes); `x`, `y` (B,) in pixels."""
     parts = []
     for level in plan.levels:
-        one = torch.ones((), dtype=plan.dtype, device=plan.device)
-        along_y = torch.polar(one, (-y[:, None, None] * level.ky).flatten(1))
-        along_x = torch.polar(one, (-x[:, None, None] * level.kx).flatten(1))
+        along_y, along_x = _turn(y, level.ky), _turn(x, level.kx)
         parts.append((along_x[:, :, None] * along_y[:, None, :]).flatten(1))
     return _fill(plan, parts)
+
+
+def _turn(shift: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
+    """exp(-i k shift), (B, number of k); rows are filled up so that batches do not matter."""
+    flat = k.flatten()
+    filled = torch.cat([flat, flat.new_zeros(-len(flat) % _ALIGNMENT)])
+    one = torch.ones((), dtype=k.dtype, device=k.device)
+    return torch.polar(one, -shift[:, None] * filled)[:, : len(flat)]
 
 
 def _fast_odd_length(n: int) -> int:

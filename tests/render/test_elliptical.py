@@ -18,6 +18,15 @@ def drawing():
     return Drawing()
 
 
+@pytest.fixture
+def one_thread():
+    """PyTorch's operations on one thread, as in the refiner."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def moments(image):
     """Flux, centroid and second moments."""
     y, x = np.indices(image.shape)
@@ -40,12 +49,14 @@ def test_flux_centroid_and_size_of_a_gaussian(shape):
     y, x = (shape[0] - 1) / 2 + 0.3, (shape[1] - 1) / 2 - 0.4
     image = Drawing(shape)(x=x, y=y, re=4.0, n=0.5, q=0.5, pa=0.0)
     flux, cx, cy, xx, yy, xy = moments(image)
-    assert flux == pytest.approx(1000.0, rel=5e-5)  # the cutoff of the splitting weights
+    # What the cutoff of the splitting weights leaves (1e-5 of the flux, thinly spread) moves
+    # the flux by 2e-5, the centroid by 7e-5 px and, far out as it lies, the sizes by 3e-3.
+    assert flux == pytest.approx(1000.0, rel=3e-5)
     assert (cx, cy) == (pytest.approx(x, abs=1e-4), pytest.approx(y, abs=1e-4))
     sigma = 4.0 / np.sqrt(2 * np.log(2))  # half-light radius of a Gaussian
     psf = (3.0 / 2.3548) ** 2
-    assert yy == pytest.approx(sigma**2 + psf, rel=3e-3)  # pa = 0: long axis along y
-    assert xx == pytest.approx((0.5 * sigma) ** 2 + psf, rel=3e-3)
+    assert yy == pytest.approx(sigma**2 + psf, rel=4e-3)  # pa = 0: long axis along y
+    assert xx == pytest.approx((0.5 * sigma) ** 2 + psf, rel=4e-3)
     assert xy == pytest.approx(0.0, abs=5e-3)
 
 
@@ -65,8 +76,7 @@ def test_position_angle_90_is_horizontal(drawing):
 def test_extremes_are_finite_and_positive(n, q):
     image = Drawing(dtype=torch.float32)(n=n, q=q, re=6.0)
     assert np.isfinite(image).all()
-    # A needle narrower than a pixel rings a little through the PSF's cut at 12 pixels.
-    assert image.min() > -5e-4 * image.max()
+    assert image.min() > -1e-4 * image.max()
 
 
 @pytest.mark.parametrize("n", [1.0, 4.0, 6.0])
@@ -183,8 +193,11 @@ def test_gradient_reaches_the_psf(drawing):
     assert gradient.abs().max() > 0
 
 
-def test_a_galaxy_is_drawn_the_same_to_the_bit_in_any_batch():
-    drawing = Drawing(dtype=torch.float32)
+@pytest.mark.parametrize("shape", [(64, 64), (51, 80)])
+@pytest.mark.parametrize("layout", ["compact", "wide"])
+def test_a_galaxy_is_drawn_the_same_to_the_bit_in_any_batch(layout, shape, one_thread):
+    """As the refiner draws: single precision, one thread an operation."""
+    drawing = Drawing(shape, dtype=torch.float32, accuracy=getattr(RefineSettings(), layout))
     rng = np.random.default_rng(3)
     theta = torch.cat(
         [
