@@ -50,13 +50,13 @@ def test_flux_centroid_and_size_of_a_gaussian(shape):
     image = Drawing(shape)(x=x, y=y, re=4.0, n=0.5, q=0.5, pa=0.0)
     flux, cx, cy, xx, yy, xy = moments(image)
     # What the cutoff of the splitting weights leaves (1e-5 of the flux, thinly spread) moves
-    # the flux by 2e-5, the centroid by 7e-5 px and, far out as it lies, the sizes by 3e-3.
+    # the flux by 2e-5, the centroid by 7e-5 px and, far out as it lies, the sizes by 4e-3.
     assert flux == pytest.approx(1000.0, rel=3e-5)
     assert (cx, cy) == (pytest.approx(x, abs=1e-4), pytest.approx(y, abs=1e-4))
     sigma = 4.0 / np.sqrt(2 * np.log(2))  # half-light radius of a Gaussian
     psf = (3.0 / 2.3548) ** 2
-    assert yy == pytest.approx(sigma**2 + psf, rel=4e-3)  # pa = 0: long axis along y
-    assert xx == pytest.approx((0.5 * sigma) ** 2 + psf, rel=4e-3)
+    assert yy == pytest.approx(sigma**2 + psf, rel=5e-3)  # pa = 0: long axis along y
+    assert xx == pytest.approx((0.5 * sigma) ** 2 + psf, rel=5e-3)
     assert xy == pytest.approx(0.0, abs=5e-3)
 
 
