@@ -37,7 +37,15 @@ from scipy.fft import next_fast_len
 
 _ALIGNMENT = 64
 
-__all__ = ["Accuracy", "FourierPlan", "make_plan", "phase", "psf_modes", "synthesise"]
+__all__ = [
+    "Accuracy",
+    "FourierPlan",
+    "fast_odd_length",
+    "make_plan",
+    "phase",
+    "psf_modes",
+    "synthesise",
+]
 
 
 @dataclass(frozen=True)
@@ -162,7 +170,7 @@ def make_plan(
         for n, p in zip(shape, psf_shape, strict=True)
     ]
     # An odd length along y has no Nyquist row, which a complex transform would treat one-sidedly.
-    lengths = _fast_odd_length(smallest[0]), _fast_even_length(smallest[1])
+    lengths = fast_odd_length(smallest[0]), _fast_even_length(smallest[1])
     (ny, nx), (ly, lx), s = shape, lengths, int(oversampling)
 
     step_y, step_x = 2 * np.pi / ly, 2 * np.pi / lx
@@ -344,7 +352,7 @@ def _turn(shift: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
     return torch.polar(one, -shift[:, None] * filled)[:, : len(flat)]
 
 
-def _fast_odd_length(n: int) -> int:
+def fast_odd_length(n: int) -> int:
     """Smallest odd number >= n whose prime factors are at most 11."""
     n += 1 - n % 2
     while True:

@@ -7,11 +7,14 @@ from pathlib import Path
 import numpy as np
 
 from autofit_ml.errors import SettingsError
+from autofit_ml.simulate.draw import render_source
 from autofit_ml.simulate.files import export_fits
-from autofit_ml.simulate.observe import flux_for_snr, render_source
+from autofit_ml.simulate.noise import flux_for_snr
+from autofit_ml.simulate.objects import SimulatedObject
+from autofit_ml.simulate.observe import observe_scene
 from autofit_ml.simulate.psf import moffat_psf
-from autofit_ml.simulate.sample import SimulatedObject, observe_scene
-from autofit_ml.simulate.scenes import Source, draw_neighbours, sersic_indices
+from autofit_ml.simulate.scenes import draw_neighbours
+from autofit_ml.simulate.sources import Source, sersic_indices
 
 __all__ = ["demo_set"]
 

@@ -9,7 +9,7 @@ import numpy as np
 from astropy.io import fits
 
 from autofit_ml.errors import OutputError
-from autofit_ml.simulate.sample import SimulatedObject, truth_table
+from autofit_ml.simulate.objects import SimulatedObject, source_table, truth_table
 
 __all__ = ["export_fits"]
 
@@ -17,11 +17,14 @@ __all__ = ["export_fits"]
 def export_fits(
     objects: Sequence[SimulatedObject], folder: str | Path, *, labels: bool = False
 ) -> Path:
-    """Write ``<id>_image.fits``, ``_sigma``, ``_psf`` (``_mask`` where needed) and ``truth.ecsv``.
+    """Write ``<id>_image.fits``, ``_sigma``, ``_psf`` (``_mask`` where needed) and tables.
+
+    ``truth.ecsv`` has a row for each stamp's target, ``sources.ecsv`` one for every source of
+    every image.
 
     The image's header has OBJECT, FILTER, ZP, GAIN, PIXSCALE and a WCS; the PSF's PSFPIX and, if
-    not 1, OVERSAMP. Readers look for FITS files, so that the truth table beside them is not taken
-    for an input.
+    not 1, OVERSAMP. Readers look for FITS files, so that the tables beside them are not taken for
+    inputs.
 
     Parameters
     ----------
@@ -29,7 +32,7 @@ def export_fits(
     folder : path
         Made if absent; files of the same names are replaced.
     labels : bool
-        Write the true labels as ``<id>_seg.fits`` (TARGET = 1) too.
+        Write the true labels as ``<id>_seg.fits`` (a stamp's TARGET = 1) too.
 
     Returns
     -------
@@ -46,7 +49,11 @@ def export_fits(
         folder.mkdir(parents=True, exist_ok=True)
         for item in objects:
             _export_object(item, folder, labels)
-        truth_table(objects).write(folder / "truth.ecsv", format="ascii.ecsv", overwrite=True)
+        sources = source_table(objects)
+        sources.write(folder / "sources.ecsv", format="ascii.ecsv", overwrite=True)
+        stamps = [item for item in objects if item.kind == "stamp"]
+        if stamps:
+            truth_table(stamps).write(folder / "truth.ecsv", format="ascii.ecsv", overwrite=True)
     except OSError as error:
         raise OutputError(
             f"cannot write simulated images: {error}", "choose another folder", folder
@@ -57,12 +64,12 @@ def export_fits(
 def _export_object(item: SimulatedObject, folder: Path, labels: bool) -> None:
     header = item.wcs.to_header()
     header["OBJECT"] = item.id
-    header["FILTER"] = ("r", "simulated")
+    header["FILTER"] = item.filter
     header["ZP"] = (item.zeropoint, "AB magnitude of one image unit")
     if np.isfinite(item.gain):
         header["GAIN"] = (item.gain, "electrons per image unit")
     header["PIXSCALE"] = (item.pixel_scale, "arcsec per pixel")
-    header["SURVEY"] = "simulated"
+    header["SURVEY"] = item.survey
 
     psf_header = fits.Header()
     psf_header["PSFPIX"] = (item.psf.has_pixel, "the PSF contains the pixel")
@@ -77,7 +84,7 @@ def _export_object(item: SimulatedObject, folder: Path, labels: bool) -> None:
     if item.mask.any():
         planes["mask"] = (item.mask.astype(np.uint8), fits.Header())
     if labels:
-        planes["seg"] = (item.labels.astype(np.int16), fits.Header([("TARGET", 1)]))
+        planes["seg"] = (item.labels, fits.Header([("TARGET", 1)] if item.kind == "stamp" else []))
     for plane, (array, plane_header) in planes.items():
         fits.PrimaryHDU(array, plane_header).writeto(
             folder / f"{item.id}_{plane}.fits", overwrite=True
