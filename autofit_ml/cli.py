@@ -257,6 +257,166 @@ def report(results: Annotated[Path, typer.Argument(help="Results folder.")]) -> 
 
 
 @app.command()
+def simulate(
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[OVERRIDES]...",
+            help="data=RECIPE, survey=SURVEY, or any value: data.target.snr=[20,200].",
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the set.", show_default=False)] = None,
+    count: Annotated[
+        int | None,
+        typer.Option("--count", "-n", help="Objects (default: the recipe's).", show_default=False),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed (default: the recipe's).", show_default=False)
+    ] = None,
+    workers: Annotated[
+        int, typer.Option(help="Processes; 0 none, -1 one for each processor.")
+    ] = -1,
+    shard_size: Annotated[
+        int | None,
+        typer.Option(help="Objects in a file (default: 2**20 pixels).", show_default=False),
+    ] = None,
+    restart: Annotated[
+        bool, typer.Option("--restart/--resume", help="Begin anew, or continue a stopped run.")
+    ] = False,
+    config_dir: Annotated[
+        Path | None, typer.Option(help="Folder of your own recipes.", show_default=False)
+    ] = None,
+    fits: Annotated[
+        bool, typer.Option("--fits", help="Write FITS files for `autofit-ml fit` to OUT/fits too.")
+    ] = False,
+    list_them: Annotated[bool, typer.Option("--list", help="List recipes and surveys.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the resolved recipe and stop.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print a summary as JSON on standard output.")
+    ] = False,
+) -> None:
+    """Simulate a set of images with known truth: autofit-ml simulate data=blends --out sets/blends.
+
+    Exit status: 0 the set is complete; 2 wrong usage; 1 it could not be made; 130 interrupted
+    (the same command continues).
+    """
+    try:
+        from autofit_ml.simulate.recipe import compose_recipe
+    except ImportError as error:
+        raise SettingsError(
+            f"simulating needs {error.name}, which is not installed",
+            "pip install 'autofit-ml[simulate]'",
+        ) from error
+
+    if list_them:
+        _print_recipes(config_dir, as_json)
+        return
+    recipe = compose_recipe(overrides or (), config_dir=config_dir)
+    if dry_run:
+        _print_recipe(recipe, count, seed, as_json)
+        return
+    if out is None:
+        raise SettingsError("nowhere to write", "give --out DIR")
+
+    from autofit_ml.progress import counting
+    from autofit_ml.simulate.generate import check_recipe
+    from autofit_ml.simulate.shards import export_set, write_set
+
+    check_recipe(recipe)
+    console = Console(stderr=True, soft_wrap=True)
+    try:
+        with counting(f"simulating {recipe.data.name}", console, quiet=quiet) as progress:
+            summary = write_set(
+                recipe,
+                out,
+                count=count,
+                seed=seed,
+                shard_size=shard_size,
+                workers=workers,
+                restart=restart,
+                progress=progress,
+            )
+        if fits:
+            with counting("writing FITS files", console, quiet=quiet) as progress:
+                export_set(out, out / "fits", labels=True, progress=progress)
+    except KeyboardInterrupt:
+        if not quiet:
+            console.print(
+                f"stopped; finished shards are saved in {escape(str(out))}\n"
+                f"to go on: {escape(_resume_command())}",
+                highlight=False,
+            )
+        raise typer.Exit(_INTERRUPTED) from None
+    if as_json:
+        print(json.dumps(_set_as_dict(summary, recipe, fits)))
+    if not quiet:
+        console.print(
+            f"{summary.count} objects with {summary.n_sources} sources in {summary.n_shards} "
+            f"shards of {summary.bytes / 1e6:.1f} MB together ({summary.n_new} new, "
+            f"{summary.seconds:.1f} s)\nset:  {escape(str(out))}"
+            + (f"\nfits: {escape(str(out / 'fits'))}" if fits else ""),
+            highlight=False,
+        )
+
+
+def _print_recipes(config_dir: Path | None, as_json: bool) -> None:
+    """Names and titles of all recipes and surveys, those of `config_dir` first."""
+    import yaml
+
+    from autofit_ml.simulate.recipe import config_folder
+
+    if config_dir is not None and not config_dir.is_dir():
+        raise SettingsError(f"config folder {config_dir} does not exist", "give an existing folder")
+    found: dict[str, dict[str, str]] = {"data": {}, "survey": {}}
+    for group, titles in found.items():
+        for folder in filter(None, (config_dir, config_folder())):
+            for path in sorted((folder / group).rglob("*.yaml")):
+                name = str(path.relative_to(folder / group).with_suffix(""))
+                content = yaml.safe_load(path.read_text("utf-8")) or {}
+                titles.setdefault(name, str(content.get("title", "")))
+    if as_json:
+        print(json.dumps(found))
+        return
+    for group, titles in found.items():
+        print(f"{group}=")
+        width = max(map(len, titles), default=0)
+        for name, title in titles.items():
+            print(f"  {name:{width}}  {title}".rstrip())
+
+
+def _print_recipe(recipe: Any, count: int | None, seed: int | None, as_json: bool) -> None:
+    """The resolved recipe as YAML (or JSON) that a config file could hold."""
+    import yaml
+
+    mapping = recipe.as_mapping()
+    mapping["data"]["count"] = recipe.data.count if count is None else count
+    mapping["data"]["seed"] = recipe.data.seed if seed is None else seed
+    if as_json:
+        print(json.dumps(mapping))
+    else:
+        print(yaml.safe_dump(mapping, sort_keys=False, allow_unicode=True), end="")
+
+
+def _set_as_dict(summary: Any, recipe: Any, fits: bool) -> dict[str, Any]:
+    return {
+        "out": str(summary.folder),
+        "recipe": recipe.data.name,
+        "survey": recipe.survey.name,
+        "objects": summary.count,
+        "new": summary.n_new,
+        "sources": summary.n_sources,
+        "shards": summary.n_shards,
+        "bytes": summary.bytes,
+        "seconds": round(summary.seconds, 3),
+        "fits": str(summary.folder / "fits") if fits else None,
+    }
+
+
+@app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for images and results.")] = Path("demo"),
     n: Annotated[int, typer.Option("-n", "--n", help="Galaxies to simulate.")] = 24,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -26,7 +26,9 @@ from rich.progress import (
 from autofit_ml.catalogue import flag_names, usable
 from autofit_ml.pipeline import Progress, RunSummary
 
-__all__ = ["PlainProgress", "QuietProgress", "RichProgress"]
+__all__ = ["PlainProgress", "QuietProgress", "RichProgress", "counting"]
+
+_SECONDS_BETWEEN_LINES = 10.0
 
 _STOPPING = "stopping after this batch (Ctrl-C again: at once)"
 
@@ -199,3 +201,79 @@ class RichProgress(_Counting):
         """The closing lines."""
         for line in self.closing_lines(summary, again):
             self.console.print(escape(line), highlight=False)
+
+
+@contextlib.contextmanager
+def counting(
+    description: str, console: Console, *, quiet: bool = False
+) -> Iterator[Callable[[int, int], None]]:
+    """Show how much of a task is done: a live bar on a terminal, else a line now and then.
+
+    Yields
+    ------
+    callable
+        To be called with (objects that are done, all of them). What its first call says was done
+        before: it does not count for the rate.
+    """
+    if quiet:
+        yield lambda done, total: None
+        return
+    if not console.is_terminal:
+        yield _Lines(description, console)
+        return
+    bar = RichBar(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+    )
+    rate = _Rate()
+    with bar:
+        task = bar.add_task(description, total=None, rate="")
+
+        def show(done: int, total: int) -> None:
+            speed = rate(done)
+            bar.update(task, completed=done, total=total, rate=f"{speed:.1f}/s" if speed else "")
+
+        yield show
+
+
+class _Rate:
+    """Objects per second since the first call."""
+
+    def __init__(self) -> None:
+        self.first: int | None = None
+        self.began = 0.0
+
+    def __call__(self, done: int) -> float:
+        if self.first is None:
+            self.first, self.began = done, time.monotonic()
+        return (done - self.first) / max(time.monotonic() - self.began, 1e-9)
+
+
+class _Lines:
+    """Plain lines: at the beginning, every ten seconds, and at the end."""
+
+    def __init__(self, description: str, console: Console) -> None:
+        self.description, self.console = description, console
+        self.rate = _Rate()
+        self.said: float | None = None
+
+    def __call__(self, done: int, total: int) -> None:
+        now, speed = time.monotonic(), self.rate(done)
+        if self.said is None:
+            before = f", {done} done by an earlier run" if done else ""
+            self._say(f"{self.description}: {total} objects{before}")
+        elif done == total or now - self.said >= _SECONDS_BETWEEN_LINES:
+            left = (total - done) / max(speed, 1e-9)
+            self._say(f"{done}/{total}  {speed:.1f} objects/s  {left:.0f} s left")
+        else:
+            return
+        self.said = now
+
+    def _say(self, text: str) -> None:
+        self.console.print(escape(text), highlight=False)

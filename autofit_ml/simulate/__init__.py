@@ -32,6 +32,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from autofit_ml.callable_module import make_callable
+from autofit_ml.errors import SettingsError
 
 if TYPE_CHECKING:
     from autofit_ml.simulate.dataset import ChunkSampler, ShardDataset, collate
@@ -85,6 +86,7 @@ _MODULES = {
     "shards": ("read_manifest", "read_objects", "verify_set", "write_set"),
     "sources": ("Component", "Source", "sersic_indices"),
 }
+_OPTIONAL = {"galsim", "hydra", "omegaconf", "pydantic"}
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
@@ -141,7 +143,16 @@ make_callable(__name__)
 def __getattr__(name: str) -> Any:
     # Imported on first use: `endless` runs on machines that have neither GalSim nor pydantic.
     if name in _HOME:
-        return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+        try:
+            module = import_module(f"{__name__}.{_HOME[name]}")
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] not in _OPTIONAL:
+                raise
+            raise SettingsError(
+                f"simulating needs {error.name}, which is not installed",
+                "pip install 'autofit-ml[simulate]'",
+            ) from error
+        return getattr(module, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.special import ndtr
 
-from autofit_ml.errors import SettingsError
+from autofit_ml.errors import InputError, SettingsError
 from autofit_ml.simulate.objects import Artefact
 from autofit_ml.simulate.recipe import Artefacts
 
@@ -128,10 +128,14 @@ def saturate(data: np.ndarray, level: float, bleed: bool) -> tuple[np.ndarray, n
     ------
     SettingsError
         `level` is not positive.
+    InputError
+        A pixel is not finite.
     """
     if not level > 0:
         raise SettingsError(f"saturation level {level}", "must be positive")
     data = np.array(data, dtype=float)
+    if not np.all(np.isfinite(data)):
+        raise InputError("the image has pixels that are not finite", "replace them first")
     full = data > level
     bits = full * np.uint8(Artefact.SATURATED)
     if bleed:

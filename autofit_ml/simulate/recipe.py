@@ -331,8 +331,9 @@ class Galaxies(_Settings):
     morphology : dict
         Weights of sersic, bulge_disc, structured, real.
     re : (low, high) or None
-        Semi-major half-light radius, **pixels**, log-uniform. None: from the size-magnitude
-        relation (`autofit_ml.simulate.populations`), in arcsec.
+        Semi-major half-light radius of a stamp's target, **pixels**, log-uniform (of a disc, where
+        there is one); its neighbours are between half of the lower limit and the middle. None:
+        all from the size-magnitude relation (`autofit_ml.simulate.populations`), in arcsec.
     re_limits : (low, high)
         pixels; sizes from the relation are redrawn until inside.
     n : (low, high)
@@ -428,8 +429,8 @@ class Neighbours(_Settings):
     relative_magnitude : (low, high)
         With a number: magnitude minus the target's, uniform.
     faint_magnitude : float or None
-        Sources below the cut, from the lower limit of `magnitude` (or the noise: S/N 3) down to
-        here; they are in the image and in the truth, without a mask.
+        Sources below the cut, from the fainter limit of `magnitude` down to here: in the image
+        and in the truth (``detectable`` False).
     star_fraction : float
         With a number: part that are stars.
     star_density : float

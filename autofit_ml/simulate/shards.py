@@ -29,7 +29,7 @@ import sys
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
@@ -38,7 +38,7 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -96,7 +96,7 @@ PLANES: dict[str, np.dtype] = {
 }
 """Columns with one value for each pixel of the image, and how they are stored."""
 
-_NOISE_FREE = ("model", "neighbour_light")
+_NOISE_FREE = ("sky_map", "model", "neighbour_light")
 _TEXTS = ("id", "kind", "survey", "filter")
 _NUMBERS = ("sky", "sky_rms", "snr", "pixel_scale", "zeropoint", "gain", "ra", "dec")
 
@@ -120,6 +120,7 @@ _CONTINUE = "run the same `autofit-ml simulate` command again: damaged shards ar
 
 Progress = Callable[[int, int], None]
 Make = Callable[[Recipe, int, int], SimulatedObject]
+T = TypeVar("T")
 
 
 # --- what is stored ---------------------------------------------------------------------------
@@ -175,8 +176,8 @@ def shard_schema(recipe: Recipe) -> pa.Schema:
     data, sigma                         list<float>, ny * nx values, row by row
     mask, artefacts                     list<uint8>; 1 = do not use; `Artefact` bits or null
     labels                              list<int32>
-    sky_map                             list<float>, or null where the sky is flat
-    model, neighbour_light              list<float>; only with ``data.labels.noise_free``
+    sky_map, model, neighbour_light     list<float> (sky_map: or null, where the sky is flat); only
+                                        with ``data.labels.noise_free``
     psf                                 struct: ny, nx, oversampling, has_pixel, source, data
     psf_grid                            struct: nodes (rows, columns) of (ny, nx) pixels each, or
                                         null (stamps)
@@ -190,8 +191,11 @@ def shard_schema(recipe: Recipe) -> pa.Schema:
                                         number of their source
     ==================================  =========================================================
     """
-    labels = recipe.data.labels
-    planes = [name for name in PLANES if labels.noise_free or name not in _NOISE_FREE]
+    return _schema(recipe.data.labels.noise_free, recipe.data.labels.light)
+
+
+def _schema(noise_free: bool, light: bool) -> pa.Schema:
+    planes = [name for name in PLANES if noise_free or name not in _NOISE_FREE]
     fields = [
         ("index", pa.int64()),
         *((name, pa.string()) for name in _TEXTS),
@@ -201,7 +205,7 @@ def shard_schema(recipe: Recipe) -> pa.Schema:
         ("psf", _PSF),
         ("psf_grid", _PSF_GRID),
         ("correlation", _KERNEL),
-        *([("light", pa.list_(_BOX))] if labels.light else []),
+        *([("light", pa.list_(_BOX))] if light else []),
         *((name, pa.float64()) for name in _NUMBERS),
         ("flags", pa.int32()),
         ("truth", pa.list_(_TRUTH)),
@@ -464,6 +468,12 @@ class SetManifest:
         ny, nx = self.recipe["data"]["shape"]
         return ny, nx
 
+    @property
+    def schema(self) -> pa.Schema:
+        """Columns of the shards; see `shard_schema`."""
+        labels = self.recipe["data"]["labels"]
+        return _schema(labels["noise_free"], labels["light"])
+
 
 def read_manifest(folder: str | Path) -> SetManifest:
     """The manifest of a complete set.
@@ -626,6 +636,21 @@ class ShardReader:
         number, row = divmod(within, self.manifest.batch_rows)
         return self.batch(shard, number), row
 
+    def read(self, index: int, decode: Callable[[pa.RecordBatch, int], T]) -> T:
+        """``decode(batch, row)`` of the row of object `index`.
+
+        Raises
+        ------
+        IndexError
+            Not in 0 ... len - 1.
+        InputError
+            The shard is missing or damaged: also where `decode` fails.
+        """
+        batch, row = self.row(index)
+        path = self.manifest.folder / self.manifest.shards[index // self.manifest.shard_size].file
+        with _damage_named(path):
+            return decode(batch, row)
+
     def batch(self, shard: int, number: int) -> pa.RecordBatch:
         """Record batch `number` of shard `shard`."""
         if self._process != os.getpid():
@@ -658,15 +683,22 @@ class ShardReader:
             raise InputError(
                 f"this shard has {mapped.size()} bytes instead of {entry.bytes}", _CONTINUE, path
             )
-        chosen = None
-        if self.columns is not None:
-            names = ipc.open_file(mapped).schema.names
-            chosen = [names.index(name) for name in self.columns]
-        options = ipc.IpcReadOptions(included_fields=chosen, use_threads=False)
-        self._files[shard] = ipc.open_file(mapped, options=options)
+        self._files[shard] = _open_columns(mapped, self.manifest.schema, self.columns)
         if len(self._files) > _OPEN_SHARDS:
             self._files.popitem(last=False)
         return self._files[shard]
+
+
+def _open_columns(
+    mapped: pa.NativeFile, schema: pa.Schema, columns: Sequence[str] | None
+) -> ipc.RecordBatchFileReader:
+    """A shard of which only some columns will be decompressed."""
+    if not ipc.open_file(mapped).schema.equals(schema):
+        raise ValueError("its columns are not those of the set")
+    chosen = None if columns is None else [schema.names.index(name) for name in columns]
+    return ipc.open_file(
+        mapped, options=ipc.IpcReadOptions(included_fields=chosen, use_threads=False)
+    )
 
 
 @contextlib.contextmanager
@@ -675,7 +707,7 @@ def _damage_named(path: Path) -> Iterator[None]:
         yield
     except AutofitError:
         raise
-    except (pa.ArrowException, OSError, ValueError) as error:
+    except (pa.ArrowException, OSError, ValueError, LookupError, TypeError) as error:
         text = " ".join(str(error).split())
         raise InputError(f"this shard cannot be read: {text}", _CONTINUE, path) from error
 
@@ -692,9 +724,9 @@ def read_objects(folder: str | Path, indices: Sequence[int] | None = None) -> li
     Returns
     -------
     list of SimulatedObject
-        As they were made, but for what is not stored: `model` and `neighbour_light` are NaN
-        without ``data.labels.noise_free``, `light` is None without ``data.labels.light``, and the
-        images of real galaxies (`Component.profile`) are gone.
+        As they were made, but for what is not stored: `model`, `neighbour_light` and `sky_map`
+        are NaN without ``data.labels.noise_free``, `light` is None without
+        ``data.labels.light``, and the images of real galaxies (`Component.profile`) are gone.
 
     Raises
     ------
@@ -705,7 +737,7 @@ def read_objects(folder: str | Path, indices: Sequence[int] | None = None) -> li
     """
     reader = ShardReader(folder)
     numbers = range(len(reader)) if indices is None else [int(index) for index in indices]
-    return [_decode(*reader.row(index)) for index in numbers]
+    return [reader.read(index, _decode) for index in numbers]
 
 
 def export_set(
@@ -748,13 +780,18 @@ def export_set(
     total = len(reader)
     ids = [
         name
-        for number in range(len(reader.manifest.shards))
-        for name in _columns(reader.manifest, number, ["id"]).column("id").to_pylist()
+        for entry in reader.manifest.shards
+        for batch in _read_columns(
+            reader.manifest.folder / entry.file, reader.manifest.schema, ["id"]
+        )
+        for name in batch.column("id").to_pylist()
     ]
     _claim_export(out, {"recipe_sha256": reader.manifest.recipe_sha256, "ids": ids})
-    known = []
+    known: list[SimulatedObject] = []
+    if progress is not None:
+        progress(0, total)
     for start in range(0, total, _EXPORT_CHUNK):
-        chunk = [_decode(*reader.row(i)) for i in range(start, min(start + _EXPORT_CHUNK, total))]
+        chunk = [reader.read(i, _decode) for i in range(start, min(start + _EXPORT_CHUNK, total))]
         export_fits(chunk, out, labels=labels)
         known += [_without_pixels(item) for item in chunk]
         if progress is not None:
@@ -1101,7 +1138,7 @@ def _finish(
             if not _problem(folder, sources):
                 _forget_work(folder)
                 return sources
-    sources = _write_sources(folder, shards)
+    sources = _write_sources(folder, shard_schema(recipe), shards)
     content = {
         **identity,
         "recipe_sha256": recipe.digest,
@@ -1126,7 +1163,7 @@ def _forget_work(folder: Path) -> None:
 _UNITS = {"x": "pix", "y": "pix", "mag": "mag", "re": "pix", "pa": "deg"}
 
 
-def _write_sources(folder: Path, shards: Sequence[ShardEntry]) -> ShardEntry:
+def _write_sources(folder: Path, columns: pa.Schema, shards: Sequence[ShardEntry]) -> ShardEntry:
     """`source_table` of all objects as Parquet; fields carry their unit."""
     schema = pa.schema(
         [
@@ -1141,7 +1178,7 @@ def _write_sources(folder: Path, shards: Sequence[ShardEntry]) -> ShardEntry:
         pq.ParquetWriter(file, schema, compression="zstd") as writer,
     ):
         for entry in shards:
-            for batch in _read_columns(folder / entry.file, ["id", "truth"]):
+            for batch in _read_columns(folder / entry.file, columns, ["id", "truth"]):
                 truth = batch.column("truth")
                 ids = batch.column("id").take(pa.array(_list_parents(truth)))
                 waiting.append(pa.record_batch([ids, *truth.flatten().flatten()], schema=schema))
@@ -1159,19 +1196,10 @@ def _list_parents(lists: pa.ListArray) -> np.ndarray:
     return np.repeat(np.arange(len(lists)), lengths)
 
 
-def _columns(manifest: SetManifest, number: int, names: list[str]) -> pa.Table:
+def _read_columns(path: Path, schema: pa.Schema, names: list[str]) -> list[pa.RecordBatch]:
     """Some columns of one shard."""
-    return pa.Table.from_batches(
-        _read_columns(manifest.folder / manifest.shards[number].file, names)
-    )
-
-
-def _read_columns(path: Path, names: list[str]) -> list[pa.RecordBatch]:
     with _damage_named(path), pa.memory_map(str(path)) as mapped:
-        schema = ipc.open_file(mapped).schema
-        chosen = [schema.names.index(name) for name in names]
-        options = ipc.IpcReadOptions(included_fields=chosen, use_threads=False)
-        reader = ipc.open_file(mapped, options=options)
+        reader = _open_columns(mapped, schema, names)
         return [reader.get_batch(i) for i in range(reader.num_record_batches)]
 
 
@@ -1180,7 +1208,7 @@ def _read_columns(path: Path, names: list[str]) -> list[pa.RecordBatch]:
 
 def _make_all(
     tasks: Sequence[_Task], workers: int, made: Callable[[int], None]
-) -> Iterator[tuple[int, ShardEntry]]:
+) -> Generator[tuple[int, ShardEntry], None, None]:
     """(number, entry) of each shard; `made` gets the number of objects that are made, at times."""
     if workers:
         yield from _make_in_workers(tasks, workers, made)
@@ -1198,7 +1226,7 @@ def _make_all(
 
 def _make_in_workers(
     tasks: Sequence[_Task], workers: int, made: Callable[[int], None]
-) -> Iterator[tuple[int, ShardEntry]]:
+) -> Generator[tuple[int, ShardEntry], None, None]:
     context = get_context("spawn")
     try:
         counter = context.Value("q", 0)
@@ -1310,7 +1338,11 @@ def _claimed(folder: Path, identity: dict[str, Any], restart: bool) -> Iterator[
                 remove_temporaries(part)
         if not before or not state.exists():
             atomic_write_json(state, identity)
-        yield
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):  # what workers left that were ended
+                remove_temporaries(folder / _SHARDS)
 
 
 def _refuse_foreign(folder: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -74,9 +74,9 @@ class Component:
     amplitude: float = 0.0
     pitch: float = 20.0
     phase: float = 0.0
-    offsets: np.ndarray | None = None
+    offsets: np.ndarray | None = field(default=None, compare=False)
     knot_sigma: float = 0.0
-    profile: Any = None
+    profile: Any = field(default=None, compare=False, repr=False)
     reach: float = 0.0
 
 

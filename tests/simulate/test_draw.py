@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from scipy import special
 
-galsim = pytest.importorskip("galsim")
-
 from autofit_ml.images.stamp import PSF
 from autofit_ml.profiles.sersic import sersic_b
 from autofit_ml.simulate.draw import EXACT, FAST, draw_box, extent, render_source
 from autofit_ml.simulate.psf import moffat_psf
 from autofit_ml.simulate.sources import Component, Source, composite, half_light_radius
+
+galsim = pytest.importorskip("galsim")
 
 DISC_SCALE = 1.6783469900166605
 
@@ -44,7 +44,10 @@ def test_moments_of_a_galaxy_add_to_those_of_the_psf(n, q, pa, accuracy):
     assert (x, y) == (pytest.approx(80.3, abs=2e-3), pytest.approx(79.6, abs=2e-3))
     along = sersic_second_moment(n, 5.0) / 2
     theta = np.deg2rad(pa)
-    axis, normal = np.array([-np.sin(theta), np.cos(theta)]), np.array([np.cos(theta), np.sin(theta)])
+    axis, normal = (
+        np.array([-np.sin(theta), np.cos(theta)]),
+        np.array([np.cos(theta), np.sin(theta)]),
+    )
     expected = along * (np.outer(axis, axis) + q**2 * np.outer(normal, normal))
     tolerance = 0.005 * along
     assert xx - pxx == pytest.approx(expected[0, 0], abs=tolerance)
@@ -141,9 +144,9 @@ def test_oversampled_psf(oversampling, has_pixel):
     s = oversampling
     fine_psf = PSF(psf.data)
     if not has_pixel:
-        pixel = galsim.Convolve(
-            galsim.Moffat(beta=3.0, fwhm=2.5), galsim.Pixel(1.0)
-        ).drawImage(nx=161, ny=161, scale=1 / s, method="no_pixel", dtype=float)
+        pixel = galsim.Convolve(galsim.Moffat(beta=3.0, fwhm=2.5), galsim.Pixel(1.0)).drawImage(
+            nx=161, ny=161, scale=1 / s, method="no_pixel", dtype=float
+        )
         fine_psf = PSF((pixel.array / pixel.array.sum()).astype(np.float32))
     fine = Source(30.3 * s, 29.8 * s, 5.0, 4.0 * s, 1.5, 0.6, 35.0)
     expected = render_source(fine, fine_psf, (61 * s, 61 * s))[::s, ::s] * s**2

@@ -1,0 +1,133 @@
+"""Sets of simulated objects for a Lightning `Trainer`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from torch.utils.data import DataLoader
+
+from autofit_ml.errors import SettingsError
+from autofit_ml.simulate.dataset import ChunkSampler, ShardDataset, collate
+from autofit_ml.simulate.shards import verify_set
+
+__all__ = ["ShardDataModule"]
+
+
+class ShardDataModule(lightning.LightningDataModule):
+    """Training, validation and test sets that ``autofit-ml simulate`` has made.
+
+    Parameters
+    ----------
+    train : path
+        Shuffled anew in each epoch (`ChunkSampler`); the last batch is dropped if it is smaller.
+    val, test : path, optional
+        In the order of the set.
+    batch_size : int, keyword-only
+    workers : int, keyword-only
+        Processes that read ahead, for each of the sets; they are spawned, and kept.
+    planes : sequence of str, keyword-only
+        See `ShardDataset`.
+    transform : callable, keyword-only, optional
+        Applied to each training item; a module-level function if there are workers.
+    eval_transform : callable, keyword-only, optional
+        Applied to each item of the other sets (no augmentation).
+    seed : int, keyword-only
+        Of the order of the training set.
+    pin_memory : bool, keyword-only, optional
+        True where there is a GPU, if not given.
+    verify : bool, keyword-only
+        Compare all files with their sha256 before anything else (about a second for each GB).
+
+    Raises
+    ------
+    SettingsError
+        A batch size or number of workers that makes no sense, more objects in a batch than there
+        are to train on.
+    InputError
+        From `prepare_data` and `setup`: no complete set, or a damaged one.
+    """
+
+    def __init__(
+        self,
+        train: str | Path,
+        val: str | Path | None = None,
+        test: str | Path | None = None,
+        *,
+        batch_size: int = 64,
+        workers: int = 0,
+        planes: Sequence[str] = ("data", "sigma", "mask", "labels", "psf"),
+        transform: Callable[[dict[str, Any]], Any] | None = None,
+        eval_transform: Callable[[dict[str, Any]], Any] | None = None,
+        seed: int = 0,
+        pin_memory: bool | None = None,
+        verify: bool = True,
+    ) -> None:
+        super().__init__()
+        if batch_size < 1 or workers < 0:
+            raise SettingsError(
+                f"batch_size {batch_size}, workers {workers}", "at least 1, and at least 0"
+            )
+        self.folders = {"train": train, "val": val, "test": test}
+        self.batch_size, self.workers = batch_size, workers
+        self.planes = tuple(planes)
+        self.transform, self.eval_transform = transform, eval_transform
+        self.seed, self.verify = seed, verify
+        self.pin_memory = torch.cuda.is_available() if pin_memory is None else pin_memory
+        self.sets: dict[str, ShardDataset] = {}
+
+    def prepare_data(self) -> None:
+        """Verify the sets, once on each machine."""
+        if self.verify:
+            for folder in self.folders.values():
+                if folder is not None:
+                    verify_set(folder)
+
+    def setup(self, stage: str | None = None) -> None:
+        """Open the sets of a stage (fit, validate, test; None: all)."""
+        wanted = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
+        for name in wanted.get(stage or "", tuple(self.folders)):
+            folder = self.folders[name]
+            if folder is not None and name not in self.sets:
+                transform = self.transform if name == "train" else self.eval_transform
+                self.sets[name] = ShardDataset(folder, self.planes, transform)
+
+    def train_dataloader(self) -> DataLoader:
+        """Batches in random order."""
+        dataset = self._set("train")
+        if len(dataset) < self.batch_size:
+            raise SettingsError(
+                f"batches of {self.batch_size} from a set of {len(dataset)} objects",
+                "make the batches smaller or the set larger",
+            )
+        sampler = ChunkSampler(dataset, seed=self.seed)
+        return self._loader(dataset, sampler=sampler, drop_last=True)
+
+    def val_dataloader(self) -> DataLoader | list:
+        """Batches in the order of the set; none without a validation set."""
+        return self._loader(self._set("val")) if self.folders["val"] is not None else []
+
+    def test_dataloader(self) -> DataLoader:
+        """Batches in the order of the set."""
+        return self._loader(self._set("test"))
+
+    def _set(self, name: str) -> ShardDataset:
+        if name not in self.sets:
+            raise SettingsError(f"no {name} set", f"give the folder of a set as {name}=")
+        return self.sets[name]
+
+    def _loader(self, dataset: ShardDataset, **options: Any) -> DataLoader:
+        return DataLoader(
+            dataset,
+            batch_size=self.batch_size,
+            num_workers=self.workers,
+            collate_fn=collate,
+            pin_memory=self.pin_memory,
+            # A fork of a process with threads (PyTorch's, a logger's) may hang.
+            multiprocessing_context="spawn" if self.workers else None,
+            persistent_workers=self.workers > 0,
+            **options,
+        )
