@@ -11,10 +11,15 @@ from pathlib import Path
 __all__ = [
     "AutofitError",
     "AutofitWarning",
+    "DamagedWeightsError",
+    "IncompatibleWeightsError",
     "InputError",
+    "MissingWeightsError",
     "OutputError",
     "ResumeError",
     "SettingsError",
+    "UnknownWeightsError",
+    "WeightsError",
 ]
 
 
@@ -63,3 +68,23 @@ class ResumeError(SettingsError):
 
 class OutputError(AutofitError, OSError):
     """Results cannot be written (disk full, no permission)."""
+
+
+class WeightsError(AutofitError):
+    """Pretrained weights cannot be used; the subclasses say why."""
+
+
+class UnknownWeightsError(WeightsError, SettingsError):
+    """No bundle of that name in the manifest."""
+
+
+class MissingWeightsError(WeightsError):
+    """The bundle is known, but its files are not on this machine (and cannot be fetched)."""
+
+
+class DamagedWeightsError(WeightsError):
+    """A file of the bundle is missing, truncated or altered."""
+
+
+class IncompatibleWeightsError(WeightsError):
+    """The bundle was made for another version, task or network."""

@@ -1,4 +1,4 @@
-"""Real and simulated stamps of the same survey: python benchmarks/mosaic.py
+"""Real and simulated stamps of the same survey: python benchmarks/mosaic.py [--quick]
 
 Writes docs/figures/mosaic.png: for each survey a row of real stamps and a row of simulated ones,
 stretched alike. Real images: $AUTOFIT_ML_TEST_DATA, or the shared folder beside the repository.
@@ -6,6 +6,7 @@ stretched alike. Real images: $AUTOFIT_ML_TEST_DATA, or the shared folder beside
 
 from __future__ import annotations
 
+import argparse
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -181,11 +182,16 @@ def simulated_stamps(survey: Survey, shapes: list[tuple[int, int]]) -> list[np.n
 
 def main() -> None:
     """Draw the mosaic."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="one survey; the figure untouched")
+    quick = parser.parse_args().quick
     rows: list[tuple[str, list[np.ndarray]]] = []
-    for survey in SURVEYS:
+    for survey in SURVEYS[:1] if quick else SURVEYS:
         real = real_stamps(survey)
         rows.append((f"{survey.title}\nreal", real))
         rows.append(("simulated", simulated_stamps(survey, [item.shape for item in real])))
+    if quick:
+        return
     size = 1.15
     figure, axes = plt.subplots(
         len(rows), COLUMNS, figsize=(COLUMNS * size + 1.5, len(rows) * size), squeeze=False

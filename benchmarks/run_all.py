@@ -21,6 +21,10 @@ BENCHMARKS = {
     "real_images": ("published fits of real galaxies", ()),
     "speed": ("time per galaxy, against pyimfit and AstroPhot", ("--quick",)),
     "end_to_end": ("from files to the catalogue", ("--quick",)),
+    "sky_comparison": ("simulated sky, seeing and counts against real images", ("--quick",)),
+    "simulation_speed": ("simulated stamps per second, and the two paths", ("--quick",)),
+    "recovery": ("the default pipeline on the validation sets", ("-n", "40")),
+    "mosaic": ("real and simulated stamps side by side", ("--quick",)),
 }
 """Script -> (what it measures, its arguments with --quick)."""
 NOT_BENCHMARKS = {"run_all", "accuracy_page", "documents", "undisturbed"}

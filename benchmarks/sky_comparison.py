@@ -8,7 +8,7 @@ are found through AUTOFIT_ML_TEST_DATA, else ../shared/data.
 
 Bars, for the median of a preset's real images: noise within 0.3 mag of the simulated, lag 1 within
 0.1, PSF width inside the simulated range widened by 15 %, sky within 0.35 mag, source density
-within a factor of 2 (or 2.5 sigma of the counts).
+within a factor of 2 (or 2.5 sigma of the counts). Masks of neighbours do not hold for the counts.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from autofit_ml.images import psf_fwhm
 from autofit_ml.images.background import object_mask, sky_statistics
 from autofit_ml.images.stamp import PSF
 from autofit_ml.simulate.generate import simulate_one
+from autofit_ml.simulate.psf import draw_psf
 from autofit_ml.simulate.recipe import Survey, compose_recipe
 
 HERE = Path(__file__).resolve().parent
@@ -61,6 +62,8 @@ class Image:
         A galaxy that the image was cut out for fills its centre: it is not counted.
     countable : bool
         Whether the image shows the sky as it is (no neighbours removed, no blend chosen).
+    bad : ndarray or None
+        Pixels that hold nothing; `mask` (None: the same) has neighbours of the target too.
     """
 
     data: np.ndarray
@@ -72,6 +75,7 @@ class Image:
     scale: float = 1.0
     target: bool = True
     countable: bool = True
+    bad: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -86,9 +90,10 @@ class Sample:
 
 @dataclass(frozen=True)
 class Measured:
-    """Of one image: noise (image units), its 1 sigma in 1 arcsec^2 (mag), and so on; NaN: unknown.
+    """Of one image; NaN: unknown.
 
-    `found` sources brighter than the limit were expected on `area` square arcmin.
+    Noise in the preset's units and as 1 sigma in 1 arcsec^2 (mag), PSF width in arcsec, `found`
+    sources brighter than the limit on `area` square arcmin.
     """
 
     noise: float
@@ -111,8 +116,8 @@ def sky_pixels(data: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, float, f
 def noise_and_lag(data: np.ndarray, mask: np.ndarray) -> tuple[float, float]:
     """Robust noise per sky pixel and mean correlation of pixels adjacent along x and y.
 
-    The mean of the sky pixels in a box of `BOX` pixels is subtracted first, which takes 1 / BOX^2 of
-    the variance away.
+    The mean of the sky pixels in a box of `BOX` pixels is subtracted first, which takes 1 / BOX^2
+    of the variance away.
     """
     use, level, _ = sky_pixels(data, mask)
     if use.sum() < FEWEST:
@@ -131,16 +136,15 @@ def noise_and_lag(data: np.ndarray, mask: np.ndarray) -> tuple[float, float]:
 
 def count_sources(image: Image, limit: float) -> tuple[float, float]:
     """Sources brighter than `limit` (isophotal AB mag) and the area searched, square arcmin."""
+    bad = image.mask if image.bad is None else image.bad
     use, level, rms = sky_pixels(image.data, image.mask)
     if not (np.isfinite(image.zeropoint) and image.countable and use.any()):
         return np.nan, np.nan
-    work = np.ascontiguousarray(np.where(image.mask, 0.0, image.data - level))
-    sources, labels = sep.extract(
-        work / rms, 1.5, mask=image.mask, minarea=5, segmentation_map=True
-    )
+    work = np.ascontiguousarray(np.where(bad, 0.0, image.data - level)) / rms
+    sources, labels = sep.extract(work, 1.5, mask=bad, minarea=5, segmentation_map=True)
     ny, nx = work.shape
     keep = np.ones(len(sources), dtype=bool)
-    searched = ~image.mask
+    searched = ~bad
     if image.target and len(sources):
         nearest = int(np.argmin(np.hypot(sources["x"] - (nx - 1) / 2, sources["y"] - (ny - 1) / 2)))
         keep[nearest] = False
@@ -156,14 +160,14 @@ def count_sources(image: Image, limit: float) -> tuple[float, float]:
     return float((keep & (magnitude < limit)).sum()), float(area)
 
 
-def measure(image: Image, limit: float) -> Measured:
-    """Everything of one image."""
+def measure(image: Image, survey: Survey) -> Measured:
+    """Everything of one image, noise in the units of `survey`."""
     noise, lag = noise_and_lag(image.data, image.mask)
     noise *= image.scale
-    found, area = count_sources(image, limit)
+    found, area = count_sources(image, survey.depth - COUNT_LIMIT)
     scale, zeropoint = image.pixel_scale, image.zeropoint
     return Measured(
-        noise=noise,
+        noise=noise * 10 ** (0.4 * (survey.zeropoint - zeropoint)),
         noise_mag=zeropoint - 2.5 * np.log10(noise / scale) if noise > 0 else np.nan,
         lag=lag,
         fwhm=np.nan if image.psf is None else psf_fwhm(image.psf) * scale,
@@ -177,18 +181,16 @@ def read(stem: str, **changes: Any) -> tuple[Image, fits.Header]:
     """Image, mask and PSF of a data set in the shared convention."""
     with fits.open(DATA / f"{stem}_image.fits.gz") as hdus:
         data, header = np.asarray(hdus[0].data, dtype=float), hdus[0].header.copy()
-    mask = ~np.isfinite(data)
-    path = DATA / f"{stem}_mask.fits.gz"
-    if path.exists():
-        mask |= fits.getdata(path) > 0
+    bad = ~np.isfinite(data)
     path = DATA / f"{stem}_sigma.fits.gz"
     if path.exists():
-        mask |= ~(fits.getdata(path) < 1e9)
+        bad |= ~(fits.getdata(path) < 1e9)
+    path = DATA / f"{stem}_mask.fits.gz"
+    mask = bad | (fits.getdata(path) > 0) if path.exists() else bad
     path = DATA / f"{stem}_psf.fits.gz"
     psf = PSF(np.asarray(fits.getdata(path), np.float32)) if path.exists() else None
-    # Values of 1e-10 and 1e4 alike: sep works with an absolute threshold of its own.
     image = Image(
-        np.where(mask, 0.0, data), mask, psf, header["PIXSCALE"], header.get("ZP", np.nan)
+        np.where(bad, 0.0, data), mask, psf, header["PIXSCALE"], header.get("ZP", np.nan), bad=bad
     )
     return replace(image, **changes), header
 
@@ -232,7 +234,9 @@ def stripe82(band: str) -> Callable[[], Iterator[Image]]:
                 data, mask = np.asarray(plane.data, dtype=float), ~(weight.data > 0)
                 sky = header["SKY"] * header["CALIB"]
                 psf = _gaussian_mixture([header[f"PSF_P{i}"] for i in range(18)])
-                yield Image(np.where(mask, 0.0, data), mask, psf, 0.396, 22.5, sky)
+                data = np.where(mask, 0.0, data)
+                # The same sources in every run: not counted.
+                yield Image(data, mask, psf, 0.396, 22.5, sky, countable=False)
 
     return load
 
@@ -250,14 +254,20 @@ def _gaussian_mixture(values: list[float], size: int = 51) -> PSF:
     return PSF((image / image.sum()).astype(np.float32))
 
 
-def decam(pattern: str, exposure: float) -> Callable[[], Iterator[Image]]:
-    """Single exposures in ADU; the noise as of a stack of `exposure` seconds of the same sky."""
+def decam(pattern: str, exposure: float, brightness: float) -> Callable[[], Iterator[Image]]:
+    """Single exposures in ADU; the noise as of a stack of `exposure` s under a sky of `brightness`.
+
+    The survey exposed longer where the sky was brighter, so time alone would not compare like with
+    like; the sky dominates the noise.
+    """
 
     def load() -> Iterator[Image]:
         for stem in stems(pattern):
             image, header = read(stem)
             sky = header.get("SKYMEAS", header["SKYLEVEL"])
-            yield replace(image, sky=sky, scale=np.sqrt(header["EXPTIME"] / exposure))
+            own = image.zeropoint - 2.5 * np.log10(sky / image.pixel_scale**2)
+            ratio = header["EXPTIME"] / exposure * 10 ** (0.4 * (own - brightness))
+            yield replace(image, sky=sky, scale=float(np.sqrt(ratio)), countable=False)
 
     return load
 
@@ -268,14 +278,15 @@ DES_EXPOSURE = 900.0
 """Of the coadd at hand, which lies in the footprint of DES (ten exposures of 90 s; assumed)."""
 
 
-def samples(gain_r: float) -> dict[str, list[Sample]]:
-    """Real images by preset; `gain_r`: the preset sdss-r's electrons per nanomaggy."""
+def samples() -> dict[str, list[Sample]]:
+    """Real images by preset."""
     spot = "Stripe 82 (resampled)"
     result = {
         f"sdss-{band}": [Sample(spot, stripe82(band), noise=False, lag=False)] for band in "gri"
     }
+    gain = preset("sdss-r").noise.gain
     result["sdss-r"] = [
-        Sample("DR7 galaxies, zero point from electrons", pymorph(gain_r)),
+        Sample("DR7 galaxies, zero point from electrons", pymorph(gain)),
         Sample("frame in bad seeing", plain("misc_fields/sdss1000-1-100_r", target=False)),
         Sample(
             "GAMA (resampled to 0.339 arcsec)",
@@ -286,17 +297,22 @@ def samples(gain_r: float) -> dict[str, list[Sample]]:
         *result["sdss-r"],
     ]
     for band, exposure in EXPOSURE.items():
-        coadd = plain(
-            f"pysersic/decals-field_{band}", target=False, scale=np.sqrt(DES_EXPOSURE / exposure)
-        )
-        singles = decam(f"legacypipe_decam/testcase*_{band}*", exposure)
+        scale, brightness = np.sqrt(DES_EXPOSURE / exposure), preset(f"legacysurvey-{band}").noise
+        coadd = plain(f"pysersic/decals-field_{band}", target=False, scale=scale)
+        patterns = {"single exposures": f"legacypipe_decam/testcase*_{band}*"}
+        if band == "z":
+            patterns["single exposure 520206"] = "misc_fields/decam520206_z"
         result[f"legacysurvey-{band}"] = [
             Sample("coadd in the DES footprint, noise scaled from 900 s", coadd),
-            Sample("single exposures, noise scaled by time", singles, lag=False),
+            *(
+                Sample(
+                    f"{label}, noise scaled by time and sky",
+                    decam(pattern, exposure, brightness.sky_brightness),
+                    lag=False,
+                )
+                for label, pattern in patterns.items()
+            ),
         ]
-    result["legacysurvey-z"].append(
-        Sample("single exposure 520206, scaled", decam("misc_fields/decam520206_z", 300.0), lag=False)
-    )
     result["hsc-i"] = [
         Sample("coadds, band unknown", plain("pysersic/hsc-gal?")),
         Sample("UltraDeep blend", plain("scarlet_hsc_hst/blend35_i", countable=False), noise=False),
@@ -306,6 +322,11 @@ def samples(gain_r: float) -> dict[str, list[Sample]]:
         Sample("COSMOS stamps", plain("cosmos_hst_btk/cosmos0*_F814W", countable=False))
     ]
     return result
+
+
+def preset(name: str) -> Survey:
+    """A survey preset."""
+    return compose_recipe([f"survey={name}"]).survey
 
 
 def simulated(survey: Survey, number: int) -> Iterator[Image]:
@@ -336,6 +357,14 @@ def preset_sky(survey: Survey) -> np.ndarray:
     return survey.noise.sky_brightness + np.array([-1.645, 0, 1.645]) * survey.noise.scatter
 
 
+def preset_widths(survey: Survey, number: int = 200) -> np.ndarray:
+    """5, 50 and 95 % of the PSF widths, arcsec."""
+    rng = np.random.default_rng(1)
+    psfs = [draw_psf(survey.psf, survey.pixel_scale, rng) for _ in range(number)]
+    widths = [psf_fwhm(psf) * survey.pixel_scale for psf in psfs]
+    return np.percentile(widths, [5, 50, 95])
+
+
 QUANTITIES = {
     "noise_mag": ("noise: 1 sigma in 1 arcsec$^2$", "AB mag"),
     "lag": ("correlation of adjacent pixels", ""),
@@ -359,10 +388,10 @@ def cell(given: np.ndarray, form: str) -> str:
     """Median and range."""
     if not len(given):
         return "-"
-    middle = format(np.median(given), form)
-    if len(given) == 1:
-        return middle
-    return f"{middle} ({format(given.min(), form)}..{format(given.max(), form)})"
+    low, middle, high = (
+        format(value, form).replace("-0.00", "0.00") for value in np.percentile(given, [0, 50, 100])
+    )
+    return middle if len(given) == 1 else f"{middle} ({low}..{high})"
 
 
 def density_cell(items: list[Measured]) -> str:
@@ -374,8 +403,14 @@ def density_cell(items: list[Measured]) -> str:
     return f"{found / area:.1f} ± {np.sqrt(max(found, 1)) / area:.1f}"
 
 
-def row(name: str, label: str, items: list[Measured], sky: str | None = None) -> list[str]:
-    """One line of the table."""
+def limits_cell(limits: np.ndarray) -> str:
+    """A preset's 50 % (5 to 95 %)."""
+    low, middle, high = limits
+    return f"{middle:.2f} ({low:.2f}..{high:.2f})"
+
+
+def row(name: str, label: str, items: list[Measured], survey: Survey | None = None) -> list[str]:
+    """One line of the table; with a survey, that of its simulated frames."""
     return [
         name,
         label,
@@ -383,8 +418,8 @@ def row(name: str, label: str, items: list[Measured], sky: str | None = None) ->
         cell(values(items, "noise"), ".3g"),
         cell(values(items, "noise_mag"), ".2f"),
         cell(values(items, "lag"), ".2f"),
-        cell(values(items, "fwhm"), ".2f"),
-        sky or cell(values(items, "sky"), ".2f"),
+        limits_cell(preset_widths(survey)) if survey else cell(values(items, "fwhm"), ".2f"),
+        limits_cell(preset_sky(survey)) if survey else cell(values(items, "sky"), ".2f"),
         density_cell(items),
     ]
 
@@ -398,20 +433,21 @@ def misses(
         chosen = [
             item
             for sample, items in real
-            if not (name == "noise_mag" and not sample.noise) and not (name == "lag" and not sample.lag)
+            if not (name == "noise_mag" and not sample.noise)
+            and not (name == "lag" and not sample.lag)
             for item in items
         ]
         given, expected = values(chosen, name), values(drawn, name)
-        if name == "sky":
-            expected = np.array([survey.noise.sky_brightness])
+        if name in ("sky", "fwhm"):
+            expected = preset_sky(survey) if name == "sky" else preset_widths(survey)
         if not (len(given) and len(expected)):
             continue
         found, middle = float(np.median(given)), float(np.median(expected))
         if name == "fwhm":
             good = expected.min() / 1.15 <= found <= expected.max() * 1.15
         elif name == "density":
-            area = sum(item.area for item in chosen if item.area > 0)
-            error = np.sqrt(max(middle * area, 1)) / area
+            areas = [sum(x.area for x in items if x.area > 0) for items in (chosen, drawn)]
+            error = np.sqrt(sum(max(middle, 1 / area) / area for area in areas))
             good = 0.5 <= found / middle <= 2 or abs(found - middle) < 2.5 * error
         else:
             good = abs(found - middle) <= {"noise_mag": 0.3, "lag": 0.1, "sky": 0.35}[name]
@@ -439,8 +475,8 @@ def figure(
             zip(surveys, drawn, real, strict=True)
         ):
             given = values(simulated_ones, name)
-            if name == "sky":
-                given = preset_sky(survey)
+            if name in ("sky", "fwhm"):
+                given = preset_sky(survey) if name == "sky" else preset_widths(survey)
             if len(given):
                 low, high = given.min(), given.max()
                 if name == "density":
@@ -451,11 +487,17 @@ def figure(
                 axis.bar(x, high - low, 0.7, bottom=low, color="#9ecae1", edgecolor="#4292c6")
             for sample, items in samples_of:
                 points = values(items, name)
+                if not len(points):
+                    continue
                 fair = {"noise_mag": sample.noise, "lag": sample.lag}.get(name, True)
                 place = x + np.linspace(-0.22, 0.22, len(points)) if len(points) > 1 else [x]
                 colour = "#d94801" if fair else "none"
-                axis.plot(
-                    place, points, "o", ms=7, mfc=colour, mec="#d94801", mew=1.2, linestyle="none"
+                error = None
+                if name == "density":
+                    area = sum(item.area for item in items if item.area > 0)
+                    error = np.sqrt(np.maximum(points * area, 1)) / area
+                axis.errorbar(
+                    place, points, error, fmt="o", ms=7, mfc=colour, mec="#d94801", ecolor="#d94801"
                 )
         axis.set_title(title, loc="left", fontsize=13)
         axis.set_ylabel(unit)
@@ -463,13 +505,15 @@ def figure(
         axis.set_axisbelow(True)
     axes[2].set_yscale("log")
     axes[2].set_yticks([0.1, 0.2, 0.5, 1, 2], ["0.1", "0.2", "0.5", "1", "2"])
+    axes[2].set_ylim(0.08, 3)
     axes[2].minorticks_off()
     axes[4].set_yscale("log")
     axes[-1].set_xticks(range(len(surveys)), [survey.name for survey in surveys], rotation=30)
     for label in axes[-1].get_xticklabels():
         label.set_horizontalalignment("right")
     panels.suptitle(
-        "Bars: simulated frames (least to most). Points: real images; open: resampled, not comparable",
+        "Bars: presets (simulated frames; PSF and sky: 5 to 95 %).  "
+        "Points: real images (open: other resampling than the preset)",
         fontsize=12,
     )
     panels.tight_layout(rect=(0, 0, 1, 0.99))
@@ -493,15 +537,12 @@ def main() -> None:
     if not DATA.is_dir():
         raise SystemExit(f"no real images at {DATA}; set AUTOFIT_ML_TEST_DATA")
     number = 2 if arguments.quick else arguments.n
-    gain_r = compose_recipe(["survey=sdss-r"]).survey.noise.gain
     rows, missed, surveys, drawn, real = [], [], [], [], []
-    for name, kinds in samples(gain_r).items():
-        survey = compose_recipe([f"survey={name}"]).survey
-        limit = survey.depth - COUNT_LIMIT
-        ours = [measure(image, limit) for image in simulated(survey, number)]
-        theirs = [(kind, [measure(image, limit) for image in kind.load()]) for kind in kinds]
-        low, middle, high = preset_sky(survey)
-        rows.append(row(name, "**simulated**", ours, f"{middle:.2f} ({low:.2f}..{high:.2f})"))
+    for name, kinds in samples().items():
+        survey = preset(name)
+        ours = [measure(image, survey) for image in simulated(survey, number)]
+        theirs = [(kind, [measure(image, survey) for image in kind.load()]) for kind in kinds]
+        rows.append(row(name, "**simulated**", ours, survey))
         rows += [row("", kind.label, items) for kind, items in theirs]
         missed += misses(survey, ours, theirs)
         surveys.append(survey)

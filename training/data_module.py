@@ -24,7 +24,8 @@ class ShardDataModule(lightning.LightningDataModule):
     ----------
     train : path
         Shuffled anew in each epoch (`ChunkSampler`); the last batch is dropped if it is smaller.
-    val, test : path, optional
+    val : path
+    test : path, optional
         In the order of the set.
     batch_size : int, keyword-only
     workers : int, keyword-only
@@ -54,7 +55,7 @@ class ShardDataModule(lightning.LightningDataModule):
     def __init__(
         self,
         train: str | Path,
-        val: str | Path | None = None,
+        val: str | Path,
         test: str | Path | None = None,
         *,
         batch_size: int = 64,
@@ -71,7 +72,7 @@ class ShardDataModule(lightning.LightningDataModule):
             raise SettingsError(
                 f"batch_size {batch_size}, workers {workers}", "at least 1, and at least 0"
             )
-        self.folders = {"train": train, "val": val, "test": test}
+        self.folders: dict[str, str | Path | None] = {"train": train, "val": val, "test": test}
         self.batch_size, self.workers = batch_size, workers
         self.planes = tuple(planes)
         self.transform, self.eval_transform = transform, eval_transform
@@ -106,9 +107,9 @@ class ShardDataModule(lightning.LightningDataModule):
         sampler = ChunkSampler(dataset, seed=self.seed)
         return self._loader(dataset, sampler=sampler, drop_last=True)
 
-    def val_dataloader(self) -> DataLoader | list:
-        """Batches in the order of the set; none without a validation set."""
-        return self._loader(self._set("val")) if self.folders["val"] is not None else []
+    def val_dataloader(self) -> DataLoader:
+        """Batches in the order of the set."""
+        return self._loader(self._set("val"))
 
     def test_dataloader(self) -> DataLoader:
         """Batches in the order of the set."""
@@ -116,7 +117,7 @@ class ShardDataModule(lightning.LightningDataModule):
 
     def _set(self, name: str) -> ShardDataset:
         if name not in self.sets:
-            raise SettingsError(f"no {name} set", f"give the folder of a set as {name}=")
+            raise SettingsError(f"no {name} set", f"give its folder as {name}=, and call setup")
         return self.sets[name]
 
     def _loader(self, dataset: ShardDataset, **options: Any) -> DataLoader:

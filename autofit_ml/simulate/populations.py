@@ -1,8 +1,8 @@
-"""What the sky holds: numbers, sizes and shapes of galaxies and stars against magnitude.
+"""What the sky holds: numbers, sizes and shapes of galaxies and stars against i magnitude.
 
-Simple laws that reproduce published ones within their scatter, for red to infrared bands (r, i,
-F814W, I_E, F200W alike: colours are not modelled). A network needs the right mixture, not a
-cosmology; `benchmarks/sky_comparison.py` puts the counts next to real fields.
+Simple laws that reproduce published ones within their scatter. Other bands are shifted by the
+survey's typical colour (`Survey.colour`). A network needs the right mixture, not a cosmology;
+`benchmarks/sky_comparison.py` puts the counts next to real fields.
 """
 
 from __future__ import annotations
@@ -54,11 +54,18 @@ def star_counts(magnitude) -> np.ndarray:
 
 
 def draw_magnitudes(
-    rng: np.random.Generator, kind: str, number: int, limits: tuple[float, float]
+    rng: np.random.Generator,
+    kind: str,
+    number: int,
+    limits: tuple[float, float],
+    colour: float = 0.0,
 ) -> np.ndarray:
-    """Magnitudes between `limits` that follow the counts of ``galaxy`` or ``star``."""
-    grid, cumulative = _cumulative(kind, float(limits[0]), float(limits[1]))
-    return np.interp(rng.uniform(size=number), cumulative, grid)
+    """Magnitudes between `limits` that follow the counts of ``galaxy`` or ``star``.
+
+    `colour` is the band minus i: the counts are those of the i band.
+    """
+    grid, cumulative = _cumulative(kind, float(limits[0]) - colour, float(limits[1]) - colour)
+    return np.interp(rng.uniform(size=number), cumulative, grid) + colour
 
 
 @functools.lru_cache(maxsize=256)

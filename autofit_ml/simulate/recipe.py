@@ -170,7 +170,9 @@ class Noise(_Settings):
     sky_brightness : float
         AB mag per square arcsec.
     gain : float
-        Electrons per image unit (coadds: of the whole stack).
+        Electrons per image unit (coadds: of the whole stack). With correlated noise an effective
+        value: resampling lowers the noise of a pixel, so that the physical gain is multiplied by
+        the sum of the autocorrelation.
     read_noise : float
         Electrons per pixel (coadds: of the whole stack).
     scatter : float
@@ -256,6 +258,9 @@ class Survey(_Settings):
         AB magnitude of one image unit.
     depth : float
         Published 5-sigma depth of a point source (AB mag), or NaN; for comparison.
+    colour : float
+        Typical colour of galaxies, this band minus i, AB mag: numbers and sizes are laws of the i
+        band.
     psf : PSFModel
     noise : Noise
     artefacts : Artefacts
@@ -268,6 +273,7 @@ class Survey(_Settings):
     pixel_scale: PositiveFloat
     zeropoint: float
     depth: float = float("nan")
+    colour: float = 0.0
     psf: PSFModel
     noise: Noise
     artefacts: Artefacts = Artefacts()

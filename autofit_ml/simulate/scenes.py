@@ -54,6 +54,7 @@ def draw_galaxy(
     flux: float,
     x: float = 0.0,
     y: float = 0.0,
+    colour: float = 0.0,
 ) -> Source:
     """One galaxy of given brightness.
 
@@ -70,11 +71,14 @@ def draw_galaxy(
         Image units.
     x, y : float
         Pixels.
+    colour : float
+        Band minus i: the laws for sizes and types are of the i band.
 
     Returns
     -------
     Source
     """
+    magnitude = magnitude - colour
     kinds = sorted(galaxies.morphology)
     weights = np.array([galaxies.morphology[kind] for kind in kinds], dtype=float)
     kind = kinds[int(rng.choice(len(kinds), p=weights / weights.sum()))]
@@ -288,12 +292,19 @@ def place_stamp_target(
     star = rng.uniform() < target.star_probability
     if target.magnitude is not None:
         kind = "star" if star else "galaxy"
-        magnitude = float(draw_magnitudes(rng, kind, 1, target.magnitude)[0])
+        magnitude = float(draw_magnitudes(rng, kind, 1, target.magnitude, survey.colour)[0])
         flux = 10 ** (-0.4 * (magnitude - survey.zeropoint))
         if star:
             return Source(x, y, flux, 0.0, float("nan"))
         return draw_galaxy(
-            rng, data.galaxies, survey.pixel_scale, magnitude=magnitude, flux=flux, x=x, y=y
+            rng,
+            data.galaxies,
+            survey.pixel_scale,
+            magnitude=magnitude,
+            flux=flux,
+            x=x,
+            y=y,
+            colour=survey.colour,
         )
     if unit_flux is None:
         raise ValueError("a target of given S/N needs unit_flux")
@@ -333,9 +344,9 @@ def draw_stamp_neighbours(
         stars = rng.uniform(size=number) < settings.star_fraction
         magnitudes = target_magnitude + rng.uniform(*settings.relative_magnitude, number)
     else:
-        stars, magnitudes = _from_counts(rng, data, area)
+        stars, magnitudes = _from_counts(rng, recipe, area)
     detectable = np.ones(len(magnitudes), dtype=bool)
-    faint = _faint(rng, data, area)
+    faint = _faint(rng, recipe, area)
     stars = np.concatenate([stars, np.zeros(len(faint), dtype=bool)])
     magnitudes = np.concatenate([magnitudes, faint])
     detectable = np.concatenate([detectable, np.zeros(len(faint), dtype=bool)])
@@ -362,9 +373,9 @@ def draw_frame_scene(rng: np.random.Generator, recipe: Recipe, psf_fwhm: float) 
     settings = data.neighbours
     ny, nx = data.shape
     area = ny * nx * (survey.pixel_scale / 60) ** 2
-    stars, magnitudes = _from_counts(rng, data, area)
+    stars, magnitudes = _from_counts(rng, recipe, area)
     n_seen = len(magnitudes)
-    faint = _faint(rng, data, area)
+    faint = _faint(rng, recipe, area)
     stars = np.concatenate([stars, np.zeros(len(faint), dtype=bool)])
     magnitudes = np.concatenate([magnitudes, faint])
     reach = settings.clustering.scale / survey.pixel_scale
@@ -385,10 +396,10 @@ def draw_frame_scene(rng: np.random.Generator, recipe: Recipe, psf_fwhm: float) 
 
 
 def _from_counts(
-    rng: np.random.Generator, data: DataRecipe, area: float
+    rng: np.random.Generator, recipe: Recipe, area: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Stars (bool) and magnitudes of the sources above the cut in `area` square arcmin."""
-    settings = data.neighbours
+    settings, colour = recipe.data.neighbours, recipe.survey.colour
     limits = settings.magnitude
     if limits is None:
         return np.zeros(0, dtype=bool), np.zeros(0)
@@ -397,10 +408,10 @@ def _from_counts(
         (galaxy_counts, settings.galaxy_density),
         (star_counts, settings.star_density),
     ):
-        mean = factor * area * float(counts(limits[1]) - counts(limits[0]))
+        mean = factor * area * float(counts(limits[1] - colour) - counts(limits[0] - colour))
         numbers.append(int(rng.poisson(mean)))
     magnitudes = [
-        draw_magnitudes(rng, kind, number, limits)
+        draw_magnitudes(rng, kind, number, limits, colour)
         for kind, number in zip(("galaxy", "star"), numbers, strict=True)
     ]
     stars = np.repeat([False, True], numbers)
@@ -408,16 +419,15 @@ def _from_counts(
     return stars[order], np.concatenate(magnitudes)[order]
 
 
-def _faint(rng: np.random.Generator, data: DataRecipe, area: float) -> np.ndarray:
+def _faint(rng: np.random.Generator, recipe: Recipe, area: float) -> np.ndarray:
     """Magnitudes of the galaxies below the cut."""
-    settings = data.neighbours
+    settings, colour = recipe.data.neighbours, recipe.survey.colour
     if settings.faint_magnitude is None or settings.magnitude is None:
         return np.zeros(0)
     limits = (settings.magnitude[1], settings.faint_magnitude)
-    mean = (
-        settings.galaxy_density * area * float(galaxy_counts(limits[1]) - galaxy_counts(limits[0]))
-    )
-    return draw_magnitudes(rng, "galaxy", int(rng.poisson(mean)), limits)
+    number = float(galaxy_counts(limits[1] - colour) - galaxy_counts(limits[0] - colour))
+    mean = settings.galaxy_density * area * number
+    return draw_magnitudes(rng, "galaxy", int(rng.poisson(mean)), limits, colour)
 
 
 def _source(
@@ -432,7 +442,14 @@ def _source(
         # relative to it.
         galaxies = galaxies.model_copy(update={"re": _neighbour_sizes(galaxies)})
     return draw_galaxy(
-        rng, galaxies, recipe.survey.pixel_scale, magnitude=magnitude, flux=flux, x=x, y=y
+        rng,
+        galaxies,
+        recipe.survey.pixel_scale,
+        magnitude=magnitude,
+        flux=flux,
+        x=x,
+        y=y,
+        colour=recipe.survey.colour,
     )
 
 

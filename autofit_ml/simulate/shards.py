@@ -1266,7 +1266,7 @@ def _begin_worker(lifeline: Connection, counter: Any) -> None:
     """End when the main process closes its end of `lifeline`, or dies."""
     global _counter
     _counter = counter
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # if it was not the main thread that began this
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # where it cannot be blocked
 
     def watch() -> None:
         with contextlib.suppress(EOFError, OSError):
@@ -1292,27 +1292,26 @@ def _surroundings_of_workers() -> Iterator[None]:
     """What a process that is started inside finds: one thread, no main module, no Ctrl-C.
 
     multiprocessing would run the caller's script again in every worker; they need nothing of it.
-    Ctrl-C is for the main process: workers must not die of it while they are still importing.
+    Ctrl-C is for the main process: workers must not die of it while they are still importing. They
+    inherit that it is blocked; here it is delivered a moment later.
     """
     before = {name: os.environ.get(name) for name in _ONE_THREAD}
     main = sys.modules["__main__"]
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    handler = signal.getsignal(signal.SIGINT)
-    if in_main_thread:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    can_block = hasattr(signal, "pthread_sigmask")
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT]) if can_block else set()
     sys.modules["__main__"] = ModuleType("__main__")
     os.environ.update(dict.fromkeys(_ONE_THREAD, "1"))
     try:
         yield
     finally:
-        if in_main_thread:
-            signal.signal(signal.SIGINT, handler)
         sys.modules["__main__"] = main
         for name, value in before.items():
             if value is None:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+        if can_block:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 # --- the folder -------------------------------------------------------------------------------
@@ -1349,9 +1348,10 @@ def _refuse_foreign(folder: Path) -> None:
     """Names of ours that this program did not write there."""
     if (folder / _WORK / "state.json").exists() or (folder / _WORK / "lock").exists():
         return
-    with contextlib.suppress(InputError):
-        read_manifest(folder)
-        return
+    with contextlib.suppress(OSError, ValueError):
+        content = json.loads((folder / _MANIFEST).read_text("utf-8"))
+        if isinstance(content, dict) and {"format", "generator"} <= set(content):
+            return
     found = [name for name in (_MANIFEST, _SOURCES) if (folder / name).exists()]
     if (folder / _SHARDS).is_dir() and any((folder / _SHARDS).iterdir()):
         found.append(f"{_SHARDS}/")

@@ -1,0 +1,34 @@
+"""Pretrained weights: find, check, load.
+
+In: a bundle's name (``task/survey-band@version``) or a folder. Out: a network in evaluation mode
+with its preprocessing, on the device asked for. Neighbours: `segment`, `initialise` and
+`deconvolve` define the networks; ``training/export.py`` writes bundles.
+
+- `manifest`: what bundles there are, and what each was trained on.
+- `resolve`: where a bundle's files are (path, ``$AUTOFIT_ML_WEIGHTS``, the installed
+  ``checkpoints/``, the user's cache, download).
+- `bundle`: reading, checking and writing one bundle.
+- `load`: from a name to a network.
+
+Nothing is read at import, and nothing goes to the network unless a bundle has to be fetched.
+"""
+
+from autofit_ml.weights.bundle import Bundle, read_bundle, verify_bundle, write_bundle
+from autofit_ml.weights.load import load
+from autofit_ml.weights.manifest import WeightInfo, list_weights, weight_info
+from autofit_ml.weights.resolve import cache_folder, find_bundle, installed_folder, pull
+
+__all__ = [
+    "Bundle",
+    "WeightInfo",
+    "cache_folder",
+    "find_bundle",
+    "installed_folder",
+    "list_weights",
+    "load",
+    "pull",
+    "read_bundle",
+    "verify_bundle",
+    "weight_info",
+    "write_bundle",
+]

@@ -1,0 +1,164 @@
+"""One bundle of weights: a folder of five files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from autofit_ml.catalogue.atomic import atomic_write_bytes, atomic_write_json, atomic_write_text
+from autofit_ml.errors import DamagedWeightsError, IncompatibleWeightsError
+from autofit_ml.weights.manifest import WeightInfo
+
+__all__ = [
+    "BUNDLE_FILES",
+    "Bundle",
+    "describe_files",
+    "read_bundle",
+    "verify_bundle",
+    "write_bundle",
+]
+
+BUNDLE_FILES = ("model.safetensors", "config.json", "metrics.json", "training.yaml", "CARD.md")
+"""Weights; architecture, preprocessing, parameter transforms, units; held-out figures; resolved
+training configuration; what a user should know."""
+
+_PULL = "autofit-ml weights pull NAME fetches it anew"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle on this machine, read but for its weights.
+
+    Attributes
+    ----------
+    folder : path
+    config : dict
+        ``task``, ``format``, ``architecture`` and what the network needs to be built.
+    metrics : dict
+    card : str
+    """
+
+    folder: Path
+    config: dict[str, Any]
+    metrics: dict[str, Any]
+    card: str
+
+    @property
+    def weights(self) -> Path:
+        """The safetensors file."""
+        return self.folder / "model.safetensors"
+
+
+def sha256(path: Path) -> str:
+    """Of a file."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def describe_files(folder: str | Path) -> dict[str, dict[str, Any]]:
+    """``files`` of a manifest entry for a bundle's folder."""
+    return {
+        name: {"sha256": sha256(Path(folder) / name), "bytes": (Path(folder) / name).stat().st_size}
+        for name in BUNDLE_FILES
+    }
+
+
+def verify_bundle(folder: str | Path, info: WeightInfo | None = None) -> None:
+    """Check that every file is there and, given the manifest's entry, unaltered.
+
+    Raises
+    ------
+    DamagedWeightsError
+        Names the file.
+    """
+    folder = Path(folder)
+    for name in BUNDLE_FILES:
+        path = folder / name
+        if not path.is_file():
+            raise DamagedWeightsError("is missing from the bundle", _PULL, path)
+        expected = None if info is None else info.files.get(name)
+        if expected is None:
+            continue
+        size = path.stat().st_size
+        if size != expected["bytes"]:
+            raise DamagedWeightsError(
+                f"has {size} bytes instead of {expected['bytes']}", _PULL, path
+            )
+        if sha256(path) != expected["sha256"]:
+            raise DamagedWeightsError("has been altered: its sha256 differs", _PULL, path)
+
+
+def read_bundle(folder: str | Path) -> Bundle:
+    """Read a bundle's descriptions.
+
+    Raises
+    ------
+    DamagedWeightsError
+        A file is missing or no JSON.
+    """
+    folder = Path(folder)
+    verify_bundle(folder)
+    contents = []
+    for name in ("config.json", "metrics.json"):
+        try:
+            contents.append(json.loads((folder / name).read_text()))
+        except ValueError as error:
+            raise DamagedWeightsError(f"is no JSON: {error}", _PULL, folder / name) from error
+    return Bundle(folder, contents[0], contents[1], (folder / "CARD.md").read_text())
+
+
+def write_bundle(
+    folder: str | Path,
+    *,
+    state: Mapping[str, Any],
+    config: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+    training: str,
+    card: str,
+) -> Bundle:
+    """Write a bundle, each file complete or not at all.
+
+    Parameters
+    ----------
+    folder : path
+    state : mapping of str to Tensor
+        Of the network; written contiguous, on the CPU.
+    config : mapping
+        Must name ``task`` and ``architecture``.
+    metrics : mapping
+    training : str
+        Resolved training configuration, YAML.
+    card : str
+        Markdown.
+
+    Returns
+    -------
+    Bundle
+
+    Raises
+    ------
+    IncompatibleWeightsError
+        The configuration lacks a key.
+    OutputError
+        The folder cannot be written.
+    """
+    from safetensors.torch import save
+
+    for key in ("task", "architecture", "format"):
+        if key not in config:
+            raise IncompatibleWeightsError(f"the bundle's config lacks {key!r}", "add it")
+    folder = Path(folder)
+    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    atomic_write_bytes(folder / "model.safetensors", save(tensors))
+    atomic_write_json(folder / "config.json", dict(config))
+    atomic_write_json(folder / "metrics.json", dict(metrics))
+    atomic_write_text(folder / "training.yaml", training)
+    atomic_write_text(folder / "CARD.md", card)
+    return read_bundle(folder)

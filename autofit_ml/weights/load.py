@@ -1,0 +1,104 @@
+"""From a name to a network."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from autofit_ml.errors import DamagedWeightsError, IncompatibleWeightsError
+from autofit_ml.weights.bundle import Bundle, read_bundle
+from autofit_ml.weights.manifest import WeightInfo
+from autofit_ml.weights.resolve import find_bundle
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["BUNDLE_FORMAT", "load"]
+
+BUNDLE_FORMAT = 1
+"""Of config.json; a bundle of a higher one needs a newer autofit-ml."""
+
+_BUILDERS = {"segment": "autofit_ml.segment.network"}
+"""Module that builds a task's network: ``build(config) -> torch.nn.Module``."""
+
+
+def load(
+    name_or_path: str | Path, device: str | torch.device = "cpu", *, offline: bool = False
+) -> torch.nn.Module:
+    """A pretrained network in evaluation mode.
+
+    Parameters
+    ----------
+    name_or_path : str or path
+        ``task/survey-band`` (the newest version), ``task/survey-band@version``, or a folder.
+    device : str or torch.device
+    offline : bool
+        Never use the network.
+
+    Returns
+    -------
+    torch.nn.Module
+        With ``bundle`` (descriptions) and ``info`` (the manifest's entry; None for a folder).
+
+    Raises
+    ------
+    UnknownWeightsError, MissingWeightsError, DamagedWeightsError, IncompatibleWeightsError
+        Each says what to do.
+    """
+    info: WeightInfo | None = None
+    if Path(name_or_path).is_dir():
+        folder = Path(name_or_path)
+    else:
+        folder, info = find_bundle(str(name_or_path), offline=offline)
+    bundle = read_bundle(folder)
+    network = _build(bundle, info)
+    network.load_state_dict(_state(bundle), strict=True)
+    network.bundle = bundle  # type: ignore[assignment]
+    network.info = info  # type: ignore[assignment]
+    return network.to(device).eval()
+
+
+def _build(bundle: Bundle, info: WeightInfo | None) -> torch.nn.Module:
+    from autofit_ml import __version__
+
+    config = bundle.config
+    path = bundle.folder / "config.json"
+    if int(config.get("format", 0)) > BUNDLE_FORMAT:
+        raise IncompatibleWeightsError(
+            f"has format {config['format']}, this version reads {BUNDLE_FORMAT}",
+            "update autofit-ml",
+            path,
+        )
+    if info is not None and _version(info.needs) > _version(__version__):
+        raise IncompatibleWeightsError(
+            f"{info.name} needs autofit-ml {info.needs}, this is {__version__}",
+            "update autofit-ml, or load an older version of the weights",
+        )
+    task = config.get("task")
+    if task not in _BUILDERS:
+        raise IncompatibleWeightsError(
+            f"is for the task {task!r}", f"this version knows {', '.join(_BUILDERS)}", path
+        )
+    try:
+        return import_module(_BUILDERS[task]).build(config)
+    except (KeyError, TypeError, ValueError) as error:
+        raise IncompatibleWeightsError(
+            f"describes no network that this version can build: {error}", "update autofit-ml", path
+        ) from error
+
+
+def _state(bundle: Bundle) -> dict[str, Any]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(bundle.weights)
+    except (SafetensorError, OSError) as error:
+        raise DamagedWeightsError(
+            f"cannot be read: {error}", "fetch or export the bundle again", bundle.weights
+        ) from error
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(".")[:3] if part.isdigit())

@@ -1,0 +1,205 @@
+"""What bundles of weights there are."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from autofit_ml.errors import IncompatibleWeightsError, UnknownWeightsError, WeightsError
+
+__all__ = [
+    "MANIFEST_FORMAT",
+    "WeightInfo",
+    "installed_folder",
+    "list_weights",
+    "manifest_folders",
+    "read_manifest",
+    "weight_info",
+]
+
+MANIFEST_FORMAT = 1
+ENVIRONMENT = "AUTOFIT_ML_WEIGHTS"
+
+_NAME = re.compile(
+    r"(?P<task>[a-z]+)/(?P<survey>[a-z0-9]+(?:-[a-z0-9]+)*?)(?:-(?P<band>[a-z0-9]+))?"
+    r"(?:@(?P<version>\d+\.\d+\.\d+))?"
+)
+
+
+@dataclass(frozen=True)
+class WeightInfo:
+    """One bundle, as the manifest describes it.
+
+    Attributes
+    ----------
+    name : str
+        ``task/survey-band@version``.
+    title : str
+        What it is for, in one line.
+    survey, band : str
+        What it was trained for; ``multi`` and ``any`` where it is no single one.
+    pixel_scale : (low, high)
+        arcsec per pixel of the training images.
+    psf_fwhm : (low, high)
+        pixels.
+    snr : (low, high)
+        Total S/N of the training objects.
+    status : str
+        ``released``, ``preview`` (usable, does not meet its figures yet) or ``withdrawn``.
+    licence : str
+    files : dict
+        File name -> {"sha256": ..., "bytes": ...}.
+    url : str or None
+        Where the files can be fetched.
+    needs : str
+        Lowest version of autofit-ml that can load it.
+    """
+
+    name: str
+    title: str = ""
+    survey: str = "multi"
+    band: str = "any"
+    pixel_scale: tuple[float, float] = (0.0, float("inf"))
+    psf_fwhm: tuple[float, float] = (0.0, float("inf"))
+    snr: tuple[float, float] = (0.0, float("inf"))
+    status: str = "released"
+    licence: str = "BSD-3-Clause"
+    files: dict[str, dict[str, Any]] = field(default_factory=dict)
+    url: str | None = None
+    needs: str = "0.1.0"
+
+    @property
+    def task(self) -> str:
+        """segment, initialise or deconvolve."""
+        return self.name.partition("/")[0]
+
+    @property
+    def version(self) -> str:
+        """Semantic version of the bundle."""
+        return self.name.partition("@")[2]
+
+    @property
+    def bytes(self) -> int:
+        """Size of all files."""
+        return sum(int(item["bytes"]) for item in self.files.values())
+
+
+def installed_folder() -> Path:
+    """The ``checkpoints`` folder that comes with the package."""
+    return Path(__file__).resolve().parents[1] / "checkpoints"
+
+
+def manifest_folders() -> Iterator[Path]:
+    """Folders with a ``manifest.json``: ``$AUTOFIT_ML_WEIGHTS`` first, then the installed one."""
+    given = os.environ.get(ENVIRONMENT, "")
+    for text in given.split(os.pathsep) if given else []:
+        if (Path(text) / "manifest.json").is_file():
+            yield Path(text)
+    if (installed_folder() / "manifest.json").is_file():
+        yield installed_folder()
+
+
+def read_manifest(folder: str | Path) -> dict[str, WeightInfo]:
+    """Name -> bundle of one folder's ``manifest.json``.
+
+    Raises
+    ------
+    WeightsError
+        Not a manifest.
+    IncompatibleWeightsError
+        Of a newer format.
+    """
+    path = Path(folder) / "manifest.json"
+    try:
+        content = json.loads(path.read_text())
+        number = int(content["format"])
+        entries = content["bundles"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise WeightsError(f"is no manifest of weights: {error}", "restore it", path) from error
+    if number > MANIFEST_FORMAT:
+        raise IncompatibleWeightsError(
+            f"has format {number}, this version reads {MANIFEST_FORMAT}",
+            "update autofit-ml",
+            path,
+        )
+    known = set(WeightInfo.__dataclass_fields__)
+    bundles = {}
+    for entry in entries:
+        values = {key: value for key, value in entry.items() if key in known}
+        for key in ("pixel_scale", "psf_fwhm", "snr"):
+            if key in values:
+                values[key] = tuple(values[key])
+        bundles[entry["name"]] = WeightInfo(**values)
+    return bundles
+
+
+def list_weights(
+    task: str | None = None, survey: str | None = None, band: str | None = None
+) -> list[WeightInfo]:
+    """Bundles that can be loaded by name.
+
+    Parameters
+    ----------
+    task : {"segment", "initialise", "deconvolve"}, optional
+    survey, band : str, optional
+        Bundles for exactly these; multi-survey bundles are listed for every survey.
+
+    Returns
+    -------
+    list of WeightInfo
+        Sorted by name, the newest version first; withdrawn ones are left out.
+    """
+    found: dict[str, WeightInfo] = {}
+    for folder in manifest_folders():
+        for name, info in read_manifest(folder).items():
+            found.setdefault(name, info)
+    chosen = [
+        info
+        for info in found.values()
+        if info.status != "withdrawn"
+        and (task is None or info.task == task)
+        and (survey is None or info.survey in (survey, "multi"))
+        and (band is None or info.band in (band, "any"))
+    ]
+    return sorted(chosen, key=_order)
+
+
+def weight_info(name: str) -> WeightInfo:
+    """The manifest's entry of one bundle.
+
+    Parameters
+    ----------
+    name : str
+        ``task/survey-band``, for the newest version, or with ``@version``.
+
+    Raises
+    ------
+    UnknownWeightsError
+        Names the nearest existing ones.
+    """
+    every: dict[str, WeightInfo] = {}
+    for folder in manifest_folders():
+        for key, info in read_manifest(folder).items():
+            every.setdefault(key, info)
+    if name in every:
+        return every[name]
+    versions = [info for key, info in every.items() if key.partition("@")[0] == name]
+    if versions:
+        return sorted(versions, key=_order)[0]
+    import difflib
+
+    near = difflib.get_close_matches(name, list(every), n=3, cutoff=0.3) or sorted(every)[:3]
+    form = "" if _NAME.fullmatch(name) else "; names look like task/survey-band@version"
+    raise UnknownWeightsError(
+        f"no weights named {name!r}{form}",
+        f"known: {', '.join(near)}" if near else "no weights are installed",
+    )
+
+
+def _order(info: WeightInfo) -> tuple[str, tuple[int, ...]]:
+    return info.name.partition("@")[0], tuple(-int(part) for part in info.version.split("."))

@@ -1,0 +1,207 @@
+"""The Mask R-CNN's training: targets, losses, validation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import lightning
+import torch
+from omegaconf import DictConfig
+from torch import nn
+from torchmetrics.detection import MeanAveragePrecision
+from torchvision.models.detection.roi_heads import paste_masks_in_image
+
+from autofit_ml.segment.network import (
+    NetworkSettings,
+    Preprocessing,
+    SegmentNetwork,
+    describe,
+    prepare,
+)
+from autofit_ml.simulate.dataset import SOURCE_COLUMNS, SOURCE_KINDS
+
+__all__ = ["SegmentModule", "SegmentTransform", "segment_collate"]
+
+_SNR, _PIXELS = SOURCE_COLUMNS.index("snr"), SOURCE_COLUMNS.index("n_pixels")
+
+
+@dataclass(frozen=True)
+class SegmentTransform:
+    """From an item of a `ShardDataset` to the network's channels and targets.
+
+    Attributes
+    ----------
+    preprocessing : Preprocessing
+    min_pixels, min_snr : number
+        Sources with less are not asked for.
+    sky_error, noise_error, masked : float
+        See conf/model/segment.yaml.
+    augment : bool
+        Flips, quarter turns, and the errors above; False for validation.
+    """
+
+    preprocessing: Preprocessing
+    min_pixels: int = 5
+    min_snr: float = 5.0
+    sky_error: float = 0.1
+    noise_error: float = 0.05
+    masked: float = 0.1
+    augment: bool = True
+
+    def __call__(self, item: Mapping[str, Any]) -> dict[str, Any]:
+        data, labels, mask = item["data"], item["labels"], item["mask"]
+        sky, rms = item["sky"], item["sky_rms"]
+        if self.augment:
+            turns, flip = int(torch.randint(4, ())), bool(torch.randint(2, ()))
+            planes = [torch.rot90(plane, turns) for plane in (data, labels, mask)]
+            data, labels, mask = (plane.flip(-1) if flip else plane for plane in planes)
+            sky = sky + rms * self.sky_error * torch.randn(())
+            rms = rms * (self.noise_error * torch.randn(())).exp()
+            if float(torch.rand(())) < self.masked:
+                mask = mask | _block(data.shape)
+        image = prepare(data, sky, rms, mask, self.preprocessing)
+        sources, stars = item["sources"], item["classes"] == SOURCE_KINDS.index("star")
+        wanted = (sources[:, _PIXELS] >= self.min_pixels) & (sources[:, _SNR] >= self.min_snr)
+        return {"image": image, **_targets(labels, wanted, stars)}
+
+
+def _block(shape: Sequence[int]) -> torch.Tensor:
+    """A masked rectangle; one in three is a column."""
+    ny, nx = shape
+    height = ny if float(torch.rand(())) < 0.33 else int(torch.randint(3, ny // 4, ()))
+    width = 2 if height == ny else int(torch.randint(3, nx // 4, ()))
+    y0, x0 = (int(torch.randint(0, side, ())) for side in (ny - height + 1, nx - width + 1))
+    mask = torch.zeros(ny, nx, dtype=torch.bool)
+    mask[y0 : y0 + height, x0 : x0 + width] = True
+    return mask
+
+
+def _targets(labels: torch.Tensor, wanted: torch.Tensor, stars: torch.Tensor) -> dict[str, Any]:
+    """torchvision's detection targets of the wanted sources that are in the image."""
+    boxes, classes, masks = [], [], []
+    for k in torch.nonzero(wanted).flatten().tolist():
+        own = labels == k + 1
+        rows, columns = torch.nonzero(own.any(1)).flatten(), torch.nonzero(own.any(0)).flatten()
+        if not len(rows):
+            continue
+        boxes.append([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
+        classes.append(2 if stars[k] else 1)
+        masks.append(own)
+    ny, nx = labels.shape
+    return {
+        "boxes": torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+        "labels": torch.tensor(classes, dtype=torch.int64),
+        "masks": torch.stack(masks).to(torch.uint8)
+        if masks
+        else torch.zeros((0, ny, nx), dtype=torch.uint8),
+    }
+
+
+def segment_collate(items: Sequence[dict[str, Any]]) -> tuple[list[torch.Tensor], list[dict]]:
+    """Images and targets, as torchvision's detectors take them."""
+    images = [item["image"] for item in items]
+    keys = ("boxes", "labels", "masks")
+    return images, [{key: item[key] for key in keys} for item in items]
+
+
+class SegmentModule(lightning.LightningModule):
+    """Losses of torchvision's Mask R-CNN, summed; validation loss and AP50 of the masks."""
+
+    def __init__(self, config: DictConfig, total_steps: int) -> None:
+        super().__init__()
+        self.config, self.total_steps = config, total_steps
+        self.network = SegmentNetwork(
+            NetworkSettings(**_plain(config.network)), Preprocessing(**_plain(config.preprocessing))
+        )
+        self.precision_50 = MeanAveragePrecision(iou_type="segm", iou_thresholds=[0.5])
+        self.precision_50.warn_on_many_detections = False
+
+    def transform(self, augment: bool) -> SegmentTransform:
+        """For the data module."""
+        return SegmentTransform(
+            self.network.preprocessing,
+            **_plain(self.config.instances),
+            **_plain(self.config.augment),
+            augment=augment,
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """For a bundle's ``config.json``."""
+        return describe(self.network)
+
+    def training_step(self, batch: Any, index: int) -> torch.Tensor:
+        images, targets = batch
+        losses = self.network(images, targets)
+        total = sum(losses.values())
+        if not torch.isfinite(total):
+            raise FloatingPointError(
+                f"the loss is {float(total)} at step {self.global_step}: "
+                + ", ".join(f"{name} {float(value):.3g}" for name, value in losses.items())
+            )
+        self.log_dict({f"train/{name}": value.detach() for name, value in losses.items()})
+        self.log("train/loss", total.detach(), prog_bar=True, batch_size=len(images))
+        return total
+
+    def validation_step(self, batch: Any, index: int) -> None:
+        images, targets = batch
+        losses = self._losses(images, targets)
+        self.log("val/loss", sum(losses.values()), prog_bar=True, batch_size=len(images))
+        found = self.network(images)
+        shapes = [image.shape[-2:] for image in images]
+        self.precision_50.update(
+            [_pasted(item, shape) for item, shape in zip(found, shapes, strict=True)],
+            [{**item, "masks": item["masks"].bool()} for item in targets],
+        )
+
+    def on_validation_epoch_end(self) -> None:
+        values = self.precision_50.compute()
+        self.precision_50.reset()
+        self.log("val/ap50", values["map_50"], prog_bar=True)
+        for size in ("small", "medium", "large"):
+            self.log(f"val/ap50_{size}", values[f"map_{size}"])
+
+    def _losses(self, images: list[torch.Tensor], targets: list[dict]) -> dict[str, torch.Tensor]:
+        """Losses with the normalisation of evaluation: torchvision gives none in that mode."""
+        self.network.train()
+        for part in self.network.modules():
+            if isinstance(part, nn.BatchNorm2d):
+                part.eval()
+        try:
+            return self.network(images, targets)
+        finally:
+            self.network.eval()
+
+    def configure_optimizers(self) -> Any:
+        settings = self.config.optimiser
+        optimiser = torch.optim.AdamW(
+            self.network.parameters(), lr=settings.lr, weight_decay=settings.weight_decay
+        )
+        warmup = min(settings.warmup_steps, max(1, self.total_steps // 5))
+        schedule = torch.optim.lr_scheduler.SequentialLR(
+            optimiser,
+            [
+                torch.optim.lr_scheduler.LinearLR(optimiser, 0.05, total_iters=warmup),
+                torch.optim.lr_scheduler.CosineAnnealingLR(
+                    optimiser, max(1, self.total_steps - warmup), eta_min=0.01 * settings.lr
+                ),
+            ],
+            [warmup],
+        )
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def _pasted(found: dict[str, torch.Tensor], shape: Sequence[int]) -> dict[str, torch.Tensor]:
+    masks = paste_masks_in_image(found["masks"], found["boxes"], tuple(shape))[:, 0] > 0.5
+    return {"masks": masks, "scores": found["scores"], "labels": found["labels"]}
+
+
+def _plain(values: Any) -> dict[str, Any]:
+    from omegaconf import OmegaConf
+
+    plain = OmegaConf.to_container(values, resolve=True) if values is not None else {}
+    return {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in dict(plain).items()  # type: ignore[arg-type]
+    }
