@@ -8,13 +8,21 @@ from typing import Any
 
 import lightning
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import ConcatDataset, DataLoader
 
 from autofit_ml.errors import SettingsError
-from autofit_ml.simulate.dataset import ChunkSampler, ShardDataset, collate
+from autofit_ml.simulate.dataset import MixedSampler, ShardDataset, collate
 from autofit_ml.simulate.shards import verify_set
 
 __all__ = ["ShardDataModule"]
+
+Folders = str | Path | Sequence[str | Path]
+
+
+def _listed(folders: Folders | None) -> list[str | Path]:
+    if folders is None:
+        return []
+    return [folders] if isinstance(folders, str | Path) else list(folders)
 
 
 class ShardDataModule(lightning.LightningDataModule):
@@ -22,11 +30,11 @@ class ShardDataModule(lightning.LightningDataModule):
 
     Parameters
     ----------
-    train : path
-        Shuffled anew in each epoch (`ChunkSampler`); the last batch is dropped if it is smaller.
-    val : path
-    test : path, optional
-        In the order of the set.
+    train : path or sequence of paths
+        One set or several; shuffled anew in each epoch (`MixedSampler`); the last batch is
+        dropped if it is smaller.
+    val, test : path or sequence of paths
+        In the order of the sets; `test` is optional.
     batch_size : int, keyword-only
     workers : int, keyword-only
         Processes that read ahead, for each of the sets; they are spawned, and kept.
@@ -36,6 +44,8 @@ class ShardDataModule(lightning.LightningDataModule):
         Applied to each training item; a module-level function if there are workers.
     eval_transform : callable, keyword-only, optional
         Applied to each item of the other sets (no augmentation).
+    collate : callable, keyword-only
+        From a list of (transformed) items to a batch.
     seed : int, keyword-only
         Of the order of the training set.
     pin_memory : bool, keyword-only, optional
@@ -54,15 +64,16 @@ class ShardDataModule(lightning.LightningDataModule):
 
     def __init__(
         self,
-        train: str | Path,
-        val: str | Path,
-        test: str | Path | None = None,
+        train: Folders,
+        val: Folders,
+        test: Folders | None = None,
         *,
         batch_size: int = 64,
         workers: int = 0,
         planes: Sequence[str] = ("data", "sigma", "mask", "labels", "psf"),
         transform: Callable[[dict[str, Any]], Any] | None = None,
         eval_transform: Callable[[dict[str, Any]], Any] | None = None,
+        collate: Callable[[Sequence[Any]], Any] = collate,
         seed: int = 0,
         pin_memory: bool | None = None,
         verify: bool = True,
@@ -72,29 +83,31 @@ class ShardDataModule(lightning.LightningDataModule):
             raise SettingsError(
                 f"batch_size {batch_size}, workers {workers}", "at least 1, and at least 0"
             )
-        self.folders: dict[str, str | Path | None] = {"train": train, "val": val, "test": test}
+        self.folders = {"train": _listed(train), "val": _listed(val), "test": _listed(test)}
         self.batch_size, self.workers = batch_size, workers
         self.planes = tuple(planes)
         self.transform, self.eval_transform = transform, eval_transform
-        self.seed, self.verify = seed, verify
+        self.collate, self.seed, self.verify = collate, seed, verify
         self.pin_memory = torch.cuda.is_available() if pin_memory is None else pin_memory
-        self.sets: dict[str, ShardDataset] = {}
+        self.sets: dict[str, ConcatDataset] = {}
 
     def prepare_data(self) -> None:
         """Verify the sets, once on each machine."""
         if self.verify:
-            for folder in self.folders.values():
-                if folder is not None:
+            for folders in self.folders.values():
+                for folder in folders:
                     verify_set(folder)
 
     def setup(self, stage: str | None = None) -> None:
         """Open the sets of a stage (fit, validate, test; None: all)."""
         wanted = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
         for name in wanted.get(stage or "", tuple(self.folders)):
-            folder = self.folders[name]
-            if folder is not None and name not in self.sets:
+            folders = self.folders[name]
+            if folders and name not in self.sets:
                 transform = self.transform if name == "train" else self.eval_transform
-                self.sets[name] = ShardDataset(folder, self.planes, transform)
+                self.sets[name] = ConcatDataset(
+                    [ShardDataset(folder, self.planes, transform) for folder in folders]
+                )
 
     def train_dataloader(self) -> DataLoader:
         """Batches in random order."""
@@ -104,7 +117,7 @@ class ShardDataModule(lightning.LightningDataModule):
                 f"batches of {self.batch_size} from a set of {len(dataset)} objects",
                 "make the batches smaller or the set larger",
             )
-        sampler = ChunkSampler(dataset, seed=self.seed)
+        sampler = MixedSampler(dataset, seed=self.seed)
         return self._loader(dataset, sampler=sampler, drop_last=True)
 
     def val_dataloader(self) -> DataLoader:
@@ -115,17 +128,17 @@ class ShardDataModule(lightning.LightningDataModule):
         """Batches in the order of the set."""
         return self._loader(self._set("test"))
 
-    def _set(self, name: str) -> ShardDataset:
+    def _set(self, name: str) -> ConcatDataset:
         if name not in self.sets:
             raise SettingsError(f"no {name} set", f"give its folder as {name}=, and call setup")
         return self.sets[name]
 
-    def _loader(self, dataset: ShardDataset, **options: Any) -> DataLoader:
+    def _loader(self, dataset: ConcatDataset, **options: Any) -> DataLoader:
         return DataLoader(
             dataset,
             batch_size=self.batch_size,
             num_workers=self.workers,
-            collate_fn=collate,
+            collate_fn=self.collate,
             pin_memory=self.pin_memory,
             # A fork of a process with threads (PyTorch's, a logger's) may hang.
             multiprocessing_context="spawn" if self.workers else None,

@@ -9,7 +9,11 @@ A profile is circular here, of unit flux and unit half-light radius: ellipticity
 and flux are the renderer's business.
 """
 
-from autofit_ml.profiles.hankel import HankelTable, row_products, tabulate
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from autofit_ml.profiles.sersic import (
     N_MAX,
     N_MIN,
@@ -19,6 +23,9 @@ from autofit_ml.profiles.sersic import (
     sersic_intensity_at_re,
     sersic_table,
 )
+
+if TYPE_CHECKING:
+    from autofit_ml.profiles.hankel import HankelTable, row_products, tabulate
 
 __all__ = [
     "N_MAX",
@@ -32,3 +39,10 @@ __all__ = [
     "sersic_table",
     "tabulate",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # Tables hold tensors; processes that only simulate or read images never load PyTorch.
+    if name in ("HankelTable", "row_products", "tabulate"):
+        return getattr(import_module("autofit_ml.profiles.hankel"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,11 +9,13 @@ with :math:`b_n` such that :math:`r_e` holds half of the light, :math:`\gamma(2n
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import special
 
-from autofit_ml.profiles.hankel import HankelTable, tabulate
+if TYPE_CHECKING:
+    from autofit_ml.profiles.hankel import HankelTable
 
 __all__ = [
     "N_MAX",
@@ -75,4 +77,6 @@ def _log_slope(r: np.ndarray, n: float) -> np.ndarray:
 @lru_cache(maxsize=1)
 def sersic_table() -> HankelTable:
     """Hankel table of the Sérsic family, n from `N_MIN` to `N_MAX` (about 0.3 s, made once)."""
+    from autofit_ml.profiles.hankel import tabulate
+
     return tabulate(sersic_brightness, _log_slope, _TABLE_RANGE)

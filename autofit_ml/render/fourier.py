@@ -40,7 +40,6 @@ _ALIGNMENT = 64
 __all__ = [
     "Accuracy",
     "FourierPlan",
-    "fast_odd_length",
     "make_plan",
     "phase",
     "psf_modes",
@@ -170,7 +169,7 @@ def make_plan(
         for n, p in zip(shape, psf_shape, strict=True)
     ]
     # An odd length along y has no Nyquist row, which a complex transform would treat one-sidedly.
-    lengths = fast_odd_length(smallest[0]), _fast_even_length(smallest[1])
+    lengths = _fast_odd_length(smallest[0]), _fast_even_length(smallest[1])
     (ny, nx), (ly, lx), s = shape, lengths, int(oversampling)
 
     step_y, step_x = 2 * np.pi / ly, 2 * np.pi / lx
@@ -352,7 +351,7 @@ def _turn(shift: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
     return torch.polar(one, -shift[:, None] * filled)[:, : len(flat)]
 
 
-def fast_odd_length(n: int) -> int:
+def _fast_odd_length(n: int) -> int:
     """Smallest odd number >= n whose prime factors are at most 11."""
     n += 1 - n % 2
     while True:

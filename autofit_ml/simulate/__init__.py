@@ -35,7 +35,7 @@ from autofit_ml.callable_module import make_callable
 from autofit_ml.errors import SettingsError
 
 if TYPE_CHECKING:
-    from autofit_ml.simulate.dataset import ChunkSampler, ShardDataset, collate
+    from autofit_ml.simulate.dataset import ChunkSampler, MixedSampler, ShardDataset, collate
     from autofit_ml.simulate.demo import demo_set
     from autofit_ml.simulate.draw import EXACT, FAST, DrawAccuracy, render_source
     from autofit_ml.simulate.endless import EndlessSersic, EndlessSettings
@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     from autofit_ml.simulate.sources import Component, Source, sersic_indices
 
 _MODULES = {
-    "dataset": ("ChunkSampler", "ShardDataset", "collate"),
+    "dataset": ("ChunkSampler", "MixedSampler", "ShardDataset", "collate"),
     "demo": ("demo_set",),
     "draw": ("EXACT", "FAST", "DrawAccuracy", "render_source"),
     "endless": ("EndlessSersic", "EndlessSettings"),
@@ -99,6 +99,7 @@ __all__ = [
     "DrawAccuracy",
     "EndlessSersic",
     "EndlessSettings",
+    "MixedSampler",
     "PSFGrid",
     "Recipe",
     "ShardDataset",

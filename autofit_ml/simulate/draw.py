@@ -23,7 +23,6 @@ from scipy import fft
 
 from autofit_ml.images.stamp import PSF
 from autofit_ml.profiles.sersic import sersic_b, sersic_flux_within, sersic_intensity_at_re
-from autofit_ml.render.fourier import fast_odd_length
 from autofit_ml.simulate.galsim_module import require_galsim
 from autofit_ml.simulate.sources import Component, Source, along_axes
 
@@ -96,7 +95,7 @@ def draw_box(
     least = accuracy.margin * (max(shape) + max(psf.data.shape) / s) + reach
     size = max(least, *(_field(part, accuracy.folding) for part in parts))
     # Odd: an even length has one-sided frequencies at the border of the band.
-    n = fast_odd_length(math.ceil(min(size, max(accuracy.largest, least))))
+    n = _fast_odd_length(math.ceil(min(size, max(accuracy.largest, least))))
     grid = _Grid(n, s)
     spectrum = np.zeros(grid.shape, dtype=complex)
     folded = 0.0
@@ -134,6 +133,14 @@ def extent(source: Source, psf: PSF, level: float) -> float:
         reach = max(reach, part.re * max(1 + contrast / b, 0.0) ** part.n)
     width = _psf_reach(psf)
     return reach + width
+
+
+def _fast_odd_length(n: int) -> int:
+    """Smallest odd number >= n that the FFT handles fast."""
+    n |= 1
+    while fft.next_fast_len(n) != n:
+        n += 2
+    return n
 
 
 class _Grid:

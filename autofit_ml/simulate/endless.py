@@ -672,17 +672,18 @@ def _layout_codes(
     the stamp, for errors under 1e-4 of the source's peak: at least 0.75 for the smallest source;
     more with re, with needles (whose high-n wings and sharp spectra reach further), and for
     sources beyond the border (of which only the wings are seen). The ringing of a PSF that is
-    still bright at the border of its band (`sharpness`, (B * K,)) falls as padding^-1.6 only.
+    still bright at the border of its band (`sharpness`, (B * K,)) falls as distance^-1.6 only;
+    the last layout is good enough down to a FWHM of 2 PSF pixels.
     """
     x, y, flux, re, _, q, _ = flat.unbind(1)
     (ny, nx), side = shape, max(shape)
     spread = re / side * (0.4 / q.clamp_min(1e-3)).clamp_min(1.0)
     distance = torch.minimum(0.75 + 2.2 * spread, 1.0 + 1.5 * spread)
+    distance = torch.maximum(distance, 17.0 * sharpness**0.55)
     outside = torch.maximum(
         (x - (nx - 1) / 2).abs() - nx / 2, (y - (ny - 1) / 2).abs() - ny / 2
     ).div(side)
     padding = 1.0 + distance + outside + 2.0 * outside.clamp_min(0.0)
-    padding = torch.maximum(padding, 0.5 + 15.5 * sharpness**0.55)
     codes = torch.zeros_like(re, dtype=torch.int64)
     for accuracy in LADDER[:-1]:
         codes += padding > accuracy.padding
