@@ -62,7 +62,7 @@ LADDER = (
     Accuracy(1.5, refinements=(2.0, 3.0), split=2.0),
     Accuracy(2.0, refinements=(2.0, 2.0), split=2.5),
     Accuracy(2.5, refinements=(2.0, 2.0, 2.0)),
-    Accuracy(3.5, refinements=(2.0, 2.0, 2.0)),
+    Accuracy(4.0, refinements=(2.0, 2.0, 2.0)),
 )
 """Layouts of Fourier space, by growing padding."""
 
