@@ -17,27 +17,34 @@ if TYPE_CHECKING:
     from autofit_ml.refine import refine
     from autofit_ml.scene import sersic
     from autofit_ml.segment import segment
+    from autofit_ml.weights import list_weights, load, weight_info
 
 __version__ = "0.1.0"
 
 _HOME = {
     "fit": "autofit_ml.api",
     "initialise": "autofit_ml.initialise",
+    "list_weights": "autofit_ml.weights",
+    "load": "autofit_ml.weights",
     "read": "autofit_ml.images",
     "read_catalogue": "autofit_ml.catalogue",
     "refine": "autofit_ml.refine",
     "segment": "autofit_ml.segment",
     "sersic": "autofit_ml.scene",
+    "weight_info": "autofit_ml.weights",
 }
 
 __all__ = [
     "fit",
     "initialise",
+    "list_weights",
+    "load",
     "read",
     "read_catalogue",
     "refine",
     "segment",
     "sersic",
+    "weight_info",
 ]
 
 

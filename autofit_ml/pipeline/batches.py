@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -19,12 +17,16 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
-from types import ModuleType
 
 from autofit_ml.images import Source
 from autofit_ml.pipeline.prepare import Prepared, failed, joined, prepare
 from autofit_ml.pipeline.settings import FitSettings
 from autofit_ml.pipeline.summary import Progress
+from autofit_ml.worker_processes import (
+    end_with_main_process,
+    processors,
+    surroundings_of_workers,
+)
 
 __all__ = ["prepared_batches"]
 
@@ -108,12 +110,8 @@ def _batched(
 def _useful_workers(n_sources: int) -> int:
     if n_sources < _WORTH_WORKERS:
         return 0
-    if hasattr(os, "sched_getaffinity"):
-        processors = len(os.sched_getaffinity(0))
-    else:
-        processors = os.cpu_count() or 1
     # The fitting itself uses every processor: half of them keep it fed.
-    return min(_MOST_WORKERS, max(1, processors // 2))
+    return min(_MOST_WORKERS, max(1, processors() // 2))
 
 
 def _tasks(sources: Sequence[Source], batch_size: int) -> list[tuple[Task, float]]:
@@ -159,7 +157,7 @@ class _Pool:
 
     def submit(self, job: Callable, *arguments: object) -> Future:
         """Processes are started by this call, not before."""
-        with _surroundings_of_workers():
+        with surroundings_of_workers():
             return self._executor.submit(job, *arguments)
 
     def close(self) -> None:
@@ -170,41 +168,7 @@ class _Pool:
 
 
 def _begin_worker(lifeline: Connection) -> None:
-    """Leave Ctrl-C to the main process, and end when it closes its end of `lifeline`, or dies."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    def watch() -> None:
-        with contextlib.suppress(EOFError, OSError):
-            lifeline.recv_bytes()  # nothing is ever sent: it returns when the pipe breaks
-        os._exit(0)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-_ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-
-
-@contextlib.contextmanager
-def _surroundings_of_workers() -> Iterator[None]:
-    """What a process that is started inside finds: one thread, and no main module.
-
-    multiprocessing would run the caller's script again in every worker; they need nothing of it,
-    and a script that calls `autofit_ml.fit` without ``if __name__ == "__main__"`` would start
-    another run there.
-    """
-    before = {name: os.environ.get(name) for name in _ONE_THREAD}
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    os.environ.update(dict.fromkeys(_ONE_THREAD, "1"))
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+    end_with_main_process(lifeline)
 
 
 class _ReadAhead:

@@ -10,8 +10,6 @@ import contextlib
 import errno
 import hashlib
 import json
-import os
-import platform
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,11 +24,7 @@ from autofit_ml.catalogue import (
 )
 from autofit_ml.errors import AutofitError, OutputError, ResumeError, SettingsError
 from autofit_ml.images import Source
-
-try:
-    import fcntl
-except ImportError:  # Windows: two runs at once in one folder are not noticed there
-    fcntl = None  # type: ignore[assignment]
+from autofit_ml.locking import locked
 
 __all__ = [
     "RUN_FILE",
@@ -146,9 +140,10 @@ def open_results(
         The disk is full.
     """
     path = Path(path)
-    with _as_our_errors(path):
-        (path / ".work" / "shards").mkdir(parents=True, exist_ok=True)
-    with _locked(path):
+    with contextlib.ExitStack() as held:
+        with _as_our_errors(path):
+            (path / ".work" / "shards").mkdir(parents=True, exist_ok=True)
+            held.enter_context(locked(path / ".work" / "lock", path))
         yield _opened(path, dict(identity), fingerprints, restart)
 
 
@@ -402,37 +397,6 @@ def _flat(lists: Iterable[Iterable[str]]) -> Iterator[str]:
 
 
 # --- the folder itself ------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Keep a second run out. The system drops the lock of a process that dies."""
-    with _as_our_errors(path):
-        descriptor = os.open(path / ".work" / "lock", os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        _take_lock(descriptor, path)
-        with contextlib.suppress(OSError):  # a full disk: only the name of the holder is lost
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"{os.getpid()} on {platform.node()}".encode(), 0)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _take_lock(descriptor: int, path: Path) -> None:
-    if fcntl is None:
-        return
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-            return  # a file system without locks
-        holder = os.read(descriptor, 200).decode(errors="replace").strip() or "unknown"
-        raise ResumeError(
-            f"another run is writing there (process {holder})",
-            "wait until it ends, or give another --out",
-            path,
-        ) from error
 
 
 @contextlib.contextmanager

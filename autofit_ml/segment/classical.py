@@ -19,7 +19,8 @@ from autofit_ml.errors import InputError
 from autofit_ml.images.stamp import PSF, Stamp
 from autofit_ml.segment.segmentation import Segmentation
 from autofit_ml.segment.shapes import Ellipse, ellipse_of_source, grow_neighbours, mirrored
-from autofit_ml.segment.sky import measure_sky, mode_of_sky
+from autofit_ml.segment.sky import mode_of_sky
+from autofit_ml.segment.summary import blend_fraction, ellipse_of_footprint, sky_outside
 
 __all__ = [
     "SepSettings",
@@ -127,7 +128,7 @@ def segment_sep(stamp: Stamp, settings: SepSettings | None = None) -> Segmentati
             relative=settings.grow_relative,
             minimum=settings.grow_minimum + 0.5 * fwhm,
         )
-        new_level, new_rms = _sky_outside(data, good, labels, contaminants, ellipses.get(target))
+        new_level, new_rms = sky_outside(data, good, labels, contaminants, ellipses.get(target))
         moved = abs(new_level - level) > 0.35 * new_rms if np.isfinite(new_level) else False
         if np.isfinite(new_level):
             level, rms = new_level, new_rms
@@ -140,7 +141,7 @@ def segment_sep(stamp: Stamp, settings: SepSettings | None = None) -> Segmentati
         contaminants=contaminants,
         sky_level=level * unit,
         sky_rms=rms * unit,
-        blend_fraction=_blend_fraction(data - level, labels, target, ellipses),
+        blend_fraction=blend_fraction(data - level, labels, target, ellipses),
         method="sep",
         classes=_classes(sources, present, stamp.psf, fwhm),
     )
@@ -196,8 +197,8 @@ def segment_given(stamp: Stamp) -> Segmentation:
     data = stamp.data / unit
     ellipses = {}
     if target:
-        ellipses[target] = _ellipse_of_footprint(labels == target)
-    level, rms = _sky_outside(data, good, labels, contaminants, ellipses.get(target))
+        ellipses[target] = ellipse_of_footprint(labels == target)
+    level, rms = sky_outside(data, good, labels, contaminants, ellipses.get(target))
     if not np.isfinite(level):
         level, rms = mode_of_sky(data[good], 1.0) if good.any() else (0.0, 1.0)
     return Segmentation(
@@ -206,7 +207,7 @@ def segment_given(stamp: Stamp) -> Segmentation:
         contaminants=contaminants,
         sky_level=level * unit,
         sky_rms=rms * unit,
-        blend_fraction=_blend_fraction(data - level, labels, target, ellipses),
+        blend_fraction=blend_fraction(data - level, labels, target, ellipses),
         method="given",
     )
 
@@ -518,50 +519,6 @@ def _recentre(
             sources[name][target - 1] = value
 
 
-def _sky_outside(
-    data: np.ndarray,
-    good: np.ndarray,
-    labels: np.ndarray,
-    contaminants: np.ndarray,
-    target: Ellipse | None,
-) -> tuple[float, float]:
-    """Level and scatter outside all objects and far from the target; NaN if there is no sky."""
-    free = good & (labels == 0) & ~contaminants
-    needed = max(40, int(0.03 * data.size))
-    if target is not None:
-        distance = target.distance_map(data.shape)
-        for factor in (2.2, 1.7, 1.35):
-            far = free & (distance > factor)
-            if np.count_nonzero(far) >= needed:
-                free = far
-                break
-        else:
-            free = far
-    if np.count_nonzero(free) < 40:
-        return float("nan"), float("nan")
-    return measure_sky(data[free])
-
-
-def _blend_fraction(
-    image: np.ndarray, labels: np.ndarray, target: int, ellipses: dict[int, Ellipse]
-) -> float:
-    """Excess light of neighbours inside the target's isophote over the target's light."""
-    if not target:
-        return 0.0
-    own = labels == target
-    others = (labels != 0) & ~own
-    if not others.any():
-        return 0.0
-    ellipse = ellipses[target]
-    inside = others & (ellipse.distance_map(image.shape) < 1)
-    if not inside.any():
-        return 0.0
-    expected = mirrored(np.where(own, image, 0.0).astype(float), ellipse.x, ellipse.y)
-    excess = float(np.sum(image[inside] - expected[inside]))
-    light = float(np.sum(image[own]) + np.sum(expected[inside]))
-    return max(excess, 0.0) / light if light > 0 else 0.0
-
-
 def _classes(sources: np.ndarray, area: np.ndarray, psf: PSF, fwhm: float) -> dict[int, str]:
     """Star or galaxy, for bright sources: does the isophote have the area a point source has?"""
     bright = np.flatnonzero(
@@ -609,20 +566,3 @@ def _psf_fwhm(psf: PSF) -> float:
     """FWHM in whole pixels above half of the peak: what the thresholds below were tuned with."""
     area = np.count_nonzero(psf.data > 0.5 * psf.data.max()) / psf.oversampling**2
     return float(2 * np.sqrt(max(area, 1.0) / np.pi))
-
-
-def _ellipse_of_footprint(footprint: np.ndarray) -> Ellipse:
-    rows, columns = np.nonzero(footprint)
-    x, y = columns.mean(), rows.mean()
-    xx, yy = columns.var() + 1 / 12, rows.var() + 1 / 12
-    xy = np.mean((columns - x) * (rows - y))
-    half = np.hypot((xx - yy) / 2, xy)
-    mean = (xx + yy) / 2
-    q = float(np.sqrt(max(mean - half, 0.02 * mean) / (mean + half)))
-    return Ellipse(
-        x=float(x),
-        y=float(y),
-        semi_major=float(np.sqrt(rows.size / (np.pi * q))),
-        q=q,
-        theta=float(0.5 * np.arctan2(2 * xy, xx - yy)),
-    )

@@ -62,7 +62,7 @@ LADDER = (
     Accuracy(1.5, refinements=(2.0, 3.0), split=2.0),
     Accuracy(2.0, refinements=(2.0, 2.0), split=2.5),
     Accuracy(2.5, refinements=(2.0, 2.0, 2.0)),
-    Accuracy(4.0, refinements=(2.0, 2.0, 2.0)),
+    Accuracy(4.0, margin=224.0, refinements=(2.0, 2.0, 2.0)),
 )
 """Layouts of Fourier space, by growing padding."""
 
@@ -668,25 +668,23 @@ def _layout_codes(
     """Which of `LADDER` draws each source; len(LADDER) for stars, the next for empty slots.
 
     The padding is what keeps the nearest periodic image's light off the stamp's far border. Its
-    least distance, in stamps, was measured over n 0.5 to 6, q 0.1 to 1 and re up to a quarter of
-    the stamp, for errors under 1e-4 of the source's peak: at least 0.75 for the smallest source;
-    more with re, with needles (whose high-n wings and sharp spectra reach further), and for
-    sources beyond the border (of which only the wings are seen). The ringing of a PSF that is
-    still bright at the border of its band (`sharpness`, (B * K,)) falls as distance^-1.6 only;
-    the last layout is good enough down to a FWHM of 2 PSF pixels.
+    least distance was measured over n 0.5 to 6, q 0.1 to 1 and re up to a quarter of the stamp,
+    for errors under 1e-4 of the source's peak. In stamps: 0.75 for the smallest source; more with
+    re, with needles (whose high-n wings reach further), and for sources beyond the border (of which
+    only the wings are seen). In pixels: the ringing of a PSF that is still bright at the border of
+    its band (`sharpness`, (B * K,)) falls as distance^-1.6 only; the last layout is good enough
+    down to a FWHM of 2 PSF pixels.
     """
     x, y, flux, re, _, q, _ = flat.unbind(1)
     (ny, nx), side = shape, max(shape)
     spread = re / side * (0.4 / q.clamp_min(1e-3)).clamp_min(1.0)
-    distance = torch.minimum(0.75 + 2.2 * spread, 1.0 + 1.5 * spread)
-    distance = torch.maximum(distance, 17.0 * sharpness**0.55)
-    outside = torch.maximum(
-        (x - (nx - 1) / 2).abs() - nx / 2, (y - (ny - 1) / 2).abs() - ny / 2
-    ).div(side)
-    padding = 1.0 + distance + outside + 2.0 * outside.clamp_min(0.0)
+    distance = side * torch.minimum(0.75 + 2.2 * spread, 1.0 + 1.5 * spread)
+    distance = torch.maximum(distance, 1100.0 * sharpness**0.55)
+    outside = torch.maximum((x - (nx - 1) / 2).abs() - nx / 2, (y - (ny - 1) / 2).abs() - ny / 2)
+    margin = distance + outside + 2.0 * outside.clamp_min(0.0)
     codes = torch.zeros_like(re, dtype=torch.int64)
     for accuracy in LADDER[:-1]:
-        codes += padding > accuracy.padding
+        codes += margin > max((accuracy.padding - 1.0) * side, accuracy.margin)
     codes = torch.where(re > 0, codes, len(LADDER))
     return torch.where(flux > 0, codes, len(LADDER) + 1)
 

@@ -53,7 +53,14 @@ def load(
         folder, info = find_bundle(str(name_or_path), offline=offline)
     bundle = read_bundle(folder)
     network = _build(bundle, info)
-    network.load_state_dict(_state(bundle), strict=True)
+    try:
+        network.load_state_dict(_state(bundle), strict=True)
+    except RuntimeError as error:
+        raise IncompatibleWeightsError(
+            f"does not fit the network that config.json describes: {_first_line(error)}",
+            "fetch or export the bundle again",
+            bundle.weights,
+        ) from error
     network.bundle = bundle  # type: ignore[assignment]
     network.info = info  # type: ignore[assignment]
     return network.to(device).eval()
@@ -98,6 +105,11 @@ def _state(bundle: Bundle) -> dict[str, Any]:
         raise DamagedWeightsError(
             f"cannot be read: {error}", "fetch or export the bundle again", bundle.weights
         ) from error
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[min(1, len(lines) - 1)] if lines else type(error).__name__
 
 
 def _version(text: str) -> tuple[int, ...]:

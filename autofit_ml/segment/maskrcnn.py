@@ -1,0 +1,291 @@
+"""Segmentation by the Mask R-CNN: from stamps to instances to a `Segmentation`.
+
+Masks stay 28 x 28 pixels a box until they are pasted, one box at a time, into the label image;
+where two overlap, the pixel goes to the instance whose mask is surer of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from autofit_ml.images.psf import psf_fwhm
+from autofit_ml.images.stamp import Stamp
+from autofit_ml.segment.network import CLASSES, SegmentNetwork, prepare
+from autofit_ml.segment.segmentation import Segmentation
+from autofit_ml.segment.shapes import grow_neighbours
+from autofit_ml.segment.sky import mode_of_sky
+from autofit_ml.segment.summary import blend_fraction, ellipse_of_footprint, sky_outside
+
+if TYPE_CHECKING:
+    from autofit_ml.weights import WeightInfo
+
+__all__ = ["Instances", "MaskRCNNSettings", "find_instances", "out_of_domain", "segment_maskrcnn"]
+
+
+@dataclass(frozen=True)
+class MaskRCNNSettings:
+    """How detections become a segmentation.
+
+    Attributes
+    ----------
+    score : float
+        Lowest score of an instance.
+    mask : float
+        Lowest probability of an instance's pixel.
+    min_pixels : int
+        Smaller instances are dropped.
+    search_radius : float
+        How far from the expected position the target may lie, pixels; at least the PSF's FWHM.
+    grow_relative, grow_minimum : float
+        As in `SepSettings`.
+    batch_size : int
+        Stamps that go through the network together.
+    """
+
+    score: float = 0.5
+    mask: float = 0.5
+    min_pixels: int = 4
+    search_radius: float = 6.0
+    grow_relative: float = 0.4
+    grow_minimum: float = 1.0
+    batch_size: int = 16
+
+
+@dataclass(frozen=True)
+class Instances:
+    """Detections in one image, best score first.
+
+    Attributes
+    ----------
+    boxes : ndarray, float32, shape (k, 4)
+        (x0, y0, x1, y1), pixels of the image.
+    scores : ndarray, float32, shape (k,)
+    classes : ndarray, int, shape (k,)
+        Positions in `CLASSES`.
+    labels : ndarray, int32, shape (ny, nx)
+        0, or instance i + 1.
+    """
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    classes: np.ndarray
+    labels: np.ndarray
+
+
+def segment_maskrcnn(
+    stamps: Sequence[Stamp],
+    network: SegmentNetwork,
+    settings: MaskRCNNSettings | None = None,
+) -> list[Segmentation]:
+    """Find targets and neighbours.
+
+    Parameters
+    ----------
+    stamps : sequence of Stamp
+        Of any sizes.
+    network : SegmentNetwork
+        From `autofit_ml.load`, on any device.
+    settings : MaskRCNNSettings, optional
+
+    Returns
+    -------
+    list of Segmentation
+        ``target`` is the instance at the expected position, or the nearest within the search
+        radius; 0 if there is none.
+    """
+    settings = settings or MaskRCNNSettings()
+    skies = [_sky_of(stamp) for stamp in stamps]
+    found = find_instances(
+        [stamp.data for stamp in stamps],
+        skies,
+        [stamp.mask for stamp in stamps],
+        [psf_fwhm(stamp.psf) for stamp in stamps],
+        network,
+        settings,
+    )
+    return [
+        _segmentation(stamp, sky, instances, settings)
+        for stamp, sky, instances in zip(stamps, skies, found, strict=True)
+    ]
+
+
+def out_of_domain(info: WeightInfo | None, fwhm: float, network: SegmentNetwork) -> bool:
+    """True where an image's seeing (pixels) is not what the weights were trained on.
+
+    Images that the network resamples are inside; the margins are 25 %.
+    """
+    if info is None or network.preprocessing.zoom(fwhm) != 1.0:
+        return False
+    low, high = info.psf_fwhm
+    return not 0.75 * low <= fwhm <= 1.25 * high
+
+
+@torch.no_grad()
+def find_instances(
+    images: Sequence[np.ndarray],
+    skies: Sequence[tuple[float, float]],
+    masks: Sequence[np.ndarray],
+    fwhms: Sequence[float],
+    network: SegmentNetwork,
+    settings: MaskRCNNSettings | None = None,
+) -> list[Instances]:
+    """Run the network on images of any sizes.
+
+    Parameters
+    ----------
+    images : sequence of ndarray, shape (ny, nx)
+    skies : sequence of (level, scatter)
+        Of the sky, image units.
+    masks : sequence of ndarray, bool
+        True = do not use.
+    fwhms : sequence of float
+        Of the PSF, pixels.
+    network : SegmentNetwork
+    settings : MaskRCNNSettings, optional
+
+    Returns
+    -------
+    list of Instances
+    """
+    settings = settings or MaskRCNNSettings()
+    device = next(network.parameters()).device
+    # Images of like sizes together: a batch is padded to its largest.
+    order = sorted(range(len(images)), key=lambda i: images[i].shape)
+    results: list[Instances | None] = [None] * len(images)
+    for start in range(0, len(order), settings.batch_size):
+        members = order[start : start + settings.batch_size]
+        inputs, zooms = [], []
+        for i in members:
+            level, rms = skies[i]
+            channels = prepare(
+                torch.as_tensor(np.ascontiguousarray(images[i], dtype=np.float32), device=device),
+                level,
+                rms,
+                torch.as_tensor(np.ascontiguousarray(masks[i]), device=device),
+                network.preprocessing,
+            )
+            zoom = network.preprocessing.zoom(fwhms[i])
+            zooms.append(zoom)
+            inputs.append(_resampled(channels, zoom))
+        for i, zoom, output in zip(members, zooms, network(inputs), strict=True):
+            results[i] = _instances(output, zoom, images[i].shape, settings)
+    return [item for item in results if item is not None]
+
+
+def _resampled(channels: torch.Tensor, zoom: float) -> torch.Tensor:
+    if zoom == 1.0:
+        return channels
+    ny, nx = channels.shape[-2:]
+    size = (max(16, round(ny * zoom)), max(16, round(nx * zoom)))
+    return functional.interpolate(
+        channels[None], size, mode="bilinear", align_corners=False, antialias=zoom < 1
+    )[0]
+
+
+def _instances(
+    output: dict[str, torch.Tensor],
+    zoom: float,
+    shape: tuple[int, int],
+    settings: MaskRCNNSettings,
+) -> Instances:
+    """Detections of one image as labels, in the image's own pixels."""
+    keep = output["scores"] >= settings.score
+    boxes = (output["boxes"][keep] / zoom).cpu()
+    scores, classes = output["scores"][keep].cpu().numpy(), output["labels"][keep].cpu().numpy()
+    small = output["masks"][keep][:, 0].float().cpu()
+    labels = np.zeros(shape, dtype=np.int32)
+    surest = np.full(shape, settings.mask, dtype=np.float32)
+    for k, (box, mask) in enumerate(zip(boxes, small, strict=True)):
+        patch, y0, x0 = _pasted(mask, box, shape)
+        if patch.size == 0:
+            continue
+        where = np.s_[y0 : y0 + patch.shape[0], x0 : x0 + patch.shape[1]]
+        own = patch > surest[where]
+        labels[where][own] = k + 1
+        surest[where][own] = patch[own]
+    sizes = np.bincount(labels.ravel(), minlength=len(scores) + 1)[1:]
+    kept = np.flatnonzero(sizes >= settings.min_pixels)
+    mapping = np.zeros(len(scores) + 1, dtype=np.int32)
+    mapping[kept + 1] = np.arange(1, len(kept) + 1)
+    return Instances(boxes.numpy()[kept], scores[kept], classes[kept], mapping[labels])
+
+
+def _pasted(
+    mask: torch.Tensor, box: torch.Tensor, shape: tuple[int, int]
+) -> tuple[np.ndarray, int, int]:
+    """A box's 28 x 28 mask on the image's pixels: values, and the (y, x) of the first."""
+    x0, y0, x1, y1 = box.tolist()
+    left, top = max(int(np.floor(x0)), 0), max(int(np.floor(y0)), 0)
+    right, bottom = min(int(np.ceil(x1)), shape[1]), min(int(np.ceil(y1)), shape[0])
+    if right <= left or bottom <= top:
+        return np.zeros((0, 0), np.float32), 0, 0
+    # Pixel centres in the mask's coordinates, -1 to 1 from edge to edge.
+    v = (torch.arange(top, bottom) + 0.5 - y0) / max(y1 - y0, 1e-3) * 2 - 1
+    h = (torch.arange(left, right) + 0.5 - x0) / max(x1 - x0, 1e-3) * 2 - 1
+    grid = torch.stack(torch.meshgrid(v, h, indexing="ij")[::-1], dim=-1)
+    values = functional.grid_sample(mask[None, None], grid[None], align_corners=False)
+    return values[0, 0].numpy(), top, left
+
+
+def _sky_of(stamp: Stamp) -> tuple[float, float]:
+    """Robust level and scatter of the sky, image units."""
+    good = ~stamp.mask
+    if not good.any():
+        return 0.0, float(np.median(stamp.sigma))
+    noise = float(np.median(stamp.sigma[good]))
+    level, rms = mode_of_sky(stamp.data[good] / noise, 1.0)
+    return level * noise, rms * noise
+
+
+def _segmentation(
+    stamp: Stamp, sky: tuple[float, float], found: Instances, settings: MaskRCNNSettings
+) -> Segmentation:
+    level, rms = sky
+    fwhm = psf_fwhm(stamp.psf)
+    labels = found.labels
+    target = _target(found, stamp.position, max(settings.search_radius, fwhm))
+    present = np.unique(labels[labels > 0])
+    ellipses = {int(label): ellipse_of_footprint(labels == label) for label in present}
+    contaminants = grow_neighbours(
+        labels,
+        target,
+        ellipses,
+        relative=settings.grow_relative,
+        minimum=settings.grow_minimum + 0.5 * fwhm,
+    )
+    data = stamp.data / rms
+    better = sky_outside(data, ~stamp.mask, labels, contaminants, ellipses.get(target))
+    if np.isfinite(better[0]):
+        level, rms = better[0] * sky[1], better[1] * sky[1]
+    return Segmentation(
+        labels=labels,
+        target=target,
+        contaminants=contaminants,
+        sky_level=level,
+        sky_rms=rms,
+        blend_fraction=blend_fraction((stamp.data - level) / rms, labels, target, ellipses),
+        method="maskrcnn",
+        classes={int(label): CLASSES[int(found.classes[label - 1])] for label in present},
+    )
+
+
+def _target(found: Instances, position: tuple[float, float], radius: float) -> int:
+    """Label of the instance at a position: the one there, or the nearest centre."""
+    if not len(found.scores):
+        return 0
+    x, y = position
+    ny, nx = found.labels.shape
+    here = found.labels[min(max(round(y), 0), ny - 1), min(max(round(x), 0), nx - 1)]
+    if here:
+        return int(here)
+    centre_x = found.boxes[:, [0, 2]].mean(axis=1) - 0.5
+    centre_y = found.boxes[:, [1, 3]].mean(axis=1) - 0.5
+    distance = np.hypot(centre_x - x, centre_y - y)
+    nearest = int(np.argmin(distance))
+    return nearest + 1 if distance[nearest] <= radius else 0

@@ -1,0 +1,201 @@
+"""From a training run to a bundle: python training/export.py RUN [--version 1.0.0] [--out FOLDER]
+
+Takes the averaged weights of the best checkpoint (or the last, ``--last``), the resolved config and
+the history of the run, writes ``<out>/<task>/<survey-band>@<version>/`` and enters it into
+``<out>/manifest.json``. Held-out figures come from ``--metrics FILE`` (training/evaluate.py).
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from autofit_ml.catalogue.atomic import atomic_write_json
+from autofit_ml.weights import WeightInfo, write_bundle
+from autofit_ml.weights.bundle import describe_files
+from autofit_ml.weights.manifest import MANIFEST_FORMAT, read_manifest
+
+__all__ = ["export"]
+
+
+def export(
+    run: str | Path,
+    out: str | Path,
+    version: str,
+    *,
+    last: bool = False,
+    metrics: str | Path | None = None,
+    card: str = "",
+    status: str = "preview",
+    half: bool = False,
+) -> Path:
+    """Write a bundle; its folder.
+
+    Parameters
+    ----------
+    run : path
+        Of training/train.py.
+    out : path
+        Folder with the manifest.
+    version : str
+        Semantic version.
+    last : bool
+        The last checkpoint instead of the one with the lowest validation loss.
+    metrics : path, optional
+        JSON of held-out figures.
+    card : str
+        Markdown added to the card: limits, figures, what was noticed.
+    status : {"preview", "released"}
+    half : bool
+        Store in half precision.
+    """
+    run, out = Path(run), Path(out)
+    training = (run / "training.yaml").read_text()
+    config = yaml.safe_load(training)
+    history = json.loads((run / "history.json").read_text())
+    checkpoint = run / "checkpoints" / ("last.ckpt" if last else "best.ckpt")
+    # Our own file, from this run: the only place where a checkpoint is unpickled.
+    content = torch.load(checkpoint, map_location="cpu", weights_only=False)
+    state = _network_state(content["state_dict"])
+    if half:
+        state = {
+            name: value.half() if value.is_floating_point() else value
+            for name, value in state.items()
+        }
+    description = _describe(config)
+    name = f"{config['name']}@{version}"
+    folder = out / name
+    figures = json.loads(Path(metrics).read_text()) if metrics else {}
+    write_bundle(
+        folder,
+        state=state,
+        config=description,
+        metrics={"validation": history["validation"], "held_out": figures},
+        training=training,
+        card=_card(name, config, history, figures, card),
+    )
+    ranges = _ranges(config)
+    survey, _, band = config["name"].partition("/")[2].rpartition("-")
+    info = WeightInfo(
+        name=name,
+        title=config["title"],
+        survey="multi" if len(ranges.pop("surveys")) > 1 else survey,
+        band=band,
+        status=status,
+        files=describe_files(folder),
+        **ranges,
+    )
+    bundles = read_manifest(out) if (out / "manifest.json").exists() else {}
+    bundles[name] = info
+    entries = [dataclasses.asdict(item) for _, item in sorted(bundles.items())]
+    atomic_write_json(out / "manifest.json", {"format": MANIFEST_FORMAT, "bundles": entries})
+    return folder
+
+
+def _network_state(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The network's own tensors, without the Lightning module's prefix."""
+    return {
+        name.removeprefix("network."): value
+        for name, value in state.items()
+        if name.startswith("network.")
+    }
+
+
+def _describe(config: dict[str, Any]) -> dict[str, Any]:
+    from omegaconf import OmegaConf
+
+    if config["model"]["task"] == "segment":
+        from segment_module import SegmentModule
+
+        return SegmentModule(OmegaConf.create(config["model"]), 1).describe()
+    raise SystemExit(f"unknown task {config['model']['task']!r}")
+
+
+def _ranges(config: dict[str, Any]) -> dict[str, Any]:
+    """Pixel scales, PSF widths and S/N that the training sets cover."""
+    from autofit_ml.simulate import compose_recipe
+
+    scales, widths, snr, surveys = [], [], [], set()
+    for entry in config["sets"]["train"]:
+        for name in entry["surveys"]:
+            recipe = compose_recipe(
+                [f"data={entry['data']}", f"survey={name}", *entry.get("set", [])]
+            )
+            survey, psf = recipe.survey, recipe.survey.psf
+            surveys.add(name)
+            scales.append(survey.pixel_scale)
+            width = (psf.lam_over_diam,) * 2 if psf.kind == "optical" else psf.fwhm
+            widths += [value / survey.pixel_scale for value in width]
+            target = recipe.data.target
+            if target is not None and target.snr is not None:
+                snr += list(target.snr)
+    return {
+        "surveys": surveys,
+        "pixel_scale": (min(scales), max(scales)),
+        "psf_fwhm": (round(min(widths), 2), round(max(widths), 2)),
+        "snr": (min(snr), max(snr)) if snr else (0.0, 1e9),
+    }
+
+
+def _card(
+    name: str, config: dict[str, Any], history: dict[str, Any], figures: dict[str, Any], text: str
+) -> str:
+    """What a user should know before relying on the weights."""
+    lines = [
+        f"# {name}",
+        "",
+        config["title"] + ".",
+        "",
+        "## Training",
+        "",
+        f"- Data: {history['training_objects']} simulated images "
+        f"(training.yaml names the recipes and seeds).",
+        f"- {history['image_passes']} image passes in {history['steps']} steps, "
+        f"{history['seconds'] / 3600:.2f} h on {history['hardware']}.",
+        "- Validation: "
+        + ", ".join(f"{key} {value:.4g}" for key, value in history["validation"].items()),
+        f"- Versions: {', '.join(f'{key} {value}' for key, value in history['versions'].items())}.",
+        "",
+    ]
+    if figures:
+        lines += ["## Held-out figures", "", "```json", json.dumps(figures, indent=2), "```", ""]
+    if text:
+        lines += [text.strip(), ""]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--out", type=Path, default=Path("checkpoints"))
+    parser.add_argument("--version", default="0.1.0")
+    parser.add_argument("--last", action="store_true")
+    parser.add_argument("--metrics", type=Path)
+    parser.add_argument("--card", type=Path, help="Markdown added to the card")
+    parser.add_argument("--status", choices=("preview", "released"), default="preview")
+    parser.add_argument("--half", action="store_true", help="half precision")
+    arguments = parser.parse_args()
+    text = arguments.card.read_text() if arguments.card else ""
+    print(
+        export(
+            arguments.run,
+            arguments.out,
+            arguments.version,
+            last=arguments.last,
+            metrics=arguments.metrics,
+            card=text,
+            status=arguments.status,
+            half=arguments.half,
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
