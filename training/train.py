@@ -92,7 +92,10 @@ def train(overrides: Sequence[str]) -> Path:
             TensorBoardLogger(run, name="", version="tb"),
         ],
         callbacks=[
-            EMAWeightAveraging(decay=settings.ema_decay),
+            EMAWeightAveraging(
+                decay=settings.ema_decay,
+                update_starting_at_step=min(config.model.optimiser.warmup_steps, total // 5),
+            ),
             ModelCheckpoint(
                 run / "checkpoints",
                 filename="best",

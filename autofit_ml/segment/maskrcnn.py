@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from torch.nn import functional
+from torchvision.ops import nms
 
 from autofit_ml.images.psf import psf_fwhm
 from autofit_ml.images.stamp import Stamp
@@ -38,6 +39,8 @@ class MaskRCNNSettings:
         Lowest score of an instance.
     mask : float
         Lowest probability of an instance's pixel.
+    same_box : float
+        Boxes that overlap by more (intersection over union) are one object.
     min_pixels : int
         Smaller instances are dropped.
     search_radius : float
@@ -50,6 +53,7 @@ class MaskRCNNSettings:
 
     score: float = 0.5
     mask: float = 0.5
+    same_box: float = 0.6
     min_pixels: int = 4
     search_radius: float = 6.0
     grow_relative: float = 0.4
@@ -195,7 +199,9 @@ def _instances(
     settings: MaskRCNNSettings,
 ) -> Instances:
     """Detections of one image as labels, in the image's own pixels."""
-    keep = output["scores"] >= settings.score
+    keep = torch.nonzero(output["scores"] >= settings.score).flatten()
+    # torchvision suppresses doubles within a class; one object may be called galaxy and star.
+    keep = keep[nms(output["boxes"][keep], output["scores"][keep], settings.same_box)]
     boxes = (output["boxes"][keep] / zoom).cpu()
     scores, classes = output["scores"][keep].cpu().numpy(), output["labels"][keep].cpu().numpy()
     small = output["masks"][keep][:, 0].float().cpu()

@@ -19,6 +19,7 @@ from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.rpn import AnchorGenerator
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.models.resnet import BasicBlock
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
@@ -159,10 +160,6 @@ class SegmentNetwork(nn.Module):
         self.model = MaskRCNN(
             trunk,
             num_classes=None,
-            min_size=1,
-            max_size=1,
-            image_mean=[0.0, 0.0, 0.0],
-            image_std=[1.0, 1.0, 1.0],
             rpn_anchor_generator=AnchorGenerator(
                 tuple((side,) for side in settings.anchors),
                 ((0.5, 1.0, 2.0),) * len(settings.anchors),
@@ -184,11 +181,8 @@ class SegmentNetwork(nn.Module):
             mask_predictor=MaskRCNNPredictor(
                 settings.mask_layers[-1], settings.mask_layers[-1], len(CLASSES)
             ),
-            _skip_resize=True,
         )
-        self.model.transform.size_divisible = 16
-        # Masks stay 28 x 28 a box: pasting all of a frame's at full size takes gigabytes.
-        self.model.transform.postprocess = _unpasted
+        self.model.transform = _Batching()
 
     def forward(
         self,
@@ -198,8 +192,18 @@ class SegmentNetwork(nn.Module):
         return self.model(list(images), None if targets is None else list(targets))
 
 
-def _unpasted(result: Any, image_shapes: Any, original_image_sizes: Any) -> Any:
-    return result
+class _Batching(GeneralizedRCNNTransform):
+    """Images of any size into one batch: nothing is scaled, smaller ones are filled up."""
+
+    def __init__(self) -> None:
+        super().__init__(1, 1, [0.0, 0.0, 0.0], [1.0, 1.0, 1.0], size_divisible=16)
+
+    def resize(self, image: Any, target: Any = None) -> Any:
+        return image, target
+
+    def postprocess(self, result: Any, image_shapes: Any, original_image_sizes: Any) -> Any:
+        # Masks stay 28 x 28 a box: pasting all of a frame's at full size takes gigabytes.
+        return result
 
 
 def build(config: Mapping[str, Any]) -> SegmentNetwork:

@@ -10,7 +10,7 @@ parameters and the same PSF image the light equals `draw.render_source` to 1e-4 
     loader = DataLoader(EndlessSersic(settings, 64, seed=1), batch_size=None, num_workers=4)
 
 **Layouts.** The FFT repeats a source with the period of the padded stamp. How far its light
-reaches, and how near it stands to a border, decides which of four paddings (`LADDER`) draws it; a
+reaches, and how near it stands to a border, decides which padding (`LADDER`) draws it; a
 batch is split by that, and this split is the only place where the host waits for the device. Stars
 need no transform: the band-limited function through the PSF's pixels is summed where it is wanted.
 
@@ -63,6 +63,7 @@ LADDER = (
     Accuracy(2.0, refinements=(2.0, 2.0), split=2.5),
     Accuracy(2.5, refinements=(2.0, 2.0, 2.0)),
     Accuracy(4.0, margin=224.0, refinements=(2.0, 2.0, 2.0)),
+    Accuracy(4.0, margin=352.0, refinements=(2.0, 2.0, 2.0)),
 )
 """Layouts of Fourier space, by growing padding."""
 
@@ -296,7 +297,7 @@ class EndlessSettings:
         if neighbours.number is None or neighbours.faint_magnitude is not None:
             never.append("data.neighbours: counts by magnitude (give number)")
         if survey.psf.kind != "moffat" and not psfs_given:
-            never.append(f"survey.psf.kind {survey.psf.kind} (give PSF images)")
+            never.append(f"survey.psf.kind {survey.psf.kind} (psfs_given=True, and PSF images)")
         parts += [kind for kind, w in galaxies.morphology.items() if kind != "sersic" and w > 0]
         if galaxies.n_distribution != "log_uniform":
             parts.append("n_distribution")
@@ -673,7 +674,7 @@ def _layout_codes(
     re, with needles (whose high-n wings reach further), and for sources beyond the border (of which
     only the wings are seen). In pixels: the ringing of a PSF that is still bright at the border of
     its band (`sharpness`, (B * K,)) falls as distance^-1.6 only; the last layout is good enough
-    down to a FWHM of 2 PSF pixels.
+    down to a FWHM of 1.5 PSF pixels.
     """
     x, y, flux, re, _, q, _ = flat.unbind(1)
     (ny, nx), side = shape, max(shape)

@@ -31,6 +31,7 @@ STAMPS = (
     "survey.psf.size=11",
     "data.neighbours.number=2",
     "data.galaxies.re=[1,3]",
+    "data.galaxies.n=[0.5,1.5]",  # GalSim's tables of high indices take most of a second
     "survey.noise.gradient=[1,2]",
     "survey.artefacts.masked_regions=500",
 )
