@@ -29,27 +29,47 @@ def surroundings_of_workers() -> Iterator[None]:
 
     multiprocessing would run the caller's script again in every worker; they need nothing of it,
     and a script without ``if __name__ == "__main__"`` would start another run there.
-
-    Ctrl-C is for the main process: workers must not die of it while they are still importing. They
-    inherit that it is blocked; here it is delivered a moment later.
     """
     before = {name: os.environ.get(name) for name in _ONE_THREAD}
     main = sys.modules["__main__"]
+    with _ctrl_c_later():
+        sys.modules["__main__"] = ModuleType("__main__")
+        os.environ.update(dict.fromkeys(_ONE_THREAD, "1"))
+        try:
+            yield
+        finally:
+            sys.modules["__main__"] = main
+            for name, value in before.items():
+                if value is None:
+                    os.environ.pop(name, None)
+                else:
+                    os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _ctrl_c_later() -> Iterator[None]:
+    """Ctrl-C takes effect at the end: no worker is left half-started.
+
+    Workers inherit that it is blocked, and do not die of it while they are still importing. But
+    the system may hand it to another thread of this process (BLAS has some), which does not block
+    it, and Python would then interrupt the main thread all the same: hence the handler.
+    """
+    came: list[int] = []
+    handler = signal.getsignal(signal.SIGINT)
     can_block = hasattr(signal, "pthread_sigmask")
+    can_defer = handler is not None and threading.current_thread() is threading.main_thread()
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT]) if can_block else set()
-    sys.modules["__main__"] = ModuleType("__main__")
-    os.environ.update(dict.fromkeys(_ONE_THREAD, "1"))
+    if can_defer:
+        signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
     try:
         yield
     finally:
-        sys.modules["__main__"] = main
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        if can_defer:
+            signal.signal(signal.SIGINT, handler)
         if can_block:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if came:
+            signal.raise_signal(signal.SIGINT)
 
 
 def end_with_main_process(lifeline: Connection) -> None:

@@ -674,7 +674,7 @@ def _layout_codes(
     re, with needles (whose high-n wings reach further), and for sources beyond the border (of which
     only the wings are seen). In pixels: the ringing of a PSF that is still bright at the border of
     its band (`sharpness`, (B * K,)) falls as distance^-1.6 only; the last layout is good enough
-    down to a FWHM of 1.5 PSF pixels.
+    down to a FWHM of 1.7 PSF pixels.
     """
     x, y, flux, re, _, q, _ = flat.unbind(1)
     (ny, nx), side = shape, max(shape)

@@ -1,0 +1,84 @@
+"""Debug size, end to end: train, continue, export, load, segment."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("lightning")
+pytest.importorskip("galsim")
+
+from autofit_ml.segment.maskrcnn import segment_maskrcnn
+from autofit_ml.simulate import compose_recipe, simulate_one, to_stamps
+from autofit_ml.weights import load, weight_info
+
+TRAINING = Path(__file__).resolve().parents[2] / "training"
+
+
+def script(name: str, *arguments: str, cwd: Path) -> str:
+    """A training script as a user runs it; its standard output."""
+    done = subprocess.run(
+        [sys.executable, str(TRAINING / name), *arguments],
+        cwd=cwd,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A finished debug training."""
+    folder = tmp_path_factory.mktemp("training")
+    script("train.py", "experiment=segment_ground", "size=debug", cwd=folder)
+    return folder
+
+
+RUN = Path("runs/debug/segment/ground-any")
+
+
+def test_run_has_config_logs_and_checkpoints(run):
+    assert "segment/ground-any" in (run / RUN / "training.yaml").read_text()
+    rows = (run / RUN / "csv" / "metrics.csv").read_text().splitlines()
+    assert "val/loss" in rows[0]
+    assert list((run / RUN / "tb").glob("events*"))
+    assert (run / RUN / "checkpoints" / "best.ckpt").exists()
+
+
+def test_more_epochs_continue_the_run(run):
+    """The step count goes on; the simulated sets are not made again."""
+    import json
+
+    before = json.loads((run / RUN / "history.json").read_text())
+    out = script("train.py", "size=debug", "trainer.epochs=3", cwd=run)
+    after = json.loads((run / RUN / "history.json").read_text())
+    assert after["steps"] == before["steps"] * 3 // 2
+    assert after["seconds"] > before["seconds"]
+    assert "simulating" not in out
+
+
+def test_exported_bundle_segments(run, tmp_path, monkeypatch):
+    """Every step of the way to labels; what an hour of training is needed for is not asked."""
+    out = tmp_path / "weights"
+    script("export.py", str(RUN), "--out", str(out), "--version", "0.0.1", "--last", cwd=run)
+    monkeypatch.setenv("AUTOFIT_ML_WEIGHTS", str(out))
+    info = weight_info("segment/ground-any@0.0.1")
+    assert info.survey == "sdss" or info.survey == "ground"
+    assert info.pixel_scale == (0.396, 0.396)
+    network = load("segment/ground-any@0.0.1")
+    recipe = compose_recipe(["data=blends", "data.shape=[64,64]", "data.galaxies.n=[0.5,2]"])
+    stamps = to_stamps([simulate_one(recipe, k) for k in range(3)])
+    for stamp, found in zip(stamps, segment_maskrcnn(stamps, network), strict=True):
+        assert found.labels.shape == stamp.shape
+        assert found.method == "maskrcnn"
+        assert set(found.classes) == set(np.unique(found.labels)) - {0}
+        assert np.isfinite([found.sky_level, found.sky_rms]).all()
+    assert "64" in (out / "segment/ground-any@0.0.1" / "CARD.md").read_text()
