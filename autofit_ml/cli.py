@@ -69,8 +69,12 @@ def fit(
     mode: Annotated[str, typer.Option(help="auto, stamp or frame.")] = "auto",
     model: Annotated[str, typer.Option(help="What is fitted: sersic.")] = "sersic",
     segmenter: Annotated[
-        str, typer.Option(help="auto (labels given with an object, else sep), sep or given.")
+        str,
+        typer.Option(help="auto (labels given with an object, else sep), sep, given or maskrcnn."),
     ] = "auto",
+    weights: Annotated[
+        str, typer.Option(help="Names or folders of weights, separated by commas.")
+    ] = "",
     init: Annotated[str, typer.Option(help="Starting values: moments.")] = "moments",
     sky: Annotated[
         str, typer.Option(help="free, fixed (at 0), or a value in image units per pixel.")
@@ -143,6 +147,7 @@ def fit(
             "mode": mode,
             "model": model,
             "segmenter": segmenter,
+            "weights": weights,
             "init": init,
             "sky": sky,
             "survey": survey,

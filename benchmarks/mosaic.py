@@ -79,7 +79,7 @@ SURVEYS = (
         (
             "survey=legacysurvey-r",
             "data.target.snr=null",
-            "data.target.magnitude=[17.0, 20.0]",
+            "data.target.magnitude=[15.5, 19.5]",
             "data.galaxies.re=null",
             "data.galaxies.re_limits=[3, 12]",
             "data.neighbours.magnitude=[16, 23.5]",
@@ -111,10 +111,10 @@ SURVEYS = (
         (
             "survey=hst-acs-f814w",
             "data.target.snr=null",
-            "data.target.magnitude=[21.0, 24.0]",
+            "data.target.magnitude=[22.3, 24.8]",
             "data.galaxies.re=null",
             "data.galaxies.re_limits=[4, 16]",
-            "data.neighbours.magnitude=[19, 27]",
+            "data.neighbours.magnitude=[22.5, 27]",
             "data.neighbours.faint_magnitude=28",
         ),
     ),

@@ -17,8 +17,9 @@ from autofit_ml.images import ReadResult, Source, cut_stamps, read_source
 from autofit_ml.images.psf import psf_fwhm
 from autofit_ml.images.stamp import Frame, Stamp
 from autofit_ml.initialise import Starts, initialise
+from autofit_ml.pipeline.segmenting import segment_all
 from autofit_ml.pipeline.settings import FitSettings
-from autofit_ml.segment import Segmentation, detect_sources, segment
+from autofit_ml.segment import Segmentation, detect_sources
 
 __all__ = ["Failure", "Prepared", "failed", "joined", "prepare"]
 
@@ -68,28 +69,32 @@ def prepare(sources: Sequence[Source], settings: FitSettings) -> Prepared:
     objects: dict[str, list[str]] = {}
     hashes: dict[str, str] = {}
     values, flags = [], []
+    read: list[Stamp] = []
     for source in sources:
         objects[source.id] = []
         for item in _stamps_of(source, settings, hashes):
             objects[source.id].append(item.id)
             if isinstance(item, Failure):
                 failures.append(item)
-                continue
-            try:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")
-                    segmentation = _segment(item, settings)
-                    start = initialise([item], [segmentation], settings.init)
-            except InputError as error:
-                failures.append(Failure(item.id, item.file, _naming(error, item.file)))
-                continue
-            except Exception as error:  # one object must never cost the others
-                failures.append(Failure(item.id, item.file, _unexpected(error, item.file)))
-                continue
-            stamps.append(item)
-            segmentations.append(segmentation)
-            values.append(start.values)
-            flags.append(start.flags)
+            else:
+                read.append(item)
+    for item, segmentation in segment_all(read, settings):
+        try:
+            if isinstance(segmentation, Exception):
+                raise segmentation
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                start = initialise([item], [segmentation], settings.init)
+        except InputError as error:
+            failures.append(Failure(item.id, item.file, _naming(error, item.file)))
+            continue
+        except Exception as error:  # one object must never cost the others
+            failures.append(Failure(item.id, item.file, _unexpected(error, item.file)))
+            continue
+        stamps.append(item)
+        segmentations.append(segmentation)
+        values.append(start.values)
+        flags.append(start.flags)
     starts = None
     if stamps:
         starts = Starts(np.concatenate(values), None, np.concatenate(flags), settings.init)
@@ -190,13 +195,6 @@ def _cut(result: ReadResult, settings: FitSettings) -> list[Stamp | Failure]:
         except InputError as error:
             items.append(Failure(name, frame.file, _naming(error, frame.file)))
     return items
-
-
-def _segment(stamp: Stamp, settings: FitSettings) -> Segmentation:
-    method = settings.segmenter
-    if method == "auto":
-        method = "given" if stamp.labels is not None else "sep"
-    return segment(stamp, method)
 
 
 def _naming(error: InputError, file: str) -> str:

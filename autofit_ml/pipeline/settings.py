@@ -32,8 +32,12 @@ class FitSettings:
         "sersic".
     sky : str
         "free", "fixed" (held at 0) or a number (held there, image units per pixel).
-    segmenter : {"auto", "sep", "given"}
-        "auto": the labels given with an object where there are some, else sep.
+    segmenter : {"auto", "sep", "given", "maskrcnn"}
+        "auto": the labels given with an object where there are some, else sep. "maskrcnn": the
+        network; sep, with OUT_OF_DOMAIN, for images unlike those it was trained on.
+    weights : str
+        Names or folders of weights, separated by commas; empty: the installed ones that suit the
+        images.
     init : {"moments"}
     device : {"auto", "cpu", "cuda"}
     batch_size : int
@@ -54,6 +58,7 @@ class FitSettings:
     model: str = "sersic"
     sky: str = "free"
     segmenter: str = "auto"
+    weights: str = ""
     init: str = "moments"
     device: str = "auto"
     batch_size: int = 256
@@ -63,7 +68,7 @@ class FitSettings:
     def __post_init__(self) -> None:
         choices = {
             "model": ("sersic",),
-            "segmenter": ("auto", "sep", "given"),
+            "segmenter": ("auto", "sep", "given", "maskrcnn"),
             "init": ("moments",),
             "device": ("auto", "cpu", "cuda"),
         }
@@ -91,6 +96,7 @@ class FitSettings:
         out: dict[str, Any] = {
             name: getattr(self, name) for name in ("model", "sky", "segmenter", "init")
         }
+        out["weights"] = self.weights
         out["save"] = ",".join(self.save) or "none"
         for item in dataclasses.fields(self.read):
             out[item.name] = _plain(item.name, getattr(self.read, item.name))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -23,10 +22,7 @@ from autofit_ml.segment.shapes import grow_neighbours
 from autofit_ml.segment.sky import mode_of_sky
 from autofit_ml.segment.summary import blend_fraction, ellipse_of_footprint, sky_outside
 
-if TYPE_CHECKING:
-    from autofit_ml.weights import WeightInfo
-
-__all__ = ["Instances", "MaskRCNNSettings", "find_instances", "out_of_domain", "segment_maskrcnn"]
+__all__ = ["Instances", "MaskRCNNSettings", "find_instances", "segment_maskrcnn"]
 
 
 @dataclass(frozen=True)
@@ -114,20 +110,17 @@ def segment_maskrcnn(
         settings,
     )
     return [
-        _segmentation(stamp, sky, instances, settings)
+        _segmentation(stamp, sky, instances, settings, network_name(network))
         for stamp, sky, instances in zip(stamps, skies, found, strict=True)
     ]
 
 
-def out_of_domain(info: WeightInfo | None, fwhm: float, network: SegmentNetwork) -> bool:
-    """True where an image's seeing (pixels) is not what the weights were trained on.
-
-    Images that the network resamples are inside; the margins are 25 %.
-    """
-    if info is None or network.preprocessing.zoom(fwhm) != 1.0:
-        return False
-    low, high = info.psf_fwhm
-    return not 0.75 * low <= fwhm <= 1.25 * high
+def network_name(network: SegmentNetwork) -> str:
+    """The bundle's name, or its folder."""
+    info, bundle = getattr(network, "info", None), getattr(network, "bundle", None)
+    if info is not None:
+        return info.name
+    return "" if bundle is None else str(bundle.folder)
 
 
 @torch.no_grad()
@@ -250,7 +243,11 @@ def _sky_of(stamp: Stamp) -> tuple[float, float]:
 
 
 def _segmentation(
-    stamp: Stamp, sky: tuple[float, float], found: Instances, settings: MaskRCNNSettings
+    stamp: Stamp,
+    sky: tuple[float, float],
+    found: Instances,
+    settings: MaskRCNNSettings,
+    weights: str,
 ) -> Segmentation:
     level, rms = sky
     fwhm = psf_fwhm(stamp.psf)
@@ -278,6 +275,7 @@ def _segmentation(
         blend_fraction=blend_fraction((stamp.data - level) / rms, labels, target, ellipses),
         method="maskrcnn",
         classes={int(label): CLASSES[int(found.classes[label - 1])] for label in present},
+        weights=weights,
     )
 
 

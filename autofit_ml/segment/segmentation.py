@@ -31,6 +31,8 @@ class Segmentation:
         "sep", "given" or "maskrcnn".
     classes : dict
         label -> "galaxy" or "star", where known.
+    weights : str
+        Name of the weights that made it; empty for none.
     """
 
     labels: np.ndarray
@@ -41,3 +43,4 @@ class Segmentation:
     blend_fraction: float = 0.0
     method: str = "sep"
     classes: dict[int, str] = field(default_factory=dict)
+    weights: str = ""

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from scipy.fft import next_fast_len
 from torch.utils.data import IterableDataset, get_worker_info
 
 from autofit_ml.errors import InputError, SettingsError
@@ -119,7 +120,7 @@ class EndlessSettings:
         Noise of an empty pixel, image units, log-normal with these as its 5 and 95 % points.
     gain : (low, high)
         Electrons per image unit, log-uniform. The noise of a pixel is Gaussian with variance
-        ``sky_rms**2 + light / gain``.
+        ``sky_rms**2 + (light + gradient) / gain``, and no less than a quarter of ``sky_rms**2``.
     pedestal, gradient : (low, high)
         Sky per pixel, and its change across the stamp, in units of `sky_rms`; uniform.
     correlation : float or tuple of tuples
@@ -200,7 +201,8 @@ class EndlessSettings:
             given = getattr(self, name)
             if name == "neighbour_re" and given is None:
                 continue
-            if not low <= given[0] <= given[1] <= high:
+            finite = all(map(math.isfinite, given))
+            if not (finite and low <= given[0] <= given[1] <= high):
                 raise SettingsError(
                     f"{name} = {given}", f"give (low, high) with {low:g} <= low <= high <= {high:g}"
                 )
@@ -219,10 +221,9 @@ class EndlessSettings:
             "isophote": (0, math.inf),
             "max_sources": (1, 10000),
         }.items():
-            if not low <= getattr(self, name) <= high:
-                raise SettingsError(
-                    f"{name} = {getattr(self, name)}", f"must lie between {low:g} and {high:g}"
-                )
+            value = getattr(self, name)
+            if not (math.isfinite(value) and low <= value <= high):
+                raise SettingsError(f"{name} = {value}", f"must lie between {low:g} and {high:g}")
         if min(self.shape) < 9:
             raise SettingsError(f"shape = {self.shape}", "at least 9 x 9 pixels")
         if self.neighbours > 0 and self.max_sources == 1:
@@ -419,10 +420,10 @@ class EndlessSersic(IterableDataset):
             None if self.psfs is None else _core_width(self.psfs, settings.psf_oversampling)
         )
         correlation = _autocorrelation(settings.correlation)
-        self._border, self._filter = (0, 0), None
+        self._field, self._filter = settings.shape, None
         if correlation is not None:
-            self._border, power = _noise_filter(correlation, settings.shape)
-            self._filter = torch.as_tensor(power, dtype=torch.float32, device=self.device)
+            self._field, amplitude = _noise_filter(correlation, settings.shape)
+            self._filter = torch.as_tensor(amplitude, dtype=torch.float32, device=self.device)
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
         info = get_worker_info()
@@ -525,7 +526,7 @@ class EndlessSersic(IterableDataset):
         if tilt is not None:
             excess = excess + tilt / unit
             sky = sky + tilt
-        sigma = unit * (1 + excess * per_unit).sqrt()
+        sigma = unit * (1 + excess * per_unit).clamp_min(0.25).sqrt()
         image = light + sky + sigma * self._deviates(random, b)
         labels = instance_labels(lights, (settings.isophote * sky_rms).to(light.dtype))
         counts = torch.zeros((b, k + 1), dtype=torch.int64, device=self.device)
@@ -569,13 +570,12 @@ class EndlessSersic(IterableDataset):
 
     def _deviates(self, random: _Random, b: int) -> torch.Tensor:
         """Noise of unit variance, (B, ny, nx); correlated as the settings say."""
-        (ny, nx), (a, c) = self.settings.shape, self._border
-        white = random.normal((b, ny + 2 * a, nx + 2 * c), torch.float32)
+        ny, nx = self.settings.shape
+        white = random.normal((b, *self._field), torch.float32)
         if self._filter is None:
             return white
-        # As `noise.correlate`: filtered as if periodic, and the border cut off.
-        field = torch.fft.irfft2(torch.fft.rfft2(white) * self._filter, s=white.shape[1:])
-        return field[:, a : a + ny, c : c + nx]
+        field = torch.fft.irfft2(torch.fft.rfft2(white) * self._filter, s=self._field)
+        return field[:, :ny, :nx]
 
 
 def render_scene(
@@ -607,8 +607,23 @@ def render_scene(
     -------
     Tensor, float32, shape (B, K, ny, nx)
         Image units, without sky.
+
+    Raises
+    ------
+    InputError
+        Shapes that do not belong together, or a galaxy with re < 0, q outside (0, 1] or n outside
+        [0.3, 8].
     """
+    if psf.ndim != 3 or catalogue.ndim != 3 or catalogue.shape[::2] != (len(psf), len(CATALOGUE)):
+        raise InputError(
+            f"sources of shape {tuple(catalogue.shape)} with PSFs of shape {tuple(psf.shape)}",
+            "give (B, K, 7) and (B, h, w)",
+        )
     values = catalogue.to(torch.float64)
+    _, _, flux, re, n, q, _ = values.unbind(-1)
+    sound = (re > 0) & (q > 0) & (q <= 1) & (n >= N_MIN - 1e-6) & (n <= N_MAX + 1e-6)
+    if not bool(((flux == 0) | (re == 0) | sound).all()):
+        raise InputError("sources out of range", "re >= 0, 0 < q <= 1, 0.3 <= n <= 8")
     settings = EndlessSettings(
         shape=shape, psf_oversampling=oversampling, psf_has_pixel=has_pixel, chunk=chunk
     )
@@ -674,15 +689,16 @@ def _layout_codes(
     re, with needles (whose high-n wings reach further), and for sources beyond the border (of which
     only the wings are seen). In pixels: the ringing of a PSF that is still bright at the border of
     its band (`sharpness`, (B * K,)) falls as distance^-1.6 only; the last layout is good enough
-    down to a FWHM of 1.7 PSF pixels.
+    down to a FWHM of 1.7 PSF pixels (of a source beyond the border the ringing is what is seen).
     """
     x, y, flux, re, _, q, _ = flat.unbind(1)
     (ny, nx), side = shape, max(shape)
     spread = re / side * (0.4 / q.clamp_min(1e-3)).clamp_min(1.0)
     distance = side * torch.minimum(0.75 + 2.2 * spread, 1.0 + 1.5 * spread)
-    distance = torch.maximum(distance, 1100.0 * sharpness**0.55)
     outside = torch.maximum((x - (nx - 1) / 2).abs() - nx / 2, (y - (ny - 1) / 2).abs() - ny / 2)
-    margin = distance + outside + 2.0 * outside.clamp_min(0.0)
+    beyond = outside.clamp_min(0.0)
+    distance = torch.maximum(distance, 1100.0 * sharpness**0.55 * (1.0 + beyond / 3.0))
+    margin = distance + outside + 2.0 * beyond
     codes = torch.zeros_like(re, dtype=torch.int64)
     for accuracy in LADDER[:-1]:
         codes += margin > max((accuracy.padding - 1.0) * side, accuracy.margin)
@@ -1058,9 +1074,15 @@ def _autocorrelation(setting: float | tuple[tuple[float, ...], ...]) -> np.ndarr
 def _noise_filter(
     correlation: np.ndarray, shape: tuple[int, int]
 ) -> tuple[tuple[int, int], np.ndarray]:
-    """Border of the white field, and the filter on its half plane of frequencies."""
-    a, c = (side // 2 for side in correlation.shape)
-    grid = np.zeros((shape[0] + 2 * a, shape[1] + 2 * c))
+    """Shape of the white field, and the filter on its half plane of frequencies.
+
+    The field is filtered as if it were periodic; it is larger than the stamp by the reach of the
+    correlation, so that no two pixels of the stamp are correlated round the edge.
+    """
+    reach = [side // 2 for side in correlation.shape]
+    ny, nx = (next_fast_len(n + r, real=True) for n, r in zip(shape, reach, strict=True))
+    grid = np.zeros((ny, nx))
     grid[: correlation.shape[0], : correlation.shape[1]] = correlation
-    power = np.maximum(np.fft.fft2(np.roll(grid, (-a, -c), axis=(0, 1))).real, 0)
-    return (a, c), np.sqrt(power / power.mean())[:, : grid.shape[1] // 2 + 1]
+    power = np.maximum(np.fft.fft2(np.roll(grid, (-reach[0], -reach[1]), axis=(0, 1))).real, 0)
+    # Unit variance also where negative power was cut off.
+    return (ny, nx), np.sqrt(power / power.mean())[:, : nx // 2 + 1]

@@ -8,13 +8,13 @@ with its preprocessing, on the device asked for. Neighbours: `segment`, `initial
 - `resolve`: where a bundle's files are (path, ``$AUTOFIT_ML_WEIGHTS``, the installed
   ``checkpoints/``, the user's cache, download).
 - `bundle`: reading, checking and writing one bundle.
-- `load`: from a name to a network.
+- `loading`: from a name to a network.
 
 Nothing is read at import, and nothing goes to the network unless a bundle has to be fetched.
 """
 
 from autofit_ml.weights.bundle import Bundle, read_bundle, verify_bundle, write_bundle
-from autofit_ml.weights.load import load
+from autofit_ml.weights.loading import load
 from autofit_ml.weights.manifest import WeightInfo, list_weights, weight_info
 from autofit_ml.weights.resolve import cache_folder, find_bundle, installed_folder, pull
 

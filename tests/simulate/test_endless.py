@@ -162,6 +162,21 @@ def test_chunks_do_not_matter():
     assert (one - many).abs().max() < 1e-6 * many.max()
 
 
+@pytest.mark.parametrize(
+    ("column", "value"), [(3, -1.0), (4, 9.0), (5, 0.0), (5, 1.1), (4, math.nan)]
+)
+def test_sources_out_of_range_are_refused(column, value):
+    psf = moffat_images(torch.tensor([3.0]), torch.tensor([3.0]), torch.zeros(1, 2), 9)
+    rows = torch.tensor([[[12.0, 12.0, 1.0, 2.0, 1.0, 0.5, 0.0]]])
+    with pytest.raises(InputError):
+        render_scene(rows[..., :6], psf, (24, 24))
+    with pytest.raises(InputError):
+        render_scene(rows.repeat(2, 1, 1), psf, (24, 24))
+    rows[..., column] = value
+    with pytest.raises(InputError):
+        render_scene(rows, psf, (24, 24))
+
+
 @pytest.mark.parametrize("precision", ["medium", "high"])
 def test_precision_settings_of_a_training_do_not_leak_in(precision):
     """TF32, bfloat16 and autocast are switched off inside, and are as before afterwards."""
@@ -562,6 +577,16 @@ assert EndlessSersic(settings, 2).batch(0)["image"].isfinite().all()
 def test_needs_neither_galsim_nor_hydra_nor_pydantic():
     run = subprocess.run([sys.executable, "-c", BLOCKED], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
+
+
+def test_every_tensor_is_made_on_the_device():
+    """With "meta" as the default device, a tensor without a device of its own would not mix."""
+    settings = dataclasses.replace(BLENDS, gradient=(0.0, 1.0), correlation=0.3)
+    optical = dataclasses.replace(settings, psf_has_pixel=False, psf_oversampling=3)
+    with torch.device("meta"):
+        for each in (settings, optical):
+            batch = EndlessSersic(each, 4, device="cpu").batch(0)
+            assert all(value.device.type == "cpu" for value in batch.values())
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -1,0 +1,103 @@
+"""The segmenter that was chosen, over the stamps of a batch."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+
+from autofit_ml.catalogue.flags import Flag
+from autofit_ml.errors import WeightsError
+from autofit_ml.images.psf import psf_fwhm
+from autofit_ml.images.stamp import Stamp
+from autofit_ml.pipeline.settings import FitSettings
+from autofit_ml.segment import Segmentation, segment
+
+__all__ = ["check_segmenter", "segment_all"]
+
+
+def check_segmenter(settings: FitSettings) -> dict[str, str]:
+    """Load what the segmenter will need, before any work starts.
+
+    Returns
+    -------
+    dict
+        Name or folder of each bundle that may be used -> sha256 of its weights.
+
+    Raises
+    ------
+    SettingsError, WeightsError
+        No weights, or such that cannot be used.
+    """
+    if settings.segmenter != "maskrcnn":
+        return {}
+    from autofit_ml.segment.pretrained import usable_weights
+
+    return usable_weights(settings.weights)
+
+
+def segment_all(
+    stamps: Sequence[Stamp], settings: FitSettings
+) -> Iterator[tuple[Stamp, Segmentation | Exception]]:
+    """Each stamp with its segmentation, or with what went wrong.
+
+    Images unlike those that the network's weights were trained on go through sep; their stamps
+    come back with OUT_OF_DOMAIN.
+
+    Raises
+    ------
+    WeightsError
+        The weights that were asked for cannot be used: that concerns the whole run.
+    """
+    chosen = [_method(stamp, settings) for stamp in stamps]
+    networks: dict[str, list[int]] = {}
+    marked = list(stamps)
+    for i, method in enumerate(chosen):
+        if method != "maskrcnn":
+            continue
+        from autofit_ml.segment.pretrained import choose_weights
+
+        name = choose_weights(settings.weights, stamps[i].pixel_scale, psf_fwhm(stamps[i].psf))
+        if name is None:
+            chosen[i] = "sep"
+            marked[i] = stamps[i].replace(
+                flags=stamps[i].flags | int(Flag.OUT_OF_DOMAIN),
+                messages=(*stamps[i].messages, "no weights for images like this one: sep was used"),
+            )
+        else:
+            networks.setdefault(name, []).append(i)
+    found: dict[int, Segmentation | Exception] = {}
+    for name, members in networks.items():
+        results = _by_network([marked[i] for i in members], name)
+        found.update(zip(members, results, strict=True))
+    for i, stamp in enumerate(marked):
+        yield stamp, found[i] if i in found else _alone(stamp, chosen[i])
+
+
+def _method(stamp: Stamp, settings: FitSettings) -> str:
+    if settings.segmenter == "auto":
+        return "given" if stamp.labels is not None else "sep"
+    return settings.segmenter
+
+
+def _alone(stamp: Stamp, method: str) -> Segmentation | Exception:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return segment(stamp, method)
+    except Exception as error:  # one object must never cost the others
+        return error
+
+
+def _by_network(stamps: list[Stamp], name: str) -> list[Segmentation | Exception]:
+    from autofit_ml.segment.maskrcnn import segment_maskrcnn
+    from autofit_ml.segment.pretrained import segment_network
+
+    network = segment_network(name)
+    try:
+        return list(segment_maskrcnn(stamps, network))
+    except WeightsError:
+        raise
+    except Exception as error:  # one object must never cost the others
+        if len(stamps) == 1:
+            return [error]
+        return [result for stamp in stamps for result in _by_network([stamp], name)]

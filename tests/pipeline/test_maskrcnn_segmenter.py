@@ -1,0 +1,91 @@
+"""The network as segmenter of a run: weights named, chosen, refused."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "weights"))
+from weights_bundles import add_bundle
+
+import autofit_ml
+from autofit_ml.catalogue import Flag
+from autofit_ml.errors import DamagedWeightsError, SettingsError, UnknownWeightsError
+from autofit_ml.segment.pretrained import _installed, choose_weights, segment_network
+
+
+@pytest.fixture
+def weights(tmp_path, monkeypatch):
+    """An own folder with weights for seeing of 2 to 5 pixels at 0.1 to 0.4 arcsec."""
+    root = tmp_path / "weights"
+    monkeypatch.setenv("AUTOFIT_ML_WEIGHTS", str(root))
+    monkeypatch.setenv("AUTOFIT_ML_CACHE", str(tmp_path / "cache"))
+    add_bundle(root, "segment/test-any@1.0.0", psf_fwhm=(2.0, 5.0), pixel_scale=(0.1, 0.4))
+    _installed.cache_clear()
+    segment_network.cache_clear()
+    yield root
+    _installed.cache_clear()
+    segment_network.cache_clear()
+
+
+def fit(images, **options):
+    return autofit_ml.fit(images, save="none", workers=0, **options)
+
+
+def test_columns_say_which_weights_were_used(images, weights):
+    """The untrained network finds nothing to speak of: the run goes on, target or not."""
+    table = fit(images, segmenter="maskrcnn", weights="segment/test-any")
+    assert set(table["segmenter"]) == {"maskrcnn"}
+    assert set(table["weights"]) == {"segment/test-any@1.0.0"}
+    assert len(table) == 8
+
+
+def test_out_of_domain_images_go_through_sep(images, weights):
+    add_bundle(weights, "segment/sharp-any@1.0.0", psf_fwhm=(0.5, 1.0), pixel_scale=(0.01, 0.02))
+    table = fit(images, segmenter="maskrcnn", weights="segment/sharp-any")
+    assert set(table["segmenter"]) == {"sep"}
+    assert np.all(np.asarray(table["flags"]) & int(Flag.OUT_OF_DOMAIN))
+    assert "no weights for images like this one" in table["message"][0]
+    plain = fit(images)
+    np.testing.assert_array_equal(table["re"].value, plain["re"].value)
+
+
+def test_weights_are_chosen_by_seeing_and_pixel_scale(weights):
+    add_bundle(weights, "segment/space-any@1.0.0", psf_fwhm=(1.5, 4.0), pixel_scale=(0.03, 0.1))
+    _installed.cache_clear()
+    assert choose_weights("", 0.2, 3.0) == "segment/test-any@1.0.0"
+    assert choose_weights("", 0.05, 3.0) == "segment/space-any@1.0.0"
+    assert choose_weights("", float("nan"), 1.6) == "segment/space-any@1.0.0"
+    assert choose_weights("", 0.2, 20.0) is None
+    assert choose_weights("segment/space-any", 0.25, 3.0) is None
+    assert choose_weights("segment/space-any", 0.18, 3.0) == "segment/space-any@1.0.0"
+
+
+def test_a_folder_is_believed(images, weights):
+    folder = weights / "segment/test-any@1.0.0"
+    table = fit(images, segmenter="maskrcnn", weights=str(folder))
+    assert set(table["weights"]) == {str(folder)}
+
+
+def test_wrong_weights_stop_the_run_before_it_begins(images, weights, tmp_path):
+    with pytest.raises(UnknownWeightsError):
+        fit(images, segmenter="maskrcnn", weights="segment/nothing", out=tmp_path / "out")
+    path = weights / "segment/test-any@1.0.0" / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(DamagedWeightsError):
+        fit(images, segmenter="maskrcnn", out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_weights_installed(images, monkeypatch, tmp_path):
+    from autofit_ml.weights.manifest import list_weights
+
+    monkeypatch.delenv("AUTOFIT_ML_WEIGHTS", raising=False)
+    if list_weights("segment"):
+        pytest.skip("weights come with this version")
+    _installed.cache_clear()
+    with pytest.raises(SettingsError, match="no weights for segmenting"):
+        fit(images, segmenter="maskrcnn")
