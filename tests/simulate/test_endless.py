@@ -69,11 +69,11 @@ def galsim_light(row, psf: np.ndarray, shape, oversampling=1, has_pixel=True) ->
 
 
 def test_random_blends_match_galsim():
-    """30 scenes with stars, companions and sources beyond the borders."""
+    """12 scenes (of 30 drawn) with stars, companions and sources beyond the borders."""
     batch = EndlessSersic(BLENDS, 30, seed=3).batch(0)
-    assert (batch["kind"] == STAR).sum() > 20
-    assert (batch["kind"] == GALAXY).sum() > 40
-    for i in range(30):
+    assert (batch["kind"][:12] == STAR).sum() > 10
+    assert (batch["kind"][:12] == GALAXY).sum() > 20
+    for i in range(12):
         number = int(batch["number"][i])
         psf = batch["psf"][i].numpy()
         rows = batch["catalogue"][i, :number].double()
@@ -129,14 +129,14 @@ def test_oversampled_psf_without_the_pixel_matches_galsim():
 
 def test_every_layout_is_used_and_agrees():
     """A mild source looks the same through all layouts (2e-5: what a wrap-around leaves)."""
-    from autofit_ml.simulate import endless
+    from autofit_ml.simulate.endless import render as drawing
 
     psf = moffat_images(torch.tensor([3.0]), torch.tensor([3.0]), torch.zeros(1, 2), 25)
     row = torch.tensor([[[32.0, 31.0, 1.0, 3.0, 1.5, 0.7, 30.0]]], dtype=torch.float64)
     usual = render_scene(row, psf, (64, 64))
     for accuracy in LADDER:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(endless, "LADDER", (accuracy,) * len(LADDER))
+            patch.setattr(drawing, "LADDER", (accuracy,) * len(LADDER))
             image = render_scene(row, psf, (64, 64))
         assert (image - usual).abs().max() < 2e-5 * usual.max()
     rows = torch.tensor(  # re, q, x: one for each of the first four layouts
@@ -146,9 +146,9 @@ def test_every_layout_is_used_and_agrees():
     flat[:, 0], flat[:, 1], flat[:, 2] = rows[:, 2], 32.0, 1.0
     flat[:, 3], flat[:, 4], flat[:, 5] = rows[:, 0], 2.0, rows[:, 1]
     sharpness = torch.full((4,), 1e-3)
-    codes = endless._layout_codes(flat, (64, 64), sharpness).tolist()
+    codes = drawing._layout_codes(flat, (64, 64), sharpness).tolist()
     assert codes == [0, 1, 1, 3]
-    sharp = endless._layout_codes(flat[:1], (64, 64), torch.tensor([0.1]))
+    sharp = drawing._layout_codes(flat[:1], (64, 64), torch.tensor([0.1]))
     assert sharp.tolist() == [len(LADDER) - 1]
 
 
@@ -321,10 +321,10 @@ def test_pedestal_and_gradient():
 
 
 def test_scenes_follow_the_settings():
-    """Numbers, kinds, places and ranges of 2000 scenes."""
+    """Numbers, kinds, places and ranges of 1000 scenes."""
     settings = dataclasses.replace(BLENDS, max_sources=16, lights=False)
     data = EndlessSersic(settings, 250, seed=9)
-    batches = [data.batch(step) for step in range(8)]
+    batches = [data.batch(step) for step in range(4)]
     merged = {key: torch.cat([b[key] for b in batches]) for key in ("kind", "number", "catalogue")}
     kind, number, rows = merged["kind"], merged["number"], merged["catalogue"].double()
     full = kind != EMPTY
@@ -334,9 +334,9 @@ def test_scenes_follow_the_settings():
     # Poisson in the stamp and a margin of 4 pixels; a few find no place.
     mean = 3.0 * (48 / 40) * (56 / 48)
     others = (number - 1).double()
-    assert mean - 0.3 < others.mean() < mean + 5 * math.sqrt(mean / 2000)
+    assert mean - 0.3 < others.mean() < mean + 5 * math.sqrt(mean / 1000)
     star = kind == STAR
-    assert abs(star[:, 0].double().mean() - 0.2) < 5 * math.sqrt(0.16 / 2000)
+    assert abs(star[:, 0].double().mean() - 0.2) < 5 * math.sqrt(0.16 / 1000)
     neighbour_stars = star[:, 1:].sum() / full[:, 1:].sum()
     assert abs(neighbour_stars - 0.4) < 5 * math.sqrt(0.24 / int(full[:, 1:].sum()))
     assert (rows[star][:, 3] == 0).all() and rows[star][:, 4].isnan().all()
@@ -440,9 +440,9 @@ def test_a_step_depends_on_seed_and_step_alone():
 
 
 def test_no_two_steps_share_a_cpu_seed():
-    from autofit_ml.simulate.endless import _generator
+    from autofit_ml.simulate.endless.scenes import generator
 
-    seeds = {_generator(3, step, torch.device("cpu")).initial_seed() % 2**32 for step in range(999)}
+    seeds = {generator(3, step, torch.device("cpu")).initial_seed() % 2**32 for step in range(999)}
     assert len(seeds) == 999
 
 
