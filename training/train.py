@@ -18,7 +18,6 @@ from typing import Any
 
 import lightning
 import torch
-from data_module import ShardDataModule
 from lightning.pytorch.callbacks import (
     EarlyStopping,
     EMAWeightAveraging,
@@ -27,9 +26,10 @@ from lightning.pytorch.callbacks import (
 )
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
-from settings import compose
 
-from sets import make_sets
+from data_module import ShardDataModule
+from settings import compose
+from training_sets import make_sets
 
 __all__ = ["train"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import sep
@@ -18,7 +18,7 @@ from autofit_ml.segment.classical import (
     split_hidden,
 )
 
-__all__ = ["Detections", "detect_sources"]
+__all__ = ["Detections", "detect_sources", "detection_table"]
 
 _LARGE = 150
 """Pixels: footprints from here on are searched for neighbours that deblending missed."""
@@ -50,12 +50,15 @@ class Detections:
         0 = sky.
     background, background_rms : ndarray, float32, shape (ny, nx)
         Image units.
+    classes : dict
+        label -> "galaxy" or "star", where known.
     """
 
     sources: np.ndarray
     labels: np.ndarray
     background: np.ndarray
     background_rms: np.ndarray
+    classes: dict[int, str] = field(default_factory=dict)
 
 
 def detect_sources(
@@ -201,3 +204,65 @@ def _table(image, noise, labels, sources, unit) -> np.ndarray:
     table["radius"] = np.sqrt(area[kept] / np.pi)
     table["snr"] = flux[kept] / np.sqrt(variance[kept])
     return table
+
+
+def detection_table(
+    flat: np.ndarray, noise: np.ndarray, labels: np.ndarray, unit: float
+) -> tuple[np.ndarray, np.ndarray, list[int]]:
+    """Measure labelled objects, and number them by position.
+
+    Parameters
+    ----------
+    flat, noise : ndarray, shape (ny, nx)
+        Sky subtracted, and its noise; in units of `unit`.
+    labels : ndarray, int32, shape (ny, nx)
+    unit : float
+        Image units.
+
+    Returns
+    -------
+    sources : structured array
+        As in `Detections`; positions are light-weighted centroids.
+    labels : ndarray, int32, shape (ny, nx)
+        Numbered 1, 2, ... by the rows and columns of the centroids.
+    order : list of int
+        The given label of each.
+    """
+    rows: list[tuple[float, ...]] = []
+    given: list[int] = []
+    for k, window in enumerate(ndimage.find_objects(labels), start=1):
+        if window is None:
+            continue
+        mask = labels[window] == k
+        light = flat[window][mask].astype(float)
+        y, x = (axis + part.start for axis, part in zip(np.nonzero(mask), window, strict=True))
+        weight = np.maximum(light, 0)
+        if not weight.sum() > 0:
+            weight = np.ones_like(light)
+        cy, cx = np.average(y, weights=weight), np.average(x, weights=weight)
+        dy, dx = y - cy, x - cx
+        yy, xx, xy = (np.average(p, weights=weight) for p in (dy * dy, dx * dx, dx * dy))
+        half = np.hypot((xx - yy) / 2, xy)
+        mean = (xx + yy) / 2 + 1 / 12
+        flux = float(light.sum())
+        scatter = float(np.sqrt(np.sum(np.square(noise[window][mask], dtype=float))))
+        rows.append(
+            (
+                cx,
+                cy,
+                np.sqrt(mean + half),
+                np.sqrt(max(mean - half, 1 / 12)),
+                0.5 * np.arctan2(2 * xy, xx - yy),
+                flux * unit,
+                np.sqrt(np.count_nonzero(mask) / np.pi),
+                flux / scatter if scatter > 0 else 0.0,
+            )
+        )
+        given.append(k)
+    order = sorted(range(len(rows)), key=lambda i: (round(rows[i][1]), rows[i][0]))
+    table = np.zeros(len(rows), dtype=_COLUMNS)
+    mapping = np.zeros(int(labels.max(initial=0)) + 1, dtype=np.int32)
+    for new, i in enumerate(order, start=1):
+        table[new - 1] = (new, *rows[i])
+        mapping[given[i]] = new
+    return table, mapping[labels], [given[i] for i in order]

@@ -126,7 +126,7 @@ def network_name(network: SegmentNetwork) -> str:
 @torch.no_grad()
 def find_instances(
     images: Sequence[np.ndarray],
-    skies: Sequence[tuple[float, float]],
+    skies: Sequence[tuple[float, float | np.ndarray]],
     masks: Sequence[np.ndarray],
     fwhms: Sequence[float],
     network: SegmentNetwork,
@@ -138,7 +138,7 @@ def find_instances(
     ----------
     images : sequence of ndarray, shape (ny, nx)
     skies : sequence of (level, scatter)
-        Of the sky, image units.
+        Of the sky, image units; the scatter a number or a map of the image's shape.
     masks : sequence of ndarray, bool
         True = do not use.
     fwhms : sequence of float
@@ -163,7 +163,7 @@ def find_instances(
             channels = prepare(
                 torch.as_tensor(np.ascontiguousarray(images[i], dtype=np.float32), device=device),
                 level,
-                rms,
+                torch.as_tensor(rms, dtype=torch.float32, device=device),
                 torch.as_tensor(np.ascontiguousarray(masks[i]), device=device),
                 network.preprocessing,
             )

@@ -1,6 +1,6 @@
 """The simulated sets that a training needs: made where they are missing.
 
-python training/sets.py experiment=segment_ground      # only make the sets
+python training/training_sets.py experiment=segment_ground      # only make the sets
 """
 
 from __future__ import annotations
