@@ -17,9 +17,9 @@ from autofit_ml.images import ReadResult, Source, cut_stamps, read_source
 from autofit_ml.images.psf import psf_fwhm
 from autofit_ml.images.stamp import Frame, Stamp
 from autofit_ml.initialise import Starts, initialise
-from autofit_ml.pipeline.segmenting import segment_all
+from autofit_ml.pipeline.segmenting import detect_in_frame, segment_all
 from autofit_ml.pipeline.settings import FitSettings
-from autofit_ml.segment import Segmentation, detect_sources
+from autofit_ml.segment import Segmentation
 
 __all__ = ["Failure", "Prepared", "failed", "joined", "prepare"]
 
@@ -169,7 +169,9 @@ def _cut(result: ReadResult, settings: FitSettings) -> list[Stamp | Failure]:
     frame = result.item
     if not isinstance(frame, Frame):
         raise TypeError(f"{frame.id} is no frame")
-    found = detect_sources(frame, fwhm=3.0 if frame.psf is None else psf_fwhm(frame.psf))
+    seeing = 3.0 if frame.psf is None else psf_fwhm(frame.psf)
+    frame, found = detect_in_frame(frame, seeing, settings)
+    labels = found.labels if settings.segmenter == "maskrcnn" else None
     if len(found.sources) == 0:
         return [
             Failure(
@@ -190,7 +192,9 @@ def _cut(result: ReadResult, settings: FitSettings) -> list[Stamp | Failure]:
             "label": int(row["label"]),
         }
         try:
-            for stamp in cut_stamps(frame, [detection], settings.read, psf_at=result.psf_at):
+            for stamp in cut_stamps(
+                frame, [detection], settings.read, labels=labels, psf_at=result.psf_at
+            ):
                 items.append(stamp.replace(id=name))
         except InputError as error:
             items.append(Failure(name, frame.file, _naming(error, frame.file)))

@@ -14,6 +14,7 @@ import torch
 from torch.nn import functional
 from torchvision.ops import nms
 
+from autofit_ml.errors import InputError
 from autofit_ml.images.psf import psf_fwhm
 from autofit_ml.images.stamp import Stamp
 from autofit_ml.segment.network import CLASSES, SegmentNetwork, prepare
@@ -22,7 +23,7 @@ from autofit_ml.segment.shapes import grow_neighbours
 from autofit_ml.segment.sky import mode_of_sky
 from autofit_ml.segment.summary import blend_fraction, ellipse_of_footprint, sky_outside
 
-__all__ = ["Instances", "MaskRCNNSettings", "find_instances", "segment_maskrcnn"]
+__all__ = ["Instances", "MaskRCNNSettings", "find_instances", "segment_cut_out", "segment_maskrcnn"]
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,33 @@ def segment_maskrcnn(
         _segmentation(stamp, sky, instances, settings, network_name(network))
         for stamp, sky, instances in zip(stamps, skies, found, strict=True)
     ]
+
+
+def segment_cut_out(
+    stamp: Stamp, weights: str, settings: MaskRCNNSettings | None = None
+) -> Segmentation:
+    """The segmentation of a stamp cut from a frame that the network has segmented as a whole.
+
+    Parameters
+    ----------
+    stamp : Stamp
+        With the frame's ``labels`` and its ``target_label``.
+    weights : str
+        Name of the network's weights.
+    settings : MaskRCNNSettings, optional
+        For the growing of neighbours.
+    """
+    if stamp.labels is None or stamp.target_label is None:
+        raise InputError("the stamp has no labels of its frame", "", stamp.file or None)
+    settings = settings or MaskRCNNSettings()
+    labels = np.asarray(stamp.labels, dtype=np.int32)
+    present = np.unique(labels[labels > 0])
+    small = np.searchsorted(present, labels) + 1
+    small[labels == 0] = 0
+    where = np.flatnonzero(present == stamp.target_label)
+    target = int(where[0]) + 1 if where.size else 0
+    sky = _sky_of(stamp)
+    return _finished(stamp, sky, small.astype(np.int32), target, {}, settings, weights)
 
 
 def network_name(network: SegmentNetwork) -> str:
@@ -249,10 +277,25 @@ def _segmentation(
     settings: MaskRCNNSettings,
     weights: str,
 ) -> Segmentation:
+    target = _target(found, stamp.position, max(settings.search_radius, psf_fwhm(stamp.psf)))
+    classes = {
+        int(label): CLASSES[int(found.classes[label - 1])]
+        for label in np.unique(found.labels[found.labels > 0])
+    }
+    return _finished(stamp, sky, found.labels, target, classes, settings, weights)
+
+
+def _finished(
+    stamp: Stamp,
+    sky: tuple[float, float],
+    labels: np.ndarray,
+    target: int,
+    classes: dict[int, str],
+    settings: MaskRCNNSettings,
+    weights: str,
+) -> Segmentation:
+    """Neighbours grown, sky and blending measured."""
     level, rms = sky
-    fwhm = psf_fwhm(stamp.psf)
-    labels = found.labels
-    target = _target(found, stamp.position, max(settings.search_radius, fwhm))
     present = np.unique(labels[labels > 0])
     ellipses = {int(label): ellipse_of_footprint(labels == label) for label in present}
     contaminants = grow_neighbours(
@@ -260,10 +303,9 @@ def _segmentation(
         target,
         ellipses,
         relative=settings.grow_relative,
-        minimum=settings.grow_minimum + 0.5 * fwhm,
+        minimum=settings.grow_minimum + 0.5 * psf_fwhm(stamp.psf),
     )
-    data = stamp.data / rms
-    better = sky_outside(data, ~stamp.mask, labels, contaminants, ellipses.get(target))
+    better = sky_outside(stamp.data / rms, ~stamp.mask, labels, contaminants, ellipses.get(target))
     if np.isfinite(better[0]):
         level, rms = better[0] * sky[1], better[1] * sky[1]
     return Segmentation(
@@ -274,7 +316,7 @@ def _segmentation(
         sky_rms=rms,
         blend_fraction=blend_fraction((stamp.data - level) / rms, labels, target, ellipses),
         method="maskrcnn",
-        classes={int(label): CLASSES[int(found.classes[label - 1])] for label in present},
+        classes=classes,
         weights=weights,
     )
 

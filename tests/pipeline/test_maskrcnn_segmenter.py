@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "weights"))
+from bright_pixels import BrightPixels
 from weights_bundles import add_bundle
 
 import autofit_ml
@@ -89,3 +85,30 @@ def test_no_weights_installed(images, monkeypatch, tmp_path):
     _installed.cache_clear()
     with pytest.raises(SettingsError, match="no weights for segmenting"):
         fit(images, segmenter="maskrcnn")
+
+
+def test_frame_goes_through_the_network_once(tmp_path, weights, monkeypatch):
+    """Every galaxy of a frame has a row; its stamp carries the frame's labels."""
+    from autofit_ml.segment import pretrained
+    from autofit_ml.simulate import compose_recipe, export_fits, simulate_one
+
+    network = BrightPixels()
+    calls: list[str] = []
+    monkeypatch.setattr(pretrained, "segment_network", lambda name: calls.append(name) or network)
+    monkeypatch.setattr(pretrained, "usable_weights", lambda given: {"segment/test-any": "0" * 64})
+    recipe = compose_recipe(
+        ["data=frame", "data.shape=[300,320]", "data.neighbours.magnitude=[15,20.5]"]
+    )
+    frame = simulate_one(recipe, 0, 4)
+    export_fits([frame], tmp_path / "images")
+    table = autofit_ml.fit(
+        tmp_path / "images", mode="frame", segmenter="maskrcnn", save="none", workers=0
+    )
+    assert set(table["segmenter"]) == {"maskrcnn"}
+    assert all(str(name).startswith(f"{frame.id}@") for name in table["id"])
+    x, y = (np.asarray(table[axis], dtype=float) for axis in ("x", "y"))
+    bright = frame.truth[(frame.truth["mag"] < 19.5) & (frame.truth["n_pixels"] > 20)]
+    inside = (np.abs(bright["x"] - 160) < 150) & (np.abs(bright["y"] - 150) < 140)
+    assert inside.sum() >= 3
+    for row in bright[inside]:
+        assert np.nanmin(np.hypot(x - row["x"], y - row["y"])) < 2
