@@ -1,0 +1,162 @@
+"""The Mask R-CNN: channels, batching, building, and what its detections become."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from bright_pixels import BrightPixels
+from weights_bundles import TINY, tiny_network
+
+from autofit_ml.images.stamp import PSF, Stamp
+from autofit_ml.segment.maskrcnn import MaskRCNNSettings, find_instances, segment_maskrcnn
+from autofit_ml.segment.network import Preprocessing, build, describe, prepare
+from autofit_ml.simulate.psf import moffat_psf
+
+
+def test_channels_do_not_depend_on_units_or_sky():
+    """The same scene in maggies or electrons, with or without a pedestal."""
+    signal = torch.linspace(-5, 500, 64).reshape(8, 8)
+    reference = prepare(signal, 0.0, 1.0)
+    for scale, level in ((1e-12, 3.0), (1e6, -20.0), (1.0, 100.0)):
+        channels = prepare(scale * (signal + level), scale * level, scale)
+        torch.testing.assert_close(channels, reference, rtol=1e-4, atol=1e-4)
+    assert reference.shape == (3, 8, 8)
+    assert reference[2].min() >= -1
+    assert reference[2].max() <= 2
+
+
+def test_masked_pixels_are_sky():
+    signal = torch.full((6, 6), 50.0)
+    mask = torch.zeros(6, 6, dtype=torch.bool)
+    mask[2] = True
+    channels = prepare(signal, 0.0, 1.0, mask)
+    assert (channels[:, 2] == 0).all()
+    assert (channels[:, 3] > 0).all()
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (57, 33), (128, 96)])
+def test_any_size_and_mixed_batches(shape):
+    """Boxes stay inside their own image, masks 28 x 28, alone or beside a larger image."""
+    network = tiny_network()
+    network.model.roi_heads.score_thresh = 0.0
+    torch.manual_seed(1)
+    image, other = torch.randn(3, *shape), torch.randn(3, 128, 128)
+    with torch.no_grad():
+        alone, together = network([image])[0], network([image, other])[0]
+    assert alone["masks"].shape[-2:] == (28, 28)
+    assert (alone["boxes"][:, 2] <= shape[1]).all()
+    assert (alone["boxes"][:, 3] <= shape[0]).all()
+    assert (together["boxes"][:, 2] <= shape[1]).all()
+    assert (together["boxes"][:, 3] <= shape[0]).all()
+    assert len(alone["boxes"]) > 0
+
+
+def test_training_gives_losses_also_without_objects():
+    network = tiny_network().train()
+    image = torch.randn(3, 48, 48)
+    mask = torch.zeros(1, 48, 48, dtype=torch.uint8)
+    mask[0, 10:20, 12:24] = 1
+    one = {
+        "boxes": torch.tensor([[12.0, 10, 24, 20]]),
+        "labels": torch.tensor([1]),
+        "masks": mask,
+    }
+    none = {
+        "boxes": torch.zeros(0, 4),
+        "labels": torch.zeros(0, dtype=torch.int64),
+        "masks": torch.zeros(0, 48, 48, dtype=torch.uint8),
+    }
+    losses = network([image, image], [one, none])
+    total = sum(losses.values())
+    assert torch.isfinite(total)
+    total.backward()
+    assert all(p.grad is None or torch.isfinite(p.grad).all() for p in network.parameters())
+
+
+def test_description_builds_the_same_network():
+    network = tiny_network()
+    again = build(describe(network))
+    again.load_state_dict(network.state_dict())
+    assert again.settings == TINY
+    assert again.preprocessing == network.preprocessing
+
+
+@pytest.mark.parametrize(("fwhm", "zoom"), [(3.0, 1.0), (1.5, 1.0), (12.0, 0.25), (1.0, 3.0)])
+def test_seeing_out_of_range_is_resampled(fwhm, zoom):
+    assert Preprocessing().zoom(fwhm) == pytest.approx(zoom)
+
+
+def blobs(shape=(64, 64), scale=1.0):
+    """Three bright squares on a weak background."""
+    rng = np.random.default_rng(0)
+    data = rng.normal(0, 0.3, shape)
+    for y, x, side in ((28, 28, 9), (10, 45, 5), (50, 12, 6)):
+        data[y : y + side, x : x + side] += 30
+    return (data * scale).astype(np.float32)
+
+
+def test_masks_come_back_where_the_objects_are():
+    """Masks of 28 x 28 a box, pasted: the squares to the pixel."""
+    data = blobs()
+    (found,) = find_instances(
+        [data], [(0.0, 0.3)], [np.zeros(data.shape, bool)], [3.0], BrightPixels()
+    )
+    np.testing.assert_array_equal(found.labels > 0, data > 10)
+    assert len(found.scores) == 3
+
+
+@pytest.mark.parametrize("fwhm", [3.0, 12.0])
+def test_resampled_masks_come_back_on_the_image(fwhm):
+    """At a quarter of the sampling: boundaries good to two pixels."""
+    data = np.kron(blobs(), np.ones((4, 4), np.float32))
+    (found,) = find_instances(
+        [data], [(0.0, 0.3)], [np.zeros(data.shape, bool)], [fwhm], BrightPixels()
+    )
+    true = data > 10
+    overlap = (true & (found.labels > 0)).sum() / (true | (found.labels > 0)).sum()
+    assert overlap > (0.97 if fwhm == 3.0 else 0.75)
+
+
+def test_target_is_the_instance_at_the_position():
+    data = blobs(scale=1e-9)
+    stamp = Stamp(
+        "a",
+        data,
+        np.full(data.shape, 3e-10, np.float32),
+        np.zeros(data.shape, bool),
+        PSF(moffat_psf(3.0).data),
+    )
+    (found,) = segment_maskrcnn([stamp], BrightPixels())
+    assert found.labels[32, 32] == found.target > 0
+    assert found.contaminants[12, 47]
+    assert not found.contaminants[32, 32]
+    assert found.sky_rms == pytest.approx(3e-10, rel=0.1)
+    assert set(found.classes.values()) == {"galaxy"}
+    (moved,) = segment_maskrcnn([stamp.replace(x=47.0, y=12.0)], BrightPixels())
+    assert moved.labels[12, 47] == moved.target
+    (nowhere,) = segment_maskrcnn([stamp.replace(x=5.0, y=5.0)], BrightPixels())
+    assert nowhere.target == 0
+
+
+def test_doubles_of_two_classes_are_one_object():
+    class Twice(BrightPixels):
+        def forward(self, images):
+            out = super().forward(images)
+            for item in out:
+                item["boxes"] = torch.cat([item["boxes"], item["boxes"]])
+                item["scores"] = torch.cat([item["scores"], item["scores"] - 0.05])
+                item["labels"] = torch.cat([item["labels"], item["labels"] + 1])
+                item["masks"] = torch.cat([item["masks"], item["masks"]])
+            return out
+
+    data = blobs()
+    (found,) = find_instances([data], [(0.0, 0.3)], [np.zeros(data.shape, bool)], [3.0], Twice())
+    assert len(found.scores) == 3
+    assert set(found.classes) == {1}
+    strict = MaskRCNNSettings(score=0.99)
+    (none,) = find_instances(
+        [data], [(0.0, 0.3)], [np.zeros(data.shape, bool)], [3.0], Twice(), strict
+    )
+    assert len(none.scores) == 0
+    assert not none.labels.any()
