@@ -309,13 +309,7 @@ def simulate(
     Exit status: 0 the set is complete; 2 wrong usage; 1 it could not be made; 130 interrupted
     (the same command continues).
     """
-    try:
-        from autofit_ml.simulate.recipe import compose_recipe
-    except ImportError as error:
-        raise SettingsError(
-            f"simulating needs {error.name}, which is not installed",
-            "pip install 'autofit-ml[simulate]'",
-        ) from error
+    from autofit_ml.simulate import compose_recipe
 
     if list_them:
         _print_recipes(config_dir, as_json)
@@ -496,12 +490,7 @@ def demo(
 
     images = out / "images"
     if not (images / "truth.ecsv").exists():  # written last: the set is complete
-        try:
-            demo_set(images, n=n)
-        except ImportError as error:
-            raise InputError(
-                "galsim is not installed", "pip install 'autofit-ml[simulate]'"
-            ) from error
+        demo_set(images, n=n)
     command = ["fit", str(images), "--out", str(out / "results")]
     app(command, standalone_mode=True)
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import lightning
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from torchmetrics.detection import MeanAveragePrecision
 from torchvision.models.detection.roi_heads import paste_masks_in_image
@@ -19,6 +19,7 @@ from autofit_ml.segment.network import (
     SegmentNetwork,
     describe,
     prepare,
+    tuples,
 )
 from autofit_ml.simulate.dataset import SOURCE_COLUMNS, SOURCE_KINDS
 
@@ -198,10 +199,4 @@ def _pasted(found: dict[str, torch.Tensor], shape: Sequence[int]) -> dict[str, t
 
 
 def _plain(values: Any) -> dict[str, Any]:
-    from omegaconf import OmegaConf
-
-    plain = OmegaConf.to_container(values, resolve=True) if values is not None else {}
-    return {
-        key: tuple(value) if isinstance(value, list) else value
-        for key, value in dict(plain).items()  # type: ignore[arg-type]
-    }
+    return tuples(cast(dict[str, Any], OmegaConf.to_container(values, resolve=True)))

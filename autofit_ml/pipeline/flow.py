@@ -92,7 +92,7 @@ def fit_run(
             if folder is None:
                 summary.count(pa.concat_tables(tables))
             else:
-                _finish(folder, found, settings, identity, began, device, progress, summary)
+                _finish(folder, found, settings, identity, used, began, device, progress, summary)
     summary.seconds = time.perf_counter() - began
     return summary
 
@@ -158,6 +158,7 @@ def _finish(
     found: Discovery,
     settings: FitSettings,
     identity: dict[str, Any],
+    weights: dict[str, str],
     began: float,
     device: str | None,
     progress: Progress,
@@ -168,7 +169,7 @@ def _finish(
     from autofit_ml.report import write_report
 
     progress.stage("writing the catalogue")
-    table = write_catalogue(folder, found.sources, settings, identity, began, device)
+    table = write_catalogue(folder, found.sources, settings, identity, weights, began, device)
     if "report" in settings.save:
         progress.stage("writing the report")
         summary.report = write_report(folder.path)

@@ -129,6 +129,7 @@ def write_catalogue(
     sources: Sequence[Source],
     settings: FitSettings,
     identity: dict[str, Any],
+    weights: dict[str, str],
     began: float,
     device: str | None,
 ) -> pa.Table:
@@ -143,6 +144,8 @@ def write_catalogue(
     settings : FitSettings
     identity : dict
         See `autofit_ml.pipeline.resume.open_results`.
+    weights : dict
+        Bundle -> sha256 of its weights, of those that the run could use.
     began : float
         ``time.perf_counter()`` at the beginning of this call.
     device : str or None
@@ -169,7 +172,7 @@ def write_catalogue(
                 "workers": settings.workers,
                 "platform": platform.platform(),
             },
-            "weights": {},
+            "weights": weights,
             "inputs": dict(sorted(hashes.items())),
             "counts": {
                 "objects": len(status),

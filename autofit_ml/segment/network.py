@@ -24,7 +24,16 @@ from torchvision.models.resnet import BasicBlock
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
-__all__ = ["CLASSES", "NetworkSettings", "Preprocessing", "SegmentNetwork", "build", "prepare"]
+__all__ = [
+    "CLASSES",
+    "NetworkSettings",
+    "Preprocessing",
+    "SegmentNetwork",
+    "build",
+    "describe",
+    "prepare",
+    "tuples",
+]
 
 CLASSES = ("sky", "galaxy", "star")
 """Index in the network's classes; torchvision's class 0 is the background."""
@@ -217,8 +226,8 @@ def build(config: Mapping[str, Any]) -> SegmentNetwork:
     if config["architecture"] != "mask-rcnn-slim":
         raise ValueError(f"unknown architecture {config['architecture']!r}")
     return SegmentNetwork(
-        NetworkSettings(**_tuples(config["network"])),
-        Preprocessing(**_tuples(config["preprocessing"])),
+        NetworkSettings(**tuples(config["network"])),
+        Preprocessing(**tuples(config["preprocessing"])),
     )
 
 
@@ -235,7 +244,8 @@ def describe(network: SegmentNetwork) -> dict[str, Any]:
     }
 
 
-def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
+def tuples(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as JSON or YAML hold them, with tuples for lists."""
     return {
         key: tuple(value) if isinstance(value, list | tuple) else value
         for key, value in values.items()

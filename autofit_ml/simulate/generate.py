@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -121,40 +122,42 @@ def simulate_one(recipe: Recipe, index: int, seed: int | None = None) -> Simulat
     seed = recipe.data.seed if seed is None else seed
     if index < 0 or seed < 0:
         raise SettingsError(f"index {index}, seed {seed}", "both are at least 0")
-    streams = [np.random.default_rng([seed, index, k]) for k in range(4)]
+    streams = _Streams(*(np.random.default_rng([seed, index, k]) for k in range(4)))
     draw = _simulate_stamp if recipe.data.kind == "stamp" else _simulate_frame
-    return draw(recipe, index, seed, *streams)
+    return draw(recipe, index, seed, streams)
 
 
-def _simulate_stamp(
-    recipe: Recipe,
-    index: int,
-    seed: int,
-    for_psf: np.random.Generator,
-    for_scene: np.random.Generator,
-    for_noise: np.random.Generator,
-    for_artefacts: np.random.Generator,
-) -> SimulatedObject:
+@dataclass(frozen=True)
+class _Streams:
+    """Independent random numbers of one object."""
+
+    psf: np.random.Generator
+    scene: np.random.Generator
+    noise: np.random.Generator
+    artefacts: np.random.Generator
+
+
+def _simulate_stamp(recipe: Recipe, index: int, seed: int, streams: _Streams) -> SimulatedObject:
     data, survey = recipe.data, recipe.survey
-    psf = draw_psf(survey.psf, survey.pixel_scale, for_psf, seed)
+    psf = draw_psf(survey.psf, survey.pixel_scale, streams.psf, seed)
     fwhm = psf_fwhm(psf)
-    sky = _Sky(recipe, for_noise)
+    sky = _Sky(recipe, streams.noise)
     drawn: dict[str, np.ndarray] = {}
 
     def flux_at_snr(unit: Source) -> float:
         assert data.target is not None and data.target.snr is not None
         low, high = np.log(data.target.snr)
         image = draw_box(unit, psf, (0, 0), data.shape, FAST)
-        flux = flux_for_snr(image, math.exp(for_scene.uniform(low, high)), sky.rms, sky.gain)
+        flux = flux_for_snr(image, math.exp(streams.scene.uniform(low, high)), sky.rms, sky.gain)
         drawn["target"] = flux * image
         return flux
 
-    target = place_stamp_target(for_scene, recipe, flux_at_snr)
+    target = place_stamp_target(streams.scene, recipe, flux_at_snr)
     light = drawn.get("target")
     if light is None:
         light = draw_box(target, psf, (0, 0), data.shape, FAST)
     margin = 0.1 * min(data.shape)
-    others = draw_stamp_neighbours(for_scene, recipe, target, fwhm, margin)
+    others = draw_stamp_neighbours(streams.scene, recipe, target, fwhm, margin)
     lights = [SourceLight(0, 0, light.astype(np.float32))]
     sources, detectable = [target], [True]
     for source, seen in zip(others.sources, others.detectable, strict=True):
@@ -172,27 +175,18 @@ def _simulate_stamp(
         None,
         fwhm,
         sky,
-        for_noise,
-        for_artefacts,
+        streams,
     )
 
 
-def _simulate_frame(
-    recipe: Recipe,
-    index: int,
-    seed: int,
-    for_psf: np.random.Generator,
-    for_scene: np.random.Generator,
-    for_noise: np.random.Generator,
-    for_artefacts: np.random.Generator,
-) -> SimulatedObject:
+def _simulate_frame(recipe: Recipe, index: int, seed: int, streams: _Streams) -> SimulatedObject:
     data, survey = recipe.data, recipe.survey
-    grid = draw_psf_grid(survey.psf, survey.pixel_scale, data.shape, for_psf, seed)
+    grid = draw_psf_grid(survey.psf, survey.pixel_scale, data.shape, streams.psf, seed)
     ny, nx = data.shape
     centre = grid.at((nx - 1) / 2, (ny - 1) / 2)
     fwhm = psf_fwhm(centre)
-    sky = _Sky(recipe, for_noise)
-    scene = draw_frame_scene(for_scene, recipe, fwhm)
+    sky = _Sky(recipe, streams.noise)
+    scene = draw_frame_scene(streams.scene, recipe, fwhm)
     lights, kept = [], []
     for source, seen in zip(scene.sources, scene.detectable, strict=True):
         own = _light(source, grid.at(source.x, source.y), data.shape, sky.rms)
@@ -200,7 +194,7 @@ def _simulate_frame(
             lights.append(own)
             kept.append((source, seen))
     scene = Scene(tuple(item for item, _ in kept), tuple(seen for _, seen in kept))
-    return _observe(recipe, index, scene, lights, centre, grid, fwhm, sky, for_noise, for_artefacts)
+    return _observe(recipe, index, scene, lights, centre, grid, fwhm, sky, streams)
 
 
 class _Sky:
@@ -244,8 +238,7 @@ def _observe(
     grid: PSFGrid | None,
     fwhm: float,
     sky: _Sky,
-    for_noise: np.random.Generator,
-    for_artefacts: np.random.Generator,
+    streams: _Streams,
 ) -> SimulatedObject:
     """Everything after the light: sky, noise, defects, labels, truth."""
     data, survey = recipe.data, recipe.survey
@@ -264,11 +257,11 @@ def _observe(
         level,
         gain=sky.gain,
         read_noise=sky.read_noise,
-        rng=for_noise,
+        rng=streams.noise,
         correlation=correlation,
     )
     image, mask, defect_bits = apply_artefacts(
-        image, defects, gain=sky.gain, psf_fwhm=fwhm, rng=for_artefacts
+        image, defects, gain=sky.gain, psf_fwhm=fwhm, rng=streams.artefacts
     )
     bits = bits | defect_bits
     # What the survey has subtracted; a pedestal is left.

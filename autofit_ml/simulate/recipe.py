@@ -116,7 +116,7 @@ class PSFModel(_Settings):
     jitter : float
         optical: Gaussian sigma, arcsec.
     folder : path
-        folder: PSF images in FITS (or survey names of a PSF per file), drawn at random.
+        folder: PSF images in FITS, one a file, drawn at random.
     size : int
         Side of the PSF image in **image** pixels; odd.
     oversampling : int
@@ -231,8 +231,7 @@ class Artefacts(_Settings):
     masked_regions : float
         Blocks, trails and circles cut out per 10**6 pixels.
     ghosts : float
-        Surface brightness of a bright star's ghost ring: fraction of the star's flux in the ring
-        (stars above the saturation level only); 0: none.
+        Fraction of a star's flux that is in its ghost ring (stars that saturate only); 0: none.
     """
 
     saturation: PositiveFloat = float("inf")

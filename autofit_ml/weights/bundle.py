@@ -55,11 +55,8 @@ class Bundle:
 
 def sha256(path: Path) -> str:
     """Of a file."""
-    digest = hashlib.sha256()
     with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def describe_files(folder: str | Path) -> dict[str, dict[str, Any]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from bright_pixels import BrightPixels
@@ -11,6 +13,7 @@ import autofit_ml
 from autofit_ml.catalogue import Flag
 from autofit_ml.errors import DamagedWeightsError, SettingsError, UnknownWeightsError
 from autofit_ml.segment.pretrained import _installed, choose_weights, segment_network
+from autofit_ml.weights.bundle import sha256
 
 
 @pytest.fixture
@@ -60,10 +63,13 @@ def test_weights_are_chosen_by_seeing_and_pixel_scale(weights):
     assert choose_weights("segment/space-any", 0.18, 3.0) == "segment/space-any@1.0.0"
 
 
-def test_a_folder_is_believed(images, weights):
+def test_a_folder_is_believed_and_recorded(images, weights, tmp_path):
     folder = weights / "segment/test-any@1.0.0"
-    table = fit(images, segmenter="maskrcnn", weights=str(folder))
+    out = tmp_path / "out"
+    table = fit(images, segmenter="maskrcnn", weights=str(folder), out=out)
     assert set(table["weights"]) == {str(folder)}
+    recorded = json.loads((out / "run.json").read_text())["weights"]
+    assert recorded == {str(folder): sha256(folder / "model.safetensors")}
 
 
 def test_wrong_weights_stop_the_run_before_it_begins(images, weights, tmp_path):
