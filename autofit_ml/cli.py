@@ -70,7 +70,9 @@ def fit(
     model: Annotated[str, typer.Option(help="What is fitted: sersic.")] = "sersic",
     segmenter: Annotated[
         str,
-        typer.Option(help="auto (labels given with an object, else sep), sep, given or maskrcnn."),
+        typer.Option(
+            help="auto (labels given with an object, else maskrcnn), maskrcnn, sep or given."
+        ),
     ] = "auto",
     weights: Annotated[
         str, typer.Option(help="Names or folders of weights, separated by commas.")
@@ -215,6 +217,82 @@ def _resume_command() -> str:
 
     words = [Path(sys.argv[0]).name, *(w for w in sys.argv[1:] if w != "--restart")]
     return shlex.join(words)
+
+
+@app.command()
+def segment(
+    paths: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="PATH...", help="FITS files, folders or globs.", show_default=False),
+    ] = None,
+    out: Annotated[
+        Path, typer.Option(help="Folder for the labels; beside the images, `fit` reads them.")
+    ] = Path("segmented"),
+    manifest: Annotated[
+        Path | None, typer.Option(help="Table of objects (csv, ecsv, parquet).", show_default=False)
+    ] = None,
+    mode: Annotated[str, typer.Option(help="auto, stamp or frame.")] = "auto",
+    segmenter: Annotated[str, typer.Option(help="maskrcnn or sep.")] = "maskrcnn",
+    weights: Annotated[
+        str, typer.Option(help="Names or folders of weights, separated by commas.")
+    ] = "",
+    survey: Annotated[
+        str | None, typer.Option(help="Survey preset, e.g. sdss, kids, hst.", show_default=False)
+    ] = None,
+    psf: Annotated[
+        Path | None, typer.Option(help="PSF image for all objects.", show_default=False)
+    ] = None,
+    psf_fwhm: Annotated[
+        float | None, typer.Option(help="FWHM of a Moffat PSF, arcsec.", show_default=False)
+    ] = None,
+    pictures: Annotated[bool, typer.Option(help="Draw the outlines as PNG.")] = True,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print a summary as JSON on standard output.")
+    ] = False,
+) -> None:
+    """Find the galaxies and stars of images: labels, a table of instances, pictures.
+
+    Exit status: 0 all images; 3 some could not be segmented; 2 wrong usage; 1 none could be.
+    """
+    from autofit_ml.api import settings_from
+    from autofit_ml.pipeline.segment_run import segment_run
+    from autofit_ml.progress import counting
+
+    if not paths and manifest is None:
+        raise SettingsError("nothing to segment", "give files or folders, or --manifest TABLE")
+    settings = settings_from(
+        {
+            "mode": mode,
+            "segmenter": segmenter,
+            "weights": weights,
+            "survey": survey,
+            "psf": psf,
+            "psf_fwhm": psf_fwhm,
+        }
+    )
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    with counting("segmenting", console, quiet=quiet) as progress:
+        summary = segment_run(
+            paths or None, out, settings, manifest=manifest, pictures=pictures, progress=progress
+        )
+    for name, why in summary.failures.items():
+        console.print(f"[red]failed[/] {escape(name)}: {escape(why)}")
+    if as_json:
+        print(
+            json.dumps(
+                {
+                    "out": str(summary.out),
+                    "images": summary.images,
+                    "instances": summary.instances,
+                    "failures": summary.failures,
+                    "exit_status": summary.exit_status,
+                }
+            )
+        )
+    elif not quiet:
+        print(f"{summary.instances} instances in {summary.images} images: {summary.out}")
+    raise typer.Exit(summary.exit_status)
 
 
 @app.command()

@@ -2,7 +2,8 @@
 
 Takes the averaged weights of the best checkpoint (or the last, ``--last``), the resolved config and
 the history of the run, writes ``<out>/<task>/<survey-band>@<version>/`` and enters it into
-``<out>/manifest.json``. Held-out figures come from ``--metrics FILE`` (training/evaluate.py).
+``<out>/manifest.json``. Held-out figures come from ``--metrics FILE``, which the benchmark of the
+task writes (benchmarks/segmentation.py FOLDER --json FILE, on a bundle exported before).
 """
 
 from __future__ import annotations

@@ -149,7 +149,11 @@ class SegmentModule(lightning.LightningModule):
         images, targets = batch
         losses = self._losses(images, targets)
         self.log("val/loss", sum(losses.values()), prog_bar=True, batch_size=len(images))
+        heads: Any = self.network.model.roi_heads
+        # A precision-recall curve needs the unsure detections too.
+        usual, heads.score_thresh = heads.score_thresh, 0.05
         found = self.network(images)
+        heads.score_thresh = usual
         shapes = [image.shape[-2:] for image in images]
         self.precision_50.update(
             [_pasted(item, shape) for item, shape in zip(found, shapes, strict=True)],

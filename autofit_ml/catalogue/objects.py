@@ -49,6 +49,7 @@ def object_fits_bytes(
     residual: np.ndarray | None = None,
     labels: np.ndarray | None = None,
     target: int = 0,
+    classes: Mapping[int, str] | None = None,
     components: Sequence[np.ndarray] = (),
     wcs: WCS | None = None,
     origin: tuple[int, int] = (0, 0),
@@ -70,6 +71,8 @@ def object_fits_bytes(
         Segmentation (0 = sky); written as int32.
     target : int
         Label of the target; the card TARGET of SEGM.
+    classes : mapping, optional
+        label -> "galaxy" or "star": the cards CLASS1, CLASS2, ... of SEGM.
     components : sequence of ndarray, shape (ny, nx)
         Each component with its PSF, without sky: COMPONENT_1 and on.
     wcs : astropy.wcs.WCS, optional
@@ -115,6 +118,9 @@ def object_fits_bytes(
         hdu = fits.ImageHDU(np.asarray(plane).astype(dtype), name=name)
         if name == "SEGM":
             hdu.header["TARGET"] = (int(target), "label of the target, 0 = not detected")
+            for label, kind in sorted((classes or {}).items()):
+                if label < 1000:  # a keyword has 8 letters
+                    hdu.header[f"CLASS{label}"] = (kind, f"of label {label}")
         hdu.header["LTV1"] = (float(-origin[0]), "stamp x = file x + LTV1")
         hdu.header["LTV2"] = (float(-origin[1]), "stamp y = file y + LTV2")
         hdu.header.extend(wcs_cards, update=True)

@@ -127,6 +127,9 @@ _FIT = (
     _float("bic_point_source", "", "Bayesian information criterion of a point source"),
     Column("model", "str", "", "Model fitted: sersic, sersic+exp, ..."),
     Column("segmenter", "str", "", "How the target was found: sep, given, maskrcnn"),
+    Column(
+        "object_class", "str", "", "galaxy or star, by the segmenting network; empty if unknown"
+    ),
     Column("init", "str", "", "Where the starting values come from: moments, resnet"),
     Column("weights", "str", "", "Weight bundles used, empty for none"),
     Column("filter", "str", "", "Filter or band of the image"),

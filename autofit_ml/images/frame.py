@@ -37,6 +37,7 @@ def cut_stamps(
     options: ReadOptions | None = None,
     *,
     labels: np.ndarray | None = None,
+    classes: Mapping[int, str] | None = None,
     psf_at: Callable[[float, float], PSF] | None = None,
 ) -> Iterator[Stamp]:
     """Stamps around detections.
@@ -52,6 +53,8 @@ def cut_stamps(
         For ``stamp_radius_factor``.
     labels : ndarray of int, optional
         Segmentation of the frame, cut along.
+    classes : mapping, optional
+        label -> "galaxy" or "star".
     psf_at : callable, optional
         PSF at frame position (x, y), where it varies.
 
@@ -106,6 +109,7 @@ def cut_stamps(
         if data.shape != (2 * half + 1, 2 * half + 1):
             flags |= int(Flag.EDGE)
         label = _entry(detection, "label")
+        part = None if labels is None else labels[window].astype(np.int32)
         yield Stamp(
             id=name,
             data=data,
@@ -115,8 +119,9 @@ def cut_stamps(
             x=x - x0,
             y=y - y0,
             origin=(x0, y0),
-            labels=None if labels is None else labels[window].astype(np.int32),
+            labels=part,
             target_label=None if label is None or labels is None else int(label),
+            label_classes=_classes_in(part, classes),
             saturated=None if frame.saturated is None else frame.saturated[window].copy(),
             wcs=None if frame.wcs is None else frame.wcs[window],
             pixel_scale=frame.pixel_scale,
@@ -128,6 +133,12 @@ def cut_stamps(
             messages=(*frame.messages, *notes),
             file=frame.file,
         )
+
+
+def _classes_in(labels: np.ndarray | None, classes: Mapping[int, str] | None) -> dict[int, str]:
+    if labels is None or not classes:
+        return {}
+    return {int(k): classes[int(k)] for k in np.unique(labels) if int(k) in classes}
 
 
 def _entry(detection: Any, name: str) -> Any:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from astropy.wcs import WCS
@@ -61,6 +62,8 @@ class Stamp:
         Segmentation given with the image (0 = sky).
     target_label : int or None
         Label of the target in `labels`.
+    label_classes : mapping of int to str
+        label -> "galaxy" or "star", where known.
     saturated : ndarray, bool, or None
         True where the detector saturated (these pixels are in `mask` too).
     wcs : astropy.wcs.WCS or None
@@ -92,6 +95,7 @@ class Stamp:
     origin: tuple[int, int] = (0, 0)
     labels: np.ndarray | None = None
     target_label: int | None = None
+    label_classes: Mapping[int, str] = field(default_factory=dict)
     saturated: np.ndarray | None = None
     wcs: WCS | None = None
     pixel_scale: float = float("nan")

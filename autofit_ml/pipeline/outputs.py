@@ -84,6 +84,7 @@ def _save_object(
             residual=residual,
             labels=segmentation.labels,
             target=segmentation.target,
+            classes=segmentation.classes,
             components=[] if component is None else [component],
             wcs=stamp.wcs,
             origin=stamp.origin,
@@ -101,6 +102,7 @@ def _save_object(
             row,
             stamp.pixel_scale,
             origin=stamp.origin,
+            classes=segmentation.classes,
         )
         atomic_write_bytes(folder.path / "previews" / f"{stamp.id}.png", picture, fsync=False)
     if "report" in kinds:

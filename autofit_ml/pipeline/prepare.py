@@ -171,7 +171,8 @@ def _cut(result: ReadResult, settings: FitSettings) -> list[Stamp | Failure]:
         raise TypeError(f"{frame.id} is no frame")
     seeing = 3.0 if frame.psf is None else psf_fwhm(frame.psf)
     frame, found = detect_in_frame(frame, seeing, settings)
-    labels = found.labels if settings.segmenter == "maskrcnn" else None
+    # sep looks at each stamp again, around its own target; the network's instances are kept.
+    labels = found.labels if found.method == "maskrcnn" else None
     if len(found.sources) == 0:
         return [
             Failure(
@@ -193,7 +194,12 @@ def _cut(result: ReadResult, settings: FitSettings) -> list[Stamp | Failure]:
         }
         try:
             for stamp in cut_stamps(
-                frame, [detection], settings.read, labels=labels, psf_at=result.psf_at
+                frame,
+                [detection],
+                settings.read,
+                labels=labels,
+                classes=found.classes,
+                psf_at=result.psf_at,
             ):
                 items.append(stamp.replace(id=name))
         except InputError as error:

@@ -60,6 +60,7 @@ def catalogue_rows(
         rows["pixel_scale"][i] = stamp.pixel_scale
         rows["psf_fwhm"][i] = psf_fwhm(stamp.psf)
         rows["segmenter"][i] = prepared.segmentations[k].method
+        rows["object_class"][i] = prepared.segmentations[k].target_class
         rows["weights"][i] = prepared.segmentations[k].weights
         rows["message"][i] = "; ".join(stamp.messages)
         flags = int(results.flags[k]) | stamp.flags

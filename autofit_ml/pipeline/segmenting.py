@@ -30,7 +30,7 @@ def check_segmenter(settings: FitSettings) -> dict[str, str]:
     SettingsError, WeightsError
         No weights, or such that cannot be used.
     """
-    if settings.segmenter != "maskrcnn":
+    if settings.segmenter not in ("auto", "maskrcnn"):
         return {}
     from autofit_ml.segment.pretrained import usable_weights
 
@@ -80,7 +80,8 @@ def segment_all(
 
 def _method(stamp: Stamp, settings: FitSettings) -> str:
     if settings.segmenter == "auto":
-        return "given" if stamp.labels is not None else "sep"
+        given = stamp.labels is not None and not _is_cut_out(stamp)
+        return "given" if given else "maskrcnn"
     return settings.segmenter
 
 
@@ -127,7 +128,7 @@ def detect_in_frame(frame: Frame, fwhm: float, settings: FitSettings) -> tuple[F
         With OUT_OF_DOMAIN and a message where sep had to do the network's work.
     detections : Detections
     """
-    if settings.segmenter != "maskrcnn":
+    if settings.segmenter not in ("auto", "maskrcnn"):
         return frame, detect_sources(frame, fwhm=fwhm)
     from autofit_ml.segment.pretrained import choose_weights, segment_network
     from autofit_ml.segment.tiles import detect_instances

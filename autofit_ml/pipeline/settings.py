@@ -33,8 +33,9 @@ class FitSettings:
     sky : str
         "free", "fixed" (held at 0) or a number (held there, image units per pixel).
     segmenter : {"auto", "sep", "given", "maskrcnn"}
-        "auto": the labels given with an object where there are some, else sep. "maskrcnn": the
-        network; sep, with OUT_OF_DOMAIN, for images unlike those it was trained on.
+        "auto": the labels given with an object where there are some, else the network.
+        "maskrcnn": the network in any case; sep, with OUT_OF_DOMAIN, for images unlike those that
+        it was trained on.
     weights : str
         Names or folders of weights, separated by commas; empty: the installed ones that suit the
         images.

@@ -15,7 +15,7 @@ from autofit_ml.report.html import (
     write_report,
 )
 from autofit_ml.report.measurement import format_measurement
-from autofit_ml.report.preview import ellipse_outline, preview_png, thumbnail
+from autofit_ml.report.preview import ellipse_outline, preview_png, segmentation_png, thumbnail
 
 __all__ = [
     "EMBEDDED_THUMBNAILS",
@@ -24,6 +24,7 @@ __all__ = [
     "ellipse_outline",
     "format_measurement",
     "preview_png",
+    "segmentation_png",
     "thumbnail",
     "thumbnail_bytes",
     "write_report",

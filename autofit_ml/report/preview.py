@@ -22,7 +22,7 @@ from PIL import Image, ImageDraw, ImageFont
 from autofit_ml.catalogue.flags import FATAL, Flag
 from autofit_ml.report.measurement import format_measurement
 
-__all__ = ["ellipse_outline", "preview_png", "thumbnail"]
+__all__ = ["ellipse_outline", "preview_png", "segmentation_png", "thumbnail"]
 
 PANEL = 280
 """The most screen pixels on the longer side of a panel."""
@@ -32,6 +32,9 @@ THUMBNAIL_PANEL = 80
 
 RESIDUAL_CLIP = 5.0
 """Residuals are drawn between plus and minus this many sigma."""
+
+_WHOLE = 512
+"""Larger images are drawn pixel by pixel in `segmentation_png`."""
 
 _GAP = 6
 _MARGIN = 10
@@ -50,7 +53,8 @@ _GOOD_TEXT = (120, 214, 150)
 _ELLIPSE = (64, 224, 208)
 _HATCH = (150, 170, 190)
 _TARGET = (64, 224, 208)
-_OTHERS = ((255, 150, 60), (200, 130, 255), (255, 110, 160), (240, 210, 80))
+_OTHERS = ((255, 150, 60), (200, 130, 255), (255, 110, 160))
+_STAR = (240, 225, 80)
 
 RGB = tuple[int, int, int]
 
@@ -229,7 +233,11 @@ def _tint(panel: np.ndarray, where: np.ndarray, colour: RGB, strength: float) ->
 
 
 def _segmentation_panel(
-    grey: np.ndarray, labels: np.ndarray | None, target: int, mask: np.ndarray | None
+    grey: np.ndarray,
+    labels: np.ndarray | None,
+    target: int,
+    mask: np.ndarray | None,
+    classes: Mapping[int, str],
 ) -> np.ndarray:
     """Dimmed image with the target and the other objects filled and outlined."""
     panel = (_colours("gray")[grey] * 0.75).astype(np.uint8)
@@ -237,16 +245,19 @@ def _segmentation_panel(
         _tint(panel, _hatched(mask), _HATCH, 0.7)
     if labels is None:
         return panel
-    # 0 sky, 1 target, 2.. the other objects in a few colours.
-    regions = np.where(labels > 0, 2 + labels % len(_OTHERS), 0).astype(np.int16)
+    # 0 sky, 1 target, 2 stars, 3.. the other objects in a few colours.
+    regions = np.where(labels > 0, 3 + labels % len(_OTHERS), 0).astype(np.int16)
+    stars = [label for label, kind in classes.items() if kind == "star"]
+    if stars:
+        regions[np.isin(labels, stars)] = 2
     if target > 0:
         regions[labels == target] = 1
-    for k, colour in enumerate((_TARGET, *_OTHERS), start=1):
+    for k, colour in enumerate((_TARGET, _STAR, *_OTHERS), start=1):
         region = regions == k
         if region.any():
             _tint(panel, region, colour, 0.25)
     edges = _boundaries(labels)
-    palette = np.array([(0, 0, 0), _TARGET, *_OTHERS], dtype=np.uint8)
+    palette = np.array([(0, 0, 0), _TARGET, _STAR, *_OTHERS], dtype=np.uint8)
     panel[edges] = palette[regions[edges]]
     return panel
 
@@ -430,6 +441,7 @@ def preview_png(
     pixel_scale: float = math.nan,
     *,
     origin: tuple[int, int] = (0, 0),
+    classes: Mapping[int, str] | None = None,
 ) -> bytes:
     """The picture ``previews/<id>.png``: data, model, residual/sigma, segmentation.
 
@@ -458,6 +470,8 @@ def preview_png(
     origin : tuple of int, keyword-only
         (x0, y0) of the stamp's first pixel in the file's pixels, which ``row["x"], row["y"]``
         count in.
+    classes : mapping, optional, keyword-only
+        label -> "galaxy" or "star"; stars among the other objects are outlined in yellow.
 
     Returns
     -------
@@ -491,7 +505,7 @@ def preview_png(
     if residual is not None and sigma is not None:
         panels[2] = _colours("RdBu_r")[_residual_indices(upright(_in_sigma(residual, sigma)))]
     panels[3] = _segmentation_panel(
-        grey, None if labels is None else upright(labels), int(target), screen_mask
+        grey, None if labels is None else upright(labels), int(target), screen_mask, classes or {}
     )
     for k in (0, 2):
         panel = panels[k]
@@ -529,6 +543,63 @@ def preview_png(
             draw.text((_MARGIN + x, y), text, font=font, fill=colour)
         y += _LINE_HEIGHT
     return _png(np.asarray(canvas))
+
+
+def segmentation_png(
+    data: np.ndarray,
+    sigma: np.ndarray | None,
+    mask: np.ndarray | None,
+    labels: np.ndarray,
+    target: int = 0,
+    *,
+    classes: Mapping[int, str] | None = None,
+) -> bytes:
+    """An image, and beside it the outlines of its instances.
+
+    Parameters
+    ----------
+    data : ndarray, shape (ny, nx)
+        Sky-subtracted, image units; the first row is drawn at the bottom.
+    sigma, mask : ndarray, shape (ny, nx), or None
+        1-sigma noise; True = not used (hatched).
+    labels : ndarray of int, shape (ny, nx)
+        0 = sky.
+    target : int
+        Label of the target (0: none).
+    classes : mapping, optional, keyword-only
+        label -> "galaxy" or "star"; stars are outlined in yellow.
+
+    Returns
+    -------
+    png : bytes
+
+    Raises
+    ------
+    ValueError
+        The planes differ in shape or are empty.
+    """
+    image = _plane(data)
+    if image is None:
+        raise ValueError("there is no data to draw")
+    shape: tuple[int, int] = (image.shape[0], image.shape[1])
+    sigma, regions = _plane(sigma, shape), _pixels(labels, shape, np.int32)
+    unused = _pixels(mask, shape, bool)
+    enlarge, reduce = _screen_scale(shape) if max(shape) <= _WHOLE else (1, 1)
+    grey = _Stretch(image, None, sigma, unused, 0.0).indices(_to_screen(image, enlarge, reduce))
+    screen_mask = None
+    if unused is not None and unused.any():
+        screen_mask = _to_screen(unused, enlarge, reduce)
+    outlined = _segmentation_panel(
+        grey,
+        None if regions is None else _to_screen(regions, enlarge, reduce),
+        int(target),
+        screen_mask,
+        classes or {},
+    )
+    if max(shape) > _WHOLE:  # a frame: the outlines are enough, and large enough
+        return _png(outlined)
+    gap = np.full((grey.shape[0], _GAP, 3), _BACKGROUND, dtype=np.uint8)
+    return _png(np.concatenate([_colours("magma")[grey], gap, outlined], axis=1))
 
 
 def thumbnail(

@@ -52,6 +52,8 @@ class Detections:
         Image units.
     classes : dict
         label -> "galaxy" or "star", where known.
+    method : str
+        "sep" or "maskrcnn".
     """
 
     sources: np.ndarray
@@ -59,6 +61,7 @@ class Detections:
     background: np.ndarray
     background_rms: np.ndarray
     classes: dict[int, str] = field(default_factory=dict)
+    method: str = "sep"
 
 
 def detect_sources(

@@ -139,8 +139,13 @@ def segment_cut_out(
     small[labels == 0] = 0
     where = np.flatnonzero(present == stamp.target_label)
     target = int(where[0]) + 1 if where.size else 0
+    classes = {
+        number: stamp.label_classes[int(label)]
+        for number, label in enumerate(present, start=1)
+        if int(label) in stamp.label_classes
+    }
     sky = _sky_of(stamp)
-    return _finished(stamp, sky, small.astype(np.int32), target, {}, settings, weights)
+    return _finished(stamp, sky, small.astype(np.int32), target, classes, settings, weights)
 
 
 def network_name(network: SegmentNetwork) -> str:

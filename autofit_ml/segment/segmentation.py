@@ -44,3 +44,8 @@ class Segmentation:
     method: str = "sep"
     classes: dict[int, str] = field(default_factory=dict)
     weights: str = ""
+
+    @property
+    def target_class(self) -> str:
+        """Class of the target; empty if it is unknown."""
+        return self.classes.get(self.target, "")

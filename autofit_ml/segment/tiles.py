@@ -182,6 +182,7 @@ def detect_instances(
         background=background.back() * np.float32(unit),
         background_rms=background.rms() * np.float32(unit),
         classes={new: classes[old] for new, old in enumerate(order, start=1)},
+        method="maskrcnn",
     )
 
 

@@ -367,3 +367,20 @@ def test_live_progress_on_a_terminal(images, tmp_path):
     assert "\x1b[" in text  # colours and a bar that is drawn anew
     for word in ("fitting", "9/9", "/s", "failed 1", "not a FITS file", "catalogue:", "report:"):
         assert word in text, word
+
+
+def test_segment(command, images, tmp_path):
+    words = ["segment", images, "--out", tmp_path / "out", "--segmenter", "sep"]
+    status, out, _ = command(*words, "--no-pictures")
+    assert status == 0
+    assert "instances in 8 images" in out
+    assert len(list((tmp_path / "out").glob("*_seg.fits"))) == 8
+    assert not list((tmp_path / "out").glob("*.png"))
+    spoil(images)
+    status, out, err = command(*words, "--json", "-q")
+    assert status == 3
+    assert json.loads(out)["failures"].keys() == {"broken"}
+    assert "broken" in err
+    status, _, err = command("segment", "--out", tmp_path / "out")
+    assert status == 2
+    assert "nothing to segment" in err
