@@ -31,7 +31,7 @@ STAMPS = (
     *(f"profit_kids_sdss/G{k}_sdss-r" for k in (265911, 266035, 266662, 267525, 279148)),
     *(f"pymorph_sdss/000000{k}_r" for k in ("01", "03", "09", "23", "58")),
     *(f"pysersic/hsc-gal{k}" for k in (1, 2, 3)),
-    *(f"cosmos_hst_btk/cosmos{k:03d}_F814W" for k in (0, 2, 4, 5, 9, 10)),
+    *(f"cosmos_hst_btk/cosmos{k:03d}_F814W" for k in (0, 2, 4, 6, 8, 12)),
     "galfitm_tests/galfit-example_F606W",
     "misc_fields/sdss1000-1-100_r",
 )

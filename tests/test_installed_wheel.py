@@ -20,7 +20,7 @@ def installed(tmp_path_factory) -> Path:
     source = folder / "source"
     source.mkdir()
     ignore = shutil.ignore_patterns("__pycache__")
-    for name in ("autofit_ml", "conf"):
+    for name in ("autofit_ml", "conf", "checkpoints"):
         shutil.copytree(REPOSITORY / name, source / name, symlinks=True, ignore=ignore)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(REPOSITORY / name, source)
@@ -57,3 +57,31 @@ def test_configs_travel_inside_the_package(installed):
         text=True,
     )
     assert done.stdout.split()[0] == "blends"
+
+
+def test_weights_travel_inside_the_package(installed):
+    """Every bundle of the repository, verified and loaded offline from the installed copy."""
+    ours = {
+        path.relative_to(REPOSITORY / "checkpoints")
+        for path in (REPOSITORY / "checkpoints").rglob("*")
+        if path.is_file()
+    }
+    theirs = installed / "autofit_ml" / "checkpoints"
+    assert {path.relative_to(theirs) for path in theirs.rglob("*") if path.is_file()} == ours
+    code = (
+        "import autofit_ml as afm\n"
+        "from autofit_ml.weights.manifest import installed_folder\n"
+        f"assert str(installed_folder()).startswith({str(installed)!r})\n"
+        "for info in afm.list_weights():\n"
+        "    afm.load(info.name, offline=True)\n"
+        "    print(info.name)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=installed,
+        env={"PYTHONPATH": str(installed), "HOME": str(installed)},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert "segment/" in done.stdout

@@ -159,6 +159,7 @@ def _card(
         f"(training.yaml names the recipes and seeds).",
         f"- {history['image_passes']} image passes in {history['steps']} steps, "
         f"{history['seconds'] / 3600:.2f} h on {history['hardware']}.",
+        *([f"- Began with the weights of `{history['start']}`."] if "start" in history else []),
         "- Validation: "
         + ", ".join(f"{key} {value:.4g}" for key, value in history["validation"].items()),
         f"- Versions: {', '.join(f'{key} {value}' for key, value in history['versions'].items())}.",

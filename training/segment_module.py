@@ -37,8 +37,10 @@ class SegmentTransform:
     preprocessing : Preprocessing
     min_pixels, min_snr : number
         Sources with less are not asked for.
-    sky_error, noise_error, masked : float
+    sky_error, noise_error, masked, binned : float
         See conf/model/segment.yaml.
+    largest : int
+        Images with a longer side are binned 2 x 2: large galaxies are found on binned images.
     augment : bool
         Flips, quarter turns, and the errors above; False for validation.
     """
@@ -49,11 +51,16 @@ class SegmentTransform:
     sky_error: float = 0.1
     noise_error: float = 0.05
     masked: float = 0.1
+    binned: float = 0.15
+    largest: int = 160
     augment: bool = True
 
     def __call__(self, item: Mapping[str, Any]) -> dict[str, Any]:
         data, labels, mask = item["data"], item["labels"], item["mask"]
         sky, rms = item["sky"], item["sky_rms"]
+        often = self.binned if self.augment else 0.0
+        if max(data.shape) > self.largest or float(torch.rand(())) < often:
+            data, labels, mask, rms = _halved(data, labels, mask, sky, rms)
         if self.augment:
             turns, flip = int(torch.randint(4, ())), bool(torch.randint(2, ()))
             planes = [torch.rot90(plane, turns) for plane in (data, labels, mask)]
@@ -65,7 +72,7 @@ class SegmentTransform:
         image = prepare(data, sky, rms, mask, self.preprocessing)
         sources, stars = item["sources"], item["classes"] == SOURCE_KINDS.index("star")
         wanted = (sources[:, _PIXELS] >= self.min_pixels) & (sources[:, _SNR] >= self.min_snr)
-        return {"image": image, **_targets(labels, wanted, stars)}
+        return {"image": image, **_targets(labels, wanted, stars, self.min_pixels)}
 
 
 def _block(shape: Sequence[int]) -> torch.Tensor:
@@ -79,14 +86,40 @@ def _block(shape: Sequence[int]) -> torch.Tensor:
     return mask
 
 
-def _targets(labels: torch.Tensor, wanted: torch.Tensor, stars: torch.Tensor) -> dict[str, Any]:
+def _halved(
+    data: torch.Tensor,
+    labels: torch.Tensor,
+    mask: torch.Tensor,
+    sky: torch.Tensor,
+    rms: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Means over 2 x 2 pixels, the label that most of them have, and the scatter of the sky."""
+    ny, nx = (side - side % 2 for side in data.shape)
+    blocks = [
+        plane[:ny, :nx].reshape(ny // 2, 2, nx // 2, 2).transpose(1, 2).flatten(2)
+        for plane in (data, labels, mask.int())
+    ]
+    data, mask = blocks[0].mean(-1), blocks[2].sum(-1) > 1
+    labels = blocks[1].mode(-1).values
+    empty = data[(labels == 0) & ~mask] - sky
+    if empty.numel() >= 200:
+        low, high = torch.quantile(empty, torch.tensor([0.1587, 0.5])).tolist()
+        rms = torch.as_tensor(max(high - low, 0.3 * float(rms)), dtype=rms.dtype)
+    else:
+        rms = rms / 2  # white noise
+    return data, labels, mask, rms
+
+
+def _targets(
+    labels: torch.Tensor, wanted: torch.Tensor, stars: torch.Tensor, least: int
+) -> dict[str, Any]:
     """torchvision's detection targets of the wanted sources that are in the image."""
     boxes, classes, masks = [], [], []
     for k in torch.nonzero(wanted).flatten().tolist():
         own = labels == k + 1
-        rows, columns = torch.nonzero(own.any(1)).flatten(), torch.nonzero(own.any(0)).flatten()
-        if not len(rows):
+        if int(own.sum()) < least:  # less than was simulated, where the image is binned
             continue
+        rows, columns = torch.nonzero(own.any(1)).flatten(), torch.nonzero(own.any(0)).flatten()
         boxes.append([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
         classes.append(2 if stars[k] else 1)
         masks.append(own)

@@ -27,6 +27,7 @@ from lightning.pytorch.callbacks import (
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 
+from autofit_ml.weights import load
 from data_module import ShardDataModule
 from settings import compose
 from training_sets import make_sets
@@ -73,11 +74,14 @@ def train(overrides: Sequence[str]) -> Path:
     data.sets.clear()
     data.transform, data.eval_transform = module.transform(True), module.transform(False)
 
+    last = run / "checkpoints" / "last.ckpt"
+    if config.start is not None and not last.exists():
+        _begin_with(module.network, config.start)
+
     gpu = torch.cuda.is_available() and settings.accelerator != "cpu"
     precision = settings.precision
     if precision == "auto":
         precision = "bf16-mixed" if gpu else "32-true"
-    last = run / "checkpoints" / "last.ckpt"
     trainer = lightning.Trainer(
         accelerator=settings.accelerator,
         devices=1,
@@ -116,6 +120,18 @@ def train(overrides: Sequence[str]) -> Path:
     return last
 
 
+def _begin_with(network: torch.nn.Module, start: str) -> None:
+    """Load the weights of a bundle or of another run's checkpoint."""
+    if start.endswith(".ckpt"):
+        # A file of ours: the only place beside export.py where a checkpoint is unpickled.
+        state = torch.load(start, map_location="cpu", weights_only=False)["state_dict"]
+        prefix = "network."
+        state = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    else:
+        state = load(start).state_dict()
+    network.load_state_dict(state)
+
+
 def _record(
     run: Path, config: DictConfig, trainer: Any, seconds: float, gpu: bool, objects: int
 ) -> None:
@@ -126,6 +142,8 @@ def _record(
     history["steps"] = int(trainer.global_step)
     history["image_passes"] = int(trainer.global_step) * int(config.trainer.batch_size)
     history["training_objects"] = objects
+    if config.start is not None:
+        history["start"] = str(config.start)
     history["hardware"] = (
         torch.cuda.get_device_name()
         if gpu

@@ -1,8 +1,8 @@
 """Batches of prepared objects, made here or by worker processes that run ahead.
 
-The workers import only what reading needs (no torch), use one thread each, and end when this
-process ends, however it ends. One that dies (out of memory, a crash in a library) costs at most
-the object that killed it.
+The workers import only what they need (torch if a network segments), use one thread each, and end
+when this process ends, however it ends. One that dies (out of memory, a crash in a library) costs
+at most the object that killed it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import contextlib
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
@@ -19,7 +19,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from autofit_ml.images import Source
-from autofit_ml.pipeline.prepare import Prepared, failed, joined, prepare
+from autofit_ml.pipeline.prepare import Prepared, failed, joined, prepare, prepare_in_parts
 from autofit_ml.pipeline.settings import FitSettings
 from autofit_ml.pipeline.summary import Progress
 from autofit_ml.worker_processes import (
@@ -37,7 +37,8 @@ _SOURCES_PER_TASK = 16
 """The most sources that a worker process prepares at a time."""
 
 _BYTES_PER_TASK = 64e6
-"""Files of a task, together: frames go one or two at a time."""
+"""Files of a task, together: frames go one or two at a time. A frame with larger files is read in
+this process, and its stamps are cut a batch at a time."""
 
 _BYTES_AHEAD = 256e6
 """Files of all tasks that are under way."""
@@ -48,6 +49,9 @@ _WORTH_WORKERS = 64
 _MOST_WORKERS = 4
 """The fitting, in this process, does not keep up with more."""
 
+_MOST_NETWORKS = 8
+"""Workers when the network segments; each holds PyTorch and the weights, about 0.5 GB."""
+
 
 @contextlib.contextmanager
 def prepared_batches(
@@ -57,11 +61,13 @@ def prepared_batches(
     progress: Progress | None = None,
     *,
     job: Job = prepare,
+    done: Collection[str] = (),
 ) -> Iterator[Iterator[tuple[Task, Prepared]]]:
     """Sources in order, in batches of about ``settings.batch_size`` objects.
 
-    A batch holds whole sources; one frame is one source, however many objects are in it. Workers
-    begin when the context is entered and end when it is left.
+    A batch holds whole sources, save for very large frames: these are read in this process and
+    come in parts, the source's name with the last of them. Workers begin when the context is
+    entered and end when it is left.
 
     Parameters
     ----------
@@ -72,22 +78,35 @@ def prepared_batches(
     progress : Progress, optional
     job : callable
         `prepare`, or what stands for it in a test; a module-level function.
+    done : collection of str
+        Ids of objects of unfinished frames that need no more work.
 
     Yields
     ------
     iterator of (list of Source, Prepared)
     """
     tasks = _tasks(sources, settings.batch_size)
-    workers = settings.workers if settings.workers >= 0 else _useful_workers(len(sources))
+    workers = settings.workers if settings.workers >= 0 else _useful_workers(len(sources), settings)
     if not workers:
-        parts = ((task, job(task, settings)) for task, _ in tasks)
+        parts = (part for task, size in tasks for part in _here(task, size, settings, job, done))
         yield _batched(parts, settings.batch_size, stop)
         return
-    ahead = _ReadAhead(tasks, settings, workers, progress or Progress(), job)
+    ahead = _ReadAhead(tasks, settings, workers, progress or Progress(), job, done)
     try:
         yield _batched(ahead.parts(stop), settings.batch_size, stop)
     finally:
         ahead.close()
+
+
+def _here(
+    task: Task, size: float, settings: FitSettings, job: Job, done: Collection[str]
+) -> Iterator[tuple[Task, Prepared]]:
+    """A task done in this process."""
+    if size <= _BYTES_PER_TASK:
+        yield task, job(task, settings)
+        return
+    for part in prepare_in_parts(task, settings, done):
+        yield ([] if part.unfinished else task), part
 
 
 def _batched(
@@ -107,9 +126,12 @@ def _batched(
         yield members, joined(prepared)
 
 
-def _useful_workers(n_sources: int) -> int:
+def _useful_workers(n_sources: int, settings: FitSettings) -> int:
     if n_sources < _WORTH_WORKERS:
         return 0
+    if settings.segmenter in ("auto", "maskrcnn"):
+        # The network takes ten times as long as the fit of what it finds.
+        return min(_MOST_NETWORKS, processors())
     # The fitting itself uses every processor: half of them keep it fed.
     return min(_MOST_WORKERS, max(1, processors() // 2))
 
@@ -181,11 +203,12 @@ class _ReadAhead:
         workers: int,
         progress: Progress,
         job: Job,
+        done: Collection[str],
     ):
         self._waiting = deque(tasks)
-        self._running: deque[tuple[Task, float, Future[Prepared]]] = deque()
+        self._running: deque[tuple[Task, float, Future[Prepared] | None]] = deque()
         self._settings, self._workers = settings, workers
-        self._progress, self._job = progress, job
+        self._progress, self._job, self._done = progress, job, done
         self._pool = _new_pool(workers)
         with contextlib.suppress(BrokenProcessPool):  # noticed by `parts`
             self._submit()
@@ -194,7 +217,11 @@ class _ReadAhead:
         while (self._waiting or self._running) and self._pool is not None:
             try:
                 self._submit()
-                task, _, future = self._running[0]
+                task, size, future = self._running[0]
+                if future is None:
+                    self._running.popleft()
+                    yield from _here(task, size, self._settings, self._job, self._done)
+                    continue
                 part = future.result()
             except BrokenProcessPool:
                 if stop.is_set():
@@ -206,14 +233,17 @@ class _ReadAhead:
         if self._waiting:
             self._progress.stage("worker processes do not start here: reading in this process")
         while self._waiting:
-            task, _ = self._waiting.popleft()
-            yield task, self._job(task, self._settings)
+            task, size = self._waiting.popleft()
+            yield from _here(task, size, self._settings, self._job, self._done)
 
     def _submit(self) -> None:
         """Keep the workers busy, two batches ahead, in bounded memory."""
         while self._waiting and self._pool is not None and self._has_room():
             task, size = self._waiting[0]
-            self._running.append((task, size, self._pool.submit(self._job, task, self._settings)))
+            future = None
+            if size <= _BYTES_PER_TASK:
+                future = self._pool.submit(self._job, task, self._settings)
+            self._running.append((task, size, future))
             self._waiting.popleft()
 
     def _has_room(self) -> bool:

@@ -130,9 +130,11 @@ def _fit_all(
     tables: list[pa.Table] = []
     if not todo:
         return tables, None
-    with prepared_batches(todo, settings, stop, progress) as batches:
+    partial = {} if folder is None else folder.partial
+    done = frozenset(name for ids in partial.values() for name in ids)
+    with prepared_batches(todo, settings, stop, progress, done=done) as batches:
         # Imported here: wrong calls are answered, and nothing left to do is noticed, without
-        # waiting for torch; worker processes never load it, and read on meanwhile.
+        # waiting for torch; worker processes read on meanwhile.
         from autofit_ml.pipeline.fitting import choose_device, fit_batch
         from autofit_ml.pipeline.outputs import save_pictures, save_shard
 

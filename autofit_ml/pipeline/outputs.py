@@ -119,11 +119,15 @@ def save_shard(
     """The batch's journal, then its rows. The shard alone makes the batch count as done."""
     shard = folder.next_shard()
     about = {"autofit_ml": str(identity["autofit_ml"]), "settings": json.dumps(identity)}
-    journal = {"objects": prepared.objects, "hashes": prepared.hashes}
+    journal = {
+        "objects": prepared.objects,
+        "hashes": prepared.hashes,
+        "unfinished": sorted(prepared.unfinished),
+    }
     atomic_write_json(shard.with_suffix(".json"), journal)
     write_shard(shard, rows, about)
     folder.shards.append(shard)
-    folder.done.update(prepared.objects)
+    folder.add(prepared.objects, prepared.unfinished)
 
 
 def write_catalogue(

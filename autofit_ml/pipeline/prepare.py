@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from autofit_ml.pipeline.segmenting import detect_in_frame, segment_all
 from autofit_ml.pipeline.settings import FitSettings
 from autofit_ml.segment import Segmentation
 
-__all__ = ["Failure", "Prepared", "failed", "joined", "prepare"]
+__all__ = ["Failure", "Prepared", "failed", "joined", "prepare", "prepare_in_parts"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Prepared:
 
     stamps, segmentations, starts: row by row the same object (starts is None when there are
     none); failures: the others; objects: source id -> ids of its objects, in order; hashes:
-    file -> sha256; seconds: time spent.
+    file -> sha256; seconds: time spent; unfinished: sources of which more objects follow.
     """
 
     stamps: list[Stamp]
@@ -49,6 +49,7 @@ class Prepared:
     objects: dict[str, list[str]]
     hashes: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
+    unfinished: frozenset[str] = frozenset()
 
     @property
     def order(self) -> list[str]:
@@ -62,22 +63,52 @@ def prepare(sources: Sequence[Source], settings: FitSettings) -> Prepared:
     Never raises for a bad object: it becomes a `Failure`. A frame becomes as many objects as are
     detected in it, called ``<frame>@<number>`` (no other id holds an ``@``).
     """
+    return joined(list(prepare_in_parts(sources, settings)))
+
+
+def prepare_in_parts(
+    sources: Sequence[Source], settings: FitSettings, done: Collection[str] = ()
+) -> Iterator[Prepared]:
+    """The same, at most ``settings.batch_size`` objects at a time: for very large frames.
+
+    Parameters
+    ----------
+    sources : sequence of Source
+    settings : FitSettings
+    done : collection of str
+        Ids of objects that need no more work.
+    """
     began = time.perf_counter()
+    read: list[tuple[str, Stamp | Failure]] = []
+    hashes: dict[str, str] = {}
+    for source in sources:
+        for item in _stamps_of(source, settings, hashes):
+            if item.id in done:
+                continue
+            if len(read) == settings.batch_size:
+                more = frozenset({source.id} & {name for name, _ in read})
+                yield _prepared(read, settings, hashes, more, began)
+                began, read = time.perf_counter(), []
+            read.append((source.id, item))
+    yield _prepared(read, settings, hashes, frozenset(), began)
+
+
+def _prepared(
+    items: Sequence[tuple[str, Stamp | Failure]],
+    settings: FitSettings,
+    hashes: dict[str, str],
+    unfinished: frozenset[str],
+    began: float,
+) -> Prepared:
+    """Segmented and initialised stamps; `items` are pairs of a source's id and its object."""
     stamps: list[Stamp] = []
     segmentations: list[Segmentation] = []
-    failures: list[Failure] = []
+    failures = [item for _, item in items if isinstance(item, Failure)]
     objects: dict[str, list[str]] = {}
-    hashes: dict[str, str] = {}
     values, flags = [], []
-    read: list[Stamp] = []
-    for source in sources:
-        objects[source.id] = []
-        for item in _stamps_of(source, settings, hashes):
-            objects[source.id].append(item.id)
-            if isinstance(item, Failure):
-                failures.append(item)
-            else:
-                read.append(item)
+    for name, one in items:
+        objects.setdefault(name, []).append(one.id)
+    read = [item for _, item in items if isinstance(item, Stamp)]
     for item, segmentation in segment_all(read, settings):
         try:
             if isinstance(segmentation, Exception):
@@ -99,7 +130,9 @@ def prepare(sources: Sequence[Source], settings: FitSettings) -> Prepared:
     if stamps:
         starts = Starts(np.concatenate(values), None, np.concatenate(flags), settings.init)
     seconds = time.perf_counter() - began
-    return Prepared(stamps, segmentations, starts, failures, objects, hashes, seconds)
+    return Prepared(
+        stamps, segmentations, starts, failures, objects, dict(hashes), seconds, unfinished
+    )
 
 
 def failed(source: Source, message: str) -> Prepared:
@@ -112,8 +145,14 @@ def joined(parts: Sequence[Prepared]) -> Prepared:
     """Several parts as one, in order."""
     starts = [part.starts for part in parts if part.starts is not None]
     hashes: dict[str, str] = {}
+    objects: dict[str, list[str]] = {}
+    unfinished: set[str] = set()
     for part in parts:
         hashes.update(part.hashes)
+        unfinished -= part.objects.keys()
+        unfinished |= part.unfinished
+        for name, ids in part.objects.items():
+            objects.setdefault(name, []).extend(ids)
     return Prepared(
         [s for part in parts for s in part.stamps],
         [s for part in parts for s in part.segmentations],
@@ -126,9 +165,10 @@ def joined(parts: Sequence[Prepared]) -> Prepared:
         if starts
         else None,
         [f for part in parts for f in part.failures],
-        {name: ids for part in parts for name, ids in part.objects.items()},
+        objects,
         hashes,
         sum(part.seconds for part in parts),
+        frozenset(unfinished),
     )
 
 
@@ -136,20 +176,34 @@ def _stamps_of(
     source: Source, settings: FitSettings, hashes: dict[str, str]
 ) -> Iterator[Stamp | Failure]:
     """The stamps of a source, or the reason why there are none."""
-    items: Sequence[Stamp | Failure]
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            result = read_source(source, settings.read)
-            hashes.update(result.hashes)
-            items = _cut(result, settings) if isinstance(result.item, Frame) else [result.item]
-    except InputError as error:
-        hashes.update(_hashes(source))
-        items = [Failure(source.id, source.file, _naming(error, source.file))]
-    except Exception as error:  # one object must never cost the others
-        hashes.update(_hashes(source))
-        items = [Failure(source.id, source.file, _unexpected(error, source.file))]
-    yield from items
+    items = _read(source, settings, hashes)
+    while True:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                item = next(items, None)
+        except InputError as error:
+            hashes.update(_hashes(source))
+            yield Failure(source.id, source.file, _naming(error, source.file))
+            return
+        except Exception as error:  # one object must never cost the others
+            hashes.update(_hashes(source))
+            yield Failure(source.id, source.file, _unexpected(error, source.file))
+            return
+        if item is None:
+            return
+        yield item
+
+
+def _read(
+    source: Source, settings: FitSettings, hashes: dict[str, str]
+) -> Iterator[Stamp | Failure]:
+    result = read_source(source, settings.read)
+    hashes.update(result.hashes)
+    if isinstance(result.item, Frame):
+        yield from _cut(result, settings)
+    else:
+        yield result.item
 
 
 def _hashes(source: Source) -> dict[str, str]:
@@ -164,7 +218,7 @@ def _hashes(source: Source) -> dict[str, str]:
     return out
 
 
-def _cut(result: ReadResult, settings: FitSettings) -> list[Stamp | Failure]:
+def _cut(result: ReadResult, settings: FitSettings) -> Iterator[Stamp | Failure]:
     """Stamps around everything that is detected in a frame."""
     frame = result.item
     if not isinstance(frame, Frame):
@@ -174,16 +228,14 @@ def _cut(result: ReadResult, settings: FitSettings) -> list[Stamp | Failure]:
     # sep looks at each stamp again, around its own target; the network's instances are kept.
     labels = found.labels if found.method == "maskrcnn" else None
     if len(found.sources) == 0:
-        return [
-            Failure(
-                frame.id,
-                frame.file,
-                f"{frame.file}: nothing is detected in this frame "
-                "(check the noise plane, or give positions with --manifest)",
-            )
-        ]
+        yield Failure(
+            frame.id,
+            frame.file,
+            f"{frame.file}: nothing is detected in this frame "
+            "(check the noise plane, or give positions with --manifest)",
+        )
+        return
     width = len(str(len(found.sources)))
-    items: list[Stamp | Failure] = []
     for number, row in enumerate(found.sources, start=1):
         name = f"{frame.id}@{number:0{width}d}"
         detection = {
@@ -201,10 +253,9 @@ def _cut(result: ReadResult, settings: FitSettings) -> list[Stamp | Failure]:
                 classes=found.classes,
                 psf_at=result.psf_at,
             ):
-                items.append(stamp.replace(id=name))
+                yield stamp.replace(id=name)
         except InputError as error:
-            items.append(Failure(name, frame.file, _naming(error, frame.file)))
-    return items
+            yield Failure(name, frame.file, _naming(error, frame.file))
 
 
 def _naming(error: InputError, file: str) -> str:

@@ -53,11 +53,24 @@ class ResultsFolder:
         Source id -> ids of its objects, for sources that need no more work.
     shards : list of Path
         Finished shards, in order of their number.
+    partial : dict
+        Source id -> ids of those of its objects that need no more work, for frames that an
+        interruption left unfinished.
     """
 
     path: Path
     done: dict[str, list[str]] = field(default_factory=dict)
     shards: list[Path] = field(default_factory=list)
+    partial: dict[str, list[str]] = field(default_factory=dict)
+
+    def add(self, objects: Mapping[str, list[str]], unfinished: Iterable[str] = ()) -> None:
+        """Count a shard's objects as done."""
+        for name, ids in objects.items():
+            every = [*self.partial.pop(name, []), *ids]
+            if name in unfinished:
+                self.partial[name] = every
+            else:
+                self.done[name] = every
 
     @property
     def work(self) -> Path:
@@ -175,10 +188,10 @@ def _opened(
         journal = read_journal(shard.with_suffix(".json"))
         _check_shard(shard, journal)
         folder.shards.append(shard)
-        folder.done.update(journal["objects"])
+        folder.add(journal["objects"], journal.get("unfinished", ()))
         hashes.update(journal["hashes"])
     fresh = json.loads(json.dumps(fingerprints))
-    _refuse_other_inputs(path, state["inputs"], fresh, folder.done, hashes)
+    _refuse_other_inputs(path, state["inputs"], fresh, {**folder.done, **folder.partial}, hashes)
     with _as_our_errors(path):
         for part in (path, *(path / name for name in _FOLDERS), *_work_folders(path)):
             remove_temporaries(part)
@@ -188,7 +201,8 @@ def _opened(
 
 
 def read_journal(path: Path) -> dict[str, Any]:
-    """The journal of a shard: ``objects`` (source id -> object ids), ``hashes`` (file -> sha256).
+    """The journal of a shard: ``objects`` (source id -> object ids), ``hashes`` (file -> sha256),
+    ``unfinished`` (sources of which more objects follow).
 
     Raises
     ------

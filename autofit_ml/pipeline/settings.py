@@ -45,7 +45,8 @@ class FitSettings:
         Objects fitted together; also the unit that an interruption can lose.
     workers : int
         Processes that read, segment and initialise; 0: in this process; -1: as many as useful
-        (none for under 64 objects, else one for every two processors, at most 4).
+        (none for under 64 objects, else one for every two processors, at most 4; with the network
+        one for each, at most 8).
     save : tuple of str
         Any of "objects", "previews", "report"; comma-separated text and "none" are understood.
 

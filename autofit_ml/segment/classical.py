@@ -18,9 +18,10 @@ from scipy import ndimage
 from autofit_ml.errors import InputError
 from autofit_ml.images.stamp import PSF, Stamp
 from autofit_ml.segment.segmentation import Segmentation
-from autofit_ml.segment.shapes import Ellipse, ellipse_of_source, grow_neighbours, mirrored
+from autofit_ml.segment.shapes import Ellipse, ellipse_of_source, grow_neighbours
 from autofit_ml.segment.sky import mode_of_sky
 from autofit_ml.segment.summary import blend_fraction, ellipse_of_footprint, sky_outside
+from autofit_ml.segment.symmetry import expected_light
 
 __all__ = [
     "SepSettings",
@@ -321,7 +322,7 @@ def absorb_fragments(
     free = (own | (labels == 0)) & good
     index = labels[member]
     light = image[member]
-    excess = light - _expected_light(image, free, member, ellipse)
+    excess = light - expected_light(image, free, member, ellipse)
     size = len(sources) + 1
     piece_excess = np.bincount(index, excess, size)[pieces]
     piece_light = np.bincount(index, light, size)[pieces]
@@ -372,7 +373,7 @@ def split_hidden(
         return labels, sources
     ellipse = _symmetry_of(sources[target - 1], int(np.count_nonzero(own)))
     free = (own | (labels == 0)) & good
-    excess = image[own] - _expected_light(image, free, own, ellipse)
+    excess = image[own] - expected_light(image, free, own, ellipse)
     # cheap look: pixels that are mostly excess and stand out, if together they could be a source
     candidate = (excess > 0.4 * image[own]) & (excess > 2 * noise[own])
     significance = 1.5 * settings.min_excess_snr
@@ -406,42 +407,6 @@ def _symmetry_of(source: np.void, area: float) -> Ellipse:
     return dataclasses.replace(
         ellipse, x=float(source["xcpeak"]), y=float(source["ycpeak"]), q=max(ellipse.q, 0.3)
     )
-
-
-def _expected_light(
-    image: np.ndarray, free: np.ndarray, at: np.ndarray, ellipse: Ellipse
-) -> np.ndarray:
-    """The target's light at the pixels `at`: ring median or mirror image, whichever is larger.
-
-    Rings are an eighth of the isophotal radius wide; medians and mirror use `free` pixels, which
-    are nobody else's.
-    """
-    ring = np.minimum(8 * ellipse.distance_map(image.shape), 40).astype(np.intp)
-    needed = np.bincount(ring[at], minlength=41) > 0
-    profile, known = _ring_medians(image, ring, free & needed[ring], 41)
-    mirror = mirrored(np.where(free, image, np.float32(0)), ellipse.x, ellipse.y)[at]
-    if not known.any():
-        return mirror
-    profile = np.interp(np.arange(41), np.flatnonzero(known), profile[known])
-    return np.maximum(profile[ring[at]], mirror)
-
-
-def _ring_medians(
-    image: np.ndarray, ring: np.ndarray, use: np.ndarray, count: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Median of the used pixels in each ring, and whether it has at least 3 pixels."""
-    rings, values = ring[use], image[use].astype(float)
-    number = np.bincount(rings, minlength=count)
-    start = np.cumsum(number) - number
-    known = number >= 3
-    medians = np.zeros(count)
-    if values.size:
-        # one sort for all rings: the value's rank inside its ring becomes the fraction
-        low, span = values.min(), max(np.ptp(values), 1e-30)
-        ordered = np.sort(rings + 0.999 * (values - low) / span)
-        middle = ordered[(start + number // 2)[known]]
-        medians[known] = low + (middle - np.floor(middle)) * (span / 0.999)
-    return medians, known
 
 
 def _choose_target(

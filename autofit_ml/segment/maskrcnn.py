@@ -6,24 +6,31 @@ where two overlap, the pixel goes to the instance whose mask is surer of it.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy import ndimage
 from torch.nn import functional
 from torchvision.ops import nms
 
 from autofit_ml.errors import InputError
 from autofit_ml.images.psf import psf_fwhm
 from autofit_ml.images.stamp import Stamp
-from autofit_ml.segment.network import CLASSES, SegmentNetwork, prepare
+from autofit_ml.segment.network import CLASSES, DIVISIBLE, SegmentNetwork, prepare
+from autofit_ml.segment.pieces import LARGE, Piece, bin_image, draw, pieces_of, with_large
 from autofit_ml.segment.segmentation import Segmentation
 from autofit_ml.segment.shapes import grow_neighbours
 from autofit_ml.segment.sky import mode_of_sky
 from autofit_ml.segment.summary import blend_fraction, ellipse_of_footprint, sky_outside
 
 __all__ = ["Instances", "MaskRCNNSettings", "find_instances", "segment_cut_out", "segment_maskrcnn"]
+
+
+NARROWEST = 1.5
+"""Seeing, pixels, that a binned image is taken to have at least: it is not resampled."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,8 @@ class MaskRCNNSettings:
         As in `SepSettings`.
     batch_size : int
         Stamps that go through the network together.
+    binnings : tuple of int
+        Stamps with large objects are looked at binned, too (see `pieces`).
     """
 
     score: float = 0.5
@@ -56,11 +65,12 @@ class MaskRCNNSettings:
     grow_relative: float = 0.4
     grow_minimum: float = 1.0
     batch_size: int = 16
+    binnings: tuple[int, ...] = (2, 4)
 
 
 @dataclass(frozen=True)
 class Instances:
-    """Detections in one image, best score first.
+    """Detections in one image.
 
     Attributes
     ----------
@@ -71,12 +81,25 @@ class Instances:
         Positions in `CLASSES`.
     labels : ndarray, int32, shape (ny, nx)
         0, or instance i + 1.
+    sources : ndarray of int, shape (k,), or None
+        -b for those that were found in the image binned b x b; None: none was.
     """
 
     boxes: np.ndarray
     scores: np.ndarray
     classes: np.ndarray
     labels: np.ndarray
+    sources: np.ndarray | None = None
+
+    def pieces(self) -> list[Piece]:
+        """The same as masks in boxes."""
+        out = list(pieces_of(self.labels, self.scores, self.classes == 2))
+        if self.sources is None:
+            return out
+        return [
+            dataclasses.replace(piece, source=int(source))
+            for piece, source in zip(out, self.sources, strict=True)
+        ]
 
 
 def segment_maskrcnn(
@@ -102,7 +125,7 @@ def segment_maskrcnn(
     """
     settings = settings or MaskRCNNSettings()
     skies = [_sky_of(stamp) for stamp in stamps]
-    found = find_instances(
+    found = _at_all_scales(
         [stamp.data for stamp in stamps],
         skies,
         [stamp.mask for stamp in stamps],
@@ -114,6 +137,67 @@ def segment_maskrcnn(
         _segmentation(stamp, sky, instances, settings, network_name(network))
         for stamp, sky, instances in zip(stamps, skies, found, strict=True)
     ]
+
+
+def _at_all_scales(
+    images: Sequence[np.ndarray],
+    skies: Sequence[tuple[float, float]],
+    masks: Sequence[np.ndarray],
+    fwhms: Sequence[float],
+    network: SegmentNetwork,
+    settings: MaskRCNNSettings,
+) -> list[Instances]:
+    """Instances of stamps; those that hold large objects are looked at binned, too."""
+    found = find_instances(images, skies, masks, fwhms, network, settings)
+    for b in settings.binnings:
+        chosen = [
+            k
+            for k, (image, item) in enumerate(zip(images, found, strict=True))
+            if min(image.shape) >= 16 * b and _largest_part(item.labels) >= LARGE * b
+        ]
+        if not chosen:
+            break
+        flat = {k: (images[k] - skies[k][0]).astype(np.float32) for k in chosen}
+        noise = {k: np.full(images[k].shape, skies[k][1], np.float32) for k in chosen}
+        binned = [bin_image(flat[k], noise[k], masks[k], b) for k in chosen]
+        results = find_instances(
+            [image for image, _, _ in binned],
+            [(0.0, rms) for _, rms, _ in binned],
+            [bad for _, _, bad in binned],
+            [max(fwhms[k] / b, NARROWEST) for k in chosen],
+            network,
+            settings,
+        )
+        for k, coarse in zip(chosen, results, strict=True):
+            large = list(pieces_of(coarse.labels, coarse.scores, coarse.classes == 2))
+            fine = found[k].pieces()
+            found[k] = _as_instances(with_large(fine, large, b, flat[k], noise[k]), flat[k].shape)
+    return found
+
+
+def _largest_part(labels: np.ndarray) -> float:
+    """Equivalent diameter of the largest connected part of all objects, pixels."""
+    parts, number = ndimage.label(labels > 0)
+    if not number:
+        return 0.0
+    return float(2 * np.sqrt(np.bincount(parts.ravel())[1:].max() / np.pi))
+
+
+def _as_instances(pieces: Sequence[Piece], shape: tuple[int, int]) -> Instances:
+    """Pieces drawn into one label image; those that others hide are gone."""
+    labels, order = draw(pieces, shape)
+    present = np.unique(labels[labels > 0])
+    mapping = np.zeros(len(order) + 1, dtype=np.int32)
+    mapping[present] = np.arange(1, len(present) + 1)
+    kept = [order[k - 1] for k in present]
+    corners = [(p.x0, p.y0, p.x0 + p.mask.shape[1], p.y0 + p.mask.shape[0]) for p in kept]
+    return Instances(
+        np.array(corners, dtype=np.float32).reshape(-1, 4),
+        np.array([p.score for p in kept], dtype=np.float32),
+        np.array([2 if p.star else 1 for p in kept], dtype=np.int64),
+        mapping[labels],
+        np.array([p.source for p in kept], dtype=int),
+    )
 
 
 def segment_cut_out(
@@ -185,27 +269,31 @@ def find_instances(
     """
     settings = settings or MaskRCNNSettings()
     device = next(network.parameters()).device
-    # Images of like sizes together: a batch is padded to its largest.
-    order = sorted(range(len(images)), key=lambda i: images[i].shape)
-    results: list[Instances | None] = [None] * len(images)
-    for start in range(0, len(order), settings.batch_size):
-        members = order[start : start + settings.batch_size]
-        inputs, zooms = [], []
-        for i in members:
-            level, rms = skies[i]
-            channels = prepare(
-                torch.as_tensor(np.ascontiguousarray(images[i], dtype=np.float32), device=device),
-                level,
-                torch.as_tensor(rms, dtype=torch.float32, device=device),
-                torch.as_tensor(np.ascontiguousarray(masks[i]), device=device),
-                network.preprocessing,
-            )
-            zoom = network.preprocessing.zoom(fwhms[i])
-            zooms.append(zoom)
-            inputs.append(_resampled(channels, zoom))
-        for i, zoom, output in zip(members, zooms, network(inputs), strict=True):
-            results[i] = _instances(output, zoom, images[i].shape, settings)
-    return [item for item in results if item is not None]
+    inputs, zooms = [], []
+    for image, (level, rms), mask, fwhm in zip(images, skies, masks, fwhms, strict=True):
+        channels = prepare(
+            torch.as_tensor(np.ascontiguousarray(image, dtype=np.float32), device=device),
+            level,
+            torch.as_tensor(rms, dtype=torch.float32, device=device),
+            torch.as_tensor(np.ascontiguousarray(mask), device=device),
+            network.preprocessing,
+        )
+        zooms.append(network.preprocessing.zoom(fwhm))
+        inputs.append(_resampled(channels, zooms[-1]))
+    # A batch is filled up to a common shape, and the network sees what is filled up: only images
+    # that are filled up alike go together, so that none depends on the others.
+    groups: dict[tuple[int, int], list[int]] = {}
+    for i, channels in enumerate(inputs):
+        ny, nx = channels.shape[-2:]
+        groups.setdefault((-(-ny // DIVISIBLE), -(-nx // DIVISIBLE)), []).append(i)
+    results: dict[int, Instances] = {}
+    for group in groups.values():
+        for start in range(0, len(group), settings.batch_size):
+            members = group[start : start + settings.batch_size]
+            outputs = network([inputs[i] for i in members])
+            for i, output in zip(members, outputs, strict=True):
+                results[i] = _instances(output, zooms[i], images[i].shape, settings)
+    return [results[i] for i in range(len(images))]
 
 
 def _resampled(channels: torch.Tensor, zoom: float) -> torch.Tensor:

@@ -26,6 +26,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 __all__ = [
     "CLASSES",
+    "DIVISIBLE",
     "NetworkSettings",
     "Preprocessing",
     "SegmentNetwork",
@@ -37,6 +38,9 @@ __all__ = [
 
 CLASSES = ("sky", "galaxy", "star")
 """Index in the network's classes; torchvision's class 0 is the background."""
+
+DIVISIBLE = 16
+"""Images are filled up to multiples of this many pixels."""
 
 
 @dataclass(frozen=True)
@@ -205,7 +209,7 @@ class _Batching(GeneralizedRCNNTransform):
     """Images of any size into one batch: nothing is scaled, smaller ones are filled up."""
 
     def __init__(self) -> None:
-        super().__init__(1, 1, [0.0, 0.0, 0.0], [1.0, 1.0, 1.0], size_divisible=16)
+        super().__init__(1, 1, [0.0, 0.0, 0.0], [1.0, 1.0, 1.0], size_divisible=DIVISIBLE)
 
     def resize(self, image: Any, target: Any = None) -> Any:
         return image, target

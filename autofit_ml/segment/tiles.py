@@ -7,13 +7,14 @@ its neighbours, and what two tiles then both have (intersection over union of th
 once, the surer of them. Objects are merged across seams only: a satellite inside a galaxy's mask
 stays an object of its own.
 
-Galaxies larger than a tile's halo can hold are found on the frame binned 4 x 4, in the same way.
+Large galaxies are found on the frame binned 2 x 2 and 4 x 4, in the same way (`pieces`).
 
 Objects are numbered by position, so that numbers do not depend on the tiles.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -23,8 +24,14 @@ import sep
 from autofit_ml.errors import InputError, SettingsError
 from autofit_ml.images.stamp import Frame
 from autofit_ml.segment.detection import Detections, detection_table
-from autofit_ml.segment.maskrcnn import Instances, MaskRCNNSettings, find_instances
+from autofit_ml.segment.maskrcnn import (
+    NARROWEST,
+    Instances,
+    MaskRCNNSettings,
+    find_instances,
+)
 from autofit_ml.segment.network import SegmentNetwork
+from autofit_ml.segment.pieces import SAME, Piece, bin_image, draw, pieces_of, with_large
 
 __all__ = ["Tile", "TileSettings", "detect_instances", "tiles_of"]
 
@@ -42,21 +49,15 @@ class TileSettings:
         that are not left to the binned pass.
     seam : int
         How far into its neighbours a core takes objects, pixels.
-    same : float
-        Masks of two tiles that overlap by more (intersection over union) are one object.
-    binning : int
-        Of the pass for large galaxies; 1: none.
-    large : float
-        Equivalent diameter, pixels, from which an object is taken from the binned pass.
+    binnings : tuple of int
+        Of the passes for large galaxies.
     network : MaskRCNNSettings
     """
 
     core: int = 384
     halo: int = 96
     seam: int = 4
-    same: float = 0.3
-    binning: int = 4
-    large: float = 96.0
+    binnings: tuple[int, ...] = (2, 4)
     network: MaskRCNNSettings = field(default_factory=lambda: MaskRCNNSettings(batch_size=4))
 
     def __post_init__(self) -> None:
@@ -73,39 +74,6 @@ class Tile:
 
     core: tuple[slice, slice]
     outer: tuple[slice, slice]
-
-
-@dataclass(frozen=True)
-class _Piece:
-    """One object's mask in a box of the frame."""
-
-    y0: int
-    x0: int
-    mask: np.ndarray
-    score: float
-    star: bool
-    tile: int
-    truncated: bool = False
-
-    @property
-    def area(self) -> int:
-        return int(np.count_nonzero(self.mask))
-
-    def shared(self, other: _Piece) -> int:
-        """Pixels that both have."""
-        top, left = max(self.y0, other.y0), max(self.x0, other.x0)
-        bottom = min(self.y0 + self.mask.shape[0], other.y0 + other.mask.shape[0])
-        right = min(self.x0 + self.mask.shape[1], other.x0 + other.mask.shape[1])
-        if bottom <= top or right <= left:
-            return 0
-        mine = self.mask[top - self.y0 : bottom - self.y0, left - self.x0 : right - self.x0]
-        theirs = other.mask[top - other.y0 : bottom - other.y0, left - other.x0 : right - other.x0]
-        return int(np.count_nonzero(mine & theirs))
-
-    def overlap(self, other: _Piece) -> float:
-        """Intersection over union."""
-        both = self.shared(other)
-        return both / max(self.area + other.area - both, 1)
 
 
 def tiles_of(shape: tuple[int, int], core: int, halo: int) -> Iterator[Tile]:
@@ -167,10 +135,15 @@ def detect_instances(
     mesh = max(16, min(box, *image.shape))
     first = sep.Background(image, mask=bad, bw=mesh, bh=mesh)
     flat, rms = image - first.back(), first.rms()
-    pieces = _pieces_of(flat, rms, bad, fwhm, network, settings)
-    if settings.binning > 1 and min(image.shape) >= 32 * settings.binning:
-        pieces = _with_large(pieces, flat, rms, bad, fwhm, network, settings)
-    labels, classes = _drawn(pieces, image.shape)
+    pieces = _found_in(flat, rms, bad, fwhm, network, settings)
+    for b in settings.binnings:
+        if min(image.shape) < 32 * b:
+            continue
+        binned = bin_image(flat, rms, bad, b)
+        coarse = _found_in(*binned, max(fwhm / b, NARROWEST), network, settings)
+        pieces = with_large(pieces, coarse, b, flat, rms)
+    labels, drawn = draw(pieces, image.shape)
+    classes = {k: "star" if piece.star else "galaxy" for k, piece in enumerate(drawn, 1)}
     covered = np.ascontiguousarray(bad | (labels > 0))
     background = first if covered.all() else sep.Background(image, mask=covered, bw=mesh, bh=mesh)
     flat = image - background.back()
@@ -186,19 +159,17 @@ def detect_instances(
     )
 
 
-def _pieces_of(
+def _found_in(
     flat: np.ndarray,
     rms: np.ndarray,
     bad: np.ndarray,
     fwhm: float,
     network: SegmentNetwork,
     settings: TileSettings,
-    scale: int = 1,
-) -> list[_Piece]:
-    """Objects of all tiles, each once. `scale` > 1: the image is binned, tiles are smaller."""
-    core = max(settings.core // scale, 32) if scale > 1 else settings.core
-    every = list(tiles_of(flat.shape, core, settings.halo))
-    pieces: list[_Piece] = []
+) -> list[Piece]:
+    """Objects of all tiles, each once."""
+    every = list(tiles_of(flat.shape, settings.core, settings.halo))
+    pieces: list[Piece] = []
     size = settings.network.batch_size
     for start in range(0, len(every), size):
         some = every[start : start + size]
@@ -212,51 +183,37 @@ def _pieces_of(
         )
         for number, (tile, instances) in enumerate(zip(some, found, strict=True), start=start):
             pieces += _own(tile, number, instances, settings.seam)
-    return _once(pieces, settings.same)
+    return _once(pieces)
 
 
-def _own(tile: Tile, number: int, found: Instances, seam: int) -> Iterator[_Piece]:
+def _own(tile: Tile, number: int, found: Instances, seam: int) -> Iterator[Piece]:
     """The instances whose centroid lies in a tile's core, give or take the seam."""
-    from scipy import ndimage
-
     rows, columns = tile.outer
-    for k, window in enumerate(ndimage.find_objects(found.labels), start=1):
-        if window is None:
-            continue
-        mask = found.labels[window] == k
-        v, h = np.nonzero(mask)
-        y = v.mean() + window[0].start + rows.start
-        x = h.mean() + window[1].start + columns.start
+    corner = (rows.start, columns.start)
+    for piece in pieces_of(found.labels, found.scores, found.classes == 2, corner, number):
+        v, h = np.nonzero(piece.mask)
         inside = all(
             own.start - seam - 0.5 <= place < own.stop + seam - 0.5
-            for own, place in zip(tile.core, (y, x), strict=True)
+            for own, place in zip(
+                tile.core, (v.mean() + piece.y0, h.mean() + piece.x0), strict=True
+            )
         )
         if inside:
-            yield _Piece(
-                window[0].start + rows.start,
-                window[1].start + columns.start,
-                mask,
-                float(found.scores[k - 1]),
-                int(found.classes[k - 1]) == 2,
-                number,
-                _cut_off(window, tile, found.labels.shape),
-            )
+            yield dataclasses.replace(piece, truncated=_cut_off(piece, tile))
 
 
-def _cut_off(window: tuple[slice, ...], tile: Tile, shape: tuple[int, ...]) -> bool:
+def _cut_off(piece: Piece, tile: Tile) -> bool:
     """True where a mask ends at the halo's border and not at the frame's."""
-    for part, own, seen, side in zip(window, tile.core, tile.outer, shape, strict=True):
-        if part.start == 0 and seen.start < own.start:
-            return True
-        if part.stop == side and seen.stop > own.stop:
+    for part, own, seen in zip(piece.window, tile.core, tile.outer, strict=True):
+        if part.start == seen.start < own.start or own.stop < seen.stop == part.stop:
             return True
     return False
 
 
-def _once(pieces: list[_Piece], same: float) -> list[_Piece]:
+def _once(pieces: list[Piece]) -> list[Piece]:
     """Without the doubles of different tiles, best score first."""
-    kept: list[_Piece] = []
-    cells: dict[tuple[int, int], list[_Piece]] = {}
+    kept: list[Piece] = []
+    cells: dict[tuple[int, int], list[Piece]] = {}
     for piece in sorted(pieces, key=lambda item: (-item.score, item.y0, item.x0)):
         middle = (
             (piece.y0 + piece.mask.shape[0] // 2) // 64,
@@ -267,81 +224,10 @@ def _once(pieces: list[_Piece], same: float) -> list[_Piece]:
             for dy in (-1, 0, 1)
             for dx in (-1, 0, 1)
             for other in cells.get((middle[0] + dy, middle[1] + dx), [])
-            if other.tile != piece.tile
+            if other.source != piece.source
         ]
-        if any(piece.overlap(other) > same for other in near):
+        if any(piece.overlap(other) > SAME for other in near):
             continue
         kept.append(piece)
         cells.setdefault(middle, []).append(piece)
     return kept
-
-
-def _with_large(
-    pieces: list[_Piece],
-    flat: np.ndarray,
-    rms: np.ndarray,
-    bad: np.ndarray,
-    fwhm: float,
-    network: SegmentNetwork,
-    settings: TileSettings,
-) -> list[_Piece]:
-    """Large galaxies from the binned frame in place of what the tiles made of them."""
-    b = settings.binning
-    binned, noise, masked = _binned(flat, rms, bad, b)
-    found = _pieces_of(binned, noise, masked, max(fwhm / b, 1.5), network, settings, scale=b)
-    large = [
-        _Piece(
-            piece.y0 * b,
-            piece.x0 * b,
-            np.kron(piece.mask, np.ones((b, b), dtype=bool)),
-            piece.score,
-            piece.star,
-            -1,
-        )
-        for piece in found
-        if 2 * np.sqrt(piece.area / np.pi) * b >= settings.large and not piece.star
-    ]
-    if not large:
-        return pieces
-    # Drawn first: a satellite in a large galaxy's mask stays an object of its own. What the tiles
-    # have of the galaxy itself goes: the same mask, or a part that their halo cut off.
-    return large + [
-        piece for piece in pieces if not any(_part_of(piece, galaxy, settings) for galaxy in large)
-    ]
-
-
-def _part_of(piece: _Piece, galaxy: _Piece, settings: TileSettings) -> bool:
-    if piece.overlap(galaxy) > settings.same:
-        return True
-    return piece.truncated and piece.shared(galaxy) > 0.5 * piece.area
-
-
-def _binned(
-    flat: np.ndarray, rms: np.ndarray, bad: np.ndarray, b: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Means over b x b pixels, their noise, and blocks of which over half is masked."""
-    ny, nx = (side - side % b for side in flat.shape)
-    blocks = (ny // b, b, nx // b, b)
-    good = (~bad[:ny, :nx]).reshape(blocks)
-    number = good.sum((1, 3))
-    total = np.where(good, flat[:ny, :nx].reshape(blocks), 0).sum((1, 3))
-    mean = (total / np.maximum(number, 1)).astype(np.float32)
-    noise = rms[:ny, :nx].reshape(blocks).mean((1, 3)) / b
-    return mean, noise.astype(np.float32), number < b * b / 2
-
-
-def _drawn(pieces: list[_Piece], shape: tuple[int, int]) -> tuple[np.ndarray, dict[int, str]]:
-    """All objects as labels; large ones first, and of others the surer keeps a shared pixel."""
-    labels = np.zeros(shape, dtype=np.int32)
-    classes = {}
-    large = [piece for piece in pieces if piece.tile < 0]
-    others = sorted(
-        (piece for piece in pieces if piece.tile >= 0), key=lambda item: (item.score, item.y0)
-    )
-    for number, piece in enumerate([*large, *others], start=1):
-        bottom = min(piece.y0 + piece.mask.shape[0], shape[0])
-        right = min(piece.x0 + piece.mask.shape[1], shape[1])
-        window = labels[piece.y0 : bottom, piece.x0 : right]
-        window[piece.mask[: window.shape[0], : window.shape[1]]] = number
-        classes[number] = "star" if piece.star else "galaxy"
-    return labels, classes

@@ -391,8 +391,10 @@ def test_default_number_of_workers(monkeypatch):
     for processors, workers in ((1, 1), (2, 1), (4, 2), (64, 4)):
         here = set(range(processors))
         monkeypatch.setattr(batches.os, "sched_getaffinity", lambda _, here=here: here)
-        assert batches._useful_workers(63) == 0
-        assert batches._useful_workers(64) == workers
+        classical, network = FitSettings(segmenter="sep"), FitSettings()
+        assert batches._useful_workers(63, network) == 0
+        assert batches._useful_workers(64, classical) == workers
+        assert batches._useful_workers(64, network) == min(processors, 8)
 
 
 def test_batches_are_not_kept(many_images, tmp_path, monkeypatch):

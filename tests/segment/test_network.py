@@ -160,3 +160,51 @@ def test_doubles_of_two_classes_are_one_object():
     )
     assert len(none.scores) == 0
     assert not none.labels.any()
+
+
+def test_an_image_does_not_depend_on_the_others_of_its_batch():
+    """Whatever sizes go together: what is filled up changes what the network sees."""
+    rng = np.random.default_rng(2)
+    network = tiny_network()
+    network.model.roi_heads.score_thresh = 0.0
+    images = [rng.normal(0, 1, shape) for shape in ((40, 44), (128, 128), (44, 37), (96, 50))]
+    settings = MaskRCNNSettings(score=0.0, mask=0.3, min_pixels=1)
+
+    def found(some):
+        number = len(some)
+        masks = [np.zeros(image.shape, bool) for image in some]
+        return find_instances(some, [(0.0, 1.0)] * number, masks, [3.0] * number, network, settings)
+
+    for image, together in zip(images, found(images), strict=True):
+        (alone,) = found([image])
+        np.testing.assert_array_equal(alone.labels, together.labels)
+        np.testing.assert_allclose(alone.scores, together.scores, atol=1e-5)
+
+
+def test_large_galaxies_of_stamps_come_from_the_binned_image():
+    """A galaxy in pieces at full sampling (a cross of sky through it) is whole when binned."""
+    rows, columns = np.indices((200, 200))
+    radius = np.hypot(rows - 100, columns - 100)
+    data = (
+        200 * np.exp(-radius / 12) + np.random.default_rng(4).normal(0, 1, radius.shape)
+    ).astype(np.float32)
+
+    class Shredding(BrightPixels):
+        """Finds the four quadrants of what is wider than 60 pixels."""
+
+        def forward(self, images):
+            cut = [image.clone() for image in images]
+            for image in cut:
+                if min(image.shape[-2:]) > 150:
+                    image[:, 99:101], image[..., 99:101] = 0.0, 0.0
+            return super().forward(cut)
+
+    stamp = Stamp(
+        "s", data, np.ones_like(data), np.zeros(data.shape, bool), PSF(moffat_psf(3.0).data)
+    )
+    shredded = segment_maskrcnn([stamp], Shredding(), MaskRCNNSettings(binnings=()))[0]
+    whole = segment_maskrcnn([stamp], Shredding(), MaskRCNNSettings())[0]
+    isophote = radius < 12 * np.log(200 / 3)
+    own = whole.labels == whole.target
+    assert (own & isophote).sum() > 0.9 * isophote.sum()
+    assert max((shredded.labels == k).sum() for k in shredded.classes) < 0.4 * isophote.sum()

@@ -56,7 +56,7 @@ def test_every_object_is_found_once():
     sources = [*others, *seams]
     frame = frame_of(sources)
     found = detect_instances(
-        frame, BrightPixels(), fwhm=4.0, settings=TileSettings(core=128, halo=32, binning=1)
+        frame, BrightPixels(), fwhm=4.0, settings=TileSettings(core=128, halo=32, binnings=())
     )
     assert len(found.sources) == len(sources)
     for x, y, _, _ in sources:
@@ -71,7 +71,7 @@ def test_every_object_is_found_once():
 def test_numbers_and_positions_do_not_depend_on_the_tiles(core):
     """To the bit: the same labels, rows and numbers."""
     frame = frame_of(many())
-    settings = [TileSettings(core=side, halo=40, binning=1) for side in (200, core)]
+    settings = [TileSettings(core=side, halo=40, binnings=()) for side in (200, core)]
     one, two = (
         detect_instances(frame, BrightPixels(), fwhm=4.0, settings=item) for item in settings
     )
@@ -85,7 +85,7 @@ def test_numbers_follow_the_rows():
         frame_of([(300, 50, 20, 2), (100, 50, 20, 2), (200, 300, 20, 2)]),
         BrightPixels(),
         fwhm=4.0,
-        settings=TileSettings(core=128, halo=32, binning=1),
+        settings=TileSettings(core=128, halo=32, binnings=()),
     )
     np.testing.assert_allclose(found.sources["x"], [100, 300, 200], atol=0.5)
     np.testing.assert_array_equal(found.sources["label"], [1, 2, 3])
@@ -108,20 +108,20 @@ def test_memory_is_that_of_tiles():
     """The network never sees more than a tile and its halo."""
     network = BrightPixels()
     detect_instances(
-        frame_of(many()), network, fwhm=4.0, settings=TileSettings(core=64, halo=16, binning=1)
+        frame_of(many()), network, fwhm=4.0, settings=TileSettings(core=64, halo=16, binnings=())
     )
     assert network.largest <= (64 + 2 * 16) ** 2
 
 
 def test_masked_pixels_and_empty_frames():
     frame = frame_of([])
-    found = detect_instances(frame, BrightPixels(), fwhm=4.0, settings=TileSettings(binning=1))
+    found = detect_instances(frame, BrightPixels(), fwhm=4.0, settings=TileSettings(binnings=()))
     assert len(found.sources) < 5  # 3-sigma noise peaks of 4 pixels and more
     masked = np.zeros(frame.data.shape, bool)
     masked[:, 200:] = True
     sources = [(100, 100, 30, 2), (300, 100, 30, 2)]
     frame = frame_of(sources).replace(mask=masked)
-    found = detect_instances(frame, BrightPixels(), fwhm=4.0, settings=TileSettings(binning=1))
+    found = detect_instances(frame, BrightPixels(), fwhm=4.0, settings=TileSettings(binnings=()))
     assert len(found.sources) == 1
 
 
