@@ -19,10 +19,9 @@ from PIL import Image, ImageDraw
 
 from autofit_ml.images import discover, read_source
 from autofit_ml.images.stamp import Stamp
-from autofit_ml.pipeline import FitSettings
-from autofit_ml.pipeline.segmenting import segment_all
 from autofit_ml.report import segmentation_png
 from autofit_ml.segment import Segmentation
+from autofit_ml.segment.dispatch import segment_all
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("AUTOFIT_ML_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
@@ -107,8 +106,7 @@ def main() -> None:
     there = {name: stamp for name, stamp in stamps.items() if stamp is not None}
     found = {}
     for method in ("maskrcnn", "sep"):
-        settings = FitSettings(segmenter=method, weights=arguments.weights)
-        results = segment_all(list(there.values()), settings)
+        results = segment_all(list(there.values()), method, arguments.weights)
         found[method] = dict(zip(there, results, strict=True))
     tiles, rows = [], []
     for name in there:

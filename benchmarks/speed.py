@@ -32,7 +32,7 @@ from undisturbed import Disturbances, undisturbed
 from autofit_ml.catalogue.flags import FATAL, Flag
 from autofit_ml.initialise import Starts, initialise
 from autofit_ml.refine import FitResults, refine
-from autofit_ml.segment import segment
+from autofit_ml.segment import segment_sep
 from autofit_ml.simulate import render_source, simulate_sersic, to_stamps
 
 HERE = Path(__file__).resolve().parent
@@ -48,7 +48,7 @@ def sample(n: int, seed: int = 7):
         n, seed=seed, size=64, psf_size=25, psf_fwhm=(3, 4), n=(0.6, 5.5), re=(2.5, 8)
     )
     stamps = to_stamps(objects)
-    segmentations = [segment(stamp) for stamp in stamps]
+    segmentations = [segment_sep(stamp) for stamp in stamps]
     return objects, stamps, segmentations, initialise(stamps, segmentations)
 
 

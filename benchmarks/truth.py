@@ -19,7 +19,7 @@ import numpy as np
 from autofit_ml.catalogue import usable
 from autofit_ml.initialise import initialise
 from autofit_ml.refine import refine
-from autofit_ml.segment import segment
+from autofit_ml.segment import segment_sep
 from autofit_ml.simulate import simulate_sersic, to_stamps
 
 HERE = Path(__file__).resolve().parent
@@ -39,7 +39,7 @@ def truth_of(objects) -> np.ndarray:
 def fit(objects):
     """Default pipeline, from stamps to results."""
     stamps = to_stamps(objects)
-    segmentations = [segment(stamp) for stamp in stamps]
+    segmentations = [segment_sep(stamp) for stamp in stamps]
     return refine(stamps, init=initialise(stamps, segmentations), segmentations=segmentations)
 
 

@@ -22,9 +22,9 @@ from autofit_ml.pipeline.resume import (
     open_results,
     source_fingerprints,
 )
-from autofit_ml.pipeline.segmenting import check_segmenter
 from autofit_ml.pipeline.settings import FitSettings
 from autofit_ml.pipeline.summary import Progress, RunSummary
+from autofit_ml.segment.dispatch import check_segmenter
 
 __all__ = ["fit_run"]
 
@@ -72,7 +72,7 @@ def fit_run(
     progress = progress or Progress()
     found = _inputs(paths, manifest, settings)
     identity = settings.identity() | {"autofit_ml": _package_version()}
-    used = check_segmenter(settings)
+    used = check_segmenter(settings.segmenter, settings.weights)
     if used:
         identity["weights"] = ", ".join(f"{name} sha256:{used[name][:16]}" for name in sorted(used))
     with contextlib.ExitStack() as stack:

@@ -17,9 +17,9 @@ from autofit_ml.images import ReadResult, Source, cut_stamps, read_source
 from autofit_ml.images.psf import psf_fwhm
 from autofit_ml.images.stamp import Frame, Stamp
 from autofit_ml.initialise import Starts, initialise
-from autofit_ml.pipeline.segmenting import detect_in_frame, segment_all
 from autofit_ml.pipeline.settings import FitSettings
 from autofit_ml.segment import Segmentation
+from autofit_ml.segment.dispatch import detect_in_frame, segment_all
 
 __all__ = ["Failure", "Prepared", "failed", "joined", "prepare", "prepare_in_parts"]
 
@@ -109,7 +109,9 @@ def _prepared(
     for name, one in items:
         objects.setdefault(name, []).append(one.id)
     read = [item for _, item in items if isinstance(item, Stamp)]
-    for item, segmentation in segment_all(read, settings):
+    for item, segmentation in segment_all(
+        read, settings.segmenter, settings.weights, settings.device
+    ):
         try:
             if isinstance(segmentation, Exception):
                 raise segmentation
@@ -224,7 +226,9 @@ def _cut(result: ReadResult, settings: FitSettings) -> Iterator[Stamp | Failure]
     if not isinstance(frame, Frame):
         raise TypeError(f"{frame.id} is no frame")
     seeing = 3.0 if frame.psf is None else psf_fwhm(frame.psf)
-    frame, found = detect_in_frame(frame, seeing, settings)
+    frame, found = detect_in_frame(
+        frame, seeing, settings.segmenter, settings.weights, settings.device
+    )
     # sep looks at each stamp again, around its own target; the network's instances are kept.
     labels = found.labels if found.method == "maskrcnn" else None
     if len(found.sources) == 0:

@@ -18,9 +18,9 @@ from autofit_ml.errors import InputError, SettingsError
 from autofit_ml.images import Source, discover, read_source
 from autofit_ml.images.psf import psf_fwhm
 from autofit_ml.images.stamp import Frame, Stamp
-from autofit_ml.pipeline.segmenting import check_segmenter, detect_in_frame, segment_all
 from autofit_ml.pipeline.settings import FitSettings
 from autofit_ml.report import segmentation_png
+from autofit_ml.segment.dispatch import check_segmenter, detect_in_frame, segment_all
 from autofit_ml.segment.instances import instance_table
 
 __all__ = ["SegmentSummary", "segment_run"]
@@ -97,7 +97,7 @@ def segment_run(
     found = discover(paths, manifest=manifest, survey=settings.read.survey, mode=settings.read.mode)
     if not found.sources:
         raise SettingsError("nothing to segment", "give FITS files or folders of them")
-    check_segmenter(settings)
+    check_segmenter(settings.segmenter, settings.weights)
     folder.mkdir(parents=True, exist_ok=True)
     summary = SegmentSummary(folder)
     tables = []
@@ -152,14 +152,18 @@ def _segmented(sources: Sequence[Source], settings: FitSettings) -> Iterator[_Se
                     stamps[source.id] = item
                     continue
                 seeing = 3.0 if item.psf is None else psf_fwhm(item.psf)
-                item, found = detect_in_frame(item, seeing, settings)
+                item, found = detect_in_frame(
+                    item, seeing, settings.segmenter, settings.weights, settings.device
+                )
         except InputError as error:
             yield _Failed(source.id, str(error))
             continue
         yield _Segmented(
             source.id, item, found.labels, found.classes, found.method, found.background, None
         )
-    results = segment_all(list(stamps.values()), settings)
+    results = segment_all(
+        list(stamps.values()), settings.segmenter, settings.weights, settings.device
+    )
     for name, (stamp, result) in zip(stamps, results, strict=True):
         if isinstance(result, Exception):
             yield _Failed(name, str(result))

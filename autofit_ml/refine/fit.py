@@ -85,9 +85,9 @@ def refine(
     scene = scene or sersic()
     settings = settings or RefineSettings()
     if segmentations is None:
-        from autofit_ml.segment import segment
+        from autofit_ml.segment import segment_sep
 
-        segmentations = [segment(stamp) for stamp in stamps]
+        segmentations = [segment_sep(stamp) for stamp in stamps]
     if init is None:
         from autofit_ml.initialise import initialise
 

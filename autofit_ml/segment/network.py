@@ -9,6 +9,7 @@ position afterwards.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -91,9 +92,9 @@ class NetworkSettings:
     anchors : tuple of float
         Side of the anchors of each level of the pyramid (five), pixels.
     proposals : int
-        Kept per image.
+        Kept per image of up to 128 x 128 pixels; in larger ones as many more as they are larger.
     detections : int
-        Most instances per image.
+        Most instances per image, in the same way.
     score : float
         Lowest score of an instance.
     """
@@ -202,7 +203,18 @@ class SegmentNetwork(nn.Module):
         images: Sequence[torch.Tensor],
         targets: Sequence[dict[str, torch.Tensor]] | None = None,
     ) -> Any:
+        if not self.training:
+            self._allow_for(max(image[0].numel() for image in images))
         return self.model(list(images), None if targets is None else list(targets))
+
+    def _allow_for(self, pixels: int) -> None:
+        """As many proposals and detections as an image of this size may need."""
+        times = max(1.0, pixels / 128**2)
+        rpn: Any = self.model.rpn
+        rpn._pre_nms_top_n["testing"] = math.ceil(2 * self.settings.proposals * times)
+        rpn._post_nms_top_n["testing"] = math.ceil(self.settings.proposals * times)
+        heads: Any = self.model.roi_heads
+        heads.detections_per_img = math.ceil(self.settings.detections * times)
 
 
 class _Batching(GeneralizedRCNNTransform):

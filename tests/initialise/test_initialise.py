@@ -10,7 +10,7 @@ from autofit_ml.images.stamp import PSF, Stamp
 from autofit_ml.initialise import PARAMETERS, initialise
 from autofit_ml.initialise.adaptive import adaptive_moments
 from autofit_ml.initialise.gaussians import SERSIC_VARIANCES, psf_gaussians, sersic_gaussians
-from autofit_ml.segment import Segmentation, segment
+from autofit_ml.segment import Segmentation, segment_sep
 
 COLUMN = {name: index for index, name in enumerate(PARAMETERS)}
 
@@ -87,7 +87,7 @@ def sample():
 
     objects = simulate_sersic(300, seed=21, n=(0.6, 6), re=(2, 10), sky=(0, 5))
     stamps = to_stamps(objects)
-    segmentations = [segment(stamp) for stamp in stamps]
+    segmentations = [segment_sep(stamp) for stamp in stamps]
     return truth_table(objects), stamps, segmentations, initialise(stamps, segmentations)
 
 
@@ -155,7 +155,7 @@ def test_units_do_not_matter(sample):
     factor = np.float32(1e-10)
     small = stamp.replace(data=stamp.data * factor, sigma=stamp.sigma * factor)
     one = initialise([stamp], [segmentations[index]]).values[0]
-    two = initialise([small], [segment(small)]).values[0]
+    two = initialise([small], [segment_sep(small)]).values[0]
     for name in ("x", "y", "re", "n", "q", "pa"):
         assert two[COLUMN[name]] == pytest.approx(one[COLUMN[name]], rel=2e-3, abs=2e-3)
     for name in ("flux", "sky"):
@@ -189,7 +189,7 @@ def test_hopeless_stamps_give_finite_starts(kind, size):
     )
     with np.errstate(all="ignore"):
         for segmentation in (
-            segment(stamp),
+            segment_sep(stamp),
             Segmentation(np.zeros(shape, np.int32), 0, mask, float("nan"), float("nan")),
             Segmentation(np.ones(shape, np.int32), 1, mask, 0.0, 0.0),
         ):

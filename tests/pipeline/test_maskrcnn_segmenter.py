@@ -100,7 +100,9 @@ def test_frame_goes_through_the_network_once(tmp_path, weights, monkeypatch):
 
     network = BrightPixels()
     calls: list[str] = []
-    monkeypatch.setattr(pretrained, "segment_network", lambda name: calls.append(name) or network)
+    monkeypatch.setattr(
+        pretrained, "segment_network", lambda name, device: calls.append(name) or network
+    )
     monkeypatch.setattr(pretrained, "usable_weights", lambda given: {"segment/test-any": "0" * 64})
     recipe = compose_recipe(
         ["data=frame", "data.shape=[300,320]", "data.neighbours.magnitude=[15,20.5]"]

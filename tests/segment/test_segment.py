@@ -11,7 +11,7 @@ from astropy.io import fits
 
 from autofit_ml.errors import InputError, SettingsError
 from autofit_ml.images.stamp import PSF, Frame, Stamp
-from autofit_ml.segment import detect_sources, segment
+from autofit_ml.segment import detect_sources, segment, segment_given, segment_sep
 from autofit_ml.segment.shapes import Ellipse, grow_neighbours, mirrored
 from autofit_ml.segment.sky import measure_sky, mode_of_sky
 
@@ -105,7 +105,7 @@ def test_growing_spares_the_targets_core():
 def test_isolated_galaxy_with_pedestal():
     """The level within four of its own errors; nothing masked."""
     image = blob((64, 64), 32, 31, 30, 4)
-    result = segment(stamp_of(image, sky=250.0))
+    result = segment_sep(stamp_of(image, sky=250.0))
     assert result.target
     assert result.labels[31, 32] == result.target
     assert not result.contaminants.any()
@@ -120,7 +120,7 @@ def test_units_do_not_matter():
     small = stamp.replace(
         data=stamp.data * np.float32(1e-10), sigma=stamp.sigma * np.float32(1e-10)
     )
-    one, two = segment(stamp), segment(small)
+    one, two = segment_sep(stamp), segment_sep(small)
     assert (one.labels != two.labels).mean() < 0.002
     assert two.sky_level == pytest.approx(1e-10 * one.sky_level, rel=1e-3)
 
@@ -131,7 +131,7 @@ def test_neighbour_is_masked_and_target_kept(distance, peak):
     shape = (64, 64)
     target = blob(shape, 31, 31, 60, 3)
     neighbour = blob(shape, 31 + distance, 33, peak, 2)
-    result = segment(stamp_of(target + neighbour, sky=2.0))
+    result = segment_sep(stamp_of(target + neighbour, sky=2.0))
     assert result.labels[31, 31] == result.target != 0
     core = np.hypot(*(np.mgrid[:64, :64] - 31)) < 3
     assert not result.contaminants[core].any()
@@ -146,12 +146,12 @@ def test_target_by_position():
     shape = (64, 64)
     image = blob(shape, 20, 20, 50, 3) + blob(shape, 45, 40, 80, 3)
     for x, y in ((20, 20), (45, 40)):
-        result = segment(stamp_of(image, x=x, y=y))
+        result = segment_sep(stamp_of(image, x=x, y=y))
         assert result.labels[y, x] == result.target != 0
-    nothing = segment(stamp_of(image, x=20.0, y=50.0))
+    nothing = segment_sep(stamp_of(image, x=20.0, y=50.0))
     assert nothing.target == 0
     assert nothing.contaminants[20, 20]
-    near = segment(stamp_of(image, x=45.0, y=46.0))
+    near = segment_sep(stamp_of(image, x=45.0, y=46.0))
     assert near.target == near.labels[40, 45]
 
 
@@ -161,16 +161,16 @@ def test_classes_of_bright_sources():
     image = np.zeros(shape)
     image[:50, :50] += star
     image += blob(shape, 50, 50, 100, 4)
-    result = segment(stamp_of(image, x=27, y=27))
+    result = segment_sep(stamp_of(image, x=27, y=27))
     assert result.classes[result.target] == "star"
     assert result.classes[int(result.labels[50, 50])] == "galaxy"
 
 
 def test_empty_and_fully_masked():
-    empty = segment(stamp_of(np.zeros((32, 32)), sky=5.0))
+    empty = segment_sep(stamp_of(np.zeros((32, 32)), sky=5.0))
     assert empty.target == 0
     assert empty.sky_level == pytest.approx(5, abs=0.2)
-    masked = segment(stamp_of(np.zeros((32, 32)), mask=np.ones((32, 32), dtype=bool)))
+    masked = segment_sep(stamp_of(np.zeros((32, 32)), mask=np.ones((32, 32), dtype=bool)))
     assert masked.target == 0
     assert np.isfinite(masked.sky_level)
 
@@ -186,7 +186,7 @@ def test_noise_is_not_detected():
             rng = np.random.default_rng(seed)
             data = add_noise(np.zeros((64, 64)), np.ones((64, 64)), rng, correlation)
             stamp = stamp_of(np.zeros((64, 64))).replace(data=data.astype(np.float32))
-            found += len(np.unique(segment(stamp).labels)) - 1
+            found += len(np.unique(segment_sep(stamp).labels)) - 1
         assert found <= 3
 
 
@@ -198,7 +198,7 @@ def test_simulated_blends():
     objects = simulate_sersic(80, seed=13, sky=(0, 5), neighbours=2.0, snr=(50, 1000))
     core_masked, leak, found = [], [], 0
     for item, stamp in zip(objects, to_stamps(objects), strict=True):
-        result = segment(stamp)
+        result = segment_sep(stamp)
         found += result.target > 0
         core = (item.target.elliptical_radius(stamp.shape) < item.target.re) & (item.labels == 1)
         core_masked.append(result.contaminants[core].mean() if core.any() else 0.0)
@@ -215,7 +215,7 @@ def test_spiral_stays_whole():
     radius, angle = np.hypot(dx, dy), np.arctan2(dy, dx)
     disc = 200 * np.exp(-radius / 9)
     arms = 1 + 0.6 * np.cos(2 * (angle - 2.2 * np.log(radius + 2)))
-    result = segment(stamp_of(disc * arms, sky=10.0))
+    result = segment_sep(stamp_of(disc * arms, sky=10.0))
     own = result.labels == result.target
     assert own[radius < 25].mean() > 0.97
     assert result.contaminants[radius < 30].mean() < 0.02
@@ -229,18 +229,18 @@ def test_given_labels():
     labels[10:22, 10:22] = 3
     labels[2:6, 2:6] = 7
     stamp = stamp_of(blob((32, 32), 15, 15, 30, 3), sky=4.0, labels=labels, target_label=3)
-    result = segment(stamp, "given")
+    result = segment_given(stamp)
     assert result.target == 3
     assert result.method == "given"
     np.testing.assert_array_equal(result.contaminants, labels == 7)
     assert result.sky_level == pytest.approx(4, abs=0.3)
-    assert segment(stamp.replace(target_label=None), "given").target == 3
+    assert segment_given(stamp.replace(target_label=None)).target == 3
     with pytest.raises(InputError, match="does not occur"):
-        segment(stamp.replace(target_label=5), "given")
+        segment_given(stamp.replace(target_label=5))
     with pytest.raises(InputError, match="shape"):
-        segment(stamp.replace(labels=labels[:-1]), "given")
+        segment_given(stamp.replace(labels=labels[:-1]))
     with pytest.raises(InputError, match="no segmentation"):
-        segment(stamp.replace(labels=None), "given")
+        segment_given(stamp.replace(labels=None))
     with pytest.raises(SettingsError):
         segment(stamp, "magic")
 
@@ -338,7 +338,7 @@ def test_real_galaxies_stay_whole(name, neighbours, area):
     from scipy import ndimage
 
     stamp = read(name)
-    result = segment(stamp)
+    result = segment_sep(stamp)
     own = result.labels == result.target
     assert result.target
     assert area[0] < own.mean() < area[1]

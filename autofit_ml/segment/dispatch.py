@@ -1,4 +1,4 @@
-"""The segmenter that was chosen, over the stamps of a batch."""
+"""The segmenter that was chosen, over stamps and frames: who segments what, and what if not."""
 
 from __future__ import annotations
 
@@ -9,16 +9,27 @@ from autofit_ml.catalogue.flags import Flag
 from autofit_ml.errors import WeightsError
 from autofit_ml.images.psf import psf_fwhm
 from autofit_ml.images.stamp import Frame, Stamp
-from autofit_ml.pipeline.settings import FitSettings
-from autofit_ml.segment import Detections, Segmentation, detect_sources, segment
+from autofit_ml.segment.classical import segment_given, segment_sep
+from autofit_ml.segment.detection import Detections, detect_sources
+from autofit_ml.segment.segmentation import Segmentation
 
-__all__ = ["check_segmenter", "detect_in_frame", "segment_all"]
+__all__ = ["SEGMENTERS", "check_segmenter", "detect_in_frame", "segment_all"]
+
+SEGMENTERS = ("auto", "maskrcnn", "sep", "given")
+
 
 _NO_WEIGHTS = "no weights for images like this one: sep was used"
 
 
-def check_segmenter(settings: FitSettings) -> dict[str, str]:
-    """Load what the segmenter will need, before any work starts.
+def check_segmenter(segmenter: str, weights: str = "") -> dict[str, str]:
+    """Load what a segmenter will need, before any work starts.
+
+    Parameters
+    ----------
+    segmenter : str
+        One of `SEGMENTERS`.
+    weights : str
+        Names or folders, separated by commas; empty: the installed ones.
 
     Returns
     -------
@@ -30,27 +41,28 @@ def check_segmenter(settings: FitSettings) -> dict[str, str]:
     SettingsError, WeightsError
         No weights, or such that cannot be used.
     """
-    if settings.segmenter not in ("auto", "maskrcnn"):
+    if segmenter not in ("auto", "maskrcnn"):
         return {}
     from autofit_ml.segment.pretrained import usable_weights
 
-    return usable_weights(settings.weights)
+    return usable_weights(weights)
 
 
 def segment_all(
-    stamps: Sequence[Stamp], settings: FitSettings
+    stamps: Sequence[Stamp], segmenter: str = "auto", weights: str = "", device: str = "cpu"
 ) -> Iterator[tuple[Stamp, Segmentation | Exception]]:
     """Each stamp with its segmentation, or with what went wrong.
 
-    Images unlike those that the network's weights were trained on go through sep; their stamps
-    come back with OUT_OF_DOMAIN.
+    "auto": the labels given with a stamp where there are some, else the network. Images unlike
+    those that the network's weights were trained on go through sep; their stamps come back with
+    OUT_OF_DOMAIN.
 
     Raises
     ------
     WeightsError
         The weights that were asked for cannot be used: that concerns the whole run.
     """
-    chosen = [_method(stamp, settings) for stamp in stamps]
+    chosen = [_method(stamp, segmenter) for stamp in stamps]
     networks: dict[str, list[int]] = {}
     marked = list(stamps)
     for i, method in enumerate(chosen):
@@ -61,7 +73,7 @@ def segment_all(
         if stamps[i].flags & int(Flag.OUT_OF_DOMAIN):  # its whole frame is
             chosen[i] = "sep"
             continue
-        name = choose_weights(settings.weights, stamps[i].pixel_scale, psf_fwhm(stamps[i].psf))
+        name = choose_weights(weights, stamps[i].pixel_scale, psf_fwhm(stamps[i].psf))
         if name is None:
             chosen[i] = "sep"
             marked[i] = stamps[i].replace(
@@ -72,33 +84,33 @@ def segment_all(
             networks.setdefault(name, []).append(i)
     found: dict[int, Segmentation | Exception] = {}
     for name, members in networks.items():
-        results = _by_network([marked[i] for i in members], name)
+        results = _by_network([marked[i] for i in members], name, device)
         found.update(zip(members, results, strict=True))
     for i, stamp in enumerate(marked):
         yield stamp, found[i] if i in found else _alone(stamp, chosen[i])
 
 
-def _method(stamp: Stamp, settings: FitSettings) -> str:
-    if settings.segmenter == "auto":
+def _method(stamp: Stamp, segmenter: str) -> str:
+    if segmenter == "auto":
         given = stamp.labels is not None and not _is_cut_out(stamp)
         return "given" if given else "maskrcnn"
-    return settings.segmenter
+    return segmenter
 
 
 def _alone(stamp: Stamp, method: str) -> Segmentation | Exception:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return segment(stamp, method)
+            return segment_given(stamp) if method == "given" else segment_sep(stamp)
     except Exception as error:  # one object must never cost the others
         return error
 
 
-def _by_network(stamps: list[Stamp], name: str) -> list[Segmentation | Exception]:
+def _by_network(stamps: list[Stamp], name: str, device: str) -> list[Segmentation | Exception]:
     from autofit_ml.segment.maskrcnn import network_name, segment_cut_out, segment_maskrcnn
     from autofit_ml.segment.pretrained import segment_network
 
-    network = segment_network(name)
+    network = segment_network(name, _usable(device))
     try:
         whole = [stamp for stamp in stamps if not _is_cut_out(stamp)]
         found = iter(segment_maskrcnn(whole, network))
@@ -111,7 +123,16 @@ def _by_network(stamps: list[Stamp], name: str) -> list[Segmentation | Exception
     except Exception as error:  # one object must never cost the others
         if len(stamps) == 1:
             return [error]
-        return [result for stamp in stamps for result in _by_network([stamp], name)]
+        return [result for stamp in stamps for result in _by_network([stamp], name, device)]
+
+
+def _usable(device: str) -> str:
+    """ "cpu" or "cuda" for a run's setting."""
+    if device != "auto":
+        return device
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _is_cut_out(stamp: Stamp) -> bool:
@@ -119,7 +140,9 @@ def _is_cut_out(stamp: Stamp) -> bool:
     return "@" in stamp.id and stamp.labels is not None and stamp.target_label is not None
 
 
-def detect_in_frame(frame: Frame, fwhm: float, settings: FitSettings) -> tuple[Frame, Detections]:
+def detect_in_frame(
+    frame: Frame, fwhm: float, segmenter: str = "auto", weights: str = "", device: str = "cpu"
+) -> tuple[Frame, Detections]:
     """The sources of a frame by the segmenter that was chosen.
 
     Returns
@@ -128,15 +151,15 @@ def detect_in_frame(frame: Frame, fwhm: float, settings: FitSettings) -> tuple[F
         With OUT_OF_DOMAIN and a message where sep had to do the network's work.
     detections : Detections
     """
-    if settings.segmenter not in ("auto", "maskrcnn"):
+    if segmenter not in ("auto", "maskrcnn"):
         return frame, detect_sources(frame, fwhm=fwhm)
     from autofit_ml.segment.pretrained import choose_weights, segment_network
     from autofit_ml.segment.tiles import detect_instances
 
-    name = choose_weights(settings.weights, frame.pixel_scale, fwhm)
+    name = choose_weights(weights, frame.pixel_scale, fwhm)
     if name is None:
         marked = frame.replace(
             flags=frame.flags | int(Flag.OUT_OF_DOMAIN), messages=(*frame.messages, _NO_WEIGHTS)
         )
         return marked, detect_sources(frame, fwhm=fwhm)
-    return frame, detect_instances(frame, segment_network(name), fwhm=fwhm)
+    return frame, detect_instances(frame, segment_network(name, _usable(device)), fwhm=fwhm)
