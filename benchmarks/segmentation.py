@@ -129,7 +129,7 @@ def average_precision(objects: list[SimulatedObject], network: torch.nn.Module) 
     heads: Any = network.model.roi_heads
     threshold, heads.score_thresh = heads.score_thresh, 0.05
     for item in objects:
-        channels = prepare(torch.as_tensor(item.data), item.sky, item.sky_rms)
+        channels = prepare(torch.as_tensor(item.data), item.sky, item.sky_rms, psf_fwhm(item.psf))
         with torch.no_grad():
             out = network([channels])[0]
         masks = paste_masks_in_image(out["masks"], out["boxes"], item.data.shape)[:, 0] > 0.5

@@ -13,6 +13,7 @@ from torch import nn
 from torchmetrics.detection import MeanAveragePrecision
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
+from autofit_ml.segment.maskrcnn import NARROWEST
 from autofit_ml.segment.network import (
     NetworkSettings,
     Preprocessing,
@@ -37,7 +38,7 @@ class SegmentTransform:
     preprocessing : Preprocessing
     min_pixels, min_snr : number
         Sources with less are not asked for.
-    sky_error, noise_error, masked, binned : float
+    sky_error, noise_error, psf_error, masked, binned : float
         See conf/model/segment.yaml.
     largest : int
         Images with a longer side are binned 2 x 2: large galaxies are found on binned images.
@@ -50,6 +51,7 @@ class SegmentTransform:
     min_snr: float = 5.0
     sky_error: float = 0.1
     noise_error: float = 0.05
+    psf_error: float = 0.03
     masked: float = 0.1
     binned: float = 0.15
     largest: int = 160
@@ -57,19 +59,21 @@ class SegmentTransform:
 
     def __call__(self, item: Mapping[str, Any]) -> dict[str, Any]:
         data, labels, mask = item["data"], item["labels"], item["mask"]
-        sky, rms = item["sky"], item["sky_rms"]
+        sky, rms, fwhm = item["sky"], item["sky_rms"], item["psf_fwhm"]
         often = self.binned if self.augment else 0.0
         if max(data.shape) > self.largest or float(torch.rand(())) < often:
             data, labels, mask, rms = _halved(data, labels, mask, sky, rms)
+            fwhm = (fwhm / 2).clamp_min(NARROWEST)
         if self.augment:
             turns, flip = int(torch.randint(4, ())), bool(torch.randint(2, ()))
             planes = [torch.rot90(plane, turns) for plane in (data, labels, mask)]
             data, labels, mask = (plane.flip(-1) if flip else plane for plane in planes)
             sky = sky + rms * self.sky_error * torch.randn(())
             rms = rms * (self.noise_error * torch.randn(())).exp()
+            fwhm = fwhm * (self.psf_error * torch.randn(())).exp()
             if float(torch.rand(())) < self.masked:
                 mask = mask | _block(data.shape)
-        image = prepare(data, sky, rms, mask, self.preprocessing)
+        image = prepare(data, sky, rms, fwhm, mask, self.preprocessing)
         sources, stars = item["sources"], item["classes"] == SOURCE_KINDS.index("star")
         wanted = (sources[:, _PIXELS] >= self.min_pixels) & (sources[:, _SNR] >= self.min_snr)
         return {"image": image, **_targets(labels, wanted, stars, self.min_pixels)}

@@ -62,7 +62,7 @@ def train(overrides: Sequence[str]) -> Path:
         folders["val"],
         batch_size=settings.batch_size,
         workers=settings.workers,
-        planes=("data", "mask", "labels"),
+        planes=("data", "mask", "labels", "psf_fwhm"),
         seed=config.seed,
     )
     data.setup("fit")

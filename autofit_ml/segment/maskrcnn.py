@@ -29,6 +29,9 @@ from autofit_ml.segment.summary import blend_fraction, ellipse_of_footprint, sky
 __all__ = ["Instances", "MaskRCNNSettings", "find_instances", "segment_cut_out", "segment_maskrcnn"]
 
 
+USUAL_FWHM = 3.0
+"""Taken for the seeing, pixels, where there is no PSF."""
+
 NARROWEST = 1.5
 """Seeing, pixels, that a binned image is taken to have at least: it is not resampled."""
 
@@ -271,14 +274,15 @@ def find_instances(
     device = next(network.parameters()).device
     inputs, zooms = [], []
     for image, (level, rms), mask, fwhm in zip(images, skies, masks, fwhms, strict=True):
+        zooms.append(network.preprocessing.zoom(fwhm))
         channels = prepare(
             torch.as_tensor(np.ascontiguousarray(image, dtype=np.float32), device=device),
             level,
             torch.as_tensor(rms, dtype=torch.float32, device=device),
+            zooms[-1] * (fwhm if fwhm > 0 else USUAL_FWHM),
             torch.as_tensor(np.ascontiguousarray(mask), device=device),
             network.preprocessing,
         )
-        zooms.append(network.preprocessing.zoom(fwhm))
         inputs.append(_resampled(channels, zooms[-1]))
     # A batch is filled up to a common shape, and the network sees what is filled up: only images
     # that are filled up alike go together, so that none depends on the others.

@@ -40,6 +40,9 @@ __all__ = [
 CLASSES = ("sky", "galaxy", "star")
 """Index in the network's classes; torchvision's class 0 is the background."""
 
+CHANNELS = 4
+"""Of the input: three of the signal, one for the width of the PSF (`prepare`)."""
+
 DIVISIBLE = 16
 """Images are filled up to multiples of this many pixels."""
 
@@ -117,7 +120,7 @@ class _Trunk(nn.Module):
         super().__init__()
         widths = settings.widths
         self.stem = nn.Sequential(
-            nn.Conv2d(3, widths[0], 5, stride=2, padding=2, bias=False),
+            nn.Conv2d(CHANNELS, widths[0], 5, stride=2, padding=2, bias=False),
             nn.BatchNorm2d(widths[0]),
             nn.ReLU(inplace=True),
         )
@@ -158,7 +161,7 @@ def _stage(before: int, width: int, blocks: int, stride: int) -> nn.Sequential:
 class SegmentNetwork(nn.Module):
     """Mask R-CNN with its settings and preprocessing.
 
-    ``forward(images, targets)`` is torchvision's: a list of (3, ny, nx) tensors from `prepare`,
+    ``forward(images, targets)`` is torchvision's: a list of (4, ny, nx) tensors from `prepare`,
     and in training the targets (boxes, labels, masks); the losses in training, otherwise a list
     of detections (boxes, labels, scores, and masks of 28 x 28 pixels a box).
     """
@@ -221,7 +224,7 @@ class _Batching(GeneralizedRCNNTransform):
     """Images of any size into one batch: nothing is scaled, smaller ones are filled up."""
 
     def __init__(self) -> None:
-        super().__init__(1, 1, [0.0, 0.0, 0.0], [1.0, 1.0, 1.0], size_divisible=DIVISIBLE)
+        super().__init__(1, 1, [0.0] * CHANNELS, [1.0] * CHANNELS, size_divisible=DIVISIBLE)
 
     def resize(self, image: Any, target: Any = None) -> Any:
         return image, target
@@ -256,6 +259,7 @@ def describe(network: SegmentNetwork) -> dict[str, Any]:
         "classes": list(CLASSES),
         "network": dataclasses.asdict(network.settings),
         "preprocessing": dataclasses.asdict(network.preprocessing),
+        "channels": ["asinh soft", "asinh hard", "clipped", "ln(PSF FWHM / 3 pixels)"],
         "units": "image in units of the robust sky sigma, sky subtracted; boxes in pixels",
     }
 
@@ -272,6 +276,7 @@ def prepare(
     image: torch.Tensor,
     sky: torch.Tensor | float,
     rms: torch.Tensor | float,
+    fwhm: torch.Tensor | float,
     mask: torch.Tensor | None = None,
     preprocessing: Preprocessing | None = None,
 ) -> torch.Tensor:
@@ -283,15 +288,17 @@ def prepare(
         Image units.
     sky, rms : float or Tensor that broadcasts
         Robust level and scatter of the sky.
+    fwhm : float or Tensor that broadcasts
+        Of the PSF, pixels.
     mask : Tensor, bool, shape (..., ny, nx), optional
         True = do not use: set to the sky.
     preprocessing : Preprocessing, optional
 
     Returns
     -------
-    Tensor, float32, shape (..., 3, ny, nx)
+    Tensor, float32, shape (..., 4, ny, nx)
         ``asinh(s / soft) / 3``, ``asinh(s / hard)`` and the clipped ``s / 3`` of the signal s in
-        units of the sky noise.
+        units of the sky noise; ``ln(fwhm / 3)`` everywhere: how large a star is.
     """
     settings = preprocessing or Preprocessing()
     signal = (image - sky) / rms
@@ -302,6 +309,7 @@ def prepare(
             torch.asinh(signal / settings.soft) / 3,
             torch.asinh(signal / settings.hard),
             signal.clamp(*settings.clip) / 3,
+            torch.as_tensor(fwhm).to(signal).clamp_min(0.5).div(3).log().expand_as(signal),
         ],
         dim=-3,
     ).float()

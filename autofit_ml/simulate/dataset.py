@@ -17,6 +17,7 @@ import torch
 from torch.utils.data import ConcatDataset, Dataset, Sampler
 
 from autofit_ml.errors import SettingsError
+from autofit_ml.images.psf import psf_fwhm
 from autofit_ml.simulate.shards import (
     PLANES,
     SetManifest,
@@ -59,6 +60,7 @@ RAGGED = ("sources", "classes", "light")
 _DERIVED = {
     "noise_free": ("model", "neighbour_light", "sky_map", "sky"),
     "psf": ("psf",),
+    "psf_fwhm": ("psf",),
     "psf_grid": ("psf_grid",),
     "light": ("light",),
 }
@@ -78,6 +80,7 @@ class ShardDataset(Dataset):
       ``sigma``, ``model``, ``neighbour_light`` (float32), ``mask`` (bool, True = do not use),
       ``labels`` (int32), ``artefacts`` (uint8), ``sky_map`` (float32; the level itself where the
       sky is flat), ``noise_free`` (float32, light + sky), ``psf`` (float32, shape (h, w)),
+      ``psf_fwhm`` (float32, pixels, no dimension),
       ``psf_grid`` (float32, shape (rows, columns, h, w); frames only), ``light`` (list of
       (y0, x0, float32 tensor), one for each source);
     - ``sources`` (float32, shape (n, 12)) and ``classes`` (int64, shape (n,)): all sources, columns
@@ -175,6 +178,8 @@ def _item(batch: pa.RecordBatch, row: int, planes: Sequence[str]) -> dict[str, A
 def _plane(batch: pa.RecordBatch, row: int, name: str) -> Any:
     if name == "psf":
         return torch.from_numpy(psf_of(batch, row).data)
+    if name == "psf_fwhm":
+        return torch.tensor(psf_fwhm(psf_of(batch, row)), dtype=torch.float32)
     if name == "psf_grid":
         grid = psf_grid_of(batch, row)
         return None if grid is None else torch.from_numpy(grid.data)

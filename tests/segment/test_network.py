@@ -17,11 +17,11 @@ from autofit_ml.simulate.psf import moffat_psf
 def test_channels_do_not_depend_on_units_or_sky():
     """The same scene in maggies or electrons, with or without a pedestal."""
     signal = torch.linspace(-5, 500, 64).reshape(8, 8)
-    reference = prepare(signal, 0.0, 1.0)
+    reference = prepare(signal, 0.0, 1.0, 3.0)
     for scale, level in ((1e-12, 3.0), (1e6, -20.0), (1.0, 100.0)):
-        channels = prepare(scale * (signal + level), scale * level, scale)
+        channels = prepare(scale * (signal + level), scale * level, scale, 3.0)
         torch.testing.assert_close(channels, reference, rtol=1e-4, atol=1e-4)
-    assert reference.shape == (3, 8, 8)
+    assert reference.shape == (4, 8, 8)
     assert reference[2].min() >= -1
     assert reference[2].max() <= 2
 
@@ -30,9 +30,10 @@ def test_masked_pixels_are_sky():
     signal = torch.full((6, 6), 50.0)
     mask = torch.zeros(6, 6, dtype=torch.bool)
     mask[2] = True
-    channels = prepare(signal, 0.0, 1.0, mask)
-    assert (channels[:, 2] == 0).all()
+    channels = prepare(signal, 0.0, 1.0, 6.0, mask)
+    assert (channels[:3, 2] == 0).all()
     assert (channels[:, 3] > 0).all()
+    assert torch.allclose(channels[3], torch.tensor(np.log(2.0)).float())
 
 
 @pytest.mark.parametrize("shape", [(32, 32), (57, 33), (128, 96)])
@@ -41,7 +42,7 @@ def test_any_size_and_mixed_batches(shape):
     network = tiny_network()
     network.model.roi_heads.score_thresh = 0.0
     torch.manual_seed(1)
-    image, other = torch.randn(3, *shape), torch.randn(3, 128, 128)
+    image, other = torch.randn(4, *shape), torch.randn(4, 128, 128)
     with torch.no_grad():
         alone, together = network([image])[0], network([image, other])[0]
     assert alone["masks"].shape[-2:] == (28, 28)
@@ -54,7 +55,7 @@ def test_any_size_and_mixed_batches(shape):
 
 def test_training_gives_losses_also_without_objects():
     network = tiny_network().train()
-    image = torch.randn(3, 48, 48)
+    image = torch.randn(4, 48, 48)
     mask = torch.zeros(1, 48, 48, dtype=torch.uint8)
     mask[0, 10:20, 12:24] = 1
     one = {

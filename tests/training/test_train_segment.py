@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+import yaml
 
 pytest.importorskip("lightning")
 pytest.importorskip("galsim")
@@ -83,3 +85,38 @@ def test_exported_bundle_segments(run, tmp_path, monkeypatch):
     history = json.loads((run / RUN / "history.json").read_text())
     card = (out / "segment/ground-any@0.0.1" / "CARD.md").read_text()
     assert f"- {history['image_passes']} image passes in {history['steps']} steps" in card
+
+
+CONF = TRAINING.parent / "conf" / "experiment"
+OTHERS = sorted(path.stem for path in CONF.glob("segment_*.yaml") if path.stem != "segment_ground")
+
+
+@pytest.mark.parametrize("experiment", OTHERS)
+def test_every_experiment_goes_all_the_way(run, experiment, tmp_path):
+    """Begun with the weights of the first one: trained, exported, loaded, and not the same."""
+    start = run / RUN / "checkpoints" / "best.ckpt"
+    words = (f"experiment={experiment}", "size=debug", "trainer.epochs=1", f"start={start}")
+    last = script("train.py", *words, cwd=run).splitlines()[-1]
+    folder = Path(last).parents[1]
+    out = tmp_path / "weights"
+    script("export.py", str(folder), "--out", str(out), "--version", "0.0.1", "--last", cwd=run)
+    (bundle,) = out.glob("segment/*@0.0.1")
+    assert "Began with the weights of" in (bundle / "CARD.md").read_text()
+    weights = load(bundle).state_dict()
+    begun = torch.load(start, map_location="cpu", weights_only=False)["state_dict"]
+    name = "model.roi_heads.box_predictor.cls_score.weight"
+    distance = (weights[name] - begun[f"network.{name}"]).abs().max()
+    assert 0 < distance < 0.1
+
+
+@pytest.mark.parametrize("path", sorted(CONF.glob("*.yaml")), ids=lambda path: path.stem)
+def test_sets_of_experiments_are_valid(path):
+    """Every recipe composes; no seed of a training set is one of the held-out figures."""
+    sets = yaml.safe_load(path.read_text())["sets"]
+    seeds = []
+    for entry in [*sets["train"], *sets["val"]]:
+        seeds.append(entry["seed"])
+        for survey in entry["surveys"]:
+            compose_recipe([f"data={entry['data']}", f"survey={survey}", *entry.get("set", [])])
+    assert len(set(seeds)) == len(seeds)
+    assert not {9001, 9002, 9003} & set(seeds)
