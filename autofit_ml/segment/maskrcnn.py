@@ -62,7 +62,7 @@ class MaskRCNNSettings:
 
     score: float = 0.5
     mask: float = 0.5
-    same_box: float = 0.6
+    same_box: float = 0.5
     min_pixels: int = 4
     search_radius: float = 6.0
     grow_relative: float = 0.4
