@@ -19,6 +19,7 @@ from torchvision.ops import nms
 from autofit_ml.errors import InputError
 from autofit_ml.images.psf import psf_fwhm
 from autofit_ml.images.stamp import Stamp
+from autofit_ml.segment.fragments import join_fragments
 from autofit_ml.segment.network import CLASSES, DIVISIBLE, SegmentNetwork, prepare
 from autofit_ml.segment.pieces import LARGE, Piece, bin_image, draw, pieces_of, with_large
 from autofit_ml.segment.segmentation import Segmentation
@@ -136,10 +137,27 @@ def segment_maskrcnn(
         network,
         settings,
     )
+    found = [
+        _joined(instances, stamp, sky)
+        for stamp, sky, instances in zip(stamps, skies, found, strict=True)
+    ]
     return [
         _segmentation(stamp, sky, instances, settings, network_name(network))
         for stamp, sky, instances in zip(stamps, skies, found, strict=True)
     ]
+
+
+def _joined(found: Instances, stamp: Stamp, sky: tuple[float, float]) -> Instances:
+    """Without the instances that are parts of larger ones."""
+    if len(found.scores) < 2:
+        return found
+    labels = join_fragments(found.labels, stamp.data - sky[0], stamp.sigma, stamp.mask)
+    kept = np.unique(labels[labels > 0]) - 1
+    if len(kept) == len(found.scores):
+        return found
+    mapping = np.zeros(len(found.scores) + 1, dtype=np.int32)
+    mapping[kept + 1] = np.arange(1, len(kept) + 1)
+    return Instances(found.boxes[kept], found.scores[kept], found.classes[kept], mapping[labels])
 
 
 def _at_all_scales(

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from autofit_ml.segment.summary import ellipse_of_footprint
-from autofit_ml.segment.symmetry import expected_light
+from autofit_ml.segment.fragments import is_fragment
 
 __all__ = ["Piece", "bin_image", "draw", "enlarge", "pieces_of", "with_large"]
 
@@ -22,10 +21,6 @@ SAME = 0.3
 
 LARGE = 20.0
 """Equivalent diameter, pixels of a binned image, from which an object is taken from there."""
-
-EXCESS, EXCESS_SNR = 0.25, 7.0
-"""What lies in a large galaxy stays an object of its own if this share of its light, with this
-significance, is in excess of the galaxy's ring median and mirror image."""
 
 
 @dataclass(frozen=True)
@@ -182,8 +177,6 @@ def _fragments(
     pieces: Sequence[Piece], galaxy: Piece, image: np.ndarray, noise: np.ndarray
 ) -> list[Piece]:
     """Those of `pieces` that are no more than the galaxy's own light."""
-    if not pieces:
-        return []
     rows, columns = galaxy.window
     data, sigma = image[rows, columns], noise[rows, columns]
     ny, nx = data.shape
@@ -195,22 +188,16 @@ def _fragments(
         there = (y >= 0) & (y < ny) & (x >= 0) & (x < nx)
         own[y[there], x[there]] = True
         footprints.append(own)
-    ellipse = ellipse_of_footprint(galaxy.mask)
-    middle = min(max(round(ellipse.y), 0), ny - 1), min(max(round(ellipse.x), 0), nx - 1)
+    middle = (ny // 2, nx // 2)
     free = galaxy.mask.copy()
     for own in footprints:
         if not own[middle]:
             free &= ~own
-    out = []
-    for piece, own in zip(pieces, footprints, strict=True):
-        if own[middle]:
-            out.append(piece)  # the galaxy's own core
-            continue
-        excess = data[own] - expected_light(data, free, own, ellipse)
-        error = np.sqrt(np.sum(sigma[own].astype(float) ** 2))
-        if excess.sum() < EXCESS * data[own].sum() or excess.sum() < EXCESS_SNR * error:
-            out.append(piece)
-    return out
+    return [
+        piece
+        for piece, own in zip(pieces, footprints, strict=True)
+        if is_fragment(data, sigma, galaxy.mask, own, free)
+    ]
 
 
 def draw(pieces: Sequence[Piece], shape: tuple[int, ...]) -> tuple[np.ndarray, list[Piece]]:

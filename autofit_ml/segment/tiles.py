@@ -24,6 +24,7 @@ import sep
 from autofit_ml.errors import InputError, SettingsError
 from autofit_ml.images.stamp import Frame
 from autofit_ml.segment.detection import Detections, detection_table
+from autofit_ml.segment.fragments import join_fragments
 from autofit_ml.segment.maskrcnn import (
     NARROWEST,
     Instances,
@@ -143,6 +144,7 @@ def detect_instances(
         coarse = _found_in(*binned, max(fwhm / b, NARROWEST), network, settings)
         pieces = with_large(pieces, coarse, b, flat, rms)
     labels, drawn = draw(pieces, image.shape)
+    labels = join_fragments(labels, flat, rms, bad)
     classes = {k: "star" if piece.star else "galaxy" for k, piece in enumerate(drawn, 1)}
     covered = np.ascontiguousarray(bad | (labels > 0))
     background = first if covered.all() else sep.Background(image, mask=covered, bw=mesh, bh=mesh)
