@@ -1,7 +1,7 @@
 """From a training run to a bundle: python training/export.py RUN [--version 1.0.0] [--out FOLDER]
 
 Takes the averaged weights of the best checkpoint (or the last, ``--last``), the resolved config and
-the history of the run, writes ``<out>/<task>/<survey-band>@<version>/`` and enters it into
+the history and log of the run, writes ``<out>/<task>/<survey-band>@<version>/`` and enters it into
 ``<out>/manifest.json``. Held-out figures come from ``--metrics FILE``, which the benchmark of the
 task writes (benchmarks/segmentation.py FOLDER --json FILE, on a bundle exported before).
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ def export(
     description = _describe(config)
     name = f"{config['name']}@{version}"
     folder = out / name
-    figures = json.loads(Path(metrics).read_text()) if metrics else {}
+    figures = _finite(json.loads(Path(metrics).read_text())) if metrics else {}
     write_bundle(
         folder,
         state=state,
@@ -81,6 +82,9 @@ def export(
         training=training,
         card=_card(name, config, history, figures, card),
     )
+    log = run / "csv" / "metrics.csv"
+    if log.exists():
+        (folder / "log.csv").write_bytes(log.read_bytes())
     ranges = _ranges(config)
     survey, _, band = config["name"].partition("/")[2].rpartition("-")
     info = WeightInfo(
@@ -166,10 +170,35 @@ def _card(
         "",
     ]
     if figures:
-        lines += ["## Held-out figures", "", "```json", json.dumps(figures, indent=2), "```", ""]
+        lines += ["## Held-out figures", "", *_figures(figures)]
     if text:
         lines += [text.strip(), ""]
     return "\n".join(lines)
+
+
+def _finite(values: Any) -> Any:
+    """None for NaN and infinity, which JSON does not have."""
+    if isinstance(values, dict):
+        return {key: _finite(value) for key, value in values.items()}
+    return None if isinstance(values, float) and not math.isfinite(values) else values
+
+
+def _figures(figures: dict[str, Any]) -> list[str]:
+    """The network's own figures as tables; what they are compared with is in metrics.json."""
+    lines = ["With 68 % intervals; metrics.json has the baselines' beside them.", ""]
+    for part, content in figures.items():
+        if not isinstance(content, dict) or "network" not in content.get("figures", {}):
+            continue
+        lines += [f"| {part} | value | interval | cases |", "|---|---:|---:|---:|"]
+        for name, entry in content["figures"]["network"].items():
+            if not entry["number"] or entry["value"] is None:
+                continue
+            interval = ""
+            if entry["low"] is not None:
+                interval = f"{entry['low']:.3f} to {entry['high']:.3f}"
+            lines.append(f"| {name} | {entry['value']:.3f} | {interval} | {entry['number']} |")
+        lines.append("")
+    return lines
 
 
 def main() -> None:
