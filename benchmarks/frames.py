@@ -109,7 +109,7 @@ def main() -> None:
         seconds = time.perf_counter() - began
     rows.append(
         ["fitted, files to catalogue, pictures and report", f"{seconds:.0f} s, "
-         f"{summary.n_ok} of {summary.n_objects} objects"]
+         f"{summary.n_objects - summary.n_failed} of {summary.n_objects} objects"]
     )  # fmt: skip
     if arguments.large:
         rows += large(frame, network, fwhm)

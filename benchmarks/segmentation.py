@@ -266,7 +266,9 @@ def main() -> None:
                 ],
             )
         )
-        print("\n\n".join(text[-3:]), times, flush=True)
+        took = ", ".join(f"{name} {1e3 * value:.0f} ms" for name, value in times.items())
+        text.append(f"Time for a stamp, batches of 128 x 128 pixels: {took}.")
+        print("\n\n".join(text[-4:]), flush=True)
 
     item = frame_of(arguments.family)
     frame, fwhm = to_frame(item), psf_fwhm(item.psf)

@@ -33,7 +33,7 @@ def initialise(
     ----------
     stamps : sequence of Stamp
     segmentations : sequence of Segmentation, optional
-        One per stamp, in the same order; found by sep by default.
+        One per stamp, in the same order; by default those of `autofit_ml.segment`.
     method : {"moments"}
 
     Returns
@@ -50,9 +50,9 @@ def initialise(
     if method != "moments":
         raise SettingsError(f"unknown way to initialise: {method!r}", "use 'moments'")
     if segmentations is None:
-        from autofit_ml.segment.classical import segment_sep
+        from autofit_ml.segment import segment
 
-        segmentations = [segment_sep(stamp) for stamp in stamps]
+        segmentations = segment(stamps)
     if len(stamps) != len(segmentations):
         raise SettingsError(
             f"{len(stamps)} stamps but {len(segmentations)} segmentations",

@@ -70,8 +70,8 @@ def refine(
     init : Starts, optional
         Starting values; from moments by default.
     segmentations : sequence of Segmentation, optional
-        Contaminants to leave out, and the sky pixels on which the noise is measured; from sep by
-        default.
+        Contaminants to leave out, and the sky pixels on which the noise is measured; by default
+        those of `autofit_ml.segment`.
     settings : RefineSettings, optional
     models : bool
         Keep the model images.
@@ -85,9 +85,9 @@ def refine(
     scene = scene or sersic()
     settings = settings or RefineSettings()
     if segmentations is None:
-        from autofit_ml.segment import segment_sep
+        from autofit_ml.segment import segment
 
-        segmentations = [segment_sep(stamp) for stamp in stamps]
+        segmentations = segment(stamps)
     if init is None:
         from autofit_ml.initialise import initialise
 

@@ -65,7 +65,7 @@ def test_stages_are_functions_however_they_are_imported(simulated_folder):
     import autofit_ml.segment  # noqa: F401
 
     stamps = afm.read(sorted(simulated_folder.glob("*_image.fits"))[0])
-    segmentations = afm.segment(stamps, "sep")
+    segmentations = afm.segment(stamps)
     starts = afm.initialise(stamps, segmentations)
     assert np.array_equal(starts.values, afm.initialise(stamps).values)
     assert len(afm.refine(stamps, init=starts, segmentations=segmentations)) == 1

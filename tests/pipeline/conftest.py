@@ -31,7 +31,7 @@ def many_images(tmp_path_factory) -> Path:
 def unbroken(many_images, tmp_path_factory) -> Path:
     """Results of `many_images` from a run that nothing disturbed."""
     out = tmp_path_factory.mktemp("unbroken") / "out"
-    summary = fit_run(many_images, out, FitSettings(workers=0, batch_size=4))
+    summary = fit_run(many_images, out, FitSettings(workers=0, batch_size=4, segmenter="sep"))
     assert summary.n_failed == 2
     assert summary.n_new == N_GOOD + 2
     return out

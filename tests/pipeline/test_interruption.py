@@ -24,11 +24,11 @@ from autofit_ml.pipeline import FitSettings, Progress, fit_run
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs POSIX processes")
 
-SMALL = FitSettings(workers=0, batch_size=4)
+SMALL = FitSettings(workers=0, batch_size=4, segmenter="sep")
 
 
 def fit(images, out, *more):
-    return ["fit", images, "--out", out, "--batch-size", 4, *more]
+    return ["fit", images, "--out", out, "--batch-size", 4, "--segmenter", "sep", *more]
 
 
 def shards(out):
@@ -158,7 +158,18 @@ def test_ctrl_c_once(forked_runs, many_images, unbroken, tmp_path):
 def test_ctrl_c_twice(forked_runs, many_images, unbroken, tmp_path, workers):
     """It stops within the batch; what was finished before is kept."""
     out, log = tmp_path / "out", tmp_path / "log"
-    command = ["fit", many_images, "--out", out, "--batch-size", 24, "--workers", workers]
+    command = [
+        "fit",
+        many_images,
+        "--out",
+        out,
+        "--batch-size",
+        24,
+        "--workers",
+        workers,
+        "--segmenter",
+        "sep",
+    ]
     pid = forked_runs.begin(command, log)
     wait_for(lambda: log.exists() and "24 inputs" in log.read_text(), 30)
     time.sleep(0.05)
@@ -297,7 +308,7 @@ class Killer(Progress):
 
 def test_killed_workers_are_replaced(many_images, unbroken, tmp_path):
     killer = Killer()
-    settings = FitSettings(workers=1, batch_size=2)
+    settings = FitSettings(workers=1, batch_size=2, segmenter="sep")
     summary = fit_run(many_images, tmp_path / "out", settings, progress=killer)
     assert killer.killed == 1
     assert any("worker process died" in text for text in killer.stages)
@@ -314,7 +325,7 @@ def test_object_that_kills_its_worker_fails_alone(many_images):
     from autofit_ml.pipeline.batches import prepared_batches
 
     sources = discover(many_images).sources[:12]
-    settings = FitSettings(workers=1, batch_size=6)
+    settings = FitSettings(workers=1, batch_size=6, segmenter="sep")
     with prepared_batches(sources, settings, threading.Event(), job=prepare_or_die) as batches:
         parts = [part for _, part in batches]
     assert [name for part in parts for name in part.order] == [s.id for s in sources]
@@ -337,7 +348,7 @@ def test_workers_that_never_start(many_images, monkeypatch):
     monkeypatch.setattr(module, "_begin_worker", os._exit)
     told = Killer()
     sources = discover(many_images).sources[:5]
-    settings = FitSettings(workers=1, batch_size=2)
+    settings = FitSettings(workers=1, batch_size=2, segmenter="sep")
     with module.prepared_batches(sources, settings, threading.Event(), told) as batches:
         parts = [part for _, part in batches]
     assert sum(len(part.order) for part in parts) == 5
@@ -424,6 +435,10 @@ def test_batches_are_not_kept(many_images, tmp_path, monkeypatch):
             object.__setattr__(stamp, "_held", self)
 
     monkeypatch.setattr(flow, "prepared_batches", partial(flow.prepared_batches, job=watched))
-    fit_run(many_images, tmp_path / "out", FitSettings(workers=0, batch_size=4, save=()))
+    fit_run(
+        many_images,
+        tmp_path / "out",
+        FitSettings(workers=0, batch_size=4, save=(), segmenter="sep"),
+    )
     assert len(counts) == 6
     assert max(counts) <= 4

@@ -13,6 +13,7 @@ import autofit_ml
 from autofit_ml.catalogue import Flag
 from autofit_ml.errors import DamagedWeightsError, SettingsError, UnknownWeightsError
 from autofit_ml.segment.pretrained import _installed, choose_weights, segment_network
+from autofit_ml.weights import manifest
 from autofit_ml.weights.bundle import sha256
 
 
@@ -22,6 +23,7 @@ def weights(tmp_path, monkeypatch):
     root = tmp_path / "weights"
     monkeypatch.setenv("AUTOFIT_ML_WEIGHTS", str(root))
     monkeypatch.setenv("AUTOFIT_ML_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(manifest, "installed_folder", lambda: tmp_path / "not installed")
     add_bundle(root, "segment/test-any@1.0.0", psf_fwhm=(2.0, 5.0), pixel_scale=(0.1, 0.4))
     _installed.cache_clear()
     segment_network.cache_clear()
@@ -48,7 +50,7 @@ def test_out_of_domain_images_go_through_sep(images, weights):
     assert set(table["segmenter"]) == {"sep"}
     assert np.all(np.asarray(table["flags"]) & int(Flag.OUT_OF_DOMAIN))
     assert "no weights for images like this one" in table["message"][0]
-    plain = fit(images)
+    plain = fit(images, segmenter="sep")
     np.testing.assert_array_equal(table["re"].value, plain["re"].value)
 
 
@@ -83,14 +85,13 @@ def test_wrong_weights_stop_the_run_before_it_begins(images, weights, tmp_path):
 
 
 def test_no_weights_installed(images, monkeypatch, tmp_path):
-    from autofit_ml.weights.manifest import list_weights
-
     monkeypatch.delenv("AUTOFIT_ML_WEIGHTS", raising=False)
-    if list_weights("segment"):
-        pytest.skip("weights come with this version")
+    monkeypatch.setattr(manifest, "installed_folder", lambda: tmp_path / "not installed")
     _installed.cache_clear()
-    with pytest.raises(SettingsError, match="no weights for segmenting"):
-        fit(images, segmenter="maskrcnn")
+    for segmenter in ("auto", "maskrcnn"):
+        with pytest.raises(SettingsError, match="no weights for segmenting"):
+            fit(images, segmenter=segmenter)
+    _installed.cache_clear()
 
 
 def test_frame_goes_through_the_network_once(tmp_path, weights, monkeypatch):

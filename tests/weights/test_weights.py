@@ -25,6 +25,7 @@ from autofit_ml.weights import (
     find_bundle,
     list_weights,
     load,
+    manifest,
     pull,
     read_bundle,
     verify_bundle,
@@ -39,6 +40,7 @@ def weights(tmp_path, monkeypatch):
     root = tmp_path / "weights"
     monkeypatch.setenv("AUTOFIT_ML_WEIGHTS", str(root))
     monkeypatch.setenv("AUTOFIT_ML_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(manifest, "installed_folder", lambda: tmp_path / "not installed")
     add_bundle(root, "segment/test-r@1.0.0")
     return root
 
@@ -67,7 +69,7 @@ def test_loaded_network_is_the_one_written(weights):
     assert not network.training
     assert network.info.name == "segment/test-r@1.0.0"
     assert network.bundle.metrics == {"ap50": 0.0}
-    image = [torch.linspace(-1, 1, 3 * 32 * 32).reshape(3, 32, 32)]
+    image = [torch.linspace(-1, 1, 4 * 32 * 32).reshape(4, 32, 32)]
     with torch.no_grad():
         ours, written = network(image)[0], tiny_network()(image)[0]
     torch.testing.assert_close(ours["boxes"], written["boxes"])

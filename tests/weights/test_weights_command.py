@@ -10,6 +10,7 @@ from weights_bundles import add_bundle
 
 from autofit_ml.cli import app, main
 from autofit_ml.errors import DamagedWeightsError, UnknownWeightsError
+from autofit_ml.weights import manifest
 
 
 @pytest.fixture
@@ -18,6 +19,7 @@ def root(tmp_path, monkeypatch):
     folder = tmp_path / "weights"
     monkeypatch.setenv("AUTOFIT_ML_WEIGHTS", str(folder))
     monkeypatch.setenv("AUTOFIT_ML_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(manifest, "installed_folder", lambda: tmp_path / "not installed")
     add_bundle(folder, "segment/test-r@1.0.0", title="a test", psf_fwhm=(2.0, 5.0))
     add_bundle(folder, "segment/test-g@1.0.0")
     return folder
