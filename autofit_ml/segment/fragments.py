@@ -64,7 +64,7 @@ def is_fragment(
 def _peak(image: np.ndarray, own: np.ndarray) -> tuple[float, float]:
     """(x, y) of the brightest part."""
     smooth = np.where(own, ndimage.uniform_filter(np.where(own, image, 0.0), 3), -np.inf)
-    top = smooth.max()
+    top = float(np.max(smooth))
     y, x = np.nonzero(smooth >= top - 0.1 * abs(top))
     return float(x.mean()), float(y.mean())
 
