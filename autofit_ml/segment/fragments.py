@@ -85,7 +85,7 @@ def _opposite(
     if met.size:
         number = np.bincount(met)
         other = labels == number.argmax()
-        if number.max() >= 0.5 * max(rows.size, np.count_nonzero(other)):
+        if int(np.max(number)) >= 0.5 * max(rows.size, int(np.count_nonzero(other))):
             return other
     return np.zeros(labels.shape, dtype=bool)
 
