@@ -1,0 +1,248 @@
+r"""The initialising network: from a `Cutouts` to a Gaussian in the refiner's fit space.
+
+A small residual network sees the image (two asinh stretches in units of the sky noise, what may be
+used, and the target's footprint), a second branch the PSF; both meet the scalars of the cut-out.
+It predicts mean and covariance of
+
+.. math:: \Delta x,\ \Delta y,\ \ln F / F_0,\ \ln r_c / r_0,\ \ln n,\ \eta_1,\ \eta_2
+
+relative to the cut-out's centre, flux :math:`F_0` and radius :math:`r_0` (binned pixels). The
+covariance is :math:`L L^T` with a lower triangle L whose diagonal is positive.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torchvision.models.resnet import BasicBlock
+
+from autofit_ml.initialise.cutouts import SCALARS, SIDE, Cutouts
+from autofit_ml.profiles import N_MAX, N_MIN
+
+__all__ = [
+    "TARGETS",
+    "InitialiseNetwork",
+    "InitialiseSettings",
+    "build",
+    "describe",
+    "inputs_of",
+    "to_absolute",
+    "to_relative",
+]
+
+TARGETS = ("x", "y", "ln_flux", "ln_rc", "ln_n", "eta1", "eta2")
+_COUNT = len(TARGETS)
+_TRIANGLE = _COUNT * (_COUNT + 1) // 2
+_USUAL_LN_N = 0.5
+
+
+@dataclass(frozen=True)
+class InitialiseSettings:
+    """Architecture.
+
+    Attributes
+    ----------
+    widths : tuple of int
+        Channels of the stages, at 1/2, 1/4, 1/8 ... of the cut-out's sampling.
+    blocks : tuple of int
+        Residual blocks of each.
+    psf_widths : tuple of int
+        Channels of the PSF branch.
+    hidden : int
+        Of the head.
+    """
+
+    widths: tuple[int, ...] = (24, 48, 96, 128)
+    blocks: tuple[int, ...] = (1, 1, 1, 1)
+    psf_widths: tuple[int, ...] = (8, 16)
+    hidden: int = 192
+
+
+class InitialiseNetwork(nn.Module):
+    """Mean and Cholesky factor for a batch of cut-outs.
+
+    ``forward(images, psfs, scalars)`` takes (B, 4, SIDE, SIDE), (B, 1, PSF_SIDE, PSF_SIDE) and
+    (B, len(SCALARS)), from `inputs_of`, and returns the mean (B, 7) and the lower triangle
+    (B, 7, 7), in the relative parameters `TARGETS`. ``features`` gives what the head sees.
+    """
+
+    def __init__(self, settings: InitialiseSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        before = settings.widths[0]
+        layers: list[nn.Module] = [
+            nn.Conv2d(4, before, 5, stride=2, padding=2, bias=False),
+            nn.BatchNorm2d(before),
+            nn.ReLU(inplace=True),
+        ]
+        for k, (width, blocks) in enumerate(zip(settings.widths, settings.blocks, strict=True)):
+            stride = 1 if k == 0 else 2
+            for i in range(blocks):
+                layers.append(_block(before, width, stride if i == 0 else 1))
+                before = width
+        self.trunk = nn.Sequential(*layers)
+        psf_layers: list[nn.Module] = []
+        channels = 1
+        for width in settings.psf_widths:
+            psf_layers += [
+                nn.Conv2d(channels, width, 3, stride=2, padding=1, bias=False),
+                nn.BatchNorm2d(width),
+                nn.ReLU(inplace=True),
+            ]
+            channels = width
+        self.psf_branch = nn.Sequential(*psf_layers, nn.AdaptiveAvgPool2d(3), nn.Flatten())
+        # Mean, and the parts near and far from the centre: sizes and indices are in how they
+        # differ.
+        joined = 3 * before + 9 * channels + len(SCALARS)
+        self.head = nn.Sequential(
+            nn.Linear(joined, settings.hidden),
+            nn.LayerNorm(settings.hidden),
+            nn.ReLU(inplace=True),
+            nn.Linear(settings.hidden, settings.hidden),
+            nn.ReLU(inplace=True),
+        )
+        self.mean = nn.Linear(settings.hidden, _COUNT)
+        self.triangle = nn.Linear(settings.hidden, _TRIANGLE)
+        nn.init.zeros_(self.triangle.weight)
+        nn.init.zeros_(self.triangle.bias)
+        rows, columns = torch.tril_indices(_COUNT, _COUNT)
+        self.register_buffer("_rows", rows, persistent=False)
+        self.register_buffer("_columns", columns, persistent=False)
+
+    def features(
+        self, images: torch.Tensor, psfs: torch.Tensor, scalars: torch.Tensor
+    ) -> torch.Tensor:
+        """(B, hidden)."""
+        maps = self.trunk(images)
+        side = maps.shape[-1]
+        middle = maps[..., side // 4 : side - side // 4, side // 4 : side - side // 4]
+        joined = torch.cat(
+            [
+                maps.mean((-2, -1)),
+                middle.mean((-2, -1)),
+                middle.amax((-2, -1)),
+                self.psf_branch(psfs),
+                scalars,
+            ],
+            dim=1,
+        )
+        return self.head(joined)
+
+    def forward(
+        self, images: torch.Tensor, psfs: torch.Tensor, scalars: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        features = self.features(images, psfs, scalars)
+        mean = self.mean(features)
+        numbers = self.triangle(features)
+        lower = numbers.new_zeros((len(numbers), _COUNT, _COUNT))
+        lower[:, self._rows, self._columns] = numbers
+        diagonal = torch.diagonal(lower, dim1=-2, dim2=-1)
+        positive = torch.nn.functional.softplus(diagonal - 1.5) + 1e-3
+        return mean, torch.tril(lower, -1) + torch.diag_embed(positive)
+
+
+def _block(before: int, width: int, stride: int) -> BasicBlock:
+    shortcut = None
+    if stride != 1 or before != width:
+        shortcut = nn.Sequential(
+            nn.Conv2d(before, width, 1, stride=stride, bias=False), nn.BatchNorm2d(width)
+        )
+    return BasicBlock(before, width, stride, shortcut)
+
+
+def inputs_of(
+    cut: Cutouts, device: torch.device | str = "cpu"
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Images, PSFs and scalars of the network."""
+    data = torch.as_tensor(cut.data, device=device)
+    usable = torch.as_tensor(cut.root_weight, device=device) > 0
+    footprint = torch.as_tensor(cut.footprint, device=device)
+    images = torch.stack(
+        [
+            torch.asinh(data) / 3,
+            torch.asinh(data / 20),
+            usable.float(),
+            (footprint & usable).float(),
+        ],
+        dim=1,
+    )
+    psfs = torch.as_tensor(cut.psf, device=device)[:, None]
+    psfs = psfs / psfs.amax((-2, -1), keepdim=True).clamp_min(1e-6)
+    return images, psfs, torch.as_tensor(cut.scalars, device=device)
+
+
+def to_relative(cut: Cutouts, theta: torch.Tensor) -> torch.Tensor:
+    """Fit-space parameters in stamp pixels and image units as the network's targets.
+
+    Parameters
+    ----------
+    cut : Cutouts
+    theta : Tensor, float64, shape (B, 7) or more columns
+        x, y, ln flux, ln rc, ln n, eta1, eta2.
+    """
+    shift, scale = _affine(cut, theta.device)
+    return (theta[:, :_COUNT] - shift) / scale
+
+
+def to_absolute(
+    cut: Cutouts, mean: torch.Tensor, lower: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The network's Gaussian in fit space: mean (B, 7), covariance (B, 7, 7), float64."""
+    shift, scale = _affine(cut, mean.device)
+    wide = lower.to(torch.float64) * scale[..., None]
+    return mean.to(torch.float64) * scale + shift, wide @ wide.transpose(-1, -2)
+
+
+def _affine(cut: Cutouts, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Shift and scale from relative to absolute parameters, float64, (B, 7)."""
+
+    def tensor(values: Any) -> torch.Tensor:
+        return torch.as_tensor(values, dtype=torch.float64, device=device)
+
+    b = tensor(cut.binning)
+    shift = torch.zeros((len(b), _COUNT), dtype=torch.float64, device=device)
+    # The square's pixel (i, j) spans the stamp's from corner + i b on.
+    shift[:, :2] = tensor(cut.corner) + (tensor(cut.centre) + 0.5) * b[:, None]
+    shift[:, 2] = (tensor(cut.flux) * tensor(cut.unit)).log()
+    shift[:, 3] = (0.5 * tensor(cut.radius) * b).log()
+    shift[:, 4] = _USUAL_LN_N
+    scale = torch.ones_like(shift)
+    scale[:, :2] = b[:, None]
+    return shift, scale
+
+
+def build(config: Mapping[str, Any]) -> InitialiseNetwork:
+    """A network from a bundle's ``config.json``.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError
+        The configuration is not one of this version's.
+    """
+    if config["architecture"] != "initialise-resnet":
+        raise ValueError(f"unknown architecture {config['architecture']!r}")
+    if config["side"] != SIDE:
+        raise ValueError(f"cut-outs of {config['side']} pixels, this version has {SIDE}")
+    values: dict[str, Any] = {
+        key: tuple(v) if isinstance(v, list) else v for key, v in config["network"].items()
+    }
+    return InitialiseNetwork(InitialiseSettings(**values))
+
+
+def describe(network: InitialiseNetwork) -> dict[str, Any]:
+    """The part of a bundle's ``config.json`` from which `build` makes the network again."""
+    return {
+        "task": "initialise",
+        "format": 1,
+        "architecture": "initialise-resnet",
+        "side": SIDE,
+        "network": dataclasses.asdict(network.settings),
+        "targets": list(TARGETS),
+        "n_range": [N_MIN, N_MAX],
+        "units": "binned pixels; fluxes in units of the sky noise of a binned pixel",
+    }
