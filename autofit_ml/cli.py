@@ -77,7 +77,10 @@ def fit(
     weights: Annotated[
         str, typer.Option(help="Names or folders of weights, separated by commas.")
     ] = "",
-    init: Annotated[str, typer.Option(help="Starting values: moments.")] = "moments",
+    init: Annotated[str, typer.Option(help="Starting values: moments or resnet.")] = "moments",
+    prior: Annotated[
+        str, typer.Option(help="none, or network: what the resnet predicts is a prior of the fit.")
+    ] = "none",
     sky: Annotated[
         str, typer.Option(help="free, fixed (at 0), or a value in image units per pixel.")
     ] = "free",
@@ -151,6 +154,7 @@ def fit(
             "segmenter": segmenter,
             "weights": weights,
             "init": init,
+            "prior": prior,
             "sky": sky,
             "survey": survey,
             "psf": psf,

@@ -22,7 +22,6 @@ from autofit_ml.images.stamp import Frame
 from autofit_ml.pipeline import FitSettings, fit_run
 from autofit_ml.pipeline.settings import FitSettings as Settings
 from autofit_ml.segment.detection import Detections
-from autofit_ml.segment.pretrained import choose_weights, segment_network
 from autofit_ml.segment.tiles import TileSettings, detect_instances
 from autofit_ml.simulate import (
     SimulatedObject,
@@ -31,6 +30,7 @@ from autofit_ml.simulate import (
     simulate_one,
     to_stamps,
 )
+from autofit_ml.weights.choice import choose_weights, network
 
 
 def to_frame(item: SimulatedObject) -> Frame:
@@ -72,27 +72,27 @@ def main() -> None:
     arguments = parser.parse_args()
     item = simulate_one(compose_recipe(["data=validation/frame"]), 0, 9003)
     frame, fwhm = to_frame(item), psf_fwhm(item.psf)
-    name = choose_weights(arguments.weights, frame.pixel_scale, fwhm)
+    name = choose_weights("segment", arguments.weights, frame.pixel_scale, fwhm)
     if name is None:
         raise SystemExit("no weights for this frame")
-    network = segment_network(name)
+    detector = network(name)
     rows = []
     detect_instances(  # the first call of PyTorch takes longer
         frame.replace(
             data=frame.data[:400, :400], sigma=frame.sigma[:400, :400], mask=frame.mask[:400, :400]
         ),
-        network,
+        detector,
         fwhm=fwhm,
     )
     began = time.perf_counter()
-    usual = detect_instances(frame, network, fwhm=fwhm)
+    usual = detect_instances(frame, detector, fwhm=fwhm)
     rows.append(["2048 x 1489 segmented", f"{time.perf_counter() - began:.0f} s"])
     rows.append(["instances", str(len(usual.sources))])
-    again = detect_instances(frame, network, fwhm=fwhm)
+    again = detect_instances(frame, detector, fwhm=fwhm)
     rows.append(["the same again", "identical" if same(usual, again) else "differs"])
     for core, halo in ((256, 96), (512, 96), (384, 128)):
         other = detect_instances(
-            frame, network, fwhm=fwhm, settings=TileSettings(core=core, halo=halo)
+            frame, detector, fwhm=fwhm, settings=TileSettings(core=core, halo=halo)
         )
         share, offset = difference(usual, other)
         text = f"{100 * share:.2f} % with a partner within 1 pixel, offset {offset:.3f} pixels rms"
@@ -112,7 +112,7 @@ def main() -> None:
          f"{summary.n_objects - summary.n_failed} of {summary.n_objects} objects"]
     )  # fmt: skip
     if arguments.large:
-        rows += large(frame, network, fwhm)
+        rows += large(frame, detector, fwhm)
     text = markdown_table(["", "measured"], rows) + f"\n\n`{name}`, {machine()}."
     print(text)
     if not arguments.weights:
@@ -124,7 +124,7 @@ def same(one: Detections, two: Detections) -> bool:
     return np.array_equal(one.labels, two.labels) and np.array_equal(one.sources, two.sources)
 
 
-def large(frame: Frame, network, fwhm: float) -> list[list[str]]:
+def large(frame: Frame, detector, fwhm: float) -> list[list[str]]:
     """A frame of 10 000 x 10 000 pixels, filled with copies."""
     side = 10_000
     ny, nx = frame.data.shape
@@ -136,7 +136,7 @@ def large(frame: Frame, network, fwhm: float) -> list[list[str]]:
     big = frame.replace(data=filled(frame.data), sigma=filled(frame.sigma), mask=filled(frame.mask))
     before = peak_memory()
     began = time.perf_counter()
-    found = detect_instances(big, network, fwhm=fwhm)
+    found = detect_instances(big, detector, fwhm=fwhm)
     seconds = time.perf_counter() - began
     planes = (big.data.nbytes + big.sigma.nbytes + big.mask.nbytes) / 1e9
     return [

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 import yaml
+from omegaconf import OmegaConf
 
 from autofit_ml.catalogue.atomic import atomic_write_json
 from autofit_ml.weights import WeightInfo, write_bundle
@@ -65,12 +66,12 @@ def export(
     # Our own file, from this run: the only place where a checkpoint is unpickled.
     content = torch.load(checkpoint, map_location="cpu", weights_only=False)
     state = _network_state(content["state_dict"])
+    state, description = _finished(config, state)
     if half:
         state = {
             name: value.half() if value.is_floating_point() else value
             for name, value in state.items()
         }
-    description = _describe(config)
     name = f"{config['name']}@{version}"
     folder = out / name
     figures = _finite(json.loads(Path(metrics).read_text())) if metrics else {}
@@ -112,23 +113,36 @@ def _network_state(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     }
 
 
-def _describe(config: dict[str, Any]) -> dict[str, Any]:
-    from omegaconf import OmegaConf
-
-    if config["model"]["task"] == "segment":
+def _finished(
+    config: dict[str, Any], state: dict[str, torch.Tensor]
+) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """The network's tensors with all that is measured after training, and its description."""
+    settings = OmegaConf.create(config)
+    task = settings.model.task
+    if task == "segment":
         from segment_module import SegmentModule
 
-        return SegmentModule(OmegaConf.create(config["model"]), 1).describe()
-    raise SystemExit(f"unknown task {config['model']['task']!r}")
+        return state, SegmentModule(settings.model, 1).describe()
+    if task == "initialise":
+        from initialise_module import InitialiseModule, calibrated
+
+        module = InitialiseModule(settings.model, 1)
+        module.network.load_state_dict(state)
+        calibrated(module, settings)
+        return module.network.state_dict(), module.describe()
+    raise SystemExit(f"unknown task {task!r}")
 
 
 def _ranges(config: dict[str, Any]) -> dict[str, Any]:
     """Pixel scales, PSF widths and S/N that the training sets cover."""
     from autofit_ml.simulate import compose_recipe
 
-    scales, widths, snr, surveys = [], [], [], set()
+    scales: list[float] = []
+    widths: list[float] = []
+    snr: list[float] = []
+    surveys: set[str] = set()
     for entry in config["sets"]["train"]:
-        for name in entry["surveys"]:
+        for name in entry.get("surveys", []):
             recipe = compose_recipe(
                 [f"data={entry['data']}", f"survey={name}", *entry.get("set", [])]
             )
@@ -140,6 +154,18 @@ def _ranges(config: dict[str, Any]) -> dict[str, Any]:
             target = recipe.data.target
             if target is not None and target.snr is not None:
                 snr += list(target.snr)
+        if "endless" in entry:
+            widths += entry["endless"].get("psf_fwhm", [])
+            snr += entry["endless"].get("snr", [])
+        if "images" in entry:
+            from cutout_sets import make_cutout_sets, ranges_of
+
+            measured = ranges_of(make_cutout_sets([entry], config["sets"]["folder"])[0])
+            scales += measured["pixel_scale"]
+            widths += measured["psf_fwhm"]
+            surveys.add(entry["images"])
+    if not scales or not widths:
+        raise SystemExit("the training sets do not say which pixel scales and PSFs they cover")
     return {
         "surveys": surveys,
         "pixel_scale": (min(scales), max(scales)),

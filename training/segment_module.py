@@ -23,6 +23,7 @@ from autofit_ml.segment.network import (
     tuples,
 )
 from autofit_ml.simulate.dataset import SOURCE_COLUMNS, SOURCE_KINDS
+from optimiser import configure
 
 __all__ = ["SegmentModule", "SegmentTransform", "segment_collate"]
 
@@ -216,22 +217,7 @@ class SegmentModule(lightning.LightningModule):
             self.network.eval()
 
     def configure_optimizers(self) -> Any:
-        settings = self.config.optimiser
-        optimiser = torch.optim.AdamW(
-            self.network.parameters(), lr=settings.lr, weight_decay=settings.weight_decay
-        )
-        warmup = min(settings.warmup_steps, max(1, self.total_steps // 5))
-        schedule = torch.optim.lr_scheduler.SequentialLR(
-            optimiser,
-            [
-                torch.optim.lr_scheduler.LinearLR(optimiser, 0.05, total_iters=warmup),
-                torch.optim.lr_scheduler.CosineAnnealingLR(
-                    optimiser, max(1, self.total_steps - warmup), eta_min=0.01 * settings.lr
-                ),
-            ],
-            [warmup],
-        )
-        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return configure(self.network, self.config.optimiser, self.total_steps)
 
 
 def _pasted(found: dict[str, torch.Tensor], shape: Sequence[int]) -> dict[str, torch.Tensor]:

@@ -7,12 +7,13 @@ run from its last checkpoint. Simulated sets are made first where they are missi
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import platform
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,51 +29,78 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 
 from autofit_ml.weights import load
-from data_module import ShardDataModule
 from settings import compose
-from training_sets import make_sets
 
 __all__ = ["train"]
 
 
-def _module(config: DictConfig, total_steps: int) -> tuple[Any, Any]:
-    """The task's Lightning module and its collate function."""
-    if config.model.task == "segment":
-        from segment_module import SegmentModule, segment_collate
+Parts = tuple[lightning.LightningDataModule, Callable[[int], Any]]
+"""Data, and what makes the Lightning module once the number of steps is known."""
 
-        return SegmentModule(config.model, total_steps), segment_collate
-    raise SystemExit(f"unknown task {config.model.task!r}")
+
+def _segment(config: DictConfig) -> Parts:
+    from data_module import ShardDataModule
+    from segment_module import SegmentModule, segment_collate
+    from training_sets import make_sets
+
+    sets = config.sets
+    data = ShardDataModule(
+        make_sets(sets.train, sets.folder, workers=sets.workers),
+        make_sets(sets.val, sets.folder, workers=sets.workers),
+        batch_size=config.trainer.batch_size,
+        workers=config.trainer.workers,
+        planes=("data", "mask", "labels", "psf_fwhm"),
+        collate=segment_collate,
+        seed=config.seed,
+    )
+
+    def make(total_steps: int) -> SegmentModule:
+        module = SegmentModule(config.model, total_steps)
+        data.sets.clear()
+        data.transform, data.eval_transform = module.transform(True), module.transform(False)
+        return module
+
+    return data, make
+
+
+def _initialise(config: DictConfig) -> Parts:
+    from cutout_data import CutoutDataModule
+    from cutout_sets import make_cutout_sets
+    from initialise_module import InitialiseModule
+
+    sets = config.sets
+    data = CutoutDataModule(
+        make_cutout_sets(sets.train, sets.folder, workers=sets.workers),
+        make_cutout_sets(sets.val, sets.folder, workers=sets.workers),
+        batch_size=config.trainer.batch_size,
+        seed=config.seed,
+        fresh=sets.fresh,
+    )
+    return data, lambda total_steps: InitialiseModule(config.model, total_steps)
+
+
+_TASKS: dict[str, Callable[[DictConfig], Parts]] = {"segment": _segment, "initialise": _initialise}
 
 
 def train(overrides: Sequence[str]) -> Path:
     """Train as configured; the path of the last checkpoint."""
     config = compose(overrides)
     settings = config.trainer
+    if config.model.task not in _TASKS:
+        raise SystemExit(f"unknown task {config.model.task!r}")
+    if config.start is not None and not str(config.start).endswith(".ckpt"):
+        _take_architecture(config)
     run = Path(config.run)
     run.mkdir(parents=True, exist_ok=True)
     lightning.seed_everything(config.seed, verbose=False)
-    folders = {
-        part: make_sets(config.sets[part], config.sets.folder, workers=config.sets.workers)
-        for part in ("train", "val")
-    }
+    data, make_module = _TASKS[config.model.task](config)
     OmegaConf.save(config, run / "training.yaml", resolve=True)
-
-    data = ShardDataModule(
-        folders["train"],
-        folders["val"],
-        batch_size=settings.batch_size,
-        workers=settings.workers,
-        planes=("data", "mask", "labels", "psf_fwhm"),
-        seed=config.seed,
-    )
     data.setup("fit")
     steps = len(data.train_dataloader())
     total = steps * settings.epochs
     if settings.max_steps > 0:
         total = min(total, settings.max_steps)
-    module, data.collate = _module(config, total)
-    data.sets.clear()
-    data.transform, data.eval_transform = module.transform(True), module.transform(False)
+    module = make_module(total)
 
     last = run / "checkpoints" / "last.ckpt"
     if config.start is not None and not last.exists():
@@ -113,11 +141,24 @@ def train(overrides: Sequence[str]) -> Path:
         enable_progress_bar=sys.stderr.isatty(),
         enable_model_summary=False,
         log_every_n_steps=max(1, min(20, steps // 4)),
+        reload_dataloaders_every_n_epochs=1 if config.sets.fresh else 0,
     )
     began = time.time()
     trainer.fit(module, data, ckpt_path=str(last) if last.exists() else None, weights_only=False)
-    _record(run, config, trainer, time.time() - began, gpu, len(data.sets["train"]))
+    _record(run, config, trainer, time.time() - began, gpu, len(data.sets["train"]))  # type: ignore[attr-defined]
     return last
+
+
+def _take_architecture(config: DictConfig) -> None:
+    """Of the bundle to begin with, where the configuration does not name one."""
+    settings = load(config.start).settings
+    if not config.model.network and dataclasses.is_dataclass(settings):
+        OmegaConf.update(
+            config,
+            "model.network",
+            dataclasses.asdict(settings),
+            force_add=True,  # type: ignore[arg-type]
+        )
 
 
 def _begin_with(network: torch.nn.Module, start: str) -> None:

@@ -8,6 +8,7 @@ units of binned pixels.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -83,6 +84,11 @@ class Cutouts:
 
     def __len__(self) -> int:
         return len(self.data)
+
+    def some(self, members: np.ndarray) -> Cutouts:
+        """A part of the objects, by number."""
+        fields = dataclasses.fields(self)
+        return Cutouts(*(getattr(self, item.name)[members] for item in fields))
 
 
 def cut_outs(stamps: Sequence[Stamp], segmentations: Sequence[Segmentation]) -> Cutouts:

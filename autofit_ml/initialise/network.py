@@ -31,6 +31,7 @@ __all__ = [
     "build",
     "describe",
     "inputs_of",
+    "network_inputs",
     "to_absolute",
     "to_relative",
 ]
@@ -113,6 +114,12 @@ class InitialiseNetwork(nn.Module):
         rows, columns = torch.tril_indices(_COUNT, _COUNT)
         self.register_buffer("_rows", rows, persistent=False)
         self.register_buffer("_columns", columns, persistent=False)
+        # Set once the network is trained (`calibrate`).
+        self.register_buffer("sigma_scale", torch.ones(_COUNT))
+        self.register_buffer("feature_mean", torch.zeros(settings.hidden))
+        self.register_buffer("feature_root", torch.eye(settings.hidden))
+        self.register_buffer("usual_distance", torch.tensor(torch.inf))
+        self.register_buffer("usual_chi2", torch.tensor(torch.inf))
 
     def features(
         self, images: torch.Tensor, psfs: torch.Tensor, scalars: torch.Tensor
@@ -136,14 +143,62 @@ class InitialiseNetwork(nn.Module):
     def forward(
         self, images: torch.Tensor, psfs: torch.Tensor, scalars: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        features = self.features(images, psfs, scalars)
+        return self.gaussian(self.features(images, psfs, scalars))
+
+    def gaussian(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean (B, 7) and lower triangle (B, 7, 7) from `features`."""
         mean = self.mean(features)
         numbers = self.triangle(features)
         lower = numbers.new_zeros((len(numbers), _COUNT, _COUNT))
         lower[:, self._rows, self._columns] = numbers
         diagonal = torch.diagonal(lower, dim1=-2, dim2=-1)
         positive = torch.nn.functional.softplus(diagonal - 1.5) + 1e-3
-        return mean, torch.tril(lower, -1) + torch.diag_embed(positive)
+        lower = torch.tril(lower, -1) + torch.diag_embed(positive)
+        return mean, lower * self.get_buffer("sigma_scale")[:, None]
+
+    def distance(self, features: torch.Tensor) -> torch.Tensor:
+        """Mahalanobis distance of features from those of the training set, (B,); about 1."""
+        centred = features.float() - self.get_buffer("feature_mean")
+        return (centred @ self.get_buffer("feature_root")).square().mean(1).sqrt()
+
+    @torch.no_grad()
+    def calibrate(
+        self,
+        features: torch.Tensor,
+        chi2: torch.Tensor,
+        error: torch.Tensor,
+        lower: torch.Tensor,
+    ) -> None:
+        """Set what is measured on data like the training set once the network is trained.
+
+        Parameters
+        ----------
+        features : Tensor, shape (B, hidden)
+        chi2 : Tensor, shape (B,)
+            Robust chi2 of the means (`autofit_ml.initialise.physics`).
+        error : Tensor, shape (K, 7)
+            True minus predicted parameters, where the truth is known.
+        lower : Tensor, shape (K, 7, 7)
+            The triangles that were predicted for them.
+        """
+        centre = features.mean(0)
+        centred = features - centre
+        cov = centred.T @ centred / max(1, len(features) - 1)
+        values, vectors = torch.linalg.eigh(cov.double())
+        # Directions that hardly vary say nothing, but must not be divided by nothing.
+        floor = 1e-4 * values.mean() + 1e-12
+        self.get_buffer("feature_mean").copy_(centre)
+        self.get_buffer("feature_root").copy_((vectors / values.clamp_min(floor).sqrt()).float())
+        self.get_buffer("usual_distance").copy_(_quantile(self.distance(features), 0.998))
+        self.get_buffer("usual_chi2").copy_(_quantile(chi2, 0.98))
+        if len(error) >= 100:
+            sigma = (lower @ lower.transpose(1, 2)).diagonal(dim1=1, dim2=2).sqrt()
+            ratio = [_quantile(column, 0.6827) for column in (error.abs() / sigma).unbind(1)]
+            self.get_buffer("sigma_scale").mul_(torch.stack(ratio))
+
+
+def _quantile(values: torch.Tensor, share: float) -> torch.Tensor:
+    return values.sort().values[min(int(share * len(values)), len(values) - 1)]
 
 
 def _block(before: int, width: int, stride: int) -> BasicBlock:
@@ -159,21 +214,34 @@ def inputs_of(
     cut: Cutouts, device: torch.device | str = "cpu"
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Images, PSFs and scalars of the network."""
-    data = torch.as_tensor(cut.data, device=device)
-    usable = torch.as_tensor(cut.root_weight, device=device) > 0
-    footprint = torch.as_tensor(cut.footprint, device=device)
+    return network_inputs(
+        *(
+            torch.as_tensor(array, device=device)
+            for array in (cut.data, cut.root_weight, cut.footprint, cut.psf, cut.scalars)
+        )
+    )
+
+
+def network_inputs(
+    data: torch.Tensor,
+    root_weight: torch.Tensor,
+    footprint: torch.Tensor,
+    psf: torch.Tensor,
+    scalars: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The same from tensors, shapes as in `Cutouts`."""
+    usable = root_weight > 0
     images = torch.stack(
         [
             torch.asinh(data) / 3,
             torch.asinh(data / 20),
-            usable.float(),
-            (footprint & usable).float(),
+            usable.to(data.dtype),
+            (footprint & usable).to(data.dtype),
         ],
         dim=1,
     )
-    psfs = torch.as_tensor(cut.psf, device=device)[:, None]
-    psfs = psfs / psfs.amax((-2, -1), keepdim=True).clamp_min(1e-6)
-    return images, psfs, torch.as_tensor(cut.scalars, device=device)
+    psfs = psf[:, None] / psf.amax((-2, -1))[:, None, None, None].clamp_min(1e-6)
+    return images, psfs, scalars
 
 
 def to_relative(cut: Cutouts, theta: torch.Tensor) -> torch.Tensor:

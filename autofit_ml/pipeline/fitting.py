@@ -105,11 +105,7 @@ def _some(
     prepared: Prepared, members: list[int], failures: list[Failure] | None = None
 ) -> Prepared:
     """A batch with some of its stamps only."""
-    starts = prepared.starts
-    if starts is not None:
-        starts = dataclasses.replace(
-            starts, values=starts.values[members], flags=starts.flags[members]
-        )
+    starts = None if prepared.starts is None else prepared.starts.some(members)
     return dataclasses.replace(
         prepared,
         stamps=[prepared.stamps[i] for i in members],

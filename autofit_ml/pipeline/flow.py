@@ -15,6 +15,7 @@ import pyarrow as pa
 from autofit_ml.catalogue import rows_to_table
 from autofit_ml.errors import SettingsError
 from autofit_ml.images import Discovery, Source, discover
+from autofit_ml.initialise.dispatch import check_initialiser
 from autofit_ml.pipeline.batches import prepared_batches
 from autofit_ml.pipeline.resume import (
     ResultsFolder,
@@ -73,6 +74,7 @@ def fit_run(
     found = _inputs(paths, manifest, settings)
     identity = settings.identity() | {"autofit_ml": _package_version()}
     used = check_segmenter(settings.segmenter, settings.weights)
+    used |= check_initialiser(settings.init, settings.weights)
     if used:
         identity["weights"] = ", ".join(f"{name} sha256:{used[name][:16]}" for name in sorted(used))
     with contextlib.ExitStack() as stack:

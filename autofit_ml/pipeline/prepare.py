@@ -10,9 +10,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
-from autofit_ml.errors import InputError
+from autofit_ml.errors import InputError, WeightsError
 from autofit_ml.images import ReadResult, Source, cut_stamps, read_source
 from autofit_ml.images.psf import psf_fwhm
 from autofit_ml.images.stamp import Frame, Stamp
@@ -105,36 +103,65 @@ def _prepared(
     segmentations: list[Segmentation] = []
     failures = [item for _, item in items if isinstance(item, Failure)]
     objects: dict[str, list[str]] = {}
-    values, flags = [], []
     for name, one in items:
         objects.setdefault(name, []).append(one.id)
     read = [item for _, item in items if isinstance(item, Stamp)]
     for item, segmentation in segment_all(
         read, settings.segmenter, settings.weights, settings.device
     ):
-        try:
-            if isinstance(segmentation, Exception):
-                raise segmentation
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                start = initialise([item], [segmentation], settings.init)
-        except InputError as error:
-            failures.append(Failure(item.id, item.file, _naming(error, item.file)))
-            continue
-        except Exception as error:  # one object must never cost the others
-            failures.append(Failure(item.id, item.file, _unexpected(error, item.file)))
-            continue
-        stamps.append(item)
-        segmentations.append(segmentation)
-        values.append(start.values)
-        flags.append(start.flags)
-    starts = None
-    if stamps:
-        starts = Starts(np.concatenate(values), None, np.concatenate(flags), settings.init)
+        if isinstance(segmentation, Exception):
+            failures.append(_failure(item, segmentation))
+        else:
+            stamps.append(item)
+            segmentations.append(segmentation)
+    begun = list(_initialised(stamps, segmentations, settings))
+    failures += [
+        _failure(stamp, start)
+        for stamp, start in zip(stamps, begun, strict=True)
+        if isinstance(start, Exception)
+    ]
+    good = [i for i, start in enumerate(begun) if isinstance(start, Starts)]
+    parts = [start for start in begun if isinstance(start, Starts)]
+    stamps = [stamps[i] for i in good]
+    segmentations = [segmentations[i] for i in good]
+    starts = Starts.joined(parts) if parts else None
     seconds = time.perf_counter() - began
     return Prepared(
         stamps, segmentations, starts, failures, objects, dict(hashes), seconds, unfinished
     )
+
+
+def _initialised(
+    stamps: Sequence[Stamp], segmentations: Sequence[Segmentation], settings: FitSettings
+) -> Iterator[Starts | Exception]:
+    """Each stamp's start, or what went wrong with it."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            starts = initialise(
+                stamps,
+                segmentations,
+                settings.init,
+                weights=settings.weights,
+                device=settings.device,
+            )
+    except WeightsError:
+        raise
+    except Exception as error:  # one object must never cost the others
+        if len(stamps) == 1:
+            yield error
+            return
+        for stamp, segmentation in zip(stamps, segmentations, strict=True):
+            yield from _initialised([stamp], [segmentation], settings)
+        return
+    for k in range(len(stamps)):
+        yield starts.some([k])
+
+
+def _failure(item: Stamp, error: Exception) -> Failure:
+    if isinstance(error, InputError):
+        return Failure(item.id, item.file, _naming(error, item.file))
+    return Failure(item.id, item.file, _unexpected(error, item.file))
 
 
 def failed(source: Source, message: str) -> Prepared:
@@ -158,14 +185,7 @@ def joined(parts: Sequence[Prepared]) -> Prepared:
     return Prepared(
         [s for part in parts for s in part.stamps],
         [s for part in parts for s in part.segmentations],
-        Starts(
-            np.concatenate([s.values for s in starts]),
-            None,
-            np.concatenate([s.flags for s in starts]),
-            starts[0].method,
-        )
-        if starts
-        else None,
+        Starts.joined(starts) if starts else None,
         [f for part in parts for f in part.failures],
         objects,
         hashes,

@@ -61,11 +61,13 @@ def catalogue_rows(
         rows["psf_fwhm"][i] = psf_fwhm(stamp.psf)
         rows["segmenter"][i] = prepared.segmentations[k].method
         rows["object_class"][i] = prepared.segmentations[k].target_class
-        rows["weights"][i] = prepared.segmentations[k].weights
+        rows["weights"][i] = ", ".join(filter(None, _weights(prepared, k)))
         rows["message"][i] = "; ".join(stamp.messages)
         flags = int(results.flags[k]) | stamp.flags
         if prepared.starts is not None:
             flags |= int(prepared.starts.flags[k])
+        if flags & int(Flag.INIT_FALLBACK):
+            rows["init"][i] = "moments"
         if flags & int(Flag.FAILED) or not np.all(np.isfinite(results.values[k])):
             _failed(
                 rows,
@@ -88,6 +90,14 @@ def catalogue_rows(
         rows["flags"][i] = flags
         _fill(rows, i, k, stamp, results)
     return rows
+
+
+def _weights(prepared: Prepared, k: int) -> tuple[str, str]:
+    """Weights that segmented and that initialised stamp `k`."""
+    starts = prepared.starts
+    return prepared.segmentations[k].weights, (
+        starts.weights[k] if starts is not None and starts.weights else ""
+    )
 
 
 def _failed(rows: dict[str, np.ndarray], i: int, failure: Failure) -> None:

@@ -39,7 +39,11 @@ class FitSettings:
     weights : str
         Names or folders of weights, separated by commas; empty: the installed ones that suit the
         images.
-    init : {"moments"}
+    init : {"moments", "resnet"}
+        "resnet": a pretrained network; moments, with INIT_FALLBACK, where its answer is not to be
+        trusted.
+    prior : {"none", "network"}
+        "network": the Gaussian that the network predicts is a prior of the fit.
     device : {"auto", "cpu", "cuda"}
     batch_size : int
         Objects fitted together; also the unit that an interruption can lose.
@@ -62,6 +66,7 @@ class FitSettings:
     segmenter: str = "auto"
     weights: str = ""
     init: str = "moments"
+    prior: str = "none"
     device: str = "auto"
     batch_size: int = 256
     workers: int = -1
@@ -71,7 +76,8 @@ class FitSettings:
         choices = {
             "model": ("sersic",),
             "segmenter": ("auto", "sep", "given", "maskrcnn"),
-            "init": ("moments",),
+            "init": ("moments", "resnet"),
+            "prior": ("none", "network"),
             "device": ("auto", "cpu", "cuda"),
         }
         for name, allowed in choices.items():
@@ -79,6 +85,8 @@ class FitSettings:
                 raise SettingsError(
                     f"{name} is {getattr(self, name)!r}", f"use one of: {', '.join(allowed)}"
                 )
+        if self.prior == "network" and self.init != "resnet":
+            raise SettingsError("a prior from the network without the network", "use init resnet")
         object.__setattr__(self, "sky", _sky(self.sky))
         object.__setattr__(self, "save", _save(self.save))
         _check_whole("batch_size", self.batch_size, 1)
@@ -96,7 +104,7 @@ class FitSettings:
         another machine.
         """
         out: dict[str, Any] = {
-            name: getattr(self, name) for name in ("model", "sky", "segmenter", "init")
+            name: getattr(self, name) for name in ("model", "sky", "segmenter", "init", "prior")
         }
         out["weights"] = self.weights
         out["save"] = ",".join(self.save) or "none"

@@ -11,7 +11,6 @@ pixels to leave out of the fit, the sky's level and scatter. Neighbours: `images
 - `detection`: sources of a large frame, from which stamps are cut.
 - `network`, `maskrcnn`: the Mask R-CNN, and from its detections to a `Segmentation`.
 - `pieces`, `tiles`: objects from binned images and from the tiles of a frame, each once.
-- `pretrained`: which weights suit an image.
 - `dispatch`: the segmenter that was chosen, over many stamps or a frame.
 - `instances`, `evaluation`: a label image as a table; how well it agrees with the truth.
 """

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 
 from autofit_ml.catalogue.flags import Flag
+from autofit_ml.devices import usable_device
 from autofit_ml.errors import WeightsError
 from autofit_ml.images.psf import psf_fwhm
 from autofit_ml.images.stamp import Frame, Stamp
@@ -43,9 +44,9 @@ def check_segmenter(segmenter: str, weights: str = "") -> dict[str, str]:
     """
     if segmenter not in ("auto", "maskrcnn"):
         return {}
-    from autofit_ml.segment.pretrained import usable_weights
+    from autofit_ml.weights import choice
 
-    return usable_weights(weights)
+    return choice.usable_weights("segment", weights)
 
 
 def segment_all(
@@ -68,12 +69,14 @@ def segment_all(
     for i, method in enumerate(chosen):
         if method != "maskrcnn":
             continue
-        from autofit_ml.segment.pretrained import choose_weights
+        from autofit_ml.weights import choice
 
         if stamps[i].flags & int(Flag.OUT_OF_DOMAIN):  # its whole frame is
             chosen[i] = "sep"
             continue
-        name = choose_weights(weights, stamps[i].pixel_scale, psf_fwhm(stamps[i].psf))
+        name = choice.choose_weights(
+            "segment", weights, stamps[i].pixel_scale, psf_fwhm(stamps[i].psf)
+        )
         if name is None:
             chosen[i] = "sep"
             marked[i] = stamps[i].replace(
@@ -107,15 +110,17 @@ def _alone(stamp: Stamp, method: str) -> Segmentation | Exception:
 
 
 def _by_network(stamps: list[Stamp], name: str, device: str) -> list[Segmentation | Exception]:
-    from autofit_ml.segment.maskrcnn import network_name, segment_cut_out, segment_maskrcnn
-    from autofit_ml.segment.pretrained import segment_network
+    from autofit_ml.segment.maskrcnn import segment_cut_out, segment_maskrcnn
+    from autofit_ml.weights import choice
 
-    network = segment_network(name, _usable(device))
+    network = choice.network(name, usable_device(device))
     try:
         whole = [stamp for stamp in stamps if not _is_cut_out(stamp)]
         found = iter(segment_maskrcnn(whole, network))
         return [
-            segment_cut_out(stamp, network_name(network)) if _is_cut_out(stamp) else next(found)
+            segment_cut_out(stamp, choice.network_name(network))
+            if _is_cut_out(stamp)
+            else next(found)
             for stamp in stamps
         ]
     except WeightsError:
@@ -124,15 +129,6 @@ def _by_network(stamps: list[Stamp], name: str, device: str) -> list[Segmentatio
         if len(stamps) == 1:
             return [error]
         return [result for stamp in stamps for result in _by_network([stamp], name, device)]
-
-
-def _usable(device: str) -> str:
-    """ "cpu" or "cuda" for a run's setting."""
-    if device != "auto":
-        return device
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _is_cut_out(stamp: Stamp) -> bool:
@@ -153,13 +149,13 @@ def detect_in_frame(
     """
     if segmenter not in ("auto", "maskrcnn"):
         return frame, detect_sources(frame, fwhm=fwhm)
-    from autofit_ml.segment.pretrained import choose_weights, segment_network
     from autofit_ml.segment.tiles import detect_instances
+    from autofit_ml.weights import choice
 
-    name = choose_weights(weights, frame.pixel_scale, fwhm)
+    name = choice.choose_weights("segment", weights, frame.pixel_scale, fwhm)
     if name is None:
         marked = frame.replace(
             flags=frame.flags | int(Flag.OUT_OF_DOMAIN), messages=(*frame.messages, _NO_WEIGHTS)
         )
         return marked, detect_sources(frame, fwhm=fwhm)
-    return frame, detect_instances(frame, segment_network(name, _usable(device)), fwhm=fwhm)
+    return frame, detect_instances(frame, choice.network(name, usable_device(device)), fwhm=fwhm)

@@ -26,6 +26,7 @@ from autofit_ml.segment.segmentation import Segmentation
 from autofit_ml.segment.shapes import grow_neighbours
 from autofit_ml.segment.sky import mode_of_sky
 from autofit_ml.segment.summary import blend_fraction, ellipse_of_footprint, sky_outside
+from autofit_ml.weights.choice import network_name
 
 __all__ = ["Instances", "MaskRCNNSettings", "find_instances", "segment_cut_out", "segment_maskrcnn"]
 
@@ -251,14 +252,6 @@ def segment_cut_out(
     }
     sky = _sky_of(stamp)
     return _finished(stamp, sky, small.astype(np.int32), target, classes, settings, weights)
-
-
-def network_name(network: SegmentNetwork) -> str:
-    """The bundle's name, or its folder."""
-    info, bundle = getattr(network, "info", None), getattr(network, "bundle", None)
-    if info is not None:
-        return info.name
-    return "" if bundle is None else str(bundle.folder)
 
 
 @torch.no_grad()

@@ -19,7 +19,10 @@ __all__ = ["BUNDLE_FORMAT", "load"]
 BUNDLE_FORMAT = 1
 """Of config.json; a bundle of a higher one needs a newer autofit-ml."""
 
-_BUILDERS = {"segment": "autofit_ml.segment.network"}
+_BUILDERS = {
+    "segment": "autofit_ml.segment.network",
+    "initialise": "autofit_ml.initialise.network",
+}
 """Module that builds a task's network: ``build(config) -> torch.nn.Module``."""
 
 

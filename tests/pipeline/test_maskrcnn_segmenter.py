@@ -12,9 +12,9 @@ from weights_bundles import add_bundle
 import autofit_ml
 from autofit_ml.catalogue import Flag
 from autofit_ml.errors import DamagedWeightsError, SettingsError, UnknownWeightsError
-from autofit_ml.segment.pretrained import _installed, choose_weights, segment_network
-from autofit_ml.weights import manifest
+from autofit_ml.weights import choice, manifest
 from autofit_ml.weights.bundle import sha256
+from autofit_ml.weights.choice import choose_weights
 
 
 @pytest.fixture
@@ -25,11 +25,9 @@ def weights(tmp_path, monkeypatch):
     monkeypatch.setenv("AUTOFIT_ML_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(manifest, "installed_folder", lambda: tmp_path / "not installed")
     add_bundle(root, "segment/test-any@1.0.0", psf_fwhm=(2.0, 5.0), pixel_scale=(0.1, 0.4))
-    _installed.cache_clear()
-    segment_network.cache_clear()
+    choice.forget()
     yield root
-    _installed.cache_clear()
-    segment_network.cache_clear()
+    choice.forget()
 
 
 def fit(images, **options):
@@ -56,13 +54,13 @@ def test_out_of_domain_images_go_through_sep(images, weights):
 
 def test_weights_are_chosen_by_seeing_and_pixel_scale(weights):
     add_bundle(weights, "segment/space-any@1.0.0", psf_fwhm=(1.5, 4.0), pixel_scale=(0.03, 0.1))
-    _installed.cache_clear()
-    assert choose_weights("", 0.2, 3.0) == "segment/test-any@1.0.0"
-    assert choose_weights("", 0.05, 3.0) == "segment/space-any@1.0.0"
-    assert choose_weights("", float("nan"), 1.6) == "segment/space-any@1.0.0"
-    assert choose_weights("", 0.2, 20.0) is None
-    assert choose_weights("segment/space-any", 0.25, 3.0) is None
-    assert choose_weights("segment/space-any", 0.18, 3.0) == "segment/space-any@1.0.0"
+    choice.forget()
+    assert choose_weights("segment", "", 0.2, 3.0) == "segment/test-any@1.0.0"
+    assert choose_weights("segment", "", 0.05, 3.0) == "segment/space-any@1.0.0"
+    assert choose_weights("segment", "", float("nan"), 1.6) == "segment/space-any@1.0.0"
+    assert choose_weights("segment", "", 0.2, 20.0) is None
+    assert choose_weights("segment", "segment/space-any", 0.25, 3.0) is None
+    assert choose_weights("segment", "segment/space-any", 0.18, 3.0) == "segment/space-any@1.0.0"
 
 
 def test_a_folder_is_believed_and_recorded(images, weights, tmp_path):
@@ -87,24 +85,23 @@ def test_wrong_weights_stop_the_run_before_it_begins(images, weights, tmp_path):
 def test_no_weights_installed(images, monkeypatch, tmp_path):
     monkeypatch.delenv("AUTOFIT_ML_WEIGHTS", raising=False)
     monkeypatch.setattr(manifest, "installed_folder", lambda: tmp_path / "not installed")
-    _installed.cache_clear()
+    choice.forget()
     for segmenter in ("auto", "maskrcnn"):
-        with pytest.raises(SettingsError, match="no weights for segmenting"):
+        with pytest.raises(SettingsError, match="no weights for the task"):
             fit(images, segmenter=segmenter)
-    _installed.cache_clear()
+    choice.forget()
 
 
 def test_frame_goes_through_the_network_once(tmp_path, weights, monkeypatch):
     """Every galaxy of a frame has a row; its stamp carries the frame's labels."""
-    from autofit_ml.segment import pretrained
     from autofit_ml.simulate import compose_recipe, export_fits, simulate_one
 
     network = BrightPixels()
     calls: list[str] = []
+    monkeypatch.setattr(choice, "network", lambda name, device: calls.append(name) or network)
     monkeypatch.setattr(
-        pretrained, "segment_network", lambda name, device: calls.append(name) or network
+        choice, "usable_weights", lambda task, given: {"segment/test-any": "0" * 64}
     )
-    monkeypatch.setattr(pretrained, "usable_weights", lambda given: {"segment/test-any": "0" * 64})
     recipe = compose_recipe(
         ["data=frame", "data.shape=[300,320]", "data.neighbours.magnitude=[15,20.5]"]
     )

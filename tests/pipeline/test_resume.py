@@ -19,7 +19,7 @@ from table_checks import assert_same_rows, row_of, rows_of
 from autofit_ml.errors import AutofitError, ResumeError, SettingsError
 from autofit_ml.images import ReadOptions
 from autofit_ml.pipeline import FitSettings, Progress, fit_run
-from autofit_ml.segment.pretrained import usable_weights
+from autofit_ml.weights.choice import usable_weights
 
 FIT = FitSettings(workers=0, batch_size=2)
 
@@ -401,7 +401,7 @@ def test_run_json(folder, out, tmp_path):
     assert run["versions"]["torch"] == torch.__version__.split("+")[0]
     assert run["versions"]["numpy"] == np.__version__
     assert {"python", "scipy", "astropy", "sep"} <= set(run["versions"])
-    assert run["weights"] == usable_weights("")
+    assert run["weights"] == usable_weights("segment", "")
     assert list(run["weights"]) == ["segment/ground-any@1.0.0"]
     assert run["settings"]["zeropoint"] == 25.0
     assert run["settings"]["sky"] == "free"

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,25 +13,11 @@ import yaml
 pytest.importorskip("lightning")
 pytest.importorskip("galsim")
 
+from training_scripts import TRAINING, script
+
 from autofit_ml.segment.maskrcnn import segment_maskrcnn
 from autofit_ml.simulate import compose_recipe, simulate_one, to_stamps
 from autofit_ml.weights import load, weight_info
-
-TRAINING = Path(__file__).resolve().parents[2] / "training"
-
-
-def script(name: str, *arguments: str, cwd: Path) -> str:
-    """A training script as a user runs it; its standard output."""
-    done = subprocess.run(
-        [sys.executable, str(TRAINING / name), *arguments],
-        cwd=cwd,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout
 
 
 @pytest.fixture(scope="module")

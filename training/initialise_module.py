@@ -1,0 +1,333 @@
+r"""The initialising network's training: augmentation, losses, validation.
+
+The loss is a sum of terms, each with a weight in ``conf/model/initialise.yaml``:
+
+- ``mse``: squared error of the mean, in units of each parameter's usual scatter;
+- ``nll``: :math:`\frac12 (t - \mu)^T (L L^T)^{-1} (t - \mu) + \ln|L|`, weighted by
+  :math:`|L|^{2 \beta / 7}` (without gradient), the multivariate form of the beta-NLL of Seitzer et
+  al. 2022 (ICLR, arXiv:2203.09168), which keeps easy objects from being all that is learnt;
+- ``physics``: the logarithm of the robust :math:`\chi^2` of the image rendered from the mean
+  (`autofit_ml.initialise.physics`), ramped in;
+- ``elbo``: :math:`E_q[\frac N2 \chi^2] - \ln|L|` and a broad prior: mean and covariance without
+  any label (the negative evidence lower bound of a variational posterior).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from autofit_ml.initialise.network import (
+    InitialiseNetwork,
+    InitialiseSettings,
+    describe,
+    network_inputs,
+)
+from autofit_ml.initialise.physics import (
+    PhysicsSettings,
+    cut_out_parameters,
+    model_images,
+    robust_chi2,
+)
+from cutout_data import CutoutDataModule
+from cutout_sets import make_cutout_sets, scalars_of
+from optimiser import configure
+
+__all__ = ["InitialiseModule", "augment", "calibrated"]
+
+Batch = dict[str, torch.Tensor]
+
+_USUAL = (0.15, 0.15, 0.2, 0.2, 0.3, 0.2, 0.2)
+"""Scatter of the parameters by which the squared errors are divided."""
+
+_PRIOR = (2.0, 2.0, 1.5, 1.5, 0.8, 1.2, 1.2)
+"""Standard deviations of the broad prior of ``elbo``, about 0."""
+
+
+def augment(batch: Batch, settings: DictConfig) -> Batch:
+    """Another view of the same objects, with what is relative to the image measured anew.
+
+    Mirrored and turned by quarters; noisier; with an error of the sky, of the PSF's width and of
+    the footprint's edge; with masked blocks.
+    """
+    out = dict(batch)
+    data, root_weight = batch["data"].float(), batch["root_weight"].float()
+    footprint, psf = batch["footprint"], batch["psf"].float()
+    target, centre = batch["target"].clone(), batch["centre"].clone()
+    b, device = len(data), data.device
+    side = data.shape[-1] - 1.0
+
+    def coin(share: float) -> torch.Tensor:
+        return torch.rand(b, device=device) < share
+
+    for axis in (-1, -2):
+        flip = coin(0.5)
+        where = flip[:, None, None]
+        data, root_weight, psf, footprint = (
+            torch.where(where, plane.flip(axis), plane)
+            for plane in (data, root_weight, psf, footprint)
+        )
+        column = 0 if axis == -1 else 1
+        centre[:, column] = torch.where(flip, side - centre[:, column], centre[:, column])
+        for k in (column, 6):
+            target[:, k] = torch.where(flip, -target[:, k], target[:, k])
+    swap = coin(0.5)
+    where = swap[:, None, None]
+    data, root_weight, psf, footprint = (
+        torch.where(where, plane.transpose(-1, -2), plane)
+        for plane in (data, root_weight, psf, footprint)
+    )
+    centre = torch.where(swap[:, None], centre.flip(1), centre)
+    target[:, :2] = torch.where(swap[:, None], target[:, :2].flip(1), target[:, :2])
+    target[:, 5] = torch.where(swap, -target[:, 5], target[:, 5])
+
+    usable = root_weight > 0
+    extra = coin(0.5) * torch.rand(b, device=device) * settings.noise
+    noisier = (1 + extra.square()).sqrt()[:, None, None]
+    data = (data + extra[:, None, None] * torch.randn_like(data)) / noisier
+    variance = root_weight.clamp_min(1e-6).pow(-2) + extra.square()[:, None, None]
+    root_weight = torch.where(usable, noisier / variance.sqrt(), 0.0)
+    data = data + settings.sky_error * torch.randn(b, 1, 1, device=device)
+    masked = _blocks(b, data.shape[-1], coin(settings.masked), device)
+    data = data.masked_fill(masked | ~usable, 0.0)
+    root_weight = root_weight.masked_fill(masked, 0.0)
+    sharper = 1 + settings.psf_error * torch.randn(b, 1, 1, device=device)
+    psf = psf.clamp_min(0).pow(sharper)
+    psf = psf / psf.sum((1, 2), keepdim=True)
+
+    flux = torch.where(footprint, data, 0.0).sum((1, 2)).clamp_min(1.0)
+    target[:, 2] += (batch["flux"] / noisier[:, 0, 0]).log() - flux.log()
+    fwhm = batch["scalars"][:, 1].exp()
+    scalars = scalars_of(data, root_weight, footprint, flux, batch["radius"], fwhm)
+    scalars[:, 4] = batch["scalars"][:, 4]
+    out.update(
+        data=data, root_weight=root_weight, footprint=footprint, psf=psf, scalars=scalars,
+        flux=flux, target=target, centre=centre,
+    )  # fmt: skip
+    return out
+
+
+def _blocks(b: int, side: int, which: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A masked rectangle in some of the images, (b, side, side)."""
+    pixels = torch.arange(side, device=device)
+    inside = torch.ones((b, side, side), dtype=torch.bool, device=device)
+    for axis in (1, 2):
+        low = torch.randint(0, side - 3, (b, 1), device=device)
+        width = torch.randint(2, side // 5, (b, 1), device=device)
+        along = (pixels >= low) & (pixels < low + width)
+        inside &= along[:, :, None] if axis == 1 else along[:, None, :]
+    return inside & which[:, None, None]
+
+
+class InitialiseModule(lightning.LightningModule):
+    """Losses of `InitialiseNetwork`; validation: scatter and coverage at S/N > 50."""
+
+    def __init__(self, config: DictConfig, total_steps: int) -> None:
+        super().__init__()
+        self.config, self.total_steps = config, total_steps
+        self.network = InitialiseNetwork(InitialiseSettings(**_plain(config.network)))
+        self.physics = PhysicsSettings(**_plain(config.physics))
+        self._validation: list[Batch] = []
+
+    def describe(self) -> dict[str, Any]:
+        """For a bundle's ``config.json``."""
+        return describe(self.network)
+
+    def features(self, batch: Batch) -> torch.Tensor:
+        """What the network's head sees of a batch (float32 planes)."""
+        names = ("data", "root_weight", "footprint", "psf", "scalars")
+        return self.network.features(*network_inputs(*(batch[name] for name in names)))
+
+    def _predict(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        mean, lower = self.network.gaussian(self.features(batch))
+        return mean.float(), lower.float()
+
+    def _terms(self, batch: Batch, mean: torch.Tensor, lower: torch.Tensor) -> Batch:
+        """Each term of the loss that has a weight, before it is weighted."""
+        weights, known = self.config.loss, batch["known"]
+        terms: Batch = {}
+        if known.any():
+            error = batch["target"][known] - mean[known]
+            if weights.mse > 0:
+                usual = torch.tensor(_USUAL, device=error.device)
+                terms["mse"] = torch.nn.functional.huber_loss(
+                    error / usual, torch.zeros_like(error), delta=5.0
+                )
+            if weights.nll > 0:
+                terms["nll"] = self._nll(error, lower[known])
+        if weights.physics > 0 and self._ramp() > 0:
+            chi2, _ = self.chi2(batch, mean)
+            terms["physics"] = chi2.clamp(1e-3, 1e6).log().mean()
+        if weights.elbo > 0:
+            terms["elbo"] = self._elbo(batch, mean, lower)
+        return terms
+
+    def _nll(self, error: torch.Tensor, lower: torch.Tensor) -> torch.Tensor:
+        scaled = torch.linalg.solve_triangular(lower, error[..., None], upper=False)[..., 0]
+        distance = scaled.square().sum(1)
+        # A label may be wrong (a segmenter took another object): it must not decide.
+        distance = torch.where(
+            distance < 100, distance, 100 * (1 + (distance / 100).clamp_min(1e-6).log())
+        )
+        log_det = lower.diagonal(dim1=-2, dim2=-1).log().sum(1)
+        weight = (2 * self.config.loss.beta / 7 * log_det).exp().detach()
+        return (weight * (0.5 * distance + log_det)).sum() / weight.sum()
+
+    def chi2(self, batch: Batch, relative: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Robust chi2 of relative parameters' images, and the number of pixels, (B,) each."""
+        with torch.autocast(self.device.type, enabled=False):
+            parameters = cut_out_parameters(
+                relative.float(), batch["centre"], batch["flux"], batch["radius"]
+            )
+            return robust_chi2(
+                model_images(parameters, batch["psf"]),
+                batch["data"],
+                batch["root_weight"],
+                batch["centre"],
+                batch["radius"],
+                self.physics,
+            )
+
+    def _elbo(self, batch: Batch, mean: torch.Tensor, lower: torch.Tensor) -> torch.Tensor:
+        sample = mean + (lower @ torch.randn_like(mean)[..., None])[..., 0]
+        chi2, number = self.chi2(batch, sample)
+        # What no Sérsic profile can fit does not make the parameters better known.
+        with torch.no_grad():
+            floor = self.chi2(batch, mean)[0].clamp_min(1.0)
+        log_det = lower.diagonal(dim1=-2, dim2=-1).log().sum(1)
+        spread = torch.tensor(_PRIOR, device=mean.device)
+        prior = 0.5 * (sample / spread).square().sum(1)
+        distance = 0.5 * number * (chi2 / floor - 1)
+        distance = torch.where(
+            distance < 50, distance, 50 * (1 + (distance / 50).clamp_min(1e-6).log())
+        )
+        return (distance + prior - log_det).mean()
+
+    def _ramp(self) -> float:
+        """Share of the physics term at this step."""
+        start, full = (part * self.total_steps for part in self.config.loss.ramp)
+        return min(max((self.global_step - start) / max(full - start, 1.0), 0.0), 1.0)
+
+    def training_step(self, batch: Batch, index: int) -> torch.Tensor:
+        batch = augment(batch, self.config.augment)
+        mean, lower = self._predict(batch)
+        terms = self._terms(batch, mean, lower)
+        scale = {"physics": self._ramp()}
+        total = sum(
+            scale.get(name, 1.0) * self.config.loss[name] * value for name, value in terms.items()
+        )
+        if not isinstance(total, torch.Tensor) or not torch.isfinite(total):
+            raise FloatingPointError(f"the loss is {total} at step {self.global_step}: {terms}")
+        size = len(mean)
+        self.log_dict(
+            {f"train/{name}": value.detach() for name, value in terms.items()}, batch_size=size
+        )
+        self.log("train/loss", total.detach(), prog_bar=True, batch_size=size)
+        return total
+
+    def validation_step(self, batch: Batch, index: int) -> None:
+        batch = _wide(batch)
+        mean, lower = self._predict(batch)
+        chi2, _ = self.chi2(batch, mean)
+        kept = {"mean": mean, "lower": lower, "log_chi2": chi2.clamp(1e-3, 1e6).log()}
+        kept.update({name: batch[name] for name in ("target", "known", "snr")})
+        if self.config.loss.elbo > 0:
+            kept["elbo"] = self._elbo(batch, mean, lower).expand(len(mean))
+        self._validation.append({name: value.cpu() for name, value in kept.items()})
+
+    def on_validation_epoch_end(self) -> None:
+        joined = {
+            name: torch.cat([part[name] for part in self._validation])
+            for name in self._validation[0]
+        }
+        self._validation.clear()
+        for name, value in _figures(joined).items():
+            self.log(f"val/{name}", value, prog_bar=name == "loss")
+        weights, known = self.config.loss, joined["known"]
+        terms = {"physics": joined["log_chi2"].mean()}
+        if "elbo" in joined:
+            terms["elbo"] = joined["elbo"].mean()
+        if known.any():
+            error = (joined["target"] - joined["mean"])[known]
+            terms["mse"] = (error / torch.tensor(_USUAL)).square().clamp_max(25).mean()
+            terms["nll"] = self._nll(error, joined["lower"][known])
+        self.log("val/loss", sum(weights[name] * value for name, value in terms.items()))
+
+    def configure_optimizers(self) -> Any:
+        return configure(self.network, self.config.optimiser, self.total_steps)
+
+
+@torch.no_grad()
+def calibrated(module: InitialiseModule, config: DictConfig) -> None:
+    """Measure on its own training sets what a network must know of them, once it is trained.
+
+    Features and chi2 of the training cut-outs (for OUT_OF_DOMAIN and INIT_FALLBACK), and the scale
+    of the errors that makes 68.3 % intervals hold 68.3 % of the validation cut-outs.
+    """
+    sets = config.sets
+    data = CutoutDataModule(
+        make_cutout_sets(sets.train, sets.folder, workers=sets.workers),
+        make_cutout_sets(sets.val, sets.folder, workers=sets.workers),
+        batch_size=256,
+        fresh=sets.fresh,
+    )
+    data.setup()
+    module.eval()
+    generator = torch.Generator().manual_seed(config.seed)
+    train, val = data.sets["train"], data.sets["val"]
+    sample = torch.randperm(len(train), generator=generator)[:20_000]
+    features, chi2 = [], []
+    for members in sample.split(256):
+        batch = _wide(train[members])
+        seen = module.features(batch)
+        features.append(seen)
+        chi2.append(module.chi2(batch, module.network.gaussian(seen)[0])[0])
+    error, lower = [], []
+    for members in torch.arange(len(val)).split(256):
+        batch = _wide(val[members])
+        known = batch["known"]
+        mean, triangle = module.network.gaussian(module.features(batch))
+        error.append((batch["target"] - mean)[known])
+        lower.append(triangle[known])
+    module.network.calibrate(*(torch.cat(part) for part in (features, chi2, error, lower)))
+
+
+def _wide(batch: Batch) -> Batch:
+    """Stored half precision as float32."""
+    return {name: p.float() if p.is_floating_point() else p for name, p in batch.items()}
+
+
+def _figures(joined: Batch) -> dict[str, float]:
+    """Scatter of re (relative), n (dex) and q, and the coverage of 68.3 % intervals, S/N > 50."""
+    some = joined["known"] & (joined["snr"] > 50)
+    if int(some.sum()) < 10:
+        return {"log_chi2": float(joined["log_chi2"].mean())}
+    mean, true, lower = joined["mean"][some], joined["target"][some], joined["lower"][some]
+    eta, true_eta = (torch.hypot(value[:, 5], value[:, 6]) for value in (mean, true))
+    sigma = (lower @ lower.transpose(1, 2)).diagonal(dim1=1, dim2=2).sqrt()
+    inside = ((mean - true).abs() < sigma).float().mean(0)
+    return {
+        "re_scatter": _width(mean[:, 3] + eta / 2 - true[:, 3] - true_eta / 2),
+        "n_scatter_dex": _width(mean[:, 4] - true[:, 4]) / 2.302585,
+        "q_scatter": _width((-eta).exp() - (-true_eta).exp()),
+        "flux_scatter": _width(mean[:, 2] - true[:, 2]),
+        "x_scatter": _width(mean[:, 0] - true[:, 0]),
+        "coverage_rc": float(inside[3]),
+        "coverage_n": float(inside[4]),
+        "coverage_flux": float(inside[2]),
+        "log_chi2": float(joined["log_chi2"].mean()),
+    }
+
+
+def _width(error: torch.Tensor) -> float:
+    """Half the distance of the 16 and 84 % points."""
+    low, high = torch.quantile(error[:200_000], torch.tensor([0.1587, 0.8413])).tolist()
+    return 0.5 * (high - low)
+
+
+def _plain(values: Any) -> dict[str, Any]:
+    plain: Any = OmegaConf.to_container(values, resolve=True)
+    return {key: tuple(v) if isinstance(v, list) else v for key, v in plain.items()}

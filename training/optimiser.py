@@ -1,0 +1,37 @@
+"""The optimiser and its schedule, the same for all networks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+
+__all__ = ["configure"]
+
+
+def configure(network: torch.nn.Module, settings: DictConfig, total_steps: int) -> Any:
+    """AdamW; a linear warm-up, then a cosine to a hundredth of the rate.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+    settings : DictConfig
+        ``lr``, ``weight_decay``, ``warmup_steps``.
+    total_steps : int
+    """
+    optimiser = torch.optim.AdamW(
+        network.parameters(), lr=settings.lr, weight_decay=settings.weight_decay
+    )
+    warmup = min(settings.warmup_steps, max(1, total_steps // 5))
+    schedule = torch.optim.lr_scheduler.SequentialLR(
+        optimiser,
+        [
+            torch.optim.lr_scheduler.LinearLR(optimiser, 0.05, total_iters=warmup),
+            torch.optim.lr_scheduler.CosineAnnealingLR(
+                optimiser, max(1, total_steps - warmup), eta_min=0.01 * settings.lr
+            ),
+        ],
+        [warmup],
+    )
+    return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
