@@ -152,13 +152,15 @@ def _cut_simulated(
         for k, row in enumerate(item.truth if others else item.truth[:1]):
             if row["kind"] == "star" or row["snr"] < min_snr or not row["flux"] > 0:
                 continue
+            single = row["kind"] == "sersic"
+            if k and not single:  # a fit over the whole image, for what stands at its border
+                continue
             label = _partner(own, item.labels == k + 1, row["x"], row["y"])
             if not label:
                 continue
             targets.append(
                 stamp.replace(labels=own, target_label=label, x=float(row["x"]), y=float(row["y"]))
             )
-            single = row["kind"] == "sersic"
             n = row["n"] if single else 1.5
             truth.append(
                 tuple(float(row[name]) for name in ("x", "y", "flux", "re"))

@@ -113,8 +113,7 @@ def start_from_network(
     Returns
     -------
     Starts
-        Finite; within the limits of `initialise`. Rows from moments have the network's covariance
-        where that is finite, as a measure of how much there is to be known.
+        Finite; within the limits of `initialise`. Rows from moments have a covariance of zeros.
     """
     count = len(stamps)
     if not count:
@@ -138,6 +137,7 @@ def start_from_network(
         worse = ~(answers.chi2[doubtful] <= chi2).numpy() | ~np.isfinite(values[doubtful]).all(1)
         chosen = doubtful[worse]
         values[chosen] = moments[worse]
+        cov[chosen] = 0.0
         flags[chosen] |= int(Flag.INIT_FALLBACK)
     return Starts(values, cov, flags, "resnet", [network_name(network)] * count)
 

@@ -69,7 +69,7 @@ def _refined(
                 sersic(settings.sky_value),
                 some.starts,
                 some.segmentations,
-                RefineSettings(device=device),
+                RefineSettings(device=device, prior=settings.prior),
                 models=models,
             )
         except Exception as error:  # find the object that breaks the batch; keep the others

@@ -182,7 +182,13 @@ def _fit_batch(batch: _Batch, scene: Scene, settings: RefineSettings, models: bo
     start[:, 7] = (start[:, 7] - pedestal) / scale
     theta = to_fit_space(start)
     lower, upper = _limits(batch, theta, scale, pedestal, scene)
+    start_cov = None
+    if batch.start_cov is not None:
+        start_cov = torch.as_tensor(batch.start_cov, device=device)
+        start_cov = start_cov / _sky_units(scale)
     prior_mean, prior_precision = _prior(batch, theta, scale, pedestal)
+    if settings.prior == "network":
+        _add_prior(prior_precision, start_cov)
     max_step = torch.tensor(_MAX_STEP, dtype=torch.float64, device=device)
 
     oversampling = batch.stamps[0].psf.oversampling
@@ -219,11 +225,19 @@ def _fit_batch(batch: _Batch, scene: Scene, settings: RefineSettings, models: bo
 
     # 1. Search over the starts on binned images.
     binning = _binning(batch.stamps[0], batch.start[0])
-    starts = several_starts(theta[everyone], settings.start_n, lower[everyone], upper[everyone])
+    starts, wanted = several_starts(
+        theta[everyone],
+        settings.start_n,
+        lower[everyone],
+        upper[everyone],
+        None if start_cov is None else start_cov[everyone],
+        settings.spread,
+        settings.certain,
+    )
     low, high = _to_binned(lower[everyone], binning), _to_binned(upper[everyone], binning)
     coarse = problem(settings.coarse, everyone, binning)
     found, chi2, n_iter = search(
-        coarse, _to_binned(starts, binning), low, high, max_step, settings.search
+        coarse, _to_binned(starts, binning), low, high, max_step, settings.search, wanted
     )
     found = _from_binned(found, binning)
 
@@ -240,7 +254,7 @@ def _fit_batch(batch: _Batch, scene: Scene, settings: RefineSettings, models: bo
     spent.index_add_(0, owner, fits.n_iter)
     rows = everyone.cpu().numpy()
     out.n_iter[rows] = (n_iter + spent).cpu().numpy()
-    out.n_starts[rows] = starts.shape[1]
+    out.n_starts[rows] = wanted.sum(1).cpu().numpy()
 
     # 3. Errors, alternatives, flags.
     wide = needs_wide(fit.theta, shape, settings)
@@ -322,6 +336,26 @@ def _prior(batch: _Batch, theta, scale, pedestal):
             mean[i, 7] = (level - pedestal[i]) / scale[i]
             precision[i, 7, 7] = (scale[i] / error) ** 2
     return mean, precision
+
+
+def _sky_units(scale: torch.Tensor) -> torch.Tensor:
+    """What a covariance (B, 8, 8) in image units is divided by in scaled units."""
+    units = torch.ones((len(scale), 8), dtype=torch.float64, device=scale.device)
+    units[:, 7] = scale
+    return units[:, :, None] * units[:, None, :]
+
+
+def _add_prior(precision: torch.Tensor, cov: torch.Tensor | None) -> None:
+    """The start's Gaussian as a prior of everything but the sky; in place.
+
+    Its mean is the start itself, which `_prior` has put there.
+    """
+    if cov is None:
+        return
+    shape = cov[:, :7, :7]
+    given = torch.isfinite(shape).all((1, 2)) & (shape.diagonal(dim1=1, dim2=2) > 0).all(1)
+    if given.any():
+        precision[given, :7, :7] += torch.linalg.inv(shape[given])
 
 
 def _binned_units(binning: int, device) -> torch.Tensor:

@@ -23,9 +23,35 @@ roughly the same when the Sérsic index of a start is changed (n from 1 to 4).""
 
 
 def several_starts(
-    theta: torch.Tensor, indices: tuple[float, ...], lower: torch.Tensor, upper: torch.Tensor
-) -> torch.Tensor:
-    """Starts (B, K, 8) from one start (B, 8): itself, then one for each Sérsic index."""
+    theta: torch.Tensor,
+    indices: tuple[float, ...],
+    lower: torch.Tensor,
+    upper: torch.Tensor,
+    cov: torch.Tensor | None = None,
+    spread: float = 1.5,
+    certain: float = 0.0,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Starts from one start: itself, then others with another Sérsic index.
+
+    Parameters
+    ----------
+    theta : Tensor, float64, (B, 8)
+    indices : tuple of float
+        Sérsic index of each further start of objects without a covariance.
+    lower, upper : Tensor, (B, 8)
+    cov : Tensor, float64, (B, 8, 8), optional
+        Covariance of the starts; zeros where there is none. Where there is one, the further
+        starts lie `spread` standard deviations of ln n to both sides, the other parameters
+        following their regression on ln n.
+    spread : float
+    certain : float
+        Objects whose ln n is known better than this need no further start.
+
+    Returns
+    -------
+    starts : Tensor, (B, K, 8)
+    wanted : Tensor, bool, (B, K)
+    """
     out = [theta]
     for n in indices:
         other = theta.clone()
@@ -34,7 +60,17 @@ def several_starts(
         other[:, 3] += (_SCALE_WITH_N["re"] * log_ratio).clamp(-0.7, 0.7)
         other[:, 4] += log_ratio
         out.append(other)
-    return torch.maximum(torch.minimum(torch.stack(out, 1), upper[:, None]), lower[:, None])
+    starts = torch.stack(out, 1)
+    wanted = torch.ones(starts.shape[:2], dtype=torch.bool, device=theta.device)
+    if cov is not None and len(indices):
+        sigma = cov[:, 4, 4].sqrt()
+        given = sigma > 0
+        along = spread * cov[:, :, 4] / sigma.clamp_min(1e-12)[:, None]
+        for k in range(len(indices)):
+            side = theta + (along if k % 2 else -along) * (1 + k // 2)
+            starts[:, k + 1] = torch.where(given[:, None], side, starts[:, k + 1])
+        wanted[:, 1:] = ~(given & (sigma < certain))[:, None]
+    return torch.maximum(torch.minimum(starts, upper[:, None]), lower[:, None]), wanted
 
 
 def search(
@@ -44,6 +80,7 @@ def search(
     upper: torch.Tensor,
     max_step: torch.Tensor,
     settings: LMSettings,
+    wanted: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Take each start towards its minimum; merge those that meet.
 
@@ -55,13 +92,15 @@ def search(
     lower, upper : Tensor, float64, (B, 8)
     max_step : Tensor, float64, (8,)
     settings : LMSettings
+    wanted : Tensor, bool, (B, K), optional
+        Starts to try; the first of each object must be.
 
     Returns
     -------
     theta : Tensor, (B, K, 8)
         Where the starts ended, best first.
     chi2 : Tensor, (B, K)
-        Infinite for starts that were merged into a better one.
+        Infinite for starts that were merged into a better one, or not wanted.
     n_iter : Tensor, int32, (B,)
         Evaluations spent, all starts together.
     """
@@ -72,6 +111,8 @@ def search(
     chi2 = torch.full((b * k,), float("inf"), dtype=theta.dtype, device=theta.device)
     matrix = torch.zeros((b * k, d, d), dtype=theta.dtype, device=theta.device)
     alive = torch.arange(b * k, device=starts.device)
+    if wanted is not None:
+        alive = alive[wanted.reshape(-1)]
     first = min(4, settings.max_iterations)
     for n_steps in (first, settings.max_iterations - first):
         whose = owner[alive]

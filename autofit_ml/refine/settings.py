@@ -18,6 +18,12 @@ class RefineSettings:
     ----------
     start_n : tuple of float
         Sérsic indices of the extra starts (the initialiser's own start comes first).
+    spread, certain : float
+        Where the start has a covariance, the extra starts lie `spread` standard deviations of ln n
+        to both sides, unless ln n is known better than `certain`.
+    prior : {"none", "network"}
+        "network": the start and its covariance are a Gaussian prior (of everything but the sky).
+        chi2 then includes the prior's term.
     search, final : LMSettings
         Of the coarse search over the starts and of the fit itself.
     coarse, compact, wide : Accuracy
@@ -35,6 +41,9 @@ class RefineSettings:
     """
 
     start_n: tuple[float, ...] = (1.0, 4.0)
+    spread: float = 1.5
+    certain: float = 0.0
+    prior: str = "none"
     search: LMSettings = field(default_factory=lambda: LMSettings(0.3, 12))
     final: LMSettings = field(default_factory=lambda: LMSettings(3e-3))
     coarse: Accuracy = field(default_factory=lambda: Accuracy(1.2, 8.0, refinements=()))

@@ -59,10 +59,7 @@ def usable_weights(task: str, given: str) -> dict[str, str]:
     """
     names = _given(task, given) or [info.name for info in _installed(task)]
     if not names:
-        raise SettingsError(
-            f"no weights for the task {task!r} are installed",
-            "choose a method without a network, or give --weights",
-        )
+        raise _none_installed(task)
     return {name: sha256(network(name).bundle.weights) for name in names}
 
 
@@ -77,12 +74,28 @@ def choose_weights(task: str, given: str, pixel_scale: float, fwhm: float) -> st
         over); none of this task: any that is installed.
     pixel_scale, fwhm : float
         As in `in_domain`.
+
+    Raises
+    ------
+    SettingsError
+        There are no weights of this task at all.
     """
     names = _given(task, given)
     for name in names:
         if Path(name).is_dir() or in_domain(weight_info(name), pixel_scale, fwhm):
             return name
-    return None if names else _nearest(_installed(task), pixel_scale, fwhm)
+    if names:
+        return None
+    if not _installed(task):
+        raise _none_installed(task)
+    return _nearest(_installed(task), pixel_scale, fwhm)
+
+
+def _none_installed(task: str) -> SettingsError:
+    return SettingsError(
+        f"no weights for the task {task!r} are installed",
+        "choose a method without a network, or give --weights",
+    )
 
 
 @functools.lru_cache(maxsize=32)
@@ -111,11 +124,11 @@ def _nearest(bundles: Sequence[WeightInfo], pixel_scale: float, fwhm: float) -> 
     if not inside:
         return None
 
-    def distance(info: WeightInfo) -> tuple[float, float]:
-        low, high = np.log(info.pixel_scale)
-        if not np.isfinite(pixel_scale):
-            return 0.0, low - high  # the widest
-        return abs(np.log(pixel_scale) - 0.5 * (low + high)), 0.0
+    def distance(info: WeightInfo) -> tuple[float, ...]:
+        scale = abs(np.log(pixel_scale) - np.log(info.pixel_scale).mean())
+        width = abs(np.log(fwhm) - np.log(info.psf_fwhm).mean())
+        # Of an unknown survey, by weights for several.
+        return (scale, width) if np.isfinite(pixel_scale) else (info.survey != "multi", width)
 
     return min(inside, key=distance).name
 
@@ -141,6 +154,9 @@ def network(name: str, device: str = "cpu") -> Any:
     return load(name, device)
 
 
+_CACHED = (_given, _installed, network)
+
+
 def network_name(loaded: Any) -> str:
     """The bundle's name, or its folder; empty for a network that is in no bundle."""
     info, bundle = getattr(loaded, "info", None), getattr(loaded, "bundle", None)
@@ -151,5 +167,5 @@ def network_name(loaded: Any) -> str:
 
 def forget() -> None:
     """Look anew at what is installed, and load networks again: the folders have changed."""
-    for cached in (_given, _installed, network):
+    for cached in _CACHED:
         cached.cache_clear()

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import torch
 
+from autofit_ml.initialise.network import InitialiseNetwork, InitialiseSettings
+from autofit_ml.initialise.network import describe as describe_initialiser
 from autofit_ml.segment.network import NetworkSettings, Preprocessing, SegmentNetwork, describe
 from autofit_ml.weights import WeightInfo, write_bundle
 from autofit_ml.weights.bundle import describe_files
@@ -24,13 +26,33 @@ def tiny_network(seed: int = 0) -> SegmentNetwork:
     return SegmentNetwork(TINY, Preprocessing()).eval()
 
 
+def tiny_initialiser(seed: int = 0, **thresholds: float) -> InitialiseNetwork:
+    """An untrained initialising network; `thresholds` are values of its buffers."""
+    torch.manual_seed(seed)
+    settings = InitialiseSettings(widths=(8, 8, 8), blocks=(1, 1, 1), psf_widths=(4,), hidden=16)
+    network = InitialiseNetwork(settings).eval()
+    for name, value in thresholds.items():
+        network.get_buffer(name).fill_(value)
+    return network
+
+
+def add_initialise_bundle(root: Path, name: str, **changes) -> WeightInfo:
+    """A bundle of an untrained initialising network."""
+    network = tiny_initialiser()
+    return _add(root, name, network, describe_initialiser(network), changes)
+
+
 def add_bundle(root: Path, name: str = "segment/test-r@1.0.0", **changes) -> WeightInfo:
     """A bundle of an untrained network in a folder with a manifest."""
     network = tiny_network()
+    return _add(root, name, network, describe(network), changes)
+
+
+def _add(root: Path, name: str, network, config: dict, changes: dict) -> WeightInfo:
     write_bundle(
         root / name,
         state=network.state_dict(),
-        config=describe(network),
+        config=config,
         metrics={"ap50": 0.0},
         training="name: test\n",
         card=f"# {name}\n",

@@ -257,3 +257,25 @@ def test_mismatched_inputs_are_refused(noisy):
             segmentations=segmentations[:1],
             init=initialise(stamps[:2], segmentations[:2]),
         )
+
+
+def test_starts_with_a_covariance_spread_along_the_index(noisy):
+    """A well known index needs no further starts; a prior pulls what the data do not decide."""
+    _, stamps, segmentations, truth = noisy
+    cov = np.tile(np.diag([0.01, 0.01, 0.04, 0.04, 0.09, 0.01, 0.01, 1.0]), (len(truth), 1, 1))
+    cov[:, 3, 4] = cov[:, 4, 3] = 0.03
+    starts = Starts(truth, cov, np.zeros(len(truth), np.int32), "resnet")
+    spread = refine(stamps, init=starts, segmentations=segmentations)
+    assert (spread.n_starts == 3).all()
+    alone = refine(
+        stamps, init=starts, segmentations=segmentations, settings=RefineSettings(certain=0.5)
+    )
+    assert (alone.n_starts == 1).all()
+    assert alone.n_iter.mean() < 0.6 * spread.n_iter.mean()
+    np.testing.assert_allclose(alone.chi2, spread.chi2, atol=1.0)
+    narrow = Starts(truth, cov * 1e-4, starts.flags, "resnet")
+    tied = refine(
+        stamps, init=narrow, segmentations=segmentations, settings=RefineSettings(prior="network")
+    )
+    assert np.abs(np.log(tied.values[:, 4] / truth[:, 4])).max() < 0.02
+    assert (tied.errors[:, 4] < alone.errors[:, 4] + 1e-9).all()
