@@ -15,11 +15,13 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 from omegaconf import OmegaConf
 
 from autofit_ml.catalogue.atomic import atomic_write_json
+from autofit_ml.simulate.recipe import Survey
 from autofit_ml.weights import WeightInfo, write_bundle
 from autofit_ml.weights.bundle import describe_files
 from autofit_ml.weights.manifest import MANIFEST_FORMAT, read_manifest
@@ -146,11 +148,9 @@ def _ranges(config: dict[str, Any]) -> dict[str, Any]:
             recipe = compose_recipe(
                 [f"data={entry['data']}", f"survey={name}", *entry.get("set", [])]
             )
-            survey, psf = recipe.survey, recipe.survey.psf
             surveys.add(name)
-            scales.append(survey.pixel_scale)
-            width = (psf.lam_over_diam,) * 2 if psf.kind == "optical" else psf.fwhm
-            widths += [value / survey.pixel_scale for value in width]
+            scales.append(recipe.survey.pixel_scale)
+            widths += _widths(recipe.survey)
             target = recipe.data.target
             if target is not None and target.snr is not None:
                 snr += list(target.snr)
@@ -172,6 +172,16 @@ def _ranges(config: dict[str, Any]) -> dict[str, Any]:
         "psf_fwhm": (round(min(widths), 2), round(max(widths), 2)),
         "snr": (min(snr), max(snr)) if snr else (0.0, 1e9),
     }
+
+
+def _widths(survey: Survey) -> list[float]:
+    """FWHM of some of a survey's PSFs as they are on its pixels: 5 and 95 % points."""
+    from autofit_ml.images import psf_fwhm
+    from autofit_ml.simulate import draw_psf
+
+    rng = np.random.default_rng(1)
+    drawn = [psf_fwhm(draw_psf(survey.psf, survey.pixel_scale, rng)) for _ in range(60)]
+    return [float(value) for value in np.percentile(drawn, [5, 95])]
 
 
 def _card(
