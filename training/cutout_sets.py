@@ -404,7 +404,10 @@ def _joined(parts: Iterable[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]
 def _write(
     path: Path, tensors: dict[str, torch.Tensor], about: dict[str, str] | None = None
 ) -> Path:
-    finite = torch.isfinite(tensors["target"]).all(1)
+    # Cores beyond the range of half precision are left out.
+    finite = torch.isfinite(tensors["target"]).all(1) & torch.isfinite(tensors["data"]).all(2).all(
+        1
+    )
     tensors = {name: plane[finite].contiguous() for name, plane in tensors.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".partial")

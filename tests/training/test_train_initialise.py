@@ -92,7 +92,7 @@ def test_adapting_to_images(run, bundle, tmp_path, labels):
         "sets.folder=sets/debug",
         f"start={tmp_path / 'weights' / bundle}",
         f"images={images}",
-        f"labels={labels}",
+        *(("labels=fit", "model/loss=full") if labels == "fit" else ()),
         f"run={tmp_path / 'run'}",
         "trainer.epochs=1",
         "trainer.batch_size=4",
@@ -106,3 +106,16 @@ def test_adapting_to_images(run, bundle, tmp_path, labels):
     entry = manifest["bundles"][0]
     assert entry["name"] == "initialise/night-r@0.1.0"
     assert entry["pixel_scale"] == [pytest.approx(0.396), pytest.approx(0.396)]
+
+
+@pytest.mark.parametrize("loss", ["mse", "nll", "physics", "selfsupervised"])
+def test_losses_can_be_chosen(run, loss):
+    """Each trains; what it does not ask for is not computed."""
+    folder = f"run=runs/{loss}"
+    script(
+        "train.py", "experiment=initialise_multi", "size=debug", f"model/loss={loss}", folder,
+        "trainer.epochs=1", cwd=run,
+    )  # fmt: skip
+    header = (run / "runs" / loss / "csv" / "metrics.csv").read_text().splitlines()[0].split(",")
+    names = {name for name in ("mse", "nll", "physics", "elbo") if f"train/{name}" in header}
+    assert names == {"elbo" if loss == "selfsupervised" else loss}
