@@ -95,7 +95,10 @@ def sample(recipe: str, each: int, surveys: Sequence[str], seed: int, segmenter:
 
 
 def alone(part: Sample, network: Any) -> dict[str, dict[str, float]]:
-    """Scatter and coverage by S/N, against the truth (galaxies of one profile)."""
+    """Scatter and coverage by S/N, against the truth (galaxies of one profile).
+
+    Beside it the scatter of moments, and of the default fit: what the data allow.
+    """
     truth, single = part.truth, np.isfinite(part.truth[:, 4])
     members = np.flatnonzero(single)
     stamps, found = [part.stamps[i] for i in members], [part.found[i] for i in members]
@@ -108,6 +111,12 @@ def alone(part: Sample, network: Any) -> dict[str, dict[str, float]]:
     inside = np.abs(mean - true) < sigma
     eta, true_eta = (np.hypot(v[:, 5], v[:, 6]) for v in (mean, true))
     ln_re = mean[:, 3] + eta / 2 - true[:, 3] - true_eta / 2
+    classical = start_from_moments(stamps, found)
+    fitted = refine(stamps, init=classical, segmentations=found).values
+    others = {
+        name: np.log(values[:, 3:5] / truth[members, 3:5])
+        for name, values in (("moments", classical.values), ("fit", fitted))
+    }
     out = {}
     for low, high in (*BINS, (50, 1e9)):
         some = (part.snr[members] >= low) & (part.snr[members] < high)
@@ -120,6 +129,11 @@ def alone(part: Sample, network: Any) -> dict[str, dict[str, float]]:
             "q": width((np.exp(-eta) - np.exp(-true_eta))[some]),
             "flux": width((mean[:, 2] - true[:, 2])[some]),
             **{
+                f"{key}, {name}": width(error[some, k]) / (np.log(10) if k else 1.0)
+                for name, error in others.items()
+                for k, key in enumerate(("re", "n"))
+            },
+            **{
                 f"coverage {name}": float(inside[some, k].mean())
                 for k, name in ((0, "x"), (2, "flux"), (3, "rc"), (4, "n"), (5, "eta1"))
             },
@@ -129,7 +143,7 @@ def alone(part: Sample, network: Any) -> dict[str, dict[str, float]]:
 
 def width(values: np.ndarray) -> float:
     """Half the distance of the 16 and 84 % points."""
-    low, high = np.percentile(values, [15.87, 84.13])
+    low, high = np.percentile(values[np.isfinite(values)], [15.87, 84.13])
     return float(0.5 * (high - low))
 
 
@@ -326,11 +340,13 @@ def tables(report: dict[str, Any]) -> dict[str, str]:
         for snr, v in part.items():
             rows.append(
                 [recipe, snr, str(v["objects"])]
-                + [f"{100 * v['re']:.1f} %", f"{v['n']:.3f}", f"{v['q']:.3f}"]
+                + [f"{100 * v[key]:.1f} %" for key in ("re", "re, moments", "re, fit")]
+                + [f"{v[key]:.3f}" for key in ("n", "n, moments", "n, fit", "q")]
                 + [f"{100 * v['flux']:.1f} %"]
                 + [f"{100 * v[f'coverage {p}']:.0f}" for p in ("x", "flux", "rc", "n", "eta1")]
             )
-    header = ["recipe", "S/N", "objects", "re", "n (dex)", "q", "flux"]
+    header = ["recipe", "S/N", "objects", "re", "moments", "fit"]
+    header += ["n (dex)", "moments", "fit", "q", "flux"]
     header += [f"{p}, %" for p in ("x", "flux", "rc", "n", "eta1")]
     out["alone"] = markdown_table(header, rows)
     rows = []
