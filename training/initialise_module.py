@@ -209,6 +209,8 @@ class InitialiseModule(lightning.LightningModule):
     def _ramp(self) -> float:
         """Share of the physics term at this step."""
         start, full = (part * self.total_steps for part in self.config.loss.ramp)
+        if full <= start:
+            return 1.0
         return min(max((self.global_step - start) / max(full - start, 1.0), 0.0), 1.0)
 
     def training_step(self, batch: Batch, index: int) -> torch.Tensor:
