@@ -77,7 +77,7 @@ def fit(
     weights: Annotated[
         str, typer.Option(help="Names or folders of weights, separated by commas.")
     ] = "",
-    init: Annotated[str, typer.Option(help="Starting values: moments or resnet.")] = "moments",
+    init: Annotated[str, typer.Option(help="Starting values: resnet or moments.")] = "resnet",
     prior: Annotated[
         str, typer.Option(help="none, or network: what the resnet predicts is a prior of the fit.")
     ] = "none",

@@ -17,6 +17,7 @@ from scipy import interpolate, ndimage
 
 from autofit_ml.images.psf import psf_fwhm
 from autofit_ml.images.stamp import PSF, Stamp
+from autofit_ml.initialise.sky import sky_of
 from autofit_ml.segment.segmentation import Segmentation
 
 __all__ = ["PSF_SIDE", "SCALARS", "SIDE", "Cutouts", "cut_outs"]
@@ -108,13 +109,13 @@ def cut_outs(stamps: Sequence[Stamp], segmentations: Sequence[Segmentation]) -> 
 
 def _one(stamp: Stamp, found: Segmentation) -> tuple[np.ndarray, ...]:
     good = ~(stamp.mask | found.contaminants) & np.isfinite(stamp.data)
+    sky, noise = sky_of(stamp, found, good)
     fwhm = max(psf_fwhm(stamp.psf), 1.0)
     own, known = _footprint(stamp, found, fwhm)
-    light = np.where(own & good, stamp.data - found.sky_level, 0.0)
+    light = np.where(own & good, stamp.data - sky, 0.0)
     x, y = _centroid(light, own)
     radius = max(float(np.sqrt(own.sum() / np.pi)), fwhm / 2)
     b = max(int(np.ceil(2 * radius / (_FILLS * SIDE))), int(np.ceil(fwhm / _WIDEST_PSF)), 1)
-    noise = max(float(found.sky_rms), 1e-30)
     unit = noise * b
     left, low = (int(np.floor(place + 0.5 - 0.5 * SIDE * b)) for place in (x, y))
 
@@ -125,7 +126,7 @@ def _one(stamp: Stamp, found: Segmentation) -> tuple[np.ndarray, ...]:
     number = valid.sum(-1)
     usable = number > 0.5 * b * b
     share = b * b / np.maximum(number, 1.0)
-    values = square(np.where(good, stamp.data - found.sky_level, 0.0), 0.0)
+    values = square(np.where(good, stamp.data - sky, 0.0), 0.0)
     variance = square(np.where(good, stamp.sigma.astype(float) ** 2, 0.0), 0.0)
     data = np.where(usable, values.sum(-1) * share, 0.0) / unit
     sigma = np.sqrt(np.maximum(variance.sum(-1), 1e-300)) * share / unit
@@ -150,7 +151,7 @@ def _one(stamp: Stamp, found: Segmentation) -> tuple[np.ndarray, ...]:
         np.array(b),
         np.array([left - 0.5, low - 0.5]),
         np.array(unit),
-        np.array(float(found.sky_level)),
+        np.array(sky),
         np.array(max(flux, 1.0)),
         np.array(radius / b),
         np.array(centre),

@@ -50,7 +50,7 @@ def check_initialiser(method: str, weights: str = "") -> dict[str, str]:
 def initialise(
     stamps: Sequence[Stamp],
     segmentations: Sequence[Segmentation] | None = None,
-    method: str = "moments",
+    method: str = "resnet",
     *,
     weights: str = "",
     device: str = "cpu",
@@ -62,7 +62,7 @@ def initialise(
     stamps : sequence of Stamp
     segmentations : sequence of Segmentation, optional
         One per stamp, in the same order; by default those of `autofit_ml.segment`.
-    method : {"moments", "resnet"}
+    method : {"resnet", "moments"}
         "resnet": a pretrained network; moments, with INIT_FALLBACK, where the network's answer is
         not to be trusted (see `autofit_ml.initialise.resnet.start_from_network`), and with
         OUT_OF_DOMAIN too where there are no weights for images like this one.

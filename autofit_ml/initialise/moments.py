@@ -21,6 +21,7 @@ from autofit_ml.initialise.gaussians import (
     psf_gaussians,
     sersic_gaussians,
 )
+from autofit_ml.initialise.sky import sky_of
 from autofit_ml.initialise.starts import PARAMETERS, Starts
 from autofit_ml.segment.segmentation import Segmentation
 
@@ -63,7 +64,7 @@ def start_from_moments(stamps: Sequence[Stamp], segmentations: Sequence[Segmenta
 
 def _start(stamp: Stamp, segmentation: Segmentation, psf: PSFGaussians) -> np.ndarray:
     good = ~(stamp.mask | segmentation.contaminants)
-    sky, rms = _sky(stamp, segmentation, good)
+    sky, rms = sky_of(stamp, segmentation, good)
     # scale inside: values may be 1e-10
     image = (stamp.data.astype(float) - sky) / rms
     sigma = stamp.sigma / rms
@@ -86,19 +87,6 @@ def _start(stamp: Stamp, segmentation: Segmentation, psf: PSFGaussians) -> np.nd
     return np.array(
         [moments.x, moments.y, flux * rms, re, n, q, np.rad2deg(pa) % 180.0, sky + offset * rms]
     )
-
-
-def _sky(stamp: Stamp, segmentation: Segmentation, good: np.ndarray) -> tuple[float, float]:
-    """Level and scatter, with stand-ins where the segmentation found no sky."""
-    sky, rms = segmentation.sky_level, segmentation.sky_rms
-    if not (np.isfinite(sky) and np.isfinite(rms) and rms > 0):
-        values = stamp.data[good] if good.any() else stamp.data.ravel()
-        noise = stamp.sigma[good] if good.any() else stamp.sigma.ravel()
-        if not np.isfinite(sky):
-            sky = float(np.percentile(values, 5))
-        if not (np.isfinite(rms) and rms > 0):
-            rms = float(np.median(noise))
-    return float(sky), float(rms)
 
 
 def _first_look(

@@ -76,7 +76,8 @@ def start_chi2(cut: Cutouts, relative: torch.Tensor, device: str = "cpu") -> tor
         for array in (cut.psf, cut.data, cut.root_weight, cut.centre, cut.radius)
     ]
     flux = torch.as_tensor(cut.flux, device=device)
-    relative = relative.to(device)
+    finite = torch.isfinite(relative).all(1)
+    relative = torch.where(finite[:, None], relative, 0.0).to(device)
     out = []
     for first in range(0, len(cut), _BATCH):
         part = slice(first, first + _BATCH)
@@ -84,7 +85,8 @@ def start_chi2(cut: Cutouts, relative: torch.Tensor, device: str = "cpu") -> tor
         parameters = cut_out_parameters(relative[part], centre, flux[part], radius)
         images = model_images(parameters, psf)
         out.append(robust_chi2(images, data, root_weight, centre, radius)[0])
-    return torch.cat(out).cpu()
+    chi2 = torch.cat(out).cpu()
+    return torch.where(finite & torch.isfinite(chi2), chi2, torch.inf)
 
 
 def start_from_network(
@@ -163,6 +165,6 @@ def _absolute(
     cov = np.zeros((len(values), 8, 8))
     cov[:, :7, :7] = np.nan_to_num(seven.numpy(), nan=0.0, posinf=0.0, neginf=0.0)
     empty = np.array([max(int((found.labels == 0).sum()), 9) for found in segmentations])
-    rms = np.array([float(found.sky_rms) for found in segmentations])
+    rms = cut.unit / cut.binning
     cov[:, 7, 7] = 4 * rms**2 / empty
     return values, cov

@@ -39,7 +39,7 @@ class FitSettings:
     weights : str
         Names or folders of weights, separated by commas; empty: the installed ones that suit the
         images.
-    init : {"moments", "resnet"}
+    init : {"resnet", "moments"}
         "resnet": a pretrained network; moments, with INIT_FALLBACK, where its answer is not to be
         trusted.
     prior : {"none", "network"}
@@ -65,7 +65,7 @@ class FitSettings:
     sky: str = "free"
     segmenter: str = "auto"
     weights: str = ""
-    init: str = "moments"
+    init: str = "resnet"
     prior: str = "none"
     device: str = "auto"
     batch_size: int = 256

@@ -68,7 +68,7 @@ def refine(
     scene : Scene, optional
         What to fit; one Sérsic with a free sky by default.
     init : Starts, optional
-        Starting values; from moments by default.
+        Starting values; those of `autofit_ml.initialise` by default.
     segmentations : sequence of Segmentation, optional
         Contaminants to leave out, and the sky pixels on which the noise is measured; by default
         those of `autofit_ml.segment`.

@@ -42,7 +42,7 @@ class RefineSettings:
 
     start_n: tuple[float, ...] = (1.0, 4.0)
     spread: float = 1.5
-    certain: float = 0.0
+    certain: float = 0.3
     prior: str = "none"
     search: LMSettings = field(default_factory=lambda: LMSettings(0.3, 12))
     final: LMSettings = field(default_factory=lambda: LMSettings(3e-3))

@@ -7,7 +7,7 @@ import pytest
 
 from autofit_ml.errors import SettingsError
 from autofit_ml.images.stamp import PSF, Stamp
-from autofit_ml.initialise import PARAMETERS, initialise
+from autofit_ml.initialise import INITIALISERS, PARAMETERS, initialise, start_from_moments
 from autofit_ml.initialise.adaptive import adaptive_moments
 from autofit_ml.initialise.gaussians import SERSIC_VARIANCES, psf_gaussians, sersic_gaussians
 from autofit_ml.segment import Segmentation, segment_sep
@@ -88,7 +88,7 @@ def sample():
     objects = simulate_sersic(300, seed=21, n=(0.6, 6), re=(2, 10), sky=(0, 5))
     stamps = to_stamps(objects)
     segmentations = [segment_sep(stamp) for stamp in stamps]
-    return truth_table(objects), stamps, segmentations, initialise(stamps, segmentations)
+    return truth_table(objects), stamps, segmentations, start_from_moments(stamps, segmentations)
 
 
 def test_starts_are_near_the_truth(sample):
@@ -137,7 +137,7 @@ def test_masked_pixels_do_not_bias(sample):
         hole = (dx - x > 0.5 * reach) & (abs(dy - y) < 2 * reach)
         data = np.where(hole, 0, stamp.data).astype(np.float32)
         masked.append(stamp.replace(data=data, mask=stamp.mask | hole))
-    again = initialise(masked, [segmentations[index] for index in chosen]).values
+    again = start_from_moments(masked, [segmentations[index] for index in chosen]).values
     before = starts.values[chosen]
     for name, tolerance in (("re", 0.08), ("flux", 0.05)):
         ratio = again[:, COLUMN[name]] / before[:, COLUMN[name]]
@@ -147,24 +147,26 @@ def test_masked_pixels_do_not_bias(sample):
     assert np.hypot(*(again - before)[:, :2].T).max() < 0.7
 
 
-def test_units_do_not_matter(sample):
+@pytest.mark.parametrize("method", INITIALISERS)
+def test_units_do_not_matter(sample, method):
     """Maggies (1e-10) or electrons: same start, flux and sky scaled (float32 rounding)."""
     _, stamps, segmentations, _ = sample
     index = 3
     stamp = stamps[index]
     factor = np.float32(1e-10)
     small = stamp.replace(data=stamp.data * factor, sigma=stamp.sigma * factor)
-    one = initialise([stamp], [segmentations[index]]).values[0]
-    two = initialise([small], [segment_sep(small)]).values[0]
+    one = initialise([stamp], [segmentations[index]], method).values[0]
+    two = initialise([small], [segment_sep(small)], method).values[0]
     for name in ("x", "y", "re", "n", "q", "pa"):
         assert two[COLUMN[name]] == pytest.approx(one[COLUMN[name]], rel=2e-3, abs=2e-3)
     for name in ("flux", "sky"):
         assert two[COLUMN[name]] == pytest.approx(1e-10 * one[COLUMN[name]], rel=5e-3)
 
 
+@pytest.mark.parametrize("method", INITIALISERS)
 @pytest.mark.parametrize("size", [8, 16, 33])
 @pytest.mark.parametrize("kind", ["zeros", "noise", "negative", "masked", "point", "full", "spike"])
-def test_hopeless_stamps_give_finite_starts(kind, size):
+def test_hopeless_stamps_give_finite_starts(kind, size, method):
     rng = np.random.default_rng(4)
     shape = (size, size + 3)
     psf = gaussian_image((11, 11), 5, 5, 1.5, 0, 1.5)
@@ -193,7 +195,7 @@ def test_hopeless_stamps_give_finite_starts(kind, size):
             Segmentation(np.zeros(shape, np.int32), 0, mask, float("nan"), float("nan")),
             Segmentation(np.ones(shape, np.int32), 1, mask, 0.0, 0.0),
         ):
-            check_guarantees(initialise([stamp], [segmentation]), [stamp])
+            check_guarantees(initialise([stamp], [segmentation], method), [stamp])
 
 
 def test_wrong_calls():

@@ -118,7 +118,7 @@ def test_a_run_says_what_was_predicted(weights, tmp_path):
     demo_set(tmp_path / "images", seed=1)
     options = {"segmenter": "sep", "save": "none", "workers": 0}
     table = autofit_ml.fit(tmp_path / "images", init="resnet", **options)
-    plain = autofit_ml.fit(tmp_path / "images", **options)
+    plain = autofit_ml.fit(tmp_path / "images", init="moments", **options)
     assert set(table["init"]) <= {"resnet", "moments"}
     assert "resnet" in set(table["init"])
     fallback = (np.asarray(table["flags"]) & int(Flag.INIT_FALLBACK)) != 0

@@ -31,7 +31,7 @@ def weights(tmp_path, monkeypatch):
 
 
 def fit(images, **options):
-    return autofit_ml.fit(images, save="none", workers=0, **options)
+    return autofit_ml.fit(images, save="none", workers=0, init="moments", **options)
 
 
 def test_columns_say_which_weights_were_used(images, weights):
@@ -108,7 +108,12 @@ def test_frame_goes_through_the_network_once(tmp_path, weights, monkeypatch):
     frame = simulate_one(recipe, 0, 4)
     export_fits([frame], tmp_path / "images")
     table = autofit_ml.fit(
-        tmp_path / "images", mode="frame", segmenter="maskrcnn", save="none", workers=0
+        tmp_path / "images",
+        mode="frame",
+        segmenter="maskrcnn",
+        init="moments",
+        save="none",
+        workers=0,
     )
     assert set(table["segmenter"]) == {"maskrcnn"}
     assert all(str(name).startswith(f"{frame.id}@") for name in table["id"])

@@ -108,7 +108,7 @@ def test_units_do_not_matter(noisy):
     scaled = init.values.copy()
     scaled[:, [2, 7]] *= 2.0**-40
     a = refine(stamps[:6], init=init, segmentations=segmentations[:6])
-    b = refine(tiny, init=Starts(scaled, None, init.flags), segmentations=segmentations[:6])
+    b = refine(tiny, init=dataclasses.replace(init, values=scaled), segmentations=segmentations[:6])
     assert b.values[:, 2] * 2.0**40 == pytest.approx(a.values[:, 2], rel=1e-6)
     assert b.values[:, 3:6] == pytest.approx(a.values[:, 3:6], rel=1e-6)
     assert b.errors[:, 3] == pytest.approx(a.errors[:, 3], rel=1e-5)
@@ -213,11 +213,7 @@ def test_a_stamp_without_pixels_fails_alone(noisy):
     results = refine([dead, stamps[1], stamps[2]], init=init, segmentations=segmentations[:3])
     assert results.flags[0] & Flag.FAILED
     assert np.isnan(results.values[0]).all()
-    alone = refine(
-        stamps[1:2],
-        init=Starts(init.values[1:2], None, init.flags[1:2]),
-        segmentations=segmentations[1:2],
-    )
+    alone = refine(stamps[1:2], init=init.some([1]), segmentations=segmentations[1:2])
     assert np.array_equal(alone.values[0], results.values[1])
 
 
