@@ -178,9 +178,9 @@ def from_each(part: Sample, network: Any, random_starts: int) -> dict[str, Any]:
     fits = {name: fit(part, start, start_n=()) for name, start in starts.items()}
     several = {
         "moments, n = 1 and 4 (default of moments)": fit(part, starts["moments"]),
-        "network, +-1.5 sigma of ln n": fit(part, starts["network"]),
+        "network, +-1.5 sigma of ln n": fit(part, starts["network"], certain=0.0),
         "network, the same unless sigma(ln n) < 0.15": fit(part, starts["network"], certain=0.15),
-        "network, the same unless sigma(ln n) < 0.3": fit(part, starts["network"], certain=0.3),
+        "network, the same unless sigma(ln n) < 0.3 (default)": fit(part, starts["network"]),
     }
     rng = np.random.default_rng(3)
     best = np.fmin.reduce([result.chi2 for result in (*fits.values(), *several.values())])
