@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from autofit_ml.errors import SettingsError
+
 __all__ = ["usable_device"]
 
 
-def usable_device(device: str) -> str:
-    """ "cpu" or "cuda" for the setting "auto"; the others as they are."""
-    if device != "auto":
-        return device
+def usable_device(choice: str) -> str:
+    """ "cpu" or "cuda" for the setting `device` ("auto", "cpu", "cuda").
+
+    Raises
+    ------
+    SettingsError
+        "cuda" where there is none.
+    """
+    if choice == "cpu":
+        return choice
     import torch
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    if torch.cuda.is_available():
+        return "cuda"
+    if choice == "cuda":
+        raise SettingsError("no CUDA device is available", "use --device cpu or auto")
+    return "cpu"

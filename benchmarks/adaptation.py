@@ -20,7 +20,7 @@ import torch
 from documents import machine, markdown_table, write_section
 from initialisation import DATA, Sample, read_any, sample, width
 
-from autofit_ml.images import discover, read_source
+from autofit_ml.images import discover
 from autofit_ml.initialise.cutouts import cut_outs
 from autofit_ml.initialise.network import to_relative
 from autofit_ml.initialise.resnet import ask
@@ -89,7 +89,7 @@ def real_stamps(folder: str) -> tuple[list[Any], list[Segmentation]]:
     """Real stamps of a survey that were segmented."""
     stamps, found = [], []
     if (DATA / folder).is_dir():
-        items = [read_any(read_source, source) for source in discover(DATA / folder).sources]
+        items = [read_any(source) for source in discover(DATA / folder).sources]
         usable = [item for item in items if item is not None and "sdss" not in item.id]
         for stamp, result in segment_all(usable, "auto"):
             if isinstance(result, Segmentation) and result.target:

@@ -30,6 +30,9 @@ import torch
 from documents import machine, markdown_table, write_section
 
 from autofit_ml.catalogue.flags import FATAL, Flag
+from autofit_ml.errors import AutofitError
+from autofit_ml.images import discover, read_source
+from autofit_ml.images.options import ReadOptions
 from autofit_ml.images.stamp import Stamp
 from autofit_ml.initialise import Starts, start_from_moments
 from autofit_ml.initialise.cutouts import cut_outs
@@ -280,14 +283,12 @@ def times(part: Sample, network: Any, repeats: int = 3) -> dict[str, float]:
 
 def real(network: Any) -> list[dict[str, Any]]:
     """Starts and answers on the shared real galaxies."""
-    from autofit_ml.images import discover, read_source
-
     rows = []
     for folder in ("pymorph_sdss", "profit_kids_sdss", "scarlet_hsc_hst", "cosmos_hst_btk"):
         if not (DATA / folder).is_dir():
             continue
         for source in discover(DATA / folder).sources:
-            item = read_any(read_source, source)
+            item = read_any(source)
             if item is None or max(item.shape) > 600:
                 continue
             _, result = next(iter(segment_all([item], "auto")))
@@ -317,13 +318,10 @@ def real(network: Any) -> list[dict[str, Any]]:
     return rows
 
 
-def read_any(read_source: Any, source: Any) -> Stamp | None:
+def read_any(source: Any) -> Stamp | None:
     """A stamp, or None for what cannot be read as one."""
-    from autofit_ml.errors import AutofitError
-    from autofit_ml.images.options import ReadOptions
-
     try:
-        item = read_source(source, ReadOptions(psf_fwhm=None)).item
+        item = read_source(source, ReadOptions()).item
     except AutofitError:
         return None
     return item if isinstance(item, Stamp) else None

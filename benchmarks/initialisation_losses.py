@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "training"))
 
+from checkpoints import network_state  # noqa: E402
 from cutout_sets import make_cutout_sets  # noqa: E402
 from initialise_module import InitialiseModule  # noqa: E402
 
@@ -43,9 +44,7 @@ def network_of(run: Path) -> tuple[InitialiseModule, OmegaConf]:
     """The averaged weights at the end of a run."""
     config = OmegaConf.load(run / "training.yaml")
     module = InitialiseModule(config.model, 1)
-    # Our own file, from this run.
-    content = torch.load(run / "checkpoints" / "last.ckpt", map_location="cpu", weights_only=False)
-    module.load_state_dict(content["state_dict"])
+    module.network.load_state_dict(network_state(run / "checkpoints" / "last.ckpt"))
     return module.eval(), config
 
 
@@ -70,8 +69,8 @@ def judged(module: InitialiseModule, tensors: dict[str, torch.Tensor]) -> list[f
     ln_re = error[:, 3] + (torch.hypot(true[:, 5], true[:, 6]) - eta) / 2
     inside = (error.abs() < sigma).float().mean(0)
     return [
-        100 * rms(ln_re),
-        rms(error[:, 4]) / np.log(10),
+        100 * width_about_zero(ln_re),
+        width_about_zero(error[:, 4]) / np.log(10),
         float((0.5 * scaled.square().sum(1) + log_det).median()),
         100 * float(inside[3]),
         100 * float(inside[4]),
@@ -79,7 +78,7 @@ def judged(module: InitialiseModule, tensors: dict[str, torch.Tensor]) -> list[f
     ]
 
 
-def rms(values: torch.Tensor) -> float:
+def width_about_zero(values: torch.Tensor) -> float:
     """Half the distance of the 16 and 84 % points about 0: offsets count."""
     return float(torch.quantile(values.abs(), 0.6827))
 

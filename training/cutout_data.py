@@ -86,9 +86,9 @@ class CutoutDataModule(lightning.LightningDataModule):
             if part not in self.sets:
                 parts = [load_file(file) for file in files]
                 if part == "train":
+                    self._kept = sum(len(tensors["known"]) for tensors in parts)
                     parts += self._drawn(0)
                 self.sets[part] = Cutouts(parts)
-        self._kept = len(self.sets["train"]) - sum(int(entry["count"]) for entry in self.fresh)
 
     def _drawn(self, epoch: int) -> list[dict[str, torch.Tensor]]:
         device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -32,7 +32,7 @@ from autofit_ml.catalogue.flags import FATAL
 from autofit_ml.images.psf import psf_fwhm
 from autofit_ml.images.stamp import Stamp
 from autofit_ml.initialise.cutouts import PSF_SIDE, SIDE, cut_outs
-from autofit_ml.initialise.network import TARGETS, to_relative
+from autofit_ml.initialise.network import TARGETS, USUAL_LN_N, to_relative
 from autofit_ml.initialise.starts import Starts
 from autofit_ml.refine import refine
 from autofit_ml.scene import to_fit_space
@@ -46,6 +46,7 @@ from autofit_ml.simulate import (
     read_objects,
     to_stamps,
 )
+from autofit_ml.weights.settings import tuples
 from training_sets import make_sets
 
 __all__ = ["FIELDS", "endless_cut_outs", "make_cutout_sets", "ranges_of", "scalars_of"]
@@ -253,11 +254,7 @@ def endless_cut_outs(
     device : torch.device or str
         Where they are drawn; the result is on the host.
     """
-    given = {
-        key: tuple(value) if isinstance(value, list) else value
-        for key, value in entry["endless"].items()
-    }
-    settings = EndlessSettings(shape=(SIDE, SIDE), psf_size=PSF_SIDE, **given)
+    settings = EndlessSettings(shape=(SIDE, SIDE), psf_size=PSF_SIDE, **tuples(entry["endless"]))
     source = EndlessSersic(settings, 128, seed=seed, device=device)
     parts, count, step = [], 0, 0
     while count < int(entry["count"]):
@@ -288,7 +285,7 @@ def _cut_endless(batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     flux = torch.where(footprint, data, 0.0).sum((1, 2)).clamp_min(1.0)
     target[:, 2] -= (flux * batch["sky_rms"]).log()
     target[:, 3] -= (0.5 * radius).log()
-    target[:, 4] -= 0.5
+    target[:, 4] -= USUAL_LN_N
     out = {
         "data": data,
         "root_weight": root_weight,
@@ -373,7 +370,7 @@ def _real_set(entry: Mapping[str, Any], root: Path) -> Path:
     known = np.zeros(len(kept), dtype=bool)
     if how["labels"] == "fit":
         values, known = _refined(kept, segmentations, values)
-    cut = _cut(kept, segmentations, values, known, np.full(len(kept), np.nan))
+    cut = _joined([_cut(kept, segmentations, values, known, np.full(len(kept), np.nan))])
     measured = {
         "pixel_scale": [stamp.pixel_scale for stamp in kept if np.isfinite(stamp.pixel_scale)],
         "psf_fwhm": [psf_fwhm(stamp.psf) for stamp in kept],
@@ -398,7 +395,11 @@ def _joined(parts: Iterable[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]
     parts = list(parts)
     if not parts:
         raise SystemExit("a set has no object to learn from")
-    return {name: torch.cat([part[name] for part in parts]) for name in FIELDS}
+    tensors = {name: torch.cat([part[name] for part in parts]) for name in FIELDS}
+    # Cores beyond the range of half precision are left out.
+    finite = torch.isfinite(tensors["target"]).all(1)
+    finite &= torch.isfinite(tensors["data"]).flatten(1).all(1)
+    return {name: plane[finite].contiguous() for name, plane in tensors.items()}
 
 
 def _write(

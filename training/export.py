@@ -25,6 +25,7 @@ from autofit_ml.simulate.recipe import Survey
 from autofit_ml.weights import WeightInfo, write_bundle
 from autofit_ml.weights.bundle import describe_files
 from autofit_ml.weights.manifest import MANIFEST_FORMAT, read_manifest
+from checkpoints import network_state
 
 __all__ = ["export"]
 
@@ -65,9 +66,7 @@ def export(
     config = yaml.safe_load(training)
     history = json.loads((run / "history.json").read_text())
     checkpoint = run / "checkpoints" / ("last.ckpt" if last else "best.ckpt")
-    # Our own file, from this run: the only place where a checkpoint is unpickled.
-    content = torch.load(checkpoint, map_location="cpu", weights_only=False)
-    state = _network_state(content["state_dict"])
+    state = network_state(checkpoint)
     state, description = _finished(config, state)
     if half:
         state = {
@@ -104,15 +103,6 @@ def export(
     entries = [dataclasses.asdict(item) for _, item in sorted(bundles.items())]
     atomic_write_json(out / "manifest.json", {"format": MANIFEST_FORMAT, "bundles": entries})
     return folder
-
-
-def _network_state(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The network's own tensors, without the Lightning module's prefix."""
-    return {
-        name.removeprefix("network."): value
-        for name, value in state.items()
-        if name.startswith("network.")
-    }
 
 
 def _finished(

@@ -14,7 +14,7 @@ The loss is a sum of terms, each with a weight in ``conf/model/initialise.yaml``
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import lightning
 import torch
@@ -32,6 +32,7 @@ from autofit_ml.initialise.physics import (
     model_images,
     robust_chi2,
 )
+from autofit_ml.weights.settings import tuples
 from cutout_data import CutoutDataModule
 from cutout_sets import make_cutout_sets, scalars_of
 from optimiser import configure
@@ -331,5 +332,4 @@ def _width(error: torch.Tensor) -> float:
 
 
 def _plain(values: Any) -> dict[str, Any]:
-    plain: Any = OmegaConf.to_container(values, resolve=True)
-    return {key: tuple(v) if isinstance(v, list) else v for key, v in plain.items()}
+    return tuples(cast(dict[str, Any], OmegaConf.to_container(values, resolve=True)))

@@ -20,9 +20,9 @@ from autofit_ml.segment.network import (
     SegmentNetwork,
     describe,
     prepare,
-    tuples,
 )
 from autofit_ml.simulate.dataset import SOURCE_COLUMNS, SOURCE_KINDS
+from autofit_ml.weights.settings import tuples
 from optimiser import configure
 
 __all__ = ["SegmentModule", "SegmentTransform", "segment_collate"]

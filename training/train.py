@@ -29,6 +29,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 
 from autofit_ml.weights import load
+from checkpoints import network_state
 from settings import compose
 
 __all__ = ["train"]
@@ -164,10 +165,7 @@ def _take_architecture(config: DictConfig) -> None:
 def _begin_with(network: torch.nn.Module, start: str) -> None:
     """Load the weights of a bundle or of another run's checkpoint."""
     if start.endswith(".ckpt"):
-        # A file of ours: the only place beside export.py where a checkpoint is unpickled.
-        state = torch.load(start, map_location="cpu", weights_only=False)["state_dict"]
-        prefix = "network."
-        state = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+        state = network_state(start)
     else:
         state = load(start).state_dict()
     network.load_state_dict(state)

@@ -6,6 +6,7 @@ one row of finite parameters per stamp, read by `autofit_ml.refine`.
 - `dispatch`: the way that was chosen, over many stamps.
 - `resnet`: the network's start, and what becomes of objects that it does not know.
 - `cutouts`: what the network looks at; `network`: the network; `physics`: the renderer's verdict.
+- `starts`: what is handed on; `sky`: the level that starts are measured against.
 - `moments`: the classical start: adaptive moments, then a light profile in elliptical annuli;
   `adaptive`: Gaussian-weighted moments; `gaussians`: profiles and PSFs as sums of Gaussians.
 """

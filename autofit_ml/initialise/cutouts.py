@@ -119,19 +119,19 @@ def _one(stamp: Stamp, found: Segmentation) -> tuple[np.ndarray, ...]:
     unit = noise * b
     left, low = (int(np.floor(place + 0.5 - 0.5 * SIDE * b)) for place in (x, y))
 
-    def square(plane: np.ndarray, filling: float) -> np.ndarray:
-        return _square(plane, left, low, b, filling)
+    def square(plane: np.ndarray) -> np.ndarray:
+        return _square(plane, left, low, b)
 
-    valid = square(good.astype(np.float32), 0.0)
+    valid = square(good.astype(np.float32))
     number = valid.sum(-1)
     usable = number > 0.5 * b * b
     share = b * b / np.maximum(number, 1.0)
-    values = square(np.where(good, stamp.data - sky, 0.0), 0.0)
-    variance = square(np.where(good, stamp.sigma.astype(float) ** 2, 0.0), 0.0)
+    values = square(np.where(good, stamp.data - sky, 0.0))
+    variance = square(np.where(good, stamp.sigma.astype(float) ** 2, 0.0))
     data = np.where(usable, values.sum(-1) * share, 0.0) / unit
     sigma = np.sqrt(np.maximum(variance.sum(-1), 1e-300)) * share / unit
     root_weight = np.where(usable, 1.0 / np.maximum(sigma, 1e-6), 0.0)
-    footprint = square(own.astype(np.float32), 0.0).sum(-1) > 0.5 * b * b
+    footprint = square(own.astype(np.float32)).sum(-1) > 0.5 * b * b
     flux = float(data[footprint].sum()) if footprint.any() else 0.0
     error = max(int(footprint.sum()), 1) ** 0.5
     scalars = [
@@ -180,11 +180,11 @@ def _centroid(light: np.ndarray, own: np.ndarray) -> tuple[float, float]:
     return float(x), float(y)
 
 
-def _square(plane: np.ndarray, left: int, low: int, b: int, filling: float) -> np.ndarray:
-    """Pixels of each block, shape (SIDE, SIDE, b * b); `filling` outside the plane."""
+def _square(plane: np.ndarray, left: int, low: int, b: int) -> np.ndarray:
+    """Pixels of each block, shape (SIDE, SIDE, b * b); 0 outside the plane."""
     ny, nx = plane.shape
     width = SIDE * b
-    out = np.full((width, width), filling, dtype=plane.dtype)
+    out = np.zeros((width, width), dtype=plane.dtype)
     y0, y1, x0, x1 = max(low, 0), min(low + width, ny), max(left, 0), min(left + width, nx)
     if y1 > y0 and x1 > x0:
         out[y0 - low : y1 - low, x0 - left : x1 - left] = plane[y0:y1, x0:x1]

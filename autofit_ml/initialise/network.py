@@ -23,9 +23,11 @@ from torchvision.models.resnet import BasicBlock
 
 from autofit_ml.initialise.cutouts import SCALARS, SIDE, Cutouts
 from autofit_ml.profiles import N_MAX, N_MIN
+from autofit_ml.weights.settings import tuples
 
 __all__ = [
     "TARGETS",
+    "USUAL_LN_N",
     "InitialiseNetwork",
     "InitialiseSettings",
     "build",
@@ -39,7 +41,8 @@ __all__ = [
 TARGETS = ("x", "y", "ln_flux", "ln_rc", "ln_n", "eta1", "eta2")
 _COUNT = len(TARGETS)
 _TRIANGLE = _COUNT * (_COUNT + 1) // 2
-_USUAL_LN_N = 0.5
+USUAL_LN_N = 0.5
+"""ln n that the network's ln n is measured from."""
 
 
 @dataclass(frozen=True)
@@ -278,7 +281,7 @@ def _affine(cut: Cutouts, device: torch.device) -> tuple[torch.Tensor, torch.Ten
     shift[:, :2] = tensor(cut.corner) + (tensor(cut.centre) + 0.5) * b[:, None]
     shift[:, 2] = (tensor(cut.flux) * tensor(cut.unit)).log()
     shift[:, 3] = (0.5 * tensor(cut.radius) * b).log()
-    shift[:, 4] = _USUAL_LN_N
+    shift[:, 4] = USUAL_LN_N
     scale = torch.ones_like(shift)
     scale[:, :2] = b[:, None]
     return shift, scale
@@ -296,10 +299,7 @@ def build(config: Mapping[str, Any]) -> InitialiseNetwork:
         raise ValueError(f"unknown architecture {config['architecture']!r}")
     if config["side"] != SIDE:
         raise ValueError(f"cut-outs of {config['side']} pixels, this version has {SIDE}")
-    values: dict[str, Any] = {
-        key: tuple(v) if isinstance(v, list) else v for key, v in config["network"].items()
-    }
-    return InitialiseNetwork(InitialiseSettings(**values))
+    return InitialiseNetwork(InitialiseSettings(**tuples(config["network"])))
 
 
 def describe(network: InitialiseNetwork) -> dict[str, Any]:

@@ -17,13 +17,13 @@ from dataclasses import dataclass
 import torch
 
 from autofit_ml.initialise.cutouts import PSF_SIDE, SIDE
+from autofit_ml.initialise.network import USUAL_LN_N
 from autofit_ml.profiles import N_MAX, N_MIN, sersic_table
 from autofit_ml.render import Accuracy, FourierPlan, make_plan, psf_modes, render
 
 __all__ = ["PhysicsSettings", "cut_out_parameters", "model_images", "robust_chi2"]
 
 _ACCURACY = Accuracy(1.2, 8.0, refinements=())
-_USUAL_LN_N = 0.5
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def cut_out_parameters(
             (y + centre[:, 1]).clamp(-SIDE / 4, 1.25 * SIDE),
             ln_flux.clamp(-8.0, 8.0) + flux.to(torch.float64).log(),
             (ln_rc + (0.5 * radius.to(torch.float64)).log()).clamp(math.log(0.05), math.log(SIDE)),
-            (ln_n + _USUAL_LN_N).clamp(math.log(N_MIN), math.log(N_MAX)),
+            (ln_n + USUAL_LN_N).clamp(math.log(N_MIN), math.log(N_MAX)),
             eta1 * squeeze,
             eta2 * squeeze,
         ],

@@ -6,28 +6,17 @@ import dataclasses
 import time
 
 import numpy as np
-import torch
 
-from autofit_ml.errors import SettingsError
 from autofit_ml.pipeline.prepare import Failure, Prepared
 from autofit_ml.pipeline.rows import catalogue_rows
 from autofit_ml.pipeline.settings import FitSettings
 from autofit_ml.refine import FitResults, RefineSettings, refine
 from autofit_ml.scene import sersic
 
-__all__ = ["FittedBatch", "choose_device", "fit_batch"]
+__all__ = ["FittedBatch", "fit_batch"]
 
 FittedBatch = tuple[Prepared, FitResults | None, dict[str, np.ndarray]]
 """The batch (without the objects on which the refiner broke), its fits, its catalogue rows."""
-
-
-def choose_device(choice: str) -> str:
-    """ "cpu" or "cuda" for the setting `device`."""
-    if choice == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if choice == "cuda" and not torch.cuda.is_available():
-        raise SettingsError("no CUDA device is available", "use --device cpu or auto")
-    return choice
 
 
 def fit_batch(prepared: Prepared, settings: FitSettings, device: str, models: bool) -> FittedBatch:

@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from autofit_ml.catalogue import rows_to_table
+from autofit_ml.devices import usable_device
 from autofit_ml.errors import SettingsError
 from autofit_ml.images import Discovery, Source, discover
 from autofit_ml.initialise.dispatch import check_initialiser
@@ -137,10 +138,10 @@ def _fit_all(
     with prepared_batches(todo, settings, stop, progress, done=done) as batches:
         # Imported here: wrong calls are answered, and nothing left to do is noticed, without
         # waiting for torch; worker processes read on meanwhile.
-        from autofit_ml.pipeline.fitting import choose_device, fit_batch
+        from autofit_ml.pipeline.fitting import fit_batch
         from autofit_ml.pipeline.outputs import save_pictures, save_shard
 
-        device = choose_device(settings.device)
+        device = usable_device(settings.device)
         models = folder is not None and bool(settings.save)
         for sources, batch in batches:
             prepared, results, rows = fit_batch(batch, settings, device, models)

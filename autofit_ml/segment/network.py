@@ -25,6 +25,8 @@ from torchvision.models.resnet import BasicBlock
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
+from autofit_ml.weights.settings import tuples
+
 __all__ = [
     "CLASSES",
     "DIVISIBLE",
@@ -34,7 +36,6 @@ __all__ = [
     "build",
     "describe",
     "prepare",
-    "tuples",
 ]
 
 CLASSES = ("sky", "galaxy", "star")
@@ -261,14 +262,6 @@ def describe(network: SegmentNetwork) -> dict[str, Any]:
         "preprocessing": dataclasses.asdict(network.preprocessing),
         "channels": ["asinh soft", "asinh hard", "clipped", "ln(PSF FWHM / 3 pixels)"],
         "units": "image in units of the robust sky sigma, sky subtracted; boxes in pixels",
-    }
-
-
-def tuples(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings as JSON or YAML hold them, with tuples for lists."""
-    return {
-        key: tuple(value) if isinstance(value, list | tuple) else value
-        for key, value in values.items()
     }
 
 

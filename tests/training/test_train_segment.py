@@ -86,6 +86,7 @@ def test_every_experiment_goes_all_the_way(run, experiment, tmp_path):
     (bundle,) = out.glob("segment/*@0.0.1")
     assert "Began with the weights of" in (bundle / "CARD.md").read_text()
     weights = load(bundle).state_dict()
+    # Lightning's own file, which the training has just written.
     begun = torch.load(start, map_location="cpu", weights_only=False)["state_dict"]
     name = "model.roi_heads.box_predictor.cls_score.weight"
     distance = (weights[name] - begun[f"network.{name}"]).abs().max()

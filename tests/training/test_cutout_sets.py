@@ -1,0 +1,84 @@
+"""Cut-outs to train on: what the network learns from is what it will be shown."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("lightning")
+pytest.importorskip("galsim")
+
+from training_scripts import TRAINING
+
+from autofit_ml.images.stamp import PSF, Stamp
+from autofit_ml.initialise.cutouts import cut_outs
+from autofit_ml.initialise.network import to_relative
+from autofit_ml.segment import Segmentation
+from autofit_ml.simulate import EndlessSersic, EndlessSettings
+
+ENTRY = {"endless": {"snr": [50, 300], "re": [1.5, 5]}, "count": 40, "seed": 5}
+
+
+@pytest.fixture
+def training(monkeypatch):
+    """The training scripts as modules."""
+    monkeypatch.syspath_prepend(str(TRAINING))
+    import cutout_data
+    import cutout_sets
+
+    yield cutout_sets, cutout_data
+    for name in ("cutout_data", "cutout_sets", "training_sets"):
+        sys.modules.pop(name, None)
+
+
+def test_endless_cut_outs_are_those_of_the_pipeline(training):
+    """Flux, radius, scalars and targets, measured by either code on the same stamps."""
+    settings = EndlessSettings(shape=(64, 64), psf_size=25, snr=(50, 300), re=(1.5, 5.0))
+    batch = EndlessSersic(settings, 24, seed=3).batch(0)
+    ours = training[0]._cut_endless(batch)
+    assert len(ours["known"]) == 24
+    stamps, found = [], []
+    for k in range(24):
+        plane = {name: batch[name][k].numpy() for name in ("image", "sigma", "mask", "labels")}
+        stamps.append(
+            Stamp("s", plane["image"], plane["sigma"], plane["mask"], PSF(batch["psf"][k].numpy()))
+        )
+        sky, rms = float(batch["sky"][k]), float(batch["sky_rms"][k])
+        found.append(Segmentation(plane["labels"], 1, plane["labels"] > 1, sky, rms))
+    cut = cut_outs(stamps, found)
+    target = to_relative(cut, batch["fit"][:, 0].double())
+    for name, theirs in (
+        ("flux", cut.flux),
+        ("radius", cut.radius),
+        ("target", target),
+    ):
+        np.testing.assert_allclose(ours[name], theirs, rtol=2e-3, atol=2e-3, err_msg=name)
+    # The FWHM is that of the Moffat there, and measured on the pixels here.
+    np.testing.assert_allclose(
+        ours["scalars"][:, [0, 2, 3, 4]], cut.scalars[:, [0, 2, 3, 4]], rtol=2e-3, atol=2e-3
+    )
+    np.testing.assert_allclose(ours["scalars"][:, 1], cut.scalars[:, 1], atol=0.15)
+    # The square may stand a pixel further, but shows the same light.
+    np.testing.assert_allclose(
+        ours["data"].double().sum((1, 2)), cut.data.sum((1, 2)), rtol=0.05, atol=30
+    )
+
+
+def test_fresh_galaxies_replace_those_of_the_last_epoch(training, tmp_path):
+    sets, data = training
+    (kept,) = sets.make_cutout_sets([ENTRY], tmp_path)
+    fresh = {**ENTRY, "seed": 6}
+    module = data.CutoutDataModule([kept], [kept], batch_size=8, fresh=[fresh])
+    module.setup()
+    first = dict(module.sets["train"].tensors)
+    module.renew(1)
+    second = module.sets["train"].tensors
+    number = len(torch.unique(first["flux"]))
+    assert number == len(first["flux"]) > 70
+    half = len(module.sets["val"])
+    assert torch.equal(first["data"][:half], second["data"][:half])
+    assert not torch.isin(second["flux"][half:], first["flux"]).any()
+    assert torch.isfinite(second["data"]).all()
