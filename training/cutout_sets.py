@@ -49,7 +49,14 @@ from autofit_ml.simulate import (
 from autofit_ml.weights.settings import tuples
 from training_sets import make_sets
 
-__all__ = ["FIELDS", "endless_cut_outs", "make_cutout_sets", "ranges_of", "scalars_of"]
+__all__ = [
+    "FIELDS",
+    "centroids",
+    "endless_cut_outs",
+    "make_cutout_sets",
+    "ranges_of",
+    "scalars_of",
+]
 
 FIELDS: dict[str, torch.dtype] = {
     "data": torch.float16,
@@ -275,7 +282,7 @@ def _cut_endless(batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     grown = torch.nn.functional.max_pool2d(others, 3, 1, 1)[:, 0] > 0
     masked = grown & ~footprint
     data, root_weight = data.masked_fill(masked, 0.0), root_weight.masked_fill(masked, 0.0)
-    centre = _centroids(torch.where(footprint, data, 0.0).clamp_min(0.0), footprint)
+    centre = centroids(torch.where(footprint, data, 0.0).clamp_min(0.0), footprint)
     fwhm = batch["psf_fwhm"].clamp_min(1.0)
     radius = torch.maximum((footprint.sum((1, 2)) / torch.pi).sqrt(), fwhm / 2)
     # What is larger is binned, what is not detected has no footprint.
@@ -323,8 +330,8 @@ def scalars_of(
     return torch.stack([column.to(torch.float32) for column in columns], dim=1)
 
 
-def _centroids(light: torch.Tensor, footprint: torch.Tensor) -> torch.Tensor:
-    """Of the brighter half of the light, (B, 2)."""
+def centroids(light: torch.Tensor, footprint: torch.Tensor) -> torch.Tensor:
+    """(x, y) of the brighter half of the light, or of the footprint where there is none, (B, 2)."""
     smooth = torch.nn.functional.avg_pool2d(light[:, None], 3, 1, 1)[:, 0]
     weight = torch.where(smooth > 0.5 * smooth.amax((1, 2), keepdim=True), light, 0.0)
     empty = weight.sum((1, 2), keepdim=True) <= 0

@@ -1,4 +1,4 @@
-r"""The initialising network's training: augmentation, losses, validation.
+r"""The initialising network's training: losses, validation, calibration.
 
 The loss is a sum of terms, each with a weight in ``conf/model/initialise.yaml``:
 
@@ -33,11 +33,12 @@ from autofit_ml.initialise.physics import (
     robust_chi2,
 )
 from autofit_ml.weights.settings import tuples
+from cutout_augment import augment
 from cutout_data import CutoutDataModule
-from cutout_sets import make_cutout_sets, scalars_of
+from cutout_sets import make_cutout_sets
 from optimiser import configure
 
-__all__ = ["InitialiseModule", "augment", "calibrated"]
+__all__ = ["InitialiseModule", "calibrated"]
 
 Batch = dict[str, torch.Tensor]
 
@@ -46,81 +47,6 @@ _USUAL = (0.15, 0.15, 0.2, 0.2, 0.3, 0.2, 0.2)
 
 _PRIOR = (2.0, 2.0, 1.5, 1.5, 0.8, 1.2, 1.2)
 """Standard deviations of the broad prior of ``elbo``, about 0."""
-
-
-def augment(batch: Batch, settings: DictConfig) -> Batch:
-    """Another view of the same objects, with what is relative to the image measured anew.
-
-    Mirrored and turned by quarters; noisier; with an error of the sky, of the PSF's width and of
-    the footprint's edge; with masked blocks.
-    """
-    out = dict(batch)
-    data, root_weight = batch["data"].float(), batch["root_weight"].float()
-    footprint, psf = batch["footprint"], batch["psf"].float()
-    target, centre = batch["target"].clone(), batch["centre"].clone()
-    b, device = len(data), data.device
-    side = data.shape[-1] - 1.0
-
-    def coin(share: float) -> torch.Tensor:
-        return torch.rand(b, device=device) < share
-
-    for axis in (-1, -2):
-        flip = coin(0.5)
-        where = flip[:, None, None]
-        data, root_weight, psf, footprint = (
-            torch.where(where, plane.flip(axis), plane)
-            for plane in (data, root_weight, psf, footprint)
-        )
-        column = 0 if axis == -1 else 1
-        centre[:, column] = torch.where(flip, side - centre[:, column], centre[:, column])
-        for k in (column, 6):
-            target[:, k] = torch.where(flip, -target[:, k], target[:, k])
-    swap = coin(0.5)
-    where = swap[:, None, None]
-    data, root_weight, psf, footprint = (
-        torch.where(where, plane.transpose(-1, -2), plane)
-        for plane in (data, root_weight, psf, footprint)
-    )
-    centre = torch.where(swap[:, None], centre.flip(1), centre)
-    target[:, :2] = torch.where(swap[:, None], target[:, :2].flip(1), target[:, :2])
-    target[:, 5] = torch.where(swap, -target[:, 5], target[:, 5])
-
-    usable = root_weight > 0
-    extra = coin(0.5) * torch.rand(b, device=device) * settings.noise
-    noisier = (1 + extra.square()).sqrt()[:, None, None]
-    data = (data + extra[:, None, None] * torch.randn_like(data)) / noisier
-    variance = root_weight.clamp_min(1e-6).pow(-2) + extra.square()[:, None, None]
-    root_weight = torch.where(usable, noisier / variance.sqrt(), 0.0)
-    data = data + settings.sky_error * torch.randn(b, 1, 1, device=device)
-    masked = _blocks(b, data.shape[-1], coin(settings.masked), device)
-    data = data.masked_fill(masked | ~usable, 0.0)
-    root_weight = root_weight.masked_fill(masked, 0.0)
-    sharper = 1 + settings.psf_error * torch.randn(b, 1, 1, device=device)
-    psf = psf.clamp_min(0).pow(sharper)
-    psf = psf / psf.sum((1, 2), keepdim=True)
-
-    flux = torch.where(footprint, data, 0.0).sum((1, 2)).clamp_min(1.0)
-    target[:, 2] += (batch["flux"] / noisier[:, 0, 0]).log() - flux.log()
-    fwhm = batch["scalars"][:, 1].exp()
-    scalars = scalars_of(data, root_weight, footprint, flux, batch["radius"], fwhm)
-    scalars[:, 4] = batch["scalars"][:, 4]
-    out.update(
-        data=data, root_weight=root_weight, footprint=footprint, psf=psf, scalars=scalars,
-        flux=flux, target=target, centre=centre,
-    )  # fmt: skip
-    return out
-
-
-def _blocks(b: int, side: int, which: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """A masked rectangle in some of the images, (b, side, side)."""
-    pixels = torch.arange(side, device=device)
-    inside = torch.ones((b, side, side), dtype=torch.bool, device=device)
-    for axis in (1, 2):
-        low = torch.randint(0, side - 3, (b, 1), device=device)
-        width = torch.randint(2, side // 5, (b, 1), device=device)
-        along = (pixels >= low) & (pixels < low + width)
-        inside &= along[:, :, None] if axis == 1 else along[:, None, :]
-    return inside & which[:, None, None]
 
 
 class InitialiseModule(lightning.LightningModule):

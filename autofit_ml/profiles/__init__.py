@@ -14,6 +14,13 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from autofit_ml.profiles.registry import (
+    Profile,
+    ShapeParameter,
+    get_profile,
+    profile_names,
+    register,
+)
 from autofit_ml.profiles.sersic import (
     N_MAX,
     N_MIN,
@@ -25,12 +32,18 @@ from autofit_ml.profiles.sersic import (
 )
 
 if TYPE_CHECKING:
-    from autofit_ml.profiles.hankel import HankelTable, row_products, tabulate
+    from autofit_ml.profiles.hankel import HankelTable, Table, row_products, tabulate
 
 __all__ = [
     "N_MAX",
     "N_MIN",
     "HankelTable",
+    "Profile",
+    "ShapeParameter",
+    "Table",
+    "get_profile",
+    "profile_names",
+    "register",
     "row_products",
     "sersic_b",
     "sersic_brightness",
@@ -43,6 +56,6 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     # Tables hold tensors; processes that only simulate or read images never load PyTorch.
-    if name in ("HankelTable", "row_products", "tabulate"):
+    if name in ("HankelTable", "Table", "row_products", "tabulate"):
         return getattr(import_module("autofit_ml.profiles.hankel"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

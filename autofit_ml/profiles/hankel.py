@@ -18,16 +18,42 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import torch
 from scipy.fft import fht, fhtoffset
 
-__all__ = ["HankelTable", "row_products", "tabulate"]
+__all__ = ["HankelTable", "Table", "row_products", "tabulate"]
 
 _LOG_R_MIN, _LOG_R_MAX, _N_R = np.log(1e-9), np.log(1e7), 8192
 _LOG_KAPPA_MIN, _LOG_KAPPA_MAX, _LOG_KAPPA_STEP = np.log(1e-5), np.log(1e5), 0.05
 _BIAS = -0.5
+
+
+class Table(Protocol):
+    """Transforms of a family of profiles with any number S of shape parameters."""
+
+    @property
+    def n_shapes(self) -> int:
+        """S."""
+
+    @property
+    def log_kappa_min(self) -> float:
+        """Start of the grid, natural logarithm of ``k * half-light radius``."""
+
+    @property
+    def log_kappa_step(self) -> float:
+        """Step of the grid."""
+
+    @property
+    def n_kappa(self) -> int:
+        """Number of intervals in ln kappa."""
+
+    def rows(self, shapes: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """Cubic coefficients (B, n_kappa, 4 (1 + S)) of the transform S(kappa) and of its
+        derivatives by the S fit-space shapes; `shapes` (B, S), float64. For S = 0 the result may
+        have a single row, which serves every object. Differentiable."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +82,11 @@ class HankelTable:
         """Number of intervals in ln kappa."""
         return self.chebyshev.shape[1]
 
+    @property
+    def n_shapes(self) -> int:
+        """1, or 0 for a family with a single member."""
+        return int(len(self.chebyshev) > 1)
+
     def coefficients(self, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
         """Chebyshev coefficients as a tensor, shape (n_series, n_kappa * 4); made once a device."""
         key = (device, dtype)
@@ -69,16 +100,22 @@ class HankelTable:
 
         Parameters
         ----------
-        log_shape : Tensor, float64, shape (B,)
-            Natural logarithm of the shape parameter, inside `log_shape_range`.
+        log_shape : Tensor, float64, shape (B,) or (B, 1)
+            Natural logarithm of the shape parameter, inside `log_shape_range`. A family with a
+            single member takes any; the batch (B, 0) gets a single row.
         dtype : torch.dtype
             Of the result.
 
         Returns
         -------
-        Tensor, shape (B, n_kappa, 8)
+        Tensor, shape (B, n_kappa, 8), or (1, n_kappa, 4) for a batch (B, 0)
             Ascending cubic coefficients of S, then those of dS/dln(shape). Differentiable.
         """
+        if log_shape.ndim == 2:
+            if not self.n_shapes:
+                flat = self.coefficients(log_shape.device, torch.float64)
+                return flat.view(1, self.n_kappa, 4).to(dtype)
+            log_shape = log_shape[:, 0]
         values, slopes = self._basis(log_shape)
         coefficients = self.coefficients(log_shape.device, torch.float64)
         s = row_products(values, coefficients).view(-1, self.n_kappa, 4)

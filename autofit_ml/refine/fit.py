@@ -15,6 +15,7 @@ from autofit_ml.images.psf import psf_fwhm
 from autofit_ml.images.stamp import Stamp
 from autofit_ml.initialise.starts import Starts
 from autofit_ml.profiles import sersic_table
+from autofit_ml.refine.geometry import geometry_flags, padded_shape
 from autofit_ml.refine.levenberg_marquardt import LMResult, minimise
 from autofit_ml.refine.parallel import object_threads
 from autofit_ml.refine.point_source import point_source_chi2
@@ -146,22 +147,16 @@ def _buckets(
     buckets: dict[tuple, list[int]] = {}
     for i, stamp in enumerate(stamps):
         binning = _binning(stamp, init.values[i])
-        key = (_padded_shape(stamp.shape), stamp.psf.data.shape, stamp.psf.oversampling, binning)
+        key = (padded_shape(stamp.shape), stamp.psf.data.shape, stamp.psf.oversampling, binning)
         buckets.setdefault(key, []).append(i)
     return [buckets[key] for key in sorted(buckets)]
-
-
-def _padded_shape(shape: tuple[int, int]) -> tuple[int, int]:
-    """Stamps are filled up (masked) to a multiple of 8, 16, 32 ... pixels: few distinct shapes."""
-    grain = max(8, 2 ** math.ceil(math.log2(max(shape) / 16)))
-    return tuple(-(-n // grain) * grain for n in shape)
 
 
 def _binning(stamp: Stamp, start: np.ndarray) -> int:
     """Block size of the search: as coarse as the PSF and the object allow."""
     finest = max(psf_fwhm(stamp.psf) / 1.4, 0.6 * start[3] * math.sqrt(start[5]))
     for factor in (8, 4, 2):
-        if factor <= finest and min(_padded_shape(stamp.shape)) // factor >= 16:
+        if factor <= finest and min(padded_shape(stamp.shape)) // factor >= 16:
             return factor
     return 1
 
@@ -169,7 +164,7 @@ def _binning(stamp: Stamp, start: np.ndarray) -> int:
 def _fit_batch(batch: _Batch, scene: Scene, settings: RefineSettings, models: bool) -> FitResults:
     device = torch.device(settings.device)
     table = sersic_table()
-    shape = _padded_shape(batch.stamps[0].shape)
+    shape = padded_shape(batch.stamps[0].shape)
     psf_images = torch.as_tensor(np.stack([s.psf.data for s in batch.stamps]), device=device)
     has_pixel = torch.tensor([s.psf.has_pixel for s in batch.stamps], device=device)
     data, root_weight, scale, pedestal = _scaled_images(batch, shape, scene)
@@ -579,44 +574,5 @@ def _describe(
         out.at_bound[row] = ",".join(FIT_PARAMETERS[j] for j in np.nonzero(bound[i])[0])
         if out.models is not None:
             out.models[row] = images[i]
-        flags[i] |= _geometry_flags(stamps[i], segmentations[i], values_np[row])
+        flags[i] |= geometry_flags(stamps[i], segmentations[i], values_np[row])
     out.flags[rows] |= flags
-
-
-def _geometry_flags(stamp: Stamp, segmentation: Segmentation, values: np.ndarray) -> int:
-    """CENTRE_MASKED, EDGE, BLENDED and SATURATED."""
-    x, y, _, re, _, q, pa, _ = values
-    flags = Flag(0)
-    ny, nx = stamp.shape
-    radius = max(2 * re, 1.5)
-    x0, x1 = max(0, int(x - radius) - 1), min(nx, int(x + radius) + 3)
-    y0, y1 = max(0, int(y - radius) - 1), min(ny, int(y + radius) + 3)
-    if x1 <= x0 or y1 <= y0:
-        return int(Flag.EDGE)
-    dy, dx = np.ogrid[y0:y1, x0:x1]
-    dx, dy = dx - x, dy - y
-    angle = math.radians(pa)
-    major = -dx * math.sin(angle) + dy * math.cos(angle)
-    minor = dx * math.cos(angle) + dy * math.sin(angle)
-    ellipse = major**2 + (minor / q) ** 2
-    window = (slice(y0, y1), slice(x0, x1))
-    bad = stamp.mask[window] | segmentation.contaminants[window]
-    inside = ellipse <= max(re, 1.0) ** 2
-    if inside.any() and bad[inside].mean() > 0.5:
-        flags |= Flag.CENTRE_MASKED
-    if stamp.saturated is not None and np.any(
-        stamp.saturated[window][ellipse <= max(2 * re, 1.0) ** 2]
-    ):
-        flags |= Flag.SATURATED
-    labels = segmentation.labels
-    if segmentation.target:
-        border = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
-        if np.any(border == segmentation.target):
-            flags |= Flag.EDGE
-    reach_x = re * math.hypot(math.sin(angle), q * math.cos(angle))
-    reach_y = re * math.hypot(math.cos(angle), q * math.sin(angle))
-    if x - reach_x < -0.5 or x + reach_x > nx - 0.5 or y - reach_y < -0.5 or y + reach_y > ny - 0.5:
-        flags |= Flag.EDGE
-    if segmentation.blend_fraction > 0.05:
-        flags |= Flag.BLENDED
-    return int(flags)

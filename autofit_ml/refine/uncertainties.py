@@ -16,6 +16,7 @@ from scipy import special
 
 __all__ = [
     "axis_ratio_error",
+    "correlated_products",
     "laplace",
     "measure_correlation",
     "position_angle_error",
@@ -122,6 +123,12 @@ def sandwich(
     -------
     Tensor, float64, (B, D, D)
     """
+    out = covariance @ correlated_products(weighted, correlation) @ covariance
+    return (out + out.transpose(1, 2)) / 2
+
+
+def correlated_products(weighted: torch.Tensor, correlation: torch.Tensor) -> torch.Tensor:
+    """V^T R V of derivatives over sigma V, float64, (B, D, D); arguments as in `sandwich`."""
     lag = correlation.shape[-1] // 2
     ny, nx = weighted.shape[-2:]
     shape = (ny + lag, nx + lag)
@@ -133,9 +140,7 @@ def sandwich(
     power = torch.fft.rfft2(kernel).real.clamp_min(0.0)
     spectrum = torch.fft.rfft2(weighted.to(torch.float64), s=shape)
     convolved = torch.fft.irfft2(spectrum * power[:, None], s=shape)[..., :ny, :nx]
-    middle = weighted.to(torch.float64).flatten(2) @ convolved.flatten(2).transpose(1, 2)
-    out = covariance @ middle @ covariance
-    return (out + out.transpose(1, 2)) / 2
+    return weighted.to(torch.float64).flatten(2) @ convolved.flatten(2).transpose(1, 2)
 
 
 _UNKNOWN_RATIO = 0.34

@@ -6,6 +6,7 @@ of stamps of one shape. Reads tables from `autofit_ml.profiles`; used by `autofi
 the losses of the networks.
 """
 
+from autofit_ml.render.component import component_jacobian, render_component
 from autofit_ml.render.elliptical import PARAMETERS, render, render_with_jacobian
 from autofit_ml.render.fourier import Accuracy, FourierPlan, make_plan, psf_modes
 from autofit_ml.render.pixel import (
@@ -21,10 +22,12 @@ __all__ = [
     "FourierPlan",
     "PixelAccuracy",
     "boxy_sersic",
+    "component_jacobian",
     "make_plan",
     "psf_modes",
     "render",
     "render_boxy_sersic",
+    "render_component",
     "render_pixels",
     "render_with_jacobian",
 ]

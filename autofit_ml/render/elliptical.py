@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import torch
 
-from autofit_ml.profiles import HankelTable, row_products
+from autofit_ml.profiles import Table, row_products
 from autofit_ml.render.fourier import FourierPlan, phase, synthesise
 
 __all__ = ["PARAMETERS", "render", "render_with_jacobian"]
@@ -20,7 +20,7 @@ PARAMETERS = ("x", "y", "ln_flux", "ln_rc", "ln_n", "eta1", "eta2")
 
 
 def render(
-    plan: FourierPlan, table: HankelTable, psf: torch.Tensor, parameters: torch.Tensor
+    plan: FourierPlan, table: Table, psf: torch.Tensor, parameters: torch.Tensor
 ) -> torch.Tensor:
     """PSF-convolved images of one component per object.
 
@@ -29,12 +29,12 @@ def render(
     Parameters
     ----------
     plan : FourierPlan
-    table : HankelTable
-        Of the profile.
+    table : Table
+        Of the profile, with S shape parameters.
     psf : Tensor, complex, shape (B, n_modes)
         From `autofit_ml.render.psf_modes`.
-    parameters : Tensor, float64, shape (B, 7)
-        Columns as in `PARAMETERS`.
+    parameters : Tensor, float64, shape (B, 6 + S)
+        Columns as in `PARAMETERS`, with the profile's shapes in the place of ln n.
 
     Returns
     -------
@@ -49,7 +49,7 @@ def render(
 
 @torch.no_grad()
 def render_with_jacobian(
-    plan: FourierPlan, table: HankelTable, psf: torch.Tensor, parameters: torch.Tensor
+    plan: FourierPlan, table: Table, psf: torch.Tensor, parameters: torch.Tensor
 ) -> torch.Tensor:
     """Derivatives of `render` with respect to its parameters.
 
@@ -61,39 +61,41 @@ def render_with_jacobian(
 
     Returns
     -------
-    Tensor, shape (B, 7, ny, nx)
-        Order of `PARAMETERS`; channel 2 is the image.
+    Tensor, shape (B, 6 + S, ny, nx)
+        Order of the parameters; channel 2 is the image.
     """
     theta = parameters.to(plan.dtype)
-    value, by_log_kappa, by_log_n, kappa2 = _profile_transform(
+    value, by_log_kappa, *by_shapes, kappa2 = _profile_transform(
         plan, table, parameters, derivatives=True
     )
     base = psf * (phase(plan, theta[:, 0], theta[:, 1]) * theta[:, 2].exp()[:, None])
     spectra = torch.empty(
-        (len(theta), len(PARAMETERS), plan.n_modes), dtype=base.dtype, device=base.device
+        (*theta.shape, plan.n_modes), dtype=base.dtype, device=base.device
     )
     image = torch.mul(base, value, out=spectra[:, 2])
     kx, ky = plan.frequencies
     torch.mul(image, -1j * kx, out=spectra[:, 0])
     torch.mul(image, -1j * ky, out=spectra[:, 1])
     torch.mul(base, by_log_kappa, out=spectra[:, 3])
-    torch.mul(base, by_log_n, out=spectra[:, 4])
+    for i, by_shape in enumerate(by_shapes):
+        torch.mul(base, by_shape, out=spectra[:, 4 + i])
     half = 0.5 / kappa2
     for i, metric in enumerate(_metric_by_eta(parameters)):
         torch.mul(
             spectra[:, 3],
             row_products(metric.to(plan.dtype), plan.quadratic) * half,
-            out=spectra[:, 5 + i],
+            out=spectra[:, 4 + len(by_shapes) + i],
         )
     return synthesise(plan, spectra)
 
 
 def _profile_transform(
-    plan: FourierPlan, table: HankelTable, parameters: torch.Tensor, derivatives: bool
+    plan: FourierPlan, table: Table, parameters: torch.Tensor, derivatives: bool
 ) -> tuple[torch.Tensor, ...]:
-    """S at all modes (B, n_modes); with derivatives also dS/dlnkappa, dS/dln n and kappa^2."""
+    """S at all modes (B, n_modes); with derivatives also dS/dlnkappa, those by the shapes, and
+    kappa^2."""
     dtype = plan.dtype
-    rows = table.rows(parameters[:, 4], dtype)
+    rows = table.rows(parameters[:, 4:-2], dtype)
     kappa2 = row_products(_metric(parameters).to(dtype), plan.quadratic).clamp_min(1e-20)
     position = (kappa2.log() * (0.5 / table.log_kappa_step)) - (
         table.log_kappa_min / table.log_kappa_step
@@ -101,14 +103,18 @@ def _profile_transform(
     position = position.clamp(0.0, table.n_kappa - 1e-3)
     index = position.detach().floor()
     t = position - index
-    offset = torch.arange(len(parameters), device=plan.device)[:, None] * table.n_kappa
-    flat = (index.to(torch.int64) + offset).flatten()
+    flat = index.to(torch.int64)
+    if len(rows) > 1 or len(parameters) == 1:  # else one row serves all objects
+        flat = flat + torch.arange(len(parameters), device=plan.device)[:, None] * table.n_kappa
+    flat = flat.flatten()
     if not derivatives:
         c = rows[..., :4].reshape(-1, 4).index_select(0, flat).view(*t.shape, 4).unbind(-1)
         return (_cubic(c, t),)
-    c = rows.reshape(-1, 8).index_select(0, flat).view(*t.shape, 8).unbind(-1)
+    width = rows.shape[-1]
+    c = rows.reshape(-1, width).index_select(0, flat).view(*t.shape, width).unbind(-1)
     slope = torch.addcmul(c[1], t, torch.addcmul(c[2], t, c[3], value=1.5), value=2.0)
-    return _cubic(c[:4], t), slope / table.log_kappa_step, _cubic(c[4:], t), kappa2
+    by_shapes = [_cubic(c[i : i + 4], t) for i in range(4, width, 4)]
+    return _cubic(c[:4], t), slope / table.log_kappa_step, *by_shapes, kappa2
 
 
 def _cubic(c: Sequence[torch.Tensor], t: torch.Tensor) -> torch.Tensor:
@@ -119,7 +125,7 @@ def _cubic(c: Sequence[torch.Tensor], t: torch.Tensor) -> torch.Tensor:
 def _metric(parameters: torch.Tensor) -> torch.Tensor:
     """(M_xx, M_yy, 2 M_xy) of M = rc^2 exp(eta1 sigma_z + eta2 sigma_x), float64, (B, 3)."""
     rc2 = (2 * parameters[:, 3]).exp()
-    eta1, eta2 = parameters[:, 5], parameters[:, 6]
+    eta1, eta2 = parameters[:, -2], parameters[:, -1]
     cosh, sinhc = _cosh_sinhc(eta1, eta2)
     return torch.stack(
         [rc2 * (cosh + eta1 * sinhc), rc2 * (cosh - eta1 * sinhc), 2 * rc2 * eta2 * sinhc], dim=1
@@ -129,7 +135,7 @@ def _metric(parameters: torch.Tensor) -> torch.Tensor:
 def _metric_by_eta(parameters: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Derivatives of `_metric` with respect to eta1 and eta2."""
     rc2 = (2 * parameters[:, 3]).exp()
-    eta1, eta2 = parameters[:, 5], parameters[:, 6]
+    eta1, eta2 = parameters[:, -2], parameters[:, -1]
     cosh, sinhc = _cosh_sinhc(eta1, eta2)
     # d cosh|eta| / d eta_i = eta_i sinhc;  d sinhc / d eta_i = eta_i (cosh - sinhc) / |eta|^2
     e2 = eta1 * eta1 + eta2 * eta2

@@ -1,0 +1,1 @@
+"""The light profiles, one to a file. A file here is found and registered without further ado."""

@@ -1,0 +1,194 @@
+"""Which light profiles there are, and what parameters each has.
+
+A profile is described by one `Profile`; every file of `autofit_ml.profiles.library` makes one and
+passes it to `register`. In: a name. Out: the profile's parameters (for the scene language and the
+fit) and its tables (for the renderer). docs/profiles.md lists them and shows how to add one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import TYPE_CHECKING, Any
+
+from autofit_ml.errors import SettingsError
+
+if TYPE_CHECKING:
+    import torch
+
+    from autofit_ml.profiles.hankel import Table
+    from autofit_ml.profiles.modifiers import Modifier
+
+__all__ = [
+    "KINDS",
+    "Profile",
+    "ShapeParameter",
+    "get_profile",
+    "profile_names",
+    "register",
+]
+
+KINDS = ("elliptical", "pixel", "point", "background")
+"""How a component is drawn: elliptical isophotes; any other isophotes; a point source; light that
+the PSF does not change."""
+
+
+@dataclass(frozen=True)
+class ShapeParameter:
+    """A parameter beyond position, flux, size and ellipticity.
+
+    Attributes
+    ----------
+    name : str
+        In the catalogue: "n", "beta", ...
+    default : float
+        Where a fit starts that knows no better.
+    bounds : tuple of float
+        Smallest and largest value, catalogue units.
+    log : bool
+        Fitted as its natural logarithm (``ln_NAME``), or as it is.
+    unit, description : str
+    """
+
+    name: str
+    default: float
+    bounds: tuple[float, float]
+    log: bool = False
+    unit: str = ""
+    description: str = ""
+
+    @property
+    def fit_name(self) -> str:
+        """Name in the fit space."""
+        return f"ln_{self.name}" if self.log else self.name
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A light profile: what it is called, what parameters it has, how bright it is.
+
+    Attributes
+    ----------
+    name : str
+    aliases : tuple of str
+        Other names that `get_profile` knows it by.
+    kind : str
+        One of `KINDS`.
+    description : str
+        One line.
+    shapes : tuple of ShapeParameter
+    light : callable (r, *shapes) -> Tensor, optional
+        Brightness at radius `r` in the profile's natural unit of length, in any unit of brightness;
+        PyTorch, element by element, shapes in catalogue units. For the kinds "elliptical" (r is the
+        radius) and "pixel" (called with the coordinates along both axes, ``(x, y, *shapes)``).
+    truncated : bool
+        Nothing lies beyond natural radius 1 (where `light` need not be zero).
+    table : callable () -> Table, optional
+        Its transform; made from `light` when not given.
+    natural_radii : callable (re, *shapes) -> dict, optional
+        Radii by their usual names, in natural units, given the half-light radius in natural units.
+    modifiers : tuple of Modifier
+        What `modified` added.
+    """
+
+    name: str
+    kind: str
+    description: str
+    aliases: tuple[str, ...] = ()
+    shapes: tuple[ShapeParameter, ...] = ()
+    light: Callable[..., torch.Tensor] | None = None
+    truncated: bool = False
+    table: Callable[[], Table] | None = field(default=None, repr=False)
+    natural_radii: Callable[..., Mapping[str, Any]] | None = field(default=None, repr=False)
+    modifiers: tuple[Modifier, ...] = ()
+
+    def __post_init__(self):
+        if self.kind not in KINDS:
+            raise SettingsError(
+                f"profile {self.name!r} is of kind {self.kind!r}", f"use one of {', '.join(KINDS)}"
+            )
+        if self.has_ellipse and self.light is None:
+            raise SettingsError(f"profile {self.name!r} has no light", "give `light`")
+
+    @property
+    def has_ellipse(self) -> bool:
+        """Whether it has a size and an ellipticity."""
+        return self.kind in ("elliptical", "pixel")
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Names of all parameters in the catalogue, in order."""
+        return self._names(("flux", "re"), ("q", "pa"), "name")
+
+    @property
+    def fit_parameters(self) -> tuple[str, ...]:
+        """Names of the same in the fit space."""
+        return self._names(("ln_flux", "ln_rc"), ("eta1", "eta2"), "fit_name")
+
+    def _names(self, size: tuple[str, str], ellipse: tuple[str, str], name: str) -> tuple[str, ...]:
+        shapes = tuple(getattr(shape, name) for shape in self.shapes)
+        if self.kind == "background":
+            return shapes
+        if self.kind == "point":
+            return ("x", "y", size[0])
+        added = sum(len(modifier.shapes) for modifier in self.modifiers)
+        own = len(shapes) - added
+        return ("x", "y", *size, *shapes[:own], *ellipse, *shapes[own:])
+
+
+_REGISTRY: dict[str, Profile] = {}
+
+
+def register(profile: Profile) -> Profile:
+    """Make a profile known to `get_profile`, by its name and its aliases.
+
+    Registering the same profile again (a reloaded module) replaces it.
+
+    Raises
+    ------
+    SettingsError
+        A name is taken by another profile.
+    """
+    for name in (profile.name, *profile.aliases):
+        other = _REGISTRY.get(name)
+        if other is not None and other.name != profile.name:
+            raise SettingsError(
+                f"the name {name!r} belongs to profile {other.name!r}", "choose another"
+            )
+    for name in (profile.name, *profile.aliases):
+        _REGISTRY[name] = profile
+    return profile
+
+
+def get_profile(name: str) -> Profile:
+    """A profile by its name or an alias; upper and lower case are the same.
+
+    Raises
+    ------
+    SettingsError
+        There is none of that name.
+    """
+    _load_library()
+    key = name.strip().lower().replace("-", "_")
+    if key not in _REGISTRY:
+        raise SettingsError(
+            f"there is no profile {name!r}", f"use one of {', '.join(profile_names())}"
+        )
+    return _REGISTRY[key]
+
+
+def profile_names() -> tuple[str, ...]:
+    """Names of all registered profiles (without aliases), sorted."""
+    _load_library()
+    return tuple(sorted({profile.name for profile in _REGISTRY.values()}))
+
+
+@lru_cache(maxsize=1)
+def _load_library() -> None:
+    """Import every file of the library, once."""
+    library = import_module("autofit_ml.profiles.library")
+    for module in iter_modules(library.__path__):
+        import_module(f"{library.__name__}.{module.name}")

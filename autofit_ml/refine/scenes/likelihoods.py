@@ -1,0 +1,182 @@
+r"""Likelihoods of a pixel: how far a model may be from the data, and at what price.
+
+Each is minus twice a log density :math:`\rho`, with the score :math:`-\frac12 d\rho/dm` and the
+curvature by which the normal equations are weighted (iteratively reweighted least squares; Holland
+& Welsch 1977, Comm. Stat. A6, 813). With the residual :math:`r = (d - m)/\sigma`:
+
+==========  ================================================================  =====================
+gaussian    :math:`r^2`
+huber       :math:`r^2` inside k, :math:`2 k |r| - k^2` outside               k = 1.345
+student-t   :math:`(\nu + 1) \ln(1 + r^2/\nu)`                                :math:`\nu = 4`
+cauchy      :math:`2 \ln(1 + (r/c)^2)`                                        c = 2.385
+poisson     :math:`2 [\lambda - c + c \ln(c/\lambda)]` in electrons           needs the gain
+==========  ================================================================  =====================
+
+The defaults of huber and cauchy are 95 % efficient for Gaussian noise. For poisson everything that
+is not the model's own light (sky that was subtracted, read noise) is a known expected number of
+electrons, read off the noise plane.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from autofit_ml.errors import SettingsError
+
+__all__ = ["LIKELIHOODS", "Likelihood", "PixelTerms"]
+
+LIKELIHOODS = ("gaussian", "poisson", "student-t", "huber", "cauchy")
+
+_USUAL = {"student-t": 4.0, "huber": 1.345, "cauchy": 2.385}
+
+
+@dataclass(frozen=True)
+class PixelTerms:
+    """Of each pixel, (B, ny, nx): rho, -1/2 d rho / d model, and the curvature (>= 0)."""
+
+    rho: torch.Tensor
+    score: torch.Tensor
+    curvature: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """A likelihood of independent pixels.
+
+    Attributes
+    ----------
+    name : {"gaussian", "poisson", "student-t", "huber", "cauchy"}
+    parameter : float
+        Degrees of freedom of student-t (> 0), k of huber, c of cauchy (in sigma); 0: the usual.
+
+    Raises
+    ------
+    SettingsError
+        An unknown name or a parameter that makes no sense.
+    """
+
+    name: str = "gaussian"
+    parameter: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.name not in LIKELIHOODS:
+            raise SettingsError(
+                f"likelihood is {self.name!r}", f"use one of: {', '.join(LIKELIHOODS)}"
+            )
+        if not (math.isfinite(self.parameter) and self.parameter >= 0):
+            raise SettingsError(
+                f"the parameter of {self.name} is {self.parameter!r}", "give a positive number"
+            )
+        if self.parameter and self.name not in _USUAL:
+            raise SettingsError(f"{self.name} has no parameter", f"use {self.name!r} alone")
+
+    @classmethod
+    def parse(cls, text: str) -> Likelihood:
+        """From text: "gaussian", "student-t", "student-t:3", ..."""
+        name, colon, number = text.partition(":")
+        try:
+            value = float(number) if colon else 0.0
+        except ValueError:
+            raise SettingsError(
+                f"likelihood is {text!r}", "give a number after the colon, e.g. student-t:4"
+            ) from None
+        if colon and value <= 0:
+            raise SettingsError(f"likelihood is {text!r}", "its parameter is a positive number")
+        return cls(name.strip(), value)
+
+    def __str__(self) -> str:
+        return f"{self.name}:{self.parameter:g}" if self.parameter else self.name
+
+    @property
+    def robust(self) -> bool:
+        """Whether errors need the sandwich: the curvature is not the variance of the score."""
+        return self.name in _USUAL
+
+    @property
+    def scale(self) -> float:
+        """The parameter in force."""
+        return self.parameter or _USUAL.get(self.name, 0.0)
+
+    def terms(
+        self,
+        data: torch.Tensor,
+        model: torch.Tensor,
+        root_weight: torch.Tensor,
+        electrons: torch.Tensor | None = None,
+    ) -> PixelTerms:
+        """rho, score and curvature.
+
+        Parameters
+        ----------
+        data, model, root_weight : Tensor, (B, ny, nx)
+            root_weight = 1 / sigma, 0 where masked.
+        electrons : Tensor, (B,), optional
+            Electrons per unit of the data, for poisson.
+        """
+        if self.name == "poisson":
+            if electrons is None:
+                raise ValueError("poisson needs the gain")
+            return _poisson(data, model, root_weight, electrons[:, None, None])
+        r = (data - model) * root_weight
+        if self.name == "gaussian":
+            return PixelTerms(r * r, r * root_weight, root_weight * root_weight)
+        rho, weight = self._robust(r)
+        return PixelTerms(rho, weight * r * root_weight, weight * root_weight * root_weight)
+
+    def _robust(self, r: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """rho and the weight rho' / (2 r)."""
+        k = self.scale
+        if self.name == "huber":
+            size = r.abs()
+            outside = size > k
+            rho = torch.where(outside, 2 * k * size - k * k, r * r)
+            return rho, torch.where(outside, k / size.clamp_min(1e-30), torch.ones_like(r))
+        if self.name == "student-t":
+            return (k + 1) * torch.log1p(r * r / k), (k + 1) / (k + r * r)
+        return 2 * torch.log1p((r / k) ** 2), 2 / (k * k + r * r)
+
+    def slope(self, r: torch.Tensor) -> torch.Tensor:
+        """Derivative of rho'/2 by r: the curvature of the likelihood itself (may be negative)."""
+        k = self.scale
+        if self.name == "huber":
+            return (r.abs() <= k).to(r.dtype)
+        if self.name == "student-t":
+            return (k + 1) * (k - r * r) / (k + r * r) ** 2
+        if self.name == "cauchy":
+            return 2 * (k * k - r * r) / (k * k + r * r) ** 2
+        return torch.ones_like(r)
+
+    @property
+    def log_normaliser(self) -> float:
+        """ln of the integral of exp(-rho/2) over r; what a pixel's log density is reduced by."""
+        k = self.scale
+        if self.name == "huber":
+            core = math.sqrt(2 * math.pi) * math.erf(k / math.sqrt(2))
+            return math.log(core + 2 / k * math.exp(-k * k / 2))
+        if self.name == "student-t":
+            return math.lgamma(k / 2) - math.lgamma((k + 1) / 2) + 0.5 * math.log(k * math.pi)
+        if self.name == "cauchy":
+            return math.log(math.pi * k)
+        return 0.5 * math.log(2 * math.pi)
+
+
+def _poisson(
+    data: torch.Tensor, model: torch.Tensor, root_weight: torch.Tensor, electrons: torch.Tensor
+) -> PixelTerms:
+    good = root_weight > 0
+    variance = (electrons / torch.where(good, root_weight, torch.ones_like(root_weight))).square()
+    # Expected electrons that are not the model's: what the noise plane has beyond the data.
+    other = (variance - electrons * data).clamp_min(0.0)
+    count = (electrons * data + other).clamp_min(0.0)
+    expected = (electrons * model + other).clamp_min(1e-3)
+    ratio = count / expected
+    rho = 2 * (expected - count + torch.special.xlogy(count, ratio))
+    zero = torch.zeros_like(rho)
+    return PixelTerms(
+        torch.where(good, rho, zero),
+        torch.where(good, electrons * (ratio - 1), zero),
+        torch.where(good, electrons * electrons / expected, zero),
+    )
