@@ -35,7 +35,7 @@ _EDGE, _EDGE_NODES = 0.25, 80
 anything that does not brighten outwards lies inside it: at most ln(1/sqrt(2)) = -0.35."""
 
 
-_KEPT = .8
+_KEPT = 0.75
 """Share of the frequencies in ln kappa that is kept (half of them at this one)."""
 
 
@@ -46,7 +46,9 @@ class LogGrid:
     Attributes
     ----------
     n : int
-        Points in ln r (and of the FFT).
+        Length of the FFT.
+    sampled : int
+        Points in ln r at which profiles are sampled; beyond them they count as zero.
     step : float
         Of ln r and of ln kappa.
     x0 : float
@@ -62,6 +64,7 @@ class LogGrid:
     """
 
     n: int
+    sampled: int
     step: float
     x0: float
     y0: float
@@ -72,15 +75,15 @@ class LogGrid:
     @cached_property
     def log_r(self) -> np.ndarray:
         """Sampling points in ln r: the grid, then (for truncated profiles) the edge's nodes."""
-        grid = self.x0 + self.step * np.arange(self.n)
+        grid = self.x0 + self.step * np.arange(self.sampled)
         return np.concatenate([grid, self._edge_nodes[0]])
 
     @cached_property
     def weight(self) -> np.ndarray:
         """Weights of the integral over ln r at the same points."""
-        grid = np.full(self.n, self.step)
+        grid = np.full(self.sampled, self.step)
         if self.truncated:
-            grid *= _inner_weight(self.log_r[: self.n])
+            grid *= _inner_weight(self.log_r[: self.sampled])
         return np.concatenate([grid, self._edge_nodes[1]])
 
     @cached_property
@@ -123,22 +126,22 @@ class LogGrid:
     @property
     def _ends(self) -> tuple[tuple[int, int], ...]:
         """Last and last but one point at each open end of the grid."""
-        return ((0, 1),) if self.truncated else ((0, 1), (self.n - 1, self.n - 2))
+        return ((0, 1),) if self.truncated else ((0, 1), (self.sampled - 1, self.sampled - 2))
 
     def spectrum(self, a: torch.Tensor) -> torch.Tensor:
         """Fourier transform of the biased samples a(x) (..., points): complex (..., n / 2 + 1)."""
         constants = self.on(a.device)
         biased = a * constants.biased_weight
-        result = torch.fft.rfft(biased[..., : self.n])
+        result = torch.fft.rfft(biased[..., : self.sampled], n=self.n)
         if self.truncated:
-            outer = biased[..., self.n :]
+            outer = biased[..., self.sampled :]
             result = result + torch.complex(
                 outer @ constants.edge_phase.real, outer @ constants.edge_phase.imag
             )
         return result
 
     def transform(
-        self, spectra: torch.Tensor, log_scale: torch.Tensor, order: int = 0
+        self, spectra: torch.Tensor, log_scale: torch.Tensor, orders: tuple[int, ...] = (0,)
     ) -> torch.Tensor:
         """H_m at ln k = ln kappa - log_scale, on the grid of ln kappa.
 
@@ -149,8 +152,8 @@ class LogGrid:
             derivative with respect to `log_scale`).
         log_scale : Tensor, (...)
             Logarithm of the unit of length in which kappa is meant.
-        order : int
-            m.
+        orders : tuple of int
+            m, along the last but one axis of `spectra`; one serves all.
 
         Returns
         -------
@@ -161,7 +164,7 @@ class LogGrid:
             torch.ones((), dtype=log_scale.dtype, device=log_scale.device),
             log_scale[..., None] * constants.omega,
         )
-        product = spectra * (_kernel(self, spectra.device, order) * turn)
+        product = spectra * (_kernels(self, spectra.device, orders) * turn)
         g = torch.fft.irfft(product.conj(), n=self.n)[..., : self.n_kappa + 1]
         return g * constants.unbias * (self.bias * log_scale)[..., None].exp()
 
@@ -185,7 +188,7 @@ def _constants(grid: LogGrid, device: torch.device) -> _Constants:
 
     weight = grid.weight
     x, y = grid.log_r, grid.y0 + grid.step * np.arange(grid.n_kappa + 1)
-    phase = np.exp(-1j * np.outer(x[grid.n :] - grid.x0, grid.omega))
+    phase = np.exp(-1j * np.outer(x[grid.sampled :] - grid.x0, grid.omega))
     return _Constants(
         tensor(np.exp(x)),
         tensor(weight),
@@ -196,10 +199,11 @@ def _constants(grid: LogGrid, device: torch.device) -> _Constants:
     )
 
 
-@lru_cache(maxsize=256)
-def _kernel(grid: LogGrid, device: torch.device, order: int) -> torch.Tensor:
-    """M_m times the phase of the grids' origins, complex (n / 2 + 1,)."""
+@lru_cache(maxsize=64)
+def _kernels(grid: LogGrid, device: torch.device, orders: tuple[int, ...]) -> torch.Tensor:
+    """M_m times the phase of the grids' origins, complex (orders, n / 2 + 1)."""
     s = grid.bias + 1j * grid.omega
+    order = np.array(orders)[:, None]
     log_m = (
         (s - 1) * np.log(2.0)
         + special.loggamma((order + s) / 2)
@@ -214,12 +218,12 @@ def _kernel(grid: LogGrid, device: torch.device, order: int) -> torch.Tensor:
 
 def smooth_grid() -> LogGrid:
     """For profiles without an edge: r from 1e-11 to 1e11, kappa from 1e-5 to 1e5."""
-    return LogGrid(1024, 0.05, -25.6, float(np.log(1e-5)), 460)
+    return LogGrid(1024, 1024, 0.05, -25.6, float(np.log(1e-5)), 460)
 
 
 def truncated_grid() -> LogGrid:
     """For profiles that end at r = 1; the finer step resolves the oscillations of the transform."""
-    return LogGrid(2048, 0.01, -19.0, -7.0, 1500, truncated=True)
+    return LogGrid(4096, 1800, 0.01, -18.0, -7.0, 1500, truncated=True, bias=0.5)
 
 
 def _inner_weight(x: np.ndarray) -> np.ndarray:

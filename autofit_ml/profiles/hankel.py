@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from scipy.fft import fht, fhtoffset
 
-__all__ = ["HankelTable", "Table", "row_products", "tabulate"]
+__all__ = ["HankelTable", "Table", "chebyshev_series", "row_products", "tabulate"]
 
 _LOG_R_MIN, _LOG_R_MAX, _N_R = np.log(1e-9), np.log(1e7), 8192
 _LOG_KAPPA_MIN, _LOG_KAPPA_MAX, _LOG_KAPPA_STEP = np.log(1e-5), np.log(1e5), 0.05
@@ -206,13 +206,19 @@ def tabulate(
         ],
         axis=-1,
     )
-    if n_series > 1:  # values at Chebyshev nodes -> series coefficients (discrete cosine sum)
-        j = np.arange(n_series)[:, None]
-        angle = np.pi * (np.arange(n_series)[None, :] + 0.5) / n_series
-        to_series = 2.0 / n_series * np.cos(j * angle)
-        to_series[0] /= 2
-        cubic = np.tensordot(to_series, cubic, axes=(1, 0))
+    if n_series > 1:
+        cubic = chebyshev_series(cubic)
     return HankelTable(float(_LOG_KAPPA_MIN), _LOG_KAPPA_STEP, (float(low), float(high)), cubic)
+
+
+def chebyshev_series(values: np.ndarray) -> np.ndarray:
+    """Values at Chebyshev nodes cos(pi (i + 1/2) / n) to coefficients, along the first axis."""
+    n = len(values)
+    j = np.arange(n)[:, None]
+    angle = np.pi * (np.arange(n)[None, :] + 0.5) / n
+    to_series = 2.0 / n * np.cos(j * angle)
+    to_series[0] /= 2
+    return np.tensordot(to_series, values, axes=(1, 0))
 
 
 def _transform(

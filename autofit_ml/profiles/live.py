@@ -232,7 +232,7 @@ def _cumulative(grid: LogGrid, a: torch.Tensor) -> torch.Tensor:
     What lies inside the first point is left out: under 1e-16 of the light for anything shallower
     than r^-1.3.
     """
-    a = a[..., : grid.n]
+    a = a[..., : grid.sampled]
     middle = 13 * (a[..., 1:-2] + a[..., 2:-1]) - a[..., :-3] - a[..., 3:]
     steps = torch.zeros_like(a)
     steps[..., 2:-1] = middle * (grid.step / 24)

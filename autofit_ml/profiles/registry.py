@@ -7,12 +7,15 @@ fit) and its tables (for the renderer). docs/profiles.md lists them and shows ho
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import import_module
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from autofit_ml.errors import SettingsError
 
@@ -65,6 +68,12 @@ class ShapeParameter:
         """Name in the fit space."""
         return f"ln_{self.name}" if self.log else self.name
 
+    @property
+    def fit_bounds(self) -> tuple[float, float]:
+        """Bounds in the fit space."""
+        low, high = self.bounds
+        return (math.log(low), math.log(high)) if self.log else (low, high)
+
 
 @dataclass(frozen=True)
 class Profile:
@@ -86,10 +95,10 @@ class Profile:
         radius) and "pixel" (called with the coordinates along both axes, ``(x, y, *shapes)``).
     truncated : bool
         Nothing lies beyond natural radius 1 (where `light` need not be zero).
-    table : callable () -> Table, optional
-        Its transform; made from `light` when not given.
-    natural_radii : callable (re, *shapes) -> dict, optional
-        Radii by their usual names, in natural units, given the half-light radius in natural units.
+    make_table : callable () -> Table, optional
+        Makes its transform; without it `light` is tabulated (`autofit_ml.profiles.tables`).
+    natural_radii : callable (*shapes) -> dict, optional
+        Radii by their usual names, in natural units, given the shapes in catalogue units.
     modifiers : tuple of Modifier
         What `modified` added.
     """
@@ -101,7 +110,7 @@ class Profile:
     shapes: tuple[ShapeParameter, ...] = ()
     light: Callable[..., torch.Tensor] | None = None
     truncated: bool = False
-    table: Callable[[], Table] | None = field(default=None, repr=False)
+    make_table: Callable[[], Table] | None = field(default=None, repr=False)
     natural_radii: Callable[..., Mapping[str, Any]] | None = field(default=None, repr=False)
     modifiers: tuple[Modifier, ...] = ()
 
@@ -127,6 +136,32 @@ class Profile:
     def fit_parameters(self) -> tuple[str, ...]:
         """Names of the same in the fit space."""
         return self._names(("ln_flux", "ln_rc"), ("eta1", "eta2"), "fit_name")
+
+    @property
+    def defaults(self) -> tuple[float, ...]:
+        """Defaults of the shape parameters."""
+        return tuple(shape.default for shape in self.shapes)
+
+    def radii(self, shapes: Sequence[Any] = ()) -> dict[str, np.ndarray]:
+        """Other radii of the profile, in units of its half-light radius.
+
+        Parameters
+        ----------
+        shapes : sequence of array_like
+            The profile's own shape parameters (without modifiers), catalogue units, of one shape.
+
+        Returns
+        -------
+        dict
+            "fwhm", "scale_length", "core", "break", "truncation": those that the profile has.
+        """
+        if self.natural_radii is None:
+            return {}
+        from autofit_ml.profiles.tables import half_light_radius
+
+        half = half_light_radius(self, shapes)
+        natural = self.natural_radii(*(np.asarray(shape, dtype=np.float64) for shape in shapes))
+        return {name: np.asarray(radius / half) for name, radius in natural.items()}
 
     def _names(self, size: tuple[str, str], ellipse: tuple[str, str], name: str) -> tuple[str, ...]:
         shapes = tuple(getattr(shape, name) for shape in self.shapes)

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 __all__ = [
     "N_MAX",
     "N_MIN",
-    "fixed_index_table",
     "sersic_b",
+    "sersic_b_series",
     "sersic_brightness",
     "sersic_flux_within",
     "sersic_intensity_at_re",
@@ -86,17 +86,12 @@ def sersic_table() -> HankelTable:
     return tabulate(sersic_brightness, _log_slope, _TABLE_RANGE)
 
 
-def fixed_index_table(n: float) -> HankelTable:
-    """Hankel table of the Sérsic profile of one index."""
-    from autofit_ml.profiles.hankel import tabulate
-
-    return tabulate(lambda r, _: sersic_brightness(r, n), lambda r, _: _log_slope(r, n))
-
-
 def sersic_light(r: torch.Tensor, n: torch.Tensor) -> torch.Tensor:
-    """Brightness in an arbitrary unit, for tensors; `r` in half-light radii to about 1e-5.
+    """Brightness in an arbitrary unit, for tensors; `r` in half-light radii to about 1e-5."""
+    return (-sersic_b_series(n) * r ** (1 / n)).exp()
 
-    b_n by the asymptotic series of Ciotti & Bertin (1999, A&A 352, 447, eq. 18).
-    """
-    b = 2 * n - 1 / 3 + 4 / (405 * n) + 46 / (25515 * n.square()) + 131 / (1148175 * n**3)
-    return (-b * r ** (1 / n)).exp()
+
+def sersic_b_series(n: torch.Tensor) -> torch.Tensor:
+    """b_n by its asymptotic series (Ciotti & Bertin 1999, A&A 352, 447, eq. 18), for tensors; good
+    to 1e-5 from n = 0.5 up, 5 % at n = 0.3."""
+    return 2 * n - 1 / 3 + 4 / (405 * n) + 46 / (25515 * n.square()) + 131 / (1148175 * n**3)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 
 from autofit_ml.profiles import Profile
+from autofit_ml.profiles.tables import profile_table
 from autofit_ml.render.elliptical import render, render_with_jacobian
 from autofit_ml.render.fourier import FourierPlan, phase, synthesise
 
@@ -44,8 +45,7 @@ def render_component(
         theta = parameters.to(plan.dtype)
         light = phase(plan, theta[:, 0], theta[:, 1]) * theta[:, 2].exp()[:, None]
         return synthesise(plan, psf * light)
-    assert profile.table is not None
-    return render(plan, profile.table(), psf, parameters)
+    return render(plan, profile_table(profile), psf, parameters)
 
 
 @torch.no_grad()
@@ -73,8 +73,7 @@ def component_jacobian(
         image = psf * light
         kx, ky = plan.frequencies
         return synthesise(plan, torch.stack([-1j * kx * image, -1j * ky * image, image], dim=1))
-    assert profile.table is not None
-    return render_with_jacobian(plan, profile.table(), psf, parameters)
+    return render_with_jacobian(plan, profile_table(profile), psf, parameters)
 
 
 def _background_shape(plan: FourierPlan, terms: int) -> torch.Tensor:

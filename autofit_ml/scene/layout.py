@@ -10,7 +10,7 @@ per object. `Layout` is the map between them:
 The coordinates are the renderer's own (x, y, ln flux, ln rc, shapes, eta1, eta2) wherever a
 component's size and shape are plainly free; then everything is linear in theta. Where re, q or pa
 are fixed, tied or bounded one by one the coordinates of that component are ln re and (ln q, pa)
-instead, and derivatives come from forward-mode differentiation of this small map.
+instead, and derivatives come from automatic differentiation of this small map.
 
 A polynomial in wavelength is a Chebyshev series in the coordinate (GALFITM's way: Häussler et al.
 2013, MNRAS 430, 330), its abscissa running from -1 to 1 over the bands' wavelengths.
@@ -27,6 +27,7 @@ import numpy as np
 import torch
 
 from autofit_ml.errors import SettingsError
+from autofit_ml.scene.derivatives import row_jacobian
 from autofit_ml.scene.model import Component, Parameter, Scene
 
 __all__ = ["Layout", "Span", "make_layout"]
@@ -254,8 +255,7 @@ class Layout:
             return fixed + shape @ matrix.T, matrix[None]
         function = _Forward(self, matrix)
         full = function(shape, fixed)
-        jacobian = torch.func.vmap(torch.func.jacfwd(function.one))(shape, fixed)
-        return full, jacobian
+        return full, row_jacobian(function, shape, fixed)
 
     def catalogue(self, coordinates: torch.Tensor) -> dict[str, torch.Tensor]:
         """Catalogue values "component.parameter" -> (...,) from coordinates (..., F)."""
@@ -410,10 +410,6 @@ class _Forward:
             elif span.size == "ln_re":
                 columns[i] = columns[i] - _length(columns[j], columns[k]) / 2
         return torch.stack(columns, -1)
-
-    def one(self, shape: torch.Tensor, fixed: torch.Tensor) -> torch.Tensor:
-        """The same for one object, to be differentiated."""
-        return self(shape, fixed)
 
 
 def _length(eta1: torch.Tensor, eta2: torch.Tensor) -> torch.Tensor:

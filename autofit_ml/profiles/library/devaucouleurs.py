@@ -1,24 +1,16 @@
-"""De Vaucouleurs' law: the Sérsic profile of n = 4."""
+r"""De Vaucouleurs' law (1948, Ann. Astrophys. 11, 247): the Sérsic profile of n = 4.
 
-from functools import lru_cache
+.. math:: I(r) \propto e^{-7.669\,(r/r_e)^{1/4}}
+"""
 
-from autofit_ml.profiles.hankel import HankelTable
 from autofit_ml.profiles.registry import Profile, register
-from autofit_ml.profiles.sersic import fixed_index_table, sersic_light
-
-
-@lru_cache(maxsize=1)
-def _table() -> HankelTable:
-    return fixed_index_table(4.0)
-
 
 register(
     Profile(
         name="devaucouleurs",
-        aliases=("dev", "devauc", "de_vaucouleurs", "r14"),
+        aliases=("dev", "devauc", "de_vaucouleurs"),
         kind="elliptical",
-        description="de Vaucouleurs (1948)",
-        light=lambda r: sersic_light(r, 4.0 * r.new_ones(())),
-        table=_table,
+        description="de Vaucouleurs' law",
+        light=lambda r: (-7.66925 * r**0.25).exp(),
     )
 )

@@ -1,16 +1,11 @@
-"""Gaussian: the Sérsic profile of n = 1/2."""
+r"""Gaussian: the Sérsic profile of n = 1/2.
 
-from functools import lru_cache
+.. math:: I(r) \propto e^{-r^2 / 2\sigma^2}, \qquad \mathrm{FWHM} = 2 r_e
+"""
 
-from autofit_ml.profiles.hankel import HankelTable
+import math
+
 from autofit_ml.profiles.registry import Profile, register
-from autofit_ml.profiles.sersic import fixed_index_table
-
-
-@lru_cache(maxsize=1)
-def _table() -> HankelTable:
-    return fixed_index_table(0.5)
-
 
 register(
     Profile(
@@ -19,7 +14,6 @@ register(
         kind="elliptical",
         description="Gaussian",
         light=lambda r: (-0.5 * r.square()).exp(),
-        table=_table,
-        natural_radii=lambda re: {"fwhm": 2.0 * re, "sigma": 1.0},
+        natural_radii=lambda: {"fwhm": math.sqrt(8 * math.log(2)), "sigma": 1.0},
     )
 )

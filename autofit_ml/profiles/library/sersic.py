@@ -6,11 +6,10 @@ from autofit_ml.profiles.sersic import N_MAX, N_MIN, sersic_light, sersic_table
 register(
     Profile(
         name="sersic",
-        aliases=("ser",),
         kind="elliptical",
-        description="Sérsic (1968)",
+        description="Sérsic (1963, 1968)",
         shapes=(ShapeParameter("n", 2.0, (N_MIN, N_MAX), True, "", "Sérsic index"),),
         light=sersic_light,
-        table=sersic_table,
+        make_table=sersic_table,
     )
 )

@@ -24,6 +24,7 @@ from autofit_ml.refine.uncertainties import (
     measure_correlation,
     position_angle_error,
 )
+from autofit_ml.scene.derivatives import row_jacobian
 from autofit_ml.scene.layout import Layout, Span
 from autofit_ml.scene.model import Scene
 
@@ -425,7 +426,7 @@ def _catalogue(
 
     shape = theta[:, :n]
     value = numbers(shape, base)
-    jacobian = torch.func.vmap(torch.func.jacfwd(numbers))(shape, base)
+    jacobian = row_jacobian(numbers, shape, base)
     begun = numbers(started[:, :n], base)
     b, v = len(theta), len(wanted)
     skies = len(_sky_names(layout))

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import torch
 
+from autofit_ml.scene.derivatives import row_jacobian
 from autofit_ml.scene.expressions import Expression
 from autofit_ml.scene.layout import Layout
 from autofit_ml.scene.priors import Prior
@@ -60,9 +61,7 @@ class Extras:
         def residuals(one: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
             return self._residuals(self._values(layout, one, start), one)
 
-        value = residuals(theta, base)
-        slope = torch.func.vmap(torch.func.jacfwd(residuals))(theta, base)
-        return value, slope
+        return residuals(theta, base), row_jacobian(residuals, theta, base)
 
     def measure(
         self, layout: Layout, theta: torch.Tensor, base: torch.Tensor

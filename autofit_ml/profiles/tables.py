@@ -1,0 +1,76 @@
+"""Which table serves a profile.
+
+Without shape parameter: one transform, made once. With one: a Chebyshev series in it, made once
+(`autofit_ml.profiles.hankel`). With several: transforms made for each object
+(`autofit_ml.profiles.live`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+
+from autofit_ml.profiles.fftlog import LogGrid, smooth_grid, truncated_grid
+from autofit_ml.profiles.hankel import HankelTable, Table, chebyshev_series
+from autofit_ml.profiles.live import LiveTable, cubic_coefficients, half_light, sample_light
+from autofit_ml.profiles.registry import Profile
+
+__all__ = ["half_light_radius", "live_table", "log_grid", "profile_table"]
+
+_N_SERIES = 32
+_BEYOND = 0.02
+"""A table reaches beyond the bounds by this share of them, so that none is evaluated at its end."""
+
+
+@lru_cache(maxsize=256)
+def profile_table(profile: Profile) -> Table:
+    """The table of an elliptical profile; made on first use."""
+    if profile.make_table is not None:
+        return profile.make_table()
+    live = live_table(profile)
+    if live.n_shapes == 0:
+        return HankelTable(
+            live.log_kappa_min, live.log_kappa_step, (0.0, 0.0), _cubic(live, np.zeros((1, 0)))
+        )
+    if live.n_shapes == 1:
+        low, high = profile.shapes[0].fit_bounds
+        low, high = low - _BEYOND * (high - low), high + _BEYOND * (high - low)
+        nodes = np.cos(np.pi * (np.arange(_N_SERIES) + 0.5) / _N_SERIES)
+        shapes = low + (nodes + 1) * (high - low) / 2
+        series = chebyshev_series(_cubic(live, shapes[:, None]))
+        return HankelTable(live.log_kappa_min, live.log_kappa_step, (low, high), series)
+    return live
+
+
+@lru_cache(maxsize=256)
+def live_table(profile: Profile) -> LiveTable:
+    """The same as a live table, whatever the number of shape parameters."""
+    assert profile.light is not None
+    log = tuple(shape.log for shape in profile.shapes)
+    return LiveTable(profile.light, log, log_grid(profile))
+
+
+def log_grid(profile: Profile) -> LogGrid:
+    """Where the profile is sampled."""
+    return truncated_grid() if profile.truncated else smooth_grid()
+
+
+def half_light_radius(profile: Profile, shapes: Sequence[Any]) -> np.ndarray:
+    """Half-light radius in the profile's natural unit of length; `shapes` in catalogue units."""
+    live = live_table(profile)
+    columns = np.broadcast_arrays(*(np.asarray(shape, dtype=np.float64) for shape in shapes))
+    shape = columns[0].shape if columns else ()
+    fit = [np.log(c) if log else c for c, log in zip(columns, live.log, strict=True)]
+    table = np.stack([c.ravel() for c in fit], axis=1) if fit else np.zeros((1, 0))
+    a, da = sample_light(live.light, live.log, torch.as_tensor(table), live.grid)
+    return half_light(live.grid, a, da).log_radius.exp().numpy().reshape(shape)
+
+
+def _cubic(live: LiveTable, shapes: np.ndarray) -> np.ndarray:
+    """Cubic coefficients of S, (B, n_kappa, 4)."""
+    value, slope = live.node_values(torch.as_tensor(shapes, dtype=torch.float64))
+    return cubic_coefficients(value[:, 0], slope[:, 0] * live.log_kappa_step).numpy()

@@ -1,0 +1,353 @@
+"""Scenes of several components and images against the truth: python benchmarks/scenes.py [--docs]
+
+All galaxies are drawn by GalSim with known PSFs.
+
+- ``bulge_disc``: Sérsic bulge and exponential disc, S/N 100-1000, B/T 0.2-0.8, re of the disc at
+  least twice that of the bulge; fitted with ``sersic+exp``. Scatter of B/T, coverage of its 68.3 %
+  interval.
+- ``blends``: a neighbour at 1 to 3 re of the target (sum of both sizes), fitted simultaneously or
+  masked; masks from the simulator's labels and from the default segmenter. Bias and dispersion of
+  flux.
+- ``bands``: five bands with S/N 10 in each, one shape: a joint fit against that of one band.
+- ``cost``: milliseconds a galaxy, joint fit of 1, 2, 5 bands; two components; one neighbour.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from documents import machine, markdown_table, write_section
+
+from autofit_ml.catalogue.flags import FATAL
+from autofit_ml.images.stamp import Stamp
+from autofit_ml.initialise import start_from_moments
+from autofit_ml.refine import refine
+from autofit_ml.refine.scenes import (
+    SceneFit,
+    SceneObject,
+    SceneSettings,
+    fit_scenes,
+    join_images,
+    object_of,
+)
+from autofit_ml.scene import parse_model
+from autofit_ml.segment import Segmentation
+from autofit_ml.segment.dispatch import segment_all
+from autofit_ml.simulate import SimulatedObject, flux_for_snr, observe_scene, to_stamps
+from autofit_ml.simulate.draw import render_source
+from autofit_ml.simulate.psf import moffat_psf
+from autofit_ml.simulate.sources import Component, Source, composite
+
+INDICES = np.round(np.geomspace(0.5, 4.5, 24), 3)
+
+
+def psf_of(rng: np.random.Generator) -> Any:
+    """A Moffat PSF of 2.5 to 4.5 pixels, from a small set."""
+    return moffat_psf(float(rng.choice(np.linspace(2.5, 4.5, 9))), beta=3.0, size=31)
+
+
+def scaled(source: Source, snr: float, psf: Any, shape: tuple[int, int]) -> Source:
+    """The source with the flux that has this S/N (sky noise 1, gain 10)."""
+    unit = source.with_flux(1.0)
+    return unit.with_flux(flux_for_snr(render_source(unit, psf, shape), snr, 1.0, 10.0))
+
+
+# ------------------------------------------------------------------ bulge and disc
+
+
+def bulges_and_discs(number: int, seed: int) -> tuple[list[SimulatedObject], np.ndarray]:
+    """Objects, and (B/T, re bulge, re disc, n bulge, S/N) of each."""
+    rng = np.random.default_rng(seed)
+    objects, truth = [], []
+    for k in range(number):
+        psf, shape = psf_of(rng), (96, 96)
+        share = rng.uniform(0.2, 0.8)
+        disc = float(np.exp(rng.uniform(np.log(5), np.log(11))))
+        bulge = max(disc / rng.uniform(2.0, 5.0), 1.2)
+        n = float(rng.choice(INDICES[INDICES > 1.0]))
+        x, y = 47.5 + rng.uniform(-0.5, 0.5, 2)
+        q = rng.uniform(0.25, 1.0)
+        parts = (
+            Component("sersic", share, bulge, n, max(q, rng.uniform(0.5, 1)), rng.uniform(0, 180)),
+            Component("sersic", 1 - share, disc, 1.0, q, rng.uniform(0, 180)),
+        )
+        snr = float(np.exp(rng.uniform(np.log(100), np.log(1000))))
+        whole = composite(float(x), float(y), parts, "bulge_disc")
+        target = scaled(whole, snr, psf, shape)
+        objects.append(observe_scene(f"bd{k}", target, (), psf, shape, rng=rng, sky=20.0))
+        truth.append((share, bulge, disc, n, snr))
+    return objects, np.array(truth)
+
+
+def fitted(
+    objects: Sequence[SceneObject], model: str, **settings: Any
+) -> tuple[list[SceneFit], float]:
+    """Fits from moments, and milliseconds a galaxy."""
+    stamps = [one.reference for one in objects]
+    starts = start_from_moments(stamps, [one.segmentation for one in objects])
+    bands = settings.pop("bands", ("",))
+    began = time.perf_counter()
+    fits = fit_scenes(
+        objects, parse_model(model), starts, bands=bands, settings=SceneSettings(**settings)
+    )
+    return fits, 1e3 * (time.perf_counter() - began) / len(objects)
+
+
+def labelled(objects: Sequence[SimulatedObject]) -> list[Stamp]:
+    """Stamps with the simulator's labels."""
+    return [
+        stamp.replace(labels=item.labels, target_label=1)
+        for stamp, item in zip(to_stamps(objects), objects, strict=True)
+    ]
+
+
+def segmented(stamps: Sequence[Stamp], method: str) -> list[Segmentation]:
+    """Segmentations; failures are errors here."""
+    pairs = segment_all(list(stamps), method)
+    return [found for _, found in pairs if isinstance(found, Segmentation)]
+
+
+def bulge_disc(number: int) -> list[list[str]]:
+    """B/T by S/N."""
+    objects, truth = bulges_and_discs(number, 41)
+    stamps = labelled(objects)
+    scenes = [object_of(s, g) for s, g in zip(stamps, segmented(stamps, "given"), strict=True)]
+    fits, _ = fitted(scenes, "sersic+exp")
+    share = np.array([fit.fraction for fit in fits])
+    error = np.array([fit.fraction_err for fit in fits])
+    fatal = np.array([(fit.flags & int(FATAL)) != 0 for fit in fits])
+    off, snr = share - truth[:, 0], truth[:, 4]
+    rows = []
+    for low, high in ((100, 200), (200, 450), (450, 1e9), (100, 1e9)):
+        some = (snr >= low) & (snr < high)
+        good = some & ~fatal
+        inside = np.abs(off[good]) < error[good]
+        rows.append(
+            [
+                f"{low:g}-{high:g}" if high < 1e8 else f"over {low:g}",
+                str(some.sum()),
+                f"{np.median(off[some]):+.3f}",
+                f"{half_width(off[some]):.3f}",
+                f"{100 * (np.abs(off[some]) > 0.2).mean():.1f} %",
+                f"{100 * inside.mean():.1f} %",
+                f"{100 * fatal[some].mean():.1f} %",
+            ]
+        )
+    return rows
+
+
+# ------------------------------------------------------------------ blends
+
+
+def blended_pairs(number: int, seed: int) -> tuple[list[SimulatedObject], np.ndarray]:
+    """Two galaxies at 1 to 3 times the mean of their re, and (flux, re, separation, ratio)."""
+    rng = np.random.default_rng(seed)
+    objects, truth = [], []
+    for k in range(number):
+        psf, shape = psf_of(rng), (96, 96)
+        sizes = np.exp(rng.uniform(np.log(2.5), np.log(7), 2))
+        separation = rng.uniform(1, 3) * sizes.mean()
+        separation = max(separation, 1.2 * 3.0)
+        angle = rng.uniform(0, 2 * np.pi)
+        ratio = float(np.exp(rng.uniform(np.log(0.2), np.log(2))))
+        x, y = 47.5 + rng.uniform(-0.5, 0.5, 2)
+        sources = [
+            Source(
+                float(x + i * separation * np.cos(angle)),
+                float(y + i * separation * np.sin(angle)),
+                1.0,
+                float(sizes[i]),
+                float(rng.choice(INDICES)),
+                rng.uniform(0.4, 1),
+                rng.uniform(0, 180),
+            )
+            for i in range(2)
+        ]
+        snr = float(np.exp(rng.uniform(np.log(50), np.log(500))))
+        target = scaled(sources[0], snr, psf, shape)
+        neighbour = sources[1].with_flux(target.flux * ratio)
+        objects.append(
+            observe_scene(f"pair{k}", target, (neighbour,), psf, shape, rng=rng, sky=20.0)
+        )
+        truth.append((target.flux, sizes[0], separation / sizes[0], ratio))
+    return objects, np.array(truth)
+
+
+def blends(number: int) -> list[list[str]]:
+    """Flux of the target, neighbours fitted or masked."""
+    objects, truth = blended_pairs(number, 42)
+    stamps, unlabelled = labelled(objects), to_stamps(objects)
+    rows = []
+    for title, source, method in (
+        ("true labels", stamps, "given"),
+        ("default segmenter", unlabelled, "auto"),
+    ):
+        found = segmented(source, method)
+        for way in ("fit", "mask"):
+            scenes = [object_of(s, g) for s, g in zip(source, found, strict=True)]
+            fits, _ = fitted(scenes, "sersic", neighbours=way)
+            values = np.array([[fit["sersic.flux"], fit["sersic.re"]] for fit in fits])
+            off = np.log(values / truth[:, :2])
+            for some, which in (
+                (np.ones(len(off), bool), "all"),
+                (truth[:, 2] < 2, "under 2 re"),
+                (separated_by(found), "both detected"),
+            ):
+                if some.sum() < 10:
+                    continue
+                rows.append(
+                    [
+                        f"{title}: {which}, {way}",
+                        str(some.sum()),
+                        f"{100 * np.median(off[some, 0]):+.1f} %",
+                        f"{100 * half_width(off[some, 0]):.1f} %",
+                        f"{100 * np.median(off[some, 1]):+.1f} %",
+                        f"{100 * half_width(off[some, 1]):.1f} %",
+                        f"{100 * (np.abs(off[some, 0]) > 0.3).mean():.1f} %",
+                    ]
+                )
+    return rows
+
+
+def separated_by(found: Sequence[Segmentation]) -> np.ndarray:
+    """Where the segmentation has a neighbour at all."""
+    return np.array([len(np.unique(g.labels[(g.labels != 0)])) > 1 for g in found])
+
+
+# ------------------------------------------------------------------ bands
+
+
+def in_bands(number: int, bands: int, snr: float, seed: int) -> tuple[list[list[Any]], np.ndarray]:
+    """The same Sérsic galaxies in some bands; (re, n, q) of each."""
+    rng = np.random.default_rng(seed)
+    objects, truth = [], []
+    for k in range(number):
+        shape = (64, 64)
+        n = float(rng.choice(INDICES))
+        re, q = float(np.exp(rng.uniform(np.log(2.5), np.log(6)))), rng.uniform(0.3, 1)
+        x, y = 31.5 + rng.uniform(-0.5, 0.5, 2)
+        source = Source(float(x), float(y), 1.0, re, n, q, rng.uniform(0, 180))
+        images = []
+        for band in range(bands):
+            psf = psf_of(rng)
+            target = scaled(source, snr, psf, shape)
+            images.append(observe_scene(f"g{k}b{band}", target, (), psf, shape, rng=rng, sky=5.0))
+        objects.append(images)
+        truth.append((re, n, q))
+    return objects, np.array(truth)
+
+
+def joined(objects: list[list[Any]], bands: int) -> list[SceneObject]:
+    """Scene objects of the first bands."""
+    out = []
+    for images in objects:
+        stamps = labelled(images[:bands])
+        (found,) = segmented(stamps[:1], "given")
+        out.append(join_images(stamps, found))
+    return out
+
+
+def five_bands(number: int) -> list[list[str]]:
+    """Dispersion of re in one band and in five."""
+    objects, truth = in_bands(number, 5, 10.0, 43)
+    rows = []
+    for bands in (1, 2, 5):
+        names = tuple("grizy"[:bands])
+        fits, _ = fitted(joined(objects, bands), "sersic", bands=names)
+        values = np.array([[fit["sersic.re"], fit["sersic.n"], fit["sersic.q"]] for fit in fits])
+        errors = np.array([fit.error("sersic.re") for fit in fits])
+        off = np.log(values / truth)
+        inside = np.abs(values[:, 0] - truth[:, 0]) < errors
+        rows.append(
+            [
+                str(bands),
+                f"{100 * np.median(off[:, 0]):+.1f} %",
+                f"{100 * half_width(off[:, 0]):.1f} %",
+                f"{half_width(off[:, 1]) / np.log(10):.3f}",
+                f"{half_width(values[:, 2] - truth[:, 2]):.3f}",
+                f"{100 * np.nanmean(inside):.0f} %",
+            ]
+        )
+    return rows
+
+
+# ------------------------------------------------------------------ cost
+
+
+def cost(number: int) -> list[list[str]]:
+    """Milliseconds a galaxy, best of three, alternating."""
+    objects, _ = in_bands(number, 5, 50.0, 44)
+    cases: dict[str, tuple[list[SceneObject], str, dict[str, Any]]] = {
+        f"{bands} band{'s' * (bands > 1)}": (
+            joined(objects, bands), "sersic", {"bands": tuple("grizy"[:bands])},
+        )
+        for bands in (1, 2, 5)
+    }  # fmt: skip
+    cases["sersic+exp"] = (joined(objects, 1), "sersic+exp", {})
+    pairs, _ = blended_pairs(number, 45)
+    stamps = labelled(pairs)
+    scenes = [object_of(s, g) for s, g in zip(stamps, segmented(stamps, "given"), strict=True)]
+    cases["one neighbour fitted, 96 x 96"] = (scenes, "sersic", {})
+    cases["neighbour masked, 96 x 96"] = (scenes, "sersic", {"neighbours": "mask"})
+    best = dict.fromkeys(cases, np.inf)
+    first = joined(objects, 1)
+    stamps64 = [one.reference for one in first]
+    found = [one.segmentation for one in first]
+    starts = start_from_moments(stamps64, found)
+    best["single Sérsic path"] = np.inf
+    for _ in range(3):
+        began = time.perf_counter()
+        refine(stamps64, None, starts, found)
+        spent = 1e3 * (time.perf_counter() - began) / number
+        best["single Sérsic path"] = min(best["single Sérsic path"], spent)
+        for name, (which, model, settings) in cases.items():
+            best[name] = min(best[name], fitted(which, model, **dict(settings))[1])
+    return [[name, f"{value:.1f}", f"{value / best['1 band']:.2f}"] for name, value in best.items()]
+
+
+def half_width(values: np.ndarray) -> float:
+    """Half the distance of the 16 and 84 % points."""
+    low, high = np.percentile(values[np.isfinite(values)], [15.87, 84.13])
+    return float(0.5 * (high - low))
+
+
+SECTIONS = {
+    "bulge_disc": (
+        bulge_disc,
+        ["S/N", "objects", "B/T bias", "scatter", "off by 0.2", "coverage", "fatal flag"],
+    ),
+    "blends": (
+        blends,
+        ["masks: sample, neighbour", "objects", "flux bias", "dispersion", "re bias", "dispersion",
+         "flux off by 30 %"],
+    ),
+    "bands": (five_bands, ["bands", "re bias", "re", "n (dex)", "q", "coverage of re"]),
+    "cost": (cost, ["fit", "ms a galaxy", "of one band"]),
+}  # fmt: skip
+USUAL = {"bulge_disc": 600, "blends": 400, "bands": 300, "cost": 60}
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("sections", nargs="*", default=list(SECTIONS))
+    parser.add_argument("-n", type=int, default=0, help="objects of each section")
+    parser.add_argument("--docs", action="store_true")
+    arguments = parser.parse_args()
+    torch.set_num_threads(2)
+    print(machine())
+    for name in arguments.sections:
+        make, header = SECTIONS[name]
+        text = markdown_table(header, make(arguments.n or USUAL[name]))
+        print(f"\n{name}\n{text}", flush=True)
+        if arguments.docs:
+            write_section("scenes.md", name, text)
+
+
+if __name__ == "__main__":
+    main()
