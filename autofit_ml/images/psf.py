@@ -6,6 +6,7 @@ PSFs built from a frame's stars are in `autofit_ml.images.stars`.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -335,13 +336,7 @@ def crop_psf(psf: PSF, shape: tuple[int, int]) -> tuple[PSF, tuple[str, ...]]:
     messages: tuple[str, ...] = ()
     if abs(1.0 - kept) > 1e-3:
         messages = (f"PSF wings beyond twice the stamp cut ({100 * (1 - kept):.2f} % of light)",)
-    return (
-        PSF(
-            (data / kept).astype(np.float32),
-            psf.has_pixel,
-            psf.oversampling,
-            psf.shift,
-            psf.source,
-        ),
-        messages,
-    )
+    modes = psf.modes
+    if modes is not None:
+        modes = modes[:, cuts[0] : h - cuts[0], cuts[1] : w - cuts[1]]
+    return dataclasses.replace(psf, data=(data / kept).astype(np.float32), modes=modes), messages

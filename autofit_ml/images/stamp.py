@@ -29,6 +29,9 @@ class PSF:
         (dx, dy) in PSF pixels by which the given PSF was recentred.
     source : str
         Where it comes from: a file, "analytic", "stars", "none".
+    modes : ndarray, float32, shape (k, h, w), or None
+        How uncertain it is: changes of `data` by one standard deviation of each of k independent
+        parameters. A fit then has these k numbers as parameters with a unit Gaussian prior.
     """
 
     data: np.ndarray
@@ -36,6 +39,7 @@ class PSF:
     oversampling: int = 1
     shift: tuple[float, float] = (0.0, 0.0)
     source: str = ""
+    modes: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,9 @@ def find_stars(frame: Frame) -> np.ndarray:
     return np.stack([found.x[order], found.y[order], found.r50[order]], axis=1)
 
 
-def psf_from_stars(frame: Frame) -> tuple[PSF, tuple[str, ...]]:
+def psf_from_stars(
+    frame: Frame, modes: int = 0, resamples: int = 48
+) -> tuple[PSF, tuple[str, ...]]:
     """Build the PSF of a frame from its own stars.
 
     Each star is cut out, its neighbours masked, moved to the pixel centre by a Fourier shift,
@@ -78,6 +80,11 @@ def psf_from_stars(frame: Frame) -> tuple[PSF, tuple[str, ...]]:
     ----------
     frame : Frame
         At least three good stars; the PSF is assumed not to vary over the frame.
+    modes : int
+        Also measure how uncertain the PSF is: its `modes` largest principal components over
+        samples of the stars drawn with replacement (bootstrap). 0: not.
+    resamples : int
+        Number of samples.
 
     Returns
     -------
@@ -88,8 +95,26 @@ def psf_from_stars(frame: Frame) -> tuple[PSF, tuple[str, ...]]:
     Raises
     ------
     InputError
-        Fewer than three good stars.
+        Fewer than three good stars (five with `modes`).
     """
+    stars, fwhm = _good_stars(frame)
+    mean, error, used = _combine(stars, fwhm)
+    least = 5 if modes else MIN_STARS
+    if used < least:
+        raise InputError(f"only {used} stars look alike: no PSF can be built", _REMEDY, frame.file)
+    image = _quiet_wings(mean, error)
+    psf, _ = centre_psf(image, source="stars", file=frame.file)
+    middle = ((psf.data.shape[1] - 1) / 2, (psf.data.shape[0] - 1) / 2)
+    width = 2.0 * _core_shape(np.asarray(psf.data, np.float64), *middle)[2]
+    messages = [f"PSF built from {used} stars, FWHM {width:.2f} px"]
+    if width < 2.0:
+        messages.append("the PSF is undersampled: give an oversampled one for good results")
+    changes = _resampled_modes(stars, fwhm, modes, resamples) if modes else None
+    return PSF(psf.data, True, 1, (0.0, 0.0), "stars", changes), tuple(messages)
+
+
+def _good_stars(frame: Frame) -> tuple[list[_Star], float]:
+    """Cut-outs of the stars of a frame, and their FWHM."""
     data, labels, found = _candidates(frame)
     chosen = _locus(found)
     if chosen.size < MIN_STARS:
@@ -106,17 +131,24 @@ def psf_from_stars(frame: Frame) -> tuple[PSF, tuple[str, ...]]:
     stars = [cut for cut in cuts if cut is not None]
     if len(stars) < MIN_STARS:
         raise InputError(f"only {len(stars)} usable stars to build a PSF from", _REMEDY, frame.file)
-    mean, error, used = _combine(stars, fwhm)
-    if used < MIN_STARS:
-        raise InputError(f"only {used} stars look alike: no PSF can be built", _REMEDY, frame.file)
-    image = _quiet_wings(mean, error)
-    psf, _ = centre_psf(image, source="stars", file=frame.file)
-    middle = ((psf.data.shape[1] - 1) / 2, (psf.data.shape[0] - 1) / 2)
-    width = 2.0 * _core_shape(np.asarray(psf.data, np.float64), *middle)[2]
-    messages = [f"PSF built from {used} stars, FWHM {width:.2f} px"]
-    if width < 2.0:
-        messages.append("the PSF is undersampled: give an oversampled one for good results")
-    return PSF(psf.data, True, 1, (0.0, 0.0), "stars"), tuple(messages)
+    return stars, fwhm
+
+
+def _resampled_modes(stars: list[_Star], fwhm: float, modes: int, resamples: int) -> np.ndarray:
+    """Largest principal components of the mean over bootstrap samples, (k, h, w) float32."""
+    rng = np.random.default_rng(len(stars))
+    images = []
+    for _ in range(resamples):
+        some = [stars[i] for i in rng.integers(0, len(stars), len(stars))]
+        mean, error, _ = _combine(some, fwhm)
+        image = _quiet_wings(mean, error)
+        images.append(image / image.sum())
+    every = np.stack(images)
+    scatter = (every - every.mean(0)).reshape(resamples, -1) / math.sqrt(resamples - 1)
+    _, size, rows = np.linalg.svd(scatter, full_matrices=False)
+    k = min(modes, len(size))
+    out = (size[:k, None] * rows[:k]).reshape(k, *every.shape[1:])
+    return out.astype(np.float32)
 
 
 def _candidates(frame: Frame) -> tuple[np.ndarray, np.ndarray, _Candidates]:

@@ -33,6 +33,7 @@ from autofit_ml.profiles.sersic import (
 
 if TYPE_CHECKING:
     from autofit_ml.profiles.hankel import HankelTable, Table, row_products, tabulate
+    from autofit_ml.profiles.modifiers import modified
 
 __all__ = [
     "N_MAX",
@@ -42,6 +43,7 @@ __all__ = [
     "ShapeParameter",
     "Table",
     "get_profile",
+    "modified",
     "profile_names",
     "register",
     "row_products",
@@ -53,9 +55,16 @@ __all__ = [
     "tabulate",
 ]
 
+_HOME = {
+    **dict.fromkeys(
+        ("HankelTable", "Table", "row_products", "tabulate"), "autofit_ml.profiles.hankel"
+    ),
+    "modified": "autofit_ml.profiles.modifiers",
+}
+
 
 def __getattr__(name: str) -> Any:
     # Tables hold tensors; processes that only simulate or read images never load PyTorch.
-    if name in ("HankelTable", "Table", "row_products", "tabulate"):
-        return getattr(import_module("autofit_ml.profiles.hankel"), name)
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -131,6 +131,8 @@ class LogGrid:
     def spectrum(self, a: torch.Tensor) -> torch.Tensor:
         """Fourier transform of the biased samples a(x) (..., points): complex (..., n / 2 + 1)."""
         constants = self.on(a.device)
+        if not a.numel():  # of no shape parameters
+            return a.new_empty((*a.shape[:-1], len(constants.omega)), dtype=torch.complex128)
         biased = a * constants.biased_weight
         result = torch.fft.rfft(biased[..., : self.sampled], n=self.n)
         if self.truncated:

@@ -130,7 +130,7 @@ class _Rows(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None]:
         (rows,) = ctx.saved_tensors
         by_shape = rows[..., 4:].unflatten(-1, (-1, 4))
         return (grad[..., None, :4] * by_shape).sum((1, 3)), None
@@ -217,10 +217,9 @@ def half_light(grid: LogGrid, a: torch.Tensor, da: torch.Tensor) -> HalfLight:
         t = t - ((around * _part(t)).sum(1) - missing) / (around * _lagrange(t)).sum(1)
     log_radius = grid.x0 + grid.step * (j + t)
     every = near[:, None].expand(-1, da.shape[1], -1)
-    inside_by_shape = (
-        _cumulative(grid, da).gather(2, j[:, None, None].expand(-1, da.shape[1], 1))[..., 0]
-        + grid.step * (da.gather(2, every) * _part(t)[:, None]).sum(2)
-    )
+    inside_by_shape = _cumulative(grid, da).gather(2, j[:, None, None].expand(-1, da.shape[1], 1))[
+        ..., 0
+    ] + grid.step * (da.gather(2, every) * _part(t)[:, None]).sum(2)
     density = (around * _lagrange(t)).sum(1)
     by_shape = (total_by_shape / 2 - inside_by_shape) / density[:, None]
     return HalfLight(total, total_by_shape, log_radius, by_shape)

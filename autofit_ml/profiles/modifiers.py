@@ -23,7 +23,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 
 import torch
 
@@ -150,6 +150,7 @@ def _modes(modes: tuple[int, ...], phi: torch.Tensor, *amplitudes: torch.Tensor)
     return factor.clamp_min(_SMALLEST).log()
 
 
+@lru_cache(maxsize=None)
 def _fourier(modes: tuple[int, ...]) -> Modifier:
     shapes = tuple(
         ShapeParameter(f"f{m}_{part}", 0.0, (-0.3, 0.3), False, "", f"{wave} amplitude of mode {m}")

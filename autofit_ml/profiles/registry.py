@@ -93,6 +93,8 @@ class Profile:
         Brightness at radius `r` in the profile's natural unit of length, in any unit of brightness;
         PyTorch, element by element, shapes in catalogue units. For the kinds "elliptical" (r is the
         radius) and "pixel" (called with the coordinates along both axes, ``(x, y, *shapes)``).
+    symmetric : bool
+        For the kind "pixel": the brightness is the same at (x, y), (-x, y) and (x, -y).
     truncated : bool
         Nothing lies beyond natural radius 1 (where `light` need not be zero).
     make_table : callable () -> Table, optional
@@ -109,6 +111,7 @@ class Profile:
     aliases: tuple[str, ...] = ()
     shapes: tuple[ShapeParameter, ...] = ()
     light: Callable[..., torch.Tensor] | None = None
+    symmetric: bool = False
     truncated: bool = False
     make_table: Callable[[], Table] | None = field(default=None, repr=False)
     natural_radii: Callable[..., Mapping[str, Any]] | None = field(default=None, repr=False)
@@ -201,6 +204,8 @@ def register(profile: Profile) -> Profile:
 def get_profile(name: str) -> Profile:
     """A profile by its name or an alias; upper and lower case are the same.
 
+    ``sersic[boxiness,f3,twist]`` is a profile with modifiers (`autofit_ml.profiles.modified`).
+
     Raises
     ------
     SettingsError
@@ -208,11 +213,34 @@ def get_profile(name: str) -> Profile:
     """
     _load_library()
     key = name.strip().lower().replace("-", "_")
+    if "[" in key:
+        return _modified(key)
     if key not in _REGISTRY:
         raise SettingsError(
             f"there is no profile {name!r}", f"use one of {', '.join(profile_names())}"
         )
     return _REGISTRY[key]
+
+
+def _modified(name: str) -> Profile:
+    """A profile with modifiers, by the name that `modified` gave it."""
+    from autofit_ml.profiles.modifiers import modified
+
+    base, _, rest = name.partition("[")
+    words = [word.strip() for word in rest.rstrip("]").split(",") if word.strip()]
+    modes = [word[1:] for word in words if word.startswith("f") and word[1:].isdigit()]
+    unknown = [w for w in words if w not in ("boxiness", "twist", *(f"f{m}" for m in modes))]
+    if unknown or not words or not rest.endswith("]"):
+        raise SettingsError(
+            f"{name!r} is not a profile with modifiers",
+            "write for example sersic[boxiness,f3,twist]",
+        )
+    return modified(
+        get_profile(base),
+        boxiness="boxiness" in words,
+        fourier=[int(m) for m in modes],
+        twist="twist" in words,
+    )
 
 
 def profile_names() -> tuple[str, ...]:

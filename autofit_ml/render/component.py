@@ -10,9 +10,11 @@ from __future__ import annotations
 import torch
 
 from autofit_ml.profiles import Profile
+from autofit_ml.profiles.polar import polar_table
 from autofit_ml.profiles.tables import profile_table
 from autofit_ml.render.elliptical import render, render_with_jacobian
 from autofit_ml.render.fourier import FourierPlan, phase, synthesise
+from autofit_ml.render.polar import render_polar, render_polar_with_jacobian
 
 __all__ = ["component_jacobian", "render_component"]
 
@@ -45,6 +47,8 @@ def render_component(
         theta = parameters.to(plan.dtype)
         light = phase(plan, theta[:, 0], theta[:, 1]) * theta[:, 2].exp()[:, None]
         return synthesise(plan, psf * light)
+    if profile.kind == "pixel":
+        return render_polar(plan, polar_table(profile), psf, parameters)
     return render(plan, profile_table(profile), psf, parameters)
 
 
@@ -73,6 +77,8 @@ def component_jacobian(
         image = psf * light
         kx, ky = plan.frequencies
         return synthesise(plan, torch.stack([-1j * kx * image, -1j * ky * image, image], dim=1))
+    if profile.kind == "pixel":
+        return render_polar_with_jacobian(plan, polar_table(profile), psf, parameters)
     return render_with_jacobian(plan, profile_table(profile), psf, parameters)
 
 

@@ -69,9 +69,7 @@ def render_with_jacobian(
         plan, table, parameters, derivatives=True
     )
     base = psf * (phase(plan, theta[:, 0], theta[:, 1]) * theta[:, 2].exp()[:, None])
-    spectra = torch.empty(
-        (*theta.shape, plan.n_modes), dtype=base.dtype, device=base.device
-    )
+    spectra = torch.empty((*theta.shape, plan.n_modes), dtype=base.dtype, device=base.device)
     image = torch.mul(base, value, out=spectra[:, 2])
     kx, ky = plan.frequencies
     torch.mul(image, -1j * kx, out=spectra[:, 0])
@@ -80,7 +78,7 @@ def render_with_jacobian(
     for i, by_shape in enumerate(by_shapes):
         torch.mul(base, by_shape, out=spectra[:, 4 + i])
     half = 0.5 / kappa2
-    for i, metric in enumerate(_metric_by_eta(parameters)):
+    for i, metric in enumerate(metric_by_eta(parameters)):
         torch.mul(
             spectra[:, 3],
             row_products(metric.to(plan.dtype), plan.quadratic) * half,
@@ -96,7 +94,7 @@ def _profile_transform(
     kappa^2."""
     dtype = plan.dtype
     rows = table.rows(parameters[:, 4:-2], dtype)
-    kappa2 = row_products(_metric(parameters).to(dtype), plan.quadratic).clamp_min(1e-20)
+    kappa2 = row_products(metric(parameters).to(dtype), plan.quadratic).clamp_min(1e-20)
     position = (kappa2.log() * (0.5 / table.log_kappa_step)) - (
         table.log_kappa_min / table.log_kappa_step
     )
@@ -122,7 +120,7 @@ def _cubic(c: Sequence[torch.Tensor], t: torch.Tensor) -> torch.Tensor:
     return torch.addcmul(c[0], t, torch.addcmul(c[1], t, torch.addcmul(c[2], t, c[3])))
 
 
-def _metric(parameters: torch.Tensor) -> torch.Tensor:
+def metric(parameters: torch.Tensor) -> torch.Tensor:
     """(M_xx, M_yy, 2 M_xy) of M = rc^2 exp(eta1 sigma_z + eta2 sigma_x), float64, (B, 3)."""
     rc2 = (2 * parameters[:, 3]).exp()
     eta1, eta2 = parameters[:, -2], parameters[:, -1]
@@ -132,8 +130,8 @@ def _metric(parameters: torch.Tensor) -> torch.Tensor:
     )
 
 
-def _metric_by_eta(parameters: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Derivatives of `_metric` with respect to eta1 and eta2."""
+def metric_by_eta(parameters: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Derivatives of `metric` with respect to eta1 and eta2."""
     rc2 = (2 * parameters[:, 3]).exp()
     eta1, eta2 = parameters[:, -2], parameters[:, -1]
     cosh, sinhc = _cosh_sinhc(eta1, eta2)

@@ -32,6 +32,7 @@ from autofit_ml.scene.build import (
 )
 from autofit_ml.scene.expressions import Expression
 from autofit_ml.scene.files import read_model, write_model
+from autofit_ml.scene.galfit import GalfitBand, GalfitFile, read_galfit, write_galfit
 from autofit_ml.scene.model import SKY, Component, Parameter, Scene
 from autofit_ml.scene.parameters import (
     CATALOGUE_PARAMETERS,
@@ -57,6 +58,8 @@ __all__ = [
     "Bounds",
     "Component",
     "Expression",
+    "GalfitBand",
+    "GalfitFile",
     "Parameter",
     "Prior",
     "Scene",
@@ -80,6 +83,7 @@ __all__ = [
     "nuker",
     "parse_model",
     "point",
+    "read_galfit",
     "read_model",
     "scene",
     "sersic",
@@ -91,5 +95,6 @@ __all__ = [
     "uniform",
     "with_sky",
     "with_values",
+    "write_galfit",
     "write_model",
 ]

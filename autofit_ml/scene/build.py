@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from autofit_ml.errors import SettingsError
-from autofit_ml.profiles.registry import Profile, get_profile, profile_names
+from autofit_ml.profiles.registry import get_profile, profile_names
 from autofit_ml.scene.model import SKY, Component, Parameter, Scene, named
+from autofit_ml.scene.naming import free_name, profile_of
 from autofit_ml.scene.parameters import Bounds
 from autofit_ml.scene.priors import PRIORS, Prior
 
@@ -37,7 +38,6 @@ __all__ = [
     "nuker",
     "parse_model",
     "point",
-    "profile_of",
     "scene",
     "sersic",
     "shifted",
@@ -222,46 +222,6 @@ def _natural(sd: Any) -> Any:
         return sd
 
 
-# --- Profiles --------------------------------------------------------------------------------
-
-
-def profile_of(name: str, modifiers: Sequence[str] = ()) -> Profile:
-    """A profile with modifiers.
-
-    Parameters
-    ----------
-    name : str
-        A name or alias of the registry.
-    modifiers : sequence of str
-        ``boxiness``, ``twist``, and Fourier modes ``f1``, ``f3``, ...
-    """
-    profile = get_profile(name)
-    if isinstance(modifiers, str):
-        modifiers = (modifiers,)
-    options: dict[str, Any] = {}
-    modes = []
-    for modifier in modifiers:
-        mode = re.fullmatch(r"f(\d+)", str(modifier))
-        if mode:
-            modes.append(int(mode[1]))
-        elif modifier in ("boxiness", "twist"):
-            options[modifier] = True
-        else:
-            raise SettingsError(
-                f"there is no modifier {modifier!r}",
-                "use boxiness, twist, or Fourier modes f1, f2, f3, ...",
-            )
-    if modes:
-        options["fourier"] = tuple(sorted(set(modes)))
-    if not options:
-        return profile
-    if not profile.has_ellipse:
-        raise SettingsError(f"{profile.name} has no shape to modify", "leave out the modifiers")
-    from autofit_ml.profiles.modifiers import modified
-
-    return modified(profile, **options)
-
-
 # --- One component ---------------------------------------------------------------------------
 
 
@@ -284,7 +244,7 @@ def component(
     sky : "free", "fixed", "tilted", float or mapping
         See `autofit_ml.scene.Scene`.
     modifiers : sequence of str
-        See `profile_of`.
+        ``boxiness``, ``twist``, and Fourier modes ``f1``, ``f3``, ...
     **parameters
         What is said of each parameter (`as_parameter`); also the fields of
         `autofit_ml.scene.Bounds`: ``re_min``, ``re_max_stamps``, ``q_min``.
@@ -436,7 +396,7 @@ def scene(
         part = component(part) if isinstance(part, str) else _scene(part)
         renamed = {}
         for one in part.components:
-            name = _free_name(one.name, [other.name for other in made] + list(components))
+            name = free_name(one.name, [other.name for other in made] + list(components))
             renamed[one.name] = name
             made.append(Component(name, one.profile, one.parameters))
         if any(old != new for old, new in renamed.items()) and (part.ties or part.constraints):
@@ -472,15 +432,6 @@ def _scene(part: Any) -> Scene:
     if not isinstance(part, Scene):
         raise SettingsError(f"{part!r} is not a component", "give e.g. sersic() or 'sersic'")
     return part
-
-
-def _free_name(name: str, taken: Sequence[str]) -> str:
-    if name not in taken:
-        return name
-    number = 2
-    while f"{name}_{number}" in taken:
-        number += 1
-    return f"{name}_{number}"
 
 
 def parse_model(
@@ -535,7 +486,7 @@ def parse_model(
             first = made[0].name
             parameters = {axis: Parameter(tie=f"{first}.{axis}") for axis in ("x", "y")}
         base = get_profile(match[1]).name
-        name = _free_name(base, [other.name for other in made])
+        name = free_name(base, [other.name for other in made])
         made.append(Component(name, profile, parameters))
     with named(f"model {text!r}"):
         return Scene(

@@ -35,9 +35,7 @@ def row_jacobian(
         if outputs == 0:
             return theta.new_zeros((len(theta), 0, theta.shape[1]))
         copies = theta.detach()[:, None].repeat(1, outputs, 1).requires_grad_(True)
-        beside = [
-            other[:, None].expand(len(theta), outputs, *other.shape[1:]) for other in others
-        ]
+        beside = [other[:, None].expand(len(theta), outputs, *other.shape[1:]) for other in others]
         values = function(copies, *beside)
         (slope,) = torch.autograd.grad(values.diagonal(dim1=-2, dim2=-1).sum(), copies)
     return slope

@@ -281,9 +281,7 @@ class _Parser:
             parameter, underscore, component = name.partition("_")
             if parameter and component:
                 return f"{component}.{parameter}"
-            raise self.error(
-                f"{name!r} does not say of which component", f"write component.{name}"
-            )
+            raise self.error(f"{name!r} does not say of which component", f"write component.{name}")
         if name in self.known:
             return name
         if "." not in name:

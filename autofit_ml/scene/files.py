@@ -16,7 +16,8 @@ import yaml
 
 from autofit_ml.errors import SettingsError
 from autofit_ml.scene.build import _component, _sky, as_parameter
-from autofit_ml.scene.model import Component, Parameter, Scene, modifier_names, named
+from autofit_ml.scene.model import Component, Parameter, Scene, named
+from autofit_ml.scene.naming import base_name, modifier_names
 from autofit_ml.scene.parameters import Bounds
 from autofit_ml.scene.priors import PRIORS, Prior, Restricted
 
@@ -132,9 +133,7 @@ for _kind in (_Loader, _Dumper):
             "-+0123456789.",
         ),
     ):
-        _kind.add_implicit_resolver(
-            f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), list(_first)
-        )
+        _kind.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), list(_first))
 
 
 def _construct_integer(loader: _Loader, node: yaml.ScalarNode) -> int:
@@ -162,7 +161,7 @@ _Loader.add_constructor("tag:yaml.org,2002:map", _construct_mapping)
 
 def _parsed(text: str) -> Mapping:
     try:
-        model = yaml.load(text, Loader=_Loader)  # noqa: S506 - a safe loader
+        model = yaml.load(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
@@ -196,9 +195,7 @@ def _scene(model: Mapping) -> Scene:
     if isinstance(constraints, str):
         constraints = [constraints]
     if not isinstance(constraints, list):
-        raise SettingsError(
-            f"constraints: {constraints!r}", "write a list: [disk.re > bulge.re]"
-        )
+        raise SettingsError(f"constraints: {constraints!r}", "write a list: [disk.re > bulge.re]")
     return Scene(
         tuple(_read_component(name, entry) for name, entry in parts.items()),
         constraints=tuple(constraints),
@@ -254,7 +251,7 @@ def _read_bounds(entry: Any) -> Bounds:
 
 
 def _component_entry(component: Component) -> dict[str, Any]:
-    entry: dict[str, Any] = {"profile": component.profile.name}
+    entry: dict[str, Any] = {"profile": base_name(component.profile)}
     modifiers = modifier_names(component.profile)
     if modifiers:
         entry["modifiers"] = modifiers

@@ -32,6 +32,7 @@ from autofit_ml.scene.expressions import (
     parse,
     parse_constraint,
 )
+from autofit_ml.scene.naming import base_name, modifier_names, profile_of, short_name
 from autofit_ml.scene.parameters import Bounds
 from autofit_ml.scene.priors import describe_prior, restricted
 
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 __all__ = ["SKY", "Component", "Parameter", "Scene", "limits", "unit"]
 
 SKY = "sky"
-"""Name of the background component in ties and constraints (``sky.sky``, ``sky.sky_dx``)."""
+"""Name of the background component (``sky.sky``, ``sky.sky_dx``)."""
 
 _LIMITS = {
     "flux": (0.0, math.inf),
@@ -78,8 +79,9 @@ class Parameter:
     tie : str
         An expression of other parameters that replaces it: ``bulge.x``, ``2 * bulge.re``.
     bands : str or int
-        Over several bands: "free" (a value in each), "shared" (one value), or the degree of a
-        polynomial in wavelength; "" is free for fluxes and sky, shared for everything else.
+        Over several bands: "free" (a value in each), "shared" (one value), "epochs" (a value in
+        each image), or the degree of a polynomial in wavelength; "" is free for fluxes and sky,
+        shared for everything else.
     """
 
     value: float | None = None
@@ -103,13 +105,13 @@ class Parameter:
             )
         object.__setattr__(self, "bounds", (low, high))
         if isinstance(self.bands, bool) or not (
-            self.bands in ("", "free", "shared")
+            self.bands in ("", "free", "shared", "epochs")
             or (isinstance(self.bands, int) and 0 <= self.bands <= _DEGREE_MAX)
         ):
             raise SettingsError(
                 f"bands is {self.bands!r}",
-                f"use free, shared, or the degree (0 to {_DEGREE_MAX}) of a polynomial in "
-                "wavelength",
+                f"use free, shared, epochs, or the degree (0 to {_DEGREE_MAX}) of a polynomial "
+                "in wavelength",
             )
         self._check_exclusive()
 
@@ -191,8 +193,15 @@ class Component:
                 _check_parameter(parameter, *limits(self.profile, name))
         object.__setattr__(self, "parameters", MappingProxyType(complete))
 
-    def __reduce__(self):  # a mapping proxy cannot be pickled
-        return type(self), (self.name, self.profile, dict(self.parameters))
+    def __reduce__(self):  # neither a mapping proxy nor a profile's functions can be pickled
+        named_by = (base_name(self.profile), tuple(modifier_names(self.profile)))
+        return _component, (self.name, *named_by, dict(self.parameters))
+
+
+def _component(
+    name: str, profile: str, modifiers: tuple[str, ...], parameters: dict[str, Parameter]
+) -> Component:
+    return Component(name, profile_of(profile, modifiers), parameters)
 
 
 @contextmanager
@@ -411,7 +420,7 @@ class Scene:
         if len(self.components) != 1 or self.constraints or self.sky == "tilted":
             return False
         component = self.components[0]
-        if component.profile != get_profile("sersic"):
+        if component.profile.name != "sersic":
             return False
         sky = self.sky_parameters["sky"]
         return (sky.plain or sky == Parameter(self.fixed_sky, fixed=True)) and all(
@@ -470,15 +479,22 @@ class Scene:
             high if own_high is None else min(high, own_high),
         )
 
+    @property
+    def _comparable(self) -> tuple[str, ...]:
+        """Parameters that ties and constraints may use: all but those of the sky."""
+        return tuple(name for name in self.parameters if not name.startswith(f"{SKY}."))
+
     @cached_property
     def ties(self) -> tuple[tuple[str, Expression], ...]:
         """(parameter, expression) of every tied parameter, each after those that it depends on."""
-        known = tuple(self.parameters)
+        known = self._comparable
         found: dict[str, Expression] = {}
         for name, parameter in self.parameters.items():
             if not parameter.tie:
                 continue
             with named(name):
+                if name not in known:
+                    raise SettingsError("the sky cannot be tied", "fix it, or leave it free")
                 expression = parse(parameter.tie, known)
                 if not expression.names:
                     raise SettingsError(
@@ -491,9 +507,11 @@ class Scene:
     @cached_property
     def conditions(self) -> tuple[Expression, ...]:
         """The constraints: expressions that are positive where they hold."""
-        known = tuple(self.parameters)
+        known = self._comparable
         with named("constraints"):
-            return tuple(parse_constraint(text, known, self.is_positive) for text in self.constraints)
+            return tuple(
+                parse_constraint(text, known, self.is_positive) for text in self.constraints
+            )
 
     def is_positive(self, name: str) -> bool:
         """Whether a parameter (``component.parameter``) is positive whatever its value."""
@@ -598,16 +616,3 @@ def _check_ranking(larger: Mapping[str, Expression]) -> None:
                 if smaller not in reached:
                     reached.add(smaller)
                     todo.append(smaller)
-
-
-_SHORT_NAMES = {"exponential": "exp", "devaucouleurs": "dev", "point": "psf"}
-
-
-def short_name(profile: Profile) -> str:
-    """The profile as model strings call it: ``exp``, ``sersic[boxiness,f3]``."""
-    return _SHORT_NAMES.get(profile.name, profile.name)
-
-
-def modifier_names(profile: Profile) -> list[str]:
-    """The profile's modifiers as model files call them: ``boxiness``, ``f3``, ``twist``."""
-    return [modifier.name for modifier in profile.modifiers]

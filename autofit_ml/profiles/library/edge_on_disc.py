@@ -35,6 +35,6 @@ register(
         description="exponential disc seen edge-on",
         light=_light,
         natural_radii=lambda: {"scale_length": _LENGTH, "scale_height": _HEIGHT},
-        mirror=True,
+        symmetric=True,
     )
 )

@@ -40,10 +40,11 @@ def fit_scenes(
     bands: Sequence[str] = ("",),
     wavelengths: Sequence[float] | None = None,
     settings: SceneSettings | None = None,
-    psf_changes: Sequence[Sequence[np.ndarray | None]] | None = None,
     components: bool = False,
 ) -> list[SceneFit]:
     """Fit a scene to each object, simultaneously in all of its images.
+
+    Where a PSF knows how uncertain it is (`PSF.modes`), its parameters are fitted along.
 
     Parameters
     ----------
@@ -57,9 +58,6 @@ def fit_scenes(
     wavelengths : sequence of float, optional
         Of each image, for parameters that are polynomials in wavelength.
     settings : SceneSettings, optional
-    psf_changes : optional
-        For each object and image: (K, h, w) changes of its PSF by one standard deviation of each
-        of K parameters (`autofit_ml.refine.scenes.psf_model`), which are then fitted along.
     components : bool
         Keep the images of the components.
 
@@ -81,7 +79,7 @@ def fit_scenes(
             f"{len(starts)} starts, {len(bands)} bands",
             "give one start for each object, and one image for each band",
         )
-    members = [_member(k, one, starts, settings, psf_changes) for k, one in enumerate(objects)]
+    members = [_member(k, one, starts, settings) for k, one in enumerate(objects)]
     buckets: dict[tuple, list[Member]] = {}
     for member in members:
         buckets.setdefault(bucket_key(member), []).append(member)
@@ -125,7 +123,6 @@ def _member(
     one: SceneObject,
     starts: Starts,
     settings: SceneSettings,
-    psf_changes: Sequence[Sequence[np.ndarray | None]] | None,
 ) -> Member:
     segmentation = one.segmentation
     neighbours: list[Neighbour] = []
@@ -137,9 +134,7 @@ def _member(
     elif settings.neighbours != "mask":
         raise SettingsError(f"neighbours is {settings.neighbours!r}", "use fit or mask")
     sigma = 0.0 if starts.cov is None else math.sqrt(max(float(starts.cov[k, 4, 4]), 0.0))
-    changes: tuple[np.ndarray | None, ...] = (None,) * len(one.stamps)
-    if psf_changes is not None:
-        changes = tuple(psf_changes[k])
+    changes = tuple((stamp or one.reference).psf.modes for stamp in one.stamps)
     return Member(
         k, one, np.array(starts.values[k], dtype=np.float64), sigma, neighbours, masked, changes
     )

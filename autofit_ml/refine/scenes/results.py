@@ -122,6 +122,6 @@ class SceneFit:
         return float(self.errors[self.names.index(name)])
 
     @property
-    def n_free(self) -> int:
+    def n_fitted(self) -> int:
         """Fitted parameters, neighbours and skies included."""
-        return 0 if self.layout is None else self.layout.size
+        return self.n_pix - self.ndof

@@ -67,7 +67,8 @@ def parse_feedme(text: str) -> Feedme:
         if match is None:
             continue  # rules, comments, empty lines, guides: GALFIT skips them too
         key = match[1] if match[1].isdigit() else match[1][0].upper() + match[1][1:]
-        entry = Entry(key, tuple(match[2].split()), (match[3] or "").strip(), number)
+        words = re.sub(r"\s*,\s*", ",", match[2]).split()
+        entry = Entry(key, tuple(words), (match[3] or "").strip(), number)
         if key == "0":
             if not entry.words:
                 raise SettingsError(f"line {number}: an object without a name", "write 0) sersic")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 
 from autofit_ml.scene.build import shifted
 from autofit_ml.scene.galfit.functions import Photometry
@@ -84,13 +83,10 @@ class GalfitFile:
     pixel_scale: tuple[float, float] = (1.0, 1.0)
     display: str = "regular"
     mode: int = 0
-    values: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    values: Mapping[str, tuple[float, ...]] = field(default_factory=dict, hash=False)
     skipped: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     path: Path | None = None
-
-    def __post_init__(self):
-        object.__setattr__(self, "values", MappingProxyType(dict(self.values)))
 
     @property
     def image(self) -> Path | None:

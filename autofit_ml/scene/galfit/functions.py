@@ -168,7 +168,9 @@ def _surface_per_flux(function: Function, profile: Profile, values: Values) -> f
     live = live_table(profile)
     fit = [math.log(s) if log else s for s, log in zip(shapes, live.log, strict=True)]
     table = torch.tensor([fit], dtype=torch.float64)
-    total = 2 * math.pi * float(half_light(live.grid, *sample_light(*live_args(live, table))).integral)
+    total = (
+        2 * math.pi * float(half_light(live.grid, *sample_light(*live_args(live, table))).integral)
+    )
     radius = torch.tensor([function.surface(values)], dtype=torch.float64)
     assert profile.light is not None
     light = profile.light(radius, *(torch.tensor([s], dtype=torch.float64) for s in shapes))
@@ -213,6 +215,34 @@ def _core_lines(values: Values) -> Lines:
         7: outer,
         8: values["n"],
     }
+
+
+_THICKNESS = math.pi / 6
+"""Axis ratio of an edge-on disc over scale height / scale length."""
+
+
+def _edge_values(lines: Lines) -> Values:
+    height, length = lines[4], lines[5]
+    if not 0 < _THICKNESS * height <= length:
+        raise SettingsError(
+            f"an edge-on disc of scale height {height:g} and scale length {length:g}",
+            "give 4) h_s and 5) R_s > 0.52 h_s",
+        )
+    return {
+        "re": length / _radius(get_profile("edge_on_disc"), {}, "scale_length"),
+        "q": _THICKNESS * height / length,
+    }
+
+
+def _edge_lines(values: Values) -> Lines:
+    length = values["re"] * _radius(get_profile("edge_on_disc"), {}, "scale_length")
+    return {4: values["q"] * length / _THICKNESS, 5: length}
+
+
+def _edge_surface(values: Values) -> float:
+    """Central brightness of unit flux: the integral is 2 pi R_s h_s."""
+    lines = _edge_lines(values)
+    return 1 / (2 * math.pi * lines[4] * lines[5])
 
 
 def _radius(profile: Profile, values: Mapping[str, float], name: str) -> float:
@@ -264,6 +294,15 @@ FUNCTIONS: tuple[Function, ...] = (
         labels={3: _CENTRE, 4: "R_c [pix]", 5: "R_t [pix]", 6: "alpha"},
         read=_king_values,
         write=_king_lines,
+        own_lines=(5,),
+    ),
+    Function(
+        "edgedisk",
+        "edge_on_disc",
+        surface=_edge_surface,
+        labels={3: _CENTRE, 4: "h_s (scale height) [pix]", 5: "R_s (scale length) [pix]"},
+        read=_edge_values,
+        write=_edge_lines,
         own_lines=(5,),
     ),
     Function(

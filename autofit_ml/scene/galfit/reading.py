@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 
 from autofit_ml.errors import SettingsError
-from autofit_ml.scene.build import profile_of
 from autofit_ml.scene.galfit.constraints import apply_constraints
 from autofit_ml.scene.galfit.feedme import Entry, Feedme, parse_feedme
 from autofit_ml.scene.galfit.file import GalfitBand, GalfitFile
 from autofit_ml.scene.galfit.functions import Function, function_of
 from autofit_ml.scene.galfit.shapes import SHAPE_KEYS, read_shape
 from autofit_ml.scene.model import SKY, Component, Parameter, Scene, limits, named
+from autofit_ml.scene.naming import base_name, free_name, profile_of
 
 __all__ = ["read_galfit"]
 
@@ -94,35 +94,10 @@ class _Reader:
         self.n_bands = 1
 
     def file(self) -> GalfitFile:
-        bands = self.bands()
-        self.n_bands = len(bands)
-        box = self.numbers_of("I", 2, (100.0, 100.0))
-        scale = self.numbers_of("K", 2, (1.0, 1.0))
-        region = self.numbers_of("H", 4, None)
-        empty = GalfitFile(
-            Scene((Component("none", profile_of("point")),)),
-            bands,
-            None if region is None else (
-                int(region[0]), int(region[1]), int(region[2]), int(region[3])
-            ),
-            self.word("B", "imgblock.fits"),
-            self.word("G"),
-            int(float(self.word("E") or 1)),
-            (int(box[0]), int(box[1])),
-            (scale[0], scale[1]),
-            self.word("O", "regular") or "regular",
-            int(float(self.word("P") or 0)),
-            path=self.path,
-        )
-        if empty.region is not None and not (
-            empty.region[0] <= empty.region[1] and empty.region[2] <= empty.region[3]
-        ):
-            raise SettingsError(
-                f"H) the region {empty.region} is empty", "give xmin xmax ymin ymax"
-            )
-        self.base = dataclasses.replace(empty, bands=self.with_exptime(empty))
+        self.base = self.frame()
         sky, objects = self.components()
-        scene = Scene(tuple(item.component for item in objects), **sky)
+        made = [item for item in objects if item is not None]
+        scene = Scene(tuple(item.component for item in made), **sky)
         scene = self.constrained(scene, objects)
         return dataclasses.replace(
             self.base,
@@ -132,6 +107,30 @@ class _Reader:
             notes=tuple(self.notes),
         )
 
+    def frame(self) -> GalfitFile:
+        """The control entries; the scene comes later."""
+        bands = self.bands()
+        self.n_bands = len(bands)
+        region = tuple(int(edge) for edge in self.numbers_of("H", 4, ()))
+        if region and not (region[0] <= region[1] and region[2] <= region[3]):
+            raise SettingsError(f"H) the region {region} is empty", "give xmin xmax ymin ymax")
+        box = self.numbers_of("I", 2, (100.0, 100.0))
+        scale = self.numbers_of("K", 2, (1.0, 1.0))
+        frame = GalfitFile(
+            Scene((Component("point", profile_of("point")),)),
+            bands,
+            (region[0], region[1], region[2], region[3]) if region else None,
+            self.word("B", "imgblock.fits"),
+            self.word("G"),
+            self.whole("E", 1),
+            (int(box[0]), int(box[1])),
+            (scale[0], scale[1]),
+            self.word("O") or "regular",
+            self.whole("P", 0),
+            path=self.path,
+        )
+        return dataclasses.replace(frame, bands=self.with_exptime(frame))
+
     # --- Control entries -----------------------------------------------------------------
 
     def word(self, key: str, default: str = "") -> str:
@@ -140,9 +139,11 @@ class _Reader:
         word = entry.words[0] if entry is not None and entry.words else default
         return "" if word.lower() == "none" else word
 
-    def numbers_of(
-        self, key: str, count: int, default: tuple[float, ...] | None
-    ) -> tuple[float, ...] | None:
+    def whole(self, key: str, default: int) -> int:
+        """A control entry's number."""
+        return int(self.numbers_of(key, 1, (float(default),))[0])
+
+    def numbers_of(self, key: str, count: int, default: tuple[float, ...]) -> tuple[float, ...]:
         entry = self.feedme.controls.get(key)
         if entry is None or not entry.words:
             return default
@@ -193,6 +194,8 @@ class _Reader:
         given = _split(entry.words[0]) if entry is not None and entry.words else [""]
         if len(given) == 1:
             given = given * n
+        if key == "D" and len(given) == n + 1:  # a diffusion kernel, after a comma
+            given = given[:n]
         if len(given) != n:
             raise SettingsError(
                 f"{key}) has {len(given)} entries for {n} bands", "give one for each band, or one"
@@ -226,14 +229,16 @@ class _Reader:
                     sky = self.sky(entries)
                     objects.append(None)
                 else:
-                    objects.append(self.object(entries, function_of(name), taken))
-                    taken.append(objects[-1].name)  # type: ignore[union-attr]
+                    made = self.object(entries, function_of(name), taken)
+                    objects.append(made)
+                    taken.append(made.name)
         if not taken:
             raise SettingsError("there is nothing but sky in it", "add an object")
-        self.all_objects = objects
-        return {"sky": "fixed"} if sky is None else sky, [o for o in objects if o is not None]
+        return {"sky": "fixed"} if sky is None else sky, objects
 
-    def object(self, entries: dict[str, Entry], function: Function, taken: Sequence[str]) -> _Object:
+    def object(
+        self, entries: dict[str, Entry], function: Function, taken: Sequence[str]
+    ) -> _Object:
         entries = _version_3(entries, function)
         self.refuse(entries, function)
         lines = self.position(entries)
@@ -248,8 +253,7 @@ class _Reader:
         modifiers = ["boxiness"] * ("C0" in extra)
         modifiers += [key.lower() for key in extra if key.startswith("F")]
         profile = profile_of(function.profile, modifiers)
-        base = profile_of(function.profile).name
-        name = base if base not in taken else f"{base}_{taken_number(base, taken)}"
+        name = free_name(base_name(profile), taken)
         converted = self.convert(name, function, lines)
         parameters = {}
         for key, values in converted.items():
@@ -439,7 +443,7 @@ class _Reader:
 
     # --- Constraints ---------------------------------------------------------------------
 
-    def constrained(self, scene: Scene, objects: list[_Object]) -> Scene:
+    def constrained(self, scene: Scene, objects: list[_Object | None]) -> Scene:
         if not self.base.constraints:
             return scene.check()
         path = self.base.locate(self.base.constraints)
@@ -447,8 +451,8 @@ class _Reader:
         if not path.is_file():
             self.notes.append(f"the constraints file {path} was not found: none are applied")
             return scene.check()
-        names = [SKY if item is None else item.name for item in self.all_objects]
-        functions = {item.name: item.function for item in objects}
+        names = [SKY if item is None else item.name for item in objects]
+        functions = {item.name: item.function for item in objects if item is not None}
         text = path.read_text(encoding="utf-8", errors="replace")
         try:
             scene, notes = apply_constraints(scene, text, names, functions, self.base.photometry())
@@ -456,14 +460,6 @@ class _Reader:
             return scene.check()
         except SettingsError as error:
             raise SettingsError(error.problem, error.remedy, path) from None
-
-
-def taken_number(name: str, taken: Sequence[str]) -> int:
-    """Next number of a repeated name."""
-    number = 2
-    while f"{name}_{number}" in taken:
-        number += 1
-    return number
 
 
 def _version_3(entries: dict[str, Entry], function: Function) -> dict[str, Entry]:
