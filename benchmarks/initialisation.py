@@ -12,6 +12,10 @@ segmented by the pipeline's default:
 - the default's several starts, and what can be dropped;
 - times: network against moments, and the whole fit with each;
 - real stamps (``--real``): chi2 of the starts, and whether the answers are the same.
+
+Coverage needs more galaxies than fits from twenty starts do: ``--alone`` gives the first section a
+sample of its own size, ``-n 0`` leaves the others out. ``--json`` writes what
+``training/export.py --metrics`` takes.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,6 +54,7 @@ DATA = Path(os.environ.get("AUTOFIT_ML_TEST_DATA", HERE.parent.parent / "shared"
 SURVEYS = ("sdss-r", "legacysurvey-r", "kids-r", "hsc-i")
 BINS = ((10, 20), (20, 50), (50, 100), (100, 300), (300, 1e9))
 RECIPES = ("single", "blends", "realistic")
+PARAMETERS = ((0, "x"), (2, "flux"), (3, "rc"), (4, "n"), (5, "eta1"), (6, "eta2"))
 
 
 @dataclass(frozen=True)
@@ -97,7 +102,11 @@ def sample(recipe: str, each: int, surveys: Sequence[str], seed: int, segmenter:
 # ------------------------------------------------------------------ the network alone
 
 
-def alone(part: Sample, network: Any) -> dict[str, dict[str, float]]:
+Figures = dict[str, dict[str, float]]
+"""Name: value, the ends of its 68 % interval, and the number of objects."""
+
+
+def alone(part: Sample, network: Any) -> dict[str, dict[str, Figures]]:
     """Scatter and coverage by S/N, against the truth (galaxies of one profile).
 
     Beside it the scatter of moments, and of the default fit: what the data allow.
@@ -111,36 +120,35 @@ def alone(part: Sample, network: Any) -> dict[str, dict[str, float]]:
     mean = answers.mean.double().numpy()
     lower = answers.lower.double().numpy()
     sigma = np.sqrt((lower**2).sum(2))
-    inside = np.abs(mean - true) < sigma
+    inside = (np.abs(mean - true) < sigma).astype(float)
     eta, true_eta = (np.hypot(v[:, 5], v[:, 6]) for v in (mean, true))
-    ln_re = mean[:, 3] + eta / 2 - true[:, 3] - true_eta / 2
+    errors = {
+        "network": {
+            "re": mean[:, 3] + eta / 2 - true[:, 3] - true_eta / 2,
+            "n": (mean[:, 4] - true[:, 4]) / np.log(10),
+            "q": np.exp(-eta) - np.exp(-true_eta),
+            "flux": mean[:, 2] - true[:, 2],
+        }
+    }
     classical = start_from_moments(stamps, found)
     fitted = refine(stamps, init=classical, segmentations=found).values
-    others = {
-        name: np.log(values[:, 3:5] / truth[members, 3:5])
-        for name, values in (("moments", classical.values), ("fit", fitted))
-    }
+    for name, values in (("moments", classical.values), ("fit", fitted)):
+        ln = np.log(values[:, 2:5] / truth[members, 2:5])
+        errors[name] = {"re": ln[:, 1], "n": ln[:, 2] / np.log(10), "flux": ln[:, 0]}
+        errors[name]["q"] = values[:, 5] - truth[members, 5]
     out = {}
     for low, high in (*BINS, (50, 1e9)):
         some = (part.snr[members] >= low) & (part.snr[members] < high)
         if some.sum() < 20:
             continue
-        out[f"{low:g}-{high:g}" if high < 1e8 else f"over {low:g}"] = {
-            "objects": int(some.sum()),
-            "re": width(ln_re[some]),
-            "n": width((mean[:, 4] - true[:, 4])[some]) / np.log(10),
-            "q": width((np.exp(-eta) - np.exp(-true_eta))[some]),
-            "flux": width((mean[:, 2] - true[:, 2])[some]),
-            **{
-                f"{key}, {name}": width(error[some, k]) / (np.log(10) if k else 1.0)
-                for name, error in others.items()
-                for k, key in enumerate(("re", "n"))
-            },
-            **{
-                f"coverage {name}": float(inside[some, k].mean())
-                for k, name in ((0, "x"), (2, "flux"), (3, "rc"), (4, "n"), (5, "eta1"))
-            },
+        figures: dict[str, Figures] = {
+            name: {f"{key} scatter": figure(error[some], width) for key, error in kinds.items()}
+            for name, kinds in errors.items()
         }
+        figures["network"].update(
+            {f"coverage of {key}": figure(inside[some, k], np.mean) for k, key in PARAMETERS}
+        )
+        out[f"{low:g}-{high:g}" if high < 1e8 else f"over {low:g}"] = figures
     return out
 
 
@@ -148,6 +156,15 @@ def width(values: np.ndarray) -> float:
     """Half the distance of the 16 and 84 % points."""
     low, high = np.percentile(values[np.isfinite(values)], [15.87, 84.13])
     return float(0.5 * (high - low))
+
+
+def figure(values: np.ndarray, statistic: Callable[[np.ndarray], float]) -> dict[str, float]:
+    """A statistic with its 68 % interval, from a hundred bootstraps."""
+    rng = np.random.default_rng(5)
+    drawn = [statistic(rng.choice(values, len(values))) for _ in range(100)]
+    low, high = np.percentile(drawn, [15.87, 84.13])
+    value = float(statistic(values))
+    return {"value": value, "low": float(low), "high": float(high), "number": len(values)}
 
 
 # ------------------------------------------------------------------ fits from one start
@@ -335,17 +352,17 @@ def tables(report: dict[str, Any]) -> dict[str, str]:
     out = {}
     rows = []
     for recipe, part in report["alone"].items():
-        for snr, v in part.items():
-            rows.append(
-                [recipe, snr, str(v["objects"])]
-                + [f"{100 * v[key]:.1f} %" for key in ("re", "re, moments", "re, fit")]
-                + [f"{v[key]:.3f}" for key in ("n", "n, moments", "n, fit", "q")]
-                + [f"{100 * v['flux']:.1f} %"]
-                + [f"{100 * v[f'coverage {p}']:.0f}" for p in ("x", "flux", "rc", "n", "eta1")]
-            )
+        for snr, kinds in part.items():
+            v = {name: {k: f["value"] for k, f in kind.items()} for name, kind in kinds.items()}
+            row = [recipe, snr, str(kinds["network"]["re scatter"]["number"])]
+            row += [f"{100 * each['re scatter']:.1f} %" for each in v.values()]
+            row += [f"{each['n scatter']:.3f}" for each in v.values()]
+            row += [f"{v['network']['q scatter']:.3f}"]
+            row += [f"{100 * v['network']['flux scatter']:.1f} %"]
+            row += [f"{100 * v['network'][f'coverage of {name}']:.0f}" for _, name in PARAMETERS]
+            rows.append(row)
     header = ["recipe", "S/N", "objects", "re", "moments", "fit"]
-    header += ["n (dex)", "moments", "fit", "q", "flux"]
-    header += [f"{p}, %" for p in ("x", "flux", "rc", "n", "eta1")]
+    header += ["n (dex)", "moments", "fit", "q", "flux", *(f"{p}, %" for _, p in PARAMETERS)]
     out["alone"] = markdown_table(header, rows)
     rows = []
     for recipe, part in report["fits"].items():
@@ -357,9 +374,10 @@ def tables(report: dict[str, Any]) -> dict[str, str]:
                 + [f"{v['catastrophic'] * share:.2f} %"]
             )
     header = ["starts", "per object", "iterations", "median", "wrong minima", "catastrophic"]
-    out["fits"] = markdown_table(header, rows)
-    rows = [[name, f"{value:.2f}"] for name, value in report["times"].items()]
-    out["times"] = markdown_table(["64 x 64 stamps", "ms a galaxy"], rows)
+    if rows:
+        out["fits"] = markdown_table(header, rows)
+        rows = [[name, f"{value:.2f}"] for name, value in report["times"].items()]
+        out["times"] = markdown_table(["64 x 64 stamps", "ms a galaxy"], rows)
     if report.get("real"):
         rows = [
             [
@@ -376,11 +394,29 @@ def tables(report: dict[str, Any]) -> dict[str, str]:
     return out
 
 
+def held_out(report: dict[str, Any]) -> dict[str, Any]:
+    """The same for a bundle's ``metrics.json``."""
+    out: dict[str, Any] = {"machine": report["machine"]}
+    for recipe, part in report["alone"].items():
+        figures: dict[str, Figures] = {}
+        for snr, kinds in part.items():
+            for name, kind in kinds.items():
+                figures.setdefault(name, {}).update(
+                    {f"{key}, S/N {snr}": entry for key, entry in kind.items()}
+                )
+        out[recipe] = {"figures": figures}
+        if recipe in report["fits"]:
+            out[recipe]["fits"] = report["fits"][recipe]
+    out.update({name: report[name] for name in ("times", "real") if name in report})
+    return out
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("weights", nargs="?", default="initialise/multi-any")
     parser.add_argument("-n", type=int, default=200, help="galaxies of each recipe and survey")
+    parser.add_argument("--alone", type=int, help="of these, for the network alone (default: -n)")
     parser.add_argument("--random", type=int, default=10, help="random starts")
     parser.add_argument("--surveys", nargs="+", default=list(SURVEYS))
     parser.add_argument("--recipes", nargs="+", default=list(RECIPES))
@@ -392,15 +428,22 @@ def main() -> None:
     network = load(arguments.weights)
     report: dict[str, Any] = {"machine": machine(), "alone": {}, "fits": {}}
     for number, recipe in enumerate(arguments.recipes):
-        part = sample(recipe, arguments.n, arguments.surveys, 9100 + number, arguments.segmenter)
+        each = arguments.alone or arguments.n
+        part = sample(recipe, each, arguments.surveys, 9100 + number, arguments.segmenter)
         report["alone"][recipe] = alone(part, network)
+        if not arguments.n:
+            continue
+        if each != arguments.n:
+            part = sample(
+                recipe, arguments.n, arguments.surveys, 9100 + number, arguments.segmenter
+            )
         report["fits"][recipe] = from_each(part, network, arguments.random)
         if "times" not in report:
             report["times"] = times(part, network)
     if arguments.real:
         report["real"] = real(network)
     if arguments.json:
-        arguments.json.write_text(json.dumps(report, indent=2) + "\n")
+        arguments.json.write_text(json.dumps(held_out(report), indent=2) + "\n")
     for name, text in tables(report).items():
         print(f"\n{name}\n{text}")
         if arguments.docs:

@@ -55,7 +55,7 @@ def judged(module: InitialiseModule, tensors: dict[str, torch.Tensor]) -> list[f
     parts = []
     for first in range(0, len(tensors["known"]), 256):
         batch = {name: plane[first : first + 256] for name, plane in tensors.items()}
-        mean, lower = module.network.gaussian(module.features(batch))
+        mean, lower = module.network.gaussian(module.features(batch), batch["scalars"])
         parts.append((mean, lower, module.chi2(batch, mean)[0]))
     mean, lower, chi2 = (torch.cat(part) for part in zip(*parts, strict=True))
     known = tensors["known"] & (tensors["snr"] > 20)

@@ -9,6 +9,7 @@ All galaxies are drawn by GalSim with known PSFs.
   masked; masks from the simulator's labels and from the default segmenter. Bias and dispersion of
   flux.
 - ``bands``: five bands with S/N 10 in each, one shape: a joint fit against that of one band.
+- ``choice``: ``--model auto`` on stars, single profiles, bulges with discs.
 - ``cost``: milliseconds a galaxy, joint fit of 1, 2, 5 bands; two components; one neighbour.
 """
 
@@ -35,6 +36,7 @@ from autofit_ml.refine.scenes import (
     join_images,
     object_of,
 )
+from autofit_ml.refine.scenes.choice import choose_models
 from autofit_ml.scene import parse_model
 from autofit_ml.segment import Segmentation
 from autofit_ml.segment.dispatch import segment_all
@@ -276,6 +278,65 @@ def five_bands(number: int) -> list[list[str]]:
     return rows
 
 
+# ------------------------------------------------------------------ choice of models
+
+
+def stars_and_galaxies(number: int, seed: int) -> tuple[list[SimulatedObject], list[str], Any]:
+    """A third stars, a third single Sérsic profiles, a third bulges and discs; S/N 10-1000."""
+    rng = np.random.default_rng(seed)
+    objects, kinds, truth = [], [], []
+    for k in range(number):
+        psf, shape = psf_of(rng), (64, 64)
+        x, y = 31.5 + rng.uniform(-0.5, 0.5, 2)
+        kind = ("star", "sersic", "bulge_disc")[k % 3]
+        snr = float(np.exp(rng.uniform(np.log(10), np.log(1000))))
+        share, ratio = rng.uniform(0.1, 0.9), rng.uniform(1.5, 6)
+        if kind == "star":
+            source = Source(float(x), float(y), 1.0, 0.0, float("nan"))
+        elif kind == "sersic":
+            re = float(np.exp(rng.uniform(np.log(1.0), np.log(6))))
+            n, q = float(rng.choice(INDICES)), rng.uniform(0.25, 1)
+            source = Source(float(x), float(y), 1.0, re, n, q, rng.uniform(0, 180))
+        else:
+            disc = float(np.exp(rng.uniform(np.log(3), np.log(7))))
+            n, pa = float(rng.choice(INDICES[INDICES > 1.0])), rng.uniform(0, 180)
+            parts = (
+                Component("sersic", share, max(disc / ratio, 0.8), n, rng.uniform(0.6, 1), pa),
+                Component("sersic", 1 - share, disc, 1.0, rng.uniform(0.3, 1), pa),
+            )
+            source = composite(float(x), float(y), parts, "bulge_disc")
+        target = scaled(source, snr, psf, shape)
+        objects.append(observe_scene(f"c{k}", target, (), psf, shape, rng=rng, sky=5.0))
+        kinds.append(kind)
+        truth.append((snr, share))
+    return objects, kinds, np.array(truth)
+
+
+def choice(number: int) -> list[list[str]]:
+    """Shares of right answers by S/N."""
+    objects, kinds, truth = stars_and_galaxies(number, 46)
+    stamps = labelled(objects)
+    found = segmented(stamps, "given")
+    scenes = [object_of(s, g) for s, g in zip(stamps, found, strict=True)]
+    chosen = choose_models(scenes, start_from_moments(stamps, found))
+    model, kind = np.array([one.model for one in chosen]), np.array(kinds)
+    rows = []
+    for low, high in ((10, 20), (20, 50), (50, 100), (100, 200), (200, 500), (500, 1000)):
+        some = (truth[:, 0] >= low) & (truth[:, 0] < high)
+        row = [f"{low}-{high}", str(some.sum())]
+        star, one, two = (some & (kind == name) for name in ("star", "sersic", "bulge_disc"))
+        middle = two & (np.abs(truth[:, 1] - 0.5) < 0.3)
+        for which, right in (
+            (star, model == "point"),
+            (one | two, model != "point"),
+            (one, np.isin(model, ("sersic", "exponential", "devaucouleurs"))),
+            (middle, model == "sersic+exp"),
+        ):
+            row.append(f"{100 * right[which].mean():.0f} %" if which.any() else "-")
+        rows.append(row)
+    return rows
+
+
 # ------------------------------------------------------------------ cost
 
 
@@ -288,7 +349,9 @@ def cost(number: int) -> list[list[str]]:
         )
         for bands in (1, 2, 5)
     }  # fmt: skip
-    cases["sersic+exp"] = (joined(objects, 1), "sersic+exp", {})
+    doubles = labelled(bulges_and_discs(number, 47)[0])
+    scenes = [object_of(s, g) for s, g in zip(doubles, segmented(doubles, "given"), strict=True)]
+    cases["sersic+exp, 96 x 96"] = (scenes, "sersic+exp", {})
     pairs, _ = blended_pairs(number, 45)
     stamps = labelled(pairs)
     scenes = [object_of(s, g) for s, g in zip(stamps, segmented(stamps, "given"), strict=True)]
@@ -327,9 +390,14 @@ SECTIONS = {
          "flux off by 30 %"],
     ),
     "bands": (five_bands, ["bands", "re bias", "re", "n (dex)", "q", "coverage of re"]),
+    "choice": (
+        choice,
+        ["S/N", "objects", "stars: point", "galaxies: not point", "one component: one",
+         "two, B/T 0.2-0.8: two"],
+    ),
     "cost": (cost, ["fit", "ms a galaxy", "of one band"]),
 }  # fmt: skip
-USUAL = {"bulge_disc": 600, "blends": 400, "bands": 300, "cost": 60}
+USUAL = {"bulge_disc": 600, "blends": 400, "bands": 300, "choice": 900, "cost": 60}
 
 
 def main() -> None:

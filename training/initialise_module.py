@@ -69,7 +69,7 @@ class InitialiseModule(lightning.LightningModule):
         return self.network.features(*network_inputs(*(batch[name] for name in names)))
 
     def _predict(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        mean, lower = self.network.gaussian(self.features(batch))
+        mean, lower = self.network.gaussian(self.features(batch), batch["scalars"])
         return mean.float(), lower.float()
 
     def _terms(self, batch: Batch, mean: torch.Tensor, lower: torch.Tensor) -> Batch:
@@ -191,37 +191,39 @@ class InitialiseModule(lightning.LightningModule):
 
 @torch.no_grad()
 def calibrated(module: InitialiseModule, config: DictConfig) -> None:
-    """Measure on its own training sets what a network must know of them, once it is trained.
+    """Measure what a network must know once it is trained.
 
-    Features and chi2 of the training cut-outs (for OUT_OF_DOMAIN and INIT_FALLBACK), and the scale
-    of the errors that makes 68.3 % intervals hold 68.3 % of the validation cut-outs.
+    Features and chi2 of the training cut-outs (for OUT_OF_DOMAIN and INIT_FALLBACK), and the scales
+    that make 68.3 % intervals hold 68.3 % of the cut-outs of ``sets.calibrate`` (of ``sets.val``
+    where there are none): targets of simulated stamps, segmented as the pipeline does it.
     """
     sets = config.sets
     data = CutoutDataModule(
         make_cutout_sets(sets.train, sets.folder, workers=sets.workers),
-        make_cutout_sets(sets.val, sets.folder, workers=sets.workers),
+        make_cutout_sets(sets.get("calibrate") or sets.val, sets.folder, workers=sets.workers),
         batch_size=256,
         fresh=sets.fresh,
     )
     data.setup()
     module.eval()
     generator = torch.Generator().manual_seed(config.seed)
-    train, val = data.sets["train"], data.sets["val"]
+    train, apart = data.sets["train"], data.sets["val"]
     sample = torch.randperm(len(train), generator=generator)[:20_000]
     features, chi2 = [], []
     for members in sample.split(256):
         batch = _wide(train[members])
         seen = module.features(batch)
         features.append(seen)
-        chi2.append(module.chi2(batch, module.network.gaussian(seen)[0])[0])
-    error, lower = [], []
-    for members in torch.arange(len(val)).split(256):
-        batch = _wide(val[members])
+        chi2.append(module.chi2(batch, module.network.uncalibrated(seen)[0])[0])
+    error, lower, scalars = [], [], []
+    for members in torch.arange(len(apart)).split(256):
+        batch = _wide(apart[members])
         known = batch["known"]
-        mean, triangle = module.network.gaussian(module.features(batch))
+        mean, triangle = module.network.uncalibrated(module.features(batch))
         error.append((batch["target"] - mean)[known])
         lower.append(triangle[known])
-    module.network.calibrate(*(torch.cat(part) for part in (features, chi2, error, lower)))
+        scalars.append(batch["scalars"][known])
+    module.network.calibrate(*(torch.cat(part) for part in (features, chi2, error, lower, scalars)))
 
 
 def _wide(batch: Batch) -> Batch:

@@ -5,8 +5,10 @@ Out: shards while a run goes on, then ``catalog.parquet`` and ``catalog.fits`` w
 descriptions, one FITS file per object, and answers to SQL questions.
 Neighbours: `autofit_ml.report` reads what is written here; nothing here imports another stage.
 
-`columns_for` is the one definition of the columns; `empty_rows` starts a batch in which every
-object has failed until the pipeline fills in its fit, so that every input has a row.
+`columns_for` is the one definition of the columns, which depend on the model and the bands
+(`ModelColumns`); what is written describes itself, and is read without it. `empty_rows` starts a
+batch in which every object has failed until the pipeline fills in its fit, so that every input has
+a row.
 """
 
 from autofit_ml.catalogue.atomic import (
@@ -17,7 +19,7 @@ from autofit_ml.catalogue.atomic import (
     remove_temporaries,
 )
 from autofit_ml.catalogue.flags import FATAL, FLAG_MEANINGS, Flag, flag_names, usable
-from autofit_ml.catalogue.objects import object_fits_bytes
+from autofit_ml.catalogue.objects import BandPlanes, object_fits_bytes
 from autofit_ml.catalogue.query import query
 from autofit_ml.catalogue.reader import read_catalogue, read_catalogue_arrow, table_to_qtable
 from autofit_ml.catalogue.rows import (
@@ -28,9 +30,15 @@ from autofit_ml.catalogue.rows import (
 )
 from autofit_ml.catalogue.schema import (
     COVARIANCE_PARAMETERS,
+    BandParameter,
     Column,
+    ComponentColumns,
+    ModelColumns,
+    ShapeColumn,
+    band_suffix,
     columns_for,
     covariance_order,
+    suffix,
 )
 from autofit_ml.catalogue.writer import merge_shards, shard_ids, write_shard
 
@@ -38,12 +46,18 @@ __all__ = [
     "COVARIANCE_PARAMETERS",
     "FATAL",
     "FLAG_MEANINGS",
+    "BandParameter",
+    "BandPlanes",
     "Column",
+    "ComponentColumns",
     "Flag",
+    "ModelColumns",
+    "ShapeColumn",
     "atomic_file",
     "atomic_write_bytes",
     "atomic_write_json",
     "atomic_write_text",
+    "band_suffix",
     "columns_for",
     "covariance_matrix",
     "covariance_order",
@@ -58,6 +72,7 @@ __all__ = [
     "remove_temporaries",
     "rows_to_table",
     "shard_ids",
+    "suffix",
     "table_to_qtable",
     "usable",
     "write_shard",

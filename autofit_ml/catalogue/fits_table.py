@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 
 import astropy.units as u
@@ -10,15 +11,15 @@ import numpy as np
 import pyarrow as pa
 from astropy.io import fits
 
-from autofit_ml.catalogue.rows import arrow_schema
-from autofit_ml.catalogue.schema import columns_for, components_of
+from autofit_ml.catalogue.schema import columns_for
 from autofit_ml.errors import InputError
 
 __all__ = ["catalogue_hdus", "escape_text", "table_from_hdu", "unescape_text"]
 
 _METADATA_KEYWORD = "AFMETA"
 _EXTNAME = "CATALOG"
-_TFORMS = {"bool": "L", "int32": "J", "float64": "D"}
+_FORMS = {pa.bool_(): "L", pa.int32(): "J", pa.float64(): "D"}
+_ARROW_TYPES = {"A": pa.string(), **{form: dtype for dtype, form in _FORMS.items()}}
 
 
 def escape_text(text: str) -> bytes:
@@ -61,26 +62,28 @@ def catalogue_hdus(table: pa.Table) -> fits.HDUList:
         descriptions (their beginning also as comment of TTYPEn), AFMETA for the table's metadata
         as JSON, CHECKSUM and DATASUM. The same table gives the same bytes at any time.
     """
-    schema = columns_for(components_of(table.column_names))
     fits_columns = []
-    for column in schema:
-        values = table.column(column.name).combine_chunks()
-        unit = u.Unit(column.unit).to_string("fits") if column.unit else None
-        if column.dtype == "str":
+    for field in table.schema:
+        values = table.column(field.name).combine_chunks()
+        unit = _described(field, "unit")
+        unit = u.Unit(unit).to_string("fits") if unit else None
+        if pa.types.is_string(field.type):
             form, array = _string_column(values.to_pylist())
-        elif column.size > 1:
-            form = f"{column.size}{_TFORMS[column.dtype]}"
-            array = values.flatten().to_numpy(zero_copy_only=False).reshape(-1, column.size)
+        elif pa.types.is_fixed_size_list(field.type):
+            size = field.type.list_size
+            form = f"{size}{_FORMS[field.type.value_type]}"
+            array = values.flatten().to_numpy(zero_copy_only=False).reshape(-1, size)
         else:
-            form = _TFORMS[column.dtype]
+            form = _FORMS[field.type]
             array = values.to_numpy(zero_copy_only=False)
-        fits_columns.append(fits.Column(column.name, form, unit=unit, array=array))
+        fits_columns.append(fits.Column(field.name, form, unit=unit, array=array))
     hdu = fits.BinTableHDU.from_columns(fits_columns, name=_EXTNAME)
     header = hdu.header
-    for i, column in enumerate(schema, start=1):
-        # What fits beside the longest value in one 80-character card.
-        header.comments[f"TTYPE{i}"] = column.description[:40]
-        header[f"TCOMM{i}"] = column.description
+    for i, field in enumerate(table.schema, start=1):
+        text = _described(field, "description")
+        # What fits beside the name in one 80-character card.
+        header.comments[f"TTYPE{i}"] = text[: min(40, 65 - max(8, len(field.name)))]
+        header[f"TCOMM{i}"] = text
     metadata = {
         key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()
     }
@@ -100,30 +103,56 @@ def table_from_hdu(hdu: fits.BinTableHDU) -> pa.Table:
     InputError
         Columns of the catalogue are missing.
     """
-    schema = columns_for(components_of(hdu.columns.names))
-    missing = [column.name for column in schema if column.name not in hdu.columns.names]
+    names = hdu.columns.names
+    missing = [column.name for column in columns_for() if column.name not in names]
     if missing:
         raise InputError(
             f"not a catalogue of autofit-ml: columns missing: {', '.join(missing[:8])}",
             "give the catalog.fits that a run wrote",
         )
     metadata = json.loads(hdu.header.get(_METADATA_KEYWORD, "{}"))
-    arrow = arrow_schema(schema, metadata)
     # The record array's own bytes: astropy would decode strings as ASCII and strip them.
     records = hdu.data.view(np.ndarray) if len(hdu.data) else None
-    arrays = []
-    for column, field in zip(schema, arrow, strict=True):
+    fields, arrays = [], []
+    for number, name in enumerate(names, start=1):
+        field = _field(hdu, number)
+        fields.append(field)
         if records is None:
             arrays.append(pa.array([], type=field.type))
-        elif column.dtype == "str":
-            texts = [unescape_text(bytes(text)) for text in records[column.name]]
+        elif pa.types.is_string(field.type):
+            texts = [unescape_text(bytes(text)) for text in records[name]]
             arrays.append(pa.array(texts, type=field.type))
         else:
-            values = np.asarray(hdu.data[column.name])
+            values = np.asarray(hdu.data[name])
             values = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("="))
-            if column.size > 1:
+            if pa.types.is_fixed_size_list(field.type):
                 flat = pa.array(values.reshape(-1))
                 arrays.append(pa.FixedSizeListArray.from_arrays(flat, type=field.type))
             else:
                 arrays.append(pa.array(values, type=field.type))
-    return pa.Table.from_arrays(arrays, schema=arrow)
+    return pa.Table.from_arrays(arrays, schema=pa.schema(fields, metadata=metadata or None))
+
+
+def _field(hdu: fits.BinTableHDU, number: int) -> pa.Field:
+    """Name, type, unit and description of a column, from the table's header."""
+    header = hdu.header
+    form = re.fullmatch(r"(\d*)([A-Z])", header[f"TFORM{number}"].strip())
+    if form is None or form[2] not in _ARROW_TYPES:
+        raise InputError(
+            f"not a catalogue of autofit-ml: column {header[f'TTYPE{number}']!r} has the format "
+            f"{header[f'TFORM{number}']!r}",
+            "give the catalog.fits that a run wrote",
+        )
+    dtype, size = _ARROW_TYPES[form[2]], int(form[1] or 1)
+    if form[2] != "A" and size > 1:
+        dtype = pa.list_(dtype, size)
+    unit = header.get(f"TUNIT{number}", "")
+    about = {
+        "unit": u.Unit(unit, format="fits").to_string() if unit else "",
+        "description": header.get(f"TCOMM{number}", ""),
+    }
+    return pa.field(header[f"TTYPE{number}"], dtype, metadata=about)
+
+
+def _described(field: pa.Field, what: str) -> str:
+    return (field.metadata or {}).get(what.encode(), b"").decode()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,9 @@ from astropy.io import fits
 from astropy.wcs import WCS
 
 from autofit_ml.catalogue.fits_table import escape_text
-from autofit_ml.catalogue.schema import Column, columns_for, components_of
+from autofit_ml.catalogue.schema import Column, band_suffix, columns_for
 
-__all__ = ["object_fits_bytes"]
+__all__ = ["BandPlanes", "object_fits_bytes"]
 
 
 def _card(column: Column, value: Any) -> fits.Card | None:
@@ -39,18 +40,44 @@ def _card(column: Column, value: Any) -> fits.Card | None:
     return fits.Card(keyword, number, comment[: max(0, 46 - len(keyword))])
 
 
+@dataclass(frozen=True)
+class BandPlanes:
+    """The planes of a further band: IMAGE, MODEL, RESIDUAL, SIGMA, MASK, COMPONENT_1, ..."""
+
+    planes: Mapping[str, np.ndarray | None]
+    wcs: WCS | None = None
+    origin: tuple[int, int] = (0, 0)
+
+
+_TYPES = {"MASK": np.uint8, "SEGM": np.int32}
+
+
+def _image_hdu(
+    name: str, plane: np.ndarray, wcs: WCS | None, origin: tuple[int, int]
+) -> fits.ImageHDU:
+    kind = _TYPES.get(name.partition("_")[0], np.float32)
+    hdu = fits.ImageHDU(np.asarray(plane).astype(kind), name=name)
+    hdu.header["LTV1"] = (float(-origin[0]), "stamp x = file x + LTV1")
+    hdu.header["LTV2"] = (float(-origin[1]), "stamp y = file y + LTV2")
+    hdu.header.extend(wcs.to_header(relax=True).cards if wcs is not None else (), update=True)
+    return hdu
+
+
 def object_fits_bytes(
     *,
     data: np.ndarray,
     sigma: np.ndarray,
     mask: np.ndarray,
     row: Mapping[str, Any],
+    columns: Sequence[Column] | None = None,
     model: np.ndarray | None = None,
     residual: np.ndarray | None = None,
     labels: np.ndarray | None = None,
     target: int = 0,
     classes: Mapping[int, str] | None = None,
     components: Sequence[np.ndarray] = (),
+    neighbours: np.ndarray | None = None,
+    bands: Mapping[str, BandPlanes] | None = None,
     wcs: WCS | None = None,
     origin: tuple[int, int] = (0, 0),
 ) -> bytes:
@@ -65,6 +92,8 @@ def object_fits_bytes(
     row : mapping of str to scalar
         The object's catalogue row; goes into the primary header, except ``cov``. NaN becomes an
         undefined value, names of more than 8 letters become HIERARCH cards.
+    columns : sequence of Column, optional
+        Of the catalogue that `row` belongs to; those of a single Sersic profile by default.
     model, residual : ndarray, shape (ny, nx), optional
         Model including PSF and sky, and data - model; absent for a failed object.
     labels : ndarray, int, shape (ny, nx), optional
@@ -74,7 +103,12 @@ def object_fits_bytes(
     classes : mapping, optional
         label -> "galaxy" or "star": the cards CLASS1, CLASS2, ... of SEGM.
     components : sequence of ndarray, shape (ny, nx)
-        Each component with its PSF, without sky: COMPONENT_1 and on.
+        Each component of the target with its PSF, without sky: COMPONENT_1 and on.
+    neighbours : ndarray, shape (ny, nx), optional
+        All neighbours that were fitted along, together: NEIGHBOURS.
+    bands : mapping, optional
+        Name of each further band -> its planes ("IMAGE", "MODEL", ...): ``IMAGE_<band>`` and so
+        on. They may differ in shape from the first band's and from each other's.
     wcs : astropy.wcs.WCS, optional
         Of the stamp's pixels; written into every image HDU.
     origin : tuple of int
@@ -83,48 +117,51 @@ def object_fits_bytes(
     Returns
     -------
     payload : bytes
-        PRIMARY (header only), IMAGE, MODEL, RESIDUAL, SIGMA, MASK, SEGM, COMPONENT_1..k; planes
-        that were not given are left out. Every HDU has CHECKSUM and DATASUM.
+        PRIMARY (header only), IMAGE, MODEL, RESIDUAL, SIGMA, MASK, SEGM, COMPONENT_1..k,
+        NEIGHBOURS, then the planes of further bands; planes that were not given are left out.
+        Every HDU has CHECKSUM and DATASUM.
 
     Raises
     ------
     ValueError
         The planes differ in shape.
     """
-    planes: list[tuple[str, np.ndarray | None, type]] = [
-        ("IMAGE", data, np.float32),
-        ("MODEL", model, np.float32),
-        ("RESIDUAL", residual, np.float32),
-        ("SIGMA", sigma, np.float32),
-        ("MASK", mask, np.uint8),
-        ("SEGM", labels, np.int32),
+    planes: list[tuple[str, np.ndarray | None]] = [
+        ("IMAGE", data),
+        ("MODEL", model),
+        ("RESIDUAL", residual),
+        ("SIGMA", sigma),
+        ("MASK", mask),
+        ("SEGM", labels),
+        *((f"COMPONENT_{k}", image) for k, image in enumerate(components, 1)),
+        ("NEIGHBOURS", neighbours),
     ]
-    planes += [(f"COMPONENT_{k}", image, np.float32) for k, image in enumerate(components, 1)]
 
     primary = fits.PrimaryHDU()
-    for column in columns_for(components_of(row)):
+    for column in columns_for() if columns is None else columns:
         if column.name in row:
             card = _card(column, row[column.name])
             if card is not None:
                 primary.header.append(card, end=True)
-    wcs_cards = wcs.to_header(relax=True).cards if wcs is not None else ()
-
     hdus: list[Any] = [primary]
-    for name, plane, dtype in planes:
+    for name, plane in planes:
         if plane is None:
             continue
         if np.shape(plane) != np.shape(data):
             raise ValueError(f"{name} has shape {np.shape(plane)}, IMAGE {np.shape(data)}")
-        hdu = fits.ImageHDU(np.asarray(plane).astype(dtype), name=name)
+        hdu = _image_hdu(name, plane, wcs, origin)
         if name == "SEGM":
             hdu.header["TARGET"] = (int(target), "label of the target, 0 = not detected")
             for label, kind in sorted((classes or {}).items()):
                 if label < 1000:  # a keyword has 8 letters
                     hdu.header[f"CLASS{label}"] = (kind, f"of label {label}")
-        hdu.header["LTV1"] = (float(-origin[0]), "stamp x = file x + LTV1")
-        hdu.header["LTV2"] = (float(-origin[1]), "stamp y = file y + LTV2")
-        hdu.header.extend(wcs_cards, update=True)
         hdus.append(hdu)
+    for band, other in (bands or {}).items():
+        for name, plane in other.planes.items():
+            if plane is not None:
+                hdus.append(
+                    _image_hdu(f"{name}{band_suffix(band)}", plane, other.wcs, other.origin)
+                )
     for hdu in hdus:
         # A fixed text where astropy would put the time: the same fit gives the same file.
         hdu.add_checksum(when="data unit")

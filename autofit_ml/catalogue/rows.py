@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from autofit_ml.catalogue.flags import Flag, usable
-from autofit_ml.catalogue.schema import Column, columns_for, components_of
+from autofit_ml.catalogue.schema import Column, columns_for
 
 __all__ = [
     "FAILED",
@@ -38,14 +38,14 @@ _BLANKS: dict[str, tuple[Any, Any]] = {
 }
 
 
-def empty_rows(n: int, *, components: int = 1) -> dict[str, np.ndarray]:
+def empty_rows(n: int, columns: Sequence[Column] | None = None) -> dict[str, np.ndarray]:
     """Rows of `n` failed objects, to be overwritten where a fit succeeds.
 
     Parameters
     ----------
     n : int
-    components : int, keyword-only
-        Components of the model (see `columns_for`).
+    columns : sequence of Column, optional
+        Of the catalogue; `columns_for` of a single Sersic profile by default.
 
     Returns
     -------
@@ -54,7 +54,7 @@ def empty_rows(n: int, *, components: int = 1) -> dict[str, np.ndarray]:
         ``status`` "failed" and ``flags`` FAILED.
     """
     rows = {}
-    for column in columns_for(components):
+    for column in columns_for() if columns is None else columns:
         dtype, blank = _BLANKS[column.dtype]
         shape = (n,) if column.size == 1 else (n, column.size)
         rows[column.name] = np.full(shape, blank, dtype=dtype)
@@ -108,9 +108,7 @@ def covariance_matrix(packed: np.ndarray) -> np.ndarray:
     return matrix
 
 
-def arrow_schema(
-    columns: tuple[Column, ...], metadata: Mapping[str, str] | None = None
-) -> pa.Schema:
+def arrow_schema(columns: Sequence[Column], metadata: Mapping[str, str] | None = None) -> pa.Schema:
     """The Arrow schema of `columns`; fields carry ``unit`` and ``description``."""
     fields = []
     for column in columns:
@@ -129,9 +127,9 @@ def _texts(values: Any) -> list[str]:
 
 def rows_to_table(
     rows: Mapping[str, Any],
+    columns: Sequence[Column] | None = None,
     *,
     metadata: Mapping[str, str] | None = None,
-    components: int | None = None,
 ) -> pa.Table:
     """Check rows and turn them into an Arrow table.
 
@@ -143,11 +141,11 @@ def rows_to_table(
     Parameters
     ----------
     rows : mapping of str to array-like, each of length n
-        All columns of the schema, no others (start from `empty_rows`).
+        All of `columns`, no others (start from `empty_rows`).
+    columns : sequence of Column, optional
+        As for `empty_rows`.
     metadata : mapping of str to str, keyword-only, optional
         About the whole table: versions, settings hash. Must be the same for all shards of a run.
-    components : int, keyword-only, optional
-        Components of the model; found from the names by default.
 
     Returns
     -------
@@ -160,7 +158,7 @@ def rows_to_table(
         Columns missing, unknown or of unequal length, ids empty or repeated, a status other
         than "ok" and "failed".
     """
-    columns = columns_for(components_of(rows) if components is None else components)
+    columns = columns_for() if columns is None else columns
     missing = [column.name for column in columns if column.name not in rows]
     unknown = sorted(set(rows) - {column.name for column in columns})
     if missing or unknown:

@@ -1,23 +1,109 @@
-"""The catalogue's columns: the one place where name, type, unit and meaning are written down."""
+"""The catalogue's columns: the one place where name, type, unit and meaning are written down.
+
+A run's columns depend on its model and its bands (`ModelColumns`). A written catalogue describes
+itself: its readers take names, types, units and meanings from the file, never from here.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import unicodedata
+from collections import Counter
 from dataclasses import dataclass
 
 from autofit_ml.catalogue.flags import Flag
+from autofit_ml.errors import SettingsError
 
 __all__ = [
     "COVARIANCE_PARAMETERS",
+    "BandParameter",
     "Column",
+    "ComponentColumns",
+    "ModelColumns",
+    "ShapeColumn",
+    "band_suffix",
     "columns_for",
-    "components_of",
     "covariance_order",
     "covariance_size",
+    "suffix",
 ]
 
 COVARIANCE_PARAMETERS = ("x", "y", "flux", "re", "n", "q", "pa", "sky")
-"""Order of the parameters in ``cov`` for one component."""
+"""Order of the parameters in ``cov`` for one Sersic profile."""
+
+
+@dataclass(frozen=True)
+class ShapeColumn:
+    """A shape parameter that has a column of its own (``beta``, ``boxiness``, ...)."""
+
+    name: str
+    unit: str = ""
+    description: str = ""
+
+
+@dataclass(frozen=True)
+class ComponentColumns:
+    """What the catalogue must know of a component.
+
+    Attributes
+    ----------
+    name : str
+        "bulge"; for the descriptions.
+    profile : str
+    shapes : tuple of ShapeColumn
+        Beyond the Sersic index.
+    """
+
+    name: str = "sersic"
+    profile: str = "sersic"
+    shapes: tuple[ShapeColumn, ...] = ()
+
+
+@dataclass(frozen=True)
+class BandParameter:
+    """A parameter that differs from band to band: "flux" of component 0, for example."""
+
+    component: int
+    parameter: str
+
+
+@dataclass(frozen=True)
+class ModelColumns:
+    """What decides the columns of a run.
+
+    Attributes
+    ----------
+    components : tuple of ComponentColumns
+        At least one. Component k > 1 adds ``<name>_k``, ``<name>_k_err`` and ``<name>_k_init``.
+    bands : tuple of str
+        All bands, the reference first; empty for images of one band.
+    varied : tuple of BandParameter
+        Parameters that have a value of their own in each band: ``<name>[_k]_<band>``.
+    tilted_sky : bool
+        The sky has gradients too.
+
+    Raises
+    ------
+    SettingsError
+        Two columns would have the same name (a band called "2", say).
+    """
+
+    components: tuple[ComponentColumns, ...] = (ComponentColumns(),)
+    bands: tuple[str, ...] = ()
+    varied: tuple[BandParameter, ...] = ()
+    tilted_sky: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.components:
+            raise ValueError("a model has 1 or more components")
+        # FITS tables do not tell upper from lower case.
+        counts = Counter(column.name.lower() for column in columns_for(self))
+        twice = sorted(name for name, count in counts.items() if count > 1)
+        if twice:
+            raise SettingsError(
+                f"the catalogue would have two columns called {', '.join(twice[:4])}",
+                "give the band another name (in --bands and in the files' names or the manifest)",
+            )
 
 
 @dataclass(frozen=True)
@@ -100,6 +186,27 @@ _SHAPE = (
 
 _SKY = _measured("sky", "", "Sky level under the object, image units per pixel")
 
+_SKY_GRADIENT = (
+    *_measured("sky_dx", "1 / pix", "Change of the sky along the image's first axis, per pixel"),
+    *_measured("sky_dy", "1 / pix", "Change of the sky along the image's second axis, per pixel"),
+)
+
+_TOTAL = (
+    *_measured("flux_total", "", "Total flux of all components of the target, image units"),
+    *_measured("mag_total", "mag", "Total AB magnitude of all components of the target"),
+    *_measured("fraction", "", "Share of the first component in flux_total (B/T of bulge + disc)"),
+)
+
+_NEIGHBOURS = (
+    Column("n_neighbours", "int32", "", "Neighbours that were fitted along with the target"),
+    _float(
+        "blend_fraction",
+        "",
+        "Light of neighbours over that of the target inside its half-light ellipse, by the fit; "
+        "of masked neighbours inside its isophote, by the segmentation",
+    ),
+)
+
 _INIT = (
     _float("x_init", "pix", "Starting value of x"),
     _float("y_init", "pix", "Starting value of y"),
@@ -125,7 +232,7 @@ _FIT = (
     _float("logl", "", "Natural logarithm of the likelihood at the best fit"),
     _float("bic", "", "Bayesian information criterion of the model (lower is better)"),
     _float("bic_point_source", "", "Bayesian information criterion of a point source"),
-    Column("model", "str", "", "Model fitted: sersic, sersic+exp, ..."),
+    Column("model", "str", "", "Model fitted to the target: sersic, sersic+exp, ..."),
     Column("segmenter", "str", "", "How the target was found: sep, given, maskrcnn"),
     Column(
         "object_class", "str", "", "galaxy or star, by the segmenting network; empty if unknown"
@@ -146,96 +253,174 @@ _FIT = (
 )
 
 
-def covariance_order(components: int = 1) -> tuple[str, ...]:
+def suffix(k: int) -> str:
+    """What follows the names of component k, which counts from 0: "", "_2", "_3", ..."""
+    return f"_{k + 1}" if k else ""
+
+
+def band_suffix(band: str) -> str:
+    """What follows the names of a band's values: letters, digits and underscores only."""
+    return "_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in band)
+
+
+def covariance_order(model: ModelColumns | None = None) -> tuple[str, ...]:
     """Names of the parameters in ``cov``, in order.
 
     Parameters
     ----------
-    components : int
-        Number of components of the model. The parameters of component 2 and on follow those
-        of a single component, so that the first 36 numbers always mean the same.
+    model : ModelColumns, optional
+        One Sersic profile by default. The parameters of component 2 and on follow those of the
+        first, so that the first 36 numbers always mean the same; further shape parameters of all
+        components come last.
 
     Returns
     -------
-    names : tuple of str, length 8 + 7 (components - 1)
+    names : tuple of str, length 8 + 7 (components - 1) + further shapes
+        Of several bands those of the first.
     """
+    model = model or ModelColumns()
     names = list(COVARIANCE_PARAMETERS)
-    for k in range(2, components + 1):
-        names += [f"{name}_{k}" for name in COVARIANCE_PARAMETERS if name != "sky"]
+    for k in range(1, len(model.components)):
+        names += [f"{name}{suffix(k)}" for name in COVARIANCE_PARAMETERS if name != "sky"]
+    for k, component in enumerate(model.components):
+        names += [f"{shape.name}{suffix(k)}" for shape in component.shapes]
     return tuple(names)
 
 
-def covariance_size(components: int = 1) -> int:
-    """Numbers in ``cov``: the lower triangle, 36 for one component."""
-    parameters = len(covariance_order(components))
+def covariance_size(model: ModelColumns | None = None) -> int:
+    """Numbers in ``cov``: the lower triangle, 36 for one Sersic profile."""
+    parameters = len(covariance_order(model))
     return parameters * (parameters + 1) // 2
 
 
-def _covariance(components: int) -> Column:
-    names = covariance_order(components)
+def _covariance(model: ModelColumns) -> Column:
+    names = covariance_order(model)
     order = ", ".join(f"{name}[deg]" if name.startswith("pa") else name for name in names)
     description = (
         "Covariance matrix, lower triangle row by row (00, 10, 11, 20, 21, 22, ...), "
-        f"of ({order}); units are those of these columns"
+        f"of ({order}); units are those of these columns; 0 for what is not fitted"
     )
-    return Column("cov", "float64", "", description, size=covariance_size(components))
+    return Column("cov", "float64", "", description, size=covariance_size(model))
 
 
-def _suffixed(column: Column, k: int) -> Column:
-    """The column of component `k`: re -> re_2, re_err -> re_2_err, re_init -> re_2_init."""
+def _renamed(column: Column, extra: str, description: str) -> Column:
+    """The column of another component or band: re_err -> re_2_err, re_init -> re_2_init."""
     for ending in ("_err", "_init"):
         if column.name.endswith(ending):
-            name = f"{column.name.removesuffix(ending)}_{k}{ending}"
-            break
-    else:
-        name = f"{column.name}_{k}"
-    return dataclasses.replace(
-        column, name=name, description=f"Component {k}: {column.description}"
+            name = f"{column.name.removesuffix(ending)}{extra}{ending}"
+            return dataclasses.replace(column, name=name, description=description)
+    return dataclasses.replace(column, name=f"{column.name}{extra}", description=description)
+
+
+def _shape_columns(component: ComponentColumns) -> tuple[Column, ...]:
+    """Of a component's further shape parameters."""
+    out: list[Column] = []
+    for shape in component.shapes:
+        text = f"{component.profile}: {_ascii(shape.description or shape.name)}"
+        out += _measured(shape.name, shape.unit, text)
+    return tuple(out)
+
+
+def _shape_starts(component: ComponentColumns) -> tuple[Column, ...]:
+    return tuple(
+        _float(f"{shape.name}_init", shape.unit, f"Starting value of {shape.name}")
+        for shape in component.shapes
     )
 
 
-def columns_for(components: int = 1) -> tuple[Column, ...]:
+def _ascii(text: str) -> str:
+    """Without accents; FITS headers carry nothing else."""
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode("ascii")
+    return plain or "?"
+
+
+def _component_columns(model: ModelColumns) -> tuple[Column, ...]:
+    """Of the components from the second on."""
+    out: list[Column] = []
+    for k, component in enumerate(model.components[1:], start=1):
+        mine = (*_POSITION, *_SHAPE, *_shape_columns(component), *_INIT, *_shape_starts(component))
+        named = (
+            component.name
+            if component.name == component.profile
+            else (f"{component.name}, {component.profile}")
+        )
+        out += [
+            _renamed(column, suffix(k), f"Component {k + 1} ({named}): {column.description}")
+            for column in mine
+        ]
+    return tuple(out)
+
+
+def _band_columns(model: ModelColumns) -> tuple[Column, ...]:
+    """Values of each band, band after band."""
+    if not model.bands:
+        return ()
+    plain = {column.name: column for column in (*_POSITION, *_SHAPE)}
+    out: list[Column] = []
+    for band in model.bands:
+        for item in model.varied:
+            k = item.component
+            known = dict(plain)
+            for column in _shape_columns(model.components[k]):
+                known[column.name] = column
+            wanted = [item.parameter, f"{item.parameter}_err"]
+            if item.parameter == "flux":
+                wanted += ["mag", "mag_err"]
+            part = f"Component {k + 1}, band" if k else "Band"
+            out += [
+                _renamed(
+                    known[name],
+                    f"{suffix(k)}{band_suffix(band)}",
+                    f"{part} {_ascii(band)}: {known[name].description}",
+                )
+                for name in wanted
+            ]
+        if len(model.components) > 1:
+            out += [
+                _renamed(column, band_suffix(band), f"Band {_ascii(band)}: {column.description}")
+                for column in _TOTAL
+            ]
+        skies = (*_SKY, *(_SKY_GRADIENT if model.tilted_sky else ()))
+        out += [
+            _renamed(column, band_suffix(band), f"Band {_ascii(band)}: {column.description}")
+            for column in skies
+        ]
+    return tuple(out)
+
+
+def columns_for(model: ModelColumns | None = None) -> tuple[Column, ...]:
     """Every column of a catalogue, in order.
 
     Parameters
     ----------
-    components : int
-        Number of components of the model, 1 or more. Component k > 1 adds ``<name>_k``,
-        ``<name>_k_err`` and ``<name>_k_init`` after the columns of the first.
+    model : ModelColumns, optional
+        One Sersic profile in one band by default: the columns that every run has.
 
     Returns
     -------
     columns : tuple of Column
-
-    Raises
-    ------
-    ValueError
-        `components` is below 1.
     """
-    if components < 1:
-        raise ValueError(f"components must be 1 or more, not {components}")
-    extra = tuple(
-        _suffixed(column, k)
-        for k in range(2, components + 1)
-        for column in (*_POSITION, *_SHAPE, *_INIT)
-    )
+    if model is None:
+        model = _SINGLE
+    first = model.components[0]
+    several = len(model.components) > 1
     return (
         *_IDENTITY,
         *_POSITION,
         *_SHAPE,
+        *_shape_columns(first),
         *_SKY,
+        *(_SKY_GRADIENT if model.tilted_sky else ()),
         *_INIT,
+        *_shape_starts(first),
         *_SKY_INIT,
-        *extra,
-        _covariance(components),
+        *(_TOTAL if several else ()),
+        *_component_columns(model),
+        *_band_columns(model),
+        _covariance(model),
+        *_NEIGHBOURS,
         *_FIT,
     )
 
 
-def components_of(names) -> int:
-    """Number of components of a catalogue whose columns are called `names`."""
-    present = set(names)
-    components = 1
-    while f"re_{components + 1}" in present:
-        components += 1
-    return components
+_SINGLE = ModelColumns()

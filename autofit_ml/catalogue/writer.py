@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from autofit_ml.catalogue.atomic import atomic_file
 from autofit_ml.catalogue.fits_table import catalogue_hdus
 from autofit_ml.catalogue.rows import arrow_schema, rows_to_table
-from autofit_ml.catalogue.schema import columns_for
+from autofit_ml.catalogue.schema import Column, columns_for
 from autofit_ml.errors import OutputError
 
 __all__ = ["FITS_NAME", "PARQUET_NAME", "merge_shards", "shard_ids", "write_shard"]
@@ -25,7 +25,10 @@ _REFIT = "delete this file and run the same command again: its objects are fitte
 
 
 def write_shard(
-    path: str | Path, rows: Mapping[str, Any], metadata: Mapping[str, str] | None = None
+    path: str | Path,
+    rows: Mapping[str, Any],
+    metadata: Mapping[str, str] | None = None,
+    columns: Sequence[Column] | None = None,
 ) -> None:
     """Write the rows of one batch, complete or not at all.
 
@@ -37,6 +40,8 @@ def write_shard(
         See `rows_to_table`.
     metadata : mapping of str to str, optional
         Versions and settings hash; the same for every shard of a run.
+    columns : sequence of Column, optional
+        See `rows_to_table`; the same for every shard of a run.
 
     Raises
     ------
@@ -45,7 +50,7 @@ def write_shard(
     ValueError
         `rows` break the schema (see `rows_to_table`).
     """
-    table = rows_to_table(rows, metadata=metadata)
+    table = rows_to_table(rows, columns, metadata=metadata)
     with atomic_file(path) as file:
         pq.write_table(table, file, compression="zstd")
 
@@ -79,7 +84,7 @@ def merge_shards(
     order: Sequence[str] | None = None,
     *,
     metadata: Mapping[str, str] | None = None,
-    components: int = 1,
+    columns: Sequence[Column] | None = None,
 ) -> pa.Table:
     """Merge shards into ``catalog.parquet`` and ``catalog.fits``.
 
@@ -95,8 +100,8 @@ def merge_shards(
         Ids in the order wanted, each exactly once; default: as in the shards.
     metadata : mapping of str to str, keyword-only, optional
         Added to what the shards carry.
-    components : int, keyword-only
-        Components of the model, used only when there are no shards.
+    columns : sequence of Column, keyword-only, optional
+        Used only when there are no shards.
 
     Returns
     -------
@@ -122,7 +127,7 @@ def merge_shards(
     if tables:
         catalogue = pa.concat_tables(tables)
     else:
-        catalogue = arrow_schema(columns_for(components)).empty_table()
+        catalogue = arrow_schema(columns_for() if columns is None else columns).empty_table()
     catalogue = _in_order(catalogue, order, Path(out_dir))
     carried = dict(catalogue.schema.metadata or {})
     carried.update({key.encode(): value.encode() for key, value in (metadata or {}).items()})

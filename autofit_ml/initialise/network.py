@@ -7,7 +7,13 @@ It predicts mean and covariance of
 .. math:: \Delta x,\ \Delta y,\ \ln F / F_0,\ \ln r_c / r_0,\ \ln n,\ \eta_1,\ \eta_2
 
 relative to the cut-out's centre, flux :math:`F_0` and radius :math:`r_0` (binned pixels). The
-covariance is :math:`L L^T` with a lower triangle L whose diagonal is positive.
+covariance is :math:`L L^T` with a lower triangle L whose diagonal is positive. Once the network is
+trained, the rows of L are scaled such that 68.3 % intervals hold 68.3 % of the truth:
+
+.. math:: \ln s_k = a_k(\ln \sigma_k) + b_k(\ln \mathrm{S/N}),
+
+with the predicted :math:`\sigma_k` of parameter k, the S/N of the light in the footprint, and two
+functions that run straight from knot to knot and are constant beyond the last.
 """
 
 from __future__ import annotations
@@ -40,9 +46,23 @@ __all__ = [
 
 TARGETS = ("x", "y", "ln_flux", "ln_rc", "ln_n", "eta1", "eta2")
 _COUNT = len(TARGETS)
+_SNR = SCALARS.index("ln_snr")
 _TRIANGLE = _COUNT * (_COUNT + 1) // 2
 USUAL_LN_N = 0.5
 """ln n that the network's ln n is measured from."""
+
+KNOTS = 6
+"""Knots of each function that scales the errors."""
+
+_PER_KNOT = 200
+"""Objects with which a scale is measured: to 5 %, if the errors are about Gaussian."""
+
+_LEAST = 100
+"""Objects without which the errors are left as they are."""
+
+_ONE_SIGMA = 0.6827
+_ROUNDS = 3
+"""Times that the scales are measured in turn by predicted error and by S/N."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +138,8 @@ class InitialiseNetwork(nn.Module):
         self.register_buffer("_rows", rows, persistent=False)
         self.register_buffer("_columns", columns, persistent=False)
         # Set once the network is trained (`calibrate`).
-        self.register_buffer("sigma_scale", torch.ones(_COUNT))
+        for name in ("sigma_knots", "sigma_scale", "snr_knots", "snr_scale"):
+            self.register_buffer(name, torch.zeros(KNOTS, _COUNT))
         self.register_buffer("feature_mean", torch.zeros(settings.hidden))
         self.register_buffer("feature_root", torch.eye(settings.hidden))
         self.register_buffer("usual_distance", torch.tensor(torch.inf))
@@ -146,10 +167,19 @@ class InitialiseNetwork(nn.Module):
     def forward(
         self, images: torch.Tensor, psfs: torch.Tensor, scalars: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.gaussian(self.features(images, psfs, scalars))
+        return self.gaussian(self.features(images, psfs, scalars), scalars)
 
-    def gaussian(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def gaussian(
+        self, features: torch.Tensor, scalars: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean (B, 7) and lower triangle (B, 7, 7) from `features`."""
+        mean, lower = self.uncalibrated(features)
+        with torch.no_grad():
+            scale = self._ln_scale(_ln_sigma(lower), scalars[:, _SNR]).exp().to(lower.dtype)
+        return mean, lower * scale[..., None]
+
+    def uncalibrated(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same without the scales that `calibrate` measures."""
         mean = self.mean(features)
         numbers = self.triangle(features)
         lower = numbers.new_zeros((len(numbers), _COUNT, _COUNT))
@@ -157,7 +187,13 @@ class InitialiseNetwork(nn.Module):
         diagonal = torch.diagonal(lower, dim1=-2, dim2=-1)
         positive = torch.nn.functional.softplus(diagonal - 1.5) + 1e-3
         lower = torch.tril(lower, -1) + torch.diag_embed(positive)
-        return mean, lower * self.get_buffer("sigma_scale")[:, None]
+        return mean, lower
+
+    def _ln_scale(self, ln_sigma: torch.Tensor, ln_snr: torch.Tensor) -> torch.Tensor:
+        """ln of what each sigma (B, 7) is multiplied with."""
+        return _between(
+            ln_sigma, self.get_buffer("sigma_knots"), self.get_buffer("sigma_scale")
+        ) + _between(ln_snr[:, None], self.get_buffer("snr_knots"), self.get_buffer("snr_scale"))
 
     def distance(self, features: torch.Tensor) -> torch.Tensor:
         """Mahalanobis distance of features from those of the training set, (B,); about 1."""
@@ -171,6 +207,7 @@ class InitialiseNetwork(nn.Module):
         chi2: torch.Tensor,
         error: torch.Tensor,
         lower: torch.Tensor,
+        scalars: torch.Tensor,
     ) -> None:
         """Set what is measured on data like the training set once the network is trained.
 
@@ -179,10 +216,18 @@ class InitialiseNetwork(nn.Module):
         features : Tensor, shape (B, hidden)
         chi2 : Tensor, shape (B,)
             Robust chi2 of the means (`autofit_ml.initialise.physics`).
-        error : Tensor, shape (K, 7)
+        error : Tensor, shape (N, 7)
             True minus predicted parameters, where the truth is known.
-        lower : Tensor, shape (K, 7, 7)
-            The triangles that were predicted for them.
+        lower : Tensor, shape (N, 7, 7)
+            The triangles that were predicted for them, from `uncalibrated`.
+        scalars : Tensor, shape (N, len(SCALARS))
+
+        Notes
+        -----
+        Each function has a knot for every 200 objects, at most 6, at the medians of as many equal
+        parts of the set. With fewer than 400 objects the functions that are there (of the bundle
+        that the training began with) are kept but for a common factor; with fewer than 100 they are
+        kept as they are.
         """
         centre = features.mean(0)
         centred = features - centre
@@ -194,10 +239,57 @@ class InitialiseNetwork(nn.Module):
         self.get_buffer("feature_root").copy_((vectors / values.clamp_min(floor).sqrt()).float())
         self.get_buffer("usual_distance").copy_(_quantile(self.distance(features), 0.998))
         self.get_buffer("usual_chi2").copy_(_quantile(chi2, 0.98))
-        if len(error) >= 100:
-            sigma = (lower @ lower.transpose(1, 2)).diagonal(dim1=1, dim2=2).sqrt()
-            ratio = [_quantile(column, 0.6827) for column in (error.abs() / sigma).unbind(1)]
-            self.get_buffer("sigma_scale").mul_(torch.stack(ratio))
+        self._calibrate_errors(error, _ln_sigma(lower), scalars[:, _SNR])
+
+    def _calibrate_errors(
+        self, error: torch.Tensor, ln_sigma: torch.Tensor, ln_snr: torch.Tensor
+    ) -> None:
+        knots = min(KNOTS, len(error) // _PER_KNOT)
+        scales = [self.get_buffer(name) for name in ("sigma_scale", "snr_scale")]
+        ratio = error.abs().clamp_min(1e-12).log() - ln_sigma
+        if knots < 2:
+            if len(error) >= _LEAST:
+                excess = ratio - self._ln_scale(ln_sigma, ln_snr)
+                scales[0] += torch.stack([_quantile(c, _ONE_SIGMA) for c in excess.unbind(1)])
+            return
+        places = [self.get_buffer(name) for name in ("sigma_knots", "snr_knots")]
+        at = [ln_sigma, ln_snr[:, None].expand_as(ln_sigma)]
+        for scale in scales:
+            scale.zero_()
+        for _ in range(_ROUNDS):
+            for k in (0, 1):
+                other = _between(at[1 - k], places[1 - k], scales[1 - k])
+                place, scale = _measured(at[k], ratio - other, knots)
+                places[k].copy_(place)
+                scales[k].copy_(scale)
+
+
+def _measured(
+    at: torch.Tensor, excess: torch.Tensor, knots: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Places and values (KNOTS, 7) of a function of `at` (N, 7): what holds 68.3 % of `excess`.
+
+    Of fewer knots, the last is repeated.
+    """
+    order = at.argsort(dim=0)
+    at, excess = at.gather(0, order), excess.gather(0, order)
+    parts = list(zip(at.tensor_split(knots), excess.tensor_split(knots), strict=True))
+    parts += parts[-1:] * (KNOTS - knots)
+    places = torch.stack([part.median(0).values for part, _ in parts])
+    values = [[_quantile(c, _ONE_SIGMA) for c in part.unbind(1)] for _, part in parts]
+    return places, torch.stack([torch.stack(row) for row in values])
+
+
+def _between(at: torch.Tensor, places: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """Straight lines between knots, constant beyond: (B, 7) from knots (KNOTS, 7)."""
+    width = places.diff(dim=0).clamp_min(1e-6)
+    share = ((at[:, None] - places[:-1]) / width).clamp(0, 1)
+    return values[0] + (share * values.diff(dim=0)).sum(1)
+
+
+def _ln_sigma(lower: torch.Tensor) -> torch.Tensor:
+    """ln of the standard deviations (B, 7) of a lower triangle."""
+    return 0.5 * lower.float().square().sum(2).log()
 
 
 def _quantile(values: torch.Tensor, share: float) -> torch.Tensor:

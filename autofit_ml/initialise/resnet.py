@@ -57,8 +57,9 @@ def ask(network: InitialiseNetwork, cut: Cutouts, device: str = "cpu") -> Networ
     inputs = [_filled(plane) for plane in inputs_of(cut, device)]
     parts = []
     for first in range(0, len(inputs[0]), _BATCH):
-        features = network.features(*(plane[first : first + _BATCH] for plane in inputs))
-        parts.append((*network.gaussian(features), network.distance(features)))
+        batch = [plane[first : first + _BATCH] for plane in inputs]
+        features = network.features(*batch)
+        parts.append((*network.gaussian(features, batch[2]), network.distance(features)))
     mean, lower, distance = (torch.cat(part)[: len(cut)].cpu() for part in zip(*parts, strict=True))
     return NetworkAnswers(mean, lower, distance, start_chi2(cut, mean, device))
 

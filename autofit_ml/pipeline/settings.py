@@ -5,15 +5,20 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from autofit_ml.errors import SettingsError
 from autofit_ml.images.options import ReadOptions
 from autofit_ml.images.stamp import PSF
+
+if TYPE_CHECKING:
+    from autofit_ml.scene import Scene
 
 __all__ = ["FitSettings"]
 
@@ -28,10 +33,27 @@ class FitSettings:
     ----------
     read : ReadOptions
         What the user says about the images.
-    model : str
-        "sersic".
-    sky : str
-        "free", "fixed" (held at 0) or a number (held there, image units per pixel).
+    model : str, path or Scene
+        ``sersic``, ``sersic+exp``, ``psf+sersic``, ...; a YAML file; from Python also a
+        `autofit_ml.scene.Scene`.
+    galfit : path, optional
+        A GALFIT or GALFITM input file in place of `model`.
+    sky : str, optional
+        "free", "fixed" (held at 0), "tilted" (a plane) or a number (held there, image units per
+        pixel). None: as the model says, which is free unless it says otherwise.
+    neighbours : {"fit", "mask"}
+        Contaminants that overlap with the target are fitted with it, the others masked; or all
+        are masked.
+    likelihood : str
+        gaussian, poisson, student-t[:nu], huber[:k] or cauchy[:c].
+    error_floor : float
+        Error of the model in units of the model itself, added to sigma in quadrature.
+    bands : tuple of str
+        Bands that are fitted together, the reference first; comma-separated text is understood,
+        with wavelengths (any unit) for parameters that are polynomials in it: ``g:477,r:623``.
+        Empty: every image is an object of its own, unless a manifest says otherwise.
+    wavelengths : dict
+        Band -> wavelength; usually given with `bands`.
     segmenter : {"auto", "sep", "given", "maskrcnn"}
         "auto": the labels given with an object where there are some, else the network.
         "maskrcnn": the network in any case; sep, with OUT_OF_DOMAIN, for images unlike those that
@@ -61,8 +83,14 @@ class FitSettings:
     """
 
     read: ReadOptions = field(default_factory=ReadOptions)
-    model: str = "sersic"
-    sky: str = "free"
+    model: str | Path | Scene = "sersic"
+    galfit: str | Path | None = None
+    sky: str | None = None
+    neighbours: str = "fit"
+    likelihood: str = "gaussian"
+    error_floor: float = 0.0
+    bands: tuple[str, ...] = ()
+    wavelengths: Mapping[str, float] = field(default_factory=dict)
     segmenter: str = "auto"
     weights: str = ""
     init: str = "resnet"
@@ -74,7 +102,7 @@ class FitSettings:
 
     def __post_init__(self) -> None:
         choices = {
-            "model": ("sersic",),
+            "neighbours": ("fit", "mask"),
             "segmenter": ("auto", "sep", "given", "maskrcnn"),
             "init": ("moments", "resnet"),
             "prior": ("none", "network"),
@@ -87,15 +115,57 @@ class FitSettings:
                 )
         if self.prior == "network" and self.init != "resnet":
             raise SettingsError("a prior from the network without the network", "use init resnet")
-        object.__setattr__(self, "sky", _sky(self.sky))
+        object.__setattr__(self, "sky", None if self.sky is None else _sky(self.sky))
+        object.__setattr__(self, "error_floor", _floor(self.error_floor))
+        bands, wavelengths = _bands(self.bands, self.wavelengths)
+        object.__setattr__(self, "bands", bands)
+        object.__setattr__(self, "wavelengths", wavelengths)
+        self._check_model()
         object.__setattr__(self, "save", _save(self.save))
         _check_whole("batch_size", self.batch_size, 1)
         _check_whole("workers", self.workers, -1)
 
+    def _check_model(self) -> None:
+        """Everything about the model that can be wrong; what is plain needs no torch."""
+        plain = isinstance(self.model, str) and self.model.strip() == "sersic"
+        if plain:
+            object.__setattr__(self, "model", "sersic")
+        if self.galfit is not None and not plain:
+            raise SettingsError("both a model and a GALFIT file are given", "give one of them")
+        if self.likelihood != "gaussian":
+            from autofit_ml.refine.scenes import Likelihood
+
+            object.__setattr__(self, "likelihood", str(Likelihood.parse(str(self.likelihood))))
+        if not plain or self.galfit is not None or self.sky == "tilted":
+            from autofit_ml.pipeline.model import scene_of
+
+            scene_of(self)
+        if self.prior == "network":
+            self._check_prior(plain)
+
+    def _check_prior(self, plain: bool) -> None:
+        unlike = [
+            what
+            for what, given in (
+                ("another model", not plain or self.galfit is not None or self.sky == "tilted"),
+                ("neighbours that are fitted", self.neighbours == "fit"),
+                ("another likelihood", self.likelihood != "gaussian"),
+                ("an error floor", self.error_floor > 0),
+                ("several bands", bool(self.bands)),
+            )
+            if given
+        ]
+        if unlike:
+            raise SettingsError(
+                f"the network's prior is that of one Sérsic profile, not of {' and '.join(unlike)}",
+                "leave the prior out, or give --model sersic --neighbours mask",
+            )
+
     @property
     def sky_value(self) -> str | float:
         """`sky` as `autofit_ml.scene.sersic` takes it."""
-        return self.sky if self.sky in ("free", "fixed") else float(self.sky)
+        sky = self.sky or "free"
+        return sky if sky in ("free", "fixed", "tilted") else float(sky)
 
     def identity(self) -> dict[str, Any]:
         """What decides the results, for run.json and for the check when a run is resumed.
@@ -103,9 +173,15 @@ class FitSettings:
         The device, the number of workers and the batch size are left out: a run may be resumed on
         another machine.
         """
-        out: dict[str, Any] = {
-            name: getattr(self, name) for name in ("model", "sky", "segmenter", "init", "prior")
-        }
+        from autofit_ml.pipeline.model import model_identity
+
+        out: dict[str, Any] = model_identity(self)
+        for name in ("neighbours", "likelihood", "error_floor", "segmenter", "init", "prior"):
+            out[name] = getattr(self, name)
+        out["bands"] = ",".join(
+            f"{band}:{self.wavelengths[band]:g}" if self.wavelengths else band
+            for band in self.bands
+        )
         out["weights"] = self.weights
         out["save"] = ",".join(self.save) or "none"
         for item in dataclasses.fields(self.read):
@@ -114,16 +190,63 @@ class FitSettings:
 
 
 def _sky(value: Any) -> str:
-    """ "free", "fixed", or the text of a finite number (each number has one text)."""
-    if value in ("free", "fixed"):
+    """ "free", "fixed", "tilted", or the text of a finite number (each number has one text)."""
+    if value in ("free", "fixed", "tilted"):
         return str(value)
     try:
         number = float(value)
     except (TypeError, ValueError):
         number = math.nan
     if isinstance(value, bool) or not math.isfinite(number):
-        raise SettingsError(f"sky is {value!r}", "use free, fixed or a number")
+        raise SettingsError(f"sky is {value!r}", "use free, fixed, tilted or a number")
     return repr(number + 0.0)
+
+
+def _floor(value: Any) -> float:
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not (math.isfinite(number) and 0 <= number < 1):
+        raise SettingsError(
+            f"error_floor is {value!r}", "give a share of the model's light, e.g. 0.02; 0 for none"
+        )
+    return number
+
+
+def _bands(value: Any, wavelengths: Mapping[str, Any]) -> tuple[tuple[str, ...], dict[str, float]]:
+    """Bands, and their wavelengths where there are some."""
+    words = value.split(",") if isinstance(value, str) else list(value or ())
+    given = dict(wavelengths or {})
+    names = []
+    for word in (str(word).strip() for word in words):
+        name, colon, number = word.partition(":")
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", name):
+            raise SettingsError(
+                f"a band is called {name!r}", "name bands like g,r,i or F606W,F814W"
+            )
+        if colon:
+            given[name] = number
+        names.append(name)
+    if len({name.lower() for name in names}) < len(names):
+        raise SettingsError(f"a band is given twice: {', '.join(names)}", "name each band once")
+    out = {}
+    for name, number in given.items():
+        try:
+            out[name] = float(number)
+        except (TypeError, ValueError):
+            out[name] = math.nan
+        if not out[name] > 0 or not math.isfinite(out[name]):
+            raise SettingsError(
+                f"the wavelength of band {name} is {number!r}", "write for example g:477,r:623"
+            )
+    lacking = [name for name in names if out and name not in out]
+    if lacking or set(out) - set(names):
+        raise SettingsError(
+            f"wavelengths of {', '.join(sorted(out))} for bands {', '.join(names) or '(none)'}",
+            "give a wavelength for every band, or for none",
+        )
+    return tuple(names), out
 
 
 def _save(value: Any) -> tuple[str, ...]:

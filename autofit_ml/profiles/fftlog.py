@@ -50,13 +50,15 @@ class LogGrid:
     sampled : int
         Points in ln r at which profiles are sampled; beyond them they count as zero.
     step : float
-        Of ln r and of ln kappa.
+        Of ln r.
     x0 : float
         First ln r.
     y0 : float
         First ln kappa.
     n_kappa : int
         Intervals of ln kappa that are kept.
+    fine : int
+        Steps of ln kappa in one of ln r.
     truncated : bool
         The profile ends at r = 1.
     bias : float
@@ -69,8 +71,14 @@ class LogGrid:
     x0: float
     y0: float
     n_kappa: int
+    fine: int = 1
     truncated: bool = False
-    bias: float = 0.7
+    bias: float = 0.6
+
+    @property
+    def kappa_step(self) -> float:
+        """Step of ln kappa."""
+        return self.step / self.fine
 
     @cached_property
     def log_r(self) -> np.ndarray:
@@ -153,7 +161,7 @@ class LogGrid:
             Of `spectrum`, or products of it with powers of ``bias + i omega`` (each is one
             derivative with respect to `log_scale`).
         log_scale : Tensor, (...)
-            Logarithm of the unit of length in which kappa is meant.
+            Logarithm of the unit of length in which kappa is meant; 1 along axes that share it.
         orders : tuple of int
             m, along the last but one axis of `spectra`; one serves all.
 
@@ -167,7 +175,7 @@ class LogGrid:
             log_scale[..., None] * constants.omega,
         )
         product = spectra * (_kernels(self, spectra.device, orders) * turn)
-        g = torch.fft.irfft(product.conj(), n=self.n)[..., : self.n_kappa + 1]
+        g = torch.fft.irfft(product.conj(), n=self.n * self.fine)[..., : self.n_kappa + 1]
         return g * constants.unbias * (self.bias * log_scale)[..., None].exp()
 
 
@@ -189,7 +197,7 @@ def _constants(grid: LogGrid, device: torch.device) -> _Constants:
         return torch.as_tensor(array, device=device)
 
     weight = grid.weight
-    x, y = grid.log_r, grid.y0 + grid.step * np.arange(grid.n_kappa + 1)
+    x, y = grid.log_r, grid.y0 + grid.kappa_step * np.arange(grid.n_kappa + 1)
     phase = np.exp(-1j * np.outer(x[grid.sampled :] - grid.x0, grid.omega))
     return _Constants(
         tensor(np.exp(x)),
@@ -197,7 +205,7 @@ def _constants(grid: LogGrid, device: torch.device) -> _Constants:
         tensor(weight * np.exp(-grid.bias * x)),
         tensor(phase),
         tensor(grid.omega),
-        tensor(np.exp(-grid.bias * y) / grid.step),
+        tensor(np.exp(-grid.bias * y) / grid.kappa_step),
     )
 
 
@@ -219,13 +227,13 @@ def _kernels(grid: LogGrid, device: torch.device, orders: tuple[int, ...]) -> to
 
 
 def smooth_grid() -> LogGrid:
-    """For profiles without an edge: r from 1e-11 to 1e11, kappa from 1e-5 to 1e5."""
-    return LogGrid(1024, 1024, 0.05, -25.6, float(np.log(1e-5)), 460)
+    """For profiles without an edge: r from 4e-11 to 2e6, kappa from 1e-5 to 1e5."""
+    return LogGrid(384, 384, 0.1, -24.0, float(np.log(1e-5)), 460, fine=2)
 
 
 def truncated_grid() -> LogGrid:
     """For profiles that end at r = 1; the finer step resolves the oscillations of the transform."""
-    return LogGrid(4096, 1800, 0.01, -18.0, -7.0, 1500, truncated=True, bias=0.5)
+    return LogGrid(4096, 1800, 0.01, -18.0, -7.0, 1500, truncated=True)
 
 
 def _inner_weight(x: np.ndarray) -> np.ndarray:

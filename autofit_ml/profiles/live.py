@@ -18,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from autofit_ml.profiles.fftlog import LogGrid
@@ -58,7 +59,7 @@ class LiveTable:
     @property
     def log_kappa_step(self) -> float:
         """Its step."""
-        return self.grid.step
+        return self.grid.kappa_step
 
     @property
     def n_kappa(self) -> int:
@@ -107,8 +108,7 @@ class LiveTable:
             parts.append(moved)
         every = torch.cat(parts, dim=1)
         both = torch.cat([every, -s * every], dim=1)
-        scale = half.log_radius[:, None].expand(-1, both.shape[1])
-        both = grid.transform(both, scale) / half.integral[:, None, None]
+        both = grid.transform(both, half.log_radius[:, None]) / half.integral[:, None, None]
         value, slope = both.chunk(2, dim=1)
         if self.n_shapes:
             change = (half.integral_by_shape / half.integral[:, None])[..., None]
@@ -200,66 +200,58 @@ class HalfLight:
 def half_light(grid: LogGrid, a: torch.Tensor, da: torch.Tensor) -> HalfLight:
     """Half-light radii from `sample_light`.
 
-    The light within the grid's points comes from the fourth-order rule for one interval; between
-    them it is the integral of the cubic through the four nearest points.
+    Between the grid's points a(x) is the polynomial through the six nearest ones; its integrals
+    over whole intervals add up to the light within the grid's points.
     """
     total = grid.integral(a)
     total_by_shape = grid.integral_derivative(a[:, None], da)
     inside = _cumulative(grid, a)
     half = total / 2
     n = inside.shape[1]
-    j = torch.searchsorted(inside, half[:, None], right=True)[:, 0].sub(1).clamp(1, n - 3)
-    near = torch.arange(-1, 3, device=a.device) + j[:, None]
+    j = torch.searchsorted(inside, half[:, None], right=True)[:, 0].sub(1).clamp(2, n - 4)
+    near = torch.arange(-2, 4, device=a.device) + j[:, None]
     around = a.gather(1, near)
     missing = (half - inside.gather(1, j[:, None])[:, 0]) / grid.step
-    t = (missing / around[:, 1]).clamp(0.0, 1.0)
+    t = (missing / around[:, 2]).clamp(0.0, 1.0)
     for _ in range(6):
-        t = t - ((around * _part(t)).sum(1) - missing) / (around * _lagrange(t)).sum(1)
-    log_radius = grid.x0 + grid.step * (j + t)
+        value, integral = _interpolation(t)
+        t = t - ((around * integral).sum(1) - missing) / (around * value).sum(1)
+    value, integral = _interpolation(t)
     every = near[:, None].expand(-1, da.shape[1], -1)
-    inside_by_shape = _cumulative(grid, da).gather(2, j[:, None, None].expand(-1, da.shape[1], 1))[
-        ..., 0
-    ] + grid.step * (da.gather(2, every) * _part(t)[:, None]).sum(2)
-    density = (around * _lagrange(t)).sum(1)
+    here = j[:, None, None].expand(-1, da.shape[1], 1)
+    inside_by_shape = _cumulative(grid, da).gather(2, here)[..., 0]
+    inside_by_shape = inside_by_shape + grid.step * (da.gather(2, every) * integral[:, None]).sum(2)
+    density = (around * value).sum(1)
     by_shape = (total_by_shape / 2 - inside_by_shape) / density[:, None]
-    return HalfLight(total, total_by_shape, log_radius, by_shape)
+    return HalfLight(total, total_by_shape, grid.x0 + grid.step * (j + t), by_shape)
+
+
+_POWERS = np.linalg.inv(np.arange(-2.0, 4.0)[:, None] ** np.arange(6))
+"""The polynomial through the values at -2, ..., 3 has the coefficients _POWERS @ values."""
+
+_INTERVAL = (1 / np.arange(1, 7)) @ _POWERS
+"""Its integral from 0 to 1 is _INTERVAL @ values."""
 
 
 def _cumulative(grid: LogGrid, a: torch.Tensor) -> torch.Tensor:
-    """Integral of a from -infinity to each point of the grid (..., n), up to the edge's outer part.
-
-    What lies inside the first point is left out: under 1e-16 of the light for anything shallower
-    than r^-1.3.
-    """
+    """Integral of a from the third point to each point of the grid (..., n), up to the edge's outer
+    part. What lies further in is far less than can be seen."""
     a = a[..., : grid.sampled]
-    middle = 13 * (a[..., 1:-2] + a[..., 2:-1]) - a[..., :-3] - a[..., 3:]
+    count = a.shape[-1] - 5
     steps = torch.zeros_like(a)
-    steps[..., 2:-1] = middle * (grid.step / 24)
+    for i, weight in enumerate(_INTERVAL):
+        steps[..., 3:-2] += a[..., i : i + count] * (weight * grid.step)
     return steps.cumsum(-1)
 
 
-def _lagrange(t: torch.Tensor) -> torch.Tensor:
-    """Weights of the points at -1, 0, 1, 2 in the cubic through them at t: (..., 4)."""
-    return torch.stack(
-        [
-            -t * (t - 1) * (t - 2) / 6,
-            (t + 1) * (t - 1) * (t - 2) / 2,
-            -(t + 1) * t * (t - 2) / 2,
-            (t + 1) * t * (t - 1) / 6,
-        ],
-        dim=-1,
-    )
-
-
-def _part(t: torch.Tensor) -> torch.Tensor:
-    """Integral of `_lagrange` from 0 to t."""
-    t2, t3, t4 = t.square(), t**3, t**4
-    return torch.stack(
-        [
-            -(t4 / 4 - t3 + t2) / 6,
-            (t4 / 4 - 2 * t3 / 3 - t2 / 2 + 2 * t) / 2,
-            -(t4 / 4 - t3 / 3 - t2) / 2,
-            (t4 / 4 - t2 / 2) / 6,
-        ],
-        dim=-1,
+def _interpolation(t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weights (..., 6) of the points at -2, ..., 3 in the polynomial at t, and in its integral from
+    0 to t."""
+    coefficients = torch.as_tensor(_POWERS, device=t.device)
+    powers = torch.arange(6, device=t.device)
+    value = t[..., None] ** powers
+    integral = value * t[..., None] / (powers + 1)
+    return (
+        (value[..., :, None] * coefficients).sum(-2),
+        (integral[..., :, None] * coefficients).sum(-2),
     )

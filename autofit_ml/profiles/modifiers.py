@@ -23,7 +23,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import cache, partial
 
 import torch
 
@@ -60,6 +60,10 @@ class Modifier:
         The isophotes repeat after 1 / fold of a turn; 1, 2 or 4.
     mirror : bool
         They are symmetric about the major axis.
+    kinks : bool
+        They may have kinks on the axes.
+    max_order : int
+        Largest order of the angle that is kept; a multiple of 8.
     """
 
     name: str
@@ -69,6 +73,8 @@ class Modifier:
     aligned: bool = True
     fold: int = 1
     mirror: bool = False
+    kinks: bool = False
+    max_order: int = 32
 
 
 def modified(
@@ -115,7 +121,11 @@ def modified(
             f"the profile {profile.name!r} ends sharply and cannot be twisted",
             "twist a profile without an end",
         )
-    modifiers = [_BOXINESS] * boxiness + [_fourier(modes)] * bool(modes) + [_TWIST] * twist
+    modifiers = [_BOXINESS] if boxiness else []
+    if modes:
+        modifiers.append(_fourier(modes))
+    if twist:
+        modifiers.append(_TWIST)
     names = ["boxiness"] * boxiness + [f"f{m}" for m in modes] + ["twist"] * twist
     return replace(
         profile,
@@ -140,6 +150,7 @@ _BOXINESS = Modifier(
     _superellipse,
     fold=4,
     mirror=True,
+    kinks=True,
 )
 
 
@@ -150,14 +161,20 @@ def _modes(modes: tuple[int, ...], phi: torch.Tensor, *amplitudes: torch.Tensor)
     return factor.clamp_min(_SMALLEST).log()
 
 
-@lru_cache(maxsize=None)
+@cache
 def _fourier(modes: tuple[int, ...]) -> Modifier:
     shapes = tuple(
         ShapeParameter(f"f{m}_{part}", 0.0, (-0.3, 0.3), False, "", f"{wave} amplitude of mode {m}")
         for m in modes
         for part, wave in (("a", "cosine"), ("b", "sine"))
     )
-    return Modifier("fourier", shapes, partial(_modes, modes), fold=math.gcd(4, *modes))
+    return Modifier(
+        "fourier",
+        shapes,
+        partial(_modes, modes),
+        fold=math.gcd(4, *modes),
+        max_order=16 if max(modes) < 4 else 8 * (2 + (max(modes) + 1) // 2),
+    )
 
 
 def _turning(
@@ -182,4 +199,5 @@ _TWIST = Modifier(
     radial=True,
     aligned=False,
     fold=2,
+    max_order=24,
 )

@@ -29,7 +29,7 @@ from functools import cached_property, lru_cache
 import numpy as np
 import torch
 
-from autofit_ml.profiles.fftlog import LogGrid
+from autofit_ml.profiles.fftlog import LogGrid, smooth_grid
 from autofit_ml.profiles.live import half_light, sample_light
 from autofit_ml.profiles.registry import Profile
 
@@ -44,20 +44,15 @@ class PolarAccuracy:
     ----------
     max_order : int
         Largest m.
-    octant_nodes : int
-        Angles in each eighth of a turn.
+    n_phi : int
+        Angles in a whole turn; a multiple of 32.
     n_psi : int
-        Steps of psi in a whole turn.
+        Steps of psi in a whole turn; a multiple of 4.
     """
 
     max_order: int
-    octant_nodes: int
+    n_phi: int
     n_psi: int
-
-
-_SMOOTH = PolarAccuracy(32, 20, 128)
-_SHARP = PolarAccuracy(48, 40, 192)
-"""For profiles that end sharply."""
 
 
 @dataclass(frozen=True)
@@ -89,12 +84,12 @@ class PolarTable:
 
         In natural units for a profile that is only scaled, else in half-light radii.
         """
-        low = math.log(1e-4)
         if self.profile.truncated:
-            return LogGrid(4096, 1800, 0.01, -18.0, -7.0, 1400, truncated=True, bias=0.5)
+            return LogGrid(4096, 1800, 0.01, -18.0, -7.0, 1400, truncated=True)
+        low = math.log(1e-4)
         if self._scaled:
-            return LogGrid(1024, 1024, 0.05, -25.6, low, 336)
-        return LogGrid(1024, 500, 0.05, -17.0, low, 336)
+            return LogGrid(384, 384, 0.1, -24.0, low, 336, fine=2)
+        return LogGrid(384, 256, 0.1, -17.0, low, 336, fine=2)
 
     @property
     def _scaled(self) -> bool:
@@ -143,10 +138,13 @@ class PolarTable:
     def angles(self) -> tuple[np.ndarray, np.ndarray]:
         """Angles of one period (or half of one that is symmetric) and weights that add up to 1.
 
-        Gauss-Legendre nodes in every eighth of a turn, crowded at the axes, where superellipses
-        have kinks.
+        Evenly spaced, unless there may be kinks on the axes: then Gauss-Legendre nodes in every
+        eighth of a turn that crowd there.
         """
-        t, w = np.polynomial.legendre.leggauss(self.accuracy.octant_nodes)
+        if self.profile.modifiers and not any(m.kinks for m in self.profile.modifiers):
+            n = self.accuracy.n_phi // self.fold
+            return (np.arange(n) + 0.5) * 2 * math.pi / self.accuracy.n_phi, np.full(n, 1 / n)
+        t, w = np.polynomial.legendre.leggauss(self.accuracy.n_phi // 8)
         t, w = (t + 1) / 2, w / 2
         phi, weight = t**2 * math.pi / 4, 2 * t * w
         quarter = np.concatenate([phi, math.pi / 2 - phi])
@@ -192,7 +190,9 @@ class PolarTable:
             parts.append(both * factor.imag[:, None, None])
         return tuple(int(m) for m in every), project, np.stack(parts)
 
-    def nodes(self, shapes: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    def nodes(
+        self, shapes: torch.Tensor, dtype: torch.dtype, derivatives: bool = True
+    ) -> torch.Tensor:
         """Transforms and their derivatives on the grid of ln kappa and psi.
 
         Parameters
@@ -201,36 +201,38 @@ class PolarTable:
             Fit-space shapes; the pair of a twist in the frame of the table's angles.
         dtype : torch.dtype
             Of the result.
+        derivatives : bool
+            Without them S counts as 0.
 
         Returns
         -------
-        Tensor, (B or 1, n_kappa + 1, n_psi, 1 + S, parts, 4)
-            S and its derivatives by the shapes; real and imaginary parts; and of each the value,
-            the slope per step of ln kappa, that per step of psi, and the mixed one. A single row
-            serves all objects if there are no shapes.
+        Tensor, (B or 1, n_kappa + 1, n_psi, 4, 1 + S, parts)
+            The value, the slope per step of ln kappa, that per step of psi, and the mixed one; each
+            of S and of its derivatives by the shapes; real and imaginary parts. A single row serves
+            all objects if there are no shapes.
         """
         if not self.n_shapes:
             return _fixed_nodes(self, shapes.device, dtype)
-        return self._nodes(shapes, dtype)
+        return self._nodes(shapes, dtype, derivatives)
 
-    def _nodes(self, shapes: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    def _nodes(self, shapes: torch.Tensor, dtype: torch.dtype, derivatives: bool) -> torch.Tensor:
         grid, (orders, _, synthesis) = self.grid, self.orders
-        spectra, log_radius = self._spectra(shapes)
+        spectra, log_radius = self._spectra(shapes, derivatives)
         omega = grid.on(shapes.device).omega
-        slope = -grid.step * torch.complex(torch.full_like(omega, grid.bias), omega)
-        both = torch.stack([spectra, slope * spectra], dim=2)
-        b, t, _, c, _ = both.shape
-        radial = grid.transform(both, log_radius[:, None, None, None].expand(b, t, 2, c), orders)
+        slope = -grid.kappa_step * torch.complex(torch.full_like(omega, grid.bias), omega)
+        both = torch.stack([spectra, slope * spectra], dim=1)
+        radial = grid.transform(both, log_radius[:, None, None, None], orders).to(dtype)
         matrix = torch.as_tensor(synthesis, device=shapes.device, dtype=dtype)
-        p, n_psi = len(matrix), self.n_psi
-        # (B, t, 2, orders, kappa) x (orders, parts * 2 * psi)
-        flat = radial.to(dtype).transpose(3, 4)
+        b, _, t, c, n = radial.shape
+        # (B, kappa, value or slope, tangents, orders) x (orders, parts * value or slope * psi)
+        flat = radial.permute(0, 4, 1, 2, 3).reshape(b, n * 2 * t, c)
         wide = flat @ matrix.permute(1, 0, 2, 3).reshape(c, -1)
-        # (B, t, kappa or value, kappa, part, psi or value, psi)
-        wide = wide.view(b, t, 2, -1, p, 2, n_psi)
-        return wide.permute(0, 3, 6, 1, 4, 5, 2).flatten(-2).contiguous()
+        wide = wide.view(b, n, 2, t, len(matrix), 2, self.n_psi)
+        return wide.permute(0, 1, 6, 5, 2, 3, 4).flatten(3, 4).contiguous()
 
-    def _spectra(self, shapes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _spectra(
+        self, shapes: torch.Tensor, derivatives: bool = True
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Spectra of all orders, complex (B, 1 + S, orders, frequencies), for unit flux, with the
         change of the half-light radius in the derivatives; and the logarithm of that radius."""
         grid = self.grid
@@ -305,9 +307,9 @@ class PolarTable:
                 used = leaves
             else:
                 # In units of the half-light radius that the profile has without modifiers.
-                base_grid = LogGrid(1024, 1024, 0.05, -25.6, grid.y0, grid.n_kappa)
                 base = half_light(
-                    base_grid, *sample_light(profile.light, log[:own], shapes[:, :own], base_grid)
+                    smooth_grid(),
+                    *sample_light(profile.light, log[:own], shapes[:, :own], smooth_grid()),
                 )
                 log_r = torch.as_tensor(grid.log_r, device=device)
                 log_radius = (log_r + base.log_radius[:, None, None]).expand(size).contiguous()
@@ -365,10 +367,22 @@ class PolarTable:
 @lru_cache(maxsize=64)
 def _fixed_nodes(table: PolarTable, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
     """Nodes of a profile without shape parameters."""
-    return table._nodes(torch.zeros((1, 0), dtype=torch.float64, device=device), dtype)
+    return table._nodes(torch.zeros((1, 0), dtype=torch.float64, device=device), dtype, False)
 
 
 @lru_cache(maxsize=64)
 def polar_table(profile: Profile) -> PolarTable:
     """The table of a profile of kind "pixel"."""
-    return PolarTable(profile, _SHARP if profile.truncated else _SMOOTH)
+    return PolarTable(profile, _accuracy(profile))
+
+
+def _accuracy(profile: Profile) -> PolarAccuracy:
+    """What keeps the image within 5e-5 of its peak (docs/profiles.md)."""
+    if not profile.shapes:  # made once
+        return PolarAccuracy(128, 512, 512)
+    if profile.truncated:
+        return PolarAccuracy(48, 320, 192)
+    if not profile.modifiers or any(m.kinks for m in profile.modifiers):
+        return PolarAccuracy(32, 128, 128)
+    largest = max(m.max_order for m in profile.modifiers)
+    return PolarAccuracy(largest, 4 * largest, 4 * largest)

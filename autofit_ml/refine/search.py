@@ -9,17 +9,25 @@ that meet are merged on the way.
 from __future__ import annotations
 
 import dataclasses
+from typing import Protocol
 
 import torch
 
-from autofit_ml.refine.levenberg_marquardt import LMSettings, minimise
-from autofit_ml.refine.problem import Problem
+from autofit_ml.refine.levenberg_marquardt import Evaluate, LMSettings, minimise
 
 __all__ = ["search", "several_starts"]
 
 _SCALE_WITH_N = {"flux": 0.35, "re": 0.5}
 """Exponents of (n_new / n_old) in flux and re that keep the light inside a growth-curve aperture
 roughly the same when the Sérsic index of a start is changed (n from 1 to 4)."""
+
+
+class Shared(Protocol):
+    """Objects of which each may be the target of several fits."""
+
+    def evaluator(self, owner: torch.Tensor) -> Evaluate:
+        """Problem i is object ``owner[i]``."""
+        ...
 
 
 def several_starts(
@@ -74,7 +82,7 @@ def several_starts(
 
 
 def search(
-    problem: Problem,
+    problem: Shared,
     starts: torch.Tensor,
     lower: torch.Tensor,
     upper: torch.Tensor,
@@ -86,7 +94,7 @@ def search(
 
     Parameters
     ----------
-    problem : Problem
+    problem : Problem or SceneProblem
         B objects (binned).
     starts : Tensor, float64, (B, K, 8)
     lower, upper : Tensor, float64, (B, 8)

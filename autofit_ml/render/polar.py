@@ -116,7 +116,7 @@ def _polar_transform(
     if table.aligned:
         psi = psi - (twice / 2).to(dtype)[:, None]
 
-    position = (square.log() / 2 - table.grid.y0) / table.grid.step
+    position = (square.log() / 2 - table.grid.y0) / table.grid.kappa_step
     position = position.clamp(0.0, table.grid.n_kappa - 1e-3)
     row = position.floor()
     t = position - row
@@ -151,7 +151,7 @@ def _polar_transform(
                 slopes.append(
                     torch.stack(
                         [
-                            (first * d_along[:, :, None]).sum(-1) / table.grid.step,
+                            (first * d_along[:, :, None]).sum(-1) / table.grid.kappa_step,
                             (first * d_across[:, :, None]).sum(-1) / table.psi_step,
                         ],
                         dim=1,

@@ -20,7 +20,6 @@ from autofit_ml.catalogue import (
     FATAL,
     FLAG_MEANINGS,
     atomic_write_text,
-    columns_for,
     read_catalogue_arrow,
 )
 from autofit_ml.errors import InputError
@@ -109,10 +108,8 @@ def _compact(values: Sequence[Any]) -> dict[str, Any]:
 
 def _table_payload(table: pa.Table) -> list[dict[str, Any]]:
     """Every column but ``cov``, in the catalogue's order."""
-    order = {column.name: k for k, column in enumerate(columns_for())}
-    names = sorted(table.column_names, key=lambda name: order.get(name, len(order)))
     payload = []
-    for name in names:
+    for name in table.column_names:
         field = table.schema.field(name)
         values = table.column(name).to_pylist()
         if pa.types.is_floating(field.type):

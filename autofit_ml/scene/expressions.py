@@ -387,6 +387,11 @@ _EVERYTHING: Interval = (-math.inf, math.inf)
 
 
 def _interval(node: _Node, ranges: Mapping[str, Interval]) -> Interval:
+    low, high = _raw_interval(node, ranges)
+    return (-math.inf if math.isnan(low) else low, math.inf if math.isnan(high) else high)
+
+
+def _raw_interval(node: _Node, ranges: Mapping[str, Interval]) -> Interval:
     kind = node[0]
     if kind == "number":
         return (node[1], node[1])
@@ -420,7 +425,7 @@ def _interval(node: _Node, ranges: Mapping[str, Interval]) -> Interval:
 
 def _quotient_of_positive(a: Interval, b: Interval) -> Interval:
     """a / b where b reaches zero: limits are known only if neither changes sign."""
-    if a[0] >= 0 and b[0] >= 0:
+    if a[0] >= 0 and b[0] >= 0 and b[1] > 0:
         return (0.0 if math.isinf(b[1]) or a[0] == 0 else a[0] / b[1], math.inf)
     return _EVERYTHING
 

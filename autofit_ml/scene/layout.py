@@ -158,6 +158,16 @@ class Layout:
         first = self.n_shape + self.n_images * self.sky_terms + sum(self.n_psf[:image])
         return slice(first, first + (self.n_psf[image] if self.n_psf else 0))
 
+    def only_in(self, image: int) -> list[int]:
+        """Numbers of theta that matter in one image alone."""
+        out = []
+        for j in range(self.n_shape):
+            touched = self.matrices[:, :, j].abs().sum(1) > 0
+            if bool(touched[image]) and int(touched.sum()) == 1:
+                out.append(j)
+        own = (self.sky_slice(image), self.psf_slice(image))
+        return out + [j for part in own for j in range(part.start, part.stop)]
+
     def images_of(self, span: Span, parameter: str) -> tuple[int, ...]:
         """Images in which a parameter may have a value of its own, the first of each."""
         index = span.index(parameter)

@@ -183,9 +183,10 @@ class Component:
             for name in self.parameters:
                 if name not in names:
                     close = difflib.get_close_matches(str(name), names, 1, 0.5)
+                    question = f"did you mean {close[0]}? " if close else ""
                     raise SettingsError(
                         f"{self.profile.name} has no parameter {name!r}",
-                        f"did you mean {close[0]}? " * bool(close) + f"it has {', '.join(names)}",
+                        f"{question}it has {', '.join(names)}",
                     )
         complete = {name: self.parameters.get(name, Parameter()) for name in names}
         for name, parameter in complete.items():

@@ -1,21 +1,22 @@
 import numpy as np
 import pytest
 
-from autofit_ml.catalogue import columns_for, empty_rows, pack_covariance
+from autofit_ml.catalogue import ModelColumns, columns_for, empty_rows, pack_covariance
 
 
 @pytest.fixture
 def make_rows():
-    """Rows with every column filled by known, distinct values; ``make_rows(ids, failed=())``."""
+    """Rows with every column filled by known, distinct values; ``make_rows(ids, failed=(), model=None)``."""
 
-    def make(ids, failed=(), components=1):
-        rows = empty_rows(len(ids), components=components)
+    def make(ids, failed=(), model=None):
+        columns = columns_for(model)
+        rows = empty_rows(len(ids), columns)
         ok = np.array([name not in failed for name in ids], dtype=bool)
         index = np.arange(len(ids))
-        for k, column in enumerate(columns_for(components)):
+        for k, column in enumerate(columns):
             if column.name == "cov":
                 rows["cov"][ok] = 1.0
-                if components == 1:
+                if model is None or model == ModelColumns():
                     matrix = np.arange(64.0).reshape(8, 8)
                     rows["cov"][ok] = pack_covariance(matrix + matrix.T)
             elif column.dtype == "float64":

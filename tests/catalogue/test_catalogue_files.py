@@ -5,7 +5,11 @@ from astropy.io import fits
 from astropy.table import Table
 
 from autofit_ml.catalogue import (
+    BandParameter,
+    ComponentColumns,
     Flag,
+    ModelColumns,
+    ShapeColumn,
     columns_for,
     covariance_matrix,
     merge_shards,
@@ -144,12 +148,30 @@ def test_no_rows_and_all_failed(tmp_path, make_rows):
     assert np.isnan(table["mag"].value).all() and not table["use"].any()
 
 
-def test_two_components_round_trip(tmp_path, make_rows):
-    write_shard(tmp_path / "s.parquet", make_rows(["a"], components=2))
+def test_columns_of_any_model_come_back_from_both_files(tmp_path, make_rows):
+    """Files describe themselves: nothing is known to the readers of this run's model."""
+    moffat = ComponentColumns("core", "moffat", (ShapeColumn("beta", "", "slope of the wings"),))
+    bands = (BandParameter(0, "flux"), BandParameter(1, "flux"), BandParameter(0, "beta"))
+    model = ModelColumns((moffat, ComponentColumns("disk", "exponential")), ("g", "z"), bands)
+    columns = columns_for(model)
+    write_shard(tmp_path / "s.parquet", make_rows(["a", "b"], model=model), columns=columns)
     merge_shards([tmp_path / "s.parquet"], tmp_path)
-    a = read_catalogue(tmp_path / "catalog.parquet")
-    assert_same_tables(a, read_catalogue(tmp_path / "catalog.fits"))
-    assert a["re_2"].unit == "pix" and a["cov"].shape == (1, 120)
+    table = read_catalogue(tmp_path / "catalog.parquet")
+    assert_same_tables(table, read_catalogue(tmp_path / "catalog.fits"))
+    assert table.colnames == [column.name for column in columns]
+    assert table["re_2"].unit == "pix" and table["cov"].shape == (2, 136)
+    assert table["mag_2_z"].unit == "mag" and table["sky_g_err"].info.description
+    for file in ("catalog.parquet", "catalog.fits"):
+        rows = query(tmp_path / file, "SELECT beta_z, fraction_g FROM catalog ORDER BY id")
+        assert rows.to_pydict()["beta_z"] == table["beta_z"].tolist()
+
+
+def test_table_of_something_else_is_no_catalogue(tmp_path):
+    Table({"id": ["a"], "status": ["ok"]}).write(tmp_path / "c.fits")
+    with fits.open(tmp_path / "c.fits", mode="update") as hdus:
+        hdus[1].header["EXTNAME"] = "CATALOG"
+    with pytest.raises(InputError, match="columns missing: file, message"):
+        read_catalogue(tmp_path / "c.fits")
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,11 @@ import numpy as np
 import pytest
 
 from autofit_ml.catalogue import (
+    BandParameter,
+    ComponentColumns,
     Flag,
+    ModelColumns,
+    ShapeColumn,
     columns_for,
     covariance_matrix,
     covariance_order,
@@ -11,12 +15,13 @@ from autofit_ml.catalogue import (
     pack_covariance,
     rows_to_table,
 )
+from autofit_ml.errors import SettingsError
 
 EVERY_RUN = (
     "id file status message flags use at_bound x x_err y y_err ra dec flux flux_err flux_stamp "
     "flux_stamp_err mag mag_err re re_err re_arcsec re_arcsec_err re_circ re_circ_err n n_err q "
     "q_err pa pa_err pa_sky pa_sky_err sky sky_err x_init y_init flux_init re_init n_init q_init "
-    "pa_init sky_init cov chi2 ndof chi2_red snr n_pix n_starts n_iter logl bic bic_point_source "
+    "pa_init sky_init cov n_neighbours blend_fraction chi2 ndof chi2_red snr n_pix n_starts n_iter logl bic bic_point_source "
     "model segmenter object_class init weights filter survey zeropoint pixel_scale psf_fwhm noise_correlation "
     "time_ms"
 )
@@ -26,31 +31,74 @@ def test_columns_of_every_run_are_those_of_the_design_in_order():
     assert [column.name for column in columns_for()] == EVERY_RUN.split()
 
 
-@pytest.mark.parametrize("components", [1, 2, 3])
-def test_columns_are_unique_ascii_and_have_valid_units(components):
-    columns = columns_for(components)
+BULGE = ComponentColumns("bulge", "moffat", (ShapeColumn("beta", "", "slope of the wings"),))
+DISC = ComponentColumns(
+    "disk", "exponential", (ShapeColumn("boxiness", "", "> 0 boxy, < 0 discy"),)
+)
+MODELS = {
+    "one": ModelColumns(),
+    "two": ModelColumns((ComponentColumns(), DISC)),
+    "three": ModelColumns((BULGE, DISC, ComponentColumns("point", "point"))),
+    "tilted": ModelColumns(tilted_sky=True),
+    "bands": ModelColumns(
+        (BULGE, DISC),
+        ("g", "hsc-r", "F814W"),
+        (BandParameter(0, "flux"), BandParameter(1, "flux"), BandParameter(1, "boxiness")),
+        tilted_sky=True,
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_columns_are_unique_ascii_and_have_valid_units(kind):
+    columns = columns_for(MODELS[kind])
     names = [column.name for column in columns]
-    assert len(set(names)) == len(names)
+    assert len({name.lower() for name in names}) == len(names)
     for column in columns:
+        assert column.name.isidentifier(), column.name
         assert column.description.isascii() and column.description
         u.Unit(column.unit)
         if column.name.endswith("_err"):
             value = next(c for c in columns if c.name == column.name.removesuffix("_err"))
             assert value.unit == column.unit
+    # Every run has the usual columns, with the usual meaning of all but cov.
+    every = [c for c in columns_for() if c.name != "cov"]
+    assert [c for c in columns if c in every] == every
 
 
 def test_second_component_adds_its_own_columns_and_keeps_the_first_36_covariances():
-    names = {column.name for column in columns_for(2)}
-    assert {"re_2", "re_2_err", "re_2_init", "n_2", "pa_sky_2"} <= names
-    assert "sky_2" not in names
-    assert covariance_order(2)[:8] == covariance_order(1)
-    cov = next(column for column in columns_for(2) if column.name == "cov")
-    assert cov.size == 15 * 16 // 2
+    columns = {column.name: column for column in columns_for(MODELS["two"])}
+    assert {"re_2", "re_2_err", "re_2_init", "n_2", "pa_sky_2", "mag_2"} <= set(columns)
+    assert {"boxiness_2", "boxiness_2_err", "boxiness_2_init"} <= set(columns)
+    assert {"flux_total", "mag_total_err", "fraction", "fraction_err"} <= set(columns)
+    assert not {"sky_2", "boxiness", "sky_dx", "n_neighbours_2"} & set(columns)
+    assert "disk, exponential" in columns["re_2"].description
+    order = covariance_order(MODELS["two"])
+    assert order[:8] == covariance_order()
+    assert order[8:] == (*(f"{name}_2" for name in order[:7]), "boxiness_2")
+    assert columns["cov"].size == 16 * 17 // 2
+
+
+def test_bands_add_what_differs_between_them():
+    names = [column.name for column in columns_for(MODELS["bands"])]
+    for band in ("g", "hsc_r", "F814W"):
+        for name in ("flux", "mag", "flux_2", "mag_2", "boxiness_2", "flux_total", "mag_total",
+                     "fraction", "sky", "sky_dx", "sky_dy"):  # fmt: skip
+            assert f"{name}_{band}" in names and f"{name}_{band}_err" in names
+    assert not {"re_g", "beta_g", "n_F814W", "x_g"} & set(names)
+    assert {"flux", "mag", "sky", "beta", "sky_dx"} <= set(names)  # of the reference band
+
+
+@pytest.mark.parametrize("bands", [("g", "G"), ("init",), ("2",), ("g-r", "g_r"), ("err", "g")])
+def test_bands_whose_columns_would_clash_are_refused(bands):
+    with pytest.raises(SettingsError, match="two columns called") as caught:
+        ModelColumns((BULGE, DISC), bands, (BandParameter(0, "flux"), BandParameter(1, "flux")))
+    assert "another name" in caught.value.remedy
 
 
 def test_no_components_is_an_error():
     with pytest.raises(ValueError, match="1 or more"):
-        columns_for(0)
+        ModelColumns(())
 
 
 def test_empty_rows_are_failed_rows():

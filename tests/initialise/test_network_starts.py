@@ -14,6 +14,7 @@ import autofit_ml
 from autofit_ml.catalogue import Flag
 from autofit_ml.errors import SettingsError
 from autofit_ml.initialise import initialise, start_from_moments
+from autofit_ml.initialise.cutouts import SCALARS
 from autofit_ml.initialise.resnet import start_from_network
 from autofit_ml.segment import segment
 from autofit_ml.simulate import demo_set, simulate_sersic, to_stamps
@@ -74,23 +75,106 @@ def test_starts_are_within_limits_whatever_the_network_says(galaxies):
     assert ((q >= 0.0999) & (q <= 1) & (pa >= 0) & (pa < 180)).all()
 
 
-def test_calibration_measures_what_is_usual(galaxies):
-    """Distances of the set itself are about 1; errors twice as large double sigma."""
+def drawn_answers(number: int, seed: int):
+    """Errors whose scale depends on the S/N and on their predicted size, in another way for each."""
+    rng = torch.Generator().manual_seed(seed)
+    ln_snr = torch.rand(number, generator=rng) * 5 + 1
+    ln_sigma = torch.randn(number, 7, generator=rng) - 0.5 * ln_snr[:, None]
+    # a triangle with these standard deviations and correlated rows
+    lower = torch.randn(number, 7, 7, generator=rng).tril(-1) * 0.3 + torch.eye(7)
+    lower = lower * (ln_sigma.exp() / lower.square().sum(2).sqrt())[..., None]
+    k = torch.arange(7)
+    ln_scale = 0.2 - 0.2 * (ln_snr[:, None] - 3) * (k - 3) / 3 + 0.3 * torch.tanh(ln_sigma + 1)
+    error = torch.randn(number, 7, generator=rng) * (ln_sigma + ln_scale).exp()
+    scalars = torch.zeros(number, len(SCALARS))
+    scalars[:, SCALARS.index("ln_snr")] = ln_snr
+    return error, lower, scalars
+
+
+def calibrated(network, number: int, seed: int = 1):
+    """The network after it was calibrated on drawn answers."""
+    network.calibrate(torch.randn(50, 16), torch.rand(50), *drawn_answers(number, seed))
+    return network
+
+
+def scaled(network, lower, scalars):
+    """Triangles as `InitialiseNetwork.gaussian` gives them."""
+    network.uncalibrated = lambda features: (features, lower)
+    try:
+        return network.gaussian(torch.zeros(len(lower), 7), scalars)[1]
+    finally:
+        del network.uncalibrated
+
+
+def test_what_is_usual_is_measured():
+    """Distances of the set itself are about 1."""
     network = tiny_initialiser()
     rng = torch.Generator().manual_seed(1)
     mixing = torch.randn(16, 16, generator=rng)
     features = torch.randn(4000, 16, generator=rng) @ mixing
-    lower = torch.eye(7).expand(2000, 7, 7)
-    error = 2 * torch.randn(2000, 7, generator=rng)
     chi2 = torch.rand(4000, generator=rng)
-    network.calibrate(features, chi2, error, lower)
+    network.calibrate(features, chi2, *drawn_answers(500, 1))
     distance = network.distance(features)
     assert float(distance.square().mean()) == pytest.approx(1, abs=0.02)
     assert float((distance > network.usual_distance).float().mean()) == pytest.approx(
         0.002, abs=1e-3
     )
     assert float(network.usual_chi2) == pytest.approx(0.98, abs=0.01)
-    torch.testing.assert_close(network.sigma_scale, torch.full((7,), 2.0), atol=0.15, rtol=0)
+
+
+def test_errors_are_calibrated_at_every_size_and_at_every_signal():
+    """In bins of S/N and of the predicted error, of every parameter, on other objects."""
+    network = calibrated(tiny_initialiser(), 6000)
+    error, lower, scalars = drawn_answers(60_000, 2)
+    after = scaled(network, lower, scalars)
+    before, sigma = (each.square().sum(2).sqrt() for each in (lower, after))
+    was, inside = error.abs() < before, (error.abs() < sigma).float()
+    ln_snr = scalars[:, SCALARS.index("ln_snr")]
+    worst = 0.0
+    for k in range(7):
+        for at in (ln_snr, before[:, k].log()):
+            for some in at.argsort().tensor_split(8):
+                # 7500 objects a bin: 0.5 %; 1000 for each measured scale: 1.5 %; the rest is that
+                # of curves through straight lines, most beyond the last knot
+                assert float(inside[some, k].mean()) == pytest.approx(0.683, abs=0.05)
+                worst = max(worst, abs(float(was[some, k].float().mean()) - 0.683))
+    assert worst > 0.2
+    # rows are scaled: what one parameter says about another stays
+    ratio = after / lower
+    rows = ratio.diagonal(dim1=1, dim2=2)[..., None].expand_as(ratio)
+    known = lower.abs() > 1e-6
+    torch.testing.assert_close(ratio[known], rows[known], rtol=1e-4, atol=0)
+
+
+def test_nothing_is_scaled_before_a_calibration():
+    network = tiny_initialiser()
+    _, lower, scalars = drawn_answers(50, 3)
+    assert torch.equal(scaled(network, lower, scalars), lower)
+    calibrated(network, 99)
+    assert torch.equal(scaled(network, lower, scalars), lower)
+
+
+@pytest.mark.parametrize(("number", "knots"), [(450, 2), (900, 4), (5000, 6)])
+def test_small_sets_have_fewer_knots(number, knots):
+    network = calibrated(tiny_initialiser(), number)
+    for name in ("sigma_knots", "snr_knots"):
+        for column in network.get_buffer(name).unbind(1):
+            assert len(column.unique()) == knots
+    _, lower, scalars = drawn_answers(200, 4)
+    assert torch.isfinite(scaled(network, lower, scalars)).all()
+
+
+def test_smaller_sets_give_a_common_factor():
+    """A hundred new galaxies, errors twice as large: the shape of the functions stays."""
+    network = calibrated(tiny_initialiser(), 5000)
+    error, lower, scalars = drawn_answers(300, 5)
+    before = scaled(network, lower, scalars)
+    network.calibrate(torch.randn(50, 16), torch.rand(50), 2 * error, lower, scalars)
+    factor = scaled(network, lower, scalars) / before
+    for row in factor.diagonal(dim1=1, dim2=2).unbind(1):
+        assert float(row.std()) < 1e-4
+        # a 68 % point of 300: 4 %
+        assert float(row.mean()) == pytest.approx(2, rel=0.15)
 
 
 def test_images_unlike_the_training_set_start_from_moments(galaxies, weights):

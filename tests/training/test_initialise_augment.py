@@ -140,7 +140,5 @@ def test_a_masked_cut_out_is_that_of_a_masked_stamp(training, batch, drawn, monk
     np.testing.assert_allclose(ours["target"][:, 3:], target[:, 3:], atol=0.02)
     # half precision of the stored cut-outs; what the square gained at its border was not there
     shared = (ours["root_weight"] > 0).numpy()
-    np.testing.assert_allclose(
-        ours["data"].numpy()[shared], cut.data[shared], rtol=2e-3, atol=2e-2
-    )
+    np.testing.assert_allclose(ours["data"].numpy()[shared], cut.data[shared], rtol=2e-3, atol=2e-2)
     assert (ours["footprint"].numpy() == cut.footprint).mean() > 0.999

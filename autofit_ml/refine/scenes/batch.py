@@ -82,9 +82,15 @@ def search_blocks(member: Member) -> tuple[int, ...]:
 class SceneBatch:
     """The data of some members, and the problems that are made of them."""
 
-    def __init__(self, members: Sequence[Member], layout: Layout, settings: SceneSettings) -> None:
+    def __init__(
+        self,
+        members: Sequence[Member],
+        layout: Layout,
+        settings: SceneSettings,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
         self.members, self.layout, self.settings = list(members), layout, settings
-        self.device = torch.device(settings.refine.device)
+        self.device, self.dtype = torch.device(settings.refine.device), dtype
         self.base = torch.zeros((len(members), layout.n_images, layout.n_full))
         self.extras = make_extras(layout)
         self.shapes = [padded_shape(members[0].stamp(i).shape) for i in range(layout.n_images)]
@@ -123,6 +129,8 @@ class SceneBatch:
             "electrons": electrons, "n_pix": n_pix, "log_sigma": log_sigma,
         }  # fmt: skip
         out = {name: torch.as_tensor(v, device=self.device) for name, v in tensors.items()}
+        for name in ("data", "root"):
+            out[name] = out[name].to(self.dtype)
         stamps = [member.stamp(i) for member in self.members]
         images = np.stack([stamp.psf.data for stamp in stamps])
         out["psf"] = torch.as_tensor(images, device=self.device)
@@ -167,6 +175,10 @@ class SceneBatch:
     def given_root(self, image: int) -> torch.Tensor:
         """1/sigma of the noise plane, (B, ny, nx), scaled."""
         return self._images[image].get("given_root", self._images[image]["root"])
+
+    def missing(self, row: int) -> list[int]:
+        """Images that a member does not have."""
+        return [i for i, stamp in enumerate(self.members[row].object.stamps) if stamp is None]
 
     def replace_weights(self, image: int, root: torch.Tensor) -> None:
         """Other weights (1/sigma) for an image; the noise plane's are remembered."""
@@ -218,6 +230,7 @@ class SceneBatch:
             oversampling if block == 1 else 1,
             accuracy,
             self.device,
+            self.dtype,
         )
         modes = psf_modes(plan, psf, got["has_pixel"], oversampling, block)
         basis = None

@@ -68,6 +68,16 @@ def value_names(layout: Layout) -> tuple[str, ...]:
     return (*names, *_sky_names(layout))
 
 
+def _absent(layout: Layout, image: int) -> np.ndarray:
+    """Places of the values that only a certain image has."""
+    names = [
+        item.image == image and len(layout.images_of(item.span, item.parameter)) > 1
+        for item in _values(layout)
+    ]
+    skies = [f"[{layout.labels[image]}]" in name for name in _sky_names(layout)]
+    return np.array([*names, *skies], dtype=bool)
+
+
 def _sky_names(layout: Layout) -> list[str]:
     terms = ("sky", "sky_dx", "sky_dy")[: max(1, layout.sky_terms)]
     several = layout.n_images > 1
@@ -78,7 +88,7 @@ def _sky_names(layout: Layout) -> list[str]:
     ]
 
 
-def failed(layout: Layout, member: Member, scene: Scene) -> SceneFit:
+def failed(layout: Layout, scene: Scene, why: str) -> SceneFit:
     """A result without a fit."""
     names = value_names(layout)
     v, d = len(names), layout.size
@@ -89,7 +99,7 @@ def failed(layout: Layout, member: Member, scene: Scene) -> SceneFit:
         np.full(d, nan), np.full((d, d), nan), np.full(images, nan), np.full(images, nan),
         nan, nan, nan, nan, nan, 0, 0, 0, 0, nan, nan, nan, int(Flag.FAILED), (),
         len(layout.scene.components) - len(scene.components),
-        message="too few usable pixels for a fit (check the mask and noise planes)",
+        message=why,
     )  # fmt: skip
 
 
@@ -167,9 +177,15 @@ def describe(
             for j, name in enumerate(layout.names)
             if bound[k, j] and name.rpartition(".")[0] in target | {""}
         )
-        values = numbers.values[k]
+        values, errors = numbers.values[k], numbers.errors[k]
+        total, total_err = numbers.total[k], numbers.total_err[k]
+        for image in batch.missing(int(row)):
+            absent = _absent(layout, image)
+            values[absent] = errors[absent] = np.nan
+            total[image] = total_err[image] = np.nan
         flags = _flags(member, layout, values, names)
-        finite = bool(np.isfinite(theta_cov[k]).all() and np.isfinite(values).all())
+        present = np.isfinite(values) | bool(batch.missing(int(row)))
+        finite = bool(np.isfinite(theta_cov[k]).all() and present.all())
         ndof = int(n_pix[k] - n_free[k])
         own = max(look.sky_chi2, 1e-6)
         spread = math.sqrt(2.0 / max(ndof, 1)) * (2.0 if look.correlated else 1.0)
@@ -278,12 +294,17 @@ def _look(
             change += torch.where(widened[:, None, None], products, torch.zeros_like(products))
             if likelihood.robust:
                 terms = likelihood.terms(residual, torch.zeros_like(residual), root.sign())
-                score = terms.score.to(torch.float64).flatten(1)
                 held = terms.curvature.to(torch.float64).flatten(1)
-                true = likelihood.slope(residual.to(torch.float64)).flatten(1)
                 irls = (flat * held[:, None]) @ flat.transpose(1, 2)
-                change += (flat * score.square()[:, None]) @ flat.transpose(1, 2) - irls
-                slope += (flat * true[:, None]) @ flat.transpose(1, 2) - irls
+                # Huber 1981 (Robust Statistics, section 7.6): the score's mean square and mean
+                # slope over all pixels; pixel by pixel they would be as noisy as a few pixels are.
+                used = (root > 0).to(torch.float64)
+                pixels = used.sum((1, 2)).clamp_min(1)
+                square = pixel_sum(terms.score.to(torch.float64).square()) / pixels
+                true = likelihood.slope(residual.to(torch.float64))
+                steepness = (pixel_sum(true * used) / pixels).clamp_min(0.05)
+                change += square[:, None, None] * white - irls
+                slope += steepness[:, None, None] * white - irls
         for k, one in enumerate(seen):
             one.snr2 += float(snr2[k])
             if i == 0:
@@ -485,7 +506,7 @@ def _catalogue(
 
 def _flags(member: Member, layout: Layout, values: np.ndarray, names: tuple[str, ...]) -> int:
     """Flags of position and masks, from the brightest extended component."""
-    first = {}
+    first: dict[str, float] = {}
     for name, value in zip(names, values, strict=True):
         first.setdefault(name.partition("[")[0], float(value))
     x, y, re, q, pa = _main_component(layout, first)

@@ -23,8 +23,8 @@ from autofit_ml.scene.priors import Prior
 
 __all__ = ["WIDTH", "Extras", "make_extras"]
 
-WIDTH = 0.02
-"""w of the constraints: 2 % of a ratio."""
+WIDTH = 0.005
+"""w of the constraints: half a per cent of a ratio."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ class Extras:
     @property
     def images(self) -> tuple[int, ...]:
         """Images whose values are needed."""
-        needed = {i for *_, images in (*self.priors, *self.constraints) for i in images}
-        return tuple(sorted(needed))
+        needed = {i for _, _, images in self.priors for i in images}
+        return tuple(sorted(needed | {i for _, images in self.constraints for i in images}))
 
     def evaluate(
         self, layout: Layout, theta: torch.Tensor, base: torch.Tensor

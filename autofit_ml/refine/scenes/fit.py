@@ -144,11 +144,14 @@ def _fit_batch(batch: SceneBatch, scene: Scene, components: bool) -> list[SceneF
     """Fits of one bucket."""
     layout, settings = batch.layout, batch.settings
     enough = batch.total("n_pix") > layout.size
-    for k, member in enumerate(batch.members):
-        stamp = member.object.reference
-        bad_gain = settings.likelihood.name == "poisson" and not (stamp.gain > 0)
-        enough[k] &= not bad_gain
-    out: list[SceneFit] = [failed(layout, member, scene) for member in batch.members]
+    few = "too few usable pixels for a fit (check the mask and noise planes)"
+    out = [failed(layout, scene, few) for _ in batch.members]
+    if settings.likelihood.name == "poisson":
+        for k, member in enumerate(batch.members):
+            stamps = [stamp for stamp in member.object.stamps if stamp is not None]
+            if not all(stamp.gain > 0 for stamp in stamps):
+                enough[k] = False
+                out[k] = failed(layout, scene, "likelihood poisson needs the gain: give --gain")
     rows = np.flatnonzero(enough)
     if len(rows) == 0:
         return out
@@ -220,6 +223,10 @@ def _starts(
     lower = torch.cat([low, -free], 1).to(batch.device)
     upper = torch.cat([high, free], 1).to(batch.device)
     theta = torch.maximum(torch.minimum(theta, upper[:, None]), lower[:, None])
+    for k, row in enumerate(rows):  # nothing is known of what only a missing image would tell
+        for i in batch.missing(int(row)):
+            for j in layout.only_in(i):
+                lower[k, j] = upper[k, j] = theta[k, 0, j]
     return theta, lower, upper
 
 

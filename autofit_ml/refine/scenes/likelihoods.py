@@ -13,8 +13,8 @@ poisson     :math:`2 [\lambda - c + c \ln(c/\lambda)]` in electrons           ne
 ==========  ================================================================  =====================
 
 The defaults of huber and cauchy are 95 % efficient for Gaussian noise. For poisson everything that
-is not the model's own light (sky that was subtracted, read noise) is a known expected number of
-electrons, read off the noise plane.
+is not the model's own light (subtracted sky, read noise) is an expected number of electrons, the
+same in all pixels: the median of what the noise plane has beyond the data.
 """
 
 from __future__ import annotations
@@ -168,8 +168,10 @@ def _poisson(
 ) -> PixelTerms:
     good = root_weight > 0
     variance = (electrons / torch.where(good, root_weight, torch.ones_like(root_weight))).square()
-    # Expected electrons that are not the model's: what the noise plane has beyond the data.
-    other = (variance - electrons * data).clamp_min(0.0)
+    # Expected electrons that are not the model's: what the noise plane has beyond the data, in the
+    # median of all pixels (pixel by pixel it would carry the noise of the data itself).
+    beyond = torch.where(good, variance - electrons * data, torch.nan).flatten(1)
+    other = beyond.nanmedian(1).values.nan_to_num().clamp_min(0.0)[:, None, None]
     count = (electrons * data + other).clamp_min(0.0)
     expected = (electrons * model + other).clamp_min(1e-3)
     ratio = count / expected

@@ -140,10 +140,10 @@ class ImageData:
     def background(self) -> torch.Tensor:
         """1, x - xc, y - yc, (3, ny, nx), in image pixels about the stamp's centre."""
         ny, nx = self.plan.shape
-        kind = {"dtype": self.data.dtype, "device": self.data.device}
-        x = (torch.arange(nx, **kind) - (nx - 1) / 2) * self.block
-        y = (torch.arange(ny, **kind) - (ny - 1) / 2) * self.block
-        one = torch.ones((ny, nx), **kind)
+        dtype, device = self.data.dtype, self.data.device
+        x = (torch.arange(nx, dtype=dtype, device=device) - (nx - 1) / 2) * self.block
+        y = (torch.arange(ny, dtype=dtype, device=device) - (ny - 1) / 2) * self.block
+        one = torch.ones((ny, nx), dtype=dtype, device=device)
         return torch.stack([one, one * x, one * y[:, None]])
 
 

@@ -79,7 +79,11 @@ def fit_psf(frame: Frame, model: str = "moffat") -> tuple[PSF, tuple[str, ...]]:
     stars = find_stars(frame)[:_MAX_STARS]
     fwhm = 2.0 * float(np.median(stars[:, 2])) if len(stars) else 0.0
     half = max(8, math.ceil(3.5 * fwhm))
-    members = [one for one in (_star(frame, *star, half) for star in stars) if one is not None]
+    members = [
+        one
+        for one in (_star(frame, star[0], star[1], star[2], half) for star in stars.tolist())
+        if one is not None
+    ]
     if len(members) < _LEAST_STARS:
         raise InputError(
             f"only {len(members)} usable stars to fit a PSF to",

@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import torch
 
 from autofit_ml.errors import SettingsError
 from autofit_ml.refine.scenes.neighbours import Neighbour
@@ -149,7 +150,8 @@ def _of_component(
             value = re * sizes[name]
         elif parameter == "q":
             # A compact component is rarely as flat as the whole.
-            value = np.sqrt(q) if np.all(np.asarray(sizes[name]) < 0.75) else q
+            compact = bool(np.all(np.asarray(sizes[name]) < 0.75))
+            value = np.sqrt(q) if compact else q
         elif parameter == "pa":
             value = pa
         elif parameter == "n":
@@ -168,8 +170,7 @@ def _apply_model(scene: Scene, values: Values, count: int) -> None:
             if parameter.value is not None:
                 values[key] = np.full(count, float(parameter.value))
             elif parameter.prior is not None and not parameter.fixed:
-                low, high = parameter.prior.support
-                values[key] = _inside(values[key], low, high)
+                values[key] = _inside(values[key], *parameter.prior.support)
             low, high = parameter.bounds
             values[key] = _inside(
                 values[key],
@@ -177,8 +178,6 @@ def _apply_model(scene: Scene, values: Values, count: int) -> None:
                 math.inf if high is None else high,
             )
     for target, expression in scene.ties:
-        import torch
-
         got = {name: torch.as_tensor(values[name]) for name in expression.names}
         values[target] = np.broadcast_to(
             np.asarray(expression(got), dtype=np.float64), (count,)
