@@ -67,7 +67,27 @@ def fit(
         Path | None, typer.Option(help="Table of objects (csv, ecsv, parquet).", show_default=False)
     ] = None,
     mode: Annotated[str, typer.Option(help="auto, stamp or frame.")] = "auto",
-    model: Annotated[str, typer.Option(help="What is fitted: sersic.")] = "sersic",
+    model: Annotated[
+        str, typer.Option(help="What is fitted: sersic, sersic+exp, psf+sersic, ..., or a .yaml.")
+    ] = "sersic",
+    galfit: Annotated[
+        Path | None,
+        typer.Option(
+            help="GALFIT input file: model and, without PATH, images.", show_default=False
+        ),
+    ] = None,
+    bands: Annotated[
+        str, typer.Option(help="Bands fitted together, the reference first: g,r,i.")
+    ] = "",
+    neighbours: Annotated[
+        str, typer.Option(help="Overlapping neighbours: fit (along with the target) or mask.")
+    ] = "fit",
+    likelihood: Annotated[
+        str, typer.Option(help="gaussian, poisson, student-t[:nu], huber[:k] or cauchy[:c].")
+    ] = "gaussian",
+    error_floor: Annotated[
+        float, typer.Option(help="Error of the model, as a share of its light.")
+    ] = 0.0,
     segmenter: Annotated[
         str,
         typer.Option(
@@ -82,8 +102,13 @@ def fit(
         str, typer.Option(help="none, or network: what the resnet predicts is a prior of the fit.")
     ] = "none",
     sky: Annotated[
-        str, typer.Option(help="free, fixed (at 0), or a value in image units per pixel.")
-    ] = "free",
+        str | None,
+        typer.Option(
+            help="free, fixed (at 0), tilted, or a value in image units per pixel (default: as the "
+            "model says, else free).",
+            show_default=False,
+        ),
+    ] = None,
     survey: Annotated[
         str | None, typer.Option(help="Survey preset, e.g. sdss, kids, hst.", show_default=False)
     ] = None,
@@ -151,6 +176,11 @@ def fit(
         {
             "mode": mode,
             "model": model,
+            "galfit": galfit,
+            "bands": bands,
+            "neighbours": neighbours,
+            "likelihood": likelihood,
+            "error_floor": error_floor,
             "segmenter": segmenter,
             "weights": weights,
             "init": init,

@@ -1,98 +1,200 @@
-"""Fit one prepared batch: the only part of the flow that needs torch."""
+"""Fit one prepared batch: the only part of the flow that needs torch.
+
+Which way an object goes is decided here: one plain Sérsic profile without neighbours to fit goes
+through `autofit_ml.refine`, everything else through `autofit_ml.refine.scenes`.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
+from autofit_ml.errors import InputError
+from autofit_ml.images.stamp import Stamp
+from autofit_ml.initialise import Starts
+from autofit_ml.pipeline.model import RunModel
+from autofit_ml.pipeline.object_fit import ObjectFit, fit_of_row, fit_of_scene
 from autofit_ml.pipeline.prepare import Failure, Prepared
 from autofit_ml.pipeline.rows import catalogue_rows
 from autofit_ml.pipeline.settings import FitSettings
-from autofit_ml.refine import FitResults, RefineSettings, refine
-from autofit_ml.scene import sersic
+from autofit_ml.refine import RefineSettings, refine
+from autofit_ml.refine.scenes import (
+    Likelihood,
+    SceneObject,
+    SceneSettings,
+    fit_scenes,
+    object_of,
+)
 
 __all__ = ["FittedBatch", "fit_batch"]
 
-FittedBatch = tuple[Prepared, FitResults | None, dict[str, np.ndarray]]
-"""The batch (without the objects on which the refiner broke), its fits, its catalogue rows."""
+FittedBatch = tuple[Prepared, dict[str, ObjectFit], dict[str, np.ndarray]]
+"""The batch (without the objects on which the refiner broke), its fits by id, its rows."""
 
 
-def fit_batch(prepared: Prepared, settings: FitSettings, device: str, models: bool) -> FittedBatch:
+def fit_batch(
+    prepared: Prepared, model: RunModel, settings: FitSettings, device: str, images: bool
+) -> FittedBatch:
     """Fit one batch.
 
     Parameters
     ----------
     prepared : Prepared
+    model : RunModel
     settings : FitSettings
     device : str
-    models : bool
-        Keep the model images.
+    images : bool
+        Keep the images of the fits.
     """
     began = time.perf_counter()
-    results = None
+    fits: dict[str, ObjectFit] = {}
     if prepared.stamps:
-        prepared, results = _refined(prepared, settings, device, models)
+        prepared, fits = _fitted(prepared, _Way(model, settings, device, images))
     seconds = prepared.seconds + time.perf_counter() - began
-    rows = catalogue_rows(prepared, results, settings, 1e3 * seconds / max(1, len(prepared.order)))
-    return prepared, results, rows
+    milliseconds = 1e3 * seconds / max(1, len(prepared.order))
+    return prepared, fits, catalogue_rows(prepared, fits, model, settings, milliseconds)
 
 
-def _refined(
-    prepared: Prepared, settings: FitSettings, device: str, models: bool
-) -> tuple[Prepared, FitResults | None]:
+@dataclasses.dataclass(frozen=True)
+class _Way:
+    """How objects are fitted."""
+
+    model: RunModel
+    settings: FitSettings
+    device: str
+    images: bool
+
+    @property
+    def scenes(self) -> SceneSettings:
+        return SceneSettings(
+            refine=RefineSettings(device=self.device),
+            likelihood=Likelihood.parse(self.settings.likelihood),
+            error_floor=self.settings.error_floor,
+            neighbours=self.settings.neighbours,
+        )
+
+    def object(self, stamp: Stamp, prepared: Prepared, k: int) -> SceneObject:
+        """Stamp k of a batch with its neighbours.
+
+        Raises
+        ------
+        InputError
+            It cannot be fitted with this model.
+        """
+        one = object_of(stamp, prepared.segmentations[k])
+        if self.settings.likelihood == "poisson":
+            for image in one.stamps:
+                if image is not None and not image.gain > 0:
+                    raise InputError(
+                        "the poisson likelihood needs the gain",
+                        "give --gain, or the card GAIN (electrons per image unit)",
+                        image.file,
+                    )
+        if self.settings.neighbours == "fit":
+            one = one.with_neighbours(self.scenes.max_neighbours)
+        return one
+
+    def is_plain(self, one: SceneObject) -> bool:
+        """Whether `autofit_ml.refine` serves it."""
+        return self.model.plain and not one.neighbours and one.reference.psf.modes is None
+
+    def plain(self, some: Sequence[SceneObject], starts: Starts) -> list[ObjectFit]:
+        """One Sérsic profile each, everything else masked."""
+        results = refine(
+            [one.reference for one in some],
+            self.model.scene,
+            starts,
+            [one.segmentation for one in some],
+            RefineSettings(device=self.device, prior=self.settings.prior),
+            models=self.images,
+        )
+        name = self.model.scene.name
+        return [
+            fit_of_row(results, k, one.reference, one.segmentation, name)
+            for k, one in enumerate(some)
+        ]
+
+    def scene(self, some: Sequence[SceneObject], starts: Starts) -> list[ObjectFit]:
+        """Everything else."""
+        model = self.model
+        fits = fit_scenes(
+            some,
+            model.scene,
+            starts,
+            bands=model.bands,
+            wavelengths=model.wavelengths,
+            settings=self.scenes,
+            components=True,
+        )
+        return [
+            fit_of_scene(fit, one, model.scene, model.layout, one.masked)
+            for fit, one in zip(fits, some, strict=True)
+        ]
+
+
+def _fitted(prepared: Prepared, way: _Way) -> tuple[Prepared, dict[str, ObjectFit]]:
     """Fits of a batch; an object on which the refiner breaks fails alone, with the reason."""
     starts = prepared.starts
     if starts is None:
         raise ValueError("stamps without starts")
-    good: list[tuple[list[int], FitResults]] = []
     failures = list(prepared.failures)
-    pieces = [list(range(len(prepared.stamps)))]
+    objects: dict[int, SceneObject] = {}
+    for k, stamp in enumerate(prepared.stamps):
+        try:
+            objects[k] = way.object(stamp, prepared, k)
+        except Exception as error:  # one object must never cost the others
+            failures.append(_failure(stamp, error))
+    fits: dict[str, ObjectFit] = {}
+    for fit, plain in ((way.plain, True), (way.scene, False)):
+        members = [k for k, one in objects.items() if way.is_plain(one) is plain]
+        for k, made in _each(members, objects, starts, fit):
+            stamp = prepared.stamps[k]
+            if isinstance(made, Exception):
+                failures.append(_failure(stamp, made))
+            else:
+                fits[stamp.id] = made
+    good = [k for k, stamp in enumerate(prepared.stamps) if stamp.id in fits]
+    return _some(prepared, good, failures), fits
+
+
+def _each(
+    members: list[int],
+    objects: dict[int, SceneObject],
+    starts: Starts,
+    fit: Callable[[Sequence[SceneObject], Starts], list[ObjectFit]],
+) -> Iterator[tuple[int, ObjectFit | Exception]]:
+    """Fits of some members of a batch, together; the one that breaks the fit by itself."""
+    pieces = [members] if members else []
     while pieces:
         piece = pieces.pop(0)
-        some = _some(prepared, piece)
         try:
-            fits = refine(
-                some.stamps,
-                sersic(settings.sky_value),
-                some.starts,
-                some.segmentations,
-                RefineSettings(device=device, prior=settings.prior),
-                models=models,
-            )
+            made = fit([objects[k] for k in piece], starts.some(piece))
         except Exception as error:  # find the object that breaks the batch; keep the others
-            if len(piece) > 1:
-                middle = len(piece) // 2
-                pieces[:0] = [piece[:middle], piece[middle:]]
+            if len(piece) == 1:
+                yield piece[0], error
                 continue
-            stamp = prepared.stamps[piece[0]]
-            failures.append(
-                Failure(
-                    stamp.id,
-                    stamp.file,
-                    f"{stamp.file}: unexpected {type(error).__name__} in the fit: {error} "
-                    "(this is a bug: please report it with the file)",
-                )
-            )
+            middle = len(piece) // 2
+            pieces[:0] = [piece[:middle], piece[middle:]]
             continue
-        good.append((piece, fits))
-    if not good:
-        return _some(prepared, [], failures), None
-    if len(good) == 1:
-        return _some(prepared, good[0][0], failures), good[0][1]
-    members = [index for piece, _ in good for index in piece]
-    results = FitResults.empty(len(members), np.zeros((len(members), 8)), models)
-    done = 0
-    for piece, fits in good:
-        results.put(np.arange(done, done + len(piece)), fits)
-        done += len(piece)
-    return _some(prepared, members, failures), results
+        yield from zip(piece, made, strict=True)
 
 
-def _some(
-    prepared: Prepared, members: list[int], failures: list[Failure] | None = None
-) -> Prepared:
+def _failure(stamp: Stamp, error: Exception) -> Failure:
+    if isinstance(error, InputError):
+        text = str(error) if error.file is not None else f"{stamp.file}: {error}"
+        return Failure(stamp.id, stamp.file, text)
+    return Failure(
+        stamp.id,
+        stamp.file,
+        f"{stamp.file}: unexpected {type(error).__name__} in the fit: {error} "
+        "(this is a bug: please report it with the file)",
+    )
+
+
+def _some(prepared: Prepared, members: list[int], failures: list[Failure]) -> Prepared:
     """A batch with some of its stamps only."""
     starts = None if prepared.starts is None else prepared.starts.some(members)
     return dataclasses.replace(
@@ -100,5 +202,5 @@ def _some(
         stamps=[prepared.stamps[i] for i in members],
         segmentations=[prepared.segmentations[i] for i in members],
         starts=starts if members else None,
-        failures=prepared.failures if failures is None else failures,
+        failures=failures,
     )

@@ -139,19 +139,21 @@ def _fit_all(
         # Imported here: wrong calls are answered, and nothing left to do is noticed, without
         # waiting for torch; worker processes read on meanwhile.
         from autofit_ml.pipeline.fitting import fit_batch
+        from autofit_ml.pipeline.model import run_model
         from autofit_ml.pipeline.outputs import save_pictures, save_shard
 
+        model = run_model(settings)
         device = usable_device(settings.device)
-        models = folder is not None and bool(settings.save)
+        images = folder is not None and bool(settings.save)
         for sources, batch in batches:
-            prepared, results, rows = fit_batch(batch, settings, device, models)
+            prepared, fits, rows = fit_batch(batch, model, settings, device, images)
             summary.n_new += len(prepared.order)
             if folder is None:
-                tables.append(rows_to_table(rows))
+                tables.append(rows_to_table(rows, model.columns))
             else:
-                if models and results is not None:
-                    save_pictures(folder, prepared, results, rows, settings)
-                save_shard(folder, rows, prepared, identity)
+                if images:
+                    save_pictures(folder, prepared, fits, rows, model, settings)
+                save_shard(folder, rows, prepared, model, identity)
             progress.batch(len(sources), rows)
             if stop.is_set():
                 break

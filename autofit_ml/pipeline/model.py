@@ -128,16 +128,23 @@ def model_identity(settings: FitSettings) -> dict[str, str]:
     from autofit_ml.scene import Scene, write_model
 
     scene = scene_of(settings)
+    sky = settings.sky or str(scene.sky)
     if settings.galfit is not None:
-        label = Path(settings.galfit).name
-    elif isinstance(settings.model, Scene):
-        label = scene.name
-    elif _is_file(settings.model):
-        label = Path(settings.model).name
-    else:
-        return {"model": str(settings.model), "sky": settings.sky or str(scene.sky)}
-    digest = hashlib.sha256(write_model(scene).encode()).hexdigest()
-    return {"model": f"{label} sha256:{digest[:16]}", "sky": settings.sky or str(scene.sky)}
+        path = Path(settings.galfit)
+        constraints = galfit_file(settings).constraints_file
+        files = [path] if constraints is None else [path, constraints]
+        return {"model": _hashed(path.name, *(file.read_bytes() for file in files)), "sky": sky}
+    if isinstance(settings.model, Scene):
+        return {"model": _hashed(scene.name, write_model(scene).encode()), "sky": sky}
+    if _is_file(settings.model):
+        path = Path(settings.model)
+        return {"model": _hashed(path.name, path.read_bytes()), "sky": sky}
+    return {"model": str(settings.model), "sky": sky}
+
+
+def _hashed(label: str, *contents: bytes) -> str:
+    digest = hashlib.sha256(b"\0".join(contents)).hexdigest()
+    return f"{label} sha256:{digest[:16]}"
 
 
 def _is_file(model: str | Path) -> bool:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,14 +22,13 @@ from autofit_ml.catalogue import (
 )
 from autofit_ml.images import Source
 from autofit_ml.images.stamp import Stamp
+from autofit_ml.pipeline.model import RunModel
+from autofit_ml.pipeline.object_fit import ObjectFit
 from autofit_ml.pipeline.prepare import Prepared
 from autofit_ml.pipeline.resume import RUN_FILE, ResultsFolder, read_journal
 from autofit_ml.pipeline.settings import FitSettings
 from autofit_ml.report import THUMBNAIL_FOLDER, preview_png, thumbnail
 from autofit_ml.segment import Segmentation
-
-if TYPE_CHECKING:
-    from autofit_ml.refine import FitResults
 
 __all__ = ["save_pictures", "save_shard", "version", "write_catalogue"]
 
@@ -42,36 +41,35 @@ _VERSIONS = (
 def save_pictures(
     folder: ResultsFolder,
     prepared: Prepared,
-    results: FitResults,
+    fits: Mapping[str, ObjectFit],
     rows: dict[str, np.ndarray],
+    model: RunModel,
     settings: FitSettings,
 ) -> None:
     """Write the FITS file, the preview and the thumbnail of every object of a batch."""
     place = {name: i for i, name in enumerate(prepared.order)}
     kinds = set(settings.save)
-    for k, (stamp, segmentation) in enumerate(
-        zip(prepared.stamps, prepared.segmentations, strict=True)
-    ):
+    for stamp, segmentation in zip(prepared.stamps, prepared.segmentations, strict=True):
         i = place[stamp.id]
         row = {name: column[i] for name, column in rows.items() if name != "cov"}
-        _save_object(folder, stamp, segmentation, results, k, row, kinds)
+        _save_object(folder, stamp, segmentation, fits[stamp.id], model, row, kinds)
 
 
 def _save_object(
     folder: ResultsFolder,
     stamp: Stamp,
     segmentation: Segmentation,
-    results: FitResults,
-    k: int,
+    fit: ObjectFit,
+    run: RunModel,
     row: dict[str, Any],
     kinds: set[str],
 ) -> None:
-    model = residual = component = None
-    if row["status"] == "ok" and results.models is not None:
-        component = results.models[k]
-        model = component + np.float32(row["sky"])
+    drawn = fit.drawn[0] if fit.drawn else None
+    model = residual = None
+    if drawn is not None:
+        model = drawn.model
         residual = stamp.data - model
-    mask = stamp.mask | segmentation.contaminants
+    mask = stamp.mask | fit.masked
     # Not synced to the disk one by one: the shard, written after them, is what a resumed run
     # relies on, and these can be made again.
     if "objects" in kinds:
@@ -80,12 +78,14 @@ def _save_object(
             sigma=stamp.sigma,
             mask=mask,
             row=row,
+            columns=run.columns,
             model=model,
             residual=residual,
             labels=segmentation.labels,
             target=segmentation.target,
             classes=segmentation.classes,
-            components=[] if component is None else [component],
+            components=[] if drawn is None else drawn.components,
+            neighbours=None if drawn is None else drawn.neighbours,
             wcs=stamp.wcs,
             origin=stamp.origin,
         )
@@ -114,6 +114,7 @@ def save_shard(
     folder: ResultsFolder,
     rows: dict[str, np.ndarray],
     prepared: Prepared,
+    model: RunModel,
     identity: dict[str, Any],
 ) -> None:
     """The batch's journal, then its rows. The shard alone makes the batch count as done."""
@@ -125,7 +126,7 @@ def save_shard(
         "unfinished": sorted(prepared.unfinished),
     }
     atomic_write_json(shard.with_suffix(".json"), journal)
-    write_shard(shard, rows, about)
+    write_shard(shard, rows, about, model.columns)
     folder.shards.append(shard)
     folder.add(prepared.objects, prepared.unfinished)
 

@@ -216,7 +216,7 @@ def _floor(value: Any) -> float:
 
 def _bands(value: Any, wavelengths: Mapping[str, Any]) -> tuple[tuple[str, ...], dict[str, float]]:
     """Bands, and their wavelengths where there are some."""
-    words = value.split(",") if isinstance(value, str) else list(value or ())
+    words = value.split(",") if isinstance(value, str) and value else list(value or ())
     given = dict(wavelengths or {})
     names = []
     for word in (str(word).strip() for word in words):

@@ -50,10 +50,13 @@ class Table(Protocol):
     def n_kappa(self) -> int:
         """Number of intervals in ln kappa."""
 
-    def rows(self, shapes: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    def rows(
+        self, shapes: torch.Tensor, dtype: torch.dtype, derivatives: bool = True
+    ) -> torch.Tensor:
         """Cubic coefficients (B, n_kappa, 4 (1 + S)) of the transform S(kappa) and of its
-        derivatives by the S fit-space shapes; `shapes` (B, S), float64. For S = 0 the result may
-        have a single row, which serves every object. Differentiable."""
+        derivatives by the S fit-space shapes; `shapes` (B, S), float64. The derivatives may be
+        missing where they are not wanted. For S = 0 the result may have a single row, which serves
+        every object. Differentiable."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,9 @@ class HankelTable:
             self._on_device[key] = torch.as_tensor(flat, device=device, dtype=dtype)
         return self._on_device[key]
 
-    def rows(self, log_shape: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    def rows(
+        self, log_shape: torch.Tensor, dtype: torch.dtype, derivatives: bool = True
+    ) -> torch.Tensor:
         """Cubic coefficients for a batch of shape parameters.
 
         Parameters
@@ -105,6 +110,8 @@ class HankelTable:
             single member takes any; the batch (B, 0) gets a single row.
         dtype : torch.dtype
             Of the result.
+        derivatives : bool
+            They cost nothing here and are always there.
 
         Returns
         -------

@@ -23,7 +23,7 @@ import torch
 
 from autofit_ml.profiles.fftlog import LogGrid
 
-__all__ = ["HalfLight", "LiveTable", "half_light", "sample_light"]
+__all__ = ["HalfLight", "LiveTable", "Scale", "half_light", "sample_light"]
 
 Light = Callable[..., torch.Tensor]
 """(r, *shapes) -> brightness in any unit, element by element."""
@@ -66,7 +66,9 @@ class LiveTable:
         """Number of intervals."""
         return self.grid.n_kappa
 
-    def rows(self, shapes: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    def rows(
+        self, shapes: torch.Tensor, dtype: torch.dtype, derivatives: bool = True
+    ) -> torch.Tensor:
         """Cubic coefficients of the transform and of its derivatives.
 
         Parameters
@@ -75,20 +77,31 @@ class LiveTable:
             Fit-space shapes.
         dtype : torch.dtype
             Of the result.
+        derivatives : bool
+            Without them S counts as 0 in the result, unless the shapes require a gradient.
 
         Returns
         -------
         Tensor, (B, n_kappa, 4 (1 + S))
             Differentiable: gradients reach the shapes from the first four columns.
         """
-        return _Rows.apply(shapes, self).to(dtype)
+        return _Rows.apply(shapes, self, derivatives).to(dtype)
 
-    def node_values(self, shapes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def scale(self, shapes: torch.Tensor) -> Scale:
+        """Light and half-light radius; `shapes` (B, S) in the fit space."""
+        half = half_light(self.grid, *sample_light(self.light, self.log, shapes, self.grid, False))
+        return Scale(half.integral, half.log_radius, torch.zeros_like(half.log_radius))
+
+    def node_values(
+        self, shapes: torch.Tensor, derivatives: bool = True
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """S and dS/dln kappa at the nodes of the grid, and their derivatives by the shapes.
 
         Parameters
         ----------
         shapes : Tensor, float64, (B, S)
+        derivatives : bool
+            Without them S counts as 0 in the result.
 
         Returns
         -------
@@ -96,33 +109,48 @@ class LiveTable:
             Slopes per unit of ln kappa.
         """
         grid = self.grid
-        a, da = sample_light(self.light, self.log, shapes, grid)
+        a, da = sample_light(self.light, self.log, shapes, grid, derivatives)
         half = half_light(grid, a, da)
-        s = torch.complex(
-            torch.full_like(grid.on(a.device).omega, grid.bias), grid.on(a.device).omega
-        )
-        spectrum = grid.spectrum(torch.cat([a[:, None], da], dim=1))
-        parts = [spectrum[:, :1]]
-        if self.n_shapes:
-            moved = spectrum[:, 1:] + half.log_radius_by_shape[..., None] * (s * spectrum[:, :1])
-            parts.append(moved)
-        every = torch.cat(parts, dim=1)
-        both = torch.cat([every, -s * every], dim=1)
-        both = grid.transform(both, half.log_radius[:, None]) / half.integral[:, None, None]
-        value, slope = both.chunk(2, dim=1)
-        if self.n_shapes:
-            change = (half.integral_by_shape / half.integral[:, None])[..., None]
-            value = torch.cat([value[:, :1], value[:, 1:] - change * value[:, :1]], dim=1)
-            slope = torch.cat([slope[:, :1], slope[:, 1:] - change * slope[:, :1]], dim=1)
+        omega = grid.on(a.device).omega
+        s = torch.complex(torch.full_like(omega, grid.bias), omega)
+        spectra = grid.spectrum(torch.cat([a[:, None], da], dim=1))
+        value, change = spectra[:, :1], spectra[:, 1:]
+        change = change + half.log_radius_by_shape[..., None] * (s * value)
+        rise = half.integral_by_shape / half.integral[:, None]
+        every = torch.cat([value, change - rise[..., None] * value], dim=1)
+        both = torch.stack([every, -s * every], dim=1)
+        both = grid.transform(both, half.log_radius[:, None, None])
+        value, slope = (both / half.integral[:, None, None, None]).unbind(1)
         return value, slope
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What turns natural units into those of a component.
+
+    Attributes
+    ----------
+    integral : Tensor, (B,)
+        Light over 2 pi, in units of the sampling grid.
+    log_radius : Tensor, (B,)
+        Logarithm of the half-light radius in the same.
+    log_unit : Tensor, (B,)
+        Logarithm of the grid's unit of length in the profile's natural one.
+    """
+
+    integral: torch.Tensor
+    log_radius: torch.Tensor
+    log_unit: torch.Tensor
 
 
 class _Rows(torch.autograd.Function):
     """Rows of a live table; the derivative columns are their own gradient."""
 
     @staticmethod
-    def forward(ctx: Any, shapes: torch.Tensor, table: LiveTable) -> torch.Tensor:
-        value, slope = table.node_values(shapes.detach())
+    def forward(
+        ctx: Any, shapes: torch.Tensor, table: LiveTable, derivatives: bool
+    ) -> torch.Tensor:
+        value, slope = table.node_values(shapes.detach(), derivatives or ctx.needs_input_grad[0])
         rows = cubic_coefficients(value, slope * table.log_kappa_step)
         rows = rows.transpose(1, 2).flatten(2).contiguous()
         ctx.save_for_backward(rows)
@@ -130,10 +158,10 @@ class _Rows(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None]:
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         (rows,) = ctx.saved_tensors
         by_shape = rows[..., 4:].unflatten(-1, (-1, 4))
-        return (grad[..., None, :4] * by_shape).sum((1, 3)), None
+        return (grad[..., None, :4] * by_shape).sum((1, 3)), None, None
 
 
 def cubic_coefficients(value: torch.Tensor, slope: torch.Tensor) -> torch.Tensor:
@@ -154,27 +182,34 @@ def cubic_coefficients(value: torch.Tensor, slope: torch.Tensor) -> torch.Tensor
 
 
 def sample_light(
-    light: Light, log: tuple[bool, ...], shapes: torch.Tensor, grid: LogGrid
+    light: Light,
+    log: tuple[bool, ...],
+    shapes: torch.Tensor,
+    grid: LogGrid,
+    derivatives: bool = True,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """r^2 I(r) at the grid's points (B, points), and its derivatives by the fit-space shapes
-    (B, S, points)."""
+    (B, S, points); without derivatives S counts as 0."""
     r = grid.on(shapes.device).r
-    natural = [
-        (column.exp() if is_log else column)[:, None].expand(-1, len(r)).contiguous()
-        for column, is_log in zip(shapes.unbind(1), log, strict=True)
+    size = (len(shapes), len(r))
+    derivatives = derivatives and bool(log)
+    with torch.set_grad_enabled(derivatives):
+        leaves = [
+            (column.exp() if is_log else column)[:, None]
+            .expand(size)
+            .contiguous()
+            .requires_grad_(derivatives)
+            for column, is_log in zip(shapes.detach().unbind(1), log, strict=True)
+        ]
+        brightness = light(r.expand(size), *leaves)
+        slopes = torch.autograd.grad(brightness.sum(), leaves) if derivatives else ()
+    by_fit = [
+        slope * leaf.detach() if is_log else slope
+        for slope, leaf, is_log in zip(slopes, leaves, log, strict=False)
     ]
     square = r.square()
-    if not natural:
-        return (light(r) * square).expand(len(shapes), -1), r.new_zeros(len(shapes), 0, len(r))
-    with torch.enable_grad():
-        leaves = [column.requires_grad_() for column in natural]
-        brightness = light(r.expand(len(shapes), -1), *leaves)
-        by_shape = torch.autograd.grad(brightness.sum(), leaves)
-    by_fit = [
-        slope * column.detach() if is_log else slope
-        for slope, column, is_log in zip(by_shape, leaves, log, strict=True)
-    ]
-    return brightness.detach() * square, torch.stack(by_fit, dim=1) * square
+    da = torch.stack(by_fit, dim=1) if by_fit else r.new_zeros(size[0], 0, size[1])
+    return brightness.detach() * square, da * square
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ import numpy as np
 import torch
 
 from autofit_ml.profiles.fftlog import LogGrid, smooth_grid
-from autofit_ml.profiles.live import half_light, sample_light
+from autofit_ml.profiles.live import HalfLight, Scale, half_light, sample_light
 from autofit_ml.profiles.registry import Profile
 
 __all__ = ["PolarTable", "polar_table"]
@@ -56,6 +56,23 @@ class PolarAccuracy:
 
 
 @dataclass(frozen=True)
+class _Samples:
+    """Brightness of a batch at the table's angles and radii.
+
+    a : u^2 I (B, angles or 1, points) before any scaling; da : its derivatives by the shapes that
+    it depends on; delta : ln of the scaling (B, angles); by_scaling : its derivatives by the other
+    shapes; half : of the mean over the angles; log_unit : of the grid's length, (B,).
+    """
+
+    a: torch.Tensor
+    da: torch.Tensor
+    delta: torch.Tensor
+    by_scaling: torch.Tensor
+    half: HalfLight
+    log_unit: torch.Tensor
+
+
+@dataclass(frozen=True)
 class PolarTable:
     """Transforms of a profile of kind "pixel".
 
@@ -76,7 +93,7 @@ class PolarTable:
     @property
     def n_own(self) -> int:
         """Number of the profile's own, which come first."""
-        return self.n_shapes - sum(len(m.shapes) for m in self.profile.modifiers)
+        return len(self.profile.own_shapes)
 
     @cached_property
     def grid(self) -> LogGrid:
@@ -85,16 +102,21 @@ class PolarTable:
         In natural units for a profile that is only scaled, else in half-light radii.
         """
         if self.profile.truncated:
-            return LogGrid(4096, 1800, 0.01, -18.0, -7.0, 1400, truncated=True)
+            return LogGrid(3072, 1440, 0.0125, -18.0, -7.0, 1120, truncated=True)
         low = math.log(1e-4)
-        if self._scaled:
-            return LogGrid(384, 384, 0.1, -24.0, low, 336, fine=2)
-        return LogGrid(384, 256, 0.1, -17.0, low, 336, fine=2)
+        if self._is_unchanging:
+            return LogGrid(384, 384, 0.1, -24.0, low, 168)
+        return LogGrid(384, 256, 0.1, -17.0, low, 168)
 
     @property
-    def _scaled(self) -> bool:
-        """The brightness depends on the angle through a scaling of the radius only."""
-        return bool(self.profile.modifiers) and not any(m.radial for m in self.profile.modifiers)
+    def is_scaled(self) -> bool:
+        """Some modifier scales the radius by a factor that depends on the angle alone."""
+        return any(not m.radial for m in self.profile.modifiers)
+
+    @property
+    def _is_unchanging(self) -> bool:
+        """Apart from a scaling of the radius the profile is the same at every angle."""
+        return self.is_scaled and not any(m.radial for m in self.profile.modifiers)
 
     @cached_property
     def fold(self) -> int:
@@ -230,138 +252,174 @@ class PolarTable:
         wide = wide.view(b, n, 2, t, len(matrix), 2, self.n_psi)
         return wide.permute(0, 1, 6, 5, 2, 3, 4).flatten(3, 4).contiguous()
 
+    def scale(self, shapes: torch.Tensor) -> Scale:
+        """Light and half-light radius; `shapes` as for `nodes`."""
+        samples = self._samples(shapes, derivatives=False)
+        half = samples.half
+        return Scale(half.integral, half.log_radius, samples.log_unit)
+
+    def turned(self, shapes: torch.Tensor, twice: torch.Tensor) -> torch.Tensor:
+        """Fit-space shapes (B, S) in the frame of the table's angles, for a component whose major
+        axis has twice the angle `twice` (B,)."""
+        pair = self.pair
+        if pair is None or not self.aligned:
+            return shapes
+        cos, sin = twice.cos(), twice.sin()
+        one, two = shapes[:, pair], shapes[:, pair + 1]
+        turned = torch.stack([cos * one + sin * two, cos * two - sin * one], dim=1)
+        return torch.cat([shapes[:, :pair], turned, shapes[:, pair + 2 :]], dim=1)
+
+    def _samples(self, shapes: torch.Tensor, derivatives: bool) -> _Samples:
+        phi, weight = (torch.as_tensor(x, device=shapes.device) for x in self.angles)
+        sampled, scaling = self._columns if derivatives else ([], [])
+        a, da, log_unit = self._sample(shapes, phi, sampled)
+        delta, by_scaling = self._stretch(shapes, phi, bool(scaling))
+        area = (-2 * delta).exp() * weight
+        by_area = -2 * by_scaling * area[:, None]
+        if a.shape[1] == 1:
+            whole = area.sum(1)
+            mean = a[:, 0] * whole[:, None]
+            by_sampled = da[:, :, 0] * whole[:, None, None]
+            by_scale = by_area.sum(2)[..., None] * a
+        else:
+            mean = (a * area[..., None]).sum(1)
+            by_sampled = (da * area[:, None, :, None]).sum(2)
+            by_scale = by_area @ a
+        half = half_light(self.grid, mean, torch.cat([by_sampled, by_scale], dim=1))
+        return _Samples(a, da, delta, by_scaling, half, log_unit)
+
     def _spectra(
-        self, shapes: torch.Tensor, derivatives: bool = True
+        self, shapes: torch.Tensor, derivatives: bool
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Spectra of all orders, complex (B, 1 + S, orders, frequencies), for unit flux, with the
         change of the half-light radius in the derivatives; and the logarithm of that radius."""
         grid = self.grid
         constants = grid.on(shapes.device)
         project = torch.as_tensor(self.orders[1], device=shapes.device)
-        phi, weight = (torch.as_tensor(x, device=shapes.device) for x in self.angles)
         s = torch.complex(torch.full_like(constants.omega, grid.bias), constants.omega)
-
-        # a (B, angles or 1, points); da (B, own and radial shapes, angles or 1, points)
-        a, da = self._sample(shapes, phi)
-        delta, by_shape = self._stretch(shapes, phi)  # (B, angles), (B, S, angles)
-        area = (-2 * delta).exp() * weight
+        samples = self._samples(shapes, derivatives)
+        a, da, half = samples.a, samples.da, samples.half
+        delta, by_scaling = samples.delta, samples.by_scaling
+        if self.is_scaled:
+            phases = ((s - 2) * delta[..., None]).exp()  # (B, angles, frequencies)
+            turned = (by_scaling[:, :, None] * project).to(s.dtype)
+            projection = project.to(s.dtype)
         if a.shape[1] == 1:
-            mean_a = a[:, 0] * area.sum(1)[:, None]
-            mean_da = da[:, :, 0] * area.sum(1)[:, None, None]
-            mean_da = mean_da + (by_shape * -2 * area[:, None]).sum(2)[..., None] * a
-        else:
-            mean_a = (a * area[..., None]).sum(1)
-            mean_da = (da * area[:, None, :, None]).sum(2)
-            mean_da = mean_da + (by_shape * -2 * area[:, None]) @ a
-        half = half_light(grid, mean_a, mean_da)
-
-        phases = ((s - 2)[None, None] * delta[..., None]).exp()  # (B, angles, frequencies)
-        projection = project.to(phases.dtype)
-        plain = not self.profile.modifiers or all(m.radial for m in self.profile.modifiers)
-        if a.shape[1] == 1:
-            spectrum, by_own = grid.spectrum(a[:, 0]), grid.spectrum(da[:, :, 0])
-            angular = projection @ phases  # (B, orders, frequencies)
-            by_angle = (s - 2) * (
-                (by_shape[:, :, None] * project).to(phases.dtype) @ phases[:, None]
-            )
-            value = spectrum[:, None] * angular
-            change = by_own[:, :, None] * angular[:, None] + spectrum[:, None, None] * by_angle
-        elif plain:
-            value = grid.spectrum(project @ a)
-            change = grid.spectrum(project @ da)
-        else:
+            spectrum, angular = grid.spectrum(a), projection @ phases
+            value = spectrum * angular
+            by_sampled = grid.spectrum(da) * angular[:, None]
+            by_scale = (s - 2) * spectrum[:, None] * (turned @ phases[:, None])
+        elif self.is_scaled:
             at_angle = grid.spectrum(a) * phases
             value = projection @ at_angle
-            change = projection @ (grid.spectrum(da) * phases[:, None])
-            turned = (by_shape[:, :, None] * project).to(phases.dtype) @ at_angle[:, None]
-            change = change + (s - 2) * turned
-        moved = half.log_radius_by_shape[:, :, None, None] * (s * value)[:, None]
-        rise = (half.integral_by_shape / half.integral[:, None])[:, :, None, None]
-        change = change + moved - rise * value[:, None]
+            by_sampled = projection @ (grid.spectrum(da) * phases[:, None])
+            by_scale = (s - 2) * (turned @ at_angle[:, None])
+        else:
+            value, by_sampled = grid.spectrum(project @ a), grid.spectrum(project @ da)
+            by_scale = by_sampled[:, :0]
+        change = torch.cat([by_sampled, by_scale], dim=1)
+        change = change + half.log_radius_by_shape[:, :, None, None] * (s * value)[:, None]
+        rise = half.integral_by_shape / half.integral[:, None]
+        change = change - rise[:, :, None, None] * value[:, None]
+        if derivatives:
+            columns = [*self._columns[0], *self._columns[1]]
+            change = change[:, sorted(range(len(columns)), key=columns.__getitem__)]
         spectra = torch.cat([value[:, None], change], dim=1)
         return spectra / half.integral[:, None, None, None], half.log_radius
 
-    def _sample(self, shapes: torch.Tensor, phi: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """u^2 I (B, angles or 1, points) before any scaling, and its derivatives by the shapes
-        (B, S, angles or 1, points)."""
+    @cached_property
+    def _columns(self) -> tuple[list[int], list[int]]:
+        """Columns of the shapes that the samples depend on, and of those that scale the radius."""
+        sampled, column = list(range(self.n_own)), self.n_own
+        scaling: list[int] = []
+        for modifier in self.profile.modifiers:
+            columns = list(range(column, column + len(modifier.shapes)))
+            (sampled if modifier.radial else scaling).extend(columns)
+            column = columns[-1] + 1
+        return sampled, scaling
+
+    def _sample(
+        self, shapes: torch.Tensor, phi: torch.Tensor, wanted: list[int]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """u^2 I (B, angles or 1, points) before any scaling, its derivatives by the shapes `wanted`
+        (B, wanted, angles or 1, points), and the logarithm of the grid's unit of length (B,)."""
         profile, grid = self.profile, self.grid
         assert profile.light is not None
         own, log = self.n_own, tuple(shape.log for shape in profile.shapes)
-        b, device = len(shapes), shapes.device
-        r = grid.on(device).r
-        if self._scaled:
-            a, by_own = sample_light(profile.light, log[:own], shapes[:, :own], grid)
-            da = a.new_zeros((b, self.n_shapes, 1, len(r)))
-            da[:, :own, 0] = by_own
-            return a[:, None], da
-        size = (b, len(phi), len(r))
-        with torch.enable_grad():
-            natural = [
+        r = grid.on(shapes.device).r
+        log_unit = r.new_zeros(len(shapes))
+        if self._is_unchanging:
+            a, da = sample_light(profile.light, log[:own], shapes[:, :own], grid, bool(wanted))
+            return a[:, None], da[:, :, None], log_unit
+        size = (len(shapes), len(phi), len(r))
+        with torch.set_grad_enabled(bool(wanted)):
+            columns = [
                 (column.exp() if is_log else column)[:, None, None].expand(size).contiguous()
-                for column, is_log in zip(shapes.unbind(1), log, strict=True)
+                for column, is_log in zip(shapes.detach().unbind(1), log, strict=True)
             ]
-            leaves = [column.requires_grad_() for column in natural]
-            if not profile.modifiers:
-                x, y = (phi.cos()[:, None] * r).expand(size), (phi.sin()[:, None] * r).expand(size)
-                light = profile.light(x, y, *leaves)
-                used = leaves
-            else:
+            leaves = [column.requires_grad_(bool(wanted)) for column in columns]
+            if profile.modifiers:
                 # In units of the half-light radius that the profile has without modifiers.
-                base = half_light(
-                    smooth_grid(),
-                    *sample_light(profile.light, log[:own], shapes[:, :own], smooth_grid()),
+                light_samples = sample_light(
+                    profile.light, log[:own], shapes[:, :own], smooth_grid(), bool(wanted)
                 )
-                log_r = torch.as_tensor(grid.log_r, device=device)
-                log_radius = (log_r + base.log_radius[:, None, None]).expand(size).contiguous()
-                log_radius.requires_grad_()
-                stretch, column = torch.zeros((), device=device, dtype=r.dtype), own
-                for modifier in profile.modifiers:
-                    values = leaves[column : column + len(modifier.shapes)]
-                    column += len(modifier.shapes)
-                    if modifier.radial:
-                        wide = phi[:, None].expand(size)
-                        stretch = stretch + modifier.stretch(log_r.expand(size), wide, *values)
-                light = profile.light((log_radius + stretch).exp(), *leaves[:own])
-                used = [*leaves, log_radius]
-            slopes = (
-                torch.autograd.grad(light.sum(), used, allow_unused=True, materialize_grads=True)
-                if used
-                else ()
-            )
+                base = half_light(smooth_grid(), *light_samples)
+                log_unit = base.log_radius
+                log_u = torch.as_tensor(grid.log_r, device=shapes.device).expand(size)
+                log_r = (log_u + log_unit[:, None, None]).requires_grad_(bool(wanted))
+                stretch = self._radial_stretch(log_u, phi[:, None].expand(size), leaves)
+                light = profile.light((log_r + stretch).exp(), *leaves[:own])
+                used = [*(leaves[i] for i in wanted), log_r]
+            else:
+                x, y = phi.cos()[:, None] * r, phi.sin()[:, None] * r
+                light = profile.light(x.expand(size), y.expand(size), *leaves)
+                used = leaves
+            slopes = torch.autograd.grad(light.sum(), used) if wanted else ()
         square = r.square()
-        a = light.detach() * square
-        da = a.new_empty((b, self.n_shapes, *size[1:]))
-        for i, (leaf, is_log) in enumerate(zip(leaves, log, strict=True)):
-            slope = slopes[i] * leaf.detach() if is_log else slopes[i]
-            if profile.modifiers and i < own:
-                slope = slope + slopes[-1] * base.log_radius_by_shape[:, i, None, None]
+        da = r.new_empty((size[0], len(wanted), *size[1:]))
+        for i, column in enumerate(wanted):
+            slope = slopes[i] * leaves[column].detach() if log[column] else slopes[i]
+            if profile.modifiers and column < own:
+                slope = slope + slopes[-1] * base.log_radius_by_shape[:, column, None, None]
             da[:, i] = slope * square
-        return a, da
+        return light.detach() * square, da, log_unit
+
+    def _radial_stretch(
+        self, log_u: torch.Tensor, phi: torch.Tensor, leaves: list[torch.Tensor]
+    ) -> torch.Tensor:
+        """Delta of the modifiers that depend on the radius."""
+        stretch, column = torch.zeros_like(log_u), self.n_own
+        for modifier in self.profile.modifiers:
+            values = leaves[column : column + len(modifier.shapes)]
+            column += len(modifier.shapes)
+            if modifier.radial:
+                stretch = stretch + modifier.stretch(log_u, phi, *values)
+        return stretch
 
     def _stretch(
-        self, shapes: torch.Tensor, phi: torch.Tensor
+        self, shapes: torch.Tensor, phi: torch.Tensor, derivatives: bool
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Delta of the modifiers that scale (B, angles), and its derivatives by all shapes
-        (B, S, angles)."""
+        """Delta of the modifiers that scale (B, angles), and its derivatives by their shapes
+        (B, scaling shapes, angles)."""
         size = (len(shapes), len(phi))
         total = torch.zeros(size, dtype=phi.dtype, device=phi.device)
-        slopes = total.new_zeros((size[0], self.n_shapes, size[1]))
+        slopes: list[torch.Tensor] = []
         column = self.n_own
         for modifier in self.profile.modifiers:
             columns = slice(column, column + len(modifier.shapes))
             column = columns.stop
             if modifier.radial:
                 continue
-            with torch.enable_grad():
+            with torch.set_grad_enabled(derivatives):
                 leaves = [
-                    value[:, None].expand(size).contiguous().requires_grad_()
+                    value[:, None].expand(size).contiguous().requires_grad_(derivatives)
                     for value in shapes[:, columns].detach().unbind(1)
                 ]
                 delta = modifier.stretch(phi.expand(size), *leaves)
-                by_value = torch.autograd.grad(delta.sum(), leaves)
+                if derivatives:
+                    slopes += torch.autograd.grad(delta.sum(), leaves)
             total = total + delta.detach()
-            slopes[:, columns] = torch.stack(by_value, dim=1)
-        return total, slopes
+        return total, torch.stack(slopes, dim=1) if slopes else total.new_zeros(size[0], 0, size[1])
 
 
 @lru_cache(maxsize=64)
@@ -381,7 +439,7 @@ def _accuracy(profile: Profile) -> PolarAccuracy:
     if not profile.shapes:  # made once
         return PolarAccuracy(128, 512, 512)
     if profile.truncated:
-        return PolarAccuracy(48, 320, 192)
+        return PolarAccuracy(48, 320, 128)
     if not profile.modifiers or any(m.kinks for m in profile.modifiers):
         return PolarAccuracy(32, 128, 128)
     largest = max(m.max_order for m in profile.modifiers)

@@ -141,6 +141,12 @@ class Profile:
         return self._names(("ln_flux", "ln_rc"), ("eta1", "eta2"), "fit_name")
 
     @property
+    def own_shapes(self) -> tuple[ShapeParameter, ...]:
+        """The shape parameters without those of the modifiers; the latter come at the very end."""
+        added = sum(len(modifier.shapes) for modifier in self.modifiers)
+        return self.shapes[: len(self.shapes) - added]
+
+    @property
     def defaults(self) -> tuple[float, ...]:
         """Defaults of the shape parameters."""
         return tuple(shape.default for shape in self.shapes)
@@ -157,6 +163,7 @@ class Profile:
         -------
         dict
             "fwhm", "scale_length", "core", "break", "truncation": those that the profile has.
+            Along the minor axis ("scale_height") in units of re q.
         """
         if self.natural_radii is None:
             return {}
@@ -172,8 +179,7 @@ class Profile:
             return shapes
         if self.kind == "point":
             return ("x", "y", size[0])
-        added = sum(len(modifier.shapes) for modifier in self.modifiers)
-        own = len(shapes) - added
+        own = len(self.own_shapes)
         return ("x", "y", *size, *shapes[:own], *ellipse, *shapes[own:])
 
 

@@ -8,6 +8,7 @@ Without shape parameter: one transform, made once. With one: a Chebyshev series 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -16,7 +17,8 @@ import torch
 
 from autofit_ml.profiles.fftlog import LogGrid, smooth_grid, truncated_grid
 from autofit_ml.profiles.hankel import HankelTable, Table, chebyshev_series
-from autofit_ml.profiles.live import LiveTable, cubic_coefficients, half_light, sample_light
+from autofit_ml.profiles.live import LiveTable, cubic_coefficients
+from autofit_ml.profiles.polar import polar_table
 from autofit_ml.profiles.registry import Profile
 
 __all__ = ["half_light_radius", "live_table", "log_grid", "profile_table"]
@@ -60,14 +62,26 @@ def log_grid(profile: Profile) -> LogGrid:
 
 
 def half_light_radius(profile: Profile, shapes: Sequence[Any]) -> np.ndarray:
-    """Half-light radius in the profile's natural unit of length; `shapes` in catalogue units."""
-    live = live_table(profile)
+    """Half-light radius in the profile's natural unit of length.
+
+    Parameters
+    ----------
+    profile : Profile
+        Modifiers do not matter.
+    shapes : sequence of array_like
+        The profile's own shape parameters, catalogue units.
+    """
+    own = profile.own_shapes
     columns = np.broadcast_arrays(*(np.asarray(shape, dtype=np.float64) for shape in shapes))
-    shape = columns[0].shape if columns else ()
-    fit = [np.log(c) if log else c for c, log in zip(columns, live.log, strict=True)]
-    table = np.stack([c.ravel() for c in fit], axis=1) if fit else np.zeros((1, 0))
-    a, da = sample_light(live.light, live.log, torch.as_tensor(table), live.grid)
-    return half_light(live.grid, a, da).log_radius.exp().numpy().reshape(shape)
+    size = columns[0].shape if columns else ()
+    fit = [np.log(c) if shape.log else c for c, shape in zip(columns, own, strict=True)]
+    values = np.stack([c.ravel() for c in fit], axis=1) if fit else np.zeros((1, 0))
+    if profile.kind == "pixel" and not profile.modifiers:
+        scale = polar_table(profile).scale(torch.as_tensor(values))
+    else:
+        plain = replace(profile, kind="elliptical", shapes=own, modifiers=())
+        scale = live_table(plain).scale(torch.as_tensor(values))
+    return scale.log_radius.exp().numpy().reshape(size)
 
 
 def _cubic(live: LiveTable, shapes: np.ndarray) -> np.ndarray:

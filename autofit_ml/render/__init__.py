@@ -9,24 +9,18 @@ the losses of the networks.
 from autofit_ml.render.component import component_jacobian, render_component
 from autofit_ml.render.elliptical import PARAMETERS, render, render_with_jacobian
 from autofit_ml.render.fourier import Accuracy, FourierPlan, make_plan, psf_modes
-from autofit_ml.render.pixel import (
-    PixelAccuracy,
-    boxy_sersic,
-    render_boxy_sersic,
-    render_pixels,
-)
+from autofit_ml.render.pixel import PixelAccuracy, profile_brightness, render_pixels
 
 __all__ = [
     "PARAMETERS",
     "Accuracy",
     "FourierPlan",
     "PixelAccuracy",
-    "boxy_sersic",
     "component_jacobian",
     "make_plan",
+    "profile_brightness",
     "psf_modes",
     "render",
-    "render_boxy_sersic",
     "render_component",
     "render_pixels",
     "render_with_jacobian",

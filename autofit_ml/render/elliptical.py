@@ -93,7 +93,7 @@ def _profile_transform(
     """S at all modes (B, n_modes); with derivatives also dS/dlnkappa, those by the shapes, and
     kappa^2."""
     dtype = plan.dtype
-    rows = table.rows(parameters[:, 4:-2], dtype)
+    rows = table.rows(parameters[:, 4:-2], dtype, derivatives)
     kappa2 = row_products(metric(parameters).to(dtype), plan.quadratic).clamp_min(1e-20)
     position = (kappa2.log() * (0.5 / table.log_kappa_step)) - (
         table.log_kappa_min / table.log_kappa_step

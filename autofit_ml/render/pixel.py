@@ -1,11 +1,11 @@
-r"""Rendering of profiles that are not elliptical: integrate over pixels, then convolve.
+r"""Rendering of any brightness function: integrate over pixels, then convolve.
 
-The brightness is integrated over sub-pixels of 1/s of a pixel: by its value at the centre far from
-the object's centre, and by Gauss-Legendre quadrature on ever finer **even** subgrids near it (an
-odd subgrid would sample the cusp itself). Inside a tiny generalised radius the cusp is replaced by
-its mean brightness, which keeps the flux exactly and changes nothing that a PSF leaves visible. The
-transform of the sub-pixel image is divided by the sub-pixel's own transform, multiplied by the PSF,
-and folded to the pixel grid like that of every other profile.
+The profiles of this package do not need it (`autofit_ml.render.polar` is faster, and exact at
+cusps); it draws what is no profile, and checks the others in the tests. The brightness is
+integrated over sub-pixels of 1/s of a pixel: by its value at the centre far from the object's
+centre, and by Gauss-Legendre quadrature on ever finer **even** subgrids near it (an odd subgrid
+would sample a cusp itself). The transform of the sub-pixel image is divided by the sub-pixel's own
+transform, multiplied by the PSF, and folded to the pixel grid like that of every other profile.
 
 Everything is plain tensor arithmetic, so autograd gives the derivatives.
 """
@@ -16,21 +16,18 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
-from autofit_ml.profiles import HankelTable, sersic_b
-from autofit_ml.render.elliptical import render
+from autofit_ml.profiles import Profile
+from autofit_ml.profiles.polar import polar_table
+from autofit_ml.profiles.tables import live_table
+from autofit_ml.render.elliptical import metric
 from autofit_ml.render.fourier import FourierPlan, synthesise
 
-__all__ = ["PixelAccuracy", "boxy_sersic", "render_boxy_sersic", "render_pixels"]
+__all__ = ["PixelAccuracy", "profile_brightness", "render_pixels"]
 
 Brightness = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """(dx, dy) offsets from the centre in pixels, each (B, ...) -> light per square pixel (B, ...)."""
-
-
-_CORE = 0.008
-"""Radius along the minor axis inside which a cusp becomes its mean brightness, pixels."""
 
 
 @dataclass(frozen=True)
@@ -122,40 +119,6 @@ def render_pixels(
     return synthesise(plan, modes.to(psf.dtype) * psf)
 
 
-def render_boxy_sersic(
-    plan: FourierPlan,
-    table: HankelTable,
-    psf: torch.Tensor,
-    parameters: torch.Tensor,
-    boxiness: torch.Tensor,
-    accuracy: PixelAccuracy | None = None,
-) -> torch.Tensor:
-    """PSF-convolved images of Sérsic profiles with superelliptical isophotes.
-
-    The elliptical profile of the same parameters carries the cusp and is drawn in Fourier space;
-    only the difference to it, whose cusp is weak, goes through the pixels. With boxiness 0 the
-    image is the Fourier renderer's.
-
-    Parameters
-    ----------
-    plan, table, psf, parameters
-        As in `autofit_ml.render.render`; the plan without refinements.
-    boxiness : Tensor, float64, (B,)
-        See `boxy_sersic`.
-    accuracy : PixelAccuracy, optional
-
-    Returns
-    -------
-    Tensor, (B, ny, nx)
-    """
-    boxy = boxy_sersic(parameters, boxiness)
-    elliptical = boxy_sersic(parameters, torch.zeros_like(boxiness))
-    difference = render_pixels(
-        plan, psf, parameters[:, :2], lambda dx, dy: boxy(dx, dy) - elliptical(dx, dy), accuracy
-    )
-    return render(plan, table, psf, parameters) + difference
-
-
 def _refine_square(
     image: torch.Tensor,
     brightness: Brightness,
@@ -189,71 +152,63 @@ def _refine_square(
     return image.index_put((which[:, :, None], rows[:, :, None], columns[:, None, :]), fine)
 
 
-def boxy_sersic(parameters: torch.Tensor, boxiness: torch.Tensor) -> Brightness:
-    r"""A Sérsic profile with superelliptical isophotes.
-
-    .. math:: r = \left(|X|^{c} + |Y / q|^{c}\right)^{1/c}, \qquad c = C_0 + 2,
-
-    X along the major axis (Athanassoula et al. 1990, MNRAS 245, 130; Peng et al. 2002, AJ 124, 266,
-    whose normalisation keeps the total flux).
+def profile_brightness(profile: Profile, parameters: torch.Tensor) -> Brightness:
+    """The brightness of a component, for `render_pixels`.
 
     Parameters
     ----------
-    parameters : Tensor, float64, (B, 7)
-        As in `autofit_ml.render.PARAMETERS` (x and y are not used here).
-    boxiness : Tensor, float64, (B,)
-        C_0: > 0 boxy, < 0 discy, 0 elliptical; > -2.
+    profile : Profile
+        Of kind "elliptical" or "pixel".
+    parameters : Tensor, float64, (B, P)
+        Order of ``profile.fit_parameters`` (x and y are not used here).
 
     Returns
     -------
     callable
-        See `Brightness`.
+        See `Brightness`; not differentiable with respect to the parameters.
     """
-    flux, rc, n = parameters[:, 2].exp(), parameters[:, 3].exp(), parameters[:, 4].exp()
-    eta = torch.hypot(parameters[:, 5], parameters[:, 6]).clamp_min(1e-12)
-    angle = torch.atan2(parameters[:, 6], parameters[:, 5]) / 2
-    major, minor = rc * (eta / 2).exp(), rc * (-eta / 2).exp()
-    c = boxiness + 2.0
-    b = _sersic_b(n)
-    # Area of the unit superellipse over that of the circle.
-    area = (
-        4.0
-        / (math.pi * c)
-        * (torch.lgamma(1 / c) + torch.lgamma(1 + 1 / c)).exp()
-        / (torch.lgamma(1 + 2 / c).exp())
-    )
-    log_norm = torch.log(2 * math.pi * n) + torch.lgamma(2 * n) - 2 * n * torch.log(b)
-    peak = flux / (major * minor * area) * (-log_norm).exp()
-    # Mean brightness within the softened core, from the light inside it.
-    core = (_CORE / minor).clamp_max(0.5)
-    x = b * core ** (1 / n)
-    inside = torch.special.gammainc((2 * n).detach(), x.detach())
-    inside_slope = (-x + (2 * n - 1) * x.log() - torch.lgamma(2 * n)).exp().detach()
-    inside = inside + inside_slope * (x - x.detach())
-    plateau = flux * inside / (math.pi * area * major * minor * core**2)
+    assert profile.light is not None
+    light = profile.light
+    own = len(profile.own_shapes)
+    eta = parameters[:, 4 + own : 6 + own]
+    shapes = torch.cat([parameters[:, 4 : 4 + own], parameters[:, 6 + own :]], dim=1)
+    angle = torch.atan2(eta[:, 1], eta[:, 0]) / 2
+    if profile.kind == "pixel":
+        table = polar_table(profile)
+        shapes, aligned = table.turned(shapes, 2 * angle), table.aligned
+        scale = table.scale(shapes)
+    else:
+        aligned, scale = False, live_table(profile).scale(shapes)
+    values = [
+        value.exp() if shape.log else value
+        for value, shape in zip(shapes.unbind(1), profile.shapes, strict=True)
+    ]
+    size = parameters[:, 3].exp()
+    peak = parameters[:, 2].exp() / (2 * math.pi * scale.integral * size.square())
+    peak = peak * (2 * scale.log_radius).exp()
+    inverse = metric(torch.cat([-parameters[:, 3:4].expand(-1, 4) / 2, -eta / 2], dim=1))
 
     def brightness(dx: torch.Tensor, dy: torch.Tensor) -> torch.Tensor:
-        extra = (1,) * (dx.ndim - 1)
-
         def wide(value: torch.Tensor) -> torch.Tensor:
-            return value.view(-1, *extra)
+            return value.view(-1, *(1,) * (dx.ndim - 1))
 
-        cos, sin = wide(angle.cos()), wide(angle.sin())
-        along = ((cos * dx + sin * dy) / wide(major)).abs().clamp_min(1e-9)
-        across = ((-sin * dx + cos * dy) / wide(minor)).abs().clamp_min(1e-9)
-        exponent = wide(c)
-        log_r = torch.log(along**exponent + across**exponent) / exponent
-        outside = wide(peak) * (-wide(b) * (log_r / wide(n)).exp()).exp()
-        return torch.where(log_r < wide(core).log(), wide(plateau), outside)
+        xx, yy, xy = (wide(x) for x in (inverse[:, 0], inverse[:, 1], inverse[:, 2] / 2))
+        x, y = xx * dx + xy * dy, xy * dx + yy * dy
+        phi = torch.atan2(y, x) - (wide(angle) if aligned else 0.0)
+        log_u = torch.hypot(x, y).clamp_min(1e-30).log()
+        shape = [wide(value) for value in values]
+        if profile.kind == "pixel" and not profile.modifiers:
+            r = (log_u + wide(scale.log_radius)).exp()
+            return wide(peak) * light(r * phi.cos(), r * phi.sin(), *shape)
+        log_r, column = log_u + wide(scale.log_radius + scale.log_unit), own
+        for modifier in profile.modifiers:
+            mine = shape[column : column + len(modifier.shapes)]
+            column += len(modifier.shapes)
+            at = (log_u + wide(scale.log_radius),) if modifier.radial else ()
+            log_r = log_r + modifier.stretch(*at, phi, *mine)
+        if not profile.truncated:
+            return wide(peak) * light(log_r.exp(), *shape[:own])
+        inside = light(log_r.clamp(max=0.0).exp(), *shape[:own])
+        return torch.where(log_r < 0, wide(peak) * inside, torch.zeros_like(inside))
 
     return brightness
-
-
-def _sersic_b(n: torch.Tensor) -> torch.Tensor:
-    """b_n, exact in value; its derivative by a central difference of the exact function."""
-    values = n.detach().cpu().numpy()
-    step = 1e-4
-    slope = (sersic_b(values * (1 + step)) - sersic_b(values * (1 - step))) / (2 * step * values)
-    exact = torch.as_tensor(np.asarray(sersic_b(values)), dtype=n.dtype, device=n.device)
-    by_n = torch.as_tensor(np.asarray(slope), dtype=n.dtype, device=n.device)
-    return exact + by_n * (n - n.detach())

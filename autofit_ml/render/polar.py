@@ -100,11 +100,7 @@ def _polar_transform(
     shapes = torch.cat([parameters[:, 4 : 4 + own], parameters[:, 6 + own :]], dim=1)
     twice, twice_by_eta = _direction(eta)
     pair = table.pair
-    if pair is not None and table.aligned:
-        cos, sin = twice.cos(), twice.sin()
-        one, two = shapes[:, pair], shapes[:, pair + 1]
-        turned = torch.stack([cos * one + sin * two, cos * two - sin * one], dim=1)
-        shapes = torch.cat([shapes[:, :pair], turned, shapes[:, pair + 2 :]], dim=1)
+    shapes = table.turned(shapes, twice)
 
     # kappa = rc exp(eta / 2) k, from the metric of half of the size and of the ellipticity
     halved = torch.cat([parameters[:, 3:4].expand(-1, 4) / 2, eta / 2], dim=1)
@@ -127,49 +123,36 @@ def _polar_transform(
     right = (left + 1).remainder(table.n_psi)
     lower = row.to(torch.int64) * table.n_psi
 
-    nodes = table.nodes(shapes, dtype)
-    b, n_rows, n_psi, tangents, parts, _ = nodes.shape
-    if not derivatives:
-        nodes, tangents = nodes[:, :, :, :1], 1
-    flat = nodes.reshape(b * n_rows * n_psi, -1)
-    if b > 1 or len(parameters) == 1:
+    nodes = table.nodes(shapes, dtype, derivatives)
+    b, n_rows, n_psi, _, tangents, parts = nodes.shape
+    if b > 1 or len(parameters) == 1:  # else one table serves all objects
         lower = lower + torch.arange(b, device=plan.device)[:, None] * (n_rows * n_psi)
+    corners = torch.stack(
+        [lower + left, lower + right, lower + n_psi + left, lower + n_psi + right], dim=-1
+    )
+    index = (4 * corners[..., None] + torch.arange(4, device=plan.device)).flatten(0, 1).flatten(1)
     along, across = _hermite(t), _hermite(s)
-    total: torch.Tensor | None = None
-    slopes = []
-    for i, step in enumerate((0, table.n_psi)):
-        for j, place in enumerate((left, right)):
-            index = (lower + step + place).flatten()
-            corner = flat.index_select(0, index).view(*psi.shape, tangents * parts, 4)
-            at = _corner_weights(along, across, i, j)
-            part = (corner * at[:, :, None]).sum(-1)
-            total = part if total is None else total + part
-            if derivatives:
-                first = corner[:, :, :parts]
-                d_along = _corner_weights(_hermite_slope(t), across, i, j)
-                d_across = _corner_weights(along, _hermite_slope(s), i, j)
-                slopes.append(
-                    torch.stack(
-                        [
-                            (first * d_along[:, :, None]).sum(-1) / table.grid.kappa_step,
-                            (first * d_across[:, :, None]).sum(-1) / table.psi_step,
-                        ],
-                        dim=1,
-                    )
-                )
-    assert total is not None
-    every = _join(total.view(*psi.shape, tangents, parts)).movedim(2, 1)
+    every = _weighted(nodes.view(-1, tangents * parts), index, along, across)
+    every = _join(every.view(*psi.shape, tangents, parts)).movedim(2, 1)
     value = every[:, 0]
     if not derivatives:
         return value, value.new_zeros(())
-    by_log_kappa, by_psi = _join(torch.stack(slopes).sum(0)).unbind(1)
+    first = nodes[..., 0, :].reshape(-1, parts)
+    by_log_kappa, by_psi = (
+        _join(_weighted(first, index, *weights).view(*psi.shape, parts)) / step
+        for weights, step in (
+            ((_hermite_slope(t), across), table.grid.kappa_step),
+            ((along, _hermite_slope(s)), table.psi_step),
+        )
+    )
     by_shapes = every[:, 1:]
     changes = [by_log_kappa[:, None], by_shapes[:, :own]]
     by_modifiers = by_shapes[:, own:]
     if pair is not None and table.aligned:
         k = pair - own
         cos_, sin_, one_, two_ = (
-            z.to(dtype)[:, None] for z in (cos, sin, shapes[:, pair], shapes[:, pair + 1])
+            z.to(dtype)[:, None]
+            for z in (twice.cos(), twice.sin(), shapes[:, pair], shapes[:, pair + 1])
         )
         first, second = by_modifiers[:, k], by_modifiers[:, k + 1]
         by_pair = torch.stack([cos_ * first - sin_ * second, sin_ * first + cos_ * second], dim=1)
@@ -200,24 +183,37 @@ def _product(
     return xx * kx + xy * ky, xy * kx + yy * ky
 
 
-def _hermite(t: torch.Tensor) -> tuple[tuple[torch.Tensor, torch.Tensor], ...]:
-    """Weights of value and slope at the lower end, and at the upper end."""
+def _hermite(t: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Weights of the value and the slope at the lower end, and of both at the upper end."""
     t2, t3 = t.square(), t**3
     rise = 3 * t2 - 2 * t3
-    return (1 - rise, t3 - 2 * t2 + t), (rise, t3 - t2)
+    return 1 - rise, t3 - 2 * t2 + t, rise, t3 - t2
 
 
-def _hermite_slope(t: torch.Tensor) -> tuple[tuple[torch.Tensor, torch.Tensor], ...]:
+def _hermite_slope(t: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """Derivatives of `_hermite`."""
     t2 = t.square()
     rise = 6 * (t - t2)
-    return (-rise, 3 * t2 - 4 * t + 1), (rise, 3 * t2 - 2 * t)
+    return -rise, 3 * t2 - 4 * t + 1, rise, 3 * t2 - 2 * t
 
 
-def _corner_weights(along: tuple, across: tuple, i: int, j: int) -> torch.Tensor:
-    """Weights of the four numbers at a corner, (..., 4)."""
-    (f, d), (g, e) = along[i], across[j]
-    return torch.stack([f * g, d * g, f * e, d * e], dim=-1)
+def _weighted(
+    nodes: torch.Tensor,
+    index: torch.Tensor,
+    along: tuple[torch.Tensor, ...],
+    across: tuple[torch.Tensor, ...],
+) -> torch.Tensor:
+    """Sums of rows of `nodes` (n, c): the four numbers at each of four corners, `index` (m, 16),
+    with the weights along kappa and across: (m, c)."""
+    weights = [
+        along[2 * i + k] * across[2 * j + m]
+        for i in (0, 1)
+        for j in (0, 1)
+        for m in (0, 1)
+        for k in (0, 1)
+    ]
+    each = torch.stack(weights, dim=-1).view(-1, 16)
+    return torch.nn.functional.embedding_bag(index, nodes, mode="sum", per_sample_weights=each)
 
 
 def _join(parts: torch.Tensor) -> torch.Tensor:

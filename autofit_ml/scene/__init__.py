@@ -6,6 +6,7 @@ docs/conventions); fit-space vectors, bounds, and the derivatives that carry cov
 by `autofit_ml.initialise` and `autofit_ml.refine`; knows nothing about images.
 """
 
+from autofit_ml.callable_module import make_callable
 from autofit_ml.scene.build import (
     as_parameter,
     component,
@@ -98,3 +99,5 @@ __all__ = [
     "write_galfit",
     "write_model",
 ]
+
+make_callable(__name__)

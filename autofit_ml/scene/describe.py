@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 from autofit_ml.scene.model import Component, Parameter, Scene, limits, unit
+from autofit_ml.scene.naming import base_name
 from autofit_ml.scene.priors import describe_prior
 
 __all__ = ["describe"]
@@ -38,9 +41,10 @@ def describe(scene: Scene) -> str:
 
 def _title(component: Component) -> str:
     profile = component.profile
-    label = profile.name if component.name != profile.name else ""
-    about = ", ".join(part for part in (label, profile.description) if part)
-    return f"{component.name} ({about})" if about else component.name
+    base = base_name(profile)
+    known = component.name == base or profile.kind == "background"
+    about = ", ".join(part for part in ("" if known else base, profile.description) if part)
+    return f"{component.name} ({about})"
 
 
 def _row(scene: Scene, component: Component, name: str, parameter: Parameter) -> tuple[str, ...]:
@@ -58,8 +62,10 @@ def _row(scene: Scene, component: Component, name: str, parameter: Parameter) ->
 def _bounds(scene: Scene, component: Component, name: str, parameter: Parameter) -> str:
     low, high = scene.range(f"{component.name}.{name}")
     least, most = limits(component.profile, name)
-    if parameter.bounds == (None, None) and (low, high) == (least, most) and name != "n":
-        return {"re": "> 0", "flux": "> 0", "q": "0..1"}.get(name, "")
+    if name in ("re", "flux", "q") and (low, high) == (least, most):
+        return "0..1" if name == "q" else "> 0"
+    if (low, high) == (-math.inf, math.inf):
+        return ""
     return f"{low:g}..{high:g}".replace("-inf", "").replace("inf", "")
 
 

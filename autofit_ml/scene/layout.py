@@ -502,7 +502,7 @@ def make_layout(
     for span in spans:
         for name in span.component.profile.parameters:
             index, parameter = span.index(name), span.component.parameters[name]
-            if parameter.fixed:
+            if parameter.fixed or (name == "pa" and _held_round(span.component)):
                 constant[index] = True
             elif parameter.tie:
                 source = _link(by_name, span.component.name, name)
@@ -535,6 +535,12 @@ def _systems(component: Component) -> tuple[str, str]:
         return "ln_re", "polar"
     plain_size = _plain(p["re"]) or (both_fixed and p["re"].fixed)
     return ("ln_rc" if plain_size else "ln_re"), "eta"
+
+
+def _held_round(component: Component) -> bool:
+    """Whether q is held at 1, where no direction means anything."""
+    q = component.parameters["q"]
+    return q.fixed and q.value is not None and q.value > 0.9995
 
 
 def _plain(parameter: Parameter) -> bool:

@@ -381,6 +381,12 @@ class Scene:
                 raise SettingsError("sky: held, but at what value?", "give sky a number")
             object.__setattr__(self, "sky", own["sky"].value)
         background = Component(SKY, profile, own)
+        for name, parameter in background.parameters.items():
+            if parameter.bands not in ("", "free"):
+                raise SettingsError(
+                    f"{SKY}.{name}: bands is {parameter.bands!r}",
+                    "the sky is fitted in each image: leave bands out",
+                )
         object.__setattr__(self, "sky_parameters", background.parameters)
 
     def __reduce__(self):

@@ -147,7 +147,7 @@ WRONG = {
     "unknown option": ["fit", "{i}", "--seeing", "3"],
     "unknown command": ["fits", "{i}"],
     "mode": ["fit", "{i}", "--mode", "mosaic"],
-    "model": ["fit", "{i}", "--model", "king"],
+    "model": ["fit", "{i}", "--model", "kong"],
     "segmenter": ["fit", "{i}", "--segmenter", "eye"],
     "init": ["fit", "{i}", "--init", "guess"],
     "sky": ["fit", "{i}", "--sky", "dark"],

@@ -50,7 +50,7 @@ def test_stages(simulated_folder):
     """The example of the README."""
     stamps = afm.read(simulated_folder)
     result = afm.refine(stamps, scene=afm.sersic(), init=afm.initialise(stamps))
-    whole = afm.fit(simulated_folder, workers=0)
+    whole = afm.fit(simulated_folder, workers=0, neighbours="mask")  # as `refine` has it
     assert [stamp.id for stamp in stamps] == list(whole["id"])
     for k, name in enumerate(("x", "y", "flux", "re", "n", "q", "pa", "sky")):
         column = whole[name]

@@ -129,7 +129,14 @@ def test_constraints(text, shown, log, value):
 
 @pytest.mark.parametrize(
     "text",
-    ["disk.re", "1 < disk.re < 3", "disk.re == bulge.re", "disk.re > disk.re", "1 > 2", "disk.re >"],
+    [
+        "disk.re",
+        "1 < disk.re < 3",
+        "disk.re == bulge.re",
+        "disk.re > disk.re",
+        "1 > 2",
+        "disk.re >",
+    ],
 )
 def test_bad_constraints(text):
     with pytest.raises(SettingsError):
@@ -175,7 +182,10 @@ def texts(draw, depth=0):
 def test_text_reads_back_and_intervals_hold_every_value(text, x, re):
     expression = parse(text)
     again = parse(expression.text)
-    values = {"a.x": torch.tensor(x, dtype=torch.float64), "b.re": torch.tensor(re, dtype=torch.float64)}
+    values = {
+        "a.x": torch.tensor(x, dtype=torch.float64),
+        "b.re": torch.tensor(re, dtype=torch.float64),
+    }
     value, second = float(expression(values)), float(again(values))
     assert second == value or (math.isnan(value) and math.isnan(second))
     low, high = expression.interval({"a.x": (-5.0, 5.0), "b.re": (0.1, 5.0)})

@@ -82,9 +82,7 @@ def test_restricted_to_bounds():
     half = restricted(Normal(0, 1), 0, math.inf)
     assert isinstance(half, Restricted)
     value = torch.tensor([0.5], dtype=torch.float64)
-    assert math.isclose(
-        float(half.log_density(value)), stats.halfnorm.logpdf(0.5), rel_tol=1e-12
-    )
+    assert math.isclose(float(half.log_density(value)), stats.halfnorm.logpdf(0.5), rel_tol=1e-12)
     assert float(half.transform(torch.tensor(0.5, dtype=torch.float64))) == pytest.approx(
         stats.halfnorm.median()
     )

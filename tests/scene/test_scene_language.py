@@ -203,6 +203,12 @@ def test_functions_and_yaml_make_the_same_scene():
     assert [(c.text, c.log) for c in scene.conditions] == [("disk.re > bulge.re", True)]
 
 
+def test_the_package_can_be_called():
+    import autofit_ml as afm
+
+    assert afm.scene(bulge=sersic(), disk="exp").name == "sersic+exp"
+
+
 def test_model_strings_share_a_centre():
     scene = parse_model("psf + sersic+exp")
     assert [c.name for c in scene.components] == ["point", "sersic", "exponential"]
@@ -214,7 +220,7 @@ def test_model_strings_share_a_centre():
         "exponential.y": "point.y",
     }
     assert parse_model(scene.name) == scene
-    repeated = parse_model("sersic+sersic+ser", n=(0.5, 6))
+    repeated = parse_model("sersic+sersic+Sersic", n=(0.5, 6))
     assert [c.name for c in repeated.components] == ["sersic", "sersic_2", "sersic_3"]
     assert repeated.bounds.n == (0.5, 6)
     assert parse_model("sersic") == sersic()
@@ -353,6 +359,8 @@ def test_skies():
     assert with_sky(tilted, "fixed").fixed_sky == 0.0
     with pytest.raises(SettingsError, match="sky has no parameter|flat_sky has no parameter"):
         make_scene("sersic", sky={"level": free(3)})
+    with pytest.raises(SettingsError, match=r"sky\.sky: bands is 'shared'"):
+        make_scene("sersic", sky={"sky": free(bands="shared")})
     with pytest.raises(SettingsError, match="says otherwise"):
         Scene(sersic().components, 3.0, sky_parameters={"sky": Parameter(4.0)})
 
@@ -406,7 +414,7 @@ def test_printed():
 
 def test_ties_are_differentiable():
     scene = make_scene(a=sersic(), b=exponential(re="1.5 * a.re"))
-    (name, expression), = scene.ties
+    ((name, expression),) = scene.ties
     re = torch.tensor(4.0, dtype=torch.float64, requires_grad=True)
     (slope,) = torch.autograd.grad(expression({"a.re": re}), re)
     assert name == "b.re"

@@ -15,7 +15,7 @@ from autofit_ml.refine.levenberg_marquardt import LMResult, minimise
 from autofit_ml.refine.parallel import object_threads
 from autofit_ml.refine.scenes.batch import Member, SceneBatch, bucket_key, search_blocks
 from autofit_ml.refine.scenes.describe import describe, failed
-from autofit_ml.refine.scenes.neighbours import Neighbour, find_neighbours
+from autofit_ml.refine.scenes.neighbours import Neighbour
 from autofit_ml.refine.scenes.objects import SceneObject
 from autofit_ml.refine.scenes.problem import SceneProblem
 from autofit_ml.refine.scenes.results import SceneFit, SceneSettings
@@ -124,15 +124,14 @@ def _member(
     starts: Starts,
     settings: SceneSettings,
 ) -> Member:
-    segmentation = one.segmentation
-    neighbours: list[Neighbour] = []
-    masked = np.asarray(segmentation.contaminants, dtype=bool)
-    if settings.neighbours == "fit":
-        neighbours, masked = find_neighbours(one.reference, segmentation, settings.max_neighbours)
-        # One order of kinds, so that objects can share a layout.
-        neighbours.sort(key=lambda item: item.profile)
-    elif settings.neighbours != "mask":
+    if settings.neighbours not in ("fit", "mask"):
         raise SettingsError(f"neighbours is {settings.neighbours!r}", "use fit or mask")
+    neighbours: list[Neighbour] = []
+    masked = np.asarray(one.segmentation.contaminants, dtype=bool)
+    if settings.neighbours == "fit":
+        if one.neighbours is None:
+            one = one.with_neighbours(settings.max_neighbours)
+        neighbours, masked = list(one.neighbours or ()), one.masked
     sigma = 0.0 if starts.cov is None else math.sqrt(max(float(starts.cov[k, 4, 4]), 0.0))
     changes = tuple((stamp or one.reference).psf.modes for stamp in one.stamps)
     return Member(

@@ -1,7 +1,8 @@
 """Which neighbours of a target are fitted with it, and where their fits begin.
 
 A neighbour whose footprint comes near that of the target is fitted simultaneously (a Sérsic
-profile, or a point source where it looks like one); all others stay masked.
+profile, or a point source where it looks like one); all others stay masked, and so do those whose
+light does not matter beside the target's.
 """
 
 from __future__ import annotations
@@ -21,6 +22,10 @@ __all__ = ["Neighbour", "find_neighbours"]
 
 _POINT_RE = 0.25
 """A start with re under this share of the PSF's FWHM is a point source."""
+
+_LEAST_SHARE = 0.01
+"""A neighbour with less light in its footprint than this share of the target's stays masked: what
+reaches beyond its mask is nothing to the target, and its own fit would wander."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,13 @@ def find_neighbours(
         return [], contaminants
     reach = 1.0 + psf_fwhm(stamp.psf)
     near = ndimage.distance_transform_edt(labels != target) <= reach
-    touching = [label for label in others if np.any(near & (labels == label))]
+    light = stamp.data.astype(np.float64) - segmentation.sky_level
+    least = _LEAST_SHARE * light[labels == target].sum()
+    touching = [
+        label
+        for label in others
+        if np.any(near & (labels == label)) and light[labels == label].sum() >= least
+    ]
     if not touching:
         return [], contaminants
     # Each masked pixel belongs to the nearest contaminant.

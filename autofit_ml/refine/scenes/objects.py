@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ import numpy as np
 
 from autofit_ml.errors import InputError
 from autofit_ml.images.stamp import Stamp
+from autofit_ml.refine.scenes.neighbours import Neighbour, find_neighbours
 from autofit_ml.segment.segmentation import Segmentation
 
 __all__ = ["SceneObject", "affine_between", "join_images", "object_of"]
@@ -27,11 +29,32 @@ class SceneObject:
         Of the first image.
     maps : tuple of ndarray, (2, 3)
         From pixels (x, y, 1) of the first image to those of each.
+    neighbours : tuple of Neighbour or None
+        Contaminants that are fitted along, where they were looked for already
+        (`with_neighbours`).
+    left_over : ndarray, bool, or None
+        Then: pixels of all other contaminants, in the first image.
     """
 
     stamps: tuple[Stamp | None, ...]
     segmentation: Segmentation
     maps: tuple[np.ndarray, ...]
+    neighbours: tuple[Neighbour, ...] | None = None
+    left_over: np.ndarray | None = None
+
+    @property
+    def masked(self) -> np.ndarray:
+        """Contaminants that are left out of the fit, in the first image."""
+        if self.left_over is not None:
+            return self.left_over
+        return np.asarray(self.segmentation.contaminants, dtype=bool)
+
+    def with_neighbours(self, largest: int) -> SceneObject:
+        """The same, with the neighbours that overlap with the target (at most so many)."""
+        found, masked = find_neighbours(self.reference, self.segmentation, largest)
+        # One order of kinds, so that objects can share a layout.
+        found.sort(key=lambda item: item.profile)
+        return dataclasses.replace(self, neighbours=tuple(found), left_over=masked)
 
     @property
     def reference(self) -> Stamp:

@@ -114,9 +114,9 @@ def _guesses(
             )
         return out
     sizes = np.geomspace(0.3, 1.8, len(extended))
-    for turned in (False, True):
+    for reverse in (False, True):
         shares = np.linspace(1.0, 2.0, len(extended))
-        shares = (shares[::-1] if turned else shares) / shares.sum() * (1 - point_share)
+        shares = (shares[::-1] if reverse else shares) / shares.sum() * (1 - point_share)
         out.append(
             (
                 {c.name: float(s) for c, s in zip(extended, shares, strict=True)}

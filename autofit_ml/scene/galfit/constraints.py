@@ -67,6 +67,7 @@ class _Constraints:
         self.changed = {
             part.name: dict(part.parameters) for part in (*scene.components, scene.background)
         }
+        self.starts = {name: float(value) for name, value in scene.start_values().items()}
         self.constraints: list[str] = list(scene.constraints)
         self.notes: list[str] = []
 
@@ -164,7 +165,9 @@ class _Constraints:
             return None
         factor = 1.0
         if name == "re":
-            factor = function.size_factor(_values(parameters))
+            factor = function.size_factor(
+                {name: self.starts.get(f"{component}.{name}", 1.0) for name in parameters}
+            )
             if function.size_depends_on_shape:
                 self.notes.append(
                     f"{component}: limits of its radius were scaled to re with the start's shape"
@@ -175,10 +178,8 @@ class _Constraints:
         return self.changed[target.component][target.name]
 
     def value(self, target: _Target) -> float:
-        value = self.parameter(target).value
-        if value is None:
-            raise SettingsError(f"{target.full} has no start", "give one")
-        return value
+        """The start in the input file, which is what GALFIT's offsets and ratios are of."""
+        return self.starts[target.full]
 
     def limit(self, number: int, target: _Target, kind: str, pair: tuple[float, float]) -> None:
         """Bounds of one parameter."""
@@ -327,10 +328,6 @@ def _floats(low: str, high: str) -> tuple[float, float]:
     return float(re.sub("[dD]", "e", low)), float(re.sub("[dD]", "e", high))
 
 
-def _values(parameters: Mapping[str, Parameter]) -> dict[str, float]:
-    return {name: p.value for name, p in parameters.items() if p.value is not None}
-
-
 def apply_constraints(
     scene: Scene,
     text: str,
@@ -448,7 +445,7 @@ class _Writer:
                     -_WIDE if low is None else low / factor + shift,
                     _WIDE if high is None else high / factor + shift,
                 )
-            lines.append(f"{number}  {word}  {pair[0]:.10g} to {pair[1]:.10g}")
+            lines.append(f"{number}  {word}  {pair[0]:.12g} to {pair[1]:.12g}")
         return lines
 
     def ties(self) -> list[str]:
@@ -496,15 +493,15 @@ class _Writer:
             (first, word, factor), (second, _, other) = self.word(a), self.word(b)
             if word == "mag" and kind == "/":  # a/b of fluxes: b - a of magnitudes
                 low, high = _magnitudes(low, high)
-                lines.append(f"{first}-{second}  mag  {low:.10g} {high:.10g}")
+                lines.append(f"{first}-{second}  mag  {low:.12g} {high:.12g}")
             elif kind == "/":
                 scale = other / factor
                 top = _WIDE if high >= _WIDE else high * scale
-                lines.append(f"{first}/{second}  {word}  {low * scale:.10g} {top:.10g}")
+                lines.append(f"{first}/{second}  {word}  {low * scale:.12g} {top:.12g}")
             elif factor == other:
                 low = low if low <= -_WIDE else low / factor
                 high = high if high >= _WIDE else high / factor
-                lines.append(f"{second}-{first}  {word}  {low:.10g} {high:.10g}")
+                lines.append(f"{second}-{first}  {word}  {low:.12g} {high:.12g}")
             else:
                 raise SettingsError(
                     f"{a} and {b} are different radii in GALFIT", "compare their ratio"

@@ -204,13 +204,16 @@ class _Reader:
 
     def with_exptime(self, file: GalfitFile) -> tuple[GalfitBand, ...]:
         bands = []
+        without: dict[str, list[str]] = {}
         for band in file.bands:
-            seconds = self.given_exptime
+            seconds, why = self.given_exptime, ""
             if seconds is None:
-                seconds, why = _exptime(file.locate(band.image), band.image)
-                if why:
-                    self.notes.append(why)
+                seconds, why = _exptime(file.locate(band.image))
+            if why:
+                without.setdefault(why, []).append(band.image or "A)")
             bands.append(dataclasses.replace(band, exptime=seconds))
+        for why, images in without.items():
+            self.notes.append(f"{', '.join(images)}: {why}: EXPTIME is taken as 1")
         return tuple(bands)
 
     # --- Objects -------------------------------------------------------------------------
@@ -261,6 +264,8 @@ class _Reader:
             with named(key):
                 parameters[key] = self.parameter(f"{name}.{key}", profile, key, values, held, rule)
         for key, numbers in extra.items():
+            if any(not item.constant or sum(item.free) > 1 for item in numbers):
+                self.notes.append(f"{name}: {key} is the same in all bands here")
             parameters.update(read_shape(key, [(n.values[0], n.held) for n in numbers]))
         if entries.get("Z") is not None and entries["Z"].words[:1] == ("1",):
             self.skipped.append(name)
@@ -342,7 +347,7 @@ class _Reader:
         bands = []
         for i in range(self.n_bands):
             raw = {line: numbers.values[i] for line, numbers in lines.items()}
-            values = {"x": raw[1] - 1.0, "y": raw[2] - 1.0}
+            values = {"x": round(raw[1] - 1.0, 10), "y": round(raw[2] - 1.0, 10)}
             for line in function.lines:
                 if line in (4, 5) and line not in function.shapes and not raw[line] > 0:
                     raise SettingsError(f"{line}) the radius is {raw[line]:g}", "give it > 0")
@@ -399,6 +404,10 @@ class _Reader:
             if held and len(set(values)) > 1:
                 self.notes.append(f"{full}: held at another value in each band: see `values`")
             return Parameter(value, fixed=held)
+        if key.startswith(SKY):
+            if sum(free) < self.n_bands:
+                self.notes.append(f"{full}: fitted in each band here")
+            return Parameter(value)
         count = sum(free)
         if any(free[i] and not free[i - 1] for i in range(1, self.n_bands)):
             self.notes.append(
@@ -413,7 +422,7 @@ class _Reader:
                 self.notes.append(
                     f"{full}: only the offset common to all bands was fitted; here each is free"
                 )
-        default = "free" if key == "flux" or key.startswith(SKY) else "shared"
+        default = "free" if key == "flux" else "shared"
         return Parameter(value, bands="" if bands == default else bands)
 
     def sky(self, entries: dict[str, Entry]) -> dict:
@@ -490,10 +499,10 @@ def _chebyshev(coefficients: Sequence[float], wavelengths: Sequence[float]) -> l
     return [float(v) for v in np.polynomial.chebyshev.chebval(x, coefficients)]
 
 
-def _exptime(path: Path | None, name: str) -> tuple[float, str]:
+def _exptime(path: Path | None) -> tuple[float, str]:
     """(EXPTIME of an image, why it is 1 if it was not found)."""
     if path is None or not path.is_file():
-        return 1.0, f"the image {name or 'A)'} was not found: EXPTIME is taken as 1"
+        return 1.0, "not found"
     from astropy.io import fits
 
     try:
@@ -503,7 +512,7 @@ def _exptime(path: Path | None, name: str) -> tuple[float, str]:
     except (OSError, ValueError, TypeError):
         value = math.nan
     if not (math.isfinite(value) and value > 0):
-        return 1.0, f"{path.name} has no EXPTIME: it is taken as 1, as GALFIT does"
+        return 1.0, "no EXPTIME in the header"
     return value, ""
 
 

@@ -50,7 +50,8 @@ def write_galfit(galfit: GalfitFile | Scene, path: str | Path | None = None) -> 
     Returns
     -------
     str
-        What `read_galfit` reads back to the same, up to the rounding to 10 digits.
+        What `read_galfit` reads back to the same, up to rounding to 12 digits (ratios and offsets:
+        10).
 
     Raises
     ------
@@ -228,8 +229,8 @@ def _sky(file: GalfitFile) -> list[str]:
 
 
 def _text(value: float | None) -> str:
-    """Ten digits; GALFIT reads any number of them."""
-    return f"{value:.10g}"
+    """Twelve digits: ratios and offsets of starts are then good to the ten that are kept."""
+    return f"{value:.12g}"
 
 
 def _list(words: Sequence[str]) -> str:
