@@ -30,7 +30,7 @@ def fit(
     Parameters
     ----------
     paths : path or iterable of paths, optional
-        FITS files, folders or globs.
+        FITS files, folders or globs. None: those of a manifest or a GALFIT file.
     out : path, optional
         Results folder (catalogue, pictures, report); a stopped run there is continued. None:
         nothing is written.
@@ -39,8 +39,9 @@ def fit(
     restart : bool
         Begin anew in a folder that holds results.
     **options
-        Fields of `autofit_ml.pipeline.FitSettings` (``sky="fixed"``, ``device="cuda"`` ...) and of
-        `autofit_ml.images.ReadOptions` (``psf=...``, ``psf_fwhm=0.8``, ``survey="kids"`` ...).
+        Fields of `autofit_ml.pipeline.FitSettings` (``model="sersic+exp"`` or a
+        `autofit_ml.scene.Scene`, ``bands=("g", "r")``, ``sky="fixed"``, ``device="cuda"`` ...) and
+        of `autofit_ml.images.ReadOptions` (``psf=...``, ``psf_fwhm=0.8``, ``survey="kids"`` ...).
 
     Returns
     -------

@@ -170,7 +170,7 @@ def fit(
     from autofit_ml.pipeline import fit_run
     from autofit_ml.progress import PlainProgress, QuietProgress, RichProgress
 
-    if not paths and manifest is None:
+    if not paths and manifest is None and galfit is None:
         raise SettingsError("nothing to fit", "give files or folders, or --manifest TABLE")
     settings = settings_from(
         {

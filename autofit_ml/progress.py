@@ -132,6 +132,9 @@ class PlainProgress(_Counting):
     def stage(self, text: str) -> None:
         self._say(text)
 
+    def note(self, text: str) -> None:
+        self._say(text)
+
     def stopping(self) -> None:
         # Not print: the signal may have come in the middle of one.
         with contextlib.suppress(OSError, ValueError):
@@ -189,6 +192,9 @@ class RichProgress(_Counting):
             counts=f"[green]ok {self.ok}[/] [yellow]flagged {self.flagged}[/] "
             f"[red]failed {self.failed}[/]",
         )
+
+    def note(self, text: str) -> None:
+        self.bar.print(escape(text))
 
     def stage(self, text: str) -> None:
         if self.task is not None:

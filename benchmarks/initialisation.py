@@ -83,10 +83,10 @@ class Sample:
 
 
 def sample(recipe: str, each: int, surveys: Sequence[str], seed: int, segmenter: str) -> Sample:
-    """Galaxies (no stars) of a recipe, as many from each survey, whose target was detected."""
+    """Galaxies (no stars) of a recipe, others in each survey, whose target was detected."""
     objects = [
-        simulate_one(compose_recipe([f"data={recipe}", f"survey={name}"]), k, seed)
-        for name in surveys
+        simulate_one(compose_recipe([f"data={recipe}", f"survey={name}"]), first + k, seed)
+        for first, name in zip(range(0, each * len(surveys), each), surveys, strict=True)
         for k in range(each)
     ]
     objects = [item for item in objects if item.truth[0]["kind"] != "star"]

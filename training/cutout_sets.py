@@ -85,7 +85,8 @@ def make_cutout_sets(
     Parameters
     ----------
     entries : sequence of mapping
-        See ``conf/experiment/initialise_*.yaml``.
+        See ``conf/experiment/initialise_*.yaml``. ``apart``: other galaxies for each of the
+        surveys (its seed is one more than that of the survey before), not the same ones.
     root : path
     workers : int
         Processes that simulate.
@@ -98,8 +99,11 @@ def make_cutout_sets(
         elif "images" in entry:
             files.append(_real_set(entry, Path(root)))
         else:
-            for folder in make_sets([entry], root, workers=workers):
-                files.append(_simulated_set(entry, folder))
+            for k, survey in enumerate(entry["surveys"]):
+                seed = int(entry["seed"]) + (k if entry.get("apart") else 0)
+                one = {**entry, "surveys": [survey], "seed": seed}
+                (folder,) = make_sets([one], root, workers=workers)
+                files.append(_simulated_set(one, folder))
     return files
 
 

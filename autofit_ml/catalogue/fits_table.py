@@ -65,8 +65,8 @@ def catalogue_hdus(table: pa.Table) -> fits.HDUList:
     fits_columns = []
     for field in table.schema:
         values = table.column(field.name).combine_chunks()
-        unit = _described(field, "unit")
-        unit = u.Unit(unit).to_string("fits") if unit else None
+        known = _described(field, "unit")
+        unit = u.Unit(known).to_string("fits") if known else None
         if pa.types.is_string(field.type):
             form, array = _string_column(values.to_pylist())
         elif pa.types.is_fixed_size_list(field.type):

@@ -11,7 +11,7 @@ Neighbours: `autofit_ml.segment` and `autofit_ml.refine` take stamps; `autofit_m
 
 from autofit_ml.images.background import Sky, background_map, measure_sky, sky_at, sky_statistics
 from autofit_ml.images.discover import discover
-from autofit_ml.images.frame import cut_stamps
+from autofit_ml.images.frame import cut_like, cut_stamps
 from autofit_ml.images.manifest import MANIFEST_COLUMNS, read_manifest
 from autofit_ml.images.noise import model_sigma
 from autofit_ml.images.options import FRAME_SIDE, ReadOptions
@@ -43,6 +43,7 @@ __all__ = [
     "SurveyPreset",
     "background_map",
     "centre_psf",
+    "cut_like",
     "cut_stamps",
     "discover",
     "gaussian_psf",

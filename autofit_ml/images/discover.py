@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from autofit_ml.errors import InputError, SettingsError
+from autofit_ml.images.bands import group_bands
 from autofit_ml.images.fitsfile import list_hdus
 from autofit_ml.images.manifest import read_manifest
 from autofit_ml.images.planes import group_hdus
@@ -36,6 +37,7 @@ def discover(
     manifest: str | Path | None = None,
     survey: str | None = None,
     mode: str = "auto",
+    bands: Sequence[str] = (),
 ) -> Discovery:
     """Expand files, folders and globs into objects.
 
@@ -49,6 +51,9 @@ def discover(
         Preset whose file names are recognised too.
     mode : {"auto", "stamp", "frame"}
         Kind of every source; "auto": the preset's for the files it knows, else by size.
+    bands : sequence of str
+        Images of these bands are grouped into objects (`autofit_ml.images.bands`), the first
+        band's being the reference. A manifest with several bands needs none.
 
     Returns
     -------
@@ -61,7 +66,7 @@ def discover(
     Raises
     ------
     SettingsError
-        Missing path, unknown survey or mode, nothing found.
+        Missing path, unknown survey or mode, nothing found; a band that no file has.
     """
     if mode not in ("auto", "stamp", "frame"):
         raise SettingsError(f"unknown mode {mode!r}", "use auto, stamp or frame")
@@ -70,14 +75,15 @@ def discover(
     if manifest is not None:
         if items:
             raise SettingsError("both paths and a manifest are given", "give one of them", manifest)
-        found = read_manifest(manifest, survey=survey)
+        found = read_manifest(manifest, survey=survey, bands=bands)
     else:
         if not items:
             raise SettingsError("no input given", "name FITS files, a folder or a manifest")
-        found = _from_paths(items, preset)
+        found = _from_paths(items, preset, bands)
     if mode == "auto":
         return found
-    return Discovery(tuple(dataclasses.replace(s, kind=mode) for s in found), found.ignored)
+    kinds = tuple(dataclasses.replace(s, kind=mode) for s in found)
+    return dataclasses.replace(found, sources=kinds)
 
 
 def _as_list(paths: str | Path | Iterable[str | Path] | None) -> list[Path]:
@@ -88,7 +94,9 @@ def _as_list(paths: str | Path | Iterable[str | Path] | None) -> list[Path]:
     return [Path(path) for path in paths]
 
 
-def _from_paths(items: Sequence[Path], preset: SurveyPreset | None) -> Discovery:
+def _from_paths(
+    items: Sequence[Path], preset: SurveyPreset | None, bands: Sequence[str]
+) -> Discovery:
     named, listed = _expand(items)
     ignored: list[tuple[Path, str]] = []
     sources: list[Source] = []
@@ -122,8 +130,13 @@ def _from_paths(items: Sequence[Path], preset: SurveyPreset | None) -> Discovery
             "--manifest",
             first if len(items) == 1 else None,
         )
+    order: tuple[str, ...] = ()
+    if bands:
+        joined = group_bands(sources, bands, named)
+        sources, order = joined.sources, joined.bands
+        ignored += joined.ignored
     sources.sort(key=lambda source: (_sort_key(Path(source.file)), source.id))
-    return Discovery(tuple(_unique_ids(sources)), tuple(ignored))
+    return Discovery(tuple(_unique_ids(sources)), tuple(ignored), order)
 
 
 def is_result(path: Path) -> bool:

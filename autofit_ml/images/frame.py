@@ -16,7 +16,7 @@ from autofit_ml.images.psf import crop_psf
 from autofit_ml.images.roles import safe_id
 from autofit_ml.images.stamp import PSF, Frame, Stamp
 
-__all__ = ["cut_stamps", "stamp_half_size"]
+__all__ = ["cut_like", "cut_stamps", "stamp_half_size"]
 
 MIN_HALF = 16
 MAX_HALF = 256
@@ -133,6 +133,69 @@ def cut_stamps(
             messages=(*frame.messages, *notes),
             file=frame.file,
         )
+
+
+def cut_like(
+    frame: Frame,
+    stamp: Stamp,
+    reference: Frame,
+    options: ReadOptions | None = None,
+    *,
+    psf_at: Callable[[float, float], PSF] | None = None,
+) -> Stamp | None:
+    """The region of a stamp, cut from a frame of another band.
+
+    Parameters
+    ----------
+    frame : Frame
+    stamp : Stamp
+        Cut from `reference`, with its target's position.
+    reference : Frame
+    options : ReadOptions, optional
+    psf_at : callable, optional
+        As for `cut_stamps`.
+
+    Returns
+    -------
+    Stamp or None
+        None where the frame does not cover the target, or has no usable pixel there.
+
+    Raises
+    ------
+    InputError
+        The frames' pixels cannot be related: no WCS, and different shapes.
+    """
+    options = ReadOptions() if options is None else options
+    ny, nx = stamp.data.shape
+    x = (nx - 1) / 2 if stamp.x is None else stamp.x
+    y = (ny - 1) / 2 if stamp.y is None else stamp.y
+    scale = 1.0
+    if stamp.wcs is not None and frame.wcs is not None:
+        sky = stamp.wcs.all_pix2world([[x, y], [x + 1, y], [x, y + 1]], 0)
+        try:
+            there = frame.wcs.all_world2pix(sky, 0)
+        except Exception:  # astropy: no convergence far outside of a distorted field
+            return None
+        along, across = there[1] - there[0], there[2] - there[0]
+        scale = math.sqrt(abs(float(along[0] * across[1] - along[1] * across[0])))
+        x, y = (float(value) for value in there[0])
+    elif frame.data.shape == reference.data.shape:
+        x, y = x + stamp.origin[0], y + stamp.origin[1]
+    else:
+        raise InputError(
+            f"without a WCS its pixels cannot be related to those of {reference.file}",
+            "give both a WCS, or put them on one grid",
+            frame.file,
+        )
+    if not (math.isfinite(x) and math.isfinite(y) and math.isfinite(scale)):
+        return None
+    half = scale * max(ny, nx) / 2
+    detection = {"x": x, "y": y, "radius": (half - 8) / options.stamp_radius_factor}
+    try:
+        found = next(iter(cut_stamps(frame, [detection], options, psf_at=psf_at)))
+    except InputError:
+        return None
+    return found.replace(id=stamp.id)
 
 
 def _classes_in(labels: np.ndarray | None, classes: Mapping[int, str] | None) -> dict[int, str]:

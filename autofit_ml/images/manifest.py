@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import numpy as np
 from astropy.table import Table
 
 from autofit_ml.errors import InputError, SettingsError
+from autofit_ml.images.bands import group_bands
 from autofit_ml.images.fitsfile import READ_FAILURES
 from autofit_ml.images.roles import fits_stem, safe_id, split_role
 from autofit_ml.images.source import Discovery, Plane, Source
@@ -31,11 +34,10 @@ _ALIASES = {
     "segm": "seg",
     "zp": "zeropoint",
     "pixscale": "pixel_scale",
-    "band": "filter",
     "file": "image",
 }
 
-MANIFEST_COLUMNS = ("id", *_PLANES, *_NUMBERS, "filter", "psf_has_pixel")
+MANIFEST_COLUMNS = ("id", "band", *_PLANES, *_NUMBERS, "filter", "psf_has_pixel")
 """Columns that are understood; only ``image`` must be there."""
 
 _FORMATS = {".csv": "ascii.csv", ".ecsv": "ascii.ecsv", ".parquet": "parquet"}
@@ -85,7 +87,9 @@ def _plane(text: str, folder: Path) -> Plane:
     return (path if path.is_absolute() else folder / path), key
 
 
-def read_manifest(path: str | Path, *, survey: str | None = None) -> Discovery:
+def read_manifest(
+    path: str | Path, *, survey: str | None = None, bands: Sequence[str] = ()
+) -> Discovery:
     """Sources listed in a table.
 
     Parameters
@@ -96,6 +100,9 @@ def read_manifest(path: str | Path, *, survey: str | None = None) -> Discovery:
         (index or EXTNAME). x and y are 0-based pixels of the file.
     survey : str, optional
         Preset of all rows.
+    bands : sequence of str
+        Bands that are wanted, the reference first. None, and rows of one id in several bands: all
+        of the column ``band``, in the order of their first rows.
 
     Returns
     -------
@@ -106,7 +113,8 @@ def read_manifest(path: str | Path, *, survey: str | None = None) -> Discovery:
     Raises
     ------
     SettingsError
-        No such file, unreadable, no ``image`` column, no rows, an id twice.
+        No such file, unreadable, no ``image`` column, no rows, an id twice (in the same band);
+        a band that no row has.
     """
     path = Path(path)
     table = _table(path)
@@ -131,36 +139,33 @@ def read_manifest(path: str | Path, *, survey: str | None = None) -> Discovery:
         )
     if len(table) == 0:
         raise SettingsError("the manifest has no rows", "list at least one image", path)
-    sources = []
-    seen: dict[str, int] = {}
+    sources: list[Source] = []
+    seen: dict[tuple[str, str], int] = {}
     for number, row in enumerate(table, start=1):
         values = {
             name: row[column] for name, column in columns.items() if not _is_missing(row[column])
         }
         source = _source(values, number, path, survey)
-        if source.id in seen:
+        if (source.id, source.band) in seen:
             if "id" in values:
                 raise SettingsError(
-                    f"rows {seen[source.id]} and {number} have the same id {source.id!r}",
-                    "make the ids unique",
+                    f"rows {seen[source.id, source.band]} and {number} have the same id "
+                    f"{source.id!r}" + (f" and band {source.band!r}" if source.band else ""),
+                    "make the ids unique, or fill in the column 'band' for images of one object",
                     path,
                 )
-            source = _renamed(source, f"{source.id}_{number}")
-        seen[source.id] = number
+            source = dataclasses.replace(source, id=f"{source.id}_{number}")
+        seen[source.id, source.band] = number
         sources.append(source)
-    return Discovery(tuple(sources), tuple(ignored))
-
-
-def _renamed(source: Source, name: str) -> Source:
-    return Source(
-        name,
-        source.planes,
-        source.kind,
-        source.overrides,
-        source.problem,
-        source.survey,
-        source.messages,
-    )
+    several = len({name for name, _ in seen}) < len(seen)
+    if not (bands or several):
+        return Discovery(tuple(sources), tuple(ignored))
+    wanted = bands or tuple(dict.fromkeys(source.band for source in sources if source.band))
+    try:
+        joined = group_bands(sources, wanted, {Path(source.file) for source in sources})
+    except SettingsError as error:
+        raise SettingsError(error.problem, error.remedy, path) from None
+    return Discovery(tuple(joined.sources), (*ignored, *joined.ignored), joined.bands)
 
 
 def _source(values: dict[str, Any], number: int, path: Path, survey: str | None) -> Source:
@@ -194,8 +199,9 @@ def _source(values: dict[str, Any], number: int, path: Path, survey: str | None)
             )
             continue
         overrides[column] = int(value) if whole else value
-    if "filter" in values:
-        overrides["filter"] = str(values["filter"])
+    band = str(values["band"]).strip() if "band" in values else ""
+    if "filter" in values or band:
+        overrides["filter"] = str(values.get("filter", band))
     if "psf_has_pixel" in values:
         flag = str(values["psf_has_pixel"]).strip().lower()
         if flag in ("t", "true", "1", "yes"):
@@ -209,4 +215,4 @@ def _source(values: dict[str, Any], number: int, path: Path, survey: str | None)
     for file, _ in planes.values():
         if problem is None and not file.exists():
             problem = InputError("no such file", f"correct row {number} of {path.name}", file)
-    return Source(safe_id(name), planes, None, overrides, problem, survey)
+    return Source(safe_id(name), planes, None, overrides, problem, survey, band=band)

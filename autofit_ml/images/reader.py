@@ -17,7 +17,7 @@ from autofit_ml.images.frame import cut_stamps
 from autofit_ml.images.header import Calibration
 from autofit_ml.images.load import Planes, finish_sigma, read_planes
 from autofit_ml.images.object_psf import THREE_WAYS, choose_psf, varying_psf
-from autofit_ml.images.options import FRAME_SIDE, MAX_STAMP_SIDE, ReadOptions
+from autofit_ml.images.options import FRAME_SIDE, MAX_STAMP_SIDE, MIN_SIDE, ReadOptions
 from autofit_ml.images.psf import crop_psf
 from autofit_ml.images.source import Source
 from autofit_ml.images.stamp import PSF, Frame, Stamp
@@ -169,15 +169,33 @@ def _final_arrays(planes: Planes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return data, sigma, ~usable
 
 
+def _region(source: Source, planes: Planes) -> tuple[slice, slice]:
+    """Rows and columns of the image that the stamp takes: all, as a rule."""
+    ny, nx = planes.data.shape
+    x0, x1, y0, y1 = source.overrides.get("region", (0, nx, 0, ny))
+    x0, x1, y0, y1 = max(0, int(x0)), min(nx, int(x1)), max(0, int(y0)), min(ny, int(y1))
+    if x1 - x0 < MIN_SIDE or y1 - y0 < MIN_SIDE:
+        raise InputError(
+            f"the region {source.overrides.get('region')} leaves no pixels of the {ny} x {nx} "
+            "(ny, nx) image",
+            "correct the region",
+            planes.image_file,
+        )
+    return slice(y0, y1), slice(x0, x1)
+
+
 def _make_stamp(source: Source, options: ReadOptions, planes: Planes) -> Stamp:
-    if max(planes.data.shape) > MAX_STAMP_SIDE:
+    window = _region(source, planes)
+    if max(part.stop - part.start for part in window) > MAX_STAMP_SIDE:
         raise InputError(
             f"{planes.data.shape} pixels are too many for a stamp",
             "use --mode frame, or cut the object out",
             planes.image_file,
         )
     finish_sigma(planes, source, options, frame=False)
-    data, sigma, mask = _final_arrays(planes)
+    data, sigma, mask = (array[window] for array in _final_arrays(planes))
+    if mask.all():
+        raise InputError("every pixel is masked", "check mask and sigma", planes.image_file)
     psf, psf_flags = choose_psf(planes, source, options, required=True)
     if psf is None:
         raise InputError("no PSF", THREE_WAYS, planes.image_file)
@@ -185,6 +203,9 @@ def _make_stamp(source: Source, options: ReadOptions, planes: Planes) -> Stamp:
     planes.messages += notes
     calibration = planes.calibration
     x, y = _position(source.overrides, calibration)
+    x0, y0 = window[1].start, window[0].start
+    if x is not None and y is not None:
+        x, y = x - x0, y - y0
     ny, nx = data.shape
     if x is not None and y is not None and not (-0.5 <= x <= nx - 0.5 and -0.5 <= y <= ny - 0.5):
         raise InputError(
@@ -200,10 +221,11 @@ def _make_stamp(source: Source, options: ReadOptions, planes: Planes) -> Stamp:
         psf=psf,
         x=x,
         y=y,
-        labels=planes.labels,
+        origin=(x0, y0),
+        labels=None if planes.labels is None else planes.labels[window],
         target_label=planes.target,
-        saturated=planes.saturated,
-        wcs=calibration.wcs,
+        saturated=None if planes.saturated is None else planes.saturated[window],
+        wcs=calibration.wcs if calibration.wcs is None else calibration.wcs[window],
         pixel_scale=calibration.pixel_scale,
         zeropoint=calibration.zeropoint,
         filter=calibration.filter,

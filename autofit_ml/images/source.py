@@ -31,13 +31,18 @@ class Source:
     overrides : dict
         Values of a manifest that win over header cards: x, y, ra, dec, radius, zeropoint,
         pixel_scale, gain, rdnoise, exptime, filter, sky_level, sky_subtracted, saturate,
-        psf_fwhm, psf_oversampling, psf_has_pixel, target.
+        psf_fwhm, psf_oversampling, psf_has_pixel, target; of a stamp also region, the part
+        (x0, x1, y0, y1) of the file's pixels that is used, 0-based and without x1, y1.
     problem : InputError or None
         Set when the object cannot be read; reading raises it.
     survey : str or None
         Preset that recognised the file.
     messages : tuple of str
         Assumptions made on the way.
+    band : str
+        Of the image, where images are grouped by band.
+    others : tuple of Source or None
+        The same object in the run's other bands, in their order; None where it has no image.
     """
 
     id: str
@@ -47,6 +52,17 @@ class Source:
     problem: InputError | None = None
     survey: str | None = None
     messages: tuple[str, ...] = ()
+    band: str = ""
+    others: tuple[Source | None, ...] = ()
+
+    @property
+    def every_plane(self) -> dict[str, Plane]:
+        """Planes of all bands: ``image``, ...; of the others ``r:image``, ..."""
+        planes = dict(self.planes)
+        for other in self.others:
+            if other is not None:
+                planes |= {f"{other.band}:{name}": plane for name, plane in other.planes.items()}
+        return planes
 
     @property
     def file(self) -> str:
@@ -70,10 +86,13 @@ class Discovery:
         Sorted, unique ids.
     ignored : tuple of (Path, str)
         Files in the given folders that are no images, and why.
+    bands : tuple of str
+        Of the objects, the reference first; empty where every image is an object.
     """
 
     sources: tuple[Source, ...]
     ignored: tuple[tuple[Path, str], ...] = ()
+    bands: tuple[str, ...] = ()
 
     def __iter__(self) -> Iterator[Source]:
         return iter(self.sources)

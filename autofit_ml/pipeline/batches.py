@@ -157,7 +157,7 @@ def _tasks(sources: Sequence[Source], batch_size: int) -> list[tuple[Task, float
 
 def _bytes(source: Source) -> float:
     total = 0.0
-    for path in {Path(path) for path, _ in source.planes.values()}:
+    for path in {Path(path) for path, _ in source.every_plane.values()}:
         with contextlib.suppress(OSError):
             total += path.stat().st_size
     return total

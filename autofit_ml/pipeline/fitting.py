@@ -16,6 +16,7 @@ from autofit_ml.errors import InputError
 from autofit_ml.images.stamp import Stamp
 from autofit_ml.initialise import Starts
 from autofit_ml.pipeline.model import RunModel
+from autofit_ml.pipeline.modelled import has_positions, without_modelled
 from autofit_ml.pipeline.object_fit import ObjectFit, fit_of_row, fit_of_scene
 from autofit_ml.pipeline.prepare import Failure, Prepared
 from autofit_ml.pipeline.rows import catalogue_rows
@@ -26,8 +27,10 @@ from autofit_ml.refine.scenes import (
     SceneObject,
     SceneSettings,
     fit_scenes,
+    join_images,
     object_of,
 )
+from autofit_ml.scene import Scene, shifted
 
 __all__ = ["FittedBatch", "fit_batch"]
 
@@ -84,7 +87,10 @@ class _Way:
         InputError
             It cannot be fitted with this model.
         """
-        one = object_of(stamp, prepared.segmentations[k])
+        segmentation = prepared.segmentations[k]
+        one = object_of(stamp, segmentation)
+        if len(self.model.bands) > 1:
+            one = join_images((stamp, *prepared.others[stamp.id]), segmentation)
         if self.settings.likelihood == "poisson":
             for image in one.stamps:
                 if image is not None and not image.gain > 0:
@@ -93,6 +99,7 @@ class _Way:
                         "give --gain, or the card GAIN (electrons per image unit)",
                         image.file,
                     )
+        one = without_modelled(one, self.model.scene)
         if self.settings.neighbours == "fit":
             one = one.with_neighbours(self.scenes.max_neighbours)
         return one
@@ -120,19 +127,34 @@ class _Way:
     def scene(self, some: Sequence[SceneObject], starts: Starts) -> list[ObjectFit]:
         """Everything else."""
         model = self.model
-        fits = fit_scenes(
-            some,
-            model.scene,
-            starts,
-            bands=model.bands,
-            wavelengths=model.wavelengths,
-            settings=self.scenes,
-            components=True,
-        )
-        return [
-            fit_of_scene(fit, one, model.scene, model.layout, one.masked)
-            for fit, one in zip(fits, some, strict=True)
-        ]
+        made: dict[int, ObjectFit] = {}
+        for origin, members in _by_origin(model.scene, some).items():
+            scene = shifted(model.scene, -origin[0], -origin[1])
+            fits = fit_scenes(
+                [some[k] for k in members],
+                scene,
+                starts.some(members),
+                bands=model.bands,
+                wavelengths=model.wavelengths,
+                settings=self.scenes,
+                components=True,
+            )
+            for k, fit in zip(members, fits, strict=True):
+                made[k] = fit_of_scene(fit, some[k], scene, model.layout)
+        return [made[k] for k in range(len(some))]
+
+
+def _by_origin(scene: Scene, some: Sequence[SceneObject]) -> dict[tuple[int, int], list[int]]:
+    """Objects whose stamps begin at the same pixel of their files, if the model has positions.
+
+    Positions in a model are in the file's pixels, as in the catalogue.
+    """
+    if not has_positions(scene):
+        return {(0, 0): list(range(len(some)))}
+    out: dict[tuple[int, int], list[int]] = {}
+    for k, one in enumerate(some):
+        out.setdefault(one.reference.origin, []).append(k)
+    return out
 
 
 def _fitted(prepared: Prepared, way: _Way) -> tuple[Prepared, dict[str, ObjectFit]]:
@@ -184,8 +206,8 @@ def _each(
 
 def _failure(stamp: Stamp, error: Exception) -> Failure:
     if isinstance(error, InputError):
-        text = str(error) if error.file is not None else f"{stamp.file}: {error}"
-        return Failure(stamp.id, stamp.file, text)
+        named = error.file is not None or stamp.file in str(error)
+        return Failure(stamp.id, stamp.file, str(error) if named else f"{stamp.file}: {error}")
     return Failure(
         stamp.id,
         stamp.file,

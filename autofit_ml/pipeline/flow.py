@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import signal
 import threading
 import time
@@ -45,7 +46,8 @@ def fit_run(
     Parameters
     ----------
     paths : path or iterable of paths, or None
-        Files, folders, globs; None with a manifest. What an earlier run wrote is left out.
+        Files, folders, globs; None with a manifest, or for the images that a GALFIT file names.
+        What an earlier run wrote is left out.
     out : path, optional
         Results folder; a run that stopped there is continued. None: nothing is written.
     settings : FitSettings, optional
@@ -74,6 +76,7 @@ def fit_run(
     progress = progress or Progress()
     found = _inputs(paths, manifest, settings)
     identity = settings.identity() | {"autofit_ml": _package_version()}
+    _check_bands(settings, found, identity, progress)
     used = check_segmenter(settings.segmenter, settings.weights)
     used |= check_initialiser(settings.init, settings.weights)
     if used:
@@ -89,7 +92,9 @@ def fit_run(
         summary = RunSummary(None if folder is None else folder.path)
         summary.ignored = [f"{path}: {why}" for path, why in found.ignored]
         stop = stack.enter_context(_interruptible(progress))
-        tables, device = _fit_all(todo, settings, folder, identity, progress, stop, summary)
+        tables, device = _fit_all(
+            todo, settings, found.bands, folder, identity, progress, stop, summary
+        )
         summary.interrupted = stop.is_set()
         if not summary.interrupted:
             if folder is None:
@@ -107,7 +112,14 @@ def _inputs(
 ) -> Discovery:
     """What is to be fitted; results of runs that lie among the images are no images."""
     read = settings.read
-    found = discover(paths, manifest=manifest, survey=read.survey, mode=read.mode)
+    if paths is None and manifest is None and settings.galfit is not None:
+        from autofit_ml.pipeline.galfit_inputs import galfit_inputs
+        from autofit_ml.pipeline.model import galfit_file
+
+        return galfit_inputs(galfit_file(settings))
+    found = discover(
+        paths, manifest=manifest, survey=read.survey, mode=read.mode, bands=settings.bands
+    )
     results = [source for source in found.sources if is_result(source.file)]
     if not results:
         return found
@@ -117,12 +129,32 @@ def _inputs(
             "these files are results of a run, not images", "name the images", results[0].file
         )
     ignored = [(Path(source.file), "written by a run of this program") for source in results]
-    return Discovery(kept, (*found.ignored, *ignored))
+    return dataclasses.replace(found, sources=kept, ignored=(*found.ignored, *ignored))
+
+
+def _check_bands(
+    settings: FitSettings, found: Discovery, identity: dict[str, Any], progress: Progress
+) -> None:
+    """What can be wrong between model and bands; the bands' order, for the record."""
+    if found.bands:
+        identity["bands"] = ",".join(found.bands) + (
+            f" at {settings.band_text}" if settings.wavelengths else ""
+        )
+        if settings.bands and found.bands[0] != settings.bands[0]:
+            progress.note(
+                f"the reference band is {found.bands[0]}: not every object has an image in "
+                f"{settings.bands[0]}"
+            )
+    if found.bands or settings.model != "sersic" or settings.galfit is not None:
+        from autofit_ml.pipeline.model import run_model
+
+        run_model(settings, found.bands)
 
 
 def _fit_all(
     todo: Sequence[Source],
     settings: FitSettings,
+    bands: Sequence[str],
     folder: ResultsFolder | None,
     identity: dict[str, Any],
     progress: Progress,
@@ -142,7 +174,7 @@ def _fit_all(
         from autofit_ml.pipeline.model import run_model
         from autofit_ml.pipeline.outputs import save_pictures, save_shard
 
-        model = run_model(settings)
+        model = run_model(settings, bands)
         device = usable_device(settings.device)
         images = folder is not None and bool(settings.save)
         for sources, batch in batches:

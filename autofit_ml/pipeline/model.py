@@ -21,8 +21,9 @@ from autofit_ml.catalogue import (
 if TYPE_CHECKING:
     from autofit_ml.pipeline.settings import FitSettings
     from autofit_ml.scene import Component, Scene
+    from autofit_ml.scene.galfit import GalfitFile
 
-__all__ = ["RunModel", "model_identity", "run_model", "scene_of"]
+__all__ = ["RunModel", "galfit_file", "model_identity", "run_model", "scene_of"]
 
 
 @dataclass(frozen=True)
@@ -73,9 +74,13 @@ def run_model(settings: FitSettings, bands: Sequence[str] = ()) -> RunModel:
 
     scene = scene_of(settings)
     names = tuple(bands) or ("",)
+    given = dict(settings.wavelengths)
+    if settings.galfit is not None and not given:
+        of_file = galfit_file(settings).bands
+        given = {band.label: band.wavelength for band in of_file if band.wavelength is not None}
     wavelengths = None
-    if settings.wavelengths:
-        wavelengths = tuple(settings.wavelengths[name] for name in names)
+    if all(name in given for name in names):
+        wavelengths = tuple(given[name] for name in names)
     layout = make_layout(scene, names, wavelengths)
     varied = []
     if len(names) > 1:
@@ -111,14 +116,21 @@ def scene_of(settings: FitSettings) -> Scene:
     from autofit_ml.scene import Scene, parse_model, with_sky
 
     if settings.galfit is not None:
-        from autofit_ml.scene.galfit import read_galfit
-
-        scene = read_galfit(settings.galfit).scene
+        scene = galfit_file(settings).scene
     elif isinstance(settings.model, Scene):
         scene = settings.model.check()
     else:
         scene = parse_model(settings.model)
     return scene if settings.sky is None else with_sky(scene, settings.sky_value)
+
+
+def galfit_file(settings: FitSettings) -> GalfitFile:
+    """What the GALFIT file of the settings says."""
+    from autofit_ml.scene.galfit import read_galfit
+
+    if settings.galfit is None:
+        raise ValueError("no GALFIT file is given")
+    return read_galfit(settings.galfit)
 
 
 def model_identity(settings: FitSettings) -> dict[str, str]:
@@ -131,9 +143,10 @@ def model_identity(settings: FitSettings) -> dict[str, str]:
     sky = settings.sky or str(scene.sky)
     if settings.galfit is not None:
         path = Path(settings.galfit)
-        constraints = galfit_file(settings).constraints_file
-        files = [path] if constraints is None else [path, constraints]
-        return {"model": _hashed(path.name, *(file.read_bytes() for file in files)), "sky": sky}
+        file = galfit_file(settings)
+        constraints = file.locate(file.constraints)
+        files = [path, *([constraints] if constraints and constraints.is_file() else [])]
+        return {"model": _hashed(path.name, *(f.read_bytes() for f in files)), "sky": sky}
     if isinstance(settings.model, Scene):
         return {"model": _hashed(scene.name, write_model(scene).encode()), "sky": sky}
     if _is_file(settings.model):

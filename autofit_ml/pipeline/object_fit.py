@@ -77,8 +77,8 @@ class ObjectFit:
         What was fitted: "sersic+exp".
     drawn : tuple of Drawn or None
         For each image; None where there is no image, () where they were not kept.
-    masked : ndarray, bool, (ny, nx)
-        Other objects' pixels that were left out, in the first image.
+    masked : tuple of ndarray, bool, (ny, nx), or None
+        Other objects' pixels that were left out, in each image.
     problem : str
         Why there is no fit; "" where there is one.
     """
@@ -86,7 +86,7 @@ class ObjectFit:
     numbers: Mapping[str, Any]
     flags: int
     model: str
-    masked: np.ndarray
+    masked: tuple[np.ndarray | None, ...]
     drawn: tuple[Drawn | None, ...] = ()
     problem: str = ""
 
@@ -101,11 +101,9 @@ def fit_of_row(
     fit: FitResults, k: int, stamp: Stamp, segmentation: Segmentation, model: str
 ) -> ObjectFit:
     """Row `k` of the results of `autofit_ml.refine.refine`."""
-    flags = int(fit.flags[k])
+    flags, masked = int(fit.flags[k]), (segmentation.contaminants,)
     if flags & int(Flag.FAILED) or not np.all(np.isfinite(fit.values[k])):
-        return ObjectFit(
-            {}, flags | int(Flag.FAILED), model, segmentation.contaminants, problem=_TOO_FEW
-        )
+        return ObjectFit({}, flags | int(Flag.FAILED), model, masked, problem=_TOO_FEW)
     numbers: dict[str, Any] = {}
     for name, value, error, begin in zip(
         _PARAMETERS, fit.values[k], fit.errors[k], fit.start[k], strict=True
@@ -126,15 +124,13 @@ def fit_of_row(
     drawn: tuple[Drawn, ...] = ()
     if fit.models is not None:
         drawn = (Drawn([fit.models[k]], None, np.float32(numbers["sky"])),)
-    return ObjectFit(numbers, flags, model, segmentation.contaminants, drawn)
+    return ObjectFit(numbers, flags, model, masked, drawn)
 
 
 # --- scenes -----------------------------------------------------------------------------------
 
 
-def fit_of_scene(
-    fit: SceneFit, one: SceneObject, scene: Scene, columns: ModelColumns, masked: np.ndarray
-) -> ObjectFit:
+def fit_of_scene(fit: SceneFit, one: SceneObject, scene: Scene, columns: ModelColumns) -> ObjectFit:
     """A fit of `autofit_ml.refine.scenes.fit_scenes`.
 
     Parameters
@@ -145,10 +141,12 @@ def fit_of_scene(
     scene : Scene
         The target's; its components are the first ones of `columns`.
     columns : ModelColumns
-    masked : ndarray, bool, (ny, nx)
-        Other objects' pixels that were left out, in the first image.
     """
-    if fit.flags & int(Flag.FAILED) or not np.all(np.isfinite(fit.values)):
+    masked = tuple(
+        None if stamp is None else one.contaminants(image, one.masked)
+        for image, stamp in enumerate(one.stamps)
+    )
+    if fit.flags & int(Flag.FAILED) or not np.all(np.isfinite(_known(fit, one))):
         problem = fit.message or "the fit ended without finite values (check the noise plane)"
         return ObjectFit({}, fit.flags | int(Flag.FAILED), scene.name, masked, problem=problem)
     reading = _Reading(fit, one, scene)
@@ -169,11 +167,20 @@ def fit_of_scene(
     numbers["n_neighbours"] = fit.neighbours
     flags = fit.flags
     if fit.neighbours:
-        numbers["blend_fraction"] = fit.blended
+        numbers["blend_fraction"] = max(fit.blended, 0.0)
     else:
         numbers["blend_fraction"] = one.segmentation.blend_fraction
         flags |= int(Flag.BLENDED) if one.segmentation.blend_fraction > _BLENDED else 0
     return ObjectFit(numbers, flags, scene.name, masked, reading.drawn())
+
+
+def _known(fit: SceneFit, one: SceneObject) -> np.ndarray:
+    """The fit's values without those of bands in which the object has no image."""
+    labels = () if fit.layout is None else fit.layout.labels
+    absent = tuple(
+        f"[{label}]" for label, stamp in zip(labels, one.stamps, strict=False) if stamp is None
+    )
+    return fit.values[[not name.endswith(absent) for name in fit.names]]
 
 
 @dataclass(frozen=True)
@@ -335,7 +342,7 @@ class _Reading:
                 out.append(None)
                 continue
             others = [v for name, v in images.items() if name not in (*target, "sky")]
-            neighbours = np.sum(others, axis=0, dtype=np.float32) if others else None
+            neighbours = np.asarray(np.stack(others).sum(axis=0)) if others else None
             out.append(Drawn([images[name] for name in target], neighbours, images["sky"]))
         return tuple(out)
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
@@ -13,9 +15,11 @@ import numpy as np
 import pyarrow as pa
 
 from autofit_ml.catalogue import (
+    BandPlanes,
     Flag,
     atomic_write_bytes,
     atomic_write_json,
+    band_suffix,
     merge_shards,
     object_fits_bytes,
     write_shard,
@@ -23,11 +27,11 @@ from autofit_ml.catalogue import (
 from autofit_ml.images import Source
 from autofit_ml.images.stamp import Stamp
 from autofit_ml.pipeline.model import RunModel
-from autofit_ml.pipeline.object_fit import ObjectFit
+from autofit_ml.pipeline.object_fit import Drawn, ObjectFit
 from autofit_ml.pipeline.prepare import Prepared
 from autofit_ml.pipeline.resume import RUN_FILE, ResultsFolder, read_journal
 from autofit_ml.pipeline.settings import FitSettings
-from autofit_ml.report import THUMBNAIL_FOLDER, preview_png, thumbnail
+from autofit_ml.report import THUMBNAIL_FOLDER, BandPicture, preview_png, thumbnail
 from autofit_ml.segment import Segmentation
 
 __all__ = ["save_pictures", "save_shard", "version", "write_catalogue"]
@@ -52,24 +56,59 @@ def save_pictures(
     for stamp, segmentation in zip(prepared.stamps, prepared.segmentations, strict=True):
         i = place[stamp.id]
         row = {name: column[i] for name, column in rows.items() if name != "cov"}
-        _save_object(folder, stamp, segmentation, fits[stamp.id], model, row, kinds)
+        images = (stamp, *prepared.others.get(stamp.id, ()))
+        _save_object(folder, images, segmentation, fits[stamp.id], model, row, kinds)
+
+
+@dataclass(frozen=True)
+class _Pictured:
+    """An image of an object with what the fit says of it."""
+
+    stamp: Stamp
+    drawn: Drawn | None
+    model: np.ndarray | None
+    residual: np.ndarray | None
+    mask: np.ndarray
+
+    @classmethod
+    def of(cls, stamp: Stamp, fit: ObjectFit, image: int) -> _Pictured:
+        drawn = fit.drawn[image] if fit.drawn else None
+        model = residual = None
+        if drawn is not None:
+            model = drawn.model
+            residual = stamp.data - model
+        masked = fit.masked[image] if fit.masked else None
+        mask = stamp.mask if masked is None else stamp.mask | masked
+        return cls(stamp, drawn, model, residual, mask)
+
+    @property
+    def planes(self) -> dict[str, np.ndarray | None]:
+        """Of a further band, by HDU name."""
+        drawn = self.drawn
+        out = {"IMAGE": self.stamp.data, "MODEL": self.model, "RESIDUAL": self.residual}
+        out |= {"SIGMA": self.stamp.sigma, "MASK": self.mask}
+        if drawn is not None:
+            out |= {f"COMPONENT_{k}": image for k, image in enumerate(drawn.components, 1)}
+            out["NEIGHBOURS"] = drawn.neighbours
+        return out
 
 
 def _save_object(
     folder: ResultsFolder,
-    stamp: Stamp,
+    images: Sequence[Stamp | None],
     segmentation: Segmentation,
     fit: ObjectFit,
     run: RunModel,
     row: dict[str, Any],
     kinds: set[str],
 ) -> None:
-    drawn = fit.drawn[0] if fit.drawn else None
-    model = residual = None
-    if drawn is not None:
-        model = drawn.model
-        residual = stamp.data - model
-    mask = stamp.mask | fit.masked
+    bands = {
+        band: _Pictured.of(stamp, fit, k)
+        for k, (band, stamp) in enumerate(zip(run.bands, images, strict=True))
+        if stamp is not None
+    }
+    one = bands.pop(run.bands[0])
+    stamp, drawn, mask = one.stamp, one.drawn, one.mask
     # Not synced to the disk one by one: the shard, written after them, is what a resumed run
     # relies on, and these can be made again.
     if "objects" in kinds:
@@ -79,13 +118,17 @@ def _save_object(
             mask=mask,
             row=row,
             columns=run.columns,
-            model=model,
-            residual=residual,
+            model=one.model,
+            residual=one.residual,
             labels=segmentation.labels,
             target=segmentation.target,
             classes=segmentation.classes,
             components=[] if drawn is None else drawn.components,
             neighbours=None if drawn is None else drawn.neighbours,
+            bands={
+                band: BandPlanes(other.planes, other.stamp.wcs, other.stamp.origin)
+                for band, other in bands.items()
+            },
             wcs=stamp.wcs,
             origin=stamp.origin,
         )
@@ -93,8 +136,8 @@ def _save_object(
     if "previews" in kinds:
         picture = preview_png(
             stamp.data,
-            model,
-            residual,
+            one.model,
+            one.residual,
             stamp.sigma,
             mask,
             segmentation.labels,
@@ -103,11 +146,20 @@ def _save_object(
             stamp.pixel_scale,
             origin=stamp.origin,
             classes=segmentation.classes,
+            band=run.bands[0],
+            more=[_band_picture(band, other, row) for band, other in bands.items()],
         )
         atomic_write_bytes(folder.path / "previews" / f"{stamp.id}.png", picture, fsync=False)
     if "report" in kinds:
-        small = thumbnail(stamp.data, model, residual, stamp.sigma, mask, sky=float(row["sky"]))
+        planes = (stamp.data, one.model, one.residual, stamp.sigma, mask)
+        small = thumbnail(*planes, sky=float(row["sky"]))
         atomic_write_bytes(folder.path / THUMBNAIL_FOLDER / f"{stamp.id}.jpg", small, fsync=False)
+
+
+def _band_picture(band: str, one: _Pictured, row: Mapping[str, Any]) -> BandPicture:
+    stamp = one.stamp
+    sky = float(row.get(f"sky{band_suffix(band)}", math.nan))
+    return BandPicture(band, stamp.data, one.model, one.residual, stamp.sigma, one.mask, sky)
 
 
 def save_shard(

@@ -11,13 +11,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from autofit_ml.errors import InputError, WeightsError
-from autofit_ml.images import ReadResult, Source, cut_stamps, read_source
+from autofit_ml.images import ReadResult, Source, cut_like, cut_stamps, read_source
 from autofit_ml.images.psf import psf_fwhm
 from autofit_ml.images.stamp import Frame, Stamp
 from autofit_ml.initialise import Starts, initialise
 from autofit_ml.pipeline.settings import FitSettings
 from autofit_ml.segment import Segmentation
 from autofit_ml.segment.dispatch import detect_in_frame, segment_all
+
+Others = dict[str, tuple[Stamp | None, ...]]
+"""Id -> images in the further bands."""
 
 __all__ = ["Failure", "Prepared", "failed", "joined", "prepare", "prepare_in_parts"]
 
@@ -37,7 +40,8 @@ class Prepared:
 
     stamps, segmentations, starts: row by row the same object (starts is None when there are
     none); failures: the others; objects: source id -> ids of its objects, in order; hashes:
-    file -> sha256; seconds: time spent; unfinished: sources of which more objects follow.
+    file -> sha256; seconds: time spent; unfinished: sources of which more objects follow; others:
+    id -> images in the further bands, where there are bands.
     """
 
     stamps: list[Stamp]
@@ -48,6 +52,7 @@ class Prepared:
     hashes: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
     unfinished: frozenset[str] = frozenset()
+    others: dict[str, tuple[Stamp | None, ...]] = field(default_factory=dict)
 
     @property
     def order(self) -> list[str]:
@@ -79,22 +84,24 @@ def prepare_in_parts(
     began = time.perf_counter()
     read: list[tuple[str, Stamp | Failure]] = []
     hashes: dict[str, str] = {}
+    others: Others = {}
     for source in sources:
-        for item in _stamps_of(source, settings, hashes):
+        for item in _stamps_of(source, settings, hashes, others):
             if item.id in done:
                 continue
             if len(read) == settings.batch_size:
                 more = frozenset({source.id} & {name for name, _ in read})
-                yield _prepared(read, settings, hashes, more, began)
+                yield _prepared(read, settings, hashes, others, more, began)
                 began, read = time.perf_counter(), []
             read.append((source.id, item))
-    yield _prepared(read, settings, hashes, frozenset(), began)
+    yield _prepared(read, settings, hashes, others, frozenset(), began)
 
 
 def _prepared(
     items: Sequence[tuple[str, Stamp | Failure]],
     settings: FitSettings,
     hashes: dict[str, str],
+    others: Others,
     unfinished: frozenset[str],
     began: float,
 ) -> Prepared:
@@ -126,8 +133,9 @@ def _prepared(
     segmentations = [segmentations[i] for i in good]
     starts = Starts.joined(parts) if parts else None
     seconds = time.perf_counter() - began
+    mine = {stamp.id: others[stamp.id] for stamp in stamps if stamp.id in others}
     return Prepared(
-        stamps, segmentations, starts, failures, objects, dict(hashes), seconds, unfinished
+        stamps, segmentations, starts, failures, objects, dict(hashes), seconds, unfinished, mine
     )
 
 
@@ -191,14 +199,15 @@ def joined(parts: Sequence[Prepared]) -> Prepared:
         hashes,
         sum(part.seconds for part in parts),
         frozenset(unfinished),
+        {name: images for part in parts for name, images in part.others.items()},
     )
 
 
 def _stamps_of(
-    source: Source, settings: FitSettings, hashes: dict[str, str]
+    source: Source, settings: FitSettings, hashes: dict[str, str], others: Others
 ) -> Iterator[Stamp | Failure]:
-    """The stamps of a source, or the reason why there are none."""
-    items = _read(source, settings, hashes)
+    """The stamps of a source, or the reason why there are none; other bands go into `others`."""
+    items = _read(source, settings, hashes, others)
     while True:
         try:
             with warnings.catch_warnings():
@@ -218,19 +227,55 @@ def _stamps_of(
 
 
 def _read(
-    source: Source, settings: FitSettings, hashes: dict[str, str]
+    source: Source, settings: FitSettings, hashes: dict[str, str], others: Others
 ) -> Iterator[Stamp | Failure]:
     result = read_source(source, settings.read)
     hashes.update(result.hashes)
+    more = [_read_like(result, other, settings, hashes) for other in source.others]
     if isinstance(result.item, Frame):
-        yield from _cut(result, settings)
-    else:
-        yield result.item
+        yield from _cut(result, settings, source, more, others)
+        return
+    stamp = result.item
+    if more:
+        others[stamp.id] = tuple(None if one is None else one.stamp for one in more)
+        stamp = _told_of_bands(stamp, source, others[stamp.id])
+    yield stamp
+
+
+def _read_like(
+    reference: ReadResult, other: Source | None, settings: FitSettings, hashes: dict[str, str]
+) -> ReadResult | None:
+    """A further band's image: a frame if the reference is one, else a stamp."""
+    if other is None:
+        return None
+    options = settings.read
+    placed = {"x", "y"} <= set(other.overrides) or {"ra", "dec"} <= set(other.overrides)
+    if isinstance(reference.item, Frame):
+        options = options.replace(mode="frame")
+    elif not placed:
+        options = options.replace(mode="stamp")
+    try:
+        result = read_source(other, options)
+    except InputError as error:
+        remedy = f"{error.remedy}; or leave band {other.band} out"
+        raise InputError(error.problem, remedy, error.file or other.file) from error
+    hashes.update(result.hashes)
+    return result
+
+
+def _told_of_bands(stamp: Stamp, source: Source, others: Sequence[Stamp | None]) -> Stamp:
+    """The reference image with the flags and messages of the further bands' images too."""
+    flags, messages = stamp.flags, [*stamp.messages]
+    for other, image in zip(source.others, others, strict=True):
+        if other is not None and image is not None:
+            flags |= image.flags
+            messages += [f"{other.band}: {text}" for text in image.messages]
+    return stamp.replace(flags=flags, messages=tuple(messages))
 
 
 def _hashes(source: Source) -> dict[str, str]:
     """sha256 of every file of a source that can be opened, for the record of the run."""
-    files = {Path(path) for path, _ in source.planes.values()}
+    files = {Path(path) for path, _ in source.every_plane.values()}
     if source.problem is not None and source.problem.file is not None:
         files.add(source.problem.file)
     out = {}
@@ -240,11 +285,15 @@ def _hashes(source: Source) -> dict[str, str]:
     return out
 
 
-def _cut(result: ReadResult, settings: FitSettings) -> Iterator[Stamp | Failure]:
-    """Stamps around everything that is detected in a frame."""
-    frame = result.item
-    if not isinstance(frame, Frame):
-        raise TypeError(f"{frame.id} is no frame")
+def _cut(
+    result: ReadResult,
+    settings: FitSettings,
+    source: Source,
+    more: Sequence[ReadResult | None],
+    others: Others,
+) -> Iterator[Stamp | Failure]:
+    """Stamps around everything that is detected in a frame, and the same of the other bands."""
+    frame = _frame(result)
     seeing = 3.0 if frame.psf is None else psf_fwhm(frame.psf)
     frame, found = detect_in_frame(
         frame, seeing, settings.segmenter, settings.weights, settings.device
@@ -277,9 +326,24 @@ def _cut(result: ReadResult, settings: FitSettings) -> Iterator[Stamp | Failure]
                 classes=found.classes,
                 psf_at=result.psf_at,
             ):
-                yield stamp.replace(id=name)
+                stamp = stamp.replace(id=name)
+                if more:
+                    others[name] = tuple(
+                        None
+                        if one is None
+                        else cut_like(_frame(one), stamp, frame, settings.read, psf_at=one.psf_at)
+                        for one in more
+                    )
+                    stamp = _told_of_bands(stamp, source, others[name])
+                yield stamp
         except InputError as error:
             yield Failure(name, frame.file, _naming(error, frame.file))
+
+
+def _frame(result: ReadResult) -> Frame:
+    if not isinstance(result.item, Frame):
+        raise TypeError(f"{result.item.id} is no frame")
+    return result.item
 
 
 def _naming(error: InputError, file: str) -> str:

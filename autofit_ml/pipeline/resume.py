@@ -89,19 +89,20 @@ def source_fingerprints(sources: Sequence[Source]) -> dict[str, dict[str, list]]
     Returns
     -------
     dict
-        Source id -> plane -> [file, HDU, size in bytes, time of change]; under "values" the
-        columns of a manifest.
+        Source id -> plane (``r:image`` of a further band) -> [file, HDU, size in bytes, time of
+        change]; under "values" the columns of a manifest.
     """
     out: dict[str, dict[str, list]] = {}
     for source in sources:
         planes: dict[str, list] = {}
-        for plane, (path, hdu) in sorted(source.planes.items()):
+        for plane, (path, hdu) in sorted(source.every_plane.items()):
             size = changed = -1
             with contextlib.suppress(OSError):
                 stat = Path(path).stat()
                 size, changed = stat.st_size, stat.st_mtime_ns
             planes[plane] = [str(path), hdu, size, changed]
-        planes["values"] = [repr(sorted(source.overrides.items())), source.file]
+        values = [repr(sorted(one.overrides.items())) for one in (source, *source.others) if one]
+        planes["values"] = [" ".join(values), source.file]
         out[source.id] = planes
     return out
 

@@ -167,6 +167,14 @@ class FitSettings:
         sky = self.sky or "free"
         return sky if sky in ("free", "fixed", "tilted") else float(sky)
 
+    @property
+    def band_text(self) -> str:
+        """Bands as they are written: ``g,r``, or ``g:477,r:623``."""
+        return ",".join(
+            f"{band}:{self.wavelengths[band]:g}" if self.wavelengths else band
+            for band in self.bands
+        )
+
     def identity(self) -> dict[str, Any]:
         """What decides the results, for run.json and for the check when a run is resumed.
 
@@ -178,10 +186,7 @@ class FitSettings:
         out: dict[str, Any] = model_identity(self)
         for name in ("neighbours", "likelihood", "error_floor", "segmenter", "init", "prior"):
             out[name] = getattr(self, name)
-        out["bands"] = ",".join(
-            f"{band}:{self.wavelengths[band]:g}" if self.wavelengths else band
-            for band in self.bands
-        )
+        out["bands"] = self.band_text
         out["weights"] = self.weights
         out["save"] = ",".join(self.save) or "none"
         for item in dataclasses.fields(self.read):

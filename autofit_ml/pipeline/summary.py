@@ -24,6 +24,9 @@ class Progress:
     def stage(self, text: str) -> None:
         """Something that takes a moment begins."""
 
+    def note(self, text: str) -> None:
+        """Something that the user should know."""
+
     def stopping(self) -> None:
         """Ctrl-C was pressed: the running batch is finished first.
 

@@ -32,8 +32,9 @@ from autofit_ml.profiles.sersic import (
 )
 
 if TYPE_CHECKING:
-    from autofit_ml.profiles.hankel import HankelTable, Table, row_products, tabulate
+    from autofit_ml.profiles.hankel import HankelTable, Table, tabulate
     from autofit_ml.profiles.modifiers import modified
+    from autofit_ml.profiles.products import row_products
 
 __all__ = [
     "N_MAX",
@@ -56,9 +57,8 @@ __all__ = [
 ]
 
 _HOME = {
-    **dict.fromkeys(
-        ("HankelTable", "Table", "row_products", "tabulate"), "autofit_ml.profiles.hankel"
-    ),
+    **dict.fromkeys(("HankelTable", "Table", "tabulate"), "autofit_ml.profiles.hankel"),
+    "row_products": "autofit_ml.profiles.products",
     "modified": "autofit_ml.profiles.modifiers",
 }
 

@@ -28,6 +28,8 @@ import numpy as np
 import torch
 from scipy import special
 
+from autofit_ml.profiles.products import row_products
+
 __all__ = ["LogGrid", "smooth_grid", "truncated_grid"]
 
 _EDGE, _EDGE_NODES = 0.25, 80
@@ -50,15 +52,13 @@ class LogGrid:
     sampled : int
         Points in ln r at which profiles are sampled; beyond them they count as zero.
     step : float
-        Of ln r.
+        Of ln r and of ln kappa.
     x0 : float
         First ln r.
     y0 : float
         First ln kappa.
     n_kappa : int
         Intervals of ln kappa that are kept.
-    fine : int
-        Steps of ln kappa in one of ln r.
     truncated : bool
         The profile ends at r = 1.
     bias : float
@@ -71,14 +71,8 @@ class LogGrid:
     x0: float
     y0: float
     n_kappa: int
-    fine: int = 1
     truncated: bool = False
     bias: float = 0.6
-
-    @property
-    def kappa_step(self) -> float:
-        """Step of ln kappa."""
-        return self.step / self.fine
 
     @cached_property
     def log_r(self) -> np.ndarray:
@@ -144,10 +138,9 @@ class LogGrid:
         biased = a * constants.biased_weight
         result = torch.fft.rfft(biased[..., : self.sampled], n=self.n)
         if self.truncated:
-            outer = biased[..., self.sampled :]
-            result = result + torch.complex(
-                outer @ constants.edge_phase.real, outer @ constants.edge_phase.imag
-            )
+            outer = biased[..., self.sampled :].reshape(-1, _EDGE_NODES)
+            sums = row_products(outer, constants.edge_phase).view(*result.shape, 2)
+            result = result + torch.view_as_complex(sums)
         return result
 
     def transform(
@@ -175,7 +168,7 @@ class LogGrid:
             log_scale[..., None] * constants.omega,
         )
         product = spectra * (_kernels(self, spectra.device, orders) * turn)
-        g = torch.fft.irfft(product.conj(), n=self.n * self.fine)[..., : self.n_kappa + 1]
+        g = torch.fft.irfft(product.conj(), n=self.n)[..., : self.n_kappa + 1]
         return g * constants.unbias * (self.bias * log_scale)[..., None].exp()
 
 
@@ -197,15 +190,16 @@ def _constants(grid: LogGrid, device: torch.device) -> _Constants:
         return torch.as_tensor(array, device=device)
 
     weight = grid.weight
-    x, y = grid.log_r, grid.y0 + grid.kappa_step * np.arange(grid.n_kappa + 1)
+    x, y = grid.log_r, grid.y0 + grid.step * np.arange(grid.n_kappa + 1)
     phase = np.exp(-1j * np.outer(x[grid.sampled :] - grid.x0, grid.omega))
+    both = np.stack([phase.real, phase.imag], axis=-1).reshape(-1, 2 * len(grid.omega))
     return _Constants(
         tensor(np.exp(x)),
         tensor(weight),
         tensor(weight * np.exp(-grid.bias * x)),
-        tensor(phase),
+        tensor(both),
         tensor(grid.omega),
-        tensor(np.exp(-grid.bias * y) / grid.kappa_step),
+        tensor(np.exp(-grid.bias * y) / grid.step),
     )
 
 
@@ -227,8 +221,12 @@ def _kernels(grid: LogGrid, device: torch.device, orders: tuple[int, ...]) -> to
 
 
 def smooth_grid() -> LogGrid:
-    """For profiles without an edge: r from 4e-11 to 2e6, kappa from 1e-5 to 1e5."""
-    return LogGrid(384, 384, 0.1, -24.0, float(np.log(1e-5)), 460, fine=2)
+    """For profiles without an edge: r from 4e-11 to 6e5, kappa from 1e-4 to 1e5.
+
+    Between the far ends of ln r + ln kappa lies more than the FFT's period only where the kernel
+    has been cut off (`_KEPT`); a lower kappa would see light that comes round from the other end.
+    """
+    return LogGrid(640, 600, 0.0625, -24.0, float(np.log(1e-4)), 332)
 
 
 def truncated_grid() -> LogGrid:

@@ -24,6 +24,8 @@ import numpy as np
 import torch
 from scipy.fft import fht, fhtoffset
 
+from autofit_ml.profiles.products import row_products
+
 __all__ = ["HankelTable", "Table", "chebyshev_series", "row_products", "tabulate"]
 
 _LOG_R_MIN, _LOG_R_MAX, _N_R = np.log(1e-9), np.log(1e7), 8192
@@ -142,18 +144,6 @@ class HankelTable:
         angle = t[:, None].expand(-1, n_series).acos()
         j = torch.arange(n_series, dtype=log_shape.dtype, device=log_shape.device)
         return (j * angle).cos(), j * (j * angle).sin() / angle.sin() * scale
-
-
-def row_products(rows: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
-    """rows (B, k) @ matrix (k, m), with every row's result the same to the bit for any B.
-
-    Matrix products choose their algorithm by the shape; filling B up to a multiple of 16 keeps
-    them to one, so that an object's fit does not depend on its batch.
-    """
-    missing = -len(rows) % 16
-    if missing:
-        rows = torch.cat([rows, rows.new_zeros((missing, rows.shape[1]))])
-    return (rows @ matrix)[: len(rows) - missing]
 
 
 def tabulate(

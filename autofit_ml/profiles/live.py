@@ -59,7 +59,7 @@ class LiveTable:
     @property
     def log_kappa_step(self) -> float:
         """Its step."""
-        return self.grid.kappa_step
+        return self.grid.step
 
     @property
     def n_kappa(self) -> int:

@@ -31,6 +31,7 @@ import torch
 
 from autofit_ml.profiles.fftlog import LogGrid, smooth_grid
 from autofit_ml.profiles.live import HalfLight, Scale, half_light, sample_light
+from autofit_ml.profiles.products import each_product
 from autofit_ml.profiles.registry import Profile
 
 __all__ = ["PolarTable", "polar_table"]
@@ -105,8 +106,8 @@ class PolarTable:
             return LogGrid(3072, 1440, 0.0125, -18.0, -7.0, 1120, truncated=True)
         low = math.log(1e-4)
         if self._is_unchanging:
-            return LogGrid(384, 384, 0.1, -24.0, low, 168)
-        return LogGrid(384, 256, 0.1, -17.0, low, 168)
+            return LogGrid(512, 480, 0.08, -24.0, low, 210)
+        return LogGrid(512, 320, 0.08, -17.0, low, 210)
 
     @property
     def is_scaled(self) -> bool:
@@ -241,14 +242,14 @@ class PolarTable:
         grid, (orders, _, synthesis) = self.grid, self.orders
         spectra, log_radius = self._spectra(shapes, derivatives)
         omega = grid.on(shapes.device).omega
-        slope = -grid.kappa_step * torch.complex(torch.full_like(omega, grid.bias), omega)
+        slope = -grid.step * torch.complex(torch.full_like(omega, grid.bias), omega)
         both = torch.stack([spectra, slope * spectra], dim=1)
         radial = grid.transform(both, log_radius[:, None, None, None], orders).to(dtype)
         matrix = torch.as_tensor(synthesis, device=shapes.device, dtype=dtype)
         b, _, t, c, n = radial.shape
         # (B, kappa, value or slope, tangents, orders) x (orders, parts * value or slope * psi)
         flat = radial.permute(0, 4, 1, 2, 3).reshape(b, n * 2 * t, c)
-        wide = flat @ matrix.permute(1, 0, 2, 3).reshape(c, -1)
+        wide = each_product(flat, matrix.permute(1, 0, 2, 3).reshape(c, -1))
         wide = wide.view(b, n, 2, t, len(matrix), 2, self.n_psi)
         return wide.permute(0, 1, 6, 5, 2, 3, 4).flatten(3, 4).contiguous()
 
@@ -269,6 +270,12 @@ class PolarTable:
         turned = torch.stack([cos * one + sin * two, cos * two - sin * one], dim=1)
         return torch.cat([shapes[:, :pair], turned, shapes[:, pair + 2 :]], dim=1)
 
+    @staticmethod
+    def axis(twice: torch.Tensor) -> torch.Tensor:
+        """Angle of the end of the major axis that `pa` points to (0 <= pa < 180), from its double
+        in (-pi, pi]."""
+        return torch.where(twice < math.pi, twice / 2 + math.pi, twice / 2)
+
     def _samples(self, shapes: torch.Tensor, derivatives: bool) -> _Samples:
         phi, weight = (torch.as_tensor(x, device=shapes.device) for x in self.angles)
         sampled, scaling = self._columns if derivatives else ([], [])
@@ -284,7 +291,7 @@ class PolarTable:
         else:
             mean = (a * area[..., None]).sum(1)
             by_sampled = (da * area[:, None, :, None]).sum(2)
-            by_scale = by_area @ a
+            by_scale = each_product(by_area, a)
         half = half_light(self.grid, mean, torch.cat([by_sampled, by_scale], dim=1))
         return _Samples(a, da, delta, by_scaling, half, log_unit)
 
@@ -305,17 +312,18 @@ class PolarTable:
             turned = (by_scaling[:, :, None] * project).to(s.dtype)
             projection = project.to(s.dtype)
         if a.shape[1] == 1:
-            spectrum, angular = grid.spectrum(a), projection @ phases
+            spectrum, angular = grid.spectrum(a), each_product(projection, phases)
             value = spectrum * angular
             by_sampled = grid.spectrum(da) * angular[:, None]
-            by_scale = (s - 2) * spectrum[:, None] * (turned @ phases[:, None])
+            by_scale = (s - 2) * spectrum[:, None] * each_product(turned, phases[:, None])
         elif self.is_scaled:
             at_angle = grid.spectrum(a) * phases
-            value = projection @ at_angle
-            by_sampled = projection @ (grid.spectrum(da) * phases[:, None])
-            by_scale = (s - 2) * (turned @ at_angle[:, None])
+            value = each_product(projection, at_angle)
+            by_sampled = each_product(projection, grid.spectrum(da) * phases[:, None])
+            by_scale = (s - 2) * each_product(turned, at_angle[:, None])
         else:
-            value, by_sampled = grid.spectrum(project @ a), grid.spectrum(project @ da)
+            value = grid.spectrum(each_product(project, a))
+            by_sampled = grid.spectrum(each_product(project, da))
             by_scale = by_sampled[:, :0]
         change = torch.cat([by_sampled, by_scale], dim=1)
         change = change + half.log_radius_by_shape[:, :, None, None] * (s * value)[:, None]

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 
 from autofit_ml.profiles import Profile
-from autofit_ml.profiles.polar import polar_table
+from autofit_ml.profiles.polar import PolarTable, polar_table
 from autofit_ml.profiles.tables import live_table
 from autofit_ml.render.elliptical import metric
 from autofit_ml.render.fourier import FourierPlan, synthesise
@@ -172,10 +172,11 @@ def profile_brightness(profile: Profile, parameters: torch.Tensor) -> Brightness
     own = len(profile.own_shapes)
     eta = parameters[:, 4 + own : 6 + own]
     shapes = torch.cat([parameters[:, 4 : 4 + own], parameters[:, 6 + own :]], dim=1)
-    angle = torch.atan2(eta[:, 1], eta[:, 0]) / 2
+    twice = torch.atan2(eta[:, 1], eta[:, 0])
+    angle = PolarTable.axis(twice)
     if profile.kind == "pixel":
         table = polar_table(profile)
-        shapes, aligned = table.turned(shapes, 2 * angle), table.aligned
+        shapes, aligned = table.turned(shapes, twice), table.aligned
         scale = table.scale(shapes)
     else:
         aligned, scale = False, live_table(profile).scale(shapes)

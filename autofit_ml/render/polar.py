@@ -110,9 +110,9 @@ def _polar_transform(
     square = (x.square() + y.square()).clamp_min(1e-20)
     psi = torch.atan2(y, x)
     if table.aligned:
-        psi = psi - (twice / 2).to(dtype)[:, None]
+        psi = psi - table.axis(twice).to(dtype)[:, None]
 
-    position = (square.log() / 2 - table.grid.y0) / table.grid.kappa_step
+    position = (square.log() / 2 - table.grid.y0) / table.grid.step
     position = position.clamp(0.0, table.grid.n_kappa - 1e-3)
     row = position.floor()
     t = position - row
@@ -127,10 +127,14 @@ def _polar_transform(
     b, n_rows, n_psi, _, tangents, parts = nodes.shape
     if b > 1 or len(parameters) == 1:  # else one table serves all objects
         lower = lower + torch.arange(b, device=plan.device)[:, None] * (n_rows * n_psi)
-    corners = torch.stack(
-        [lower + left, lower + right, lower + n_psi + left, lower + n_psi + right], dim=-1
-    )
-    index = (4 * corners[..., None] + torch.arange(4, device=plan.device)).flatten(0, 1).flatten(1)
+    # Rows of the four numbers at the four corners, in the order of `_weighted`.
+    kind = torch.int32 if nodes.numel() < 2**31 else torch.int64
+    first_row, first_column = (4 * lower).to(kind), (4 * left).to(kind)
+    at_row = [first_row, first_row + 1, first_row + 4 * n_psi, first_row + 4 * n_psi + 1]
+    second_column = (4 * right).to(kind)
+    at_column = [first_column, first_column + 2, second_column, second_column + 2]
+    index = torch.stack(at_row, dim=-1)[..., None] + torch.stack(at_column, dim=-1)[..., None, :]
+    index = index.view(-1, 16)
     along, across = _hermite(t), _hermite(s)
     every = _weighted(nodes.view(-1, tangents * parts), index, along, across)
     every = _join(every.view(*psi.shape, tangents, parts)).movedim(2, 1)
@@ -141,7 +145,7 @@ def _polar_transform(
     by_log_kappa, by_psi = (
         _join(_weighted(first, index, *weights).view(*psi.shape, parts)) / step
         for weights, step in (
-            ((_hermite_slope(t), across), table.grid.kappa_step),
+            ((_hermite_slope(t), across), table.grid.step),
             ((along, _hermite_slope(s)), table.psi_step),
         )
     )
@@ -170,7 +174,7 @@ def _polar_transform(
 
 
 def _direction(eta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Twice the angle of the major axis (B,) and its derivatives by eta (B, 2)."""
+    """Twice the angle of the major axis (B,), in (-pi, pi], and its derivatives by eta (B, 2)."""
     square = eta.square().sum(1, keepdim=True).clamp_min(_ROUND**2)
     return torch.atan2(eta[:, 1], eta[:, 0]), torch.stack([-eta[:, 1], eta[:, 0]], 1) / square
 
@@ -203,17 +207,12 @@ def _weighted(
     along: tuple[torch.Tensor, ...],
     across: tuple[torch.Tensor, ...],
 ) -> torch.Tensor:
-    """Sums of rows of `nodes` (n, c): the four numbers at each of four corners, `index` (m, 16),
-    with the weights along kappa and across: (m, c)."""
-    weights = [
-        along[2 * i + k] * across[2 * j + m]
-        for i in (0, 1)
-        for j in (0, 1)
-        for m in (0, 1)
-        for k in (0, 1)
-    ]
-    each = torch.stack(weights, dim=-1).view(-1, 16)
-    return torch.nn.functional.embedding_bag(index, nodes, mode="sum", per_sample_weights=each)
+    """Sums of rows of `nodes` (n, c), `index` (m, 16), with the products of the four weights along
+    kappa and the four across it: (m, c)."""
+    each = torch.stack(along, dim=-1)[..., None] * torch.stack(across, dim=-1)[..., None, :]
+    return torch.nn.functional.embedding_bag(
+        index, nodes, mode="sum", per_sample_weights=each.view(-1, 16)
+    )
 
 
 def _join(parts: torch.Tensor) -> torch.Tensor:

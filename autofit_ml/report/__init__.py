@@ -15,12 +15,19 @@ from autofit_ml.report.html import (
     write_report,
 )
 from autofit_ml.report.measurement import format_measurement
-from autofit_ml.report.preview import ellipse_outline, preview_png, segmentation_png, thumbnail
+from autofit_ml.report.preview import (
+    BandPicture,
+    ellipse_outline,
+    preview_png,
+    segmentation_png,
+    thumbnail,
+)
 
 __all__ = [
     "EMBEDDED_THUMBNAILS",
     "REPORT_NAME",
     "THUMBNAIL_FOLDER",
+    "BandPicture",
     "ellipse_outline",
     "format_measurement",
     "preview_png",

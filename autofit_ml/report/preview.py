@@ -12,6 +12,7 @@ import math
 import struct
 import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,10 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from autofit_ml.catalogue.flags import FATAL, Flag
+from autofit_ml.catalogue.schema import band_suffix
 from autofit_ml.report.measurement import format_measurement
 
-__all__ = ["ellipse_outline", "preview_png", "segmentation_png", "thumbnail"]
+__all__ = ["BandPicture", "ellipse_outline", "preview_png", "segmentation_png", "thumbnail"]
 
 PANEL = 280
 """The most screen pixels on the longer side of a panel."""
@@ -50,7 +52,7 @@ _FAINT_TEXT = (154, 160, 170)
 _FATAL_TEXT = (255, 128, 118)
 _FLAG_TEXT = (255, 200, 92)
 _GOOD_TEXT = (120, 214, 150)
-_ELLIPSE = (64, 224, 208)
+_ELLIPSES = ((64, 224, 208), (255, 176, 70), (196, 150, 255), (255, 128, 170))
 _HATCH = (150, 170, 190)
 _TARGET = (64, 224, 208)
 _OTHERS = ((255, 150, 60), (200, 130, 255), (255, 110, 160))
@@ -262,15 +264,38 @@ def _segmentation_panel(
     return panel
 
 
-def _draw_ellipse(
+def _suffixes(row: Mapping[str, Any]) -> list[str]:
+    """What follows the names of each component of the model that has a position."""
+    names = ["", *(f"_{k}" for k in range(2, 10))]
+    known = [extra for extra in names if f"x{extra}" in row]
+    return [extra for extra in known if math.isfinite(_number(row, f"x{extra}"))]
+
+
+def _colour(extra: str) -> RGB:
+    """Colour of a component."""
+    return _ELLIPSES[(int(extra[1:]) - 1 if extra else 0) % len(_ELLIPSES)]
+
+
+def _draw_components(
     panel: np.ndarray, scale: float, row: Mapping[str, Any], origin: tuple[int, int]
 ) -> None:
-    """Draw the half-light ellipse into an RGB panel, in place, smooth and with a dark rim."""
-    values = [_number(row, name) for name in ("x", "y", "re", "q", "pa")]
-    if not all(map(math.isfinite, values)):
-        return
-    x, y, re, q, pa = values
-    px, py = ellipse_outline(x - origin[0], y - origin[1], re, q, pa)
+    """Draw every component of the target into an RGB panel: half-light ellipse, or a cross."""
+    for extra in reversed(_suffixes(row)):
+        x, y, re, q, pa = (_number(row, f"{name}{extra}") for name in ("x", "y", "re", "q", "pa"))
+        x, y = x - origin[0], y - origin[1]
+        if all(map(math.isfinite, (x, y, re, q, pa))):
+            _draw_line(panel, scale, *ellipse_outline(x, y, re, q, pa), _colour(extra))
+        elif math.isfinite(x) and math.isfinite(y):
+            arm = 7.0 / scale  # a point source: a cross with a free middle
+            for dx, dy in ((1, 0), (-1, 0), (0, 1), (0, -1)):
+                ends = np.array([0.4, 1.0]) * arm
+                _draw_line(panel, scale, x + dx * ends, y + dy * ends, _colour(extra))
+
+
+def _draw_line(
+    panel: np.ndarray, scale: float, px: np.ndarray, py: np.ndarray, colour: RGB
+) -> None:
+    """Draw a line through image pixels into an RGB panel, in place, smooth and with a dark rim."""
     height, width = panel.shape[:2]
     # Image pixel centres sit half a pixel in; rows count from the bottom.
     sx = (px + 0.5) * scale
@@ -284,11 +309,11 @@ def _draw_ellipse(
         (float(a), float(b)) for a, b in zip((sx - left) * fine, (sy - top) * fine, strict=True)
     ]
     part = panel[top:bottom, left:right].astype(np.float32)
-    for thickness, colour, strength in ((7, (0, 0, 0), 0.45), (3, _ELLIPSE, 1.0)):
+    for thickness, ink_colour, strength in ((7, (0, 0, 0), 0.45), (3, colour, 1.0)):
         ink = Image.new("L", ((right - left) * fine, (bottom - top) * fine))
         ImageDraw.Draw(ink).line(line, fill=255, width=thickness, joint="curve")
         cover = np.asarray(ink.reduce(fine), dtype=np.float32)[..., None] * (strength / 255)
-        part += cover * (np.array(colour, dtype=np.float32) - part)
+        part += cover * (np.array(ink_colour, dtype=np.float32) - part)
     panel[top:bottom, left:right] = part.astype(np.uint8)
 
 
@@ -343,23 +368,58 @@ def _flowed(
     return lines
 
 
-def _key_numbers(row: Mapping[str, Any]) -> list[str]:
-    def pair(name: str) -> str:
-        return format_measurement(_number(row, name), _number(row, f"{name}_err"))
+def _pair(row: Mapping[str, Any], name: str) -> str:
+    """A value and its error."""
+    error = _number(row, f"{name}_err")
+    return format_measurement(_number(row, name), error)
 
-    re = f"re {pair('re')} px"
-    if math.isfinite(_number(row, "re_arcsec")):
-        re += f" ({format_measurement(_number(row, 're_arcsec'), digits=3)}″)"
-    brightness = "mag" if math.isfinite(_number(row, "mag")) else "flux"
-    return [
-        f"{brightness} {pair(brightness)}",
-        re,
-        f"n {pair('n')}",
-        f"q {pair('q')}",
-        f"pa {pair('pa')}°",
+
+def _shape_numbers(row: Mapping[str, Any], extra: str) -> list[str]:
+    """Brightness, size and shape of a component; what it has not is left out."""
+    brightness = "mag" if math.isfinite(_number(row, f"mag{extra}")) else "flux"
+    out = [f"{brightness} {_pair(row, brightness + extra)}"]
+    if math.isfinite(_number(row, f"re{extra}")):
+        re = f"re {_pair(row, f're{extra}')} px"
+        if math.isfinite(_number(row, f"re_arcsec{extra}")):
+            re += f" ({format_measurement(_number(row, f're_arcsec{extra}'), digits=3)}″)"
+        out.append(re)
+    for name, unit in (("n", ""), ("q", ""), ("pa", "°")):
+        if math.isfinite(_number(row, f"{name}{extra}")):
+            out.append(f"{name} {_pair(row, name + extra)}{unit}")
+    return out
+
+
+def _fit_numbers(row: Mapping[str, Any]) -> list[str]:
+    """Signal to noise, goodness of fit, neighbours."""
+    out = [
         f"S/N {format_measurement(_number(row, 'snr'), digits=3)}",
         f"χ²/ν {format_measurement(_number(row, 'chi2_red'), digits=3)}",
     ]
+    count = _number(row, "n_neighbours")
+    if count > 0:
+        out.append(f"{count:.0f} neighbour{'s' if count > 1 else ''} fitted too")
+    return out
+
+
+def _key_numbers(row: Mapping[str, Any]) -> list[list[tuple[str, RGB]]]:
+    """Lines of numbers under the panels."""
+    components = _suffixes(row)
+    if len(components) < 2:
+        return [[(text, _TEXT) for text in (*_shape_numbers(row, ""), *_fit_numbers(row))]]
+    brightness = "mag_total" if math.isfinite(_number(row, "mag_total")) else "flux_total"
+    whole = [
+        f"{brightness.replace('_', ' ')} {_pair(row, brightness)}",
+        f"share of 1 {_pair(row, 'fraction')}",
+        *_fit_numbers(row),
+    ]
+    lines = [[(text, _TEXT) for text in whole]]
+    names = str(row.get("model", "")).split("+")
+    for extra in components:
+        k = int(extra[1:]) if extra else 1
+        name = f"{k} {names[k - 1]}" if len(names) >= k else str(k)
+        numbers = [(text, _TEXT) for text in _shape_numbers(row, extra)]
+        lines.append([(name, _colour(extra)), *numbers])
+    return lines
 
 
 def _text_lines(
@@ -375,8 +435,8 @@ def _text_lines(
         body = _flowed([("no fit:", _FATAL_TEXT), *words], font, width, font.getlength(" "))
         lines += [(font, line) for line in body[:4]]
     else:
-        numbers = [(text, _TEXT) for text in _key_numbers(row)]
-        lines += [(font, line) for line in _flowed(numbers, font, width, 22)]
+        for numbers in _key_numbers(row):
+            lines += [(font, line) for line in _flowed(numbers, font, width, 22)]
     flags = Flag(int(row.get("flags") or 0) & sum(Flag))
     named = [(str(f.name), _FATAL_TEXT if f & FATAL else _FLAG_TEXT) for f in Flag if f & flags]
     if not named:
@@ -429,6 +489,19 @@ def _pixels(image: Any, shape: tuple[int, int], dtype: type) -> np.ndarray | Non
     return plane
 
 
+@dataclass(frozen=True)
+class BandPicture:
+    """The planes of a further band, as `preview_png` takes those of the first."""
+
+    name: str
+    data: np.ndarray
+    model: np.ndarray | None
+    residual: np.ndarray | None
+    sigma: np.ndarray | None
+    mask: np.ndarray | None
+    sky: float = math.nan
+
+
 def preview_png(
     data: np.ndarray,
     model: np.ndarray | None,
@@ -442,13 +515,16 @@ def preview_png(
     *,
     origin: tuple[int, int] = (0, 0),
     classes: Mapping[int, str] | None = None,
+    band: str = "",
+    more: Sequence[BandPicture] = (),
 ) -> bytes:
     """The picture ``previews/<id>.png``: data, model, residual/sigma, segmentation.
 
     Data and model have the same asinh stretch, set by the sky and its noise; residuals run
-    from -5 to +5 sigma. Masked pixels are hatched. The half-light ellipse is drawn on data and
-    model, the outlines of the target and of other objects on the segmentation, the scale bar on
-    the data; below stand id, key numbers with errors, and flags (or why there is no fit).
+    from -5 to +5 sigma. Masked pixels are hatched. The half-light ellipses of the target's
+    components (a cross for a point source) are drawn on data and model, the outlines of the target
+    and of other objects on the segmentation, the scale bar on the data; below stand id, key numbers
+    with errors, and flags (or why there is no fit). Further bands have a line of panels each.
 
     Parameters
     ----------
@@ -472,6 +548,10 @@ def preview_png(
         count in.
     classes : mapping, optional, keyword-only
         label -> "galaxy" or "star"; stars among the other objects are outlined in yellow.
+    band : str, keyword-only
+        Name of the first band, where there are several.
+    more : sequence of BandPicture, keyword-only
+        The other bands.
 
     Returns
     -------
@@ -489,60 +569,150 @@ def preview_png(
     model, residual, sigma = (_plane(p, shape) for p in (model, residual, sigma))
     mask, labels = _pixels(mask, shape, bool), _pixels(labels, shape, np.int32)
 
+    scale = _scale(shape)
+    first = _panels(image, model, residual, sigma, mask, _number(row, "sky"))
+    first.panels[3] = _segmentation_panel(
+        first.grey,
+        None if labels is None else first.upright(labels),
+        int(target),
+        first.mask,
+        classes or {},
+    )
+    for panel in first.panels[:2]:
+        if panel is not None:
+            _draw_components(panel, scale, row, origin)
+    rows = [first]
+    for other in more:
+        plane = _plane(other.data)
+        if plane is None:
+            continue
+        size: tuple[int, int] = (plane.shape[0], plane.shape[1])
+        drawn, rest, noise = (_plane(p, size) for p in (other.model, other.residual, other.sigma))
+        unused = _pixels(other.mask, size, bool)
+        rows.append(_panels(plane, drawn, rest, noise, unused, other.sky))
+
+    cell = max([_NARROWEST_PANEL, *(item.grey.shape[1] for item in rows)])
+    total_width = 2 * _MARGIN + 4 * cell + 3 * _GAP
+    lines = _text_lines(row, total_width - 2 * _MARGIN)
+    top = _MARGIN + _TITLE_HEIGHT
+    heights = [item.grey.shape[0] for item in rows]
+    panels_end = top + sum(heights) + _GAP * (len(rows) - 1)
+    total_height = panels_end + 8 + _LINE_HEIGHT * len(lines) + _MARGIN
+
+    canvas = Image.new("RGB", (total_width, total_height), _BACKGROUND)
+    draw = ImageDraw.Draw(canvas)
+    titles = ("data", "model", f"residual / σ   (±{RESIDUAL_CLIP:g})", "segmentation")
+    for k, title in enumerate(titles):
+        left = _MARGIN + k * (cell + _GAP) + (cell - first.grey.shape[1]) // 2
+        draw.text((left, _MARGIN), title, font=_font(12), fill=_FAINT_TEXT)
+    names = [band, *(other.name for other in more)]
+    y = top
+    for item, name in zip(rows, names, strict=True):
+        _paste_panels(canvas, item, cell, y)
+        if name:
+            left = _MARGIN + (cell - item.grey.shape[1]) // 2
+            draw.text(
+                (left + 6, y + 4), name, font=_font(15, bold=True), fill=_TEXT,
+                stroke_width=2, stroke_fill=(0, 0, 0),
+            )  # fmt: skip
+        if item is not first:
+            _write_band(draw, row, name, (_MARGIN + 3 * (cell + _GAP), y))
+        y += item.grey.shape[0] + _GAP
+    bar = (_MARGIN + (cell - first.grey.shape[1]) // 2 + 10, top + heights[0] - 10)
+    _draw_scale_bar(draw, *bar, shape[1], scale, float(pixel_scale))
+    y = panels_end + 8
+    for font, line in lines:
+        for x, text, colour in line:
+            draw.text((_MARGIN + x, y), text, font=font, fill=colour)
+        y += _LINE_HEIGHT
+    return _png(np.asarray(canvas))
+
+
+@dataclass
+class _PanelRow:
+    """Data, model, residual and segmentation of one image, at screen size."""
+
+    grey: np.ndarray
+    mask: np.ndarray | None
+    panels: list[np.ndarray | None]
+    enlarge: int
+    reduce: int
+
+    def upright(self, plane: np.ndarray) -> np.ndarray:
+        return _to_screen(plane, self.enlarge, self.reduce)
+
+
+def _scale(shape: tuple[int, int]) -> float:
+    """Screen pixels per image pixel."""
     enlarge, reduce = _screen_scale(shape)
-    scale = enlarge / reduce
-    stretch = _Stretch(image, model, sigma, mask, _number(row, "sky"))
+    return enlarge / reduce
+
+
+def _panels(
+    image: np.ndarray,
+    model: np.ndarray | None,
+    residual: np.ndarray | None,
+    sigma: np.ndarray | None,
+    mask: np.ndarray | None,
+    sky: float,
+) -> _PanelRow:
+    """The first three panels of one image."""
+    enlarge, reduce = _screen_scale((image.shape[0], image.shape[1]))
+    stretch = _Stretch(image, model, sigma, mask, sky)
 
     def upright(plane: np.ndarray) -> np.ndarray:
         return _to_screen(plane, enlarge, reduce)
 
     screen_mask = None if mask is None or not mask.any() else upright(mask)
     grey = stretch.indices(upright(image))
-    height, width = grey.shape
     panels: list[np.ndarray | None] = [_colours("magma")[grey], None, None, None]
     if model is not None:
         panels[1] = _colours("magma")[stretch.indices(upright(model))]
     if residual is not None and sigma is not None:
         panels[2] = _colours("RdBu_r")[_residual_indices(upright(_in_sigma(residual, sigma)))]
-    panels[3] = _segmentation_panel(
-        grey, None if labels is None else upright(labels), int(target), screen_mask, classes or {}
-    )
     for k in (0, 2):
         panel = panels[k]
         if panel is not None and screen_mask is not None:
             _tint(panel, _hatched(screen_mask), _HATCH, 0.6)
-    for k in (0, 1):
-        panel = panels[k]
-        if panel is not None:
-            _draw_ellipse(panel, scale, row, origin)
+    return _PanelRow(grey, screen_mask, panels, enlarge, reduce)
 
-    cell = max(width, _NARROWEST_PANEL)
-    total_width = 2 * _MARGIN + 4 * cell + 3 * _GAP
-    lines = _text_lines(row, total_width - 2 * _MARGIN)
-    top = _MARGIN + _TITLE_HEIGHT
-    total_height = top + height + 8 + _LINE_HEIGHT * len(lines) + _MARGIN
 
-    canvas = Image.new("RGB", (total_width, total_height), _BACKGROUND)
+def _paste_panels(canvas: Image.Image, item: _PanelRow, cell: int, y: int) -> None:
+    """Put a line of panels at height y, each in the middle of its cell."""
     draw = ImageDraw.Draw(canvas)
-    titles = ("data", "model", f"residual / σ   (±{RESIDUAL_CLIP:g})", "segmentation")
+    height, width = item.grey.shape
     lacking = ("", "no model", "no residual", "")
-    for k, (panel, title) in enumerate(zip(panels, titles, strict=True)):
+    for k, panel in enumerate(item.panels):
         left = _MARGIN + k * (cell + _GAP) + (cell - width) // 2
-        draw.text((left, _MARGIN), title, font=_font(12), fill=_FAINT_TEXT)
-        if panel is None:
-            draw.rectangle((left, top, left + width - 1, top + height - 1), fill=_EMPTY)
-            centre = (left + width / 2, top + height / 2)
+        if panel is not None:
+            canvas.paste(Image.fromarray(panel), (left, y))
+        elif lacking[k]:
+            draw.rectangle((left, y, left + width - 1, y + height - 1), fill=_EMPTY)
+            centre = (left + width / 2, y + height / 2)
             draw.text(centre, lacking[k], font=_font(12), fill=_FAINT_TEXT, anchor="mm")
-        else:
-            canvas.paste(Image.fromarray(panel), (left, top))
-    bar = (_MARGIN + (cell - width) // 2 + 10, top + height - 10)
-    _draw_scale_bar(draw, *bar, shape[1], scale, float(pixel_scale))
-    y = top + height + 8
-    for font, line in lines:
-        for x, text, colour in line:
-            draw.text((_MARGIN + x, y), text, font=font, fill=colour)
-        y += _LINE_HEIGHT
-    return _png(np.asarray(canvas))
+
+
+def _write_band(
+    draw: ImageDraw.ImageDraw, row: Mapping[str, Any], name: str, place: tuple[int, int]
+) -> None:
+    """A further band's own numbers, in place of a segmentation."""
+    extra = band_suffix(name)
+    x, y = place
+    components = _suffixes(row)
+    for k in components:
+        names = [f"mag{k}{extra}", f"flux{k}{extra}", f"re{k}{extra}", f"n{k}{extra}"]
+        known = [one for one in names if math.isfinite(_number(row, one))]
+        if known and known[0].startswith("mag"):
+            known = [one for one in known if not one.startswith("flux")]
+        for one in known:
+            text = f"{one.removesuffix(extra).replace('_', ' ')} {_pair(row, one)}"
+            draw.text(
+                (x + 4, y), text, font=_font(13), fill=_colour(k) if components[1:] else _TEXT
+            )
+            y += _LINE_HEIGHT
+    if math.isfinite(_number(row, f"fraction{extra}")):
+        text = f"share of 1 {_pair(row, f'fraction{extra}')}"
+        draw.text((x + 4, y), text, font=_font(13), fill=_TEXT)
 
 
 def segmentation_png(

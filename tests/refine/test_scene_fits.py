@@ -19,7 +19,7 @@ from autofit_ml.refine.scenes import (
 from autofit_ml.refine.scenes.choice import choose_models
 from autofit_ml.refine.scenes.neighbours import find_neighbours
 from autofit_ml.refine.scenes.objects import affine_between, carried
-from autofit_ml.scene import fixed, log_normal, parse_model
+from autofit_ml.scene import component, fixed, free, log_normal, parse_model, scene, sersic
 from autofit_ml.scene.model import Parameter
 from autofit_ml.simulate.sources import Source
 
@@ -28,22 +28,22 @@ NAMES = ("x", "y", "flux", "re", "n", "q", "pa")
 
 def fit(objects, model, sources, settings=None, **options):
     """Fits with starts near the truth."""
-    scene = parse_model(model) if isinstance(model, str) else model
+    whole = parse_model(model) if isinstance(model, str) else model
     return fit_scenes(
-        objects, scene, starts_of(*sources), settings=settings or SceneSettings(), **options
+        objects, whole, starts_of(*sources), settings=settings or SceneSettings(), **options
     )
 
 
 def changed(model, name, **parameters):
     """A scene whose component has other parameters."""
-    scene = parse_model(model)
+    whole = parse_model(model)
     parts = [
         dataclasses.replace(part, parameters={**part.parameters, **parameters})
         if part.name == name
         else part
-        for part in scene.components
+        for part in whole.components
     ]
-    return dataclasses.replace(scene, components=tuple(parts))
+    return dataclasses.replace(whole, components=tuple(parts))
 
 
 def test_a_single_sersic_equals_the_fast_path():
@@ -247,6 +247,40 @@ def test_joint_fit_over_rotated_images(angle, scale, mirrored):
     assert one["sersic.flux[r]"] == pytest.approx(14000, abs=4 * one.error("sersic.flux[r]"))
     (alone,) = fit([object_of(one_object.reference, one_object.segmentation)], "sersic", [source])
     assert one.error("sersic.re") < 0.85 * alone.error("sersic.re")
+
+
+def test_a_variable_point_source_on_a_constant_host():
+    """Three epochs of one band: the host's flux is shared, the point source's is not."""
+    galaxy = single(flux=12000.0, re=5.0, n=1.0)
+    bright = (500.0, 3000.0, 1500.0)
+    stamps = []
+    for k, flux in enumerate(bright):
+        stamp, found = stamp_of(galaxy, [Source(24.6, 25.0, flux, 0.0, np.nan)], seed=80 + k)
+        labels = (found.labels > 0).astype(np.int32)
+        found = dataclasses.replace(found, labels=labels, contaminants=labels > 1)
+        stamps.append(stamp)
+    model = scene(
+        component("sersic", "host", flux=free(bands="shared")),
+        component("point", "nova", x=free(24.6), y=free(25.0), flux=free(bands="epochs")),
+    )
+    (one,) = fit([join_images(stamps, found)], model, [galaxy], bands=("r", "r", "r"))
+    assert one["host.flux"] == pytest.approx(12000, abs=4 * one.error("host.flux"))
+    for k, flux in enumerate(bright, start=1):
+        name = f"nova.flux[r{k}]"
+        assert one[name] == pytest.approx(flux, abs=4 * one.error(name))
+        assert one.error(name) < 150
+
+
+def test_the_sky_can_be_bounded_and_have_a_prior():
+    source = single(flux=5000.0)
+    one_object = scene_object(source, seed=90)
+    (free_sky,) = fit([one_object], "sersic", [source])
+    bounded = sersic(sky={"sky": {"bounds": [5.4, 8.0]}})
+    (held,) = fit([one_object], bounded, [source])
+    assert held["sky"] == pytest.approx(5.4, abs=1e-6)
+    (pulled,) = fit([one_object], sersic(sky={"sky": {"normal": [5.3, 0.001]}}), [source])
+    assert pulled["sky"] == pytest.approx(5.3, abs=0.01)
+    assert free_sky["sky"] == pytest.approx(5.0, abs=0.1)
 
 
 def test_a_missing_band_leaves_the_others():

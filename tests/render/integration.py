@@ -6,6 +6,7 @@ and the convolution with a Gaussian are integrals over ln r and the angle, done 
 
 import numpy as np
 import torch
+from scipy.integrate import simpson
 from scipy.interpolate import CubicSpline
 from scipy.optimize import brentq
 
@@ -13,7 +14,7 @@ FAR = 40.0
 """ln r of the end of the integrals of profiles without an edge: a tail r^-0.5 is then 2e-9."""
 
 
-def nodes(truncated, n=3000):
+def nodes(truncated, n=2000):
     """ln r and weights for integrals over ln r: trapezoids, or Gauss-Legendre nodes up to an
     edge that is approached like a power."""
     if not truncated:
@@ -71,11 +72,10 @@ class Reference:
         total = mass.sum()
 
         def within(edge):
-            x = np.linspace(-30.0, edge, 6001)
-            inside = np.exp(2 * x) * radial(x)
-            return (inside.sum() - (inside[0] + inside[-1]) / 2) * (x[1] - x[0]) - total / 2
+            x = np.linspace(-30.0, edge, 1501)
+            return simpson(np.exp(2 * x) * radial(x), x=x) - total / 2
 
-        return brentq(within, -10.0, -1e-9 if self.profile.truncated else 12.0, xtol=1e-10)
+        return brentq(within, -10.0, -1e-9 if self.profile.truncated else 12.0, xtol=1e-9)
 
     def _stretch(self, log_r, phi, radial):
         """Delta of the scaling (or of the radial) modifiers, angles from the major axis."""
@@ -119,7 +119,10 @@ class Reference:
             angular = (light * np.exp(-2 * scaling)) @ self.phi_weight
             seen = angular > 0
             spline = CubicSpline(self.x[seen], np.log(angular[seen]))
-            self.half = self._half(lambda x: np.where(x < self.x[seen][-1], np.exp(spline(x)), 0.0))
+            last = self.x[seen][-1]
+            self.half = self._half(
+                lambda x: np.where(x < last, np.exp(spline(np.minimum(x, last))), 0.0)
+            )
         else:
             self.half = self.unmodified_half
 

@@ -27,7 +27,7 @@ register(
             ShapeParameter("n", 4.0, (N_MIN, N_MAX), True, "", "Sérsic index outside the break"),
             ShapeParameter("rb", 0.05, (1e-3, 2.0), True, "R", "break radius"),
             ShapeParameter("gamma", 0.1, (0.0, 1.5), False, "", "slope inside the break"),
-            ShapeParameter("alpha", 5.0, (0.5, 20.0), True, "", "sharpness of the break"),
+            ShapeParameter("alpha", 5.0, (0.5, 10.0), True, "", "sharpness of the break"),
         ),
         light=_light,
         natural_radii=lambda n, rb, gamma, alpha: {"break": rb, "outer_half_light": 1.0},

@@ -24,7 +24,7 @@ register(
         kind="elliptical",
         description="Nuker law: a double power law",
         shapes=(
-            ShapeParameter("alpha", 2.0, (0.5, 20.0), True, "", "sharpness of the break"),
+            ShapeParameter("alpha", 2.0, (0.5, 10.0), True, "", "sharpness of the break"),
             ShapeParameter("beta", 3.0, (2.5, 8.0), True, "", "slope outside the break"),
             ShapeParameter("gamma", 0.5, (0.0, 1.5), False, "", "slope inside the break"),
         ),

@@ -68,15 +68,16 @@ def bucket_key(member: Member) -> tuple:
 
 
 def search_blocks(member: Member) -> tuple[int, ...]:
-    """Block sizes of the search: as coarse as PSF and object allow."""
-    out = []
+    """Block size of the search in each image: as coarse as all PSFs and the object allow."""
+    finest = []
     for i, affine in enumerate(member.object.maps):
         stamp = member.stamp(i)
         re, q = member.start[3] * scale_of(affine), member.start[5]
-        finest = max(psf_fwhm(stamp.psf) / 1.4, 0.4 * re * math.sqrt(q))
         small = min(padded_shape(stamp.shape))
-        out.append(next((f for f in (8, 4, 2) if f <= finest and small // f >= 16), 1))
-    return tuple(out)
+        largest = max(psf_fwhm(stamp.psf) / 1.4, 0.4 * re * math.sqrt(q))
+        finest.append(next((f for f in (8, 4, 2) if f <= largest and small // f >= 16), 1))
+    # One for all: objects of a batch have all of them in common, and batches should be large.
+    return (min(finest),) * len(finest)
 
 
 class SceneBatch:
@@ -120,8 +121,9 @@ class SceneBatch:
             n_pix[k] = good.sum()
             log_sigma[k] = np.log(sigma[good]).sum()
             electrons[k] = stamp.gain * scale[k]
-            if stamp.sky_prior is not None and self.layout.sky_terms:
-                mean, error = stamp.sky_prior
+            sky_prior = self._sky_prior(stamp)
+            if sky_prior is not None and self.layout.sky_terms:
+                mean, error = sky_prior
                 if error > 0 and math.isfinite(mean) and math.isfinite(error):
                     prior[k] = (mean - pedestal[k]) / scale[k], (scale[k] / error) ** 2
         tensors = {
@@ -143,6 +145,13 @@ class SceneBatch:
         maps = np.stack([member.object.maps[i] for member in self.members])
         out["maps"] = torch.as_tensor(maps, device=self.device)
         return out
+
+    def _sky_prior(self, stamp: Stamp) -> tuple[float, float] | None:
+        """(level, error), image units: the model's, else what was measured outside the stamp."""
+        prior = self.layout.scene.sky_parameters["sky"].prior
+        if prior is not None and prior.gaussian is not None and not prior.log:
+            return prior.gaussian
+        return stamp.sky_prior
 
     def _pedestal(self, member: Member, i: int, stamp: Stamp, good: np.ndarray) -> float:
         """Sky level that is taken off before the fit: near the truth, for the sake of rounding."""

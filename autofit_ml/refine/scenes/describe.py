@@ -169,6 +169,7 @@ def describe(
     converged, good_cov = fit.converged.cpu().numpy(), good.cpu().numpy()
     spent = n_iter.cpu().numpy()
     theta, theta_cov = fit.theta.cpu().numpy(), covariance.cpu().numpy()
+    limits = torch.stack([lower, upper]).cpu().numpy()
     target = {component.name for component in scene.components}
     for k, row in enumerate(rows):
         member, look = batch.members[row], seen[k]
@@ -234,6 +235,7 @@ def describe(
                 len(layout.scene.components) - len(scene.components),
                 look.components,
                 look.problem,
+                limits[:, k],
             )
         )
     return out

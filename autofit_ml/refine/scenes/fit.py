@@ -79,6 +79,7 @@ def fit_scenes(
             f"{len(starts)} starts, {len(bands)} bands",
             "give one start for each object, and one image for each band",
         )
+    _check_sky(scene)
     members = [_member(k, one, starts, settings) for k, one in enumerate(objects)]
     buckets: dict[tuple, list[Member]] = {}
     for member in members:
@@ -104,6 +105,18 @@ def fit_scenes(
             for member, fit in zip(some, fits, strict=True):
                 results[member.number] = fit
     return [fit for fit in results if fit is not None]
+
+
+def _check_sky(scene: Scene) -> None:
+    """What a sky can be told: bounds and a Gaussian prior of its level."""
+    for name, parameter in scene.sky_parameters.items():
+        gaussian = parameter.prior is None or parameter.prior.gaussian is not None
+        held = parameter.fixed and name != "sky"
+        if held or parameter.tie or not gaussian:
+            raise SettingsError(
+                f"{name} of the background can be free, bounded, or have a normal prior",
+                "for a flat sky leave tilted out",
+            )
 
 
 def with_neighbours(scene: Scene, kinds: Sequence[str]) -> Scene:
@@ -221,12 +234,34 @@ def _starts(
     free = torch.full((b, rest), math.inf, dtype=torch.float64)
     lower = torch.cat([low, -free], 1).to(batch.device)
     upper = torch.cat([high, free], 1).to(batch.device)
+    _limit_skies(batch, scene, index, lower, upper)
     theta = torch.maximum(torch.minimum(theta, upper[:, None]), lower[:, None])
     for k, row in enumerate(rows):  # nothing is known of what only a missing image would tell
         for i in batch.missing(int(row)):
             for j in layout.only_in(i):
                 lower[k, j] = upper[k, j] = theta[k, 0, j]
     return theta, lower, upper
+
+
+def _limit_skies(
+    batch: SceneBatch,
+    scene: Scene,
+    index: torch.Tensor,
+    lower: torch.Tensor,
+    upper: torch.Tensor,
+) -> None:
+    """Bounds of the background in the model, in place."""
+    layout = batch.layout
+    for i in range(layout.n_images):
+        scale, pedestal = batch.units(i, index)
+        where = layout.sky_slice(i)
+        for k, name in enumerate(("sky", "sky_dx", "sky_dy")[: layout.sky_terms]):
+            low, high = scene.sky_parameters[name].bounds
+            level = pedestal if k == 0 else torch.zeros_like(pedestal)
+            if low is not None:
+                lower[:, where.start + k] = (low - level) / scale
+            if high is not None:
+                upper[:, where.start + k] = (high - level) / scale
 
 
 def _with_best_fluxes(

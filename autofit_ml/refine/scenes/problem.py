@@ -13,8 +13,10 @@ carries positions, sizes and directions to the others.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -137,6 +139,20 @@ class ImageData:
             self.block,
         )
 
+    @classmethod
+    def join(cls, parts: Sequence[ImageData]) -> ImageData:
+        """Images of one plan as one batch, in order."""
+
+        def joined(name: str) -> Any:
+            values = [getattr(part, name) for part in parts]
+            if isinstance(values[0], Placement):
+                matrices = torch.cat([value.matrix for value in values])
+                return Placement(matrices, torch.cat([value.offset for value in values]))
+            return torch.cat(values) if isinstance(values[0], torch.Tensor) else values[0]
+
+        names = [item.name for item in dataclasses.fields(cls)]
+        return cls(**{name: joined(name) for name in names})
+
     def background(self) -> torch.Tensor:
         """1, x - xc, y - yc, (3, ny, nx), in image pixels about the stamp's centre."""
         ny, nx = self.plan.shape
@@ -184,6 +200,16 @@ class SceneProblem:
             self.extras,
             self.chunk,
         )
+
+    @classmethod
+    def join(cls, parts: Sequence[SceneProblem]) -> SceneProblem:
+        """Problems of one layout as one, in order."""
+        first = parts[0]
+        images = tuple(
+            ImageData.join([part.images[i] for part in parts]) for i in range(len(first.images))
+        )
+        base = torch.cat([part.base for part in parts])
+        return dataclasses.replace(first, images=images, base=base)
 
     def evaluator(self, owner: torch.Tensor) -> Evaluate:
         """`evaluate` for problems that share objects: problem i is object ``owner[i]``."""

@@ -81,6 +81,8 @@ class SceneFit:
         For each image a dict component -> image, float32, image units, and "sky"; when asked for.
     problem : SceneProblem or None
         Of this object alone, when asked for.
+    limits : ndarray, float64, (2, D), or None
+        Lower and upper bounds of theta; equal where it was held.
     message : str
     """
 
@@ -111,6 +113,7 @@ class SceneFit:
     neighbours: int
     components: list[dict[str, np.ndarray]] | None = None
     problem: SceneProblem | None = None
+    limits: np.ndarray | None = None
     message: str = ""
 
     def __getitem__(self, name: str) -> float:

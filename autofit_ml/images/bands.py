@@ -1,0 +1,223 @@
+"""Images of the same object in several bands, told by file names, FILTER cards or a manifest.
+
+In: sources of one image each. Out: one source for each object: its image in the reference band,
+the others in `Source.others`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import warnings
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from astropy.io import fits
+
+from autofit_ml.errors import InputError, SettingsError
+from autofit_ml.images.fitsfile import READ_FAILURES
+from autofit_ml.images.header import FILTER_CARDS, text_card
+from autofit_ml.images.roles import safe_id
+from autofit_ml.images.source import Source
+
+__all__ = ["GroupedBands", "group_bands"]
+
+_CALL = "call it <object>_<band>.fits, give it a FILTER card, or use a manifest"
+
+
+@dataclasses.dataclass(frozen=True)
+class GroupedBands:
+    """Objects with images in several bands.
+
+    Attributes
+    ----------
+    sources : list of Source
+    bands : tuple of str
+        The reference first: the first band in which all objects have an image (or, where there is
+        none, most of them).
+    ignored : list of (Path, str)
+        Images of other bands.
+    """
+
+    sources: list[Source]
+    bands: tuple[str, ...]
+    ignored: list[tuple[Path, str]]
+
+
+def group_bands(
+    sources: Sequence[Source], bands: Sequence[str], named: Collection[Path] = ()
+) -> GroupedBands:
+    """Group images into objects by band.
+
+    A source with ``band`` (a manifest's column) is of that band. Of the others the id tells it:
+    ``<object>_<band>`` or ``<object>_<survey>-<band>``; else the FILTER card does, and sources
+    with the same id are one object.
+
+    Parameters
+    ----------
+    sources : sequence of Source
+        One image each; ids need not be unique.
+    bands : sequence of str
+        Those wanted, in order.
+    named : collection of Path
+        Files named outright: they get a row even if their band is not told.
+
+    Raises
+    ------
+    SettingsError
+        A band that no file has; no object has more than one.
+    """
+    ignored: list[tuple[Path, str]] = []
+    broken: list[Source] = []
+    members: list[tuple[str, str, Source]] = []
+    seen: dict[str, None] = {}
+    for source in sources:
+        name, band, told = _told(source, bands)
+        if band:
+            members.append((name, band, source))
+            continue
+        seen.setdefault(told or source.id.rpartition("_")[2])
+        if source.problem is not None:
+            broken.append(source)
+        elif told:
+            ignored.append((Path(source.file), f"of band {told}, not {','.join(bands)}"))
+        elif Path(source.file) in named:
+            problem = InputError("its name and its header do not tell its band", _CALL, source.file)
+            broken.append(dataclasses.replace(source, problem=problem))
+        else:
+            ignored.append((Path(source.file), "its name and its header do not tell its band"))
+    _refuse_missing(bands, [band for _, band, _ in members], seen)
+    objects = _objects(members)
+    reference = _reference(bands, [images for _, images in objects])
+    order = (reference, *(band for band in bands if band != reference))
+    if len(order) > 1 and all(len(images) < 2 for _, images in objects):
+        raise SettingsError(
+            f"no object has images in more than one of {','.join(bands)}",
+            "call the files <object>_<band>.fits with the same <object>, or use a manifest",
+        )
+    joined = [_joined(name, images, order) for name, images in objects]
+    return GroupedBands([*joined, *broken], order, ignored)
+
+
+def _told(source: Source, bands: Sequence[str]) -> tuple[str, str, str]:
+    """(object, band of those wanted or "", what manifest or FILTER card say)."""
+    if source.band:
+        band = _matching(source.band, bands)
+        return _without(source.id, source.band), band, source.band
+    for band in sorted(bands, key=len, reverse=True):
+        ending = re.escape(safe_id(band))
+        for flags in (0, re.IGNORECASE):
+            found = re.fullmatch(rf"(.+)_(?:[A-Za-z0-9]+-)?{ending}", source.id, flags)
+            if found and not (flags and _ambiguous(band, bands)):
+                return found.group(1), band, band
+    told = _filter_card(source)
+    return source.id, _matching(told, bands), told
+
+
+def _ambiguous(band: str, bands: Sequence[str]) -> bool:
+    return sum(other.lower() == band.lower() for other in bands) > 1
+
+
+def _matching(told: str, bands: Sequence[str]) -> str:
+    """The band that a name means: itself, or its last word (``HSC-R``, ``SDSS r``); "" if none."""
+    last = re.split(r"[^A-Za-z0-9]+", told.strip())[-1] if told else ""
+    for word in (told.strip(), last):
+        for band in bands:
+            if word and word == band:
+                return band
+        for band in bands:
+            if word and word.lower() == band.lower():
+                return band
+    return ""
+
+
+def _without(name: str, band: str) -> str:
+    """An id without the band at its end."""
+    found = re.fullmatch(rf"(.+)_(?:[A-Za-z0-9]+-)?{re.escape(safe_id(band))}", name, re.IGNORECASE)
+    return found.group(1) if found else name
+
+
+def _filter_card(source: Source) -> str:
+    """FILTER card of a source's image; "" where it cannot be read or has none."""
+    if source.problem is not None or "image" not in source.planes:
+        return ""
+    if source.overrides.get("filter"):
+        return str(source.overrides["filter"])
+    path, key = source.planes["image"]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with fits.open(path) as hdus:
+                headers = [hdu.header for hdu in hdus]
+                if key is not None:
+                    headers = [hdus[key].header, *headers[:1]]
+                return str(text_card(headers, FILTER_CARDS))
+    except READ_FAILURES:
+        return ""
+
+
+def _refuse_missing(bands: Sequence[str], found: Sequence[str], seen: Collection[str]) -> None:
+    missing = [band for band in bands if band not in found]
+    if not missing:
+        return
+    others = ", ".join([*dict.fromkeys(found), *seen][:10]) or "none"
+    raise SettingsError(
+        f"no file of band {', '.join(missing)}",
+        f"the files have {others}; names like <object>_<band>.fits or FILTER cards tell it",
+    )
+
+
+def _objects(
+    members: Sequence[tuple[str, str, Source]],
+) -> list[tuple[str, dict[str, list[Source]]]]:
+    """(name, band -> its images) of each object.
+
+    Files of the same object may lie in folders of their bands; where that would give an object two
+    images of a band, each folder has its own objects.
+    """
+    whole: dict[str, dict[str, list[Source]]] = {}
+    for name, band, source in members:
+        whole.setdefault(name, {}).setdefault(band, []).append(source)
+    out: list[tuple[str, dict[str, list[Source]]]] = []
+    for name, images in whole.items():
+        if all(len(some) == 1 for some in images.values()):
+            out.append((name, images))
+            continue
+        by_folder: dict[Path, dict[str, list[Source]]] = {}
+        for band, some in images.items():
+            for source in some:
+                folder = by_folder.setdefault(Path(source.file).parent, {})
+                folder.setdefault(band, []).append(source)
+        out += [(name, own) for own in by_folder.values()]
+    return out
+
+
+def _reference(bands: Sequence[str], objects: Sequence[dict[str, list[Source]]]) -> str:
+    """The first band that most objects have; all, as a rule."""
+    counts = [sum(band in images for images in objects) for band in bands]
+    return bands[counts.index(max(counts))]
+
+
+def _joined(name: str, images: dict[str, list[Source]], order: Sequence[str]) -> Source:
+    """One object; with a problem where its reference image is missing or two are of one band."""
+    twice = [band for band, some in images.items() if len(some) > 1]
+    by_band = {band: dataclasses.replace(some[0], band=band) for band, some in images.items()}
+    first = by_band.get(order[0]) or next(iter(by_band.values()))
+    problem = next((s.problem for s in by_band.values() if s.problem is not None), None)
+    if twice:
+        files = ", ".join(Path(source.file).name for source in images[twice[0]])
+        problem = InputError(
+            f"several images of band {twice[0]}: {files}",
+            "name the bands as the files do (kids-r,sdss-r), or use a manifest",
+            first.file,
+        )
+    elif order[0] not in by_band:
+        problem = InputError(
+            f"no image in the reference band {order[0]} (it has {', '.join(by_band)})",
+            "name bands of which all objects have one, or fit this object by itself",
+            first.file,
+        )
+    others = tuple(by_band.get(band) for band in order[1:])
+    if problem is not None and order[0] not in by_band:
+        others = tuple(None for _ in others)
+    return dataclasses.replace(first, id=name, problem=problem, others=others)

@@ -1,0 +1,85 @@
+"""What every method hands over: draws, and how far they can be trusted."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+__all__ = ["PosteriorSamples"]
+
+
+@dataclass(frozen=True)
+class PosteriorSamples:
+    """Draws of the parameters of B objects; everything has one row per object.
+
+    What does not apply to a method is NaN (or 0): bootstrap and Laplace draws are independent, so
+    that they have no step size, and one chain.
+
+    Attributes
+    ----------
+    method : str
+        "hmc", "laplace", "bootstrap" or "nested".
+    draws : Tensor, (B, chains, draws, D)
+        In the space that was sampled. NaN for objects that could not be sampled.
+    log_density : Tensor, float64, (B, chains, draws)
+    accept : Tensor, float64, (B,)
+        Accepted share of the proposals (of the refits, for a bootstrap).
+    step_size : Tensor, float64, (B,)
+        In units of the adapted metric, in which the posterior's standard deviation is about 1.
+    divergences : Tensor, int64, (B,)
+        Trajectories whose energy error exceeded 1000, or that met a density that is not finite.
+    rhat : Tensor, float64, (B, D)
+        Rank-normalised split R-hat; NaN for parameters that are held fixed.
+    ess_bulk, ess_tail : Tensor, float64, (B, D)
+    n_gradients : Tensor, int64, (B,)
+        Evaluations of density and gradient, warm-up included.
+    ok : Tensor, bool, (B,)
+        False where there are no draws to use: the start had no finite density, the covariance was
+        no covariance, or every refit failed.
+    """
+
+    method: str
+    draws: torch.Tensor
+    log_density: torch.Tensor
+    accept: torch.Tensor
+    step_size: torch.Tensor
+    divergences: torch.Tensor
+    rhat: torch.Tensor
+    ess_bulk: torch.Tensor
+    ess_tail: torch.Tensor
+    n_gradients: torch.Tensor
+    ok: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.draws)
+
+    @property
+    def names_of_fields(self) -> tuple[str, ...]:
+        """The tensors, by name."""
+        return tuple(item.name for item in dataclasses.fields(self) if item.name != "method")
+
+    def flat(self, index: int) -> torch.Tensor:
+        """All usable draws of one object, (chains * draws, D)."""
+        draws = self.draws[index].flatten(0, 1)
+        return draws[torch.isfinite(draws).all(1)]
+
+    def select(self, index: torch.Tensor) -> PosteriorSamples:
+        """The objects at `index`."""
+        return dataclasses.replace(
+            self, **{name: getattr(self, name)[index] for name in self.names_of_fields}
+        )
+
+    @classmethod
+    def join(cls, parts: Sequence[PosteriorSamples]) -> PosteriorSamples:
+        """Put several groups of objects together, in order."""
+        first = parts[0]
+        return dataclasses.replace(
+            first,
+            **{
+                name: torch.cat([getattr(part, name) for part in parts])
+                for name in first.names_of_fields
+            },
+        )
