@@ -16,21 +16,20 @@ from autofit_ml.errors import InputError
 from autofit_ml.images.stamp import Stamp
 from autofit_ml.initialise import Starts
 from autofit_ml.pipeline.model import RunModel
-from autofit_ml.pipeline.modelled import has_positions, without_modelled
-from autofit_ml.pipeline.object_fit import ObjectFit, fit_of_row, fit_of_scene
+from autofit_ml.pipeline.modelled import without_modelled
+from autofit_ml.pipeline.object_fit import ObjectFit, fit_of_row
 from autofit_ml.pipeline.prepare import Failure, Prepared
 from autofit_ml.pipeline.rows import catalogue_rows
+from autofit_ml.pipeline.scenes import fit_objects
 from autofit_ml.pipeline.settings import FitSettings
 from autofit_ml.refine import RefineSettings, refine
 from autofit_ml.refine.scenes import (
     Likelihood,
     SceneObject,
     SceneSettings,
-    fit_scenes,
     join_images,
     object_of,
 )
-from autofit_ml.scene import Scene, shifted
 
 __all__ = ["FittedBatch", "fit_batch"]
 
@@ -110,51 +109,26 @@ class _Way:
 
     def plain(self, some: Sequence[SceneObject], starts: Starts) -> list[ObjectFit]:
         """One Sérsic profile each, everything else masked."""
+        segmentations = [
+            dataclasses.replace(one.segmentation, contaminants=one.masked) for one in some
+        ]
         results = refine(
             [one.reference for one in some],
             self.model.scene,
             starts,
-            [one.segmentation for one in some],
+            segmentations,
             RefineSettings(device=self.device, prior=self.settings.prior),
             models=self.images,
         )
         name = self.model.scene.name
         return [
-            fit_of_row(results, k, one.reference, one.segmentation, name)
+            fit_of_row(results, k, one.reference, segmentations[k], name)
             for k, one in enumerate(some)
         ]
 
     def scene(self, some: Sequence[SceneObject], starts: Starts) -> list[ObjectFit]:
         """Everything else."""
-        model = self.model
-        made: dict[int, ObjectFit] = {}
-        for origin, members in _by_origin(model.scene, some).items():
-            scene = shifted(model.scene, -origin[0], -origin[1])
-            fits = fit_scenes(
-                [some[k] for k in members],
-                scene,
-                starts.some(members),
-                bands=model.bands,
-                wavelengths=model.wavelengths,
-                settings=self.scenes,
-                components=True,
-            )
-            for k, fit in zip(members, fits, strict=True):
-                made[k] = fit_of_scene(fit, some[k], scene, model.layout)
-        return [made[k] for k in range(len(some))]
-
-
-def _by_origin(scene: Scene, some: Sequence[SceneObject]) -> dict[tuple[int, int], list[int]]:
-    """Objects whose stamps begin at the same pixel of their files, if the model has positions.
-
-    Positions in a model are in the file's pixels, as in the catalogue.
-    """
-    if not has_positions(scene):
-        return {(0, 0): list(range(len(some)))}
-    out: dict[tuple[int, int], list[int]] = {}
-    for k, one in enumerate(some):
-        out.setdefault(one.reference.origin, []).append(k)
-    return out
+        return fit_objects(some, starts, self.model, self.scenes, self.plain)
 
 
 def _fitted(prepared: Prepared, way: _Way) -> tuple[Prepared, dict[str, ObjectFit]]:

@@ -137,9 +137,7 @@ def _check_bands(
 ) -> None:
     """What can be wrong between model and bands; the bands' order, for the record."""
     if found.bands:
-        identity["bands"] = ",".join(found.bands) + (
-            f" at {settings.band_text}" if settings.wavelengths else ""
-        )
+        identity["bands"] = ",".join(found.bands)
         if settings.bands and found.bands[0] != settings.bands[0]:
             progress.note(
                 f"the reference band is {found.bands[0]}: not every object has an image in "

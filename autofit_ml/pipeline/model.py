@@ -136,23 +136,23 @@ def galfit_file(settings: FitSettings) -> GalfitFile:
 def model_identity(settings: FitSettings) -> dict[str, str]:
     """What is fitted, for the record of a run: text, and a hash of what a file or object says."""
     if settings.galfit is None and settings.model == "sersic":
-        return {"model": "sersic", "sky": settings.sky or "free"}
+        return {"model": "sersic", "galfit": "", "sky": settings.sky or "free"}
     from autofit_ml.scene import Scene, write_model
 
     scene = scene_of(settings)
-    sky = settings.sky or str(scene.sky)
+    out = {"model": str(settings.model), "galfit": "", "sky": settings.sky or str(scene.sky)}
     if settings.galfit is not None:
-        path = Path(settings.galfit)
-        file = galfit_file(settings)
+        path, file = Path(settings.galfit), galfit_file(settings)
         constraints = file.locate(file.constraints)
         files = [path, *([constraints] if constraints and constraints.is_file() else [])]
-        return {"model": _hashed(path.name, *(f.read_bytes() for f in files)), "sky": sky}
-    if isinstance(settings.model, Scene):
-        return {"model": _hashed(scene.name, write_model(scene).encode()), "sky": sky}
-    if _is_file(settings.model):
+        out["model"] = scene.name
+        out["galfit"] = _hashed(path.name, *(f.read_bytes() for f in files))
+    elif isinstance(settings.model, Scene):
+        out["model"] = _hashed(scene.name, write_model(scene).encode())
+    elif _is_file(settings.model):
         path = Path(settings.model)
-        return {"model": _hashed(path.name, path.read_bytes()), "sky": sky}
-    return {"model": str(settings.model), "sky": sky}
+        out["model"] = _hashed(path.name, path.read_bytes())
+    return out
 
 
 def _hashed(label: str, *contents: bytes) -> str:

@@ -167,14 +167,6 @@ class FitSettings:
         sky = self.sky or "free"
         return sky if sky in ("free", "fixed", "tilted") else float(sky)
 
-    @property
-    def band_text(self) -> str:
-        """Bands as they are written: ``g,r``, or ``g:477,r:623``."""
-        return ",".join(
-            f"{band}:{self.wavelengths[band]:g}" if self.wavelengths else band
-            for band in self.bands
-        )
-
     def identity(self) -> dict[str, Any]:
         """What decides the results, for run.json and for the check when a run is resumed.
 
@@ -186,7 +178,8 @@ class FitSettings:
         out: dict[str, Any] = model_identity(self)
         for name in ("neighbours", "likelihood", "error_floor", "segmenter", "init", "prior"):
             out[name] = getattr(self, name)
-        out["bands"] = self.band_text
+        out["bands"] = ",".join(self.bands)
+        out["wavelengths"] = ",".join(f"{b}:{w:g}" for b, w in self.wavelengths.items())
         out["weights"] = self.weights
         out["save"] = ",".join(self.save) or "none"
         for item in dataclasses.fields(self.read):

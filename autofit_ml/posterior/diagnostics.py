@@ -21,13 +21,12 @@ limited to :math:`MN \log_{10} MN`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 
 from autofit_ml.errors import SettingsError
 
-__all__ = ["effective_sample_size", "normal_scores", "split_rhat"]
+__all__ = ["diagnose", "effective_sample_size", "normal_scores", "split_rhat"]
 
 _ROWS = 1 << 21
 """Draws that are worked on together (their transforms take 100 bytes a draw)."""
@@ -35,8 +34,8 @@ _ROWS = 1 << 21
 _FEWEST_DRAWS = 10
 
 
-def split_rhat(draws: torch.Tensor) -> torch.Tensor:
-    """Rank-normalised split R-hat.
+def diagnose(draws: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """R-hat, bulk and tail effective sample sizes at once: `split_rhat`, `effective_sample_size`.
 
     Parameters
     ----------
@@ -44,26 +43,40 @@ def split_rhat(draws: torch.Tensor) -> torch.Tensor:
 
     Returns
     -------
-    Tensor, float64, (B, D)
-        1 where the chains agree; NaN for a parameter that never moves (one that is held fixed) or
-        has draws that are not finite.
+    rhat, bulk, tail : Tensor, float64, (B, D)
+        NaN for a parameter that never moves (one that is held fixed) or has draws that are not
+        finite.
+
+    Raises
+    ------
+    SettingsError
+        Fewer than 10 draws a chain.
     """
-    return _by_parameter(draws, _rank_rhat)
+    b, chains, n, d = draws.shape
+    if n < _FEWEST_DRAWS:
+        raise SettingsError(
+            f"{n} draws a chain are too few for R-hat", f"draw at least {_FEWEST_DRAWS}"
+        )
+    out = torch.empty((3, b, d), dtype=torch.float64, device=draws.device)
+    step = max(1, _ROWS // (chains * n * d))
+    for first in range(0, b, step):
+        some = draws[first : first + step].to(torch.float64).movedim(3, 1).flatten(0, 1)
+        spread = some.amax((1, 2)) - some.amin((1, 2))
+        values = torch.stack(_measured(torch.nan_to_num(some)))
+        usable = torch.isfinite(spread) & (spread > 0)  # a NaN among the draws makes it NaN
+        values = torch.where(usable, values, torch.nan)
+        out[:, first : first + step] = values.view(3, -1, d)
+    return out[0], out[1], out[2]
+
+
+def split_rhat(draws: torch.Tensor) -> torch.Tensor:
+    """Rank-normalised split R-hat of draws (B, chains, draws, D), (B, D); see `diagnose`."""
+    return diagnose(draws)[0]
 
 
 def effective_sample_size(draws: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Bulk and tail effective sample sizes.
-
-    Parameters
-    ----------
-    draws : Tensor, (B, chains, draws, D)
-
-    Returns
-    -------
-    bulk, tail : Tensor, float64, (B, D)
-        NaN where `split_rhat` is.
-    """
-    return _by_parameter(draws, _bulk_size), _by_parameter(draws, _tail_size)
+    """Bulk and tail sizes of draws (B, chains, draws, D), (B, D) each; see `diagnose`."""
+    return diagnose(draws)[1:]
 
 
 def normal_scores(values: torch.Tensor) -> torch.Tensor:
@@ -77,41 +90,24 @@ def normal_scores(values: torch.Tensor) -> torch.Tensor:
     return torch.special.ndtri((rank - 0.375) / (n + 0.25))
 
 
-def _by_parameter(
-    draws: torch.Tensor, measure: Callable[[torch.Tensor], torch.Tensor]
-) -> torch.Tensor:
-    """`measure` of half-chains (R, M, N), R = parameters of objects, a few at a time; (B, D)."""
-    b, chains, n, d = draws.shape
-    if n < _FEWEST_DRAWS:
-        raise SettingsError(
-            f"{n} draws a chain are too few for R-hat", f"draw at least {_FEWEST_DRAWS}"
-        )
-    half = n // 2
-    out = torch.empty((b, d), dtype=torch.float64, device=draws.device)
-    step = max(1, _ROWS // (chains * n * d))
-    for first in range(0, b, step):
-        some = draws[first : first + step].to(torch.float64).movedim(3, 1).flatten(0, 1)
-        halves = torch.cat([some[..., :half], some[..., n - half :]], dim=1)
-        spread = halves.amax((1, 2)) - halves.amin((1, 2))
-        value = measure(torch.nan_to_num(halves))
-        usable = torch.isfinite(spread) & (spread > 0)  # a NaN among the draws makes it NaN
-        value = torch.where(usable, value, torch.full_like(value, torch.nan))
-        out[first : first + step] = value.view(-1, d)
-    return out
+def _measured(chains: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """R-hat, bulk and tail sizes of chains (R, M, N), (R,) each."""
+    halves = _halves(chains)
+    scores = _scores(halves)
+    middle = halves.flatten(1).quantile(0.5, dim=1)[:, None, None]
+    rhat = torch.maximum(_rhat(scores), _rhat(_scores((halves - middle).abs())))
+    return rhat, _size(scores), _tail_size(chains)
+
+
+def _halves(chains: torch.Tensor) -> torch.Tensor:
+    """First and second halves as chains of their own, (R, 2 M, N // 2)."""
+    n = chains.shape[2]
+    return torch.cat([chains[..., : n // 2], chains[..., n - n // 2 :]], dim=1)
 
 
 def _scores(halves: torch.Tensor) -> torch.Tensor:
     """Normal scores among all draws of a parameter, (R, M, N)."""
     return normal_scores(halves.flatten(1)).view(halves.shape)
-
-
-def _median(halves: torch.Tensor) -> torch.Tensor:
-    return halves.flatten(1).quantile(0.5, dim=1)[:, None, None]
-
-
-def _rank_rhat(halves: torch.Tensor) -> torch.Tensor:
-    folded = (halves - _median(halves)).abs()
-    return torch.maximum(_rhat(_scores(halves)), _rhat(_scores(folded)))
 
 
 def _rhat(halves: torch.Tensor) -> torch.Tensor:
@@ -121,16 +117,13 @@ def _rhat(halves: torch.Tensor) -> torch.Tensor:
     return (between / within + (n - 1) / n).sqrt()
 
 
-def _bulk_size(halves: torch.Tensor) -> torch.Tensor:
-    return _size(_scores(halves))
-
-
-def _tail_size(halves: torch.Tensor) -> torch.Tensor:
-    sizes = []
-    for probability in (0.05, 0.95):
-        quantile = halves.flatten(1).quantile(probability, dim=1)[:, None, None]
-        sizes.append(_size((halves <= quantile).to(torch.float64)))
-    return torch.minimum(*sizes)
+def _tail_size(chains: torch.Tensor) -> torch.Tensor:
+    ends = torch.tensor([0.05, 0.95], dtype=chains.dtype, device=chains.device)
+    low, high = (q[:, None, None] for q in chains.flatten(1).quantile(ends, dim=1))
+    return torch.minimum(
+        _size(_halves((chains <= low).to(chains.dtype))),
+        _size(_halves((chains <= high).to(chains.dtype))),
+    )
 
 
 def _size(halves: torch.Tensor) -> torch.Tensor:

@@ -33,6 +33,12 @@ class RandomStreams:
         start = torch.tensor(int(seed) & (2**63 - 1), dtype=torch.int64, device=keys.device)
         self._keys = _mix(_mix(start) + _mix(keys.to(torch.int64) * _GOLDEN + 1))
 
+    def select(self, index: torch.Tensor) -> RandomStreams:
+        """The objects at `index`."""
+        out = RandomStreams.__new__(RandomStreams)
+        out._keys = self._keys[index]
+        return out
+
     def uniform(self, purpose: int, step: int, *shape: int) -> torch.Tensor:
         """Uniform numbers in (0, 1), float64, (B, *shape).
 

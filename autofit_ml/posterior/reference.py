@@ -14,7 +14,6 @@ bounds cut it off; the covariance of the draws alone would still be off by :math
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -25,7 +24,7 @@ _WIDEST = 0.5
 """Largest standard deviation that is believed, in units of the box."""
 
 _PRIOR_DRAWS = 1.0
-"""Weight of the first reference, in independent draws."""
+"""Weight of the first reference, in draws."""
 
 
 @dataclass(frozen=True)
@@ -97,9 +96,7 @@ def laplace_reference(
     return Reference(centre, torch.linalg.cholesky(covariance), free), good
 
 
-def fit_reference(
-    first: Reference, draws: torch.Tensor, gradients: torch.Tensor, independent: float
-) -> Reference:
+def fit_reference(first: Reference, draws: torch.Tensor, gradients: torch.Tensor) -> Reference:
     """Gaussians from draws and gradients.
 
     Parameters
@@ -107,14 +104,12 @@ def fit_reference(
     first : Reference
         What it is drawn towards, with the weight of one draw; kept where the draws are of no use.
     draws, gradients : Tensor, float64, (B, N, D)
-    independent : float
-        About how many independent draws they are worth.
     """
     # All in the first reference's coordinates, in which things are of order one.
     z = first.standardise(draws)
     g = torch.where(first.free[:, None], gradients, 0.0) @ first.root
     mean_z, mean_g = z.mean(1), g.mean(1)
-    a, b = _scatter(z - mean_z[:, None], independent), _scatter(g - mean_g[:, None], independent)
+    a, b = _scatter(z - mean_z[:, None]), _scatter(g - mean_g[:, None])
     usable = torch.isfinite(a).all(2).all(1) & torch.isfinite(b).all(2).all(1)
     eye = torch.eye(z.shape[2], dtype=z.dtype, device=z.device)
     a = torch.where(usable[:, None, None], a, eye)
@@ -136,11 +131,10 @@ def fit_reference(
     )
 
 
-def _scatter(offsets: torch.Tensor, independent: float) -> torch.Tensor:
+def _scatter(offsets: torch.Tensor) -> torch.Tensor:
     """Covariance (B, D, D) of offsets (B, N, D), drawn towards the unit matrix."""
     eye = torch.eye(offsets.shape[2], dtype=offsets.dtype, device=offsets.device)
-    own = offsets.mT @ offsets / offsets.shape[1]
-    return (independent * own + _PRIOR_DRAWS * eye) / (independent + _PRIOR_DRAWS)
+    return (offsets.mT @ offsets + _PRIOR_DRAWS * eye) / (offsets.shape[1] + _PRIOR_DRAWS)
 
 
 def _roots(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -158,8 +152,3 @@ def _roots(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     root = (vectors * values) @ vectors.mT
     inverse = (vectors / values) @ vectors.mT
     return root * size.sqrt(), inverse / size.sqrt()
-
-
-def worth(chains: int, iterations: int) -> float:
-    """About how many independent draws a warm-up gives."""
-    return max(1.0, chains * iterations / math.e)

@@ -56,6 +56,38 @@ class PosteriorSamples:
     def __len__(self) -> int:
         return len(self.draws)
 
+    @classmethod
+    def empty(
+        cls,
+        method: str,
+        objects: int,
+        chains: int,
+        draws: int,
+        parameters: int,
+        like: torch.Tensor,
+        dtype: torch.dtype = torch.float64,
+    ) -> PosteriorSamples:
+        """NaN throughout, to be filled; on the device of `like`."""
+        double = {"dtype": torch.float64, "device": like.device}
+        whole = torch.zeros(objects, dtype=torch.int64, device=like.device)
+
+        def nan(*shape: int) -> torch.Tensor:
+            return torch.full((objects, *shape), torch.nan, **double)  # type: ignore[call-overload]
+
+        return cls(
+            method=method,
+            draws=nan(chains, draws, parameters).to(dtype),
+            log_density=nan(chains, draws),
+            accept=nan(),
+            step_size=nan(),
+            divergences=whole.clone(),
+            rhat=nan(parameters),
+            ess_bulk=nan(parameters),
+            ess_tail=nan(parameters),
+            n_gradients=whole,
+            ok=torch.zeros(objects, dtype=torch.bool, device=like.device),
+        )
+
     @property
     def names_of_fields(self) -> tuple[str, ...]:
         """The tensors, by name."""

@@ -1,9 +1,14 @@
-"""Radial light profiles and their Hankel tables.
+"""Light profiles: what there is, their parameters, and their transforms.
 
-In: a profile's name and shape parameter (Sérsic index). Out: its brightness in real space and its
-two-dimensional Fourier transform, tabulated so that a renderer can evaluate it, with derivatives,
-for thousands of galaxies at once. Used by `autofit_ml.render` (tables) and
-`autofit_ml.refine` (bounds of the shape parameter); depends on nothing else here.
+In: a profile's name (`get_profile`) and its shape parameters. Out: its parameters for the scene
+language and the fit, and its two-dimensional Fourier transform with derivatives, for thousands of
+galaxies at once. Used by `autofit_ml.scene` (parameters), `autofit_ml.render` (transforms) and
+`autofit_ml.refine`; depends on nothing else here.
+
+registry    which profiles there are; `library/` has one file for each
+hankel      tables made once: no shape parameter, or one
+live        tables made for each object: several shape parameters (`fftlog` does the transforms)
+modifiers   boxiness, Fourier modes, twist; `polar` has the transforms of what is not elliptical
 
 A profile is circular here, of unit flux and unit half-light radius: ellipticity, size, position
 and flux are the renderer's business.

@@ -1,9 +1,9 @@
 """Rendering: parameters in, PSF-convolved images (and their derivatives) out.
 
-The Fourier path (`fourier`, `elliptical`) draws everything elliptical with a tabulated transform;
-the pixel path (`pixel`) integrates any brightness function over the pixels. Both work on batches
-of stamps of one shape. Reads tables from `autofit_ml.profiles`; used by `autofit_ml.refine` and by
-the losses of the networks.
+`component` draws any profile of `autofit_ml.profiles` in Fourier space: elliptical ones by
+`elliptical`, others by `polar`; `fourier` lays out the modes. The pixel path (`pixel`) integrates
+any brightness function over the pixels. All work on batches of stamps of one shape. Used by
+`autofit_ml.refine` and by the losses of the networks.
 """
 
 from autofit_ml.render.component import component_jacobian, render_component

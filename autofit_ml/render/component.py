@@ -2,7 +2,7 @@
 
 In: a `Profile`, the modes of the PSF, and fit-space parameters in the order of
 ``profile.fit_parameters``. Out: images. Chooses between the paths of this package: elliptical
-profiles (`elliptical`), the point source and the sky (here).
+profiles (`elliptical`), other isophotes (`polar`), the point source and the sky (here).
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -229,8 +228,6 @@ class SceneBatch:
     ) -> ImageData:
         got = {name: tensor[members] for name, tensor in self._images[i].items()}
         stamp = self.members[0].stamp(i)
-        if any(span.component.profile.kind == "pixel" for span in self.layout.spans):
-            accuracy = dataclasses.replace(accuracy, refinements=())
         oversampling, psf = stamp.psf.oversampling, got["psf"]
         ny, nx = self.shapes[i]
         plan = make_plan(

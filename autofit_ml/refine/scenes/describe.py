@@ -28,7 +28,7 @@ from autofit_ml.scene.derivatives import row_jacobian
 from autofit_ml.scene.layout import Layout, Span
 from autofit_ml.scene.model import Scene
 
-__all__ = ["describe", "failed", "value_names"]
+__all__ = ["describe", "draws_to_values", "failed", "value_names"]
 
 Problems = Callable[[torch.Tensor, torch.Tensor], list[tuple[torch.Tensor, SceneProblem]]]
 """(members, theta) -> (places in members, their problem) for each accuracy that is needed."""
@@ -239,6 +239,50 @@ def describe(
             )
         )
     return out
+
+
+def draws_to_values(fit: SceneFit, draws: torch.Tensor) -> tuple[tuple[str, ...], np.ndarray]:
+    """Catalogue values of draws of theta.
+
+    Parameters
+    ----------
+    fit : SceneFit
+        With its problem.
+    draws : Tensor, (N, D)
+
+    Returns
+    -------
+    names : tuple of str
+        Of the fit's values, and "fraction" where the target has several components.
+    values : ndarray, (N, V)
+        Position angles within 90 degrees of the fit's.
+    """
+    layout, problem = fit.layout, fit.problem
+    if layout is None or problem is None:
+        raise ValueError("a fit without its problem")
+    draws = draws.to(torch.float64)
+    base = problem.base.expand(len(draws), -1, -1)
+    got = [layout.values(draws, base, i) for i in range(layout.n_images)]
+    columns = []
+    for k, item in enumerate(_values(layout)):
+        value = got[item.image][item.key]
+        if item.parameter == "pa":
+            middle = float(fit.values[k])
+            value = middle + torch.remainder(value - middle + 90.0, 180.0) - 90.0
+        columns.append(value)
+    for i, image in enumerate(problem.images):
+        where = layout.sky_slice(i)
+        for k in range(max(1, layout.sky_terms)):
+            level = image.pedestal[0] if k == 0 else 0.0
+            slope = draws[:, where.start + k] * image.scale[0] if layout.sky_terms else 0.0
+            columns.append(torch.zeros(len(draws), dtype=draws.dtype) + level + slope)
+    names = fit.names
+    target = layout.scene.components[: len(layout.scene.components) - fit.neighbours]
+    if len(target) > 1:
+        fluxes = [got[0][f"{component.name}.flux"] for component in target]
+        columns.append(fluxes[0] / sum(fluxes))
+        names = (*names, "fraction")
+    return names, torch.stack([column.cpu() for column in columns], 1).numpy()
 
 
 class _Seen:

@@ -20,8 +20,10 @@ from autofit_ml.segment.segmentation import Segmentation
 
 __all__ = ["Neighbour", "find_neighbours"]
 
-_POINT_RE = 0.25
-"""A start with re under this share of the PSF's FWHM is a point source."""
+_POINT_RE, _STAR_RE = 0.25, 0.5
+"""A start with re under this share of the PSF's FWHM is a point source: of any object, and of one
+that the segmenter calls a star. It may be wrong, and a galaxy fitted as a star spoils the target,
+which a star fitted as a small galaxy does not."""
 
 _LEAST_SHARE = 0.01
 """A neighbour with less light in its footprint than this share of the target's stays masked: what
@@ -92,8 +94,8 @@ def find_neighbours(
         if start is None:
             continue
         profile = "sersic"
-        star = segmentation.classes.get(label) == "star"
-        if star or start[3] < _POINT_RE * psf_fwhm(stamp.psf):
+        limit = _STAR_RE if segmentation.classes.get(label) == "star" else _POINT_RE
+        if start[3] < limit * psf_fwhm(stamp.psf):
             profile = "point"
         found.append(Neighbour(label, profile, start))
     found.sort(key=lambda item: -item.start[2])

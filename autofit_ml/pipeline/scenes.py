@@ -1,0 +1,189 @@
+"""Objects that need `autofit_ml.refine.scenes`: several components, neighbours, bands, ...
+
+Beyond the fit itself: neighbours that turn out to have no light of their own are dropped, and small
+single galaxies are compared with a point source.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from autofit_ml.catalogue import Flag
+from autofit_ml.images.psf import psf_fwhm
+from autofit_ml.initialise import Starts
+from autofit_ml.pipeline.model import RunModel
+from autofit_ml.pipeline.modelled import has_positions
+from autofit_ml.pipeline.object_fit import ObjectFit, fit_of_scene
+from autofit_ml.refine.scenes import SceneFit, SceneObject, SceneSettings, fit_scenes
+from autofit_ml.refine.scenes.neighbours import Neighbour
+from autofit_ml.scene import Scene, parse_model, shifted
+
+__all__ = ["fit_objects"]
+
+_SIGNIFICANT = 5.0
+"""A neighbour's flux in units of its error below which it is dropped: a detected one has more, a
+fragment of the target that was taken for a neighbour has not."""
+
+_POINT_LIKE = 1.0
+"""Fitted re, in units of the PSF's FWHM, below which a point source is tried too."""
+
+Plain = Callable[[Sequence[SceneObject], Starts], list[ObjectFit]]
+
+
+def fit_objects(
+    some: Sequence[SceneObject],
+    starts: Starts,
+    model: RunModel,
+    settings: SceneSettings,
+    plain: Plain,
+) -> list[ObjectFit]:
+    """Fit objects with a scene.
+
+    Parameters
+    ----------
+    some : sequence of SceneObject
+        With their neighbours.
+    starts : Starts
+    model : RunModel
+    settings : SceneSettings
+    plain : callable
+        Fits objects that turn out to have no neighbours, where the model is a plain Sérsic profile.
+
+    Returns
+    -------
+    list of ObjectFit
+    """
+    out: dict[int, ObjectFit] = {}
+    for origin, members in _by_origin(model.scene, some).items():
+        scene = shifted(model.scene, -origin[0], -origin[1])
+        chosen, begun = [some[k] for k in members], starts.some(members)
+        chosen, fits = _fitted(chosen, begun, scene, model, settings)
+        lonely = [i for i, one in enumerate(chosen) if model.plain and fits[i] is None]
+        if lonely:
+            made = plain([chosen[i] for i in lonely], begun.some(lonely))
+            out |= {members[i]: fit for i, fit in zip(lonely, made, strict=True)}
+        bics = _point_sources(chosen, begun, fits, model, settings)
+        for i, (one, fit) in enumerate(zip(chosen, fits, strict=True)):
+            if fit is not None:
+                described = fit_of_scene(fit, one, scene, model.layout)
+                out[members[i]] = _compared(described, bics.get(i, math.nan))
+    return [out[k] for k in range(len(some))]
+
+
+def _by_origin(scene: Scene, some: Sequence[SceneObject]) -> dict[tuple[int, int], list[int]]:
+    """Objects whose stamps begin at the same pixel of their files, if the model has positions.
+
+    Positions in a model are in the file's pixels, as in the catalogue.
+    """
+    if not has_positions(scene):
+        return {(0, 0): list(range(len(some)))}
+    out: dict[tuple[int, int], list[int]] = {}
+    for k, one in enumerate(some):
+        out.setdefault(one.reference.origin, []).append(k)
+    return out
+
+
+def _fitted(
+    some: Sequence[SceneObject],
+    starts: Starts,
+    scene: Scene,
+    model: RunModel,
+    settings: SceneSettings,
+) -> tuple[list[SceneObject], list[SceneFit | None]]:
+    """Objects without the neighbours that were dropped, and their fits.
+
+    None for those without a neighbour left that a plain Sérsic profile serves.
+    """
+    objects = list(some)
+    fits: list[SceneFit | None] = [None] * len(objects)
+    todo = list(range(len(objects)))
+    while todo:
+        made = _scenes([objects[k] for k in todo], starts.some(todo), scene, model, settings)
+        again = []
+        for k, fit in zip(todo, made, strict=True):
+            fits[k] = fit
+            before = objects[k].neighbours or ()
+            kept = _kept(before, fit)
+            if len(kept) == len(before):
+                continue
+            objects[k] = dataclasses.replace(objects[k], neighbours=kept)
+            if kept or not model.plain:
+                again.append(k)
+            else:
+                fits[k] = None
+        todo = again
+    return objects, fits
+
+
+def _scenes(
+    some: Sequence[SceneObject],
+    starts: Starts,
+    scene: Scene,
+    model: RunModel,
+    settings: SceneSettings,
+) -> list[SceneFit]:
+    return fit_scenes(
+        some,
+        scene,
+        starts,
+        bands=model.bands,
+        wavelengths=model.wavelengths,
+        settings=settings,
+        components=True,
+    )
+
+
+def _kept(neighbours: tuple[Neighbour, ...], fit: SceneFit) -> tuple[Neighbour, ...]:
+    """The neighbours whose light in any image is significant; of all others the pixels stay."""
+    if fit.flags & int(Flag.FAILED):
+        return neighbours
+    kept = []
+    for number, neighbour in enumerate(neighbours, start=1):
+        key = f"neighbour_{number}.flux"
+        places = [i for i, name in enumerate(fit.names) if name.partition("[")[0] == key]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            ratio = fit.values[places] / fit.errors[places]
+        known = ratio[np.isfinite(ratio)]
+        if known.size == 0 or known.max() >= _SIGNIFICANT:
+            kept.append(neighbour)
+    return tuple(kept)
+
+
+def _point_sources(
+    some: Sequence[SceneObject],
+    starts: Starts,
+    fits: Sequence[SceneFit | None],
+    model: RunModel,
+    settings: SceneSettings,
+) -> dict[int, float]:
+    """BIC of a point source in place of each small galaxy of a plain Sérsic profile."""
+    if not model.plain:
+        return {}
+    name = f"{model.scene.components[0].name}.re"
+    small = [
+        k
+        for k, (one, fit) in enumerate(zip(some, fits, strict=True))
+        if fit is not None
+        and not fit.flags & int(Flag.FAILED)
+        and fit[name] < _POINT_LIKE * psf_fwhm(one.reference.psf)
+    ]
+    if not small:
+        return {}
+    point = parse_model("point", model.scene.sky)
+    made = _scenes([some[k] for k in small], starts.some(small), point, model, settings)
+    return {k: fit.bic for k, fit in zip(small, made, strict=True)}
+
+
+def _compared(fit: ObjectFit, bic_point: float) -> ObjectFit:
+    """With the BIC of a point source, and POINT_SOURCE where it is the smaller one."""
+    if not math.isfinite(bic_point) or fit.problem:
+        return fit
+    flags = fit.flags
+    if bic_point <= fit.numbers["bic"]:
+        flags |= int(Flag.POINT_SOURCE)
+    numbers = {**fit.numbers, "bic_point_source": bic_point}
+    return dataclasses.replace(fit, numbers=numbers, flags=flags)
