@@ -1,7 +1,8 @@
 """autofit-ml: structural parameters of galaxies from folders of images, with honest errors.
 
 The stages, each usable alone: `read`, `segment`, `initialise`, `refine`; all of them at once:
-`fit`. See docs/ and `autofit-ml --help`.
+`fit`. Models of several components: `parse_model`, `read_model`, `scene`, fitted by `fit_scenes`.
+See docs/ and `autofit-ml --help`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
     from autofit_ml.images import read
     from autofit_ml.initialise import initialise
     from autofit_ml.refine import refine
-    from autofit_ml.scene import sersic
+    from autofit_ml.refine.scenes import fit_scenes
+    from autofit_ml.scene import parse_model, read_model, scene, sersic
     from autofit_ml.segment import segment
     from autofit_ml.weights import list_weights, load, weight_info
 
@@ -23,12 +25,16 @@ __version__ = "0.1.0"
 
 _HOME = {
     "fit": "autofit_ml.api",
+    "fit_scenes": "autofit_ml.refine.scenes",
     "initialise": "autofit_ml.initialise",
     "list_weights": "autofit_ml.weights",
     "load": "autofit_ml.weights",
+    "parse_model": "autofit_ml.scene",
     "read": "autofit_ml.images",
     "read_catalogue": "autofit_ml.catalogue",
+    "read_model": "autofit_ml.scene",
     "refine": "autofit_ml.refine",
+    "scene": "autofit_ml.scene",
     "segment": "autofit_ml.segment",
     "sersic": "autofit_ml.scene",
     "weight_info": "autofit_ml.weights",
@@ -36,12 +42,16 @@ _HOME = {
 
 __all__ = [
     "fit",
+    "fit_scenes",
     "initialise",
     "list_weights",
     "load",
+    "parse_model",
     "read",
     "read_catalogue",
+    "read_model",
     "refine",
+    "scene",
     "segment",
     "sersic",
     "weight_info",

@@ -144,10 +144,12 @@ def _size(halves: torch.Tensor) -> torch.Tensor:
     last = torch.where(pairs > 0, number - 1, index).amin(1)  # the first that is not positive
     falling = pairs.cummin(1).values
     total = torch.where(index < last[:, None], falling, torch.zeros_like(falling)).sum(1)
-    beyond = even.gather(1, last[:, None])[:, 0]
-    # Half of the first pair that is left out still counts where it is positive.
-    tau = -1 + 2 * total + beyond.clamp_min(0)
-    return m * n / tau.clamp_min(1 / math.log10(m * n))
+    # Half of the pair at which the sum ends still counts where it is positive.
+    beyond, end = even.gather(1, last[:, None])[:, 0], pairs.gather(1, last[:, None])[:, 0]
+    tau = -1 + 2 * total + torch.where((beyond > 0) | (end >= 0), beyond, 0.0)
+    size = m * n / tau.clamp_min(1 / math.log10(m * n))
+    # An indicator that is the same for all draws (many ties) says nothing against them.
+    return torch.where(pooled > 0, size, float(m * n))
 
 
 def _autocovariance(halves: torch.Tensor) -> torch.Tensor:

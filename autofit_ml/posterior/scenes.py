@@ -15,15 +15,29 @@ import numpy as np
 import torch
 
 from autofit_ml.errors import SettingsError
+from autofit_ml.posterior.bootstrap import BootstrapSettings, bootstrap
 from autofit_ml.posterior.hmc import HMCSettings, sample_hmc
+from autofit_ml.posterior.laplace import LaplaceSettings, sample_laplace
+from autofit_ml.posterior.nested import NestedSettings, box_transform, sample_nested
 from autofit_ml.posterior.samples import PosteriorSamples
+from autofit_ml.refine.levenberg_marquardt import minimise
 from autofit_ml.refine.parallel import object_threads
 from autofit_ml.refine.scenes.describe import draws_to_values
 from autofit_ml.refine.scenes.problem import SceneProblem
 from autofit_ml.refine.scenes.results import SceneFit
 from autofit_ml.refine.uncertainties import laplace
 
-__all__ = ["ScenePosterior", "sample_scenes"]
+__all__ = ["METHODS", "ScenePosterior", "nested_box", "sample_scenes", "with_posterior"]
+
+Settings = LaplaceSettings | BootstrapSettings | HMCSettings | NestedSettings
+
+_SETTINGS: dict[str, type[Settings]] = {
+    "laplace": LaplaceSettings,
+    "bootstrap": BootstrapSettings,
+    "hmc": HMCSettings,
+    "nested": NestedSettings,
+}
+METHODS = tuple(_SETTINGS)
 
 _LARGEST_TASK = 64
 
@@ -40,11 +54,15 @@ class ScenePosterior:
         Catalogue values; angles within 90 degrees of the fit's.
     samples : PosteriorSamples
         Of this object alone, in the refiner's own parameters (``fit.layout.names``).
+    log_evidence, log_evidence_err : float
+        Of nested sampling; NaN for the other methods.
     """
 
     names: tuple[str, ...]
     draws: np.ndarray
     samples: PosteriorSamples
+    log_evidence: float = float("nan")
+    log_evidence_err: float = float("nan")
 
     def interval(self, name: str, share: float = 0.6827) -> tuple[float, float, float]:
         """Median of a value, and the ends of its central interval."""
@@ -54,15 +72,20 @@ class ScenePosterior:
 
 
 def sample_scenes(
-    fits: Sequence[SceneFit], settings: HMCSettings | None = None
+    fits: Sequence[SceneFit], method: str = "hmc", settings: Settings | None = None
 ) -> list[ScenePosterior | None]:
-    """Draw from the posteriors of fitted scenes by Hamiltonian Monte Carlo.
+    """Draw from the posteriors of fitted scenes.
 
     Parameters
     ----------
     fits : sequence of SceneFit
         With their problems (``SceneSettings(keep=True)``).
-    settings : HMCSettings, optional
+    method : {"laplace", "bootstrap", "hmc", "nested"}
+        "bootstrap" resamples residuals (in blocks where the noise is correlated) and fits again;
+        "nested" also gives the evidence, its prior being flat in the box of `nested_box` for
+        parameters without a prior of their own.
+    settings : LaplaceSettings, BootstrapSettings, HMCSettings or NestedSettings, optional
+        Of the method.
 
     Returns
     -------
@@ -72,8 +95,15 @@ def sample_scenes(
     Raises
     ------
     SettingsError
-        A fit without its problem.
+        An unknown method, settings of another one, a fit without its problem.
     """
+    if method not in _SETTINGS:
+        raise SettingsError(f"posterior {method!r}", f"use one of: {', '.join(METHODS)}")
+    settings = settings or _SETTINGS[method]()
+    if not isinstance(settings, _SETTINGS[method]):
+        raise SettingsError(
+            f"{type(settings).__name__} for {method}", f"give {_SETTINGS[method].__name__}"
+        )
     if any(fit.layout is not None and fit.problem is None for fit in fits):
         raise SettingsError("a fit without its problem", "fit with SceneSettings(keep=True)")
     groups: dict[tuple, list[int]] = {}
@@ -84,7 +114,10 @@ def sample_scenes(
     out: list[ScenePosterior | None] = [None] * len(fits)
 
     def task(members: list[int]) -> list[ScenePosterior | None]:
-        return _sampled([fits[k] for k in members], torch.tensor(members), settings)
+        some = [fits[k] for k in members]
+        if isinstance(settings, NestedSettings):
+            return [_nested(fit, settings) for fit in some]
+        return _sampled(some, torch.tensor(members), settings)
 
     device = next((fit.problem.base.device for fit in fits if fit.problem is not None), None)
     with object_threads(device or torch.device("cpu")) as run:
@@ -100,48 +133,181 @@ def sample_scenes(
 
 
 def _sampled(
-    fits: Sequence[SceneFit], keys: torch.Tensor, settings: HMCSettings | None
+    fits: Sequence[SceneFit], keys: torch.Tensor, settings: Settings
 ) -> list[ScenePosterior | None]:
     """Posteriors of fits that share a layout."""
     problem = SceneProblem.join([fit.problem for fit in fits if fit.problem is not None])
     device = problem.base.device
+    keys = keys.to(device)
 
     def tensor(arrays: list[np.ndarray]) -> torch.Tensor:
         return torch.as_tensor(np.stack(arrays), device=device)
 
     theta = tensor([fit.theta for fit in fits])
-    limits = tensor([fit.limits for fit in fits if fit.limits is not None])
-    lower, upper = limits.unbind(1)
-    state = problem.evaluate(torch.arange(len(fits), device=device), theta)
-    covariance, _ = laplace(state.matrix, lower == upper)
-    samples = sample_hmc(
-        problem.log_density, theta, covariance, lower, upper, settings, keys.to(device)
-    )
+    lower, upper = tensor([fit.limits for fit in fits if fit.limits is not None]).unbind(1)
+    if isinstance(settings, LaplaceSettings):
+        covariance = tensor([fit.theta_cov for fit in fits])
+        samples = sample_laplace(theta, covariance, lower, upper, settings, keys)
+    elif isinstance(settings, BootstrapSettings):
+        samples = _bootstrapped(problem, fits, theta, lower, upper, settings, keys)
+    elif isinstance(settings, HMCSettings):
+        everyone = torch.arange(len(fits), device=device)
+        covariance, _ = laplace(problem.evaluate(everyone, theta).matrix, lower == upper)
+        samples = sample_hmc(problem.log_density, theta, covariance, lower, upper, settings, keys)
+    else:
+        raise TypeError(type(settings).__name__)
     out: list[ScenePosterior | None] = []
     for k, fit in enumerate(fits):
         one = samples.select(torch.tensor([k], device=device))
-        if not bool(one.ok[0]):
-            out.append(None)
-            continue
-        names, values = draws_to_values(fit, one.draws[0].flatten(0, 1))
-        chains, count = one.draws.shape[1:3]
-        out.append(ScenePosterior(names, values.reshape(chains, count, -1), one))
+        out.append(_finished(fit, one) if bool(one.ok[0]) else None)
     return out
 
 
+def _finished(
+    fit: SceneFit, one: PosteriorSamples, evidence: tuple[float, float] = (np.nan, np.nan)
+) -> ScenePosterior:
+    names, values = draws_to_values(fit, one.draws[0].flatten(0, 1))
+    chains, count = one.draws.shape[1:3]
+    return ScenePosterior(names, values.reshape(chains, count, -1), one, *evidence)
+
+
+def _bootstrapped(
+    problem: SceneProblem,
+    fits: Sequence[SceneFit],
+    theta: torch.Tensor,
+    lower: torch.Tensor,
+    upper: torch.Tensor,
+    settings: BootstrapSettings,
+    keys: torch.Tensor,
+) -> PosteriorSamples:
+    """Refits to resampled residuals, all images of an object at once."""
+    b, everyone = len(fits), torch.arange(len(fits), device=theta.device)
+    whole = []
+    for i in range(len(problem.images)):
+        parts = torch.stack(problem.component_images(everyone, theta, i)).sum(0)
+        whole.append(parts + problem.sky_image(everyone, theta, i))
+    shapes = [image.data.shape[1:] for image in problem.images]
+    single = len(shapes) == 1
+    if not single and settings.scheme == "block":
+        raise SettingsError("a block bootstrap of several images", "use scheme='wild'")
+
+    def flat(planes: Sequence[torch.Tensor]) -> torch.Tensor:
+        return planes[0] if single else torch.cat([p.reshape(b, 1, -1) for p in planes], 2)
+
+    def refit(index: torch.Tensor, data: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        some = problem.select(index)
+        if single:
+            planes: Sequence[torch.Tensor] = [data]
+        else:
+            sizes = [ny * nx for ny, nx in shapes]
+            planes = [
+                part.reshape(len(index), *shape)
+                for part, shape in zip(data.split(sizes, dim=2), shapes, strict=True)
+            ]
+        images = tuple(
+            dataclasses.replace(image, data=plane)
+            for image, plane in zip(some.images, planes, strict=True)
+        )
+        fitted = minimise(
+            dataclasses.replace(some, images=images).evaluate,
+            theta[index],
+            lower[index],
+            upper[index],
+            problem.layout.max_step.to(theta.device),
+        )
+        return fitted.theta, fitted.converged
+
+    return bootstrap(
+        refit,
+        flat([image.data for image in problem.images]),
+        flat(whole),
+        flat([image.root_weight > 0 for image in problem.images]),
+        theta.shape[1],
+        settings,
+        keys=keys,
+    )
+
+
+def nested_box(fit: SceneFit) -> tuple[np.ndarray, np.ndarray]:
+    """The box in which nested sampling looks, in the refiner's parameters, (D,) each.
+
+    Inside the bounds: positions within 3 pixels of the fit, fluxes and sizes within a factor of
+    e^2, indices and other shapes anywhere, ellipticities within 3, skies within one pixel's noise
+    (or 8 standard deviations, where that is more). It does not depend on how well a model fits, so
+    that evidences of several models can be compared.
+    """
+    if fit.layout is None or fit.limits is None:
+        raise ValueError("no fit")
+    sigma = np.sqrt(np.clip(np.diagonal(fit.theta_cov), 0, None))
+    reach = np.full(len(fit.theta), np.inf)
+    for j, name in enumerate(fit.layout.names):
+        kind = name.rpartition(".")[2].partition("[")[0]
+        if kind in ("x", "y", "eta1", "eta2"):
+            reach[j] = 3.0
+        elif kind in ("ln_flux", "ln_rc", "ln_re"):
+            reach[j] = 2.0
+        elif kind.startswith("psf_"):
+            reach[j] = 6.0
+        elif kind == "pa":
+            reach[j] = np.pi / 2
+        elif kind in ("sky", "sky_dx", "sky_dy"):
+            reach[j] = max(1.0, 8 * sigma[j])
+    centre = fit.theta
+    low = np.maximum(fit.limits[0], centre - reach)
+    high = np.minimum(fit.limits[1], centre + reach)
+    return low, high
+
+
+def _nested(fit: SceneFit, settings: NestedSettings) -> ScenePosterior | None:
+    """Nested sampling of one object."""
+    problem, layout = fit.problem, fit.layout
+    if problem is None or layout is None:
+        return None
+    low, high = nested_box(fit)
+    free = np.flatnonzero(low < high)
+    device = problem.base.device
+    fixed = torch.as_tensor(fit.theta, device=device)
+    columns = torch.as_tensor(free, device=device)
+
+    def whole(some: torch.Tensor) -> torch.Tensor:
+        theta = fixed.expand(len(some), -1).clone()
+        theta[:, columns] = some
+        return theta
+
+    def log_likelihood(some: torch.Tensor) -> torch.Tensor:
+        index = torch.zeros(len(some), dtype=torch.int64, device=device)
+        return problem.log_density(index, whole(some))[0]
+
+    result = sample_nested(
+        log_likelihood,
+        box_transform(low[free], high[free]),
+        [layout.names[j] for j in free],
+        settings,
+        device=device,
+    )
+    draws = whole(torch.as_tensor(result.draws, device=device))[None, None]
+    like = draws.new_zeros(())
+    one = PosteriorSamples.empty("nested", 1, 1, draws.shape[2], draws.shape[3], like, draws.dtype)
+    one.draws[:] = draws
+    one.ok[:] = result.complete
+    one.n_gradients[:] = result.n_evaluations
+    return _finished(fit, one, (result.log_evidence, result.log_evidence_err))
+
+
 def with_posterior(fit: SceneFit, posterior: ScenePosterior) -> SceneFit:
-    """The fit with the errors of its posterior: half of the central 68.3 % intervals."""
-    low, high = np.quantile(posterior.draws.reshape(-1, len(posterior.names)), [0.15865, 0.84135],
-                            axis=0)  # fmt: skip
-    half = (high - low) / 2
+    """The fit with the errors of its posterior: half of the central 68.3 % intervals.
+
+    What had no error (fixed values) has none; the values stay those of the best fit.
+    """
     flat = posterior.draws.reshape(-1, len(posterior.names))
-    v = len(fit.names)
-    known = np.isfinite(fit.errors)
-    errors = np.where(known, half[:v], fit.errors)
+    flat = flat[np.isfinite(flat).all(1)]
+    low, high = np.quantile(flat, [0.15865, 0.84135], axis=0)
+    half, v = (high - low) / 2, len(fit.names)
+    spread = half[:v] > 0
     fraction = posterior.names.index("fraction") if "fraction" in posterior.names else None
     return dataclasses.replace(
         fit,
-        errors=errors,
+        errors=np.where(spread, half[:v], np.nan),
         cov=np.cov(flat[:, :v].T),
         fraction_err=fit.fraction_err if fraction is None else float(half[fraction]),
     )

@@ -262,7 +262,7 @@ class Layout:
         shape = theta[:, : self.n_shape]
         fixed = base[:, image] * self.constant.to(theta)
         if self.linear:
-            return fixed + shape @ matrix.T, matrix[None]
+            return fixed + _mapped(shape, matrix), matrix[None]
         function = _Forward(self, matrix)
         full = function(shape, fixed)
         return full, row_jacobian(function, shape, fixed)
@@ -391,7 +391,7 @@ class _Forward:
 
     def coordinates(self, shape: torch.Tensor, fixed: torch.Tensor) -> torch.Tensor:
         """Coordinates (..., F), ties resolved."""
-        out = fixed + shape @ self.matrix.T
+        out = fixed + _mapped(shape, self.matrix)
         if not self.layout._expressions:
             return out
         columns = list(out.unbind(-1))
@@ -420,6 +420,14 @@ class _Forward:
             elif span.size == "ln_re":
                 columns[i] = columns[i] - _length(columns[j], columns[k]) / 2
         return torch.stack(columns, -1)
+
+
+def _mapped(shape: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
+    """matrix (F, D) times each row of shape (..., D).
+
+    Row by row: a matrix product's last digits would depend on how many objects share it.
+    """
+    return (shape[..., None, :] * matrix).sum(-1)
 
 
 def _length(eta1: torch.Tensor, eta2: torch.Tensor) -> torch.Tensor:

@@ -296,7 +296,8 @@ def _solved(problem: SceneProblem, index: torch.Tensor, theta: torch.Tensor) -> 
         weighted = (rows * root[:, None]).flatten(2).double()
         target = (rest * root).flatten(1).double()
         normal = weighted @ weighted.transpose(1, 2)
-        right = (weighted @ target[..., None])[..., 0]
+        # Not a product of matrices: its last digits would depend on the number of objects.
+        right = (weighted * target[:, None]).sum(-1)
         gain = _positive(normal, right, len(mine))
         for j, (_, column) in enumerate(mine):
             change = gain[:, j].clamp_min(1e-30).log().clamp(-_LARGEST_GAIN, _LARGEST_GAIN)

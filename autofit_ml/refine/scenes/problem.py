@@ -251,12 +251,28 @@ class SceneProblem:
         """Background beyond the pedestal, (A, ny, nx), units of `scale`."""
         data = self.images[image]
         terms = self._sky(index, theta, image)
-        return torch.einsum("ak,kyx->ayx", terms.to(data.data.dtype), data.background())
+        return _summed(terms.to(data.data.dtype), data.background())
 
     def design(self, index: torch.Tensor, theta: torch.Tensor, image: int) -> torch.Tensor:
         """Derivatives of an image by theta, (A, D, ny, nx)."""
         channels, jacobian, _ = self._channels(index, theta, image)
         return torch.einsum("apyx,apd->adyx", channels, jacobian.to(channels.dtype))
+
+    def component_light(
+        self, index: torch.Tensor, theta: torch.Tensor, image: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Each component's light inside an image, (A, C), and its derivatives by theta, (A, C, D).
+
+        In units of `scale`, float64.
+        """
+        channels, jacobian, _ = self._channels(index, theta, image)
+        sums = pixel_sum(channels[:, : self.layout.n_full]).to(torch.float64)
+        light = [sums[:, span.index("flux")] for span in self.layout.spans]
+        slopes = [
+            (sums[:, span.slice, None] * jacobian[:, span.slice]).sum(1)
+            for span in self.layout.spans
+        ]
+        return torch.stack(light, 1), torch.stack(slopes, 1)
 
     # ------------------------------------------------------------------ pieces
 
@@ -332,7 +348,7 @@ class SceneProblem:
         model = channels[:, flux].sum(1)
         if sky:
             terms = theta[:, layout.sky_slice(image)].to(model.dtype)
-            model = model + torch.einsum("ak,kyx->ayx", terms, background)
+            model = model + _summed(terms, background)
         return channels, whole, model
 
     def _evaluate_chunk(self, index: torch.Tensor, theta: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -380,6 +396,17 @@ class SceneProblem:
                 sums = pixel_sum(channels[:, :f]).to(torch.float64)
                 light = (across[:, :, :f] @ sums[..., None])[..., 0]
         return chi2, gradient, matrix, light
+
+
+def _summed(terms: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+    """Sums (A, ny, nx) of images (K, ny, nx) times terms (A, K).
+
+    Term by term: a matrix product's last digits would depend on how many objects share it.
+    """
+    out = terms[:, 0, None, None] * images[0]
+    for k in range(1, len(images)):
+        out = out + terms[:, k, None, None] * images[k]
+    return out
 
 
 def chunk_of(layout: Layout, plans: Sequence[FourierPlan]) -> int:

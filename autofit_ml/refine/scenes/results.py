@@ -66,6 +66,8 @@ class SceneFit:
         All components of the target together.
     fraction, fraction_err : float
         Share of the first component in the first image (B/T for a bulge and a disc).
+    flux_stamp, flux_stamp_err : ndarray, float64, (components of the target,)
+        Light inside the first image.
     chi2, logl, bic : float
     ndof, n_pix, n_iter, n_starts : int
     snr : float
@@ -115,6 +117,8 @@ class SceneFit:
     problem: SceneProblem | None = None
     limits: np.ndarray | None = None
     message: str = ""
+    flux_stamp: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    flux_stamp_err: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
     def __getitem__(self, name: str) -> float:
         """Value of a catalogue parameter, e.g. ``fit["bulge.re"]``."""

@@ -8,9 +8,9 @@
 
   const CARDS = 60;
   const LINES = 100;
-  const RANGES = ["mag", "re", "n", "q", "snr", "chi2_red"];
-  const TABLE = ["id", "status", "flags", "mag", "re", "n", "q", "pa", "snr", "chi2_red", "message"];
-  const LOG = new Set(["flux", "re", "re_arcsec", "re_circ", "snr", "chi2_red"]);
+  const RANGES = ["mag_total", "fraction", "mag", "re", "n", "q", "snr", "chi2_red"];
+  const TABLE = ["id", "status", "flags", "mag_total", "fraction", "mag", "re", "n", "q", "pa", "snr", "chi2_red", "message"];
+  const LOG = new Set(["flux", "flux_total", "re", "re_arcsec", "re_circ", "snr", "chi2_red"]);
   const VIEWS = ["gallery", "table", "plots"];
 
   // ---- the catalogue -----------------------------------------------------------------------
@@ -396,8 +396,11 @@
   function card(i) {
     const id = value("id", i);
     const failed = value("status", i) === "failed";
-    const brightness = value("mag", i) === null ? "flux" : "mag";
-    const numbers = [brightness, "re", "n", "q"].map((name) =>
+    // Of several components: the whole, the first one's share, and what the first is like.
+    const [mag, flux] = has("fraction") ? ["mag_total", "flux_total"] : ["mag", "flux"];
+    const brightness = value(mag, i) === null ? flux : mag;
+    const shown = has("fraction") ? [brightness, "fraction", "re", "re_2"] : [brightness, "re", "n", "q"];
+    const numbers = shown.filter((name) => has(name) && value(name, i) !== null).map((name) =>
       make("span", { title: `${name} ${measured(name, i)} ${unitOf(name)}` }, make("i", {}, `${name} `), measured(name, i, 3)));
     return make(
       "a", { class: "card", ...detailLink(i) },
@@ -666,13 +669,14 @@
   }
 
   function plots() {
-    const brightness = extent("mag")[0] === null ? "flux" : "mag";
+    const [mag, flux] = has("fraction") ? ["mag_total", "flux_total"] : ["mag", "flux"];
+    const brightness = extent(mag)[0] === null ? flux : mag;
     const swatch = (colour, text) => make("span", {}, make("i", { style: `background: var(${colour})` }), text);
     return [
       make("div", { class: "legend" }, swatch("--bar", "shown"), swatch("--bar-all", "all objects"),
         make("span", {}, "Drag over a histogram to set a range, press it to clear; press a point to open the object.")),
       make("div", { class: "plots" },
-        ...[brightness, "re", "n", "q", "chi2_red", "snr"].filter(has).map(histogram),
+        ...[brightness, "fraction", "re", "n", "q", "chi2_red", "snr"].filter(has).map(histogram),
         scatter(brightness, "re"), scatter("re", "n")),
     ];
   }
@@ -723,7 +727,7 @@
     }
 
     const fitted = [...columns.values()].filter((c) => has(`${c.name}_err`));
-    const lines = fitted.map(({ name, unit, about }) =>
+    const lines = fitted.filter(({ name }) => value(name, i) !== null).map(({ name, unit, about }) =>
       make("tr", {},
         make("th", { scope: "row" }, name),
         make("td", { class: "right" }, measured(name, i)),

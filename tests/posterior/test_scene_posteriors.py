@@ -1,0 +1,130 @@
+"""Posteriors of fitted scenes: the four methods on images of known truth."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("galsim")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "refine"))
+
+from scene_samples import bulge_and_disc, scene_object, single, starts_of
+
+from autofit_ml.errors import SettingsError
+from autofit_ml.posterior import BootstrapSettings, HMCSettings, LaplaceSettings, NestedSettings
+from autofit_ml.posterior.scenes import nested_box, sample_scenes, with_posterior
+from autofit_ml.refine.scenes import SceneSettings, fit_scenes
+from autofit_ml.scene import fixed, parse_model, sersic
+
+HMC = HMCSettings(draws=250, warmup=150, rounds=1)
+
+
+def fits_of(model, sources, **options):
+    """Fits with their problems."""
+    objects = [
+        scene_object(source, seed=k, **options) for k, source in enumerate(sources, start=200)
+    ]
+    return fit_scenes(
+        objects, parse_model(model), starts_of(*sources), settings=SceneSettings(keep=True)
+    )
+
+
+@pytest.fixture(scope="module")
+def bright():
+    """Two galaxies at S/N of a few hundred: Gaussian-like posteriors."""
+    return fits_of("sersic", [single(flux=12000.0), single(flux=9000.0, n=1.0, q=0.8)],
+                   shape=(40, 40))  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def hmc(bright):
+    return sample_scenes(bright, "hmc", HMC)
+
+
+def test_hmc_agrees_with_laplace_where_the_posterior_is_gaussian(bright, hmc):
+    """Means within a quarter of a sigma, widths within 15 % (1000 draws: 2 % and 3 %)."""
+    for fit, posterior in zip(bright, hmc, strict=True):
+        assert posterior.names == fit.names
+        flat = posterior.draws.reshape(-1, len(posterior.names))
+        free = np.array([not name.endswith((".q", ".pa")) for name in fit.names])
+        pull = (flat.mean(0) - fit.values) / fit.errors
+        assert np.abs(pull[free]).max() < 0.25
+        ratio = flat.std(0) / fit.errors
+        assert np.all((ratio > 0.85) & (ratio < 1.15)), dict(zip(fit.names, ratio, strict=True))
+        assert float(posterior.samples.rhat.nan_to_num(1).max()) < 1.05
+
+
+def test_laplace_draws_are_the_fits_gaussian(bright):
+    posteriors = sample_scenes(bright, "laplace", LaplaceSettings(draws=4000))
+    for fit, posterior in zip(bright, posteriors, strict=True):
+        flat = posterior.draws.reshape(-1, len(posterior.names))
+        np.testing.assert_allclose(flat.std(0), fit.errors, rtol=0.1)
+
+
+def test_bootstrap_agrees_with_laplace_for_gaussian_noise(bright):
+    (posterior,) = sample_scenes(bright[:1], "bootstrap", BootstrapSettings(replicates=60))
+    flat = posterior.draws.reshape(-1, len(posterior.names))
+    ratio = flat.std(0) / bright[0].errors
+    # 60 replicates: 9 %; signs of the few pixels of the core: more.
+    assert np.all((ratio > 0.55) & (ratio < 1.6)), ratio
+
+
+def test_errors_from_the_posterior(bright, hmc):
+    one = with_posterior(bright[0], hmc[0])
+    np.testing.assert_allclose(one.values, bright[0].values)
+    np.testing.assert_allclose(one.errors, bright[0].errors, rtol=0.25)
+    middle, low, high = hmc[0].interval("sersic.re")
+    assert low < middle < high
+    assert (high - low) / 2 == pytest.approx(one.error("sersic.re"), rel=0.02)
+
+
+def test_an_object_has_the_same_draws_in_any_batch(bright, hmc):
+    (alone,) = sample_scenes(bright[:1], "hmc", HMC)
+    np.testing.assert_allclose(alone.draws[:, 0], hmc[0].draws[:, 0], rtol=2e-3)
+
+
+def test_two_components_have_a_share():
+    (fit,) = fits_of("sersic+exp", [bulge_and_disc(0.5, flux=60000.0)])
+    (posterior,) = sample_scenes([fit], "hmc", HMC)
+    assert posterior.names[-1] == "fraction"
+    middle, low, high = posterior.interval("fraction", 0.997)
+    assert low < 0.5 < high
+    assert 0 < middle < 1
+
+
+def test_nested_and_hmc_agree_at_low_signal_to_noise():
+    """n and the sky trade with each other: a curved posterior (position and shape held)."""
+    pytest.importorskip("nautilus")
+    source = single(flux=500.0, re=3.0, n=1.5)
+    held = {name: fixed(getattr(source, name)) for name in ("x", "y", "q", "pa")}
+    (fit,) = fit_scenes(
+        [scene_object(source, seed=200, shape=(28, 28), sky=0.0)],
+        sersic(**held),
+        starts_of(source, sky=0.0),
+        settings=SceneSettings(keep=True),
+    )
+    (nested,) = sample_scenes(
+        [fit], "nested", NestedSettings(live=200, effective=1000, draws=2000, batch=256)
+    )
+    (hmc,) = sample_scenes([fit], "hmc", HMCSettings(draws=600, warmup=250, rounds=2))
+    assert nested.log_evidence_err < 0.5
+    low, high = nested_box(fit)
+    assert np.isfinite(nested.log_evidence)
+    assert np.all(low <= high)
+    for name in ("sersic.n", "sersic.re", "sersic.flux", "sky"):
+        a, b = nested.interval(name), hmc.interval(name)
+        width = (a[2] - a[1]) / 2
+        # 1000 effective draws: medians to 5 % of a sigma, widths to 4 %; twice that for HMC.
+        assert abs(a[0] - b[0]) < 0.25 * width, (name, a, b)
+        assert (b[2] - b[1]) / 2 == pytest.approx(width, rel=0.2)
+
+
+def test_wrong_use(bright):
+    with pytest.raises(SettingsError, match="use one of"):
+        sample_scenes(bright, "mcmc")
+    with pytest.raises(SettingsError, match="give HMCSettings"):
+        sample_scenes(bright, "hmc", LaplaceSettings())
+    bare = fit_scenes([scene_object(single())], parse_model("sersic"), starts_of(single()))
+    with pytest.raises(SettingsError, match="keep=True"):
+        sample_scenes(bare, "hmc")
