@@ -68,7 +68,8 @@ def fit(
     ] = None,
     mode: Annotated[str, typer.Option(help="auto, stamp or frame.")] = "auto",
     model: Annotated[
-        str, typer.Option(help="What is fitted: sersic, sersic+exp, psf+sersic, ..., or a .yaml.")
+        str,
+        typer.Option(help="What is fitted: sersic, sersic+exp, psf+sersic, ..., auto, or a .yaml."),
     ] = "sersic",
     galfit: Annotated[
         Path | None,
@@ -82,6 +83,12 @@ def fit(
     neighbours: Annotated[
         str, typer.Option(help="Overlapping neighbours: fit (along with the target) or mask.")
     ] = "fit",
+    posterior: Annotated[
+        str,
+        typer.Option(
+            help="Errors from laplace (the curvature), or samples: bootstrap, hmc, nested."
+        ),
+    ] = "laplace",
     likelihood: Annotated[
         str, typer.Option(help="gaussian, poisson, student-t[:nu], huber[:k] or cauchy[:c].")
     ] = "gaussian",
@@ -113,7 +120,11 @@ def fit(
         str | None, typer.Option(help="Survey preset, e.g. sdss, kids, hst.", show_default=False)
     ] = None,
     psf: Annotated[
-        str | None, typer.Option(help="One PSF file for all objects, or none.", show_default=False)
+        str | None,
+        typer.Option(
+            help="One PSF file for all objects, none, or fitted to a frame's stars: moffat, pixels.",
+            show_default=False,
+        ),
     ] = None,
     psf_fwhm: Annotated[
         float | None, typer.Option(help="Moffat PSF of this FWHM, arcsec.", show_default=False)
@@ -179,6 +190,7 @@ def fit(
             "galfit": galfit,
             "bands": bands,
             "neighbours": neighbours,
+            "posterior": posterior,
             "likelihood": likelihood,
             "error_floor": error_floor,
             "segmenter": segmenter,

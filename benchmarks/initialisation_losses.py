@@ -26,9 +26,9 @@ from cutout_sets import make_cutout_sets  # noqa: E402
 from initialise_module import InitialiseModule  # noqa: E402
 
 SETS = {
-    "new, like it": {"data": "single", "surveys": ["sdss-r"], "count": 250, "seed": 912},
-    "other PSF": {"data": "single", "surveys": ["euclid-vis"], "count": 250, "seed": 912},
-    "other noise": {"data": "single", "surveys": ["hsc-i"], "count": 250, "seed": 912},
+    "new, like it": {"data": "single", "surveys": ["sdss-r"], "count": 1500, "seed": 924},
+    "other PSF": {"data": "single", "surveys": ["euclid-vis"], "count": 600, "seed": 919},
+    "other noise": {"data": "single", "surveys": ["hsc-i"], "count": 600, "seed": 917},
     "spirals": {"data": "realistic", "surveys": ["sdss-r"], "count": 300, "seed": 103},
 }
 TITLES = {

@@ -81,6 +81,8 @@ class ModelColumns:
         Parameters that have a value of their own in each band: ``<name>[_k]_<band>``.
     tilted_sky : bool
         The sky has gradients too.
+    tried : bool
+        The model was chosen among several.
 
     Raises
     ------
@@ -92,6 +94,7 @@ class ModelColumns:
     bands: tuple[str, ...] = ()
     varied: tuple[BandParameter, ...] = ()
     tilted_sky: bool = False
+    tried: bool = False
 
     def __post_init__(self) -> None:
         if not self.components:
@@ -196,6 +199,8 @@ _TOTAL = (
     *_measured("mag_total", "mag", "Total AB magnitude of all components of the target"),
     *_measured("fraction", "", "Share of the first component in flux_total (B/T of bulge + disc)"),
 )
+
+_TRIED = (Column("models_tried", "str", "", "Models that were tried, with their BIC"),)
 
 _NEIGHBOURS = (
     Column("n_neighbours", "int32", "", "Neighbours that were fitted along with the target"),
@@ -420,6 +425,7 @@ def columns_for(model: ModelColumns | None = None) -> tuple[Column, ...]:
         _covariance(model),
         *_NEIGHBOURS,
         *_FIT,
+        *(_TRIED if model.tried else ()),
     )
 
 

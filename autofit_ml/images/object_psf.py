@@ -14,7 +14,7 @@ from autofit_ml.errors import InputError
 from autofit_ml.images.fitsfile import HduInfo
 from autofit_ml.images.header import number_card
 from autofit_ml.images.load import Planes, plane_array
-from autofit_ml.images.options import ReadOptions
+from autofit_ml.images.options import FITTED_PSFS, ReadOptions
 from autofit_ml.images.psf import centre_psf, moffat_psf, no_psf
 from autofit_ml.images.source import Source
 from autofit_ml.images.stamp import PSF
@@ -39,6 +39,14 @@ def choose_psf(
     if isinstance(given, str) and given == "none":
         messages.append("fitted without a PSF, as asked")
         return no_psf(), 0
+    if isinstance(given, str) and given in FITTED_PSFS:
+        if required:
+            raise InputError(
+                f"a {given} PSF is fitted to the stars of a frame, and this is a stamp",
+                THREE_WAYS,
+                planes.image_file,
+            )
+        return None, 0
     scale = planes.calibration.pixel_scale
     if given is not None and not isinstance(given, np.ndarray):
         return _psf_from_file(Path(given), None, planes, source, options, has_pixel), 0

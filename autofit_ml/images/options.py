@@ -25,6 +25,10 @@ MIN_SIDE = 5
 """Smallest side of an image (pixels)."""
 
 
+FITTED_PSFS = ("moffat", "pixels")
+"""PSFs that are fitted to the stars of a frame, with their uncertainty."""
+
+
 @dataclass(frozen=True)
 class ReadOptions:
     """What the user says about the images. None means: as the file says.
@@ -35,7 +39,7 @@ class ReadOptions:
 
     Attributes
     ----------
-    psf : path, array, PSF or "none", optional
+    psf : path, array, PSF, "none", "moffat" or "pixels", optional
         One PSF for all objects, wins over everything. "none": fit without a PSF
         (``data=[[1.]], has_pixel=False``: the renderer still adds the pixel).
     psf_fwhm : float, optional
@@ -103,7 +107,10 @@ class ReadOptions:
             raise SettingsError(f"psf_oversampling is {over!r}", "give a whole number of 1 or more")
         if self.mask_ignore_bits is not None and self.mask_ignore_bits < 0:
             raise SettingsError("mask_ignore_bits is negative", "give the sum of the bits")
-        from_file = isinstance(self.psf, (str, Path)) and str(self.psf) != "none"
+        from_file = isinstance(self.psf, (str, Path)) and str(self.psf) not in (
+            "none",
+            *FITTED_PSFS,
+        )
         if from_file and not Path(self.psf).is_file():  # type: ignore[arg-type]
             raise SettingsError("the PSF file does not exist", "check the path", str(self.psf))
         if self.survey is not None:

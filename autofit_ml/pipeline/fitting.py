@@ -76,6 +76,7 @@ class _Way:
             likelihood=Likelihood.parse(self.settings.likelihood),
             error_floor=self.settings.error_floor,
             neighbours=self.settings.neighbours,
+            keep=self.settings.posterior != "laplace",
         )
 
     def object(self, stamp: Stamp, prepared: Prepared, k: int) -> SceneObject:
@@ -128,7 +129,8 @@ class _Way:
 
     def scene(self, some: Sequence[SceneObject], starts: Starts) -> list[ObjectFit]:
         """Everything else."""
-        return fit_objects(some, starts, self.model, self.scenes, self.plain)
+        method = self.settings.posterior
+        return fit_objects(some, starts, self.model, self.scenes, self.plain, method)
 
 
 def _fitted(prepared: Prepared, way: _Way) -> tuple[Prepared, dict[str, ObjectFit]]:

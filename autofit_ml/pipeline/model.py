@@ -37,6 +37,8 @@ class RunModel:
         The reference first; ("",) for images of one band.
     wavelengths : tuple of float or None
         Of the bands.
+    auto : bool
+        The scene is the largest of those that an object may get.
     plain : bool
         One plain Sérsic profile in one band with Gaussian noise: `autofit_ml.refine` serves an
         object without neighbours.
@@ -46,6 +48,7 @@ class RunModel:
     scene: Scene
     bands: tuple[str, ...]
     wavelengths: tuple[float, ...] | None
+    auto: bool
     plain: bool
     layout: ModelColumns
 
@@ -95,14 +98,16 @@ def run_model(settings: FitSettings, bands: Sequence[str] = ()) -> RunModel:
         names if len(names) > 1 else (),
         tuple(varied),
         scene.sky == "tilted",
+        settings.model == "auto",
     )
     plain = (
         scene.single_sersic
+        and settings.posterior == "laplace"
         and settings.likelihood == "gaussian"
         and settings.error_floor == 0
         and len(names) == 1
     )
-    return RunModel(scene, names, wavelengths, plain, columns)
+    return RunModel(scene, names, wavelengths, settings.model == "auto", plain, columns)
 
 
 def scene_of(settings: FitSettings) -> Scene:
@@ -119,6 +124,8 @@ def scene_of(settings: FitSettings) -> Scene:
         scene = galfit_file(settings).scene
     elif isinstance(settings.model, Scene):
         scene = settings.model.check()
+    elif settings.model == "auto":
+        scene = parse_model("sersic+exp")
     else:
         scene = parse_model(settings.model)
     return scene if settings.sky is None else with_sky(scene, settings.sky_value)

@@ -20,6 +20,7 @@ from autofit_ml.segment import Segmentation
 
 if TYPE_CHECKING:
     from autofit_ml.catalogue import ModelColumns
+    from autofit_ml.posterior.scenes import ScenePosterior
     from autofit_ml.refine import FitResults
     from autofit_ml.refine.scenes import SceneFit, SceneObject
     from autofit_ml.scene import Scene
@@ -81,6 +82,10 @@ class ObjectFit:
         Other objects' pixels that were left out, in each image.
     problem : str
         Why there is no fit; "" where there is one.
+    posterior : ScenePosterior or None
+        Samples, where they were asked for.
+    message : str
+        Something that the reader of the row should know.
     """
 
     numbers: Mapping[str, Any]
@@ -89,6 +94,8 @@ class ObjectFit:
     masked: tuple[np.ndarray | None, ...]
     drawn: tuple[Drawn | None, ...] = ()
     problem: str = ""
+    posterior: ScenePosterior | None = None
+    message: str = ""
 
 
 _TOO_FEW = "too few usable pixels for a fit (check the mask and noise planes)"
@@ -220,10 +227,8 @@ class _Reading:
         if component.profile.name in _INDEX and not component.profile.modifiers:
             numbers["n"] = numbers["n_init"] = _INDEX[component.profile.name]
         numbers |= _derived(numbers, self.one.reference, self._rc_error(k))
-        images = self.fit.components
-        if images is not None:
-            light = float(images[0][component.name].sum(dtype=np.float64))
-            numbers["flux_stamp"] = light
+        numbers["flux_stamp"] = self.fit.flux_stamp[k]
+        numbers["flux_stamp_err"] = self.fit.flux_stamp_err[k]
         return {_suffixed(name, suffix(k)): value for name, value in numbers.items()}
 
     def _rc_error(self, k: int) -> float:

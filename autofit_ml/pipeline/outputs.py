@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import platform
@@ -9,7 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -34,6 +35,9 @@ from autofit_ml.pipeline.settings import FitSettings
 from autofit_ml.report import THUMBNAIL_FOLDER, BandPicture, preview_png, thumbnail
 from autofit_ml.segment import Segmentation
 
+if TYPE_CHECKING:
+    from autofit_ml.posterior.scenes import ScenePosterior
+
 __all__ = ["save_pictures", "save_shard", "version", "write_catalogue"]
 
 _VERSIONS = (
@@ -57,7 +61,39 @@ def save_pictures(
         i = place[stamp.id]
         row = {name: column[i] for name, column in rows.items() if name != "cov"}
         images = (stamp, *prepared.others.get(stamp.id, ()))
+        posterior = fits[stamp.id].posterior
+        if posterior is not None:
+            _save_posterior(folder, stamp.id, posterior, fits[stamp.id].model)
         _save_object(folder, images, segmentation, fits[stamp.id], model, row, kinds)
+
+
+def _save_posterior(
+    folder: ResultsFolder, name: str, posterior: ScenePosterior, model: str
+) -> None:
+    """``posterior/<id>.nc`` (ArviZ InferenceData) and a corner plot of the target beside it."""
+    from autofit_ml.posterior import corner_figure, to_inference_data, write_inference_data
+
+    attributes = {"id": name, "model": model}
+    if np.isfinite(posterior.log_evidence):
+        attributes["log_evidence"] = str(posterior.log_evidence)
+        attributes["log_evidence_err"] = str(posterior.log_evidence_err)
+    data = to_inference_data(
+        posterior.samples, 0, posterior.names, attributes, values=posterior.draws
+    )
+    target = folder.path / "posterior"
+    target.mkdir(exist_ok=True)
+    write_inference_data(data, target, name)
+    flat = posterior.draws.reshape(-1, len(posterior.names))
+    flat = flat[np.isfinite(flat).all(1)]
+    shown = [
+        k
+        for k, parameter in enumerate(posterior.names)
+        if not parameter.startswith("neighbour_") and np.ptp(flat[:, k]) > 0
+    ]
+    figure = corner_figure(flat[:, shown], [posterior.names[k] for k in shown])
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=80)
+    atomic_write_bytes(target / f"{name}.png", picture.getvalue(), fsync=False)
 
 
 @dataclass(frozen=True)

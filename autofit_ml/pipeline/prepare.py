@@ -12,6 +12,7 @@ from pathlib import Path
 
 from autofit_ml.errors import InputError, WeightsError
 from autofit_ml.images import ReadResult, Source, cut_like, cut_stamps, read_source
+from autofit_ml.images.options import FITTED_PSFS
 from autofit_ml.images.psf import psf_fwhm
 from autofit_ml.images.stamp import Frame, Stamp
 from autofit_ml.initialise import Starts, initialise
@@ -293,7 +294,7 @@ def _cut(
     others: Others,
 ) -> Iterator[Stamp | Failure]:
     """Stamps around everything that is detected in a frame, and the same of the other bands."""
-    frame = _frame(result)
+    frame = _frame(result, settings)
     seeing = 3.0 if frame.psf is None else psf_fwhm(frame.psf)
     frame, found = detect_in_frame(
         frame, seeing, settings.segmenter, settings.weights, settings.device
@@ -331,7 +332,9 @@ def _cut(
                     others[name] = tuple(
                         None
                         if one is None
-                        else cut_like(_frame(one), stamp, frame, settings.read, psf_at=one.psf_at)
+                        else cut_like(
+                            _frame(one, settings), stamp, frame, settings.read, psf_at=one.psf_at
+                        )
                         for one in more
                     )
                     stamp = _told_of_bands(stamp, source, others[name])
@@ -340,10 +343,17 @@ def _cut(
             yield Failure(name, frame.file, _naming(error, frame.file))
 
 
-def _frame(result: ReadResult) -> Frame:
-    if not isinstance(result.item, Frame):
-        raise TypeError(f"{result.item.id} is no frame")
-    return result.item
+def _frame(result: ReadResult, settings: FitSettings) -> Frame:
+    """The frame that was read, its PSF fitted to its stars where that is wanted."""
+    frame, model = result.item, settings.read.psf
+    if not isinstance(frame, Frame):
+        raise TypeError(f"{frame.id} is no frame")
+    if not (isinstance(model, str) and model in FITTED_PSFS):
+        return frame
+    from autofit_ml.refine.scenes.psf_model import fit_psf
+
+    psf, notes = fit_psf(frame, model)
+    return frame.replace(psf=psf, messages=(*frame.messages, *notes))
 
 
 def _naming(error: InputError, file: str) -> str:

@@ -74,7 +74,7 @@ def _fill(rows: dict[str, np.ndarray], i: int, prepared: Prepared, k: int, fit: 
     if flags & int(Flag.INIT_FALLBACK):
         rows["init"][i] = "moments"
     rows["flags"][i] = flags
-    messages = list(stamp.messages)
+    messages = [*stamp.messages, *filter(None, [fit.message])]
     if fit.problem:
         messages.append(f"{stamp.file}: {fit.problem}")
     rows["message"][i] = "; ".join(messages)

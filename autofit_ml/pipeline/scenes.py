@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,14 +20,21 @@ from autofit_ml.pipeline.model import RunModel
 from autofit_ml.pipeline.modelled import has_positions
 from autofit_ml.pipeline.object_fit import ObjectFit, fit_of_scene
 from autofit_ml.refine.scenes import SceneFit, SceneObject, SceneSettings, fit_scenes
+from autofit_ml.refine.scenes.choice import choose_models
 from autofit_ml.refine.scenes.neighbours import Neighbour
 from autofit_ml.scene import Scene, parse_model, shifted
+
+if TYPE_CHECKING:
+    from autofit_ml.posterior.scenes import ScenePosterior
 
 __all__ = ["fit_objects"]
 
 _SIGNIFICANT = 5.0
 """A neighbour's flux in units of its error below which it is dropped: a detected one has more, a
 fragment of the target that was taken for a neighbour has not."""
+
+_DISAGREE = 1.02
+"""R-hat above which a row's message says so."""
 
 _POINT_LIKE = 1.0
 """Fitted re, in units of the PSF's FWHM, below which a point source is tried too."""
@@ -40,6 +48,7 @@ def fit_objects(
     model: RunModel,
     settings: SceneSettings,
     plain: Plain,
+    posterior: str = "laplace",
 ) -> list[ObjectFit]:
     """Fit objects with a scene.
 
@@ -52,11 +61,15 @@ def fit_objects(
     settings : SceneSettings
     plain : callable
         Fits objects that turn out to have no neighbours, where the model is a plain Sérsic profile.
+    posterior : str
+        Where errors come from.
 
     Returns
     -------
     list of ObjectFit
     """
+    if model.auto:
+        return _chosen(some, starts, model, settings, posterior)
     out: dict[int, ObjectFit] = {}
     for origin, members in _by_origin(model.scene, some).items():
         scene = shifted(model.scene, -origin[0], -origin[1])
@@ -67,11 +80,72 @@ def fit_objects(
             made = plain([chosen[i] for i in lonely], begun.some(lonely))
             out |= {members[i]: fit for i, fit in zip(lonely, made, strict=True)}
         bics = _point_sources(chosen, begun, fits, model, settings)
-        for i, (one, fit) in enumerate(zip(chosen, fits, strict=True)):
-            if fit is not None:
-                described = fit_of_scene(fit, one, scene, model.layout)
-                out[members[i]] = _compared(described, bics.get(i, math.nan))
+        present = [i for i, fit in enumerate(fits) if fit is not None]
+        sampled = _sampled([fit for fit in fits if fit is not None], posterior)
+        for i, (fit, samples) in zip(present, sampled, strict=True):
+            described = fit_of_scene(fit, chosen[i], scene, model.layout)
+            described = _compared(described, bics.get(i, math.nan))
+            out[members[i]] = _with_samples(described, samples, posterior)
     return [out[k] for k in range(len(some))]
+
+
+def _chosen(
+    some: Sequence[SceneObject],
+    starts: Starts,
+    model: RunModel,
+    settings: SceneSettings,
+    posterior: str,
+) -> list[ObjectFit]:
+    """The simplest model that describes each object."""
+    choices = choose_models(
+        some,
+        starts,
+        bands=model.bands,
+        wavelengths=model.wavelengths,
+        sky=model.scene.sky,
+        settings=settings,
+        components=True,
+    )
+    sampled = _sampled([choice.fit for choice in choices], posterior)
+    out = []
+    for one, choice, (fit, samples) in zip(some, choices, sampled, strict=True):
+        scene = parse_model(choice.model or "sersic", model.scene.sky)
+        described = fit_of_scene(fit, one, scene, model.layout)
+        if not described.problem:
+            numbers = {**described.numbers, "models_tried": choice.tried}
+            numbers["bic_point_source"] = choice.bic.get("point", math.nan)
+            point = int(Flag.POINT_SOURCE) if choice.model == "point" else 0
+            flags = described.flags | point
+            described = dataclasses.replace(described, numbers=numbers, flags=flags)
+        out.append(_with_samples(described, samples, posterior))
+    return out
+
+
+def _sampled(fits: Sequence[SceneFit], method: str) -> list[tuple[SceneFit, ScenePosterior | None]]:
+    """Fits with the errors of their samples; as they are for Laplace errors."""
+    if method == "laplace":
+        return [(fit, None) for fit in fits]
+    # Imported where it is wanted: arviz and nautilus take a second.
+    from autofit_ml.posterior.scenes import sample_scenes, with_posterior
+
+    out = []
+    for fit, samples in zip(fits, sample_scenes(fits, method), strict=True):
+        out.append((fit if samples is None else with_posterior(fit, samples), samples))
+    return out
+
+
+def _with_samples(fit: ObjectFit, samples: ScenePosterior | None, method: str) -> ObjectFit:
+    """With the samples, and a word where they are not to be trusted."""
+    if method == "laplace" or fit.problem:
+        return fit
+    message = ""
+    if samples is None:
+        message = f"no {method} samples could be drawn: errors are Laplace's"
+    else:
+        worst = float(samples.samples.rhat.nan_to_num(1.0).max())
+        if worst > _DISAGREE:
+            message = f"the chains of the posterior disagree (R-hat {worst:.3f})"
+    return dataclasses.replace(fit, posterior=samples, message=message)
 
 
 def _by_origin(scene: Scene, some: Sequence[SceneObject]) -> dict[tuple[int, int], list[int]]:
@@ -160,8 +234,8 @@ def _point_sources(
     model: RunModel,
     settings: SceneSettings,
 ) -> dict[int, float]:
-    """BIC of a point source in place of each small galaxy of a plain Sérsic profile."""
-    if not model.plain:
+    """BIC of a point source in place of each small galaxy, where one Sérsic profile is fitted."""
+    if not model.scene.single_sersic:
         return {}
     name = f"{model.scene.components[0].name}.re"
     small = [

@@ -35,7 +35,8 @@ class FitSettings:
         What the user says about the images.
     model : str, path or Scene
         ``sersic``, ``sersic+exp``, ``psf+sersic``, ...; a YAML file; from Python also a
-        `autofit_ml.scene.Scene`.
+        `autofit_ml.scene.Scene`. ``auto``: the simplest that describes an object
+        (`autofit_ml.refine.scenes.choice`).
     galfit : path, optional
         A GALFIT or GALFITM input file in place of `model`.
     sky : str, optional
@@ -54,6 +55,9 @@ class FitSettings:
         Empty: every image is an object of its own, unless a manifest says otherwise.
     wavelengths : dict
         Band -> wavelength; usually given with `bands`.
+    posterior : {"laplace", "bootstrap", "hmc", "nested"}
+        Where errors come from: the curvature at the best fit, or samples, which are then written
+        to ``posterior/`` (seconds an object).
     segmenter : {"auto", "sep", "given", "maskrcnn"}
         "auto": the labels given with an object where there are some, else the network.
         "maskrcnn": the network in any case; sep, with OUT_OF_DOMAIN, for images unlike those that
@@ -91,6 +95,7 @@ class FitSettings:
     error_floor: float = 0.0
     bands: tuple[str, ...] = ()
     wavelengths: Mapping[str, float] = field(default_factory=dict)
+    posterior: str = "laplace"
     segmenter: str = "auto"
     weights: str = ""
     init: str = "resnet"
@@ -103,6 +108,7 @@ class FitSettings:
     def __post_init__(self) -> None:
         choices = {
             "neighbours": ("fit", "mask"),
+            "posterior": ("laplace", "bootstrap", "hmc", "nested"),
             "segmenter": ("auto", "sep", "given", "maskrcnn"),
             "init": ("moments", "resnet"),
             "prior": ("none", "network"),
@@ -152,6 +158,7 @@ class FitSettings:
                 ("another likelihood", self.likelihood != "gaussian"),
                 ("an error floor", self.error_floor > 0),
                 ("several bands", bool(self.bands)),
+                ("samples", self.posterior != "laplace"),
             )
             if given
         ]
@@ -176,7 +183,9 @@ class FitSettings:
         from autofit_ml.pipeline.model import model_identity
 
         out: dict[str, Any] = model_identity(self)
-        for name in ("neighbours", "likelihood", "error_floor", "segmenter", "init", "prior"):
+        for name in ("neighbours", "likelihood", "error_floor", "posterior"):
+            out[name] = getattr(self, name)
+        for name in ("segmenter", "init", "prior"):
             out[name] = getattr(self, name)
         out["bands"] = ",".join(self.bands)
         out["wavelengths"] = ",".join(f"{b}:{w:g}" for b, w in self.wavelengths.items())

@@ -32,7 +32,7 @@ _OVERDISPERSED = 1.5
 _DEEP = 50.0
 """Starts whose ln p is lower by more than this are drawn towards the maximum."""
 
-_HISTORY = 256
+_HISTORY = 128
 """Iterations of a round that the next round's reference is fitted to."""
 
 
@@ -74,10 +74,10 @@ class HMCSettings:
     warmup: int = 250
     rhat: float = 1.01
     rounds: int = 3
-    target_accept: float = 0.8
+    target_accept: float = 0.7
     trajectory: float = math.pi / 2
     jitter: float = 0.4
-    longer: float = 1.5
+    longer: float = 1.75
     retry: int = 3
     max_steps: int = 32
     seed: int = 0

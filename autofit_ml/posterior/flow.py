@@ -57,7 +57,7 @@ def harmonic_flow(
     """
     end_z, end_p = _rotate(z, p, time)
     lost = torch.zeros(len(z), dtype=torch.bool, device=z.device)
-    reach = torch.hypot(_times(root, z), _times(root, p))
+    reach = _reach(_times(root, z), _times(root, p))
     index = ((reach > upper) | (-reach < lower)).any(1).nonzero()[:, 0]
     z, p, time = z[index], p[index], time[index]
     for _ in range(_MOST_HITS):
@@ -85,11 +85,18 @@ def _times(matrix: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:
     return (matrix * vector[:, None]).sum(-1)
 
 
+def _reach(place: torch.Tensor, speed: torch.Tensor) -> torch.Tensor:
+    return (place.square() + speed.square()).sqrt()
+
+
 def _next_wall(z, p, root, lower, upper) -> tuple[torch.Tensor, torch.Tensor]:
     """When the next wall is hit, and which (A,)."""
     place, speed = _times(root, z), _times(root, p)
-    reach = torch.hypot(place, speed).clamp_min(1e-300)
-    angle = torch.atan2(speed, place)
+    reach = _reach(place, speed).clamp_min(1e-300)
+    # Twice the angle of half the size: PyTorch's atan2 and hypot round differently at the end of an
+    # array, which would make an object depend on its batch.
+    half = torch.where(place >= 0, speed / (reach + place), (reach - place) / speed)
+    angle = 2 * half.atan()
     to_upper = _ahead(angle - torch.acos((upper / reach).clamp(-1, 1)), speed > 0)
     to_lower = _ahead(angle + torch.acos((lower / reach).clamp(-1, 1)), speed < 0)
     never = torch.full_like(place, math.inf)

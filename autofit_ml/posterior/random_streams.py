@@ -54,7 +54,9 @@ class RandomStreams:
 
     def normal(self, purpose: int, step: int, *shape: int) -> torch.Tensor:
         """Standard normal numbers, float64, (B, *shape)."""
-        return torch.special.ndtri(self.uniform(purpose, step, *shape))
+        # Box and Muller (1958): these functions round alike wherever a number sits in an array.
+        radius, angle = self.uniform(purpose, step, 2, *shape).unbind(1)
+        return (-2 * radius.log()).sqrt() * (2 * math.pi * angle).cos()
 
 
 def _mix(bits: torch.Tensor) -> torch.Tensor:

@@ -89,7 +89,7 @@ def laplace_reference(
     correlation = covariance * inverse[:, :, None] * inverse[:, None, :]
     correlation = correlation * (1 - eye) + eye
     values, vectors = torch.linalg.eigh((correlation + correlation.mT) / 2)
-    correlation = (vectors * values.clamp_min(1e-9)[:, None, :]) @ vectors.mT
+    correlation = _product(vectors * values.clamp_min(1e-9)[:, None, :], vectors.mT)
     sd = torch.where(free, torch.minimum(sd, _WIDEST * box), 1.0)
     covariance = correlation * sd[:, :, None] * sd[:, None, :]
     centre = torch.where(good[:, None], centre, 0.0)
@@ -107,7 +107,7 @@ def fit_reference(first: Reference, draws: torch.Tensor, gradients: torch.Tensor
     """
     # All in the first reference's coordinates, in which things are of order one.
     z = first.standardise(draws)
-    g = torch.where(first.free[:, None], gradients, 0.0) @ first.root
+    g = _product(torch.where(first.free[:, None], gradients, 0.0), first.root)
     mean_z, mean_g = z.mean(1), g.mean(1)
     a, b = _scatter(z - mean_z[:, None]), _scatter(g - mean_g[:, None])
     usable = torch.isfinite(a).all(2).all(1) & torch.isfinite(b).all(2).all(1)
@@ -118,23 +118,26 @@ def fit_reference(first: Reference, draws: torch.Tensor, gradients: torch.Tensor
     scale = b.diagonal(dim1=1, dim2=2).rsqrt()
     both = scale[:, :, None] * scale[:, None, :]
     b_half, b_inverse = _roots(b * both)
-    middle, _ = _roots(b_half @ (a / both) @ b_half)
-    covariance = b_inverse @ middle @ b_inverse * both
-    centre = mean_z + (covariance @ mean_g[..., None])[..., 0]
+    middle, _ = _roots(_product(b_half, _product(a / both, b_half)))
+    covariance = _product(b_inverse, _product(middle, b_inverse)) * both
+    centre = mean_z + (covariance * mean_g[:, None]).sum(-1)
     root, info = torch.linalg.cholesky_ex((covariance + covariance.mT) / 2)
     usable &= (info == 0) & torch.isfinite(root).all(2).all(1) & torch.isfinite(centre).all(1)
     root = torch.where(usable[:, None, None], root, eye)
     centre = torch.where(usable[:, None], centre, 0.0)
-    moved = (first.root @ centre[..., None])[..., 0]
+    moved = (first.root * centre[:, None]).sum(-1)
     return Reference(
-        torch.where(first.free, first.centre + moved, first.centre), first.root @ root, first.free
+        torch.where(first.free, first.centre + moved, first.centre),
+        _product(first.root, root),
+        first.free,
     )
 
 
 def _scatter(offsets: torch.Tensor) -> torch.Tensor:
     """Covariance (B, D, D) of offsets (B, N, D), drawn towards the unit matrix."""
     eye = torch.eye(offsets.shape[2], dtype=offsets.dtype, device=offsets.device)
-    return (offsets.mT @ offsets + _PRIOR_DRAWS * eye) / (offsets.shape[1] + _PRIOR_DRAWS)
+    squares = (offsets[..., None] * offsets[:, :, None]).sum(1)
+    return (squares + _PRIOR_DRAWS * eye) / (offsets.shape[1] + _PRIOR_DRAWS)
 
 
 def _roots(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -149,6 +152,11 @@ def _roots(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     size = torch.where(usable, size, 1.0)[:, None, None]
     values, vectors = torch.linalg.eigh(torch.where(usable[:, None, None], matrix / size, eye))
     values = values.clamp_min(1e-12).sqrt()[:, None, :]
-    root = (vectors * values) @ vectors.mT
-    inverse = (vectors / values) @ vectors.mT
+    root = _product(vectors * values, vectors.mT)
+    inverse = _product(vectors / values, vectors.mT)
     return root * size.sqrt(), inverse / size.sqrt()
+
+
+def _product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """Matrix products (B, N, K) (B, K, D), summed alike for any B (`bmm` is not)."""
+    return (left[..., None] * right[:, None]).sum(2)

@@ -76,6 +76,9 @@ def test_truncated_normal():
 def test_a_corner_gives_up():
     """A sliver between two walls: too many hits to follow."""
     root = torch.tensor([[[1.0, 0.0], [1.0, 1e-9]]], dtype=torch.float64)
-    walls = torch.full((1, 2), -1e-12, dtype=torch.float64), torch.full((1, 2), 1e-12, dtype=torch.float64)
+    walls = (
+        torch.full((1, 2), -1e-12, dtype=torch.float64),
+        torch.full((1, 2), 1e-12, dtype=torch.float64),
+    )
     z, p = torch.zeros(1, 2, dtype=torch.float64), torch.ones(1, 2, dtype=torch.float64)
     assert harmonic_flow(z, p, torch.ones(1, dtype=torch.float64), root, *walls)[2].all()

@@ -10,7 +10,9 @@ def test_independent_of_the_batch():
     together = RandomStreams(11, keys).normal(2, 7, 4, 3)
     for i in range(len(keys)):
         assert torch.equal(RandomStreams(11, keys[i : i + 1]).normal(2, 7, 4, 3)[0], together[i])
-    assert torch.equal(RandomStreams(11, keys).select(torch.tensor([3])).normal(2, 7, 4, 3)[0], together[3])
+    assert torch.equal(
+        RandomStreams(11, keys).select(torch.tensor([3])).normal(2, 7, 4, 3)[0], together[3]
+    )
 
 
 def test_everything_changes_the_numbers():

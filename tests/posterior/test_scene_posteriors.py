@@ -105,9 +105,9 @@ def test_nested_and_hmc_agree_at_low_signal_to_noise():
         settings=SceneSettings(keep=True),
     )
     (nested,) = sample_scenes(
-        [fit], "nested", NestedSettings(live=200, effective=1000, draws=2000, batch=256)
+        [fit], "nested", NestedSettings(live=150, effective=500, draws=2000, batch=256)
     )
-    (hmc,) = sample_scenes([fit], "hmc", HMCSettings(draws=600, warmup=250, rounds=2))
+    (hmc,) = sample_scenes([fit], "hmc", HMCSettings(draws=400, warmup=150, rounds=1))
     assert nested.log_evidence_err < 0.5
     low, high = nested_box(fit)
     assert np.isfinite(nested.log_evidence)
@@ -115,8 +115,8 @@ def test_nested_and_hmc_agree_at_low_signal_to_noise():
     for name in ("sersic.n", "sersic.re", "sersic.flux", "sky"):
         a, b = nested.interval(name), hmc.interval(name)
         width = (a[2] - a[1]) / 2
-        # 1000 effective draws: medians to 5 % of a sigma, widths to 4 %; twice that for HMC.
-        assert abs(a[0] - b[0]) < 0.25 * width, (name, a, b)
+        # A few hundred effective draws of each: medians to 7 % of a sigma, widths to 5 %.
+        assert abs(a[0] - b[0]) < 0.3 * width, (name, a, b)
         assert (b[2] - b[1]) / 2 == pytest.approx(width, rel=0.2)
 
 

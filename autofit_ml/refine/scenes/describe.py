@@ -154,6 +154,10 @@ def describe(
                 [seen[k] for k in at.tolist()], components,
             )  # fmt: skip
             change[at], slope_change[at] = middle, slope
+            for k, one, by_theta in zip(
+                at.tolist(), *problem.component_light(index, fit.theta[at], 0), strict=True
+            ):
+                seen[k].light, seen[k].light_slope = one, by_theta
             if batch.settings.keep:
                 for k, i in zip(at.tolist(), index, strict=True):
                     seen[k].problem = problem.select(i[None])
@@ -171,6 +175,7 @@ def describe(
     theta, theta_cov = fit.theta.cpu().numpy(), covariance.cpu().numpy()
     limits = torch.stack([lower, upper]).cpu().numpy()
     target = {component.name for component in scene.components}
+    stamp_flux, stamp_error = _stamp_light(seen, covariance, batch, members, len(target))
     for k, row in enumerate(rows):
         member, look = batch.members[row], seen[k]
         at_bound = tuple(
@@ -236,6 +241,8 @@ def describe(
                 look.components,
                 look.problem,
                 limits[:, k],
+                flux_stamp=stamp_flux[k],
+                flux_stamp_err=stamp_error[k],
             )
         )
     return out
@@ -294,8 +301,25 @@ class _Seen:
         self.correlation = math.nan
         self.correlated = False
         self.sky_chi2 = 1.0
+        self.light = self.light_slope = torch.zeros(0)
         self.components: list[dict[str, np.ndarray]] | None = None
         self.problem: SceneProblem | None = None
+
+
+def _stamp_light(
+    seen: list[_Seen],
+    covariance: torch.Tensor,
+    batch: SceneBatch,
+    members: torch.Tensor,
+    n_target: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Light of the target's components inside the first image and its error, (B, components)."""
+    scale, _ = batch.units(0, members)
+    light = torch.stack([one.light for one in seen])[:, :n_target]
+    slope = torch.stack([one.light_slope for one in seen])[:, :n_target]
+    variance = ((slope @ covariance) * slope).sum(2).clamp_min(0)
+    error = torch.where(variance > 0, variance.sqrt(), torch.nan)
+    return (light * scale[:, None]).cpu().numpy(), (error * scale[:, None]).cpu().numpy()
 
 
 def _look(
