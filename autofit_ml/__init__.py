@@ -15,9 +15,18 @@ if TYPE_CHECKING:
     from autofit_ml.catalogue import read_catalogue
     from autofit_ml.images import read
     from autofit_ml.initialise import initialise
+    from autofit_ml.posterior.scenes import sample_scenes
     from autofit_ml.refine import refine
-    from autofit_ml.refine.scenes import fit_scenes
-    from autofit_ml.scene import parse_model, read_model, scene, sersic
+    from autofit_ml.refine.scenes import fit_scenes, join_images, object_of
+    from autofit_ml.scene import (
+        parse_model,
+        read_galfit,
+        read_model,
+        scene,
+        sersic,
+        write_galfit,
+        write_model,
+    )
     from autofit_ml.segment import segment
     from autofit_ml.weights import list_weights, load, weight_info
 
@@ -27,34 +36,46 @@ _HOME = {
     "fit": "autofit_ml.api",
     "fit_scenes": "autofit_ml.refine.scenes",
     "initialise": "autofit_ml.initialise",
+    "join_images": "autofit_ml.refine.scenes",
     "list_weights": "autofit_ml.weights",
     "load": "autofit_ml.weights",
+    "object_of": "autofit_ml.refine.scenes",
     "parse_model": "autofit_ml.scene",
     "read": "autofit_ml.images",
     "read_catalogue": "autofit_ml.catalogue",
+    "read_galfit": "autofit_ml.scene",
     "read_model": "autofit_ml.scene",
     "refine": "autofit_ml.refine",
+    "sample_scenes": "autofit_ml.posterior.scenes",
     "scene": "autofit_ml.scene",
     "segment": "autofit_ml.segment",
     "sersic": "autofit_ml.scene",
     "weight_info": "autofit_ml.weights",
+    "write_galfit": "autofit_ml.scene",
+    "write_model": "autofit_ml.scene",
 }
 
 __all__ = [
     "fit",
     "fit_scenes",
     "initialise",
+    "join_images",
     "list_weights",
     "load",
+    "object_of",
     "parse_model",
     "read",
     "read_catalogue",
+    "read_galfit",
     "read_model",
     "refine",
+    "sample_scenes",
     "scene",
     "segment",
     "sersic",
     "weight_info",
+    "write_galfit",
+    "write_model",
 ]
 
 

@@ -122,7 +122,7 @@ def fit(
     psf: Annotated[
         str | None,
         typer.Option(
-            help="One PSF file for all objects, none, or fitted to a frame's stars: moffat, pixels.",
+            help="One PSF file for all; none; or fitted to a frame's stars: moffat, pixels.",
             show_default=False,
         ),
     ] = None,

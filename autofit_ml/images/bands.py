@@ -213,7 +213,7 @@ def _joined(name: str, images: dict[str, list[Source]], order: Sequence[str]) ->
         )
     elif order[0] not in by_band:
         problem = InputError(
-            f"no image in the reference band {order[0]} (it has {', '.join(by_band)})",
+            f"no image in the reference band {order[0]} (it has {', '.join(sorted(by_band))})",
             "name bands of which all objects have one, or fit this object by itself",
             first.file,
         )

@@ -295,6 +295,7 @@ def _cut(
 ) -> Iterator[Stamp | Failure]:
     """Stamps around everything that is detected in a frame, and the same of the other bands."""
     frame = _frame(result, settings)
+    frames = [None if one is None else _frame(one, settings) for one in more]
     seeing = 3.0 if frame.psf is None else psf_fwhm(frame.psf)
     frame, found = detect_in_frame(
         frame, seeing, settings.segmenter, settings.weights, settings.device
@@ -331,11 +332,9 @@ def _cut(
                 if more:
                     others[name] = tuple(
                         None
-                        if one is None
-                        else cut_like(
-                            _frame(one, settings), stamp, frame, settings.read, psf_at=one.psf_at
-                        )
-                        for one in more
+                        if one is None or other is None
+                        else cut_like(other, stamp, frame, settings.read, psf_at=one.psf_at)
+                        for one, other in zip(more, frames, strict=True)
                     )
                     stamp = _told_of_bands(stamp, source, others[name])
                 yield stamp

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from autofit_ml.errors import SettingsError
-from autofit_ml.images.options import ReadOptions
+from autofit_ml.images.options import FITTED_PSFS, ReadOptions
 from autofit_ml.images.stamp import PSF
 
 if TYPE_CHECKING:
@@ -284,7 +284,8 @@ def _plain(name: str, value: Any) -> Any:
     if isinstance(value, np.ndarray):
         digest = hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()
         return f"array {value.shape} {value.dtype} sha256:{digest[:16]}"
-    if name == "psf" and isinstance(value, (str, Path)) and str(value) != "none":
+    words = ("none", *FITTED_PSFS)
+    if name == "psf" and isinstance(value, (str, Path)) and str(value) not in words:
         digest = hashlib.sha256(Path(value).read_bytes()).hexdigest()
         return f"{value} sha256:{digest[:16]}"
     if isinstance(value, (np.integer, np.floating)):

@@ -115,7 +115,9 @@ def density_levels(counts: np.ndarray, contents: Sequence[float] = _CONTENTS) ->
     """
     ordered = np.sort(counts.ravel())[::-1]
     reached = np.cumsum(ordered) / ordered.sum()
-    return np.array([ordered[min(np.searchsorted(reached, c), ordered.size - 1)] for c in contents])
+    return np.array(
+        [ordered[min(int(np.searchsorted(reached, c)), ordered.size - 1)] for c in contents]
+    )
 
 
 def _rescaled(values: np.ndarray, mark: float, name: str) -> tuple[np.ndarray, float, str]:

@@ -98,7 +98,10 @@ def to_inference_data(
         groups["sample_stats"] = xarray.Dataset({"lp": (dims, lp)}, coords)
     if observed:
         groups["observed_data"] = xarray.Dataset(
-            {name: variable(name, np.float64(value), ()) for name, value in observed.items()}
+            {
+                name: variable(name, np.asarray(value, dtype=np.float64), ())
+                for name, value in observed.items()
+            }
         )
     if int(arviz.__version__.split(".")[0]) >= 1:
         return xarray.DataTree.from_dict(groups)

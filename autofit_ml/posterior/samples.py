@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -108,10 +109,8 @@ class PosteriorSamples:
     def join(cls, parts: Sequence[PosteriorSamples]) -> PosteriorSamples:
         """Put several groups of objects together, in order."""
         first = parts[0]
-        return dataclasses.replace(
-            first,
-            **{
-                name: torch.cat([getattr(part, name) for part in parts])
-                for name in first.names_of_fields
-            },
-        )
+        joined: dict[str, Any] = {
+            name: torch.cat([getattr(part, name) for part in parts])
+            for name in first.names_of_fields
+        }
+        return dataclasses.replace(first, **joined)

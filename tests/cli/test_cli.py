@@ -148,6 +148,17 @@ WRONG = {
     "unknown command": ["fits", "{i}"],
     "mode": ["fit", "{i}", "--mode", "mosaic"],
     "model": ["fit", "{i}", "--model", "kong"],
+    "model file missing": ["fit", "{i}", "--model", "{f}/model.yaml"],
+    "model file of text": ["fit", "{i}", "--model", "{f}/bad.yaml"],
+    "galfit missing": ["fit", "--galfit", "{f}/g.feedme"],
+    "galfit and model": ["fit", "{i}", "--model", "exp", "--galfit", "{f}/g.feedme"],
+    "neighbours": ["fit", "{i}", "--neighbours", "ignore"],
+    "likelihood": ["fit", "{i}", "--likelihood", "student"],
+    "likelihood's parameter": ["fit", "{i}", "--likelihood", "huber:wide"],
+    "error floor": ["fit", "{i}", "--error-floor", "-0.1"],
+    "bands": ["fit", "{i}", "--bands", "g,g"],
+    "bands of no file": ["fit", "{i}", "--bands", "g,r"],
+    "prior of another model": ["fit", "{i}", "--model", "exp", "--prior", "network"],
     "segmenter": ["fit", "{i}", "--segmenter", "eye"],
     "init": ["fit", "{i}", "--init", "guess"],
     "sky": ["fit", "{i}", "--sky", "dark"],
@@ -185,6 +196,7 @@ def test_wrong_usage(kind, command, simulated_folder, tmp_path, monkeypatch):
     (tmp_path / "taken" / "catalog.fits").write_text("mine")
     (tmp_path / "list.csv").write_text("id,image\n")
     (tmp_path / "bad.csv").write_text("id,x\na,3\n")
+    (tmp_path / "bad.yaml").write_text("a galaxy\n")
     words = [word.format(f=tmp_path, i=simulated_folder) for word in WRONG[kind]]
     status, out, err = command(*words)
     assert status == 2, err
@@ -297,8 +309,37 @@ def test_version_and_help(command):
     assert command("--version")[:2] == (0, f"autofit-ml {autofit_ml.__version__}\n")
     status, out, _ = command("fit", "--help")
     assert status == 0
-    for word in ("--out", "--manifest", "--restart", "--json", "Exit status"):
+    for word in ("--out", "--manifest", "--restart", "--json", "Exit status", "--model", "--bands"):
         assert word in out
+
+
+def test_model_of_two_components(command, simulated_folder, tmp_path):
+    (tmp_path / "model.yaml").write_text(
+        "components:\n  core: psf\n  galaxy: {profile: sersic, x: core.x, y: core.y}\n"
+    )
+    words = ["fit", *sorted(simulated_folder.glob("demo0[12]*_image.fits")), "--workers", 0]
+    words += ["--model", tmp_path / "model.yaml", "--neighbours", "mask", "--error-floor", 0.02]
+    status, _, err = command(*words, "--out", tmp_path / "out", "--save", "previews")
+    assert status == 0, err
+    sql = "SELECT model, fraction, mag_total, re, re_2, n_neighbours FROM catalog"
+    status, out, _ = command("query", tmp_path / "out", sql, "--json")
+    rows = json.loads(out)
+    assert [row["model"] for row in rows] == ["point+sersic"] * 2
+    assert all(0 <= row["fraction"] <= 1 and row["re"] is None and row["re_2"] > 0 for row in rows)
+    assert [row["n_neighbours"] for row in rows] == [0, 0]
+
+
+def test_the_reference_band_is_said(command, simulated_folder, tmp_path):
+    (tmp_path / "in").mkdir()
+    for name in ("a_g", "a_r", "b_r"):
+        for plane in ("image", "sigma", "psf"):
+            source = next(simulated_folder.glob(f"demo01*_{plane}.fits"))
+            (tmp_path / "in" / f"{name}_{plane}.fits").write_bytes(source.read_bytes())
+    words = ["fit", tmp_path / "in", "--bands", "g,r", "--workers", 0, "--save", "none"]
+    status, _, err = command(*words, "--out", tmp_path / "out")
+    assert status == 0, err
+    assert "the reference band is r: not every object has an image in g" in err
+    assert "2 objects" in err
 
 
 # --- progress ---------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from astropy.io import fits
 
 from autofit_ml.simulate import export_fits, observe_scene
 from autofit_ml.simulate.psf import moffat_psf
@@ -70,3 +71,5 @@ def write_bands(
             zeropoint=zeropoint,
             psf=moffat_psf(fwhm, beta=3.0, size=25),
         )
+        with fits.open(folder / f"{name}_{band}_image.fits", mode="update") as hdus:
+            hdus[0].header["FILTER"] = band

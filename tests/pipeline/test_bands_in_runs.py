@@ -55,7 +55,7 @@ def test_a_row_for_each_object_and_columns_for_each_band(joint):
     assert list(rows) == ["a", "b", "c"]
     for name, row in rows.items():
         assert row["status"] == "ok" and row["use"], row["message"]
-        assert row["filter"] == "" or row["filter"]
+        assert row["filter"] == "r"
         for band, (share, zeropoint, _) in BANDS.items():
             if (name, band) == ("c", "g"):
                 continue
@@ -128,8 +128,9 @@ def test_parameters_that_vary_with_wavelength(three_bands, tmp_path):
     # A straight line in wavelength (of ln rc; q is shared).
     slopes = np.diff(np.log(values)) / np.diff([480, 620, 770])
     assert slopes[0] == pytest.approx(slopes[1], rel=1e-6)
-    with pytest.raises(SettingsError, match="polynomial of degree 1 over 1 bands"):
-        fitted(three_bands, model=model, bands="r")
+    model.write_text("components: {galaxy: {profile: sersic, re: {bands: 2}}}\n")
+    with pytest.raises(SettingsError, match="polynomial of degree 2 over 2 bands"):
+        fitted(three_bands, model=model, bands="r,i")
 
 
 def test_two_components_in_several_bands(tmp_path):
@@ -174,7 +175,7 @@ def test_an_object_that_lacks_the_reference_fails_alone(tmp_path):
     write_bands(tmp_path, "d", ("r", "i"))
     rows = fitted(tmp_path, bands="g,r,i")
     assert [name for name, row in rows.items() if row["status"] == "failed"] == ["d"]
-    assert "no image in the reference band g (it has r, i)" in rows["d"]["message"]
+    assert "no image in the reference band g (it has i, r)" in rows["d"]["message"]
 
 
 def test_images_that_cannot_be_related_fail_with_a_message(tmp_path):
