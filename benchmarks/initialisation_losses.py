@@ -1,8 +1,8 @@
 """What each term of the loss is worth: python benchmarks/initialisation_losses.py RUNS
 
 RUNS holds one run for each loss (conf/experiment/initialise_losses.yaml says how they are made).
-Each network is asked about its own training set, about new galaxies like it, and about such that
-are unlike it: another PSF (Euclid VIS), another noise (HSC, correlated), spirals (SDSS r). The last
+Each network is asked about the simulated part of its training set, about new galaxies like it (the
+same recipe, other seeds), and about such that are unlike it: another PSF (Euclid VIS), another noise (HSC, correlated), spirals (SDSS r). The last
 checkpoint is taken, whose weights are averaged: how far it has over-fitted is part of the answer.
 """
 
@@ -96,7 +96,8 @@ def main() -> None:
         if not (run / "checkpoints" / "last.ckpt").exists():
             continue
         module, config = network_of(run)
-        own = [load_file(file) for file in make_cutout_sets(config.sets.train, arguments.sets)]
+        simulated = [entry for entry in config.sets.train if "data" in entry]
+        own = [load_file(file) for file in make_cutout_sets(simulated, arguments.sets)]
         sets = {"its training set": {k: torch.cat([part[k] for part in own]) for k in own[0]}}
         for label, entry in SETS.items():
             if entry["data"] == "single":

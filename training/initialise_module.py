@@ -164,7 +164,9 @@ class InitialiseModule(lightning.LightningModule):
         kept = {"mean": mean, "lower": lower, "log_chi2": chi2.clamp(1e-3, 1e6).log()}
         kept.update({name: batch[name] for name in ("target", "known", "snr")})
         if self.config.loss.elbo > 0:
-            kept["elbo"] = self._elbo(batch, mean, lower).expand(len(mean))
+            with torch.random.fork_rng(devices=[]):  # the same draws each time
+                torch.manual_seed(index)
+                kept["elbo"] = self._elbo(batch, mean, lower).expand(len(mean))
         self._validation.append({name: value.cpu() for name, value in kept.items()})
 
     def on_validation_epoch_end(self) -> None:

@@ -133,9 +133,10 @@ def train(overrides: Sequence[str]) -> Path:
                 run / "checkpoints",
                 filename="best",
                 monitor="val/loss",
-                save_last=True,
                 enable_version_counter=False,
             ),
+            # `save_last` would keep the last one that was better than all before it.
+            ModelCheckpoint(run / "checkpoints", filename="last", enable_version_counter=False),
             EarlyStopping("val/loss", patience=math.ceil(settings.patience / settings.val_every)),
             LearningRateMonitor("step"),
         ],

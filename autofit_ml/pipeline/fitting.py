@@ -130,7 +130,9 @@ class _Way:
     def scene(self, some: Sequence[SceneObject], starts: Starts) -> list[ObjectFit]:
         """Everything else."""
         method = self.settings.posterior
-        return fit_objects(some, starts, self.model, self.scenes, self.plain, method)
+        return fit_objects(
+            some, starts, self.model, self.scenes, self.plain, method, images=self.images
+        )
 
 
 def _fitted(prepared: Prepared, way: _Way) -> tuple[Prepared, dict[str, ObjectFit]]:

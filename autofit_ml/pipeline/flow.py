@@ -116,6 +116,11 @@ def _inputs(
         from autofit_ml.pipeline.galfit_inputs import galfit_inputs
         from autofit_ml.pipeline.model import galfit_file
 
+        if settings.bands:
+            raise SettingsError(
+                "bands are given, and the images are those of a GALFIT file",
+                "leave the bands out: they are the file's",
+            )
         return galfit_inputs(galfit_file(settings))
     found = discover(
         paths, manifest=manifest, survey=read.survey, mode=read.mode, bands=settings.bands

@@ -134,7 +134,8 @@ def _prepared(
     segmentations = [segmentations[i] for i in good]
     starts = Starts.joined(parts) if parts else None
     seconds = time.perf_counter() - began
-    mine = {stamp.id: others[stamp.id] for stamp in stamps if stamp.id in others}
+    images = {one.id: others.pop(one.id) for one in read if one.id in others}
+    mine = {stamp.id: images[stamp.id] for stamp in stamps if stamp.id in images}
     return Prepared(
         stamps, segmentations, starts, failures, objects, dict(hashes), seconds, unfinished, mine
     )

@@ -37,7 +37,7 @@ __all__ = [
 
 RUN_FILE = "run.json"
 _FILES = ("catalog.parquet", "catalog.fits", RUN_FILE, "report.html")
-_FOLDERS = {"objects": ".fits", "previews": ".png"}
+_FOLDERS = {"objects": (".fits",), "previews": (".png",), "posterior": (".nc", ".png")}
 
 _ANEW = "use --restart to begin anew, or another --out"
 
@@ -110,8 +110,8 @@ def source_fingerprints(sources: Sequence[Source]) -> dict[str, dict[str, list]]
 def is_result(path: str | Path) -> bool:
     """Whether a file was written by a run: such a file is never an input.
 
-    That is the catalogue, or a file in ``objects/`` or ``previews/``, of a folder with the state
-    of a run.
+    That is the catalogue, or a file in ``objects/``, ``previews/`` or ``posterior/``, of a folder
+    with the state of a run.
     """
     path = Path(path)
     if path.name in _FILES and (path.parent / ".work" / "state.json").is_file():
@@ -376,9 +376,9 @@ def _clear(path: Path, state: Mapping[str, Any]) -> bool:
         names = sorted(_known_names(path, state))
         marked = {"settings": {}, "inputs": dict.fromkeys(names), "clearing": True}
         atomic_write_json(path / ".work" / "state.json", marked)
-        for folder, ending in _FOLDERS.items():
-            for name in names:
-                (path / folder / f"{name}{ending}").unlink(missing_ok=True)
+        for folder, endings in _FOLDERS.items():
+            for name in (f"{name}{ending}" for name in names for ending in endings):
+                (path / folder / name).unlink(missing_ok=True)
             remove_temporaries(path / folder)
             with contextlib.suppress(OSError):  # something of the user's is in it
                 (path / folder).rmdir()

@@ -49,6 +49,8 @@ def fit_objects(
     settings: SceneSettings,
     plain: Plain,
     posterior: str = "laplace",
+    *,
+    images: bool = True,
 ) -> list[ObjectFit]:
     """Fit objects with a scene.
 
@@ -63,18 +65,20 @@ def fit_objects(
         Fits objects that turn out to have no neighbours, where the model is a plain Sérsic profile.
     posterior : str
         Where errors come from.
+    images : bool
+        Keep the images of the fits.
 
     Returns
     -------
     list of ObjectFit
     """
     if model.auto:
-        return _chosen(some, starts, model, settings, posterior)
+        return _chosen(some, starts, model, settings, posterior, images)
     out: dict[int, ObjectFit] = {}
     for origin, members in _by_origin(model.scene, some).items():
         scene = shifted(model.scene, -origin[0], -origin[1])
         chosen, begun = [some[k] for k in members], starts.some(members)
-        chosen, fits = _fitted(chosen, begun, scene, model, settings)
+        chosen, fits = _fitted(chosen, begun, scene, model, settings, images)
         lonely = [i for i, one in enumerate(chosen) if model.plain and fits[i] is None]
         if lonely:
             made = plain([chosen[i] for i in lonely], begun.some(lonely))
@@ -95,6 +99,7 @@ def _chosen(
     model: RunModel,
     settings: SceneSettings,
     posterior: str,
+    images: bool,
 ) -> list[ObjectFit]:
     """The simplest model that describes each object."""
     choices = choose_models(
@@ -104,7 +109,7 @@ def _chosen(
         wavelengths=model.wavelengths,
         sky=model.scene.sky,
         settings=settings,
-        components=True,
+        components=images,
     )
     sampled = _sampled([choice.fit for choice in choices], posterior)
     out = []
@@ -167,6 +172,7 @@ def _fitted(
     scene: Scene,
     model: RunModel,
     settings: SceneSettings,
+    images: bool,
 ) -> tuple[list[SceneObject], list[SceneFit | None]]:
     """Objects without the neighbours that were dropped, and their fits.
 
@@ -176,7 +182,8 @@ def _fitted(
     fits: list[SceneFit | None] = [None] * len(objects)
     todo = list(range(len(objects)))
     while todo:
-        made = _scenes([objects[k] for k in todo], starts.some(todo), scene, model, settings)
+        some_objects = [objects[k] for k in todo]
+        made = _scenes(some_objects, starts.some(todo), scene, model, settings, images)
         again = []
         for k, fit in zip(todo, made, strict=True):
             fits[k] = fit
@@ -199,6 +206,7 @@ def _scenes(
     scene: Scene,
     model: RunModel,
     settings: SceneSettings,
+    images: bool,
 ) -> list[SceneFit]:
     return fit_scenes(
         some,
@@ -207,7 +215,7 @@ def _scenes(
         bands=model.bands,
         wavelengths=model.wavelengths,
         settings=settings,
-        components=True,
+        components=images,
     )
 
 
@@ -248,7 +256,7 @@ def _point_sources(
     if not small:
         return {}
     point = parse_model("point", model.scene.sky)
-    made = _scenes([some[k] for k in small], starts.some(small), point, model, settings)
+    made = _scenes([some[k] for k in small], starts.some(small), point, model, settings, False)
     return {k: fit.bic for k, fit in zip(small, made, strict=True)}
 
 

@@ -195,9 +195,9 @@ def write_report(
     """Write ``report.html`` for a finished run.
 
     Reads the catalogue, ``run.json`` (if present) and the thumbnails
-    ``.work/thumbs/<id>.jpg`` (those present), and links ``previews/<id>.png`` and
-    ``objects/<id>.fits`` where they exist. The file holds everything else itself and loads
-    nothing from elsewhere.
+    ``.work/thumbs/<id>.jpg`` (those present), and links ``previews/<id>.png``,
+    ``objects/<id>.fits`` and ``posterior/<id>.png`` where they exist. The file holds everything
+    else itself and loads nothing from elsewhere.
 
     Parameters
     ----------
@@ -227,6 +227,7 @@ def write_report(
     thumbnails = _names_in(results / THUMBNAIL_FOLDER)
     previews = _names_in(results / "previews")
     objects = _names_in(results / "objects")
+    posteriors = _names_in(results / "posterior")
     embedded: list[str | None] = []
     room = max_thumbnails
     for name in ids:
@@ -248,6 +249,7 @@ def write_report(
         ],
         "previews": "".join("01"[f"{name}.png" in previews] for name in ids),
         "objects": "".join("01"[f"{name}.fits" in objects] for name in ids),
+        "posteriors": "".join("01"[f"{name}.png" in posteriors] for name in ids),
     }
 
     static = resources.files("autofit_ml.report") / "static"

@@ -324,7 +324,7 @@ def test_model_of_two_components(command, simulated_folder, tmp_path):
     sql = "SELECT model, fraction, mag_total, re, re_2, n_neighbours FROM catalog"
     status, out, _ = command("query", tmp_path / "out", sql, "--json")
     rows = json.loads(out)
-    assert [row["model"] for row in rows] == ["point+sersic"] * 2
+    assert [row["model"] for row in rows] == ["psf+sersic"] * 2
     assert all(0 <= row["fraction"] <= 1 and row["re"] is None and row["re_2"] > 0 for row in rows)
     assert [row["n_neighbours"] for row in rows] == [0, 0]
 

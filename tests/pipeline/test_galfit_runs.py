@@ -93,9 +93,7 @@ def test_region(tmp_path):
     """The region is cut out; positions stay those of the file."""
     write_scene(tmp_path, "s", TARGET, labels=False)
     path = feedme(tmp_path, h="9 58 5 60")
-    (row,) = fit_run(
-        None, tmp_path / "out", FitSettings(**QUIET, galfit=path)
-    ).table.to_pylist()
+    (row,) = fit_run(None, tmp_path / "out", FitSettings(**QUIET, galfit=path)).table.to_pylist()
     assert row["n_pix"] == 50 * 56
     near(row, "x", TARGET.x)
     near(row, "y", TARGET.y)
@@ -122,9 +120,7 @@ def test_objects_of_the_file_are_neither_masked_nor_doubled(tmp_path):
 def test_only_the_model_where_paths_are_given(tmp_path):
     write_scene(tmp_path / "in", "other", TARGET, labels=False)
     path = feedme(tmp_path, a="nothing.fits")
-    (row,) = fit_run(
-        tmp_path / "in", None, FitSettings(**QUIET, galfit=path)
-    ).table.to_pylist()
+    (row,) = fit_run(tmp_path / "in", None, FitSettings(**QUIET, galfit=path)).table.to_pylist()
     assert row["id"] == "other"
     near(row, "flux", TARGET.flux)
 

@@ -88,7 +88,23 @@ def test_covariance_of_two_components(bulge_run):
     _, rows = bulge_run
     cov = covariance_matrix(np.array(rows["bd"]["cov"]))
     assert cov.shape == (15, 15)
-    names = ["x", "y", "flux", "re", "n", "q", "pa", "sky", "x_2", "y_2", "flux_2", "re_2", "n_2", "q_2", "pa_2"]
+    names = [
+        "x",
+        "y",
+        "flux",
+        "re",
+        "n",
+        "q",
+        "pa",
+        "sky",
+        "x_2",
+        "y_2",
+        "flux_2",
+        "re_2",
+        "n_2",
+        "q_2",
+        "pa_2",
+    ]
     assert np.isfinite(cov).all()
     assert not cov[names.index("n_2")].any()
     for i, name in enumerate(names):

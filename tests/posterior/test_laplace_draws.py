@@ -55,7 +55,7 @@ def test_a_narrow_box_far_out():
         torch.eye(d, dtype=torch.float64)[None],
         lower.double(),
         upper.double(),
-        LaplaceSettings(draws=2000),
+        LaplaceSettings(draws=800),
     )
     x = samples.draws[0, 0]
     for k in range(d):
@@ -69,7 +69,14 @@ def test_agrees_with_hmc():
     lower[0, 0], upper[0, 2] = -0.3, 0.8
     mean = torch.zeros(1, d, dtype=torch.float64)
     laplace = sample_laplace(mean, covariance, lower, upper, LaplaceSettings(draws=20000))
-    hmc = sample_hmc(gaussian(mean, covariance), mean, covariance, lower, upper, HMCSettings())
+    hmc = sample_hmc(
+        gaussian(mean, covariance),
+        mean,
+        covariance,
+        lower,
+        upper,
+        HMCSettings(draws=400, warmup=100),
+    )
     a, b = laplace.flat(0), hmc.flat(0)
     error = a.std(0) * (1 / 20000 + 1 / hmc.ess_bulk[0]).sqrt()
     assert ((a.mean(0) - b.mean(0)).abs() < 4.5 * error).all()

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 from synthetic_results import write_results
 
-from autofit_ml.catalogue import empty_rows, merge_shards, write_shard
+from autofit_ml.catalogue import (
+    ComponentColumns,
+    ModelColumns,
+    columns_for,
+    empty_rows,
+    merge_shards,
+    write_shard,
+)
 from autofit_ml.errors import InputError
 from autofit_ml.report import thumbnail_bytes, write_report
 
@@ -92,14 +99,36 @@ def test_run_settings_are_shown(results):
 def test_thumbnails_are_capped_and_previews_are_marked(results, tmp_path):
     ids = [f"o{i}" for i in range(6)]
     small_catalogue(tmp_path, ids)
-    for folder, ending in ((".work/thumbs", "jpg"), ("previews", "png"), ("objects", "fits")):
+    kinds = (
+        (".work/thumbs", "jpg"),
+        ("previews", "png"),
+        ("objects", "fits"),
+        ("posterior", "png"),
+    )
+    for folder, ending in kinds:
         (tmp_path / folder).mkdir(parents=True)
         for name in ids[1:]:
             (tmp_path / folder / f"{name}.{ending}").write_bytes(b"x" * 10)
     report = write_report(tmp_path, max_thumbnails=2)
     thumbnails = embedded(report, "thumbnails")
     assert [bool(t) for t in thumbnails] == [False, True, True, False, False, False]
-    assert embedded(report)["previews"] == embedded(report)["objects"] == "011111"
+    for kind in ("previews", "objects", "posteriors"):
+        assert embedded(report)[kind] == "011111"
+
+
+def test_columns_of_any_model_are_embedded(tmp_path):
+    model = ModelColumns((ComponentColumns(), ComponentColumns("disk", "exponential")))
+    rows = empty_rows(1, columns_for(model))
+    rows["id"][:], rows["status"][:], rows["flags"][:] = "a", "ok", 0
+    rows["fraction"][:], rows["re_2"][:] = 0.25, 7.5
+    write_shard(tmp_path / "s.parquet", rows, columns=columns_for(model))
+    merge_shards([tmp_path / "s.parquet"], tmp_path)
+    payload = embedded(write_report(tmp_path))
+    names = [column["name"] for column in payload["columns"]]
+    assert names == [c.name for c in columns_for(model) if c.name != "cov"]
+    columns = {column["name"]: column for column in payload["columns"]}
+    assert expand(columns["fraction"], 1) == [0.25] and expand(columns["re_2"], 1) == [7.5]
+    assert "Component 2 (disk, exponential)" in columns["re_2"]["about"]
 
 
 def test_thumbnail_bytes_stays_in_its_folder(tmp_path):

@@ -8,7 +8,13 @@ from PIL import Image
 from synthetic_results import galaxy
 
 from autofit_ml.catalogue import Flag
-from autofit_ml.report import ellipse_outline, format_measurement, preview_png, thumbnail
+from autofit_ml.report import (
+    BandPicture,
+    ellipse_outline,
+    format_measurement,
+    preview_png,
+    thumbnail,
+)
 
 ELLIPSE_COLOUR = (64, 224, 208)
 
@@ -80,6 +86,37 @@ def test_ellipse_outline_is_analytic():
     x, y = ellipse_outline(0.0, 0.0, 10.0, 0.4, 30.0)
     k = np.argmax(np.hypot(x, y))
     assert math.degrees(math.atan2(-x[k], y[k])) % 180 == pytest.approx(30, abs=0.5)
+
+
+def test_every_component_is_drawn_in_its_own_colour(draw):
+    """The second's ellipse is orange and twice as large; a point source is a cross."""
+    second = {"x_2": 31.5, "y_2": 31.5, "re_2": 24.0, "q_2": 0.3, "pa_2": 90.0}
+    panel = data_panel(draw((64, 64), **second, flux_total=1.0, model="sersic+exp"))
+    rows, columns = near(panel, ELLIPSE_COLOUR)
+    assert np.ptp(rows) == pytest.approx(2 * 12 * 4, abs=4)
+    rows, columns = near(panel, (255, 176, 70))
+    assert np.ptp(columns) == pytest.approx(2 * 24 * 4, abs=4)
+    point = {"x_2": 20.0, "y_2": 45.0, "re_2": math.nan, "q_2": math.nan, "pa_2": math.nan}
+    rows, columns = near(data_panel(draw((64, 64), **point)), (255, 176, 70))
+    assert (columns.mean(), rows.mean()) == pytest.approx((20.5 * 4, 256 - 45.5 * 4), abs=1.5)
+    assert 8 < np.ptp(columns) < 20
+    none = dict.fromkeys(point, math.nan)
+    assert len(near(data_panel(draw((64, 64), **none)), (255, 176, 70))[0]) == 0
+
+
+def test_each_further_band_has_a_line_of_panels():
+    planes = [flat((64, 64)), flat((64, 64)), flat((64, 64)), flat((64, 64), 1.0), None]
+    row = row_at((64, 64), mag_r=20.0, mag_r_err=0.1)
+    one = pixels(preview_png(*planes, None, 0, row))
+    other = flat((32, 48), 5.0)
+    more = [
+        BandPicture("r", *planes, 0.0),
+        BandPicture("hst-F814W", other, None, None, None, np.ones((32, 48), bool)),
+    ]
+    several = pixels(preview_png(*planes, None, 0, row, band="g", more=more))
+    heights = 256 + 6 + (32 * (280 // 48)) + 6  # panels and gaps
+    assert several.shape[0] - one.shape[0] == heights
+    assert several.shape[1] - one.shape[1] == 0
 
 
 def test_first_row_is_at_the_bottom():

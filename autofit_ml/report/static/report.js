@@ -752,6 +752,12 @@
       const text = kind === "truth" ? (x ? "yes" : "no") : kind === "number" ? short(x, digits) : x;
       return make("div", { title: about }, make("dt", {}, name), make("dd", {}, unit ? `${text} ${unit}` : text));
     })));
+    if (hasFile("posteriors", i)) {
+      const path = `posterior/${encodeURIComponent(id)}`;
+      const image = make("img", { class: "big", src: `${path}.png`, alt: `Posterior of ${id}, by pairs of parameters`, loading: "lazy" });
+      parts.push(make("div", { class: "pan", tabindex: 0, role: "region", "aria-label": "Posterior" }, image));
+      parts.push(make("p", {}, make("a", { href: `${path}.nc` }, `posterior/${id}.nc`), " holds its samples."));
+    }
     if (hasFile("objects", i)) {
       const path = `objects/${encodeURIComponent(id)}.fits`;
       parts.push(make("p", {}, make("a", { href: path }, `objects/${id}.fits`), " holds the images of this fit."));
