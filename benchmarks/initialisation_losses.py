@@ -1,9 +1,10 @@
 """What each term of the loss is worth: python benchmarks/initialisation_losses.py RUNS
 
 RUNS holds one run for each loss (conf/experiment/initialise_losses.yaml says how they are made).
-Each network is asked about the simulated part of its training set, about new galaxies like it (the
-same recipe, other seeds), and about such that are unlike it: another PSF (Euclid VIS), another noise (HSC, correlated), spirals (SDSS r). The last
-checkpoint is taken, whose weights are averaged: how far it has over-fitted is part of the answer.
+Each network is asked about the simulated part of its training set, about new galaxies like it
+(the same recipe, other seeds), and about such that are unlike it: another PSF (Euclid VIS),
+another noise (HSC, correlated), spirals (SDSS r). The last checkpoint is taken, whose weights are
+averaged: how far it has over-fitted is part of the answer.
 """
 
 from __future__ import annotations
