@@ -10,6 +10,7 @@ All galaxies are drawn by GalSim with known PSFs.
   flux.
 - ``bands``: five bands with S/N 10 in each, one shape: a joint fit against that of one band.
 - ``choice``: ``--model auto`` on stars, single profiles, bulges with discs.
+- ``posterior``: 4 000 HMC draws (4 chains) of 100 galaxies: time, R-hat, coverage.
 - ``cost``: milliseconds a galaxy, joint fit of 1, 2, 5 bands; two components; one neighbour.
 """
 
@@ -27,6 +28,7 @@ from documents import machine, markdown_table, write_section
 from autofit_ml.catalogue.flags import FATAL
 from autofit_ml.images.stamp import Stamp
 from autofit_ml.initialise import start_from_moments
+from autofit_ml.posterior.scenes import sample_scenes
 from autofit_ml.refine import refine
 from autofit_ml.refine.scenes import (
     SceneFit,
@@ -337,6 +339,57 @@ def choice(number: int) -> list[list[str]]:
     return rows
 
 
+# ------------------------------------------------------------------ posteriors
+
+
+def posterior(number: int) -> list[list[str]]:
+    """Time and convergence of 4 chains of 1 000 draws, one Sérsic profile with a free sky."""
+    rng = np.random.default_rng(48)
+    objects, sizes = [], []
+    for k in range(number):
+        psf, shape = psf_of(rng), (64, 64)
+        n, re = float(rng.choice(INDICES)), float(np.exp(rng.uniform(np.log(2.5), np.log(6))))
+        x, y = 31.5 + rng.uniform(-0.5, 0.5, 2)
+        source = Source(float(x), float(y), 1.0, re, n, rng.uniform(0.3, 1), rng.uniform(0, 180))
+        snr = float(np.exp(rng.uniform(np.log(30), np.log(500))))
+        target = scaled(source, snr, psf, shape)
+        objects.append(observe_scene(f"p{k}", target, (), psf, shape, rng=rng, sky=5.0))
+        sizes.append(re)
+    stamps = labelled(objects)
+    found = segmented(stamps, "given")
+    scenes = [object_of(s, g) for s, g in zip(stamps, found, strict=True)]
+    fits, _ = fitted(scenes, "sersic", keep=True)
+    began = time.perf_counter()
+    made = sample_scenes(fits, "hmc")
+    seconds = time.perf_counter() - began
+    good = [one for one in made if one is not None]
+    rhat = np.array([float(one.samples.rhat.nan_to_num(1.0).max()) for one in good])
+    ess = np.array([float(one.samples.ess_bulk.nan_to_num(1e9).min()) for one in good])
+    gradients = np.array([int(one.samples.n_gradients) / 4000 for one in good])
+    inside = [
+        low < size < high
+        for one, size in zip(made, sizes, strict=True)
+        if one is not None
+        for _, low, high in [one.interval("sersic.re")]
+    ]
+    laplace = [
+        abs(fit["sersic.re"] - size) < fit.error("sersic.re")
+        for fit, size in zip(fits, sizes, strict=True)
+    ]
+    return [
+        [
+            str(number),
+            f"{seconds / 60:.1f} min",
+            f"{seconds / number * 100 / 60:.1f} min",
+            f"{np.mean(gradients):.1f}",
+            f"{100 * np.mean(rhat < 1.01):.0f} %",
+            f"{rhat.max():.3f}",
+            f"{np.percentile(ess, 5):.0f} / {np.median(ess):.0f}",
+            f"{100 * np.mean(laplace):.0f} / {100 * np.mean(inside):.0f} %",
+        ]
+    ]
+
+
 # ------------------------------------------------------------------ cost
 
 
@@ -395,9 +448,21 @@ SECTIONS = {
         ["S/N", "objects", "stars: point", "galaxies: not point", "one component: one",
          "two, B/T 0.2-0.8: two"],
     ),
+    "posterior": (
+        posterior,
+        ["objects", "time", "of 100", "gradients a draw", "R-hat < 1.01", "largest",
+         "ESS, 5 % / median", "coverage of re, Laplace / HMC"],
+    ),
     "cost": (cost, ["fit", "ms a galaxy", "of one band"]),
 }  # fmt: skip
-USUAL = {"bulge_disc": 600, "blends": 400, "bands": 300, "choice": 900, "cost": 60}
+USUAL = {
+    "bulge_disc": 600,
+    "blends": 400,
+    "bands": 300,
+    "choice": 900,
+    "posterior": 100,
+    "cost": 60,
+}
 
 
 def main() -> None:
@@ -414,7 +479,7 @@ def main() -> None:
         text = markdown_table(header, make(arguments.n or USUAL[name]))
         print(f"\n{name}\n{text}", flush=True)
         if arguments.docs:
-            write_section("scenes.md", name, text)
+            write_section("posteriors.md" if name == "posterior" else "scenes.md", name, text)
 
 
 if __name__ == "__main__":

@@ -409,7 +409,7 @@ def _key_numbers(row: Mapping[str, Any]) -> list[list[tuple[str, RGB]]]:
     brightness = "mag_total" if math.isfinite(_number(row, "mag_total")) else "flux_total"
     whole = [
         f"{brightness.replace('_', ' ')} {_pair(row, brightness)}",
-        f"share of 1 {_pair(row, 'fraction')}",
+        f"fraction {_pair(row, 'fraction')}",
         *_fit_numbers(row),
     ]
     lines = [[(text, _TEXT) for text in whole]]
@@ -616,7 +616,7 @@ def preview_png(
                 stroke_width=2, stroke_fill=(0, 0, 0),
             )  # fmt: skip
         if item is not first:
-            _write_band(draw, row, name, (_MARGIN + 3 * (cell + _GAP), y))
+            _write_band(draw, row, name, (_MARGIN + 3 * (cell + _GAP) + 4, y), cell - 4)
         y += item.grey.shape[0] + _GAP
     bar = (_MARGIN + (cell - first.grey.shape[1]) // 2 + 10, top + heights[0] - 10)
     _draw_scale_bar(draw, *bar, shape[1], scale, float(pixel_scale))
@@ -693,26 +693,28 @@ def _paste_panels(canvas: Image.Image, item: _PanelRow, cell: int, y: int) -> No
 
 
 def _write_band(
-    draw: ImageDraw.ImageDraw, row: Mapping[str, Any], name: str, place: tuple[int, int]
+    draw: ImageDraw.ImageDraw,
+    row: Mapping[str, Any],
+    name: str,
+    place: tuple[int, int],
+    width: float,
 ) -> None:
     """A further band's own numbers, in place of a segmentation."""
     extra = band_suffix(name)
-    x, y = place
     components = _suffixes(row)
+    lines: list[tuple[str, RGB]] = []
     for k in components:
-        names = [f"mag{k}{extra}", f"flux{k}{extra}", f"re{k}{extra}", f"n{k}{extra}"]
-        known = [one for one in names if math.isfinite(_number(row, one))]
-        if known and known[0].startswith("mag"):
-            known = [one for one in known if not one.startswith("flux")]
-        for one in known:
-            text = f"{one.removesuffix(extra).replace('_', ' ')} {_pair(row, one)}"
-            draw.text(
-                (x + 4, y), text, font=_font(13), fill=_colour(k) if components[1:] else _TEXT
-            )
-            y += _LINE_HEIGHT
+        brightness = "mag" if math.isfinite(_number(row, f"mag{k}{extra}")) else "flux"
+        for parameter in (brightness, "re", "n", "q", "pa"):
+            if math.isfinite(_number(row, f"{parameter}{k}{extra}")):
+                text = f"{parameter}{k.replace('_', ' ')} {_pair(row, f'{parameter}{k}{extra}')}"
+                lines.append((text, _colour(k) if components[1:] else _TEXT))
     if math.isfinite(_number(row, f"fraction{extra}")):
-        text = f"share of 1 {_pair(row, f'fraction{extra}')}"
-        draw.text((x + 4, y), text, font=_font(13), fill=_TEXT)
+        lines.append((f"fraction {_pair(row, f'fraction{extra}')}", _TEXT))
+    x, y = place
+    for text, colour in lines:
+        draw.text((x, y), _elided(text, _font(13), width), font=_font(13), fill=colour)
+        y += _LINE_HEIGHT
 
 
 def segmentation_png(

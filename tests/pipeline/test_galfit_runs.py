@@ -139,6 +139,8 @@ def test_several_bands(tmp_path):
     near(row, "flux_g", 0.5 * TARGET.flux)
     near(row, "flux_r", TARGET.flux)
     assert row["mag_g"] == pytest.approx(26 - 2.5 * np.log10(row["flux_g"]))
+    with pytest.raises(SettingsError, match="the images are those of a GALFIT file"):
+        fit_run(None, None, FitSettings(**QUIET, galfit=path, bands="g,r"))
 
 
 @pytest.mark.parametrize(

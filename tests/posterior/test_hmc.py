@@ -150,7 +150,7 @@ def test_second_proposals_do_not_bias():
     density = by_autograd(lambda index, theta: -theta.pow(4).sum(1))
     theta = torch.full((4, 2), 0.3, dtype=torch.float64)
     covariance = torch.eye(2, dtype=torch.float64).expand(4, 2, 2)
-    settings = HMCSettings(target_accept=0.15, draws=4000, rounds=1, retry=3)
+    settings = HMCSettings(target_accept=0.15, draws=2000, rounds=1, retry=3)
     samples = sample_hmc(density, theta, covariance, *open_box(4, 2), settings)
     few = sample_hmc(
         density,
