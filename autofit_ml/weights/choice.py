@@ -127,8 +127,9 @@ def _nearest(bundles: Sequence[WeightInfo], pixel_scale: float, fwhm: float) -> 
     def distance(info: WeightInfo) -> tuple[float, ...]:
         scale = abs(np.log(pixel_scale) - np.log(info.pixel_scale).mean())
         width = abs(np.log(fwhm) - np.log(info.psf_fwhm).mean())
-        # Of an unknown survey, by weights for several.
-        return (scale, width) if np.isfinite(pixel_scale) else (info.survey != "multi", width)
+        # Those for several surveys first: they have seen more. Weights for one are asked for.
+        several = info.survey != "multi"
+        return (several, scale, width) if np.isfinite(pixel_scale) else (several, width)
 
     return min(inside, key=distance).name
 
