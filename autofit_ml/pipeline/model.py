@@ -101,7 +101,8 @@ def run_model(settings: FitSettings, bands: Sequence[str] = ()) -> RunModel:
         settings.model == "auto",
     )
     plain = (
-        scene.single_sersic
+        settings.model != "auto"
+        and scene.single_sersic
         and settings.posterior == "laplace"
         and settings.likelihood == "gaussian"
         and settings.error_floor == 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -101,19 +101,32 @@ def _chosen(
     posterior: str,
     images: bool,
 ) -> list[ObjectFit]:
-    """The simplest model that describes each object."""
+    """The simplest model that describes each object.
+
+    Neighbours that a Sérsic target leaves without light of their own are dropped for all models.
+    """
+    sersic = parse_model("sersic", model.scene.sky)
+    chosen, known = _fitted(some, starts, sersic, model, settings, images)
     choices = choose_models(
-        some,
+        chosen,
         starts,
         bands=model.bands,
         wavelengths=model.wavelengths,
         sky=model.scene.sky,
         settings=settings,
         components=images,
+        sersic=[fit for fit in known if fit is not None],
     )
-    sampled = _sampled([choice.fit for choice in choices], posterior)
+    if posterior == "nested":
+        from autofit_ml.posterior.choice import choose_by_evidence
+
+        decided = choose_by_evidence(choices)
+        choices = [choice for choice, _ in decided]
+        sampled = _with_errors((choice.fit, samples) for choice, samples in decided)
+    else:
+        sampled = _sampled([choice.fit for choice in choices], posterior)
     out = []
-    for one, choice, (fit, samples) in zip(some, choices, sampled, strict=True):
+    for one, choice, (fit, samples) in zip(chosen, choices, sampled, strict=True):
         scene = parse_model(choice.model or "sersic", model.scene.sky)
         described = fit_of_scene(fit, one, scene, model.layout)
         if not described.problem:
@@ -131,12 +144,21 @@ def _sampled(fits: Sequence[SceneFit], method: str) -> list[tuple[SceneFit, Scen
     if method == "laplace":
         return [(fit, None) for fit in fits]
     # Imported where it is wanted: arviz and nautilus take a second.
-    from autofit_ml.posterior.scenes import sample_scenes, with_posterior
+    from autofit_ml.posterior.scenes import sample_scenes
 
-    out = []
-    for fit, samples in zip(fits, sample_scenes(fits, method), strict=True):
-        out.append((fit if samples is None else with_posterior(fit, samples), samples))
-    return out
+    return _with_errors(zip(fits, sample_scenes(fits, method), strict=True))
+
+
+def _with_errors(
+    drawn: Iterable[tuple[SceneFit, ScenePosterior | None]],
+) -> list[tuple[SceneFit, ScenePosterior | None]]:
+    """Fits with the errors of their samples."""
+    from autofit_ml.posterior.scenes import with_posterior
+
+    return [
+        (fit if samples is None else with_posterior(fit, samples), samples)
+        for fit, samples in drawn
+    ]
 
 
 def _with_samples(fit: ObjectFit, samples: ScenePosterior | None, method: str) -> ObjectFit:

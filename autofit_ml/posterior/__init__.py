@@ -8,10 +8,11 @@
 - `diagnostics`: R-hat and effective sample sizes; `samples`: what every method hands over;
   `random_streams`: random numbers that belong to an object, not to its batch.
 - `inference_data`: ArviZ files; `corner`: plots.
-- `scenes`: connects all this to fitted scenes.
+- `scenes`: connects all this to fitted scenes; `choice`: which model, by evidence.
 
-Knows nothing about images but in `scenes` (which reads `autofit_ml.refine`) and `bootstrap` (which
-resamples them). docs/posteriors.md says which method to take, and what was measured.
+Knows nothing about images but in `scenes` and `choice` (which read `autofit_ml.refine`) and
+`bootstrap` (which resamples them). docs/posteriors.md says which method to take, and what was
+measured.
 """
 
 from autofit_ml.posterior.bootstrap import BootstrapSettings, bootstrap

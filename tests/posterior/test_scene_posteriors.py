@@ -13,8 +13,10 @@ from scene_samples import bulge_and_disc, scene_object, single, starts_of
 
 from autofit_ml.errors import SettingsError
 from autofit_ml.posterior import BootstrapSettings, HMCSettings, LaplaceSettings, NestedSettings
+from autofit_ml.posterior.choice import choose_by_evidence
 from autofit_ml.posterior.scenes import nested_box, sample_scenes, with_posterior
 from autofit_ml.refine.scenes import SceneSettings, fit_scenes
+from autofit_ml.refine.scenes.choice import choose_models
 from autofit_ml.scene import fixed, parse_model, sersic
 
 HMC = HMCSettings(draws=250, warmup=150, rounds=1)
@@ -128,3 +130,21 @@ def test_wrong_use(bright):
     bare = fit_scenes([scene_object(single())], parse_model("sersic"), starts_of(single()))
     with pytest.raises(SettingsError, match="keep=True"):
         sample_scenes(bare, "hmc")
+
+
+def test_evidence_decides_between_close_models():
+    """A faint galaxy: an index, free or held, makes little difference."""
+    source = single(flux=900.0, re=3.0, n=1.0, x=10.7, y=11.1)
+    objects = [scene_object(source, seed=310, shape=(22, 22))]
+    choices = choose_models(objects, starts_of(source), settings=SceneSettings(keep=True))
+    settings = NestedSettings(live=80, effective=100, draws=100, discard_exploration=False)
+    close = abs(choices[0].bic["exponential"] - choices[0].bic["sersic"]) + 0.1
+    ((decided, posterior),) = choose_by_evidence(choices, settings, close)
+    assert {"exponential", "sersic"} <= set(decided.log_evidence) <= set(decided.bic)
+    assert decided.model == max(decided.log_evidence, key=decided.log_evidence.get)
+    assert decided.fit is choices[0].fits[decided.model]
+    assert posterior.names[: len(decided.fit.names)] == decided.fit.names
+    assert decided.tried.count("(ln Z ") == len(decided.log_evidence)
+    # What the free index costs: its share of the prior's range, not hundreds.
+    gain = decided.log_evidence["sersic"] - decided.log_evidence["exponential"]
+    assert -6 < gain < 3

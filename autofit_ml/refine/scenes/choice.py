@@ -46,16 +46,25 @@ class Choice:
         Of that model.
     bic : mapping of str to float
         Of every model that was tried.
+    fits : mapping of str to SceneFit
+        Of every model that was tried.
+    log_evidence : mapping of str to float
+        Of those between which evidence decided (`autofit_ml.posterior.choice`).
     """
 
     model: str
     fit: SceneFit
     bic: Mapping[str, float] = field(default_factory=dict)
+    fits: Mapping[str, SceneFit] = field(default_factory=dict)
+    log_evidence: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def tried(self) -> str:
-        """For the catalogue: "point 4321.0, sersic 4102.3"."""
-        return ", ".join(f"{name} {value:.1f}" for name, value in self.bic.items())
+        """For the catalogue: "point 4321.0, sersic 4102.3 (ln Z -2040.12)"."""
+        evidence = {name: f" (ln Z {value:.2f})" for name, value in self.log_evidence.items()}
+        return ", ".join(
+            f"{name} {value:.1f}{evidence.get(name, '')}" for name, value in self.bic.items()
+        )
 
 
 def choose_models(
@@ -67,10 +76,12 @@ def choose_models(
     sky: str | float = "free",
     settings: SceneSettings | None = None,
     components: bool = False,
+    sersic: Sequence[SceneFit] | None = None,
 ) -> list[Choice]:
     """Fit the ladder to each object and choose.
 
-    Parameters are those of `autofit_ml.refine.scenes.fit_scenes`.
+    Parameters are those of `autofit_ml.refine.scenes.fit_scenes`, and `sersic`: the fits of that
+    rung, where they are known.
 
     Returns
     -------
@@ -80,11 +91,11 @@ def choose_models(
     fits: list[dict[str, SceneFit]] = [{} for _ in objects]
     bics: list[dict[str, float]] = [{} for _ in objects]
 
-    def attempt(model: str, members: Sequence[int]) -> None:
+    def attempt(model: str, members: Sequence[int], made: Sequence[SceneFit] | None = None) -> None:
         if not members:
             return
         scene: Scene = parse_model(model, sky)
-        made = fit_scenes(
+        made = made or fit_scenes(
             [objects[k] for k in members],
             scene,
             starts.some(list(members)),
@@ -98,7 +109,7 @@ def choose_models(
             bics[k][model] = criterion(fit)
 
     everyone = range(len(objects))
-    attempt("sersic", list(everyone))
+    attempt("sersic", list(everyone), sersic)
     attempt("point", list(everyone))
     extended = [k for k in everyone if not bics[k]["point"] < bics[k]["sersic"] - 20]
     attempt("exponential", extended)
@@ -111,7 +122,7 @@ def choose_models(
     for k in everyone:
         in_order = {name: bics[k][name] for name in LADDER if name in bics[k]}
         best = _best(in_order)
-        out.append(Choice(best, fits[k][best or "sersic"], in_order))
+        out.append(Choice(best, fits[k][best or "sersic"], in_order, fits[k]))
     return out
 
 

@@ -12,7 +12,7 @@ import torch
 
 from autofit_ml.catalogue.flags import Flag
 from autofit_ml.refine.geometry import geometry_flags
-from autofit_ml.refine.levenberg_marquardt import LMResult
+from autofit_ml.refine.levenberg_marquardt import LMResult, solve_damped
 from autofit_ml.refine.problem import pixel_sum
 from autofit_ml.refine.scenes.batch import Member, SceneBatch
 from autofit_ml.refine.scenes.problem import SceneProblem
@@ -170,7 +170,8 @@ def describe(
     n_pix = batch.total("n_pix")[rows]
     log_sigma = batch.total("log_sigma")[rows]
     bound = (fit.at_bound & (lower < upper)).cpu().numpy()
-    converged, good_cov = fit.converged.cpu().numpy(), good.cpu().numpy()
+    settled = _settled(layout, scene, fit, lower, upper, batch.settings.refine.final.tolerance)
+    converged, good_cov = settled.cpu().numpy(), good.cpu().numpy()
     spent = n_iter.cpu().numpy()
     theta, theta_cov = fit.theta.cpu().numpy(), covariance.cpu().numpy()
     limits = torch.stack([lower, upper]).cpu().numpy()
@@ -246,6 +247,32 @@ def describe(
             )
         )
     return out
+
+
+def _settled(
+    layout: Layout,
+    scene: Scene,
+    fit: LMResult,
+    lower: torch.Tensor,
+    upper: torch.Tensor,
+    tolerance: float,
+) -> torch.Tensor:
+    """Fits that have converged as far as the target is concerned, bool, (B,).
+
+    The minimiser asks that the expected decrease of chi2, g^T A^-1 g, be small. Where it stopped
+    earlier because a neighbour wanders (a smudge of a few sigma has no definite shape), the target
+    may be settled all the same: when no parameter of its own, and no sky, would still move by more
+    than the square root of the same tolerance, in units of its error.
+    """
+    blocked = fit.at_bound | (lower == upper)
+    undamped = torch.zeros(len(fit.theta), dtype=fit.theta.dtype, device=fit.theta.device)
+    step, expected = solve_damped(fit.state, undamped, blocked)
+    variance = laplace(fit.state.matrix, blocked)[0].diagonal(dim1=1, dim2=2)
+    target = {component.name for component in scene.components}
+    own = [name.rpartition(".")[0] in target | {""} for name in layout.names]
+    moves = step.square() / variance.clamp_min(1e-300) > tolerance
+    moves &= torch.tensor(own, device=moves.device) & ~blocked
+    return fit.converged | (torch.isfinite(expected) & ~moves.any(1))
 
 
 def draws_to_values(fit: SceneFit, draws: torch.Tensor) -> tuple[tuple[str, ...], np.ndarray]:

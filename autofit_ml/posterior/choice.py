@@ -1,0 +1,62 @@
+"""Which model an object needs, by evidence: the close calls of the ladder's BIC.
+
+In: `Choice`s of `autofit_ml.refine.scenes.choose_models`, made with ``SceneSettings(keep=True)``.
+Out: the same, decided anew by the evidence of nested sampling where several models are close.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+from autofit_ml.posterior.nested import NestedSettings
+from autofit_ml.posterior.scenes import ScenePosterior, sample_scenes
+from autofit_ml.refine.scenes.choice import Choice
+
+__all__ = ["choose_by_evidence"]
+
+CLOSE = 20.0
+"""Models whose BIC is larger than the smallest by more are not compared: twice what Kass & Raftery
+(1995, J. Am. Stat. Assoc. 90, 773) call very strong, as priors narrower or wider than BIC's unit
+information change it by a few units for each parameter."""
+
+
+def choose_by_evidence(
+    choices: Sequence[Choice], settings: NestedSettings | None = None, close: float = CLOSE
+) -> list[tuple[Choice, ScenePosterior | None]]:
+    """Decide between the models that are close in BIC by their evidence.
+
+    Parameters
+    ----------
+    choices : sequence of Choice
+    settings : NestedSettings, optional
+    close : float
+        See `CLOSE`.
+
+    Returns
+    -------
+    list of (Choice, ScenePosterior or None)
+        In order, with the draws of the chosen model; None where nothing could be fitted or drawn.
+
+    Notes
+    -----
+    The prior of the evidence is flat in the box of `autofit_ml.posterior.nested_box` for parameters
+    without a prior of their own. That box decides what a further component has to gain.
+    """
+    out: list[tuple[Choice, ScenePosterior | None]] = []
+    for choice in choices:
+        best = choice.bic.get(choice.model, math.nan)
+        names = [name for name, value in choice.bic.items() if value - best <= close]
+        drawn = sample_scenes([choice.fits[name] for name in names], "nested", settings)
+        posteriors = {n: one for n, one in zip(names, drawn, strict=True) if one is not None}
+        if not posteriors:
+            out.append((choice, None))
+            continue
+        evidence = {name: one.log_evidence for name, one in posteriors.items()}
+        model = max(evidence, key=lambda name: evidence[name])
+        decided = dataclasses.replace(
+            choice, model=model, fit=choice.fits[model], log_evidence=evidence
+        )
+        out.append((decided, posteriors[model]))
+    return out

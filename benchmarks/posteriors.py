@@ -1,0 +1,289 @@
+"""Samplers against each other and against the truth: python benchmarks/posteriors.py [--docs]
+
+- ``efficiency``: effective draws for 100 gradients, of the worst parameter and the worse of bulk
+  and tail, warm-up included: an 8-dimensional Gaussian, a banana, simulated galaxies by S/N.
+- ``faint``: simulated galaxies of S/N 10 to 20: medians and widths of Laplace, bootstrap, HMC and
+  nested sampling.
+- ``bulge_disc_hmc``: B/T of the bulges and discs of ``scenes.py``: coverage of Laplace's and of
+  HMC's 68.3 % intervals.
+- ``real_hmc``: galaxies of the shared data, single Sérsic profiles: R-hat by S/N.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from documents import machine, markdown_table, write_section
+from scenes import INDICES, bulges_and_discs, fitted, labelled, psf_of, scaled, segmented
+
+from autofit_ml.catalogue.flags import FATAL
+from autofit_ml.images import discover, read_source
+from autofit_ml.images.options import ReadOptions
+from autofit_ml.images.stamp import Stamp
+from autofit_ml.posterior import PosteriorSamples, sample_hmc
+from autofit_ml.posterior.scenes import ScenePosterior, sample_scenes
+from autofit_ml.refine.scenes import SceneFit, object_of
+from autofit_ml.segment import Segmentation
+from autofit_ml.segment.dispatch import segment_all
+from autofit_ml.simulate import observe_scene
+from autofit_ml.simulate.sources import Source
+
+HERE = Path(__file__).resolve().parent
+DATA = Path(os.environ.get("AUTOFIT_ML_TEST_DATA", HERE.parent.parent / "shared" / "data"))
+
+Density = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+
+
+# ------------------------------------------------------------------ efficiency
+
+
+def by_autograd(log_density: Callable[[torch.Tensor], torch.Tensor]) -> Density:
+    """ln p and gradient of a differentiable function of theta."""
+
+    def density(index: torch.Tensor, theta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        theta = theta.detach().requires_grad_(True)
+        value = log_density(theta)
+        (gradient,) = torch.autograd.grad(value.sum(), theta)
+        return value.detach(), gradient
+
+    return density
+
+
+def known_targets() -> dict[str, tuple[Density, torch.Tensor]]:
+    """Densities in 8 dimensions, and a covariance to begin with."""
+    eye = torch.eye(8, dtype=torch.float64)
+    covariance = 0.95 * torch.ones_like(eye) + 0.05 * eye
+    precision = torch.linalg.inv(covariance)
+
+    def banana(theta: torch.Tensor) -> torch.Tensor:
+        bent = (theta[:, 1] - 0.3 * (theta[:, 0] ** 2 - 1)) / 0.3
+        return -0.5 * (theta[:, 0] ** 2 + bent**2 + theta[:, 2:].square().sum(1))
+
+    return {
+        "Gaussian, correlation 0.95": (
+            by_autograd(lambda theta: -0.5 * ((theta @ precision) * theta).sum(1)),
+            covariance,
+        ),
+        "banana (bend 0.3, width 0.3)": (by_autograd(banana), eye),
+    }
+
+
+def effective(samples: PosteriorSamples) -> np.ndarray:
+    """Effective draws of the worst parameter for 100 gradients."""
+    worst = torch.minimum(samples.ess_bulk, samples.ess_tail).nan_to_num(1e9).amin(1)
+    return (100 * worst / samples.n_gradients).cpu().numpy()
+
+
+def efficiency_row(name: str, samples: Sequence[PosteriorSamples]) -> list[str]:
+    """One row."""
+    rates = np.concatenate([effective(one) for one in samples])
+    rhat = np.concatenate([one.rhat.nan_to_num(1.0).amax(1).cpu().numpy() for one in samples])
+    return [
+        name,
+        str(len(rates)),
+        f"{np.percentile(rates, 5):.1f} / {np.median(rates):.1f}",
+        f"{100 * np.mean(rhat < 1.01):.0f} %",
+        f"{rhat.max():.3f}",
+    ]
+
+
+def efficiency(number: int) -> list[list[str]]:
+    """Effective draws for 100 gradients."""
+    rows = []
+    infinite = torch.full((number, 8), torch.inf, dtype=torch.float64)
+    for name, (density, covariance) in known_targets().items():
+        start = torch.zeros((number, 8), dtype=torch.float64)
+        whole = covariance.expand(number, -1, -1)
+        rows.append(efficiency_row(name, [sample_hmc(density, start, whole, -infinite, infinite)]))
+    for low, high in ((10, 20), (20, 40), (40, 100), (100, 500)):
+        fits, _ = single_galaxies(number, low, high, 60 + low)
+        made = [one for one in sample_scenes(fits, "hmc") if one is not None]
+        rows.append(efficiency_row(f"galaxies, S/N {low}-{high}", [one.samples for one in made]))
+        print(rows[-1], flush=True)
+    return rows
+
+
+def single_galaxies(
+    number: int, low: float, high: float, seed: int
+) -> tuple[list[SceneFit], list[Source]]:
+    """Fits of Sérsic galaxies on 64 x 64 pixels with a free sky, and what was drawn."""
+    rng = np.random.default_rng(seed)
+    objects, sources = [], []
+    for k in range(number):
+        psf, shape = psf_of(rng), (64, 64)
+        n, re = float(rng.choice(INDICES)), float(np.exp(rng.uniform(np.log(2.5), np.log(6))))
+        x, y = 31.5 + rng.uniform(-0.5, 0.5, 2)
+        source = Source(float(x), float(y), 1.0, re, n, rng.uniform(0.3, 1), rng.uniform(0, 180))
+        snr = float(np.exp(rng.uniform(np.log(low), np.log(high))))
+        target = scaled(source, snr, psf, shape)
+        objects.append(observe_scene(f"p{k}", target, (), psf, shape, rng=rng, sky=5.0))
+        sources.append(target)
+    stamps = labelled(objects)
+    found = segmented(stamps, "given")
+    scenes = [object_of(s, g) for s, g in zip(stamps, found, strict=True)]
+    return fitted(scenes, "sersic", keep=True)[0], sources
+
+
+# ------------------------------------------------------------------ the methods side by side
+
+
+def faint(number: int) -> list[list[str]]:
+    """Median and half width of ln flux, ln re, n by four methods."""
+    fits, sources = single_galaxies(number, 10, 20, 77)
+    rows = []
+    made = {name: sample_scenes(fits, name) for name in ("laplace", "bootstrap", "hmc", "nested")}
+    for k, (fit, source) in enumerate(zip(fits, sources, strict=True)):
+        snr = f"{fit.snr:.0f}"
+        truth = [f"{np.log(source.flux):.2f}", f"{np.log(source.re):.2f}", f"{source.n:.2f}"]
+        rows.append([f"S/N {snr}: truth", *truth, "", ""])
+        for name, posteriors in made.items():
+            one = posteriors[k]
+            rows.append([name, *(["-"] * 5 if one is None else described(name, one))])
+    return rows
+
+
+def described(method: str, one: ScenePosterior) -> list[str]:
+    """Medians, half widths, R-hat, cost."""
+    out = []
+    for key in ("flux", "re", "n"):
+        middle, low, high = one.interval(f"sersic.{key}")
+        if key != "n":
+            middle, low, high = np.log([middle, low, high])
+        out.append(f"{middle:.2f} ± {(high - low) / 2:.2f}")
+    rhat = float(one.samples.rhat.nan_to_num(1.0).max())
+    out.append(f"{rhat:.3f}" if method == "hmc" else "")
+    return [*out, str(int(one.samples.n_gradients)) if method in ("hmc", "nested") else ""]
+
+
+# ------------------------------------------------------------------ coverage of B/T
+
+
+def bulge_disc_hmc(number: int) -> list[list[str]]:
+    """Coverage of B/T by S/N, Laplace and HMC, of the same objects."""
+    objects, truth = bulges_and_discs(number, 41)
+    stamps = labelled(objects)
+    scenes = [object_of(s, g) for s, g in zip(stamps, segmented(stamps, "given"), strict=True)]
+    fits, _ = fitted(scenes, "sersic+exp", keep=True)
+    began = time.perf_counter()
+    posteriors = sample_scenes(fits, "hmc")
+    print(f"{(time.perf_counter() - began) / 60:.1f} min", flush=True)
+    share, snr = truth[:, 0], truth[:, 4]
+    fatal = np.array([(fit.flags & int(FATAL)) != 0 for fit in fits])
+    laplace = np.array(
+        [abs(f.fraction - s) < f.fraction_err for f, s in zip(fits, share, strict=True)]
+    )
+    drawn = np.array([one is not None for one in posteriors])
+    inside, wide, rhat = np.zeros(number, bool), np.zeros(number, bool), np.full(number, np.nan)
+    for k, one in enumerate(posteriors):
+        if one is None:
+            continue
+        _, low, high = one.interval("fraction")
+        inside[k] = low < share[k] < high
+        _, low, high = one.interval("fraction", 0.9545)
+        wide[k] = low < share[k] < high
+        rhat[k] = float(one.samples.rhat.nan_to_num(1.0).max())
+    rows = []
+    for low, high in ((100, 200), (200, 450), (450, 1e9), (100, 1e9)):
+        some = (snr >= low) & (snr < high) & drawn
+        good = some & ~fatal
+        agree = good & (rhat < 1.01)
+        rows.append(
+            [
+                f"{low:g}-{high:g}" if high < 1e8 else f"over {low:g}",
+                str(some.sum()),
+                f"{100 * laplace[good].mean():.1f} %",
+                f"{100 * inside[good].mean():.1f} %",
+                f"{100 * inside[some].mean():.1f} %",
+                f"{100 * inside[agree].mean():.1f} %",
+                f"{100 * wide[some].mean():.1f} %",
+                f"{100 * np.mean(rhat[some] < 1.01):.0f} %",
+            ]
+        )
+    return rows
+
+
+# ------------------------------------------------------------------ real galaxies
+
+
+def real_stamps(most: int) -> list[tuple[Stamp, Segmentation]]:
+    """Stamps of the shared data of at most 128 pixels, with their segmentations."""
+    stamps = []
+    for folder in sorted(path for path in DATA.iterdir() if path.is_dir()):
+        for source in discover(folder).sources:
+            try:
+                item = read_source(source, ReadOptions(mode="stamp")).item
+            except Exception as error:
+                print(f"{source.id}: {error}")
+                continue
+            if isinstance(item, Stamp) and max(item.shape) <= 128:
+                stamps.append(item)
+    pairs = zip(stamps, segment_all(stamps, "auto"), strict=True)
+    good = [(s, g) for s, (_, g) in pairs if isinstance(g, Segmentation) and g.target]
+    return good[:most]
+
+
+def real_hmc(number: int) -> list[list[str]]:
+    """R-hat of real stamps by S/N."""
+    stamps = real_stamps(number)
+    scenes = [object_of(stamp, found) for stamp, found in stamps]
+    fits = [fit for fit in fitted(scenes, "sersic", keep=True)[0] if fit.layout is not None]
+    made = sample_scenes(fits, "hmc")
+    rows = []
+    for low, high in ((0, 15), (15, 40), (40, 150), (150, 1e9)):
+        some = [
+            one.samples
+            for fit, one in zip(fits, made, strict=True)
+            if one is not None and low <= fit.snr < high
+        ]
+        if some:
+            name = f"S/N {low:g}-{high:g}" if high < 1e8 else f"S/N over {low:g}"
+            rows.append(efficiency_row(name, some))
+    return rows
+
+
+_EFFICIENCY = ["objects", "effective draws for 100 gradients, 5 % / median", "R-hat < 1.01",
+               "largest R-hat"]  # fmt: skip
+
+SECTIONS = {
+    "efficiency": (efficiency, ["target", *_EFFICIENCY], 32),
+    "faint": (
+        faint,
+        ["galaxy, method", "ln flux", "ln re", "n", "R-hat", "evaluations"],
+        3,
+    ),
+    "bulge_disc_hmc": (
+        bulge_disc_hmc,
+        ["S/N", "objects", "Laplace", "HMC", "HMC, also flagged", "HMC, R-hat < 1.01",
+         "HMC 95.45 %, also flagged", "R-hat < 1.01"],
+        300,
+    ),
+    "real_hmc": (real_hmc, ["galaxies", *_EFFICIENCY], 60),
+}  # fmt: skip
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("sections", nargs="*", default=list(SECTIONS))
+    parser.add_argument("-n", type=int, default=0, help="objects of each section")
+    parser.add_argument("--docs", action="store_true")
+    arguments = parser.parse_args()
+    torch.set_num_threads(2)
+    print(machine())
+    for name in arguments.sections:
+        make, header, usual = SECTIONS[name]
+        began = time.perf_counter()
+        text = markdown_table(header, make(arguments.n or usual))
+        print(f"\n{name}, {(time.perf_counter() - began) / 60:.1f} min\n{text}", flush=True)
+        if arguments.docs:
+            write_section("scenes.md" if name == "bulge_disc_hmc" else "posteriors.md", name, text)
+
+
+if __name__ == "__main__":
+    main()
