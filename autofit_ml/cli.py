@@ -18,7 +18,6 @@ app = typer.Typer(
     name="autofit-ml",
     help="Structural parameters of galaxies from folders of images.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -164,6 +163,12 @@ def fit(
     save: Annotated[
         str, typer.Option(help="Any of objects,previews,report; or none.")
     ] = "objects,previews,report",
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Only say what would be read and fitted, and how long it would take."
+        ),
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Name every flagged or failed object.")
@@ -215,6 +220,8 @@ def fit(
             "save": save,
         }
     )
+    if dry_run:
+        raise typer.Exit(_dry_run(paths or None, out, settings, manifest, restart, as_json))
     console = Console(stderr=True, soft_wrap=True)
     if quiet:
         progress: Any = QuietProgress()
@@ -240,6 +247,29 @@ def fit(
     if not quiet:
         progress.end(summary, _resume_command())
     raise typer.Exit(summary.exit_status)
+
+
+def _dry_run(
+    paths: list[Path] | None,
+    out: Path,
+    settings: Any,
+    manifest: Path | None,
+    restart: bool,
+    as_json: bool,
+) -> int:
+    """Print the plan of a run; the exit status of a run that would end so."""
+    import dataclasses
+
+    from autofit_ml.pipeline.plan import plan_run
+    from autofit_ml.progress import plan_lines
+
+    plan = plan_run(paths, out, settings, manifest=manifest, restart=restart)
+    if as_json:
+        ignored = [f"{path}: {why}" for path, why in plan.ignored]
+        print(json.dumps(_without_nan(dataclasses.asdict(plan) | {"ignored": ignored})))
+    else:
+        print("\n".join(plan_lines(plan, out)))
+    return _USAGE if plan.refused else 0
 
 
 def _as_dict(summary: Any) -> dict[str, Any]:
@@ -375,6 +405,48 @@ def _without_nan(value: Any) -> Any:
 
 def _cell(value: Any) -> str:
     return escape(f"{value:.6g}" if isinstance(value, float) else str(value))
+
+
+@app.command()
+def doctor(
+    paths: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[PATH...]", help="Files or folders to look into.", show_default=False
+        ),
+    ] = None,
+    manifest: Annotated[
+        Path | None, typer.Option(help="Table of objects (csv, ecsv, parquet).", show_default=False)
+    ] = None,
+    mode: Annotated[str, typer.Option(help="auto, stamp or frame.")] = "auto",
+    survey: Annotated[
+        str | None, typer.Option(help="Survey preset, e.g. sdss, kids, hst.", show_default=False)
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """Say what is installed, or what is wrong with files and folders.
+
+    Exit status: 0 all well; 3 something cannot be used; 2 wrong usage; 1 no image can be used.
+    """
+    import dataclasses
+
+    from autofit_ml.doctor import check_images, check_installation
+
+    if paths or manifest is not None:
+        found = check_images(paths or None, manifest=manifest, survey=survey, mode=mode)
+    else:
+        found = check_installation()
+    if as_json:
+        print(json.dumps([dataclasses.asdict(one) for one in found]))
+    else:
+        width = min(max((len(one.what) for one in found), default=0), 40)
+        console = Console(soft_wrap=True, highlight=False)
+        colour = {"ok": "green", "note": "yellow", "bad": "bold red"}
+        for one in found:
+            state = f"[{colour[one.state]}]{one.state:4s}[/]"
+            console.print(f"{state}  {escape(one.what):{width}s}  {escape(one.text)}")
+    bad = sum(one.state == "bad" for one in found)
+    raise typer.Exit(0 if not bad else _NOTHING if bad == len(found) else 3)
 
 
 @app.command()

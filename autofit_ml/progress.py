@@ -25,12 +25,52 @@ from rich.progress import (
 
 from autofit_ml.catalogue import flag_names, usable
 from autofit_ml.pipeline import Progress, RunSummary
+from autofit_ml.pipeline.plan import RunPlan
 
-__all__ = ["PlainProgress", "QuietProgress", "RichProgress", "counting"]
+__all__ = ["PlainProgress", "QuietProgress", "RichProgress", "counting", "plan_lines"]
 
 _SECONDS_BETWEEN_LINES = 10.0
 
 _STOPPING = "stopping after this batch (Ctrl-C again: at once)"
+
+
+def plan_lines(plan: RunPlan, out: str | Path) -> list[str]:
+    """A dry run for people."""
+    planes = ", ".join(
+        name if count == plan.sources else f"{name} for {count}"
+        for name, count in plan.planes.items()
+        if name != "image"
+    )
+    lines = [f"{plan.sources} images, with {planes or 'nothing beside them'}"]
+    if plan.bands:
+        lines[0] = f"{plan.sources} objects in bands {', '.join(plan.bands)}, with {planes or '-'}"
+    if plan.large:
+        lines.append(f"  {plan.large} of them frames, whose objects are found when they are fitted")
+    lines += [f"  {name}: {why}" for name, why in plan.problems.items()]
+    if plan.ignored:
+        lines.append(f"{len(plan.ignored)} files left out:")
+        lines += [f"  {path}: {why}" for path, why in plan.ignored]
+    lines += [plan.model, "weights: " + (", ".join(plan.weights) or "none")]
+    if plan.folder == "new":
+        lines.append(f"results: {out} (new)")
+    elif plan.folder == "continues":
+        lines.append(f"results: {out} (continues: {plan.done} of {plan.sources} done)")
+    else:
+        lines.append(f"results: {plan.folder}")
+    if plan.tried:
+        lines.append(f"{plan.tried} objects were tried, {plan.failed} failed")
+        lines += [f"  {count} x {text}" for text, count in plan.messages.items()]
+        where = f" (without the {plan.large} frames)" if plan.large else ""
+        lines.append(f"time: about {_duration(plan.seconds)}{where}, one process")
+    elif plan.todo:
+        lines.append("time: not known before frames are segmented")
+    return lines
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 class QuietProgress(Progress):

@@ -29,7 +29,7 @@ from autofit_ml.pipeline.settings import FitSettings
 from autofit_ml.pipeline.summary import Progress, RunSummary
 from autofit_ml.segment.dispatch import check_segmenter
 
-__all__ = ["fit_run"]
+__all__ = ["fit_run", "fit_sources", "inputs_of", "run_identity"]
 
 
 def fit_run(
@@ -74,13 +74,8 @@ def fit_run(
     began = time.perf_counter()
     settings = settings or FitSettings()
     progress = progress or Progress()
-    found = _inputs(paths, manifest, settings)
-    identity = settings.identity() | {"autofit_ml": _package_version()}
-    _check_bands(settings, found, identity, progress)
-    used = check_segmenter(settings.segmenter, settings.weights)
-    used |= check_initialiser(settings.init, settings.weights)
-    if used:
-        identity["weights"] = ", ".join(f"{name} sha256:{used[name][:16]}" for name in sorted(used))
+    found = inputs_of(paths, manifest, settings)
+    identity, used = run_identity(settings, found, progress)
     with contextlib.ExitStack() as stack:
         folder = None
         if out is not None:
@@ -92,7 +87,7 @@ def fit_run(
         summary = RunSummary(None if folder is None else folder.path)
         summary.ignored = [f"{path}: {why}" for path, why in found.ignored]
         stop = stack.enter_context(_interruptible(progress))
-        tables, device = _fit_all(
+        tables, device = fit_sources(
             todo, settings, found.bands, folder, identity, progress, stop, summary
         )
         summary.interrupted = stop.is_set()
@@ -105,7 +100,7 @@ def fit_run(
     return summary
 
 
-def _inputs(
+def inputs_of(
     paths: str | Path | Iterable[str | Path] | None,
     manifest: str | Path | None,
     settings: FitSettings,
@@ -137,6 +132,25 @@ def _inputs(
     return dataclasses.replace(found, sources=kept, ignored=(*found.ignored, *ignored))
 
 
+def run_identity(
+    settings: FitSettings, found: Discovery, progress: Progress
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """What decides a run's results, checked, and the weights that it may use (name -> sha256).
+
+    Raises
+    ------
+    SettingsError, WeightsError
+        Settings, inputs and weights that do not go together.
+    """
+    identity = settings.identity() | {"autofit_ml": _package_version()}
+    _check_bands(settings, found, identity, progress)
+    used = check_segmenter(settings.segmenter, settings.weights)
+    used |= check_initialiser(settings.init, settings.weights)
+    if used:
+        identity["weights"] = ", ".join(f"{name} sha256:{used[name][:16]}" for name in sorted(used))
+    return identity, used
+
+
 def _check_bands(
     settings: FitSettings, found: Discovery, identity: dict[str, Any], progress: Progress
 ) -> None:
@@ -154,7 +168,7 @@ def _check_bands(
         run_model(settings, found.bands)
 
 
-def _fit_all(
+def fit_sources(
     todo: Sequence[Source],
     settings: FitSettings,
     bands: Sequence[str],

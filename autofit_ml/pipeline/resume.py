@@ -32,6 +32,7 @@ __all__ = [
     "is_result",
     "open_results",
     "read_journal",
+    "saved_state",
     "source_fingerprints",
 ]
 
@@ -182,6 +183,46 @@ def _opened(
         atomic_write_json(state_file, {"settings": identity, "inputs": fingerprints})
         return ResultsFolder(path)
 
+    folder, fresh = _taken_up(path, state, identity, fingerprints)
+    with _as_our_errors(path):
+        for part in (path, *(path / name for name in _FOLDERS), *_work_folders(path)):
+            remove_temporaries(part)
+    if fresh != state["inputs"]:
+        atomic_write_json(state_file, {"settings": identity, "inputs": fresh})
+    return folder
+
+
+def saved_state(
+    path: str | Path,
+    identity: Mapping[str, Any],
+    fingerprints: Mapping[str, Mapping[str, list]],
+) -> set[str] | None:
+    """Ids of the sources that the run in a folder has finished, without touching the folder.
+
+    None where there is no run.
+
+    Raises
+    ------
+    ResumeError
+        As `open_results`, but for a run that goes on at this moment.
+    """
+    path = Path(path)
+    state = _state(path / ".work" / "state.json", tolerant=False)
+    if state.get("clearing"):
+        return None
+    if not state:
+        _refuse_leftovers(path)
+        return None
+    return set(_taken_up(path, state, identity, fingerprints)[0].done)
+
+
+def _taken_up(
+    path: Path,
+    state: Mapping[str, Any],
+    identity: Mapping[str, Any],
+    fingerprints: Mapping[str, Mapping[str, list]],
+) -> tuple[ResultsFolder, dict[str, Any]]:
+    """What a run has finished, if its settings and inputs are still these; the fingerprints."""
     _refuse_other_settings(path, state["settings"], identity)
     folder = ResultsFolder(path)
     hashes: dict[str, str] = {}
@@ -193,12 +234,7 @@ def _opened(
         hashes.update(journal["hashes"])
     fresh = json.loads(json.dumps(fingerprints))
     _refuse_other_inputs(path, state["inputs"], fresh, {**folder.done, **folder.partial}, hashes)
-    with _as_our_errors(path):
-        for part in (path, *(path / name for name in _FOLDERS), *_work_folders(path)):
-            remove_temporaries(part)
-    if fresh != state["inputs"]:
-        atomic_write_json(state_file, {"settings": identity, "inputs": fresh})
-    return folder
+    return folder, fresh
 
 
 def read_journal(path: Path) -> dict[str, Any]:
