@@ -4,8 +4,6 @@
   and tail, warm-up included: an 8-dimensional Gaussian, a banana, simulated galaxies by S/N.
 - ``faint``: simulated galaxies of S/N 10 to 20: medians and widths of Laplace, bootstrap, HMC and
   nested sampling.
-- ``bulge_disc_hmc``: B/T of the bulges and discs of ``scenes.py``: coverage of Laplace's and of
-  HMC's 68.3 % intervals.
 - ``real_hmc``: galaxies of the shared data, single Sérsic profiles: R-hat by S/N.
 """
 
@@ -20,13 +18,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from documents import machine, markdown_table, write_section
-from scenes import INDICES, bulges_and_discs, fitted, labelled, psf_of, scaled, segmented
+from scenes import INDICES, fitted, labelled, psf_of, scaled, segmented
 
-from autofit_ml.catalogue.flags import FATAL
 from autofit_ml.images import discover, read_source
 from autofit_ml.images.options import ReadOptions
 from autofit_ml.images.stamp import Stamp
-from autofit_ml.posterior import HMCSettings, PosteriorSamples, sample_hmc
+from autofit_ml.posterior import PosteriorSamples, sample_hmc
 from autofit_ml.posterior.scenes import ScenePosterior, sample_scenes
 from autofit_ml.refine.scenes import SceneFit, object_of
 from autofit_ml.segment import Segmentation
@@ -161,54 +158,6 @@ def described(method: str, one: ScenePosterior) -> list[str]:
     return [*out, str(int(one.samples.n_gradients)) if method in ("hmc", "nested") else ""]
 
 
-# ------------------------------------------------------------------ coverage of B/T
-
-
-def bulge_disc_hmc(number: int) -> list[list[str]]:
-    """Coverage of B/T by S/N, Laplace and HMC, of the same objects."""
-    objects, truth = bulges_and_discs(number, 41)
-    stamps = labelled(objects)
-    scenes = [object_of(s, g) for s, g in zip(stamps, segmented(stamps, "given"), strict=True)]
-    fits, _ = fitted(scenes, "sersic+exp", keep=True)
-    began = time.perf_counter()
-    # Intervals of one number need fewer draws than R-hat under 1.01 does.
-    posteriors = sample_scenes(fits, "hmc", HMCSettings(draws=200, rhat=1.03, rounds=2))
-    print(f"{(time.perf_counter() - began) / 60:.1f} min", flush=True)
-    share, snr = truth[:, 0], truth[:, 4]
-    fatal = np.array([(fit.flags & int(FATAL)) != 0 for fit in fits])
-    laplace = np.array(
-        [abs(f.fraction - s) < f.fraction_err for f, s in zip(fits, share, strict=True)]
-    )
-    drawn = np.array([one is not None for one in posteriors])
-    inside, wide, rhat = np.zeros(number, bool), np.zeros(number, bool), np.full(number, np.nan)
-    for k, one in enumerate(posteriors):
-        if one is None:
-            continue
-        _, low, high = one.interval("fraction")
-        inside[k] = low < share[k] < high
-        _, low, high = one.interval("fraction", 0.9545)
-        wide[k] = low < share[k] < high
-        rhat[k] = float(one.samples.rhat.nan_to_num(1.0).max())
-    rows = []
-    for low, high in ((100, 200), (200, 450), (450, 1e9), (100, 1e9)):
-        some = (snr >= low) & (snr < high) & drawn
-        good = some & ~fatal
-        agree = some & (rhat < 1.03)
-        rows.append(
-            [
-                f"{low:g}-{high:g}" if high < 1e8 else f"over {low:g}",
-                str(some.sum()),
-                f"{100 * laplace[good].mean():.1f} %",
-                f"{100 * inside[good].mean():.1f} %",
-                f"{100 * inside[some].mean():.1f} %",
-                f"{100 * inside[agree].mean():.1f} %",
-                f"{100 * wide[some].mean():.1f} %",
-                f"{100 * np.mean(rhat[some] < 1.03):.0f} %",
-            ]
-        )
-    return rows
-
-
 # ------------------------------------------------------------------ real galaxies
 
 
@@ -258,12 +207,6 @@ SECTIONS = {
         ["galaxy, method", "ln flux", "ln re", "n", "R-hat", "evaluations"],
         3,
     ),
-    "bulge_disc_hmc": (
-        bulge_disc_hmc,
-        ["S/N", "objects", "Laplace", "HMC", "HMC, also flagged", "R-hat < 1.03",
-         "95.45 %, also flagged", "share with R-hat < 1.03"],
-        300,
-    ),
     "real_hmc": (real_hmc, ["galaxies", *_EFFICIENCY], 60),
 }  # fmt: skip
 
@@ -283,7 +226,7 @@ def main() -> None:
         text = markdown_table(header, make(arguments.n or usual))
         print(f"\n{name}, {(time.perf_counter() - began) / 60:.1f} min\n{text}", flush=True)
         if arguments.docs:
-            write_section("scenes.md" if name == "bulge_disc_hmc" else "posteriors.md", name, text)
+            write_section("posteriors.md", name, text)
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ from autofit_ml.refine.scenes import (
     object_of,
 )
 from autofit_ml.refine.scenes.choice import choose_models
-from autofit_ml.scene import parse_model
+from autofit_ml.scene import Scene, exponential, free, log_normal, parse_model, scene, sersic
 from autofit_ml.segment import Segmentation
 from autofit_ml.segment.dispatch import segment_all
 from autofit_ml.simulate import SimulatedObject, flux_for_snr, observe_scene, to_stamps
@@ -89,16 +89,15 @@ def bulges_and_discs(number: int, seed: int) -> tuple[list[SimulatedObject], np.
 
 
 def fitted(
-    objects: Sequence[SceneObject], model: str, **settings: Any
+    objects: Sequence[SceneObject], model: str | Scene, **settings: Any
 ) -> tuple[list[SceneFit], float]:
     """Fits from moments, and milliseconds a galaxy."""
     stamps = [one.reference for one in objects]
     starts = start_from_moments(stamps, [one.segmentation for one in objects])
     bands = settings.pop("bands", ("",))
     began = time.perf_counter()
-    fits = fit_scenes(
-        objects, parse_model(model), starts, bands=bands, settings=SceneSettings(**settings)
-    )
+    whole = parse_model(model) if isinstance(model, str) else model
+    fits = fit_scenes(objects, whole, starts, bands=bands, settings=SceneSettings(**settings))
     return fits, 1e3 * (time.perf_counter() - began) / len(objects)
 
 
@@ -117,11 +116,23 @@ def segmented(stamps: Sequence[Stamp], method: str) -> list[Segmentation]:
 
 
 def bulge_disc(number: int) -> list[list[str]]:
-    """B/T by S/N."""
+    """B/T by S/N: the plain model, and one that says what a bulge and a disc are."""
     objects, truth = bulges_and_discs(number, 41)
     stamps = labelled(objects)
     scenes = [object_of(s, g) for s, g in zip(stamps, segmented(stamps, "given"), strict=True)]
-    fits, _ = fitted(scenes, "sersic+exp")
+    informed = scene(
+        bulge=sersic(n=free(prior=log_normal(2.2, 0.4))),
+        disk=exponential(x="bulge.x", y="bulge.y"),
+        constraints=["disk.re > bulge.re"],
+    )
+    rows = []
+    for name, model in (("sersic+exp", "sersic+exp"), ("with priors", informed)):
+        rows += by_snr(name, fitted(scenes, model)[0], truth)
+    return rows
+
+
+def by_snr(name: str, fits: Sequence[SceneFit], truth: np.ndarray) -> list[list[str]]:
+    """Scatter and coverage of B/T."""
     share = np.array([fit.fraction for fit in fits])
     error = np.array([fit.fraction_err for fit in fits])
     fatal = np.array([(fit.flags & int(FATAL)) != 0 for fit in fits])
@@ -130,15 +141,16 @@ def bulge_disc(number: int) -> list[list[str]]:
     for low, high in ((100, 200), (200, 450), (450, 1e9), (100, 1e9)):
         some = (snr >= low) & (snr < high)
         good = some & ~fatal
-        inside = np.abs(off[good]) < error[good]
+        pull = np.abs(off[good]) / error[good]
         rows.append(
             [
-                f"{low:g}-{high:g}" if high < 1e8 else f"over {low:g}",
+                f"{name}, {low:g}-{high:g}" if high < 1e8 else f"{name}, over {low:g}",
                 str(some.sum()),
                 f"{np.median(off[some]):+.3f}",
                 f"{half_width(off[some]):.3f}",
                 f"{100 * (np.abs(off[some]) > 0.2).mean():.1f} %",
-                f"{100 * inside.mean():.1f} %",
+                f"{100 * (pull < 1).mean():.1f} %",
+                f"{100 * (pull < 2).mean():.1f} %",
                 f"{100 * fatal[some].mean():.1f} %",
             ]
         )
@@ -435,7 +447,8 @@ def half_width(values: np.ndarray) -> float:
 SECTIONS = {
     "bulge_disc": (
         bulge_disc,
-        ["S/N", "objects", "B/T bias", "scatter", "off by 0.2", "coverage", "fatal flag"],
+        ["model, S/N", "objects", "B/T bias", "scatter", "off by 0.2", "within 1 σ", "2 σ",
+         "fatal flag"],
     ),
     "blends": (
         blends,
