@@ -132,6 +132,7 @@ def cut_stamps(
             flags=flags,
             messages=(*frame.messages, *notes),
             file=frame.file,
+            unit=frame.unit,
         )
 
 

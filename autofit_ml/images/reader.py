@@ -233,6 +233,7 @@ def _make_stamp(source: Source, options: ReadOptions, planes: Planes) -> Stamp:
         flags=planes.flags | psf_flags,
         messages=_unique(planes),
         file=str(source.planes["image"][0]),
+        unit=calibration.unit,
     )
 
 
@@ -256,6 +257,7 @@ def _make_frame(source: Source, options: ReadOptions, planes: Planes) -> Frame:
         flags=planes.flags | psf_flags,
         messages=_unique(planes),
         file=str(source.planes["image"][0]),
+        unit=calibration.unit,
     )
     if psf is None:
         built, notes = psf_from_stars(frame)

@@ -87,6 +87,8 @@ class Stamp:
         Repairs and assumptions, for the ``message`` column.
     file : str
         The image's file as given by the user.
+    unit : str
+        Of the image, as its header says; "" if it does not.
     """
 
     id: str
@@ -110,6 +112,7 @@ class Stamp:
     flags: int = 0
     messages: tuple[str, ...] = ()
     file: str = ""
+    unit: str = ""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -150,6 +153,7 @@ class Frame:
     flags: int = 0
     messages: tuple[str, ...] = ()
     file: str = ""
+    unit: str = ""
 
     def replace(self, **changes) -> Frame:
         """A copy with some attributes changed."""
