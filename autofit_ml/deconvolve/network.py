@@ -72,7 +72,7 @@ class DeconvolveSettings:
     widths: tuple[int, ...] = (32, 64, 128)
     blocks: tuple[int, ...] = (2, 2, 2)
     features: int = 96
-    classes: int = 64
+    classes: int = 256
     side: int = 64
 
 
