@@ -63,8 +63,12 @@ class TemplatePrior:
         """E[x | u], (B, G, G)."""
         side = u.shape[-1]
         total = self.power + spectrum
-        apart = fft2(u)[:, None] - fft2(self.templates)
-        log_odds = -0.5 * (apart.abs().square() * (_counts(side) / total)[:, None]).sum((-2, -1))
+        # |u - m|^2 without |u|^2, as products of matrices; float64, since it is a difference.
+        weight = (_counts(side) / total).expand(len(u), side, -1).flatten(1).double()
+        seen = weight * fft2(u).flatten(1)
+        means = fft2(self.templates.double()).flatten(1)
+        overlap = seen.real @ means.real.T + seen.imag @ means.imag.T
+        log_odds = overlap - 0.5 * weight @ means.abs().square().T
         shares = log_odds.softmax(1).to(u.dtype)
         mean = torch.einsum("bm,mij->bij", shares, self.templates)
         return mean + ifft2(self.power / total * fft2(u - mean), side)

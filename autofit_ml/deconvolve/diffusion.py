@@ -22,7 +22,9 @@ from typing import Protocol
 
 import torch
 
-__all__ = ["Denoises", "levels", "reverse"]
+from autofit_ml.posterior.random_streams import RandomStreams
+
+__all__ = ["Denoises", "Draws", "levels", "reverse"]
 
 
 class Denoises(Protocol):
@@ -33,9 +35,38 @@ class Denoises(Protocol):
         ...
 
 
-def levels(high: torch.Tensor, low: torch.Tensor, steps: int) -> torch.Tensor:
-    """Noise levels (steps, ...) from `high` to `low`, evenly in the logarithm."""
+class Draws:
+    """Normal numbers that belong to each object, whatever else is in its batch.
+
+    Parameters
+    ----------
+    seed : int
+    keys : Tensor, int64, shape (B,)
+        Identity of each object.
+    """
+
+    def __init__(self, seed: int, keys: torch.Tensor) -> None:
+        self._streams = RandomStreams(seed, keys)
+        self._step = 0
+
+    def normal(self, like: torch.Tensor) -> torch.Tensor:
+        """The next numbers, with the shape (B, ...), dtype and device of `like`."""
+        drawn = self._streams.normal(0, self._step, *like.shape[1:])
+        self._step += 1
+        return drawn.to(like)
+
+
+def levels(
+    high: torch.Tensor, low: torch.Tensor, steps: int, power: float | None = None
+) -> torch.Tensor:
+    """Noise levels (steps, ...) from `high` to `low`, evenly in the logarithm.
+
+    With `power` evenly in that root (Karras et al. 2022, arXiv:2206.00364, eq. 5): closer at the
+    top.
+    """
     share = torch.linspace(0, 1, steps, device=high.device).reshape(-1, *[1] * high.ndim)
+    if power is not None:
+        return (high ** (1 / power) * (1 - share) + low ** (1 / power) * share) ** power
     return (high.log() * (1 - share) + low.log() * share).exp()
 
 
@@ -43,7 +74,7 @@ def reverse(
     estimate: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
     x: torch.Tensor,
     sigmas: torch.Tensor,
-    generator: torch.Generator | None = None,
+    draws: Draws,
 ) -> torch.Tensor:
     """From x at level ``sigmas[0]`` to a draw; the last estimate is the draw.
 
@@ -53,7 +84,7 @@ def reverse(
         ``(x_t, sigma) -> mean``; called once for each level.
     x : Tensor, shape (B, N, G, G)
     sigmas : Tensor, shape (steps, B, 1, 1, 1)
-    generator : torch.Generator, optional
+    draws : Draws
     """
     before: torch.Tensor | None = None
     step_before: torch.Tensor | None = None
@@ -65,7 +96,7 @@ def reverse(
         if before is not None and step_before is not None:
             ahead = mean + 0.5 * step / step_before * (mean - before)
         ratio = (lower / sigma).square()
-        noise = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
-        x = ahead + ratio * (x - ahead) + lower * (1 - ratio).sqrt() * noise
+        noise = lower * (1 - ratio).sqrt() * draws.normal(x)
+        x = ahead + ratio * (x - ahead) + noise
         before, step_before = mean, step
     return estimate(x, sigmas[-1])

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import torch
 
-from autofit_ml.deconvolve.diffusion import Denoises, levels, reverse
+from autofit_ml.deconvolve.diffusion import Denoises, Draws, levels, reverse
 from autofit_ml.deconvolve.operator import Observation
 
 __all__ = ["denoised", "highest_level", "sample_eps"]
@@ -57,11 +57,11 @@ def sample_eps(
     denoiser: Denoises,
     observation: Observation,
     number: int,
+    draws: Draws,
     *,
     steps: int = 48,
     lowest: float = 0.02,
     highest: torch.Tensor | None = None,
-    generator: torch.Generator | None = None,
     batch: int = 64,
 ) -> tuple[torch.Tensor, int]:
     """Posterior samples.
@@ -73,13 +73,13 @@ def sample_eps(
         Of B objects.
     number : int
         N, samples of each.
+    draws : Draws
     steps : int
         Noise levels.
     lowest : float
         Last level, units of the data's noise: what is finer in a sample is the mean.
     highest : Tensor, shape (B, 1, 1, 1), optional
         First level; None: `highest_level`.
-    generator : torch.Generator, optional
     batch : int
         Images that go through the network together.
 
@@ -98,14 +98,15 @@ def sample_eps(
     def estimate(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         nonlocal calls, last
         calls += 1
-        data = observation.filled(last, x.shape[1], generator)
+        data = observation.filled(last, x.shape[1], draws)
         last = denoised(
             denoiser, observation.solve(x, sigma, data), observation.spectrum(sigma), batch
         )
         return last
 
     shape = (len(high), number, observation.side, observation.side)
-    noise = torch.randn(shape, generator=generator, device=high.device)
+    empty = high.new_zeros(shape)
     # The middle of the first level is where the data say that the object is.
-    start = estimate(torch.zeros_like(noise) + high * noise, high)
-    return reverse(estimate, start + high * noise, sigmas, generator), calls
+    start = estimate(high * draws.normal(empty), high)
+    samples = reverse(estimate, start + high * draws.normal(empty), sigmas, draws)
+    return samples, calls

@@ -189,6 +189,18 @@ class DeconvolveNetwork(Denoiser):
             skip, scale=skip.scale * unit
         )
 
+    @torch.no_grad()
+    def misfit(self, u: torch.Tensor, spectrum: torch.Tensor) -> torch.Tensor:
+        """Mean over modes of |u - mean|^2 / (P + q), (B,): about 1 for galaxies like the classes."""
+        grid = grid_of(u.shape[-1], str(u.device))
+        q = spectrum.expand(len(u), *grid.shape).flatten(1)
+        unit = (q.log() @ grid.count / grid.count.sum()).div(2).exp()[:, None]
+        transform = fft2(u).flatten(1) / unit
+        skip = self.skip(transform, q / unit.square(), grid)
+        apart = (transform - skip.mean).abs().square() / skip.total
+        low = grid.low
+        return apart[:, low] @ grid.count[low] / grid.count[low].sum()
+
     # -------------------------------------------------------------- mixture of classes
 
     def skip(self, u: torch.Tensor, q: torch.Tensor, grid: Grid) -> Skip:

@@ -29,6 +29,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from autofit_ml.deconvolve.diffusion import Draws
 from autofit_ml.deconvolve.spectra import fft2, ifft2
 from autofit_ml.deconvolve.target import (
     TARGET_FWHM,
@@ -128,7 +129,7 @@ class Observation:
         )
 
     def filled(
-        self, x: torch.Tensor | None, number: int, generator: torch.Generator | None = None
+        self, x: torch.Tensor | None, number: int, draws: Draws
     ) -> torch.Tensor:
         """Data (B, N, g, g) with what is missing drawn from the model of x (0 without)."""
         data = self.data.expand(-1, number, -1, -1)
@@ -136,10 +137,7 @@ class Observation:
             return data
         if x is None:
             return data * self.known
-        noise = torch.randn(
-            data.shape, generator=generator, device=data.device, dtype=data.dtype
-        )
-        drawn = self.forward(x) + noise / self.typical.sqrt()
+        drawn = self.forward(x) + draws.normal(data) / self.typical.sqrt()
         return torch.where(self.known, data, drawn)
 
     def solve(self, x: torch.Tensor, sigma: torch.Tensor, data: torch.Tensor) -> torch.Tensor:

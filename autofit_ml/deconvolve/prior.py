@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import torch
 
-from autofit_ml.deconvolve.diffusion import Denoises, levels, reverse
+from autofit_ml.deconvolve.diffusion import Denoises, Draws, levels, reverse
 from autofit_ml.deconvolve.eps import denoised
 
 __all__ = ["sample_prior"]
@@ -20,11 +20,11 @@ def sample_prior(
     denoiser: Denoises,
     number: int,
     side: int,
+    draws: Draws,
     *,
     error: float = 0.003,
     steps: int = 48,
     lowest: float = 2e-6,
-    generator: torch.Generator | None = None,
     batch: int = 64,
     device: torch.device | str = "cpu",
 ) -> torch.Tensor:
@@ -34,12 +34,13 @@ def sample_prior(
     ----------
     denoiser : Denoises
     number, side : int
+    draws : Draws
+        Of one object.
     error : float
         Relative error with which the flux is given.
     steps : int
     lowest : float
         Last noise level of a pixel, relative to the flux.
-    generator : torch.Generator, optional
     batch : int
     device : torch.device or str
     """
@@ -47,15 +48,7 @@ def sample_prior(
     sigmas = levels(high, torch.full_like(high, lowest), steps)
     # In k = 0 of the orthonormal transform a flux of 1 is 1 / side.
     known = (side / error) ** 2
-    shape = (1, number, side, side)
-
-    def normal() -> torch.Tensor:
-        return torch.randn(shape, generator=generator, device=device)
-
-    # The flux is measured with its error: the data are 1 plus noise, the same for all steps.
-    flux = 1 + error * torch.randn(
-        (1, number, 1, 1), generator=generator, device=device
-    )
+    empty = high.new_zeros((1, number, side, side))
 
     def estimate(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         variance = sigma.square()
@@ -64,8 +57,8 @@ def sample_prior(
         spectrum[..., 0, 0] = zero
         share = zero * known  # of the measured flux in the mean of both
         mean = x.mean((-2, -1), keepdim=True)
-        u = x + share * (flux / side**2 - mean)
+        u = x + share * (1 / side**2 - mean)
         return denoised(denoiser, u, spectrum, batch)
 
-    start = estimate(high * normal(), high)
-    return reverse(estimate, start + high * normal(), sigmas, generator)[0]
+    start = estimate(high * draws.normal(empty), high)
+    return reverse(estimate, start + high * draws.normal(empty), sigmas, draws)[0]
