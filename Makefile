@@ -31,7 +31,7 @@ bench: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[simulate,train,posterior,test,lint]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[simulate,train,posterior,deconvolve,test,lint]"
 	touch $@
 
 clean:

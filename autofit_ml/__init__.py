@@ -2,6 +2,7 @@
 
 The stages, each usable alone: `read`, `segment`, `initialise`, `refine`; all of them at once:
 `fit`. Models of several components: `parse_model`, `read_model`, `scene`, fitted by `fit_scenes`.
+`deconvolve` draws what galaxies look like without the seeing.
 See docs/ and `autofit-ml --help`.
 """
 
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from autofit_ml.api import fit
     from autofit_ml.catalogue import read_catalogue
+    from autofit_ml.deconvolve import deconvolve
     from autofit_ml.images import read
     from autofit_ml.initialise import initialise
     from autofit_ml.posterior.scenes import sample_scenes
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "deconvolve": "autofit_ml.deconvolve",
     "fit": "autofit_ml.api",
     "fit_scenes": "autofit_ml.refine.scenes",
     "initialise": "autofit_ml.initialise",
@@ -56,6 +59,7 @@ _HOME = {
 }
 
 __all__ = [
+    "deconvolve",
     "fit",
     "fit_scenes",
     "initialise",

@@ -11,23 +11,27 @@ __all__ = ["configure"]
 
 
 def configure(network: torch.nn.Module, settings: DictConfig, total_steps: int) -> Any:
-    """AdamW; a linear warm-up, then a cosine to a hundredth of the rate.
+    """AdamW; a linear warm-up, then a cosine to a hundredth of the rate, or a constant rate.
 
     Parameters
     ----------
     network : torch.nn.Module
     settings : DictConfig
-        ``lr``, ``weight_decay``, ``warmup_steps``.
+        ``lr``, ``weight_decay``, ``warmup_steps``; ``schedule`` cosine (where there is none) or
+        constant, for runs whose end is not known.
     total_steps : int
     """
     optimiser = torch.optim.AdamW(
         network.parameters(), lr=settings.lr, weight_decay=settings.weight_decay
     )
     warmup = min(settings.warmup_steps, max(1, total_steps // 5))
+    rising = torch.optim.lr_scheduler.LinearLR(optimiser, 0.05, total_iters=warmup)
+    if settings.get("schedule", "cosine") == "constant":
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": rising, "interval": "step"}}
     schedule = torch.optim.lr_scheduler.SequentialLR(
         optimiser,
         [
-            torch.optim.lr_scheduler.LinearLR(optimiser, 0.05, total_iters=warmup),
+            rising,
             torch.optim.lr_scheduler.CosineAnnealingLR(
                 optimiser, max(1, total_steps - warmup), eta_min=0.01 * settings.lr
             ),

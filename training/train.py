@@ -80,7 +80,33 @@ def _initialise(config: DictConfig) -> Parts:
     return data, lambda total_steps: InitialiseModule(config.model, total_steps)
 
 
-_TASKS: dict[str, Callable[[DictConfig], Parts]] = {"segment": _segment, "initialise": _initialise}
+def _deconvolve(config: DictConfig) -> Parts:
+    from deconvolve_module import DeconvolveModule
+    from sharp_data import SharpDataModule
+    from sharp_sets import make_sharp_sets
+
+    sets = config.sets
+    data = SharpDataModule(
+        make_sharp_sets(sets.train, sets.folder, workers=sets.workers),
+        make_sharp_sets(sets.val, sets.folder, workers=sets.workers),
+        batch_size=config.trainer.batch_size,
+        seed=config.seed,
+    )
+
+    def make(total_steps: int) -> DeconvolveModule:
+        module = DeconvolveModule(config.model, total_steps)
+        if not (Path(config.run) / "checkpoints" / "last.ckpt").exists():
+            module.fit_classes(data.sets["train"])
+        return module
+
+    return data, make
+
+
+_TASKS: dict[str, Callable[[DictConfig], Parts]] = {
+    "segment": _segment,
+    "initialise": _initialise,
+    "deconvolve": _deconvolve,
+}
 
 
 def train(overrides: Sequence[str]) -> Path:

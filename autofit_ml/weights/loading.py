@@ -22,6 +22,7 @@ BUNDLE_FORMAT = 1
 _BUILDERS = {
     "segment": "autofit_ml.segment.network",
     "initialise": "autofit_ml.initialise.network",
+    "deconvolve": "autofit_ml.deconvolve.network",
 }
 """Module that builds a task's network: ``build(config) -> torch.nn.Module``."""
 

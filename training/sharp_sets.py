@@ -1,0 +1,186 @@
+"""Sets of sharp galaxies for the deconvolution's prior: made where they are missing.
+
+python training/sharp_sets.py experiment=deconvolve      # only make the sets
+
+One safetensors file per set: noiseless stamps of unit flux as they look through the target PSF
+(`autofit_ml.deconvolve.target.TARGET_FWHM`), drawn by GalSim with the sources of
+`autofit_ml.simulate` at lower accuracy (2 % of a galaxy's light may fold back): point sources,
+single profiles, bulges with discs, structured galaxies (arms, bars, knots, irregulars), pairs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig, OmegaConf
+from safetensors.torch import save_file
+
+from autofit_ml.deconvolve.target import TARGET_FWHM, target_psf
+from autofit_ml.simulate.draw import DrawAccuracy, draw_box
+from autofit_ml.simulate.recipe import Galaxies, Structure
+from autofit_ml.simulate.scenes import draw_galaxy
+from autofit_ml.simulate.sources import Source
+
+__all__ = ["KINDS", "make_sharp_sets", "sharp_image"]
+
+KINDS = {"point": 0.03, "sersic": 0.25, "bulge_disc": 0.22, "structured": 0.35, "pair": 0.15}
+"""What is drawn, and how often."""
+
+_ACCURACY = DrawAccuracy(folding=2e-2, margin=1.2, largest=192)
+_CHUNK = 500
+_INSIDE = 0.85
+"""Least share of the light that the stamp must hold."""
+
+
+def _galaxies(kind: str, **changes: Any) -> Galaxies:
+    smallest = 2.5 if kind == "structured" else 0.4
+    structure = Structure(knot_fraction=(0.02, 0.3), bar_probability=0.4)
+    settings = {"re": (smallest, 16.0), "q": (0.15, 1.0), "structure": structure, **changes}
+    return Galaxies(morphology={kind: 1.0}, **settings)
+
+
+_GALAXIES = {
+    "sersic": (
+        _galaxies("sersic", n_distribution="population"),
+        _galaxies("sersic", n=(0.5, 5.0)),
+    ),
+    "bulge_disc": (_galaxies("bulge_disc"),),
+    "structured": (_galaxies("structured"),),
+}
+
+
+def sharp_image(rng: np.random.Generator, side: int) -> tuple[np.ndarray, str]:
+    """One galaxy (or pair) of unit flux, float32 (side, side), and its kind."""
+    kinds, share = zip(*KINDS.items(), strict=True)
+    psf = target_psf()
+    while True:
+        kind = str(rng.choice(kinds, p=share))
+        x, y = (side - 1) / 2 + rng.uniform(-1, 1, 2)
+        if kind == "pair":
+            image, flux = _pair(rng, psf, side, x, y)
+        else:
+            source = _source(rng, kind, x, y)
+            image, flux = draw_box(source, psf, (0, 0), (side, side), _ACCURACY), source.flux
+        total = float(image.sum())
+        if total > _INSIDE * flux:
+            return (image / total).astype(np.float32), kind
+
+
+def _source(rng: np.random.Generator, kind: str, x: float, y: float) -> Source:
+    if kind == "point":
+        return Source(x, y, 1.0, 0.0, float("nan"))
+    choices = _GALAXIES[kind]
+    settings = choices[int(rng.integers(len(choices)))]
+    return draw_galaxy(rng, settings, 1.0, magnitude=21.0, flux=1.0, x=x, y=y)
+
+
+def _pair(
+    rng: np.random.Generator, psf: Any, side: int, x: float, y: float
+) -> tuple[np.ndarray, float]:
+    """A galaxy with a companion of a twentieth of its flux or more."""
+    kinds = ("sersic", "bulge_disc", "structured")
+    first = _source(rng, str(rng.choice(kinds)), x, y)
+    reach = max(2.0, rng.uniform(0.5, 3.0) * first.re)
+    reach, angle = min(reach, 0.35 * side), rng.uniform(0, 2 * np.pi)
+    flux = float(np.exp(rng.uniform(np.log(0.05), 0)))
+    kind = str(rng.choice(("point", *kinds)))
+    second = _source(rng, kind, x + reach * np.cos(angle), y + reach * np.sin(angle))
+    second = second.with_flux(flux)
+    image = sum(draw_box(one, psf, (0, 0), (side, side), _ACCURACY) for one in (first, second))
+    return np.asarray(image), 1.0 + flux
+
+
+def make_sharp_sets(
+    entries: Sequence[Mapping[str, Any]], root: str | Path, *, workers: int = 1
+) -> list[Path]:
+    """Files of all entries, made first where they are missing.
+
+    Parameters
+    ----------
+    entries : sequence of mapping
+        Each with ``sharp`` (the side), ``count`` and ``seed``.
+    root : path
+    workers : int
+        Processes that draw.
+
+    Returns
+    -------
+    list of Path
+        safetensors: ``image`` float16 (N, side, side), in units of each one's peak; ``peak``
+        float32 (N,), of the image of unit flux; ``kind`` uint8 (N,), place in `KINDS`.
+    """
+    files = []
+    for given in entries:
+        entry = _plain(given)
+        side, count, seed = int(entry["sharp"]), int(entry["count"]), int(entry["seed"])
+        what = {"kinds": KINDS, "fwhm": TARGET_FWHM, "inside": _INSIDE, "format": 1}
+        digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:8]
+        path = Path(root) / f"sharp-{side}-{count}-{seed}-{digest}.safetensors"
+        if not path.exists():
+            print(f"drawing {path}", flush=True)
+            _write(path, _drawn(side, count, seed, workers))
+        files.append(path)
+    return files
+
+
+def _drawn(side: int, count: int, seed: int, workers: int) -> list[dict[str, torch.Tensor]]:
+    jobs = [
+        (side, min(_CHUNK, count - first), seed, first // _CHUNK)
+        for first in range(0, count, _CHUNK)
+    ]
+    if workers <= 1 or len(jobs) == 1:
+        return [_chunk(job) for job in jobs]
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        return list(pool.map(_chunk, jobs))
+
+
+def _chunk(job: tuple[int, int, int, int]) -> dict[str, torch.Tensor]:
+    side, count, seed, number = job
+    rng = np.random.default_rng([seed, 0x53484152, number])
+    names = list(KINDS)
+    drawn = [sharp_image(rng, side) for _ in range(count)]
+    images = np.stack([image for image, _ in drawn])
+    peak = images.max((1, 2))
+    return {
+        "image": torch.from_numpy((images / peak[:, None, None]).astype(np.float16)),
+        "peak": torch.from_numpy(peak),
+        "kind": torch.tensor([names.index(kind) for _, kind in drawn], dtype=torch.uint8),
+    }
+
+
+def _write(path: Path, parts: Sequence[Mapping[str, torch.Tensor]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    partial = path.with_suffix(".partial")
+    save_file(joined, partial)
+    partial.replace(path)
+
+
+def _plain(values: Any) -> dict[str, Any]:
+    if isinstance(values, DictConfig):
+        values = OmegaConf.to_container(values, resolve=True)
+    return dict(values)
+
+
+def main() -> None:
+    """Make the sets of an experiment."""
+    from settings import compose
+
+    config = compose(sys.argv[1:])
+    for part in ("train", "val", "test"):
+        entries = config.sets.get(part) or []
+        for file in make_sharp_sets(entries, config.sets.folder, workers=config.sets.workers):
+            print(file)
+
+
+if __name__ == "__main__":
+    main()
