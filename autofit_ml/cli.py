@@ -372,6 +372,117 @@ def segment(
 
 
 @app.command()
+def deconvolve(
+    paths: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="PATH...", help="FITS files, folders or globs.", show_default=False),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the sharp images.")] = Path("sharp"),
+    manifest: Annotated[
+        Path | None, typer.Option(help="Table of objects (csv, ecsv, parquet).", show_default=False)
+    ] = None,
+    samples: Annotated[int, typer.Option(help="Posterior samples of each object.")] = 64,
+    sampler: Annotated[
+        str, typer.Option(help="eps, or gibbs: the reference, several times as long.")
+    ] = "eps",
+    oversampling: Annotated[int, typer.Option(help="Output pixels per data pixel: 1 or 2.")] = 1,
+    target_fwhm: Annotated[
+        float | None,
+        typer.Option(
+            help="FWHM of the target PSF, output pixels, at least 2 (the default).",
+            show_default=False,
+        ),
+    ] = None,
+    fit: Annotated[
+        bool, typer.Option("--fit", help="Fit a Sérsic profile to every sample.")
+    ] = False,
+    size: Annotated[
+        int, typer.Option(help="Data pixels of the square around the target; 0: as it needs.")
+    ] = 0,
+    segmenter: Annotated[
+        str, typer.Option(help="Masks other objects: auto, maskrcnn, sep or given.")
+    ] = "auto",
+    weights: Annotated[
+        str, typer.Option(help="Name or folder of the prior's weights (deconvolve/...).")
+    ] = "",
+    seed: Annotated[int, typer.Option(help="Of the random numbers.")] = 0,
+    survey: Annotated[
+        str | None, typer.Option(help="Survey preset, e.g. sdss, kids, hst.", show_default=False)
+    ] = None,
+    psf: Annotated[
+        Path | None, typer.Option(help="PSF image for all objects.", show_default=False)
+    ] = None,
+    psf_fwhm: Annotated[
+        float | None, typer.Option(help="FWHM of a Moffat PSF, arcsec.", show_default=False)
+    ] = None,
+    mode: Annotated[str, typer.Option(help="auto or stamp.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    pictures: Annotated[bool, typer.Option(help="Draw a PNG of each object.")] = True,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print a summary as JSON on standard output.")
+    ] = False,
+) -> None:
+    """Draw samples of galaxies as they would look with a narrower PSF and without noise.
+
+    Exit status: 0 all objects; 3 some could not be deconvolved; 2 wrong usage; 1 none could be.
+    """
+    from autofit_ml.api import settings_from
+    from autofit_ml.deconvolve import SamplingSettings
+    from autofit_ml.pipeline.deconvolve_run import deconvolve_run
+    from autofit_ml.progress import counting
+
+    if not paths and manifest is None:
+        raise SettingsError("nothing to deconvolve", "give files or folders, or --manifest TABLE")
+    settings = settings_from(
+        {
+            "mode": mode,
+            "segmenter": segmenter,
+            "survey": survey,
+            "psf": psf,
+            "psf_fwhm": psf_fwhm,
+            "device": device,
+        }
+    )
+    sampling = SamplingSettings(
+        samples=samples,
+        sampler=sampler,
+        oversampling=oversampling,
+        target_fwhm=target_fwhm,
+        weights=weights,
+        seed=seed,
+        device=device,
+    )
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    with counting("deconvolving", console, quiet=quiet) as progress:
+        summary = deconvolve_run(
+            paths or None, out, sampling, settings,
+            manifest=manifest, size=size, fit=fit, pictures=pictures, progress=progress,
+        )  # fmt: skip
+    for name, why in summary.failures.items():
+        console.print(f"[red]failed[/] {escape(name)}: {escape(why)}")
+    if not quiet:
+        for name, texts in summary.warnings.items():
+            for text in texts:
+                console.print(f"[yellow]warning[/] {escape(name)}: {escape(text)}")
+    if as_json:
+        print(
+            json.dumps(
+                {
+                    "out": str(summary.out),
+                    "objects": summary.objects,
+                    "warnings": summary.warnings,
+                    "failures": summary.failures,
+                    "exit_status": summary.exit_status,
+                }
+            )
+        )
+    elif not quiet:
+        print(f"{summary.objects} objects: {summary.out}")
+    raise typer.Exit(summary.exit_status)
+
+
+@app.command()
 def query(
     results: Annotated[Path, typer.Argument(help="Results folder or catalogue file.")],
     sql: Annotated[str, typer.Argument(help="SQL over the view `catalog`.")],

@@ -10,7 +10,8 @@ prior decide. docs/deconvolution.md has the equations and what is measured.
 - `diffusion`: the reverse diffusion; `eps`, `gibbs`: the two samplers on it; `prior`: samples of
   the prior alone.
 - `analytic`: priors with exact posteriors, for tests and examples.
-- `summary`, `files`, `preview`: what is kept, the FITS file, the picture.
+- `summary`, `files`, `preview`: what is kept, the FITS file, the picture; `uses`: Sérsic
+  parameters and structure from samples.
 
 Needs azula (``pip install 'autofit-ml[deconvolve]'``) for the network, nothing else for the rest.
 Reads `autofit_ml.images` (stamps) and `autofit_ml.weights`; training is in ``training/``.
@@ -27,21 +28,26 @@ if TYPE_CHECKING:
     from autofit_ml.deconvolve.preview import sharp_preview_png
     from autofit_ml.deconvolve.sampling import SamplingSettings, deconvolve, deconvolve_each
     from autofit_ml.deconvolve.summary import Sharp
+    from autofit_ml.deconvolve.uses import SampleFits, fit_samples
 
 _HOME = {
+    "SampleFits": "uses",
     "SamplingSettings": "sampling",
     "Sharp": "summary",
     "deconvolve": "sampling",
     "deconvolve_each": "sampling",
+    "fit_samples": "uses",
     "sharp_fits_bytes": "files",
     "sharp_preview_png": "preview",
 }
 
 __all__ = [
+    "SampleFits",
     "SamplingSettings",
     "Sharp",
     "deconvolve",
     "deconvolve_each",
+    "fit_samples",
     "sharp_fits_bytes",
     "sharp_preview_png",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from astropy.io import fits
@@ -12,15 +12,21 @@ from astropy.io import fits
 from autofit_ml.catalogue.fits_table import escape_text
 from autofit_ml.deconvolve.summary import Sharp
 
+if TYPE_CHECKING:
+    from autofit_ml.deconvolve.uses import SampleFits
+
 __all__ = ["sharp_fits_bytes"]
 
 
-def sharp_fits_bytes(sharp: Sharp) -> bytes:
+def sharp_fits_bytes(sharp: Sharp, fits_of_samples: SampleFits | None = None) -> bytes:
     """The FITS file ``sharp/<id>.fits`` of one object.
 
     Parameters
     ----------
     sharp : Sharp
+    fits_of_samples : SampleFits, optional
+        Adds STRUCTURE (samples minus their own Sérsic profiles, mean) and STRUCTSIG (that over its
+        scatter).
 
     Returns
     -------
@@ -38,7 +44,7 @@ def sharp_fits_bytes(sharp: Sharp) -> bytes:
     primary = fits.PrimaryHDU(sharp.mean)
     _cards(primary.header, sharp)
     hdus: list[Any] = [primary]
-    planes = (
+    planes = [
         ("STD", sharp.std),
         ("SAMPLES", sharp.samples),
         ("Q16", sharp.q16),
@@ -46,12 +52,15 @@ def sharp_fits_bytes(sharp: Sharp) -> bytes:
         ("Q84", sharp.q84),
         ("RESIDUAL", sharp.residual),
         ("PRIORFRAC", sharp.prior_fraction),
-    )
+    ]
+    if fits_of_samples is not None:
+        planes.append(("STRUCTURE", fits_of_samples.structure))
+        planes.append(("STRUCTSIG", fits_of_samples.significance))
     for name, plane in planes:
         hdu = fits.ImageHDU(np.asarray(plane, dtype=np.float32), name=name)
         if name != "RESIDUAL":
             _sampling(hdu.header, sharp)
-        if name != "PRIORFRAC" and sharp.unit:
+        if name not in ("PRIORFRAC", "STRUCTSIG") and sharp.unit:
             hdu.header["BUNIT"] = sharp.unit
         hdus.append(hdu)
     for hdu in hdus:

@@ -428,6 +428,7 @@ def _summed_up(
         weights=weights[0],
         weights_sha256=weights[1],
         rhat=rhat,
+        unit=stamp.unit,
         warnings=tuple(texts),
     )
 
