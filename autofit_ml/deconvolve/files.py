@@ -82,8 +82,8 @@ def _cards(header: fits.Header, sharp: Sharp) -> None:
     header["NCALLS"] = (sharp.calls, "network calls per sample")
     header["SEED"] = sharp.seed
     header["WEIGHTS"] = escape_text(sharp.weights).decode("ascii")
-    header["WGTHASH"] = (sharp.weights_sha256[:40], "sha256 of the weights, first 40")
-    header["PSFHASH"] = (sharp.psf_sha256[:40], "sha256 of the PSF, first 40")
+    header["WGTHASH"] = (sharp.weights_sha256[:40], "sha256, 40 of 64")
+    header["PSFHASH"] = (sharp.psf_sha256[:40], "sha256, 40 of 64")
     for keyword, value, comment in (
         ("DETAIL", sharp.detail, "share of fine detail not determined"),
         ("CHI2", sharp.chi2, "of the re-convolved mean, per pixel"),
