@@ -1,12 +1,17 @@
 r"""The deconvolution prior's training: denoising under random coloured noise.
 
-The loss is the mean over modes of :math:`|D(u; q) - x|^2 / g^2`, with g of the skip connection
+The loss is a mean over modes of :math:`|D(u; q) - x|^2 / g^2`, with g of the skip connection
 (`autofit_ml.deconvolve.network`): about 1 where the U-Net adds nothing and the classes describe
-the galaxy. Validation logs it by the noise level, beside that of the skip connection alone.
+the galaxy. Modes are weighted by :math:`1 / |k|^2` (constant below 1.5 waves in 64 pixels), so that
+each octave counts the same: flux, position and size are in a few long waves, and an error of half a
+standard deviation in every pixel would be one of many in k = 0. The weights depend on k alone, so
+what is learnt is the conditional mean all the same. Validation logs the loss by the noise level,
+beside that of the skip connection alone.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any, cast
 
 import lightning
@@ -14,16 +19,24 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from autofit_ml.deconvolve.network import DeconvolveNetwork, DeconvolveSettings, Skip, describe
-from autofit_ml.deconvolve.spectra import coloured, fft2, grid_of
+from autofit_ml.deconvolve.spectra import Grid, coloured, fft2, grid_of
 from autofit_ml.weights.settings import tuples
 from optimiser import configure
-from sharp_data import SharpGalaxies
+from sharp_data import SharpDataModule, SharpGalaxies
 from sharp_observations import draw_observations, turned
+from sharp_sets import make_sharp_sets
 
-__all__ = ["DeconvolveModule"]
+__all__ = ["DeconvolveModule", "calibrated_prior", "neighbour_distances"]
 
 _EDGES = (0.1, 1.0, 10.0)
 """Noise levels (units of the data's noise) between the bins of the validation."""
+
+
+def _weights(grid: Grid) -> torch.Tensor:
+    """Of the modes in the loss, (K,); their sum is 1."""
+    waves = torch.hypot(grid.ky, grid.kx) * 64 / (2 * math.pi)
+    weight = grid.count / waves.clamp_min(1.5).square()
+    return weight / weight.sum()
 
 
 class DeconvolveModule(lightning.LightningModule):
@@ -61,8 +74,7 @@ class DeconvolveModule(lightning.LightningModule):
 
     def _loss(self, error: torch.Tensor, skip: Skip) -> torch.Tensor:
         grid = grid_of(error.shape[-1])
-        relative = (fft2(error).flatten(1) / skip.scale).abs().square()
-        return relative @ grid.count / grid.count.sum()
+        return (fft2(error).flatten(1) / skip.scale).abs().square() @ _weights(grid)
 
     @torch.no_grad()
     def _skip_loss(
@@ -73,7 +85,7 @@ class DeconvolveModule(lightning.LightningModule):
         grid = grid_of(x.shape[-1])
         unit = (spectra.flatten(1).log() @ grid.count / grid.count.sum()).div(2).exp()[:, None]
         error = skip.estimate * unit - fft2(x).flatten(1)
-        return (error / skip.scale).abs().square() @ grid.count / grid.count.sum()
+        return (error / skip.scale).abs().square() @ _weights(grid)
 
     def training_step(self, batch: torch.Tensor, index: int) -> torch.Tensor:
         loss = self._step(turned(batch))[0].mean()
@@ -101,3 +113,59 @@ class DeconvolveModule(lightning.LightningModule):
 
     def configure_optimizers(self) -> Any:
         return configure(self.network, self.config.optimiser, self.total_steps)
+
+
+_USUAL = 0.995
+"""Share of simulated galaxies whose misfit is called usual."""
+
+
+@torch.no_grad()
+def calibrated_prior(module: DeconvolveModule, config: DictConfig) -> None:
+    """Measure what the network must know once it is trained: the largest usual misfit.
+
+    On galaxies that it was not trained on (``sets.val``), under the training's random
+    observations at the level at which sampling starts.
+    """
+    sets = config.sets
+    data = SharpDataModule(
+        make_sharp_sets(sets.train, sets.folder, workers=sets.workers),
+        make_sharp_sets(sets.val, sets.folder, workers=sets.workers),
+        batch_size=256,
+    )
+    data.setup()
+    galaxies = data.sets["val"]
+    settings = OmegaConf.merge(module.config.observations, {"prior": 0.0, "white": 0.0})
+    assert isinstance(settings, DictConfig)
+    generator = torch.Generator().manual_seed(config.seed)
+    values = []
+    for members in torch.arange(len(galaxies)).repeat(4).split(256):
+        images = turned(galaxies[members], generator)
+        side = images.shape[-1]
+        flux, spectra, sigma = draw_observations(images, settings, generator)
+        gain = (1 / spectra - sigma[:, None, None] ** -2).clamp_min(0)
+        high = (4 * flux / side).clamp_min(10.0)
+        spectra = 1 / (high[:, None, None] ** -2 + gain)
+        u = images * flux[:, None, None] + coloured(spectra, side, generator)
+        values.append(module.network.misfit(u, spectra))
+    largest = torch.cat(values).sort().values
+    place = min(int(_USUAL * len(largest)), len(largest) - 1)
+    module.network.get_buffer("usual_misfit").copy_(largest[place])
+
+
+@torch.no_grad()
+def neighbour_distances(images: torch.Tensor, galaxies: SharpGalaxies) -> torch.Tensor:
+    """Relative distance of each image to the nearest training image, its turns included, (N,).
+
+    :math:`\\min_j |x - x_j| / |x|` for images of unit flux: 0 for a copy. The distances of
+    held-out simulations, measured the same way, are what to compare with.
+    """
+    points = images.flatten(1)
+    best = torch.full((len(images),), torch.inf)
+    for members in torch.arange(len(galaxies)).split(2000):
+        some = galaxies[members]
+        for turn in range(8):
+            seen = some.transpose(-1, -2) if turn & 4 else some
+            seen = seen.flip(-1) if turn & 1 else seen
+            seen = seen.flip(-2) if turn & 2 else seen
+            best = torch.minimum(best, torch.cdist(points, seen.flatten(1)).amin(1))
+    return best / points.norm(dim=1)

@@ -122,12 +122,32 @@ def _finished(
         module.network.load_state_dict(state)
         calibrated(module, settings)
         return module.network.state_dict(), module.describe()
+    if task == "deconvolve":
+        from deconvolve_module import DeconvolveModule, calibrated_prior
+
+        prior = DeconvolveModule(settings.model, 1)
+        prior.network.load_state_dict(state)
+        calibrated_prior(prior, settings)
+        return prior.network.state_dict(), prior.describe()
     raise SystemExit(f"unknown task {task!r}")
 
 
 def _ranges(config: dict[str, Any]) -> dict[str, Any]:
     """Pixel scales, PSF widths and S/N that the training sets cover."""
     from autofit_ml.simulate import compose_recipe
+
+    if config["model"]["task"] == "deconvolve":
+        from autofit_ml.deconvolve.target import TARGET_FWHM
+
+        # In data pixels: output pixels at 1x, half as many at 2x.
+        seen = config["model"]["observations"]
+        low, high = (TARGET_FWHM * factor for factor in seen["fwhm"])
+        return {
+            "surveys": {"multi", "any"},
+            "pixel_scale": (0.0, 1e9),
+            "psf_fwhm": (low, high),
+            "snr": tuple(seen["snr"]),
+        }
 
     scales: list[float] = []
     widths: list[float] = []

@@ -49,7 +49,9 @@ class GaussianPrior:
         gain = observation.transfer[:, 0]
         variance = 1 / (1 / self.power + gain.abs().square() / noise)
         seen = fft2(observation.data[:, 0] - _seen(observation, self.mean))
-        return self.mean + ifft2(variance * gain.conj() * seen / noise, self.mean.shape[-1]), variance
+        return self.mean + ifft2(
+            variance * gain.conj() * seen / noise, self.mean.shape[-1]
+        ), variance
 
 
 @dataclass(frozen=True)
@@ -77,9 +79,7 @@ class TemplatePrior:
         """(number, G, G)."""
         side = self.templates.shape[-1]
         which = torch.randint(len(self.templates), (number,), generator=generator)
-        return self.templates[which] + coloured(
-            self.power.expand(number, -1, -1), side, generator
-        )
+        return self.templates[which] + coloured(self.power.expand(number, -1, -1), side, generator)
 
     def posterior(
         self, observation: Observation

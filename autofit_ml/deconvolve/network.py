@@ -177,10 +177,10 @@ class DeconvolveNetwork(Denoiser):
         with torch.no_grad():
             skip = self.skip(transform, q, grid)
         inputs, features, gate = self._inputs(transform, q, skip, grid)
-        with torch.autocast(u.device.type, autocast or torch.bfloat16, enabled=autocast is not None):
-            out = self.unet(
-                nn.functional.pixel_unshuffle(inputs, 2), self.embed(features)
-            )
+        with torch.autocast(
+            u.device.type, autocast or torch.bfloat16, enabled=autocast is not None
+        ):
+            out = self.unet(nn.functional.pixel_unshuffle(inputs, 2), self.embed(features))
         out = nn.functional.pixel_shuffle(out.float(), 2)
         change = out[:, 0] + out[:, 1] * gate
         change = fft2(change).flatten(1) * skip.scale
@@ -225,13 +225,17 @@ class DeconvolveNetwork(Denoiser):
         log_det = torch.einsum("bcl,l->bc", variance.log(), count[low])
         fluxes = (fluxes.square() + 0.25 / inverse).sqrt()
         log_odds = -0.5 * (misfit + log_det + inverse.log()) - fluxes.log()
-        shares = (log_odds / _TEMPER + self.get_buffer("class_share").clamp_min(1e-9).log()).softmax(1)
+        shares = (
+            log_odds / _TEMPER + self.get_buffer("class_share").clamp_min(1e-9).log()
+        ).softmax(1)
 
         amplitude = shares * fluxes
         mean = torch.complex(amplitude @ means.real, amplitude @ means.imag)
         second = (shares * (fluxes.square() + 1 / inverse)) @ folded
         least = (shares * fluxes.square()) @ self.get_buffer("class_power") / grid.side**2
-        binned = (second - mean.abs().square() @ grid.gather).clamp_min(0.5 * least + 1e-12 * second)
+        binned = (second - mean.abs().square() @ grid.gather).clamp_min(
+            0.5 * least + 1e-12 * second
+        )
         total_power = binned.log() @ grid.spread
         prior = total_power.exp()
         total = prior + q
@@ -284,9 +288,7 @@ class DeconvolveNetwork(Denoiser):
             ],
             dim=1,
         )
-        white, scaled, estimate, mean = ifft2(
-            planes.unflatten(-1, grid.shape), grid.side
-        ).unbind(1)
+        white, scaled, estimate, mean = ifft2(planes.unflatten(-1, grid.shape), grid.side).unbind(1)
         usual = (skip.error @ grid.count / grid.count.sum()).sqrt()[:, None, None]
         top = mean.amax((1, 2), keepdim=True).clamp_min(1e-20)
         gate = (estimate.abs() / usual).asinh()

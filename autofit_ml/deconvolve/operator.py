@@ -128,9 +128,7 @@ class Observation:
             corner=self.corner[members],
         )
 
-    def filled(
-        self, x: torch.Tensor | None, number: int, draws: Draws
-    ) -> torch.Tensor:
+    def filled(self, x: torch.Tensor | None, number: int, draws: Draws) -> torch.Tensor:
         """Data (B, N, g, g) with what is missing drawn from the model of x (0 without)."""
         data = self.data.expand(-1, number, -1, -1)
         if bool(self.known.all()):
@@ -352,8 +350,7 @@ def observe(
         noise[i] = 1 / math.sqrt(inverse[usable].mean())
         x, y = stamp.position
         corner[i] = [
-            min(max(round((g - 1) / 2 - at), 0), g - n)
-            for at, n in zip((y, x), shape, strict=True)
+            min(max(round((g - 1) / 2 - at), 0), g - n) for at, n in zip((y, x), shape, strict=True)
         ]
         box = (
             slice(corner[i, 0], corner[i, 0] + shape[0]),

@@ -17,7 +17,7 @@ import torch
 from autofit_ml.deconvolve.diffusion import Draws
 from autofit_ml.deconvolve.eps import highest_level, sample_eps
 from autofit_ml.deconvolve.gibbs import sample_gibbs
-from autofit_ml.deconvolve.operator import Observation, grid_side, observe
+from autofit_ml.deconvolve.operator import Observation, observe
 from autofit_ml.deconvolve.prior import sample_prior
 from autofit_ml.deconvolve.spectra import fft2, grid_of, ifft2
 from autofit_ml.deconvolve.summary import (
@@ -244,7 +244,9 @@ def _network(weights: str) -> tuple[str, str, Any]:
         weights = known[0].name
     network: Any = kept_network(weights)
     if not hasattr(network, "denoise"):
-        raise SettingsError(f"{weights} is no prior for deconvolution", "give weights deconvolve/...")
+        raise SettingsError(
+            f"{weights} is no prior for deconvolution", "give weights deconvolve/..."
+        )
     info = getattr(network, "info", None)
     return weights if info is None else info.name, sha256(network.bundle.weights), network
 

@@ -34,9 +34,7 @@ def coloured(
 ) -> torch.Tensor:
     """Gaussian noise of a power spectrum (..., G, G // 2 + 1), as images (..., G, G)."""
     shape = (*spectrum.shape[:-2], side, side)
-    white = torch.randn(
-        shape, generator=generator, dtype=spectrum.dtype, device=spectrum.device
-    )
+    white = torch.randn(shape, generator=generator, dtype=spectrum.dtype, device=spectrum.device)
     return ifft2(fft2(white) * spectrum.sqrt(), side)
 
 

@@ -18,7 +18,14 @@ import torch
 
 from autofit_ml.images.stamp import PSF
 
-__all__ = ["TARGET_FWHM", "TRANSFER_LIMIT", "gaussian_transfer", "sigma_of", "target_psf", "target_transfer"]
+__all__ = [
+    "TARGET_FWHM",
+    "TRANSFER_LIMIT",
+    "gaussian_transfer",
+    "sigma_of",
+    "target_psf",
+    "target_transfer",
+]
 
 TARGET_FWHM = 2.0
 """FWHM of the Gaussian target PSF, pixel included, in output pixels. Weights are made for it."""

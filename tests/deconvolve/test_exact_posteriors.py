@@ -7,7 +7,7 @@ import pytest
 import torch
 from priors import SIDE, delta_psf, draws, gaussian_prior, observed, power_law
 
-from autofit_ml.deconvolve.analytic import TemplatePrior
+from autofit_ml.deconvolve.analytic import GaussianPrior, TemplatePrior
 from autofit_ml.deconvolve.eps import sample_eps
 from autofit_ml.deconvolve.gibbs import matched_noise, sample_gibbs
 from autofit_ml.deconvolve.spectra import fft2
@@ -30,7 +30,13 @@ def test_eps_on_a_gaussian_prior(fwhm):
     truth = prior.draw(1, torch.Generator().manual_seed(1))[0]
     observation, _ = observed(truth, 2, fwhm=fwhm)
     samples, calls = sample_eps(
-        prior, observation, 600, draws(3), steps=64, lowest=0.01, highest=torch.full((1, 1, 1, 1), 1e3)
+        prior,
+        observation,
+        600,
+        draws(3),
+        steps=64,
+        lowest=0.01,
+        highest=torch.full((1, 1, 1, 1), 1e3),
     )
     assert calls == 65
     ratio, off = mode_statistics(samples, observation, prior)
@@ -63,14 +69,12 @@ def test_gibbs_leaves_the_posterior_as_it_is():
     mean, variance = prior.posterior(observation)
     from autofit_ml.deconvolve.spectra import coloured
 
-    start = mean + coloured(
-        variance.expand(300, -1, -1), SIDE, torch.Generator().manual_seed(5)
-    )
-    samples, _ = sample_gibbs(
-        prior, observation, start[None], draws(6), sweeps=20, steps=12
-    )
+    start = mean + coloured(variance.expand(300, -1, -1), SIDE, torch.Generator().manual_seed(5))
+    samples, _ = sample_gibbs(prior, observation, start[None], draws(6), sweeps=20, steps=16)
     ratio, off = mode_statistics(samples[:, :, -1], observation, prior)
-    groups = torch.stack([part.mean() for part in ratio.flatten()[variance[0].flatten().argsort()].chunk(4)])
+    groups = torch.stack(
+        [part.mean() for part in ratio.flatten()[variance[0].flatten().argsort()].chunk(4)]
+    )
     np.testing.assert_allclose(groups, 1.0, atol=0.02)
     assert float(off.mean()) < 2.0 / 300
 
@@ -82,7 +86,7 @@ def test_gibbs_forgets_a_wrong_start():
     observation, _ = observed(truth, 2, fwhm=2.5)
     mean, _ = prior.posterior(observation)
     start = mean + 2 * torch.randn(1, 150, SIDE, SIDE, generator=torch.Generator().manual_seed(5))
-    samples, _ = sample_gibbs(prior, observation, start, draws(6), sweeps=40, steps=10)
+    samples, _ = sample_gibbs(prior, observation, start, draws(6), sweeps=30, steps=16)
     ratio, _ = mode_statistics(samples[:, :, -1], observation, prior)
     variance = prior.posterior(observation)[1][0]
     known = variance < 1.0
@@ -97,12 +101,14 @@ def templates(number: int, generator: torch.Generator) -> torch.Tensor:
     q = torch.rand(number, generator=generator) * 0.6 + 0.4
     angle = torch.rand(number, generator=generator) * torch.pi
     flux = 300 * (1 + 0.3 * torch.randn(number, generator=generator))
-    x = along[None, None, :] * torch.cos(angle)[:, None, None] + along[None, :, None] * torch.sin(
-        angle
-    )[:, None, None]
-    y = along[None, :, None] * torch.cos(angle)[:, None, None] - along[None, None, :] * torch.sin(
-        angle
-    )[:, None, None]
+    x = (
+        along[None, None, :] * torch.cos(angle)[:, None, None]
+        + along[None, :, None] * torch.sin(angle)[:, None, None]
+    )
+    y = (
+        along[None, :, None] * torch.cos(angle)[:, None, None]
+        - along[None, None, :] * torch.sin(angle)[:, None, None]
+    )
     r2 = (x / size[:, None, None]) ** 2 + (y / (q * size)[:, None, None]) ** 2
     image = torch.exp(-0.5 * r2)
     return flux[:, None, None] * image / image.sum((1, 2), keepdim=True)
@@ -113,7 +119,7 @@ def mixture():
     """128 templates with a little scatter (METHODS section 7), and blurred noisy data of twelve."""
     generator = torch.Generator().manual_seed(0)
     prior = TemplatePrior(templates(128, generator), torch.full((SIDE, SIDE // 2 + 1), 0.05))
-    truths = prior.draw(10, generator)
+    truths = prior.draw(6, generator)
     observations = [observed(truth, 10 + k, fwhm=5.0)[0] for k, truth in enumerate(truths)]
     exact = [
         prior.draw_posterior(one, 300, torch.Generator().manual_seed(20 + k))[0]
@@ -151,10 +157,10 @@ def test_gibbs_on_a_mixture(mixture):
     """The same, from eps samples on."""
     prior, truths, observations, exact = mixture
     samples = []
-    for k, one in enumerate(observations[:6]):
+    for k, one in enumerate(observations[:4]):
         start = sample_eps(prior, one, 150, draws(60 + k), steps=32)[0]
         samples.append(sample_gibbs(prior, one, start, draws(80 + k), sweeps=15)[0][0, :, -1])
-    rmse, spread = compared(samples, exact[:6], truths[:6])
+    rmse, spread = compared(samples, exact[:4], truths[:4])
     assert abs(rmse - 1) < 0.05
     assert abs(spread - 1) < 0.05
 
@@ -181,7 +187,9 @@ def test_without_noise_and_blur_the_data_come_back():
     prior = gaussian_prior()
     truth = prior.draw(1, torch.Generator().manual_seed(1))[0]
     observation, stamp = observed(truth, 2, psf=delta_psf(), sigma=1e-3)
-    samples, _ = sample_eps(prior, observation, 8, draws(3), steps=40)
+    unit = float(observation.noise[0])  # samplers work in units of the noise
+    scaled = GaussianPrior(prior.mean / unit, prior.power / unit**2)
+    samples, _ = sample_eps(scaled, observation, 8, draws(3), steps=40)
     found = samples[0] * float(observation.noise[0])
     assert float((found - torch.from_numpy(stamp.data)).abs().max()) < 8e-3  # noise is 1e-3
     assert float((found - truth).abs().max()) < 8e-3
@@ -219,9 +227,7 @@ def test_gibbs_is_exact_for_masks_noise_maps_and_double_sampling(case):
 
     Chains begin at exact samples of the posterior: mixing is not what is tested.
     """
-    from autofit_ml.deconvolve.analytic import GaussianPrior
-
-    side = 16
+    side = 24
     prior = GaussianPrior(torch.zeros(side, side), power_law(side, 400.0))
     truth = prior.draw(1, torch.Generator().manual_seed(1))[0]
     rng = np.random.default_rng(3)
@@ -235,14 +241,14 @@ def test_gibbs_is_exact_for_masks_noise_maps_and_double_sampling(case):
         changes["fwhm"] = 2.5
     observation, _ = observed_small(truth, 4, **changes)
     mean, variance = dense_posterior(prior, observation)
-    start = exact_draws(prior, observation, 600)
+    start = exact_draws(prior, observation, 400)
     samples, _ = sample_gibbs(
-        prior, observation, start[None].float(), draws(5), sweeps=25, steps=12
+        prior, observation, start[None].float(), draws(5), sweeps=12, steps=16
     )
     last = samples[0, :, -1].double()
     assert abs(float((last.var(0) / variance).mean()) - 1) < 0.03
     off = (last.mean(0) - mean).square() / variance
-    assert float(off.mean()) < 3.0 / 600
+    assert float(off.mean()) < 3.0 / 400
 
 
 def exact_draws(prior, observation, number):
@@ -271,8 +277,6 @@ def observed_small(truth, seed, *, oversampling=1, **changes):
 def test_eps_with_conjugate_gradients(case):
     """A noise map (a factor of two) and double sampling: mean and scatter within 5 % of dense
     algebra: the approximation of eps.py, which the Gibbs sampler does not make."""
-    from autofit_ml.deconvolve.analytic import GaussianPrior
-
     side = 24
     prior = GaussianPrior(torch.zeros(side, side), power_law(side, 400.0))
     truth = prior.draw(1, torch.Generator().manual_seed(1))[0]

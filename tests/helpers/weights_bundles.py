@@ -8,6 +8,8 @@ from pathlib import Path
 
 import torch
 
+from autofit_ml.deconvolve.network import DeconvolveNetwork, DeconvolveSettings
+from autofit_ml.deconvolve.network import describe as describe_prior
 from autofit_ml.initialise.network import InitialiseNetwork, InitialiseSettings
 from autofit_ml.initialise.network import describe as describe_initialiser
 from autofit_ml.segment.network import NetworkSettings, Preprocessing, SegmentNetwork, describe
@@ -69,3 +71,28 @@ def _add(root: Path, name: str, network, config: dict, changes: dict) -> WeightI
     content["bundles"].append(dataclasses.asdict(info))
     manifest.write_text(json.dumps(content))
     return info
+
+
+def tiny_prior(seed: int = 0, *, classes: int = 4, random: bool = True) -> DeconvolveNetwork:
+    """An untrained prior; its U-Net does something if `random`."""
+    torch.manual_seed(seed)
+    settings = DeconvolveSettings(
+        widths=(8, 8), blocks=(1, 1), features=16, classes=classes, side=32
+    )
+    network = DeconvolveNetwork(settings).eval()
+    along = torch.arange(32) - 15.5
+    r2 = along[:, None] ** 2 + along[None, :] ** 2
+    for k in range(classes):
+        image = torch.exp(-r2 / (2 * (1.5 + k) ** 2))
+        network.class_mean[k] = image / image.sum()
+    network.class_power.fill_(1e-3)
+    network.usual_misfit.fill_(1.0)
+    if random:
+        torch.nn.init.normal_(network.unet.ascent[-1][-1].weight, std=0.02)
+    return network
+
+
+def add_deconvolve_bundle(root: Path, name: str, **changes) -> WeightInfo:
+    """A bundle of an untrained prior."""
+    network = tiny_prior()
+    return _add(root, name, network, describe_prior(network), changes)

@@ -1,0 +1,125 @@
+"""Debug size, end to end: draw the sets, train, continue, export, load, deconvolve."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("lightning")
+pytest.importorskip("galsim")
+pytest.importorskip("azula")
+
+from training_scripts import TRAINING, script
+
+from autofit_ml.deconvolve import SamplingSettings, deconvolve_each
+from autofit_ml.deconvolve.target import TARGET_FWHM, target_psf
+from autofit_ml.images.psf import moffat_psf, psf_fwhm
+from autofit_ml.images.stamp import Stamp
+from autofit_ml.weights import choice, weight_info
+
+RUN = Path("runs/debug/deconvolve/galaxies-any")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A finished debug training."""
+    folder = tmp_path_factory.mktemp("training")
+    script("train.py", "experiment=deconvolve", "size=debug", cwd=folder)
+    return folder
+
+
+def test_run_has_logs_and_goes_on(run):
+    header = (run / RUN / "csv" / "metrics.csv").read_text().splitlines()[0]
+    assert {"val/loss", "val/skip", "val/gain_db", "train/loss"} <= set(header.split(","))
+    before = json.loads((run / RUN / "history.json").read_text())
+    out = script("train.py", "experiment=deconvolve", "size=debug", "trainer.epochs=3", cwd=run)
+    after = json.loads((run / RUN / "history.json").read_text())
+    assert after["steps"] == before["steps"] * 3 // 2
+    assert "drawing" not in out
+
+
+def test_bundle_deconvolves(run, tmp_path, monkeypatch):
+    """What comes out is useless, but goes all the way."""
+    script("export.py", str(RUN), "--out", str(tmp_path), "--version", "0.0.1", "--last", cwd=run)
+    monkeypatch.setenv("AUTOFIT_ML_WEIGHTS", str(tmp_path))
+    choice.forget()
+    try:
+        info = weight_info("deconvolve/galaxies-any")
+        assert (info.task, info.survey, info.band) == ("deconvolve", "multi", "any")
+        assert info.psf_fwhm == (TARGET_FWHM, 6 * TARGET_FWHM)
+        rng = np.random.default_rng(0)
+        stamp = Stamp(
+            id="one",
+            data=rng.normal(size=(32, 32)).astype(np.float32)
+            + 800 * np.pad(moffat_psf(5.0, half_size=12).data, ((3, 4), (3, 4))),
+            sigma=np.ones((32, 32), np.float32),
+            mask=np.zeros((32, 32), bool),
+            psf=moffat_psf(4.0),
+        )
+        settings = SamplingSettings(samples=4, steps=8, weights="deconvolve/galaxies-any")
+        [(_, sharp)] = deconvolve_each([stamp], settings)
+        assert not isinstance(sharp, Exception)
+        assert np.isfinite(sharp.samples).all()
+        assert sharp.mean.sum() == pytest.approx(800, rel=0.5)
+        assert np.isfinite(sharp.distance)
+    finally:
+        choice.forget()
+
+
+@pytest.fixture
+def training_modules(monkeypatch):
+    """training/ on the path."""
+    monkeypatch.syspath_prepend(str(TRAINING))
+
+
+def test_sharp_images(training_modules):
+    """Unit flux, in the stamp, and not sharper than the target PSF; the same for the same seed."""
+    from sharp_sets import KINDS, sharp_image
+
+    rng = np.random.default_rng(3)
+    drawn = [sharp_image(rng, 48) for _ in range(40)]
+    images = np.stack([image for image, _ in drawn])
+    assert {kind for _, kind in drawn} <= set(KINDS)
+    np.testing.assert_allclose(images.sum((1, 2)), 1, rtol=1e-4)
+    # Nothing is brighter than a point source of all the light.
+    assert images.max() <= 1.03 * target_psf().data.max()
+    assert images.min() > -0.03 * images.max()
+    np.testing.assert_array_equal(sharp_image(np.random.default_rng(3), 48)[0], images[0])
+    assert psf_fwhm(target_psf()) == pytest.approx(TARGET_FWHM, rel=0.1)
+
+
+def test_observations(training_modules):
+    """S/N as asked for; the kinds of members have the spectra that they should."""
+    from settings import compose
+    from sharp_observations import draw_observations
+
+    settings = compose(["experiment=deconvolve"]).model.observations
+    along = torch.arange(32) - 15.5
+    image = torch.exp(-(along[:, None] ** 2 + along[None, :] ** 2) / 18)
+    images = (image / image.sum()).expand(400, -1, -1)
+    generator = torch.Generator().manual_seed(0)
+    flux, spectra, sigma = draw_observations(images, settings, generator)
+    ratio = (spectra / sigma[:, None, None] ** 2).flatten(1)
+    assert (ratio <= 1.0001).all()
+    white = (ratio > 0.9999).all(1)
+    assert float(white.float().mean()) == pytest.approx(settings.white, abs=0.08)
+    only_flux = (ratio[:, 1:] > 0.9999).all(1) & ~white
+    assert float(only_flux.float().mean()) > 0.5 * settings.prior
+    assert (spectra > 0).all() and torch.isfinite(flux).all()
+
+
+def test_neighbours_are_found(training_modules, tmp_path):
+    """A turned copy is at distance 0, another galaxy is not."""
+    from deconvolve_module import neighbour_distances
+    from sharp_data import SharpGalaxies
+    from sharp_sets import make_sharp_sets
+
+    galaxies = SharpGalaxies(make_sharp_sets([{"sharp": 32, "count": 6, "seed": 1}], tmp_path))
+    other = SharpGalaxies(make_sharp_sets([{"sharp": 32, "count": 6, "seed": 2}], tmp_path))
+    copies = galaxies[torch.arange(6)].transpose(1, 2).flip(2)
+    assert float(neighbour_distances(copies, galaxies).max()) < 1e-3
+    assert float(neighbour_distances(other[torch.arange(6)], galaxies).median()) > 0.02
