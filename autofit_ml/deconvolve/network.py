@@ -13,8 +13,9 @@ The estimate has two parts.
    :math:`x_s = \bar m + \frac{P}{P + q} (u - \bar m)`, with error power
    :math:`v = P q / (P + q)`. This is the skip connection of EDM (Karras et al. 2022,
    arXiv:2206.00364, eq. 7), with a prior in the place of one variance.
-2. A U-Net's correction, :math:`D = x_s + g * N_\theta`, with :math:`g^2 = v + 0.01 \bar v`: what
-   it has to learn has unit variance at every noise level, and so has the loss.
+2. A U-Net's correction, :math:`D = x_s + g * N_\theta`, with
+   :math:`g^2 = v + 0.01 \min(\bar v, q)`: what it has to learn has unit variance at every noise
+   level, and so has the loss.
 
 Everything that enters the U-Net is relative to fluxes and noise found from u and q, so
 :math:`D(c u; c^2 q) = c D(u; q)`.
@@ -48,7 +49,8 @@ _TEMPER = 3.0
 """Log likelihoods of the classes are divided by this: no class is true."""
 
 _FLOOR = 0.01
-"""Of g squared, relative to the mean of v: modes without light must not decide the loss."""
+"""Of g squared, relative to the mean of v: modes without light must not decide the loss. Modes
+that the data know well keep their own small scale."""
 
 
 @dataclass(frozen=True)
@@ -137,8 +139,8 @@ class DeconvolveNetwork(Denoiser):
             groups=8,
         )
         last = self.unet.ascent[-1][-1]
-        nn.init.zeros_(last.weight)  # type: ignore[arg-type]
-        nn.init.zeros_(last.bias)  # type: ignore[arg-type]
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
         self._kept: dict[Any, tuple[torch.Tensor, ...]] = {}
         self.register_load_state_dict_post_hook(_forget)
 
@@ -191,7 +193,7 @@ class DeconvolveNetwork(Denoiser):
 
     @torch.no_grad()
     def misfit(self, u: torch.Tensor, spectrum: torch.Tensor) -> torch.Tensor:
-        """Mean over modes of |u - mean|^2 / (P + q), (B,): about 1 for galaxies like the classes."""
+        """Mean over long waves of |u - mean|^2 / (P + q), (B,): about 1 for usual galaxies."""
         grid = grid_of(u.shape[-1], str(u.device))
         q = spectrum.expand(len(u), *grid.shape).flatten(1)
         unit = (q.log() @ grid.count / grid.count.sum()).div(2).exp()[:, None]
@@ -236,12 +238,13 @@ class DeconvolveNetwork(Denoiser):
         binned = (second - mean.abs().square() @ grid.gather).clamp_min(
             0.5 * least + 1e-12 * second
         )
-        total_power = binned.log() @ grid.spread
-        prior = total_power.exp()
+        # In k = 0 the classes have no scatter of their own; the flux must stay the data's.
+        binned[:, 0] = torch.maximum(binned[:, 0], binned[:, 1])
+        prior = (binned.log() @ grid.spread).exp()
         total = prior + q
         gain = prior / total
         error = gain * q
-        floor = _FLOOR * (error @ count / count.sum())[:, None]
+        floor = _FLOOR * torch.minimum((error @ count / count.sum())[:, None], q)
         return Skip(
             mean=mean,
             estimate=mean + gain * (u - mean),

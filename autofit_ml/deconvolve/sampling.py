@@ -364,7 +364,7 @@ def _summed_up(
     distance: float,
 ) -> Sharp:
     """One object's result from samples (N, G, G) in units of its noise."""
-    s, side = settings.oversampling, observation.side
+    s = settings.oversampling
     noise = float(observation.noise[0])
     wanted = settings.target_fwhm or TARGET_FWHM
     width = psf_fwhm(stamp.psf) * s
@@ -407,10 +407,15 @@ def _summed_up(
         )
     if rhat > _RHAT_WARNING:
         texts.append(f"the Gibbs chains have not mixed (R-hat {rhat:.2f}): raise sweeps")
+    parts = statistics(images)
     return Sharp(
         id=stamp.id,
         samples=images,
-        **statistics(images),
+        mean=parts["mean"],
+        std=parts["std"],
+        q16=parts["q16"],
+        median=parts["median"],
+        q84=parts["q84"],
         residual=residual,
         prior_fraction=fraction,
         data=stamp.data,
