@@ -33,7 +33,7 @@ from typing import Any
 
 import torch
 from azula.denoise import Denoiser, DiracPosterior
-from azula.nn.unet import UNet
+from azula.nn.unet import UNet, UNetBlock
 from azula.noise import VESchedule
 from torch import nn
 
@@ -45,6 +45,7 @@ __all__ = ["DeconvolveNetwork", "DeconvolveSettings", "Skip", "build", "describe
 
 _CHANNELS = 6
 _COARSE = BINS // 2
+_GROUPS = 8
 _TEMPER = 3.0
 """Log likelihoods of the classes are divided by this: no class is true."""
 
@@ -107,6 +108,29 @@ class Skip:
     signal: torch.Tensor
 
 
+class _CentralNorm(nn.Module):
+    """Group normalisation with the moments of the middle of an image.
+
+    On the grid of the training it is the usual one. A larger grid has the same galaxy in the
+    middle of more sky, which would change the moments of the whole.
+    """
+
+    def __init__(self, window: int, groups: int = _GROUPS) -> None:
+        super().__init__()
+        self.window, self.groups = window, groups
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        side = x.shape[-1]
+        if side <= self.window:
+            return nn.functional.group_norm(x, self.groups, eps=1e-5)
+        first = (side - self.window) // 2
+        middle = slice(first, first + self.window)
+        parts = x[..., middle, middle].unflatten(1, (self.groups, -1))
+        variance, mean = torch.var_mean(parts.float(), (2, 3, 4), keepdim=True, correction=0)
+        scaled = (x.unflatten(1, (self.groups, -1)) - mean) * torch.rsqrt(variance + 1e-5)
+        return scaled.flatten(1, 2).to(x.dtype)
+
+
 class DeconvolveNetwork(Denoiser):
     """``denoise(u, q)`` for images (B, G, G) and spectra (B, G, G // 2 + 1) or (G, G // 2 + 1).
 
@@ -136,8 +160,15 @@ class DeconvolveNetwork(Denoiser):
             hid_blocks=settings.blocks,
             mod_features=settings.features,
             norm="group",
-            groups=8,
+            groups=_GROUPS,
         )
+        depth = len(settings.widths)
+        for part, ascending in ((self.unet.descent, False), (self.unet.ascent, True)):
+            for k, stage in enumerate(part):
+                level = depth - 1 - k if ascending else k
+                for block in stage:  # type: ignore[attr-defined]
+                    if isinstance(block, UNetBlock):
+                        block.norm = _CentralNorm(settings.side // 2 >> level)
         last = self.unet.ascent[-1][-1]
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
