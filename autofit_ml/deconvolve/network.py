@@ -166,7 +166,7 @@ class DeconvolveNetwork(Denoiser):
         for part, ascending in ((self.unet.descent, False), (self.unet.ascent, True)):
             for k, stage in enumerate(part):
                 level = depth - 1 - k if ascending else k
-                for block in stage:  # type: ignore[attr-defined]
+                for block in stage:
                     if isinstance(block, UNetBlock):
                         block.norm = _CentralNorm(settings.side // 2 >> level)
         last = self.unet.ascent[-1][-1]
