@@ -28,7 +28,7 @@ from autofit_ml.deconvolve.summary import (
     prior_fraction,
     statistics,
 )
-from autofit_ml.deconvolve.target import TARGET_FWHM, target_transfer
+from autofit_ml.deconvolve.target import TARGET_FWHM, WIDEST_PSF, target_transfer
 from autofit_ml.devices import usable_device
 from autofit_ml.errors import AutofitError, AutofitWarning, SettingsError
 from autofit_ml.images.psf import psf_fwhm
@@ -399,6 +399,11 @@ def _summed_up(
         texts.append(
             f"the mean leaves a residual of chi2 {chi2:.2f} per pixel: noise, PSF, sky or "
             "neighbours are not as given"
+        )
+    if width > WIDEST_PSF:
+        texts.append(
+            f"the PSF's FWHM of {width:.1f} output pixels is beyond the {WIDEST_PSF:g} that the "
+            "prior was trained for" + (": use oversampling 1" if s > 1 else "")
         )
     if detail > DETAIL_WARNING:
         texts.append(

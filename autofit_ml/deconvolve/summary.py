@@ -54,7 +54,7 @@ class Sharp:
     wcs : astropy.wcs.WCS or None
         Of the output's pixels.
     detail : float
-        Share of the fine detail that the data do not determine.
+        Share of the fine detail that the data do not determine (`detail_share`).
     chi2 : float
         Mean square of the residual over the noise.
     distance : float
@@ -65,6 +65,9 @@ class Sharp:
     seed : int
     psf_sha256, weights, weights_sha256 : str
     unit : str
+        Of the input, where known.
+    rhat : float
+        Largest split R-hat of the Gibbs chains; NaN for EPS.
     warnings : tuple of str
     """
 
