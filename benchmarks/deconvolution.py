@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import math
 import sys
 import time
@@ -548,7 +547,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=48)
     parser.add_argument("--results", type=Path, default=Path("results/deconvolution"))
     parser.add_argument("--seconds", type=float, default=math.inf, help="limit of sbc's new cases")
-    parser.add_argument("--json", type=Path, help="the tables, for training/export.py")
+    parser.add_argument("--card", type=Path, help="the tables, for training/export.py --card")
     parser.add_argument("--docs", action="store_true", help="write into docs/deconvolution.md")
     arguments = parser.parse_args()
     wanted = arguments.section or list(sections)
@@ -580,8 +579,9 @@ def main() -> None:
         texts[section] = text
         if arguments.docs:
             write_section("deconvolution.md", section, text)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(texts, indent=2) + "\n")
+    if arguments.card:
+        parts = [f"## Measured: {name}\n\n{text}\n" for name, text in texts.items()]
+        arguments.card.write_text("\n".join(parts))
 
 
 if __name__ == "__main__":

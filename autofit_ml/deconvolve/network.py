@@ -32,14 +32,22 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from azula.denoise import Denoiser, DiracPosterior
-from azula.nn.unet import UNet, UNetBlock
-from azula.noise import VESchedule
 from torch import nn
 
 from autofit_ml.deconvolve.spectra import BINS, Grid, fft2, grid_of, ifft2
 from autofit_ml.deconvolve.target import TARGET_FWHM
+from autofit_ml.errors import SettingsError
 from autofit_ml.weights.settings import tuples
+
+try:
+    from azula.denoise import Denoiser, DiracPosterior
+    from azula.nn.unet import UNet, UNetBlock
+    from azula.noise import VESchedule
+except ImportError as missing:
+    raise SettingsError(
+        "the deconvolution's network needs azula, which is not installed",
+        "pip install 'autofit-ml[deconvolve]'",
+    ) from missing
 
 __all__ = ["DeconvolveNetwork", "DeconvolveSettings", "Skip", "build", "describe"]
 

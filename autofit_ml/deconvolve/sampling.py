@@ -296,7 +296,7 @@ def _group(
     prior = None
     if settings.prior:
         prior = _prior(denoiser, side, settings.batch, device)
-    distance = _distance(denoiser, observation, draws)
+    distance = _distance(denoiser, observation, drawn[:, :1], draws)
     out = []
     for i, (stamp, sky) in enumerate(zip(stamps, skies, strict=True)):
         out.append(
@@ -337,14 +337,19 @@ def _prior(denoiser: Any, side: int, batch: int, device: str) -> torch.Tensor:
 
 
 @torch.no_grad()
-def _distance(denoiser: Any, observation: Observation, draws: Draws) -> list[float]:
-    """Misfit over the largest usual one, where the denoiser knows it."""
+def _distance(
+    denoiser: Any, observation: Observation, samples: torch.Tensor, draws: Draws
+) -> list[float]:
+    """Misfit over the largest usual one, where the denoiser knows it.
+
+    What is masked is filled from `samples` (B, 1, G, G).
+    """
     if not hasattr(denoiser, "misfit"):
         return [math.nan] * len(observation.noise)
     high = highest_level(observation)
     shape = (len(high), 1, observation.side, observation.side)
     x = high * draws.normal(high.new_zeros(shape))
-    data = observation.filled(None, 1, draws)
+    data = observation.filled(samples, 1, draws)
     u = observation.solve(x, high, data)[:, 0]
     value = denoiser.misfit(u, observation.spectrum(high)[:, 0])
     return [float(v) for v in value / denoiser.get_buffer("usual_misfit")]
