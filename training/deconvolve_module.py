@@ -115,7 +115,7 @@ class DeconvolveModule(lightning.LightningModule):
         return configure(self.network, self.config.optimiser, self.total_steps)
 
 
-_USUAL = 0.995
+_USUAL = 0.99
 """Share of simulated galaxies whose misfit is called usual."""
 
 

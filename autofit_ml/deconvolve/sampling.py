@@ -429,6 +429,7 @@ def _summed_up(
         residual=residual,
         prior_fraction=fraction,
         data=stamp.data,
+        sigma=stamp.sigma,
         mask=stamp.mask,
         target_fwhm=wanted,
         oversampling=s,

@@ -45,7 +45,7 @@ class Sharp:
         Data minus sky minus the mean seen through the data's PSF, at the data's sampling; NaN
         where masked.
     prior_fraction : ndarray, float32, shape (y, x)
-    data, mask : ndarray, shape (ny, nx)
+    data, sigma, mask : ndarray, shape (ny, nx)
         What was deconvolved.
     target_fwhm : float
         FWHM of the Gaussian target PSF, pixel included, output pixels.
@@ -81,6 +81,7 @@ class Sharp:
     residual: np.ndarray
     prior_fraction: np.ndarray
     data: np.ndarray
+    sigma: np.ndarray
     mask: np.ndarray
     target_fwhm: float
     oversampling: int
