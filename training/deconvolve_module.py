@@ -2,7 +2,7 @@ r"""The deconvolution prior's training: denoising under random coloured noise.
 
 The loss is a mean over modes of :math:`|D(u; q) - x|^2 / g^2`, with g of the skip connection
 (`autofit_ml.deconvolve.network`): about 1 where the U-Net adds nothing and the classes describe
-the galaxy. Modes are weighted by :math:`1 / |k|^2` (constant below 1.5 waves in 64 pixels), so that
+the galaxy. Modes are weighted by :math:`1 / |k|^2` (k = 0 like one wave in 64 pixels), so that
 each octave counts the same: flux, position and size are in a few long waves, and an error of half a
 standard deviation in every pixel would be one of many in k = 0. The weights depend on k alone, so
 what is learnt is the conditional mean all the same. Validation logs the loss by the noise level,
@@ -35,7 +35,7 @@ _EDGES = (0.1, 1.0, 10.0)
 def _weights(grid: Grid) -> torch.Tensor:
     """Of the modes in the loss, (K,); their sum is 1."""
     waves = torch.hypot(grid.ky, grid.kx) * 64 / (2 * math.pi)
-    weight = grid.count / waves.clamp_min(1.5).square()
+    weight = grid.count / waves.clamp_min(1.0).square()
     return weight / weight.sum()
 
 
@@ -115,7 +115,7 @@ class DeconvolveModule(lightning.LightningModule):
         return configure(self.network, self.config.optimiser, self.total_steps)
 
 
-_USUAL = 0.995
+_USUAL = 0.99
 """Share of simulated galaxies whose misfit is called usual."""
 
 

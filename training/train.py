@@ -20,6 +20,7 @@ from typing import Any
 import lightning
 import torch
 from lightning.pytorch.callbacks import (
+    Callback,
     EarlyStopping,
     EMAWeightAveraging,
     LearningRateMonitor,
@@ -137,6 +138,7 @@ def train(overrides: Sequence[str]) -> Path:
     precision = settings.precision
     if precision == "auto":
         precision = "bf16-mixed" if gpu else "32-true"
+    history = _History(run, config, gpu, len(data.sets["train"]))  # type: ignore[attr-defined]
     trainer = lightning.Trainer(
         accelerator=settings.accelerator,
         devices=1,
@@ -165,16 +167,34 @@ def train(overrides: Sequence[str]) -> Path:
             ModelCheckpoint(run / "checkpoints", filename="last", enable_version_counter=False),
             EarlyStopping("val/loss", patience=math.ceil(settings.patience / settings.val_every)),
             LearningRateMonitor("step"),
+            history,
         ],
         enable_progress_bar=sys.stderr.isatty(),
         enable_model_summary=False,
         log_every_n_steps=max(1, min(20, steps // 4)),
         reload_dataloaders_every_n_epochs=1 if config.sets.fresh else 0,
     )
-    began = time.time()
     trainer.fit(module, data, ckpt_path=str(last) if last.exists() else None, weights_only=False)
-    _record(run, config, trainer, time.time() - began, gpu, len(data.sets["train"]))  # type: ignore[attr-defined]
+    history.record(trainer)
     return last
+
+
+class _History(Callback):
+    """Keeps history.json up to date: a run that is stopped can be exported as it is."""
+
+    def __init__(self, run: Path, config: DictConfig, gpu: bool, objects: int) -> None:
+        self.run, self.config, self.gpu, self.objects = run, config, gpu, objects
+        self.since = time.time()
+
+    def record(self, trainer: Any) -> None:
+        """Add the time since the last record."""
+        now = time.time()
+        _record(self.run, self.config, trainer, now - self.since, self.gpu, self.objects)
+        self.since = now
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        if not trainer.sanity_checking:
+            self.record(trainer)
 
 
 def _take_architecture(config: DictConfig) -> None:

@@ -13,7 +13,9 @@ posterior up to the steps' size.
 
 Approximations otherwise: (1) masked pixels, and those between the stamp's edge and the grid's, are
 filled at each step with a draw from the model of the last estimate, so that Q stays stationary;
-they are then known better than they should be, by the lag of one step. (2) With a noise map
+they are then known better than they should be, by the lag of one step (of a Gaussian prior, the
+variance in a hole of 6 x 6 pixels under a PSF of 3 is 10 % too small, that behind scattered masked
+pixels 1 %, that of seen pixels exact). (2) With a noise map
 :math:`\mu_\ast` is solved with the true W by conjugate gradients, but the network is told the
 spectrum of the mean precision. (3) With folded light (s = 2 and a PSF image that has light
 beyond the data's band) :math:`\mu_\ast` is exact and the network is told the diagonal. `gibbs`

@@ -13,8 +13,9 @@ The estimate has two parts.
    :math:`x_s = \bar m + \frac{P}{P + q} (u - \bar m)`, with error power
    :math:`v = P q / (P + q)`. This is the skip connection of EDM (Karras et al. 2022,
    arXiv:2206.00364, eq. 7), with a prior in the place of one variance.
-2. A U-Net's correction, :math:`D = x_s + g * N_\theta`, with :math:`g^2 = v + 0.01 \bar v`: what
-   it has to learn has unit variance at every noise level, and so has the loss.
+2. A U-Net's correction, :math:`D = x_s + g * N_\theta`, with
+   :math:`g^2 = v + 0.01 \min(\bar v, q)`: what it has to learn has unit variance at every noise
+   level, and so has the loss.
 
 Everything that enters the U-Net is relative to fluxes and noise found from u and q, so
 :math:`D(c u; c^2 q) = c D(u; q)`.
@@ -31,24 +32,34 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from azula.denoise import Denoiser, DiracPosterior
-from azula.nn.unet import UNet
-from azula.noise import VESchedule
 from torch import nn
 
 from autofit_ml.deconvolve.spectra import BINS, Grid, fft2, grid_of, ifft2
 from autofit_ml.deconvolve.target import TARGET_FWHM
+from autofit_ml.errors import SettingsError
 from autofit_ml.weights.settings import tuples
+
+try:
+    from azula.denoise import Denoiser, DiracPosterior
+    from azula.nn.unet import UNet, UNetBlock
+    from azula.noise import VESchedule
+except ImportError as missing:
+    raise SettingsError(
+        "the deconvolution's network needs azula, which is not installed",
+        "pip install 'autofit-ml[deconvolve]'",
+    ) from missing
 
 __all__ = ["DeconvolveNetwork", "DeconvolveSettings", "Skip", "build", "describe"]
 
 _CHANNELS = 6
 _COARSE = BINS // 2
+_GROUPS = 8
 _TEMPER = 3.0
 """Log likelihoods of the classes are divided by this: no class is true."""
 
 _FLOOR = 0.01
-"""Of g squared, relative to the mean of v: modes without light must not decide the loss."""
+"""Of g squared, relative to the mean of v: modes without light must not decide the loss. Modes
+that the data know well keep their own small scale."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +116,29 @@ class Skip:
     signal: torch.Tensor
 
 
+class _CentralNorm(nn.Module):
+    """Group normalisation with the moments of the middle of an image.
+
+    On the grid of the training it is the usual one. A larger grid has the same galaxy in the
+    middle of more sky, which would change the moments of the whole.
+    """
+
+    def __init__(self, window: int, groups: int = _GROUPS) -> None:
+        super().__init__()
+        self.window, self.groups = window, groups
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        side = x.shape[-1]
+        if side <= self.window:
+            return nn.functional.group_norm(x, self.groups, eps=1e-5)
+        first = (side - self.window) // 2
+        middle = slice(first, first + self.window)
+        parts = x[..., middle, middle].unflatten(1, (self.groups, -1))
+        variance, mean = torch.var_mean(parts.float(), (2, 3, 4), keepdim=True, correction=0)
+        scaled = (x.unflatten(1, (self.groups, -1)) - mean) * torch.rsqrt(variance + 1e-5)
+        return scaled.flatten(1, 2).to(x.dtype)
+
+
 class DeconvolveNetwork(Denoiser):
     """``denoise(u, q)`` for images (B, G, G) and spectra (B, G, G // 2 + 1) or (G, G // 2 + 1).
 
@@ -134,11 +168,18 @@ class DeconvolveNetwork(Denoiser):
             hid_blocks=settings.blocks,
             mod_features=settings.features,
             norm="group",
-            groups=8,
+            groups=_GROUPS,
         )
+        depth = len(settings.widths)
+        for part, ascending in ((self.unet.descent, False), (self.unet.ascent, True)):
+            for k, stage in enumerate(part):
+                level = depth - 1 - k if ascending else k
+                for block in stage:
+                    if isinstance(block, UNetBlock):
+                        block.norm = _CentralNorm(settings.side // 2 >> level)
         last = self.unet.ascent[-1][-1]
-        nn.init.zeros_(last.weight)  # type: ignore[arg-type]
-        nn.init.zeros_(last.bias)  # type: ignore[arg-type]
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
         self._kept: dict[Any, tuple[torch.Tensor, ...]] = {}
         self.register_load_state_dict_post_hook(_forget)
 
@@ -191,7 +232,7 @@ class DeconvolveNetwork(Denoiser):
 
     @torch.no_grad()
     def misfit(self, u: torch.Tensor, spectrum: torch.Tensor) -> torch.Tensor:
-        """Mean over modes of |u - mean|^2 / (P + q), (B,): about 1 for galaxies like the classes."""
+        """Mean over long waves of |u - mean|^2 / (P + q), (B,): about 1 for usual galaxies."""
         grid = grid_of(u.shape[-1], str(u.device))
         q = spectrum.expand(len(u), *grid.shape).flatten(1)
         unit = (q.log() @ grid.count / grid.count.sum()).div(2).exp()[:, None]
@@ -236,12 +277,13 @@ class DeconvolveNetwork(Denoiser):
         binned = (second - mean.abs().square() @ grid.gather).clamp_min(
             0.5 * least + 1e-12 * second
         )
-        total_power = binned.log() @ grid.spread
-        prior = total_power.exp()
+        # In k = 0 the classes have no scatter of their own; the flux must stay the data's.
+        binned[:, 0] = torch.maximum(binned[:, 0], binned[:, 1])
+        prior = (binned.log() @ grid.spread).exp()
         total = prior + q
         gain = prior / total
         error = gain * q
-        floor = _FLOOR * (error @ count / count.sum())[:, None]
+        floor = _FLOOR * torch.minimum((error @ count / count.sum())[:, None], q)
         return Skip(
             mean=mean,
             estimate=mean + gain * (u - mean),

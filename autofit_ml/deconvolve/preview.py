@@ -26,12 +26,12 @@ def sharp_preview_png(sharp: Sharp) -> bytes:
     """A PNG with seven panels; the first image row is at the bottom.
 
     Data, mean and samples share one stretch (asinh, fluxes per data pixel); the scatter has its
-    own; the residual is in units of its own robust scatter, from -5 to 5.
+    own; the residual is in units of the noise, from -5 to 5.
     """
     s2 = sharp.oversampling**2
     data = np.where(sharp.mask, np.nan, sharp.data)
     top = float(np.nanmax(sharp.mean)) * s2
-    noise = _width(sharp.residual)
+    noise = max(float(np.median(sharp.sigma[~sharp.mask])), 1e-30)
     panels = [
         ("data", _stretched(data, noise, top)),
         ("mean", _stretched(sharp.mean * s2, noise, top)),
@@ -39,7 +39,7 @@ def sharp_preview_png(sharp: Sharp) -> bytes:
     ]
     for k in range(min(3, len(sharp.samples))):
         panels.append((f"sample {k + 1}", _stretched(sharp.samples[k] * s2, noise, top)))
-    panels.append(("residual", _coloured(0.5 + 0.1 * sharp.residual / noise, "RdBu_r")))
+    panels.append(("residual", _coloured(0.5 + 0.1 * sharp.residual / sharp.sigma, "RdBu_r")))
     width = len(panels) * (_PANEL + _GAP) + _GAP
     lines = [
         f"{sharp.id}   target FWHM {sharp.target_fwhm:g} px, {sharp.oversampling}x, "
@@ -67,11 +67,6 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(
         Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), size
     )
-
-
-def _width(residual: np.ndarray) -> float:
-    low, high = np.nanpercentile(residual, [16, 84])
-    return max(0.5 * float(high - low), 1e-30)
 
 
 def _stretched(image: np.ndarray, noise: float, top: float) -> np.ndarray:

@@ -28,7 +28,7 @@ from autofit_ml.deconvolve.summary import (
     prior_fraction,
     statistics,
 )
-from autofit_ml.deconvolve.target import TARGET_FWHM, target_transfer
+from autofit_ml.deconvolve.target import TARGET_FWHM, WIDEST_PSF, target_transfer
 from autofit_ml.devices import usable_device
 from autofit_ml.errors import AutofitError, AutofitWarning, SettingsError
 from autofit_ml.images.psf import psf_fwhm
@@ -296,7 +296,7 @@ def _group(
     prior = None
     if settings.prior:
         prior = _prior(denoiser, side, settings.batch, device)
-    distance = _distance(denoiser, observation, draws)
+    distance = _distance(denoiser, observation, drawn[:, :1], draws)
     out = []
     for i, (stamp, sky) in enumerate(zip(stamps, skies, strict=True)):
         out.append(
@@ -337,14 +337,19 @@ def _prior(denoiser: Any, side: int, batch: int, device: str) -> torch.Tensor:
 
 
 @torch.no_grad()
-def _distance(denoiser: Any, observation: Observation, draws: Draws) -> list[float]:
-    """Misfit over the largest usual one, where the denoiser knows it."""
+def _distance(
+    denoiser: Any, observation: Observation, samples: torch.Tensor, draws: Draws
+) -> list[float]:
+    """Misfit over the largest usual one, where the denoiser knows it.
+
+    What is masked is filled from `samples` (B, 1, G, G).
+    """
     if not hasattr(denoiser, "misfit"):
         return [math.nan] * len(observation.noise)
     high = highest_level(observation)
     shape = (len(high), 1, observation.side, observation.side)
     x = high * draws.normal(high.new_zeros(shape))
-    data = observation.filled(None, 1, draws)
+    data = observation.filled(samples, 1, draws)
     u = observation.solve(x, high, data)[:, 0]
     value = denoiser.misfit(u, observation.spectrum(high)[:, 0])
     return [float(v) for v in value / denoiser.get_buffer("usual_misfit")]
@@ -364,7 +369,7 @@ def _summed_up(
     distance: float,
 ) -> Sharp:
     """One object's result from samples (N, G, G) in units of its noise."""
-    s, side = settings.oversampling, observation.side
+    s = settings.oversampling
     noise = float(observation.noise[0])
     wanted = settings.target_fwhm or TARGET_FWHM
     width = psf_fwhm(stamp.psf) * s
@@ -400,6 +405,11 @@ def _summed_up(
             f"the mean leaves a residual of chi2 {chi2:.2f} per pixel: noise, PSF, sky or "
             "neighbours are not as given"
         )
+    if width > WIDEST_PSF:
+        texts.append(
+            f"the PSF's FWHM of {width:.1f} output pixels is beyond the {WIDEST_PSF:g} that the "
+            "prior was trained for" + (": use oversampling 1" if s > 1 else "")
+        )
     if detail > DETAIL_WARNING:
         texts.append(
             f"{100 * detail:.0f} % of the detail finer than the PSF differs from sample to "
@@ -407,13 +417,19 @@ def _summed_up(
         )
     if rhat > _RHAT_WARNING:
         texts.append(f"the Gibbs chains have not mixed (R-hat {rhat:.2f}): raise sweeps")
+    parts = statistics(images)
     return Sharp(
         id=stamp.id,
         samples=images,
-        **statistics(images),
+        mean=parts["mean"],
+        std=parts["std"],
+        q16=parts["q16"],
+        median=parts["median"],
+        q84=parts["q84"],
         residual=residual,
         prior_fraction=fraction,
         data=stamp.data,
+        sigma=stamp.sigma,
         mask=stamp.mask,
         target_fwhm=wanted,
         oversampling=s,

@@ -45,7 +45,7 @@ class Sharp:
         Data minus sky minus the mean seen through the data's PSF, at the data's sampling; NaN
         where masked.
     prior_fraction : ndarray, float32, shape (y, x)
-    data, mask : ndarray, shape (ny, nx)
+    data, sigma, mask : ndarray, shape (ny, nx)
         What was deconvolved.
     target_fwhm : float
         FWHM of the Gaussian target PSF, pixel included, output pixels.
@@ -54,7 +54,7 @@ class Sharp:
     wcs : astropy.wcs.WCS or None
         Of the output's pixels.
     detail : float
-        Share of the fine detail that the data do not determine.
+        Share of the fine detail that the data do not determine (`detail_share`).
     chi2 : float
         Mean square of the residual over the noise.
     distance : float
@@ -65,6 +65,9 @@ class Sharp:
     seed : int
     psf_sha256, weights, weights_sha256 : str
     unit : str
+        Of the input, where known.
+    rhat : float
+        Largest split R-hat of the Gibbs chains; NaN for EPS.
     warnings : tuple of str
     """
 
@@ -78,6 +81,7 @@ class Sharp:
     residual: np.ndarray
     prior_fraction: np.ndarray
     data: np.ndarray
+    sigma: np.ndarray
     mask: np.ndarray
     target_fwhm: float
     oversampling: int

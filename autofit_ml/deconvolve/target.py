@@ -21,6 +21,7 @@ from autofit_ml.images.stamp import PSF
 __all__ = [
     "TARGET_FWHM",
     "TRANSFER_LIMIT",
+    "WIDEST_PSF",
     "gaussian_transfer",
     "sigma_of",
     "target_psf",
@@ -30,6 +31,8 @@ __all__ = [
 TARGET_FWHM = 2.0
 """FWHM of the Gaussian target PSF, pixel included, in output pixels. Weights are made for it."""
 
+WIDEST_PSF = 12.0
+"""Widest PSF that weights are trained for, FWHM in output pixels."""
 
 TRANSFER_LIMIT = 1.5
 """Largest modulus of a transfer from the target image to the data. A PSF with more power than the

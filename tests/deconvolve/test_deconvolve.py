@@ -26,7 +26,7 @@ from autofit_ml.deconvolve.eps import denoised
 from autofit_ml.deconvolve.prior import sample_prior
 from autofit_ml.deconvolve.spectra import BINS, coloured, fft2, grid_of, ifft2
 from autofit_ml.deconvolve.summary import detail_share, output_wcs, prior_fraction
-from autofit_ml.errors import AutofitError, InputError, SettingsError
+from autofit_ml.errors import AutofitError, AutofitWarning, InputError, SettingsError
 from autofit_ml.images.psf import gaussian_psf
 from autofit_ml.weights import choice
 
@@ -302,7 +302,7 @@ def test_weights_by_name(tmp_path, monkeypatch):
     monkeypatch.setenv("AUTOFIT_ML_WEIGHTS", str(tmp_path))
     choice.forget()
     try:
-        with pytest.warns(UserWarning):  # an untrained prior knows nothing
+        with pytest.warns(AutofitWarning, match="g0"):  # an untrained prior knows nothing
             sharp = autofit_ml.deconvolve(
                 stamps(1)[0], weights="deconvolve/test-any", **{**QUICK, "prior": True}
             )

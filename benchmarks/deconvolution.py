@@ -1,0 +1,588 @@
+"""Deconvolution against the truth: python benchmarks/deconvolution.py SECTION ... [--docs]
+
+Galaxies are the held-out set of ``conf/experiment/deconvolve.yaml`` (drawn first where missing),
+seen through Moffat, Gaussian and Kolmogorov-like PSFs of 1.5 to 5 times the target's width, with
+white noise.
+
+- ``exact``: both samplers on priors with known posteriors (a stationary Gaussian, 128 templates).
+- ``sbc``: ranks of the truth's flux, size, ellipticity, concentration and fine structure among
+  posterior draws (simulation-based calibration, Talts et al. 2018, arXiv:1804.06788); expected
+  coverage about a reference that depends on the data, their Wiener estimate (TARP, Lemos et al.
+  2023, arXiv:2302.03026); coverage of pixels. Each simulation is kept in ``--results``, so that a
+  longer run goes on where a shorter one ended.
+- ``baselines``: posterior mean against Wiener with the galaxy's own power spectrum, Richardson-Lucy
+  and total variation with their best settings for each galaxy (chosen with the truth).
+- ``samplers``: EPS against split Gibbs with the trained prior, also behind masks.
+- ``neighbours``: distance of prior samples to the nearest training image.
+- ``time``: seconds for 64 samples of one 64 x 64 stamp.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import math
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from documents import machine, markdown_table, write_section
+from scipy import stats
+
+from autofit_ml.deconvolve import SamplingSettings, deconvolve_each
+from autofit_ml.deconvolve.analytic import GaussianPrior, TemplatePrior
+from autofit_ml.deconvolve.diffusion import Draws
+from autofit_ml.deconvolve.eps import sample_eps
+from autofit_ml.deconvolve.gibbs import sample_gibbs
+from autofit_ml.deconvolve.operator import Observation, observe
+from autofit_ml.deconvolve.prior import sample_prior
+from autofit_ml.deconvolve.spectra import coloured, fft2, grid_of, ifft2
+from autofit_ml.deconvolve.target import target_psf
+from autofit_ml.images.psf import gaussian_psf, moffat_psf
+from autofit_ml.images.stamp import PSF, Stamp
+from autofit_ml.weights import load
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+SIDE = 64
+LEVELS = (20, 50, 100)
+STATISTICS = ("flux", "size", "ellipticity", "concentration", "fine structure")
+
+
+# ------------------------------------------------------------------ simulations
+
+
+def galaxies(part: str = "test") -> Any:
+    """The held-out galaxies, or the training set."""
+    sys.path.insert(0, str(REPOSITORY / "training"))
+    from settings import compose
+    from sharp_data import SharpGalaxies
+    from sharp_sets import make_sharp_sets
+
+    sets = compose(["experiment=deconvolve"]).sets
+    return SharpGalaxies(make_sharp_sets(sets[part], sets.folder))
+
+
+def random_psf(rng: np.random.Generator) -> PSF:
+    """Moffat or Gaussian, circular, FWHM 3 to 10 pixels."""
+    fwhm = float(np.exp(rng.uniform(np.log(3.0), np.log(10.0))))
+    if rng.uniform() < 0.3:
+        return gaussian_psf(fwhm)
+    return moffat_psf(fwhm, beta=float(rng.uniform(2.5, 4.5)), half_size=31)
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One simulated observation: truth (G, G) and stamp, noise 1."""
+
+    truth: torch.Tensor
+    stamp: Stamp
+    snr: float
+
+
+def simulate(images: Any, number: int, level: float, psf: PSF | None = None) -> Case:
+    """Simulation `number` at a S/N within a factor of 1.4 of `level`."""
+    rng = np.random.default_rng([number, int(level), 77])
+    unit = images[torch.tensor([number % len(images)])]
+    psf = random_psf(rng) if psf is None else psf
+    stamp = Stamp(
+        id=f"sim{number}-{level:g}",
+        data=np.zeros((SIDE, SIDE), np.float32),
+        sigma=np.ones((SIDE, SIDE), np.float32),
+        mask=np.zeros((SIDE, SIDE), bool),
+        psf=psf,
+    )
+    operator = observe([stamp], side=SIDE)
+    seen = operator.forward(unit[:, None])
+    snr = level * float(np.exp(rng.uniform(-np.log(1.4), np.log(1.4))))
+    flux = snr / float(seen.square().sum().sqrt())
+    data = flux * seen[0, 0].numpy() + rng.normal(size=(SIDE, SIDE))
+    return Case(flux * unit[0], stamp.replace(data=data.astype(np.float32)), snr)
+
+
+def wiener(case: Case, observation: Observation) -> torch.Tensor:
+    """With the galaxy's own azimuthally averaged power spectrum."""
+    grid = grid_of(SIDE)
+    power = fft2(case.truth).flatten().abs().square() @ grid.gather
+    power = (power.clamp_min(1e-12).log() @ grid.spread).exp().reshape(grid.shape)
+    gain = observation.transfer[0, 0]
+    seen = fft2(observation.data[0, 0])
+    return ifft2(power * gain.conj() / (power * gain.abs().square() + 1) * seen, SIDE)
+
+
+def measured(images: torch.Tensor) -> np.ndarray:
+    """`STATISTICS` of images (N, G, G), (N, 5)."""
+    side = images.shape[-1]
+    along = torch.arange(side) - (side - 1) / 2
+    dy, dx = along[:, None], along[None, :]
+    r2 = dy**2 + dx**2
+    flux = images.sum((1, 2))
+    window = images * torch.exp(-0.5 * r2 / 8.0**2)
+    total = window.sum((1, 2))
+    xx, yy = (window * dx**2).sum((1, 2)) / total, (window * dy**2).sum((1, 2)) / total
+    near = (images * torch.exp(-0.5 * r2 / 2.5**2)).sum((1, 2))
+    grid = grid_of(side)
+    fine = (torch.hypot(grid.ky, grid.kx) > np.pi / 3).float() * grid.count
+    power = fft2(images).flatten(1).abs().square() @ fine
+    columns = [flux, xx + yy, (xx - yy) / (xx + yy), near / flux, (power / flux**2).log()]
+    return torch.stack(columns, dim=1).numpy()
+
+
+# ------------------------------------------------------------------ exact posteriors
+
+
+def observation_of(truth: torch.Tensor, seed: int, fwhm: float) -> Observation:
+    """Periodic data of a truth with unit noise."""
+    side = truth.shape[-1]
+    empty = np.zeros((side, side), np.float32)
+    stamp = Stamp("one", empty, empty + 1, empty > 0, gaussian_psf(fwhm))
+    operator = observe([stamp], side=side)
+    rng = np.random.default_rng(seed)
+    noise = torch.from_numpy(rng.normal(size=(side, side))).float()
+    return dataclasses.replace(operator, data=operator.forward(truth[None, None]) + noise)
+
+
+def key(number: int = 0) -> torch.Tensor:
+    """Of one object."""
+    return torch.tensor([number])
+
+
+def exact(scale: float) -> str:
+    """Both samplers on known posteriors."""
+    side = 32
+    along = torch.arange(side) - (side - 1) / 2
+    r2 = along[:, None] ** 2 + along[None, :] ** 2
+    k = torch.hypot(
+        2 * np.pi * torch.fft.fftfreq(side)[:, None], 2 * np.pi * torch.fft.rfftfreq(side)[None]
+    )
+    gaussian = GaussianPrior(30 * torch.exp(-r2 / 18), 4000 / (1 + (k / 0.3) ** 2) ** 2)
+    rows = []
+    draws = max(100, int(1500 * scale))
+    truth = gaussian.draw(1, torch.Generator().manual_seed(1))[0]
+    observation = observation_of(truth, 2, 4.0)
+    mean, variance = gaussian.posterior(observation)
+    start = mean + coloured(variance.expand(draws, -1, -1), side, torch.Generator().manual_seed(3))
+    high = torch.full((1, 1, 1, 1), 1e3)
+    for steps in (24, 32, 48, 64, 96):
+        samples, _ = sample_eps(
+            gaussian, observation, draws, Draws(4, key()), steps=steps, highest=high
+        )
+        rows.append(_modes(f"EPS, {steps} steps", samples[0], mean[0], variance[0]))
+    for steps in (8, 12, 24):
+        chain, _ = sample_gibbs(
+            gaussian, observation, start[None], Draws(5, key()), sweeps=30, steps=steps
+        )
+        rows.append(
+            _modes(f"split Gibbs, 30 sweeps of {steps}", chain[0, :, -1], mean[0], variance[0])
+        )
+    header = ["Gaussian prior", "variance", "its range over octaves", "mean, off by"]
+    text = markdown_table(header, rows)
+
+    generator = torch.Generator().manual_seed(0)
+    mixture = TemplatePrior(_templates(128, side, generator), torch.full_like(k, 0.05))
+    truths = mixture.draw(max(6, int(40 * scale)), generator)
+    results: dict[str, list[tuple[float, float]]] = {}
+    for i, one in enumerate(truths):
+        observation = observation_of(one, 10 + i, 5.0)
+        draw = {
+            "exact": mixture.draw_posterior(observation, 200, torch.Generator().manual_seed(i))[0]
+        }
+        for steps in (32, 48, 64):
+            draw[f"EPS, {steps} steps"] = sample_eps(
+                mixture, observation, 200, Draws(i, key()), steps=steps
+            )[0][0]
+        begin = draw["EPS, 32 steps"][None]
+        for sweeps in (10, 40):
+            chain, _ = sample_gibbs(
+                mixture, observation, begin, Draws(500 + i, key()), sweeps=sweeps
+            )
+            draw[f"split Gibbs, {sweeps} sweeps"] = chain[0, :, -1]
+        for name, some in draw.items():
+            off = float((some.mean(0) - one).square().mean())
+            results.setdefault(name, []).append((off, float(some.var(0).mean())))
+    reference = np.array(results["exact"])
+    rows = []
+    for name, values in results.items():
+        ratio = np.sqrt(np.mean(values, axis=0) / reference.mean(0))
+        rows.append([name, f"{ratio[0]:.3f}", f"{ratio[1]:.3f}"])
+    return (
+        text
+        + "\n\n"
+        + markdown_table(["128 templates", "RMSE over exact", "scatter over exact"], rows)
+    )
+
+
+def _templates(number: int, side: int, generator: torch.Generator) -> torch.Tensor:
+    """Elliptical blobs of different sizes and fluxes."""
+    along = torch.arange(side) - (side - 1) / 2
+    size, q, turn = (torch.rand(number, 1, 1, generator=generator) for _ in range(3))
+    size, q, turn = 1.2 + 3 * size, 0.4 + 0.6 * q, np.pi * turn
+    flux = 300 * (1 + 0.3 * torch.randn(number, 1, 1, generator=generator))
+    x = along[None, None, :] * torch.cos(turn) + along[None, :, None] * torch.sin(turn)
+    y = along[None, :, None] * torch.cos(turn) - along[None, None, :] * torch.sin(turn)
+    image = torch.exp(-0.5 * ((x / size) ** 2 + (y / (q * size)) ** 2))
+    return flux * image / image.sum((1, 2), keepdim=True)
+
+
+def _modes(
+    name: str, samples: torch.Tensor, mean: torch.Tensor, variance: torch.Tensor
+) -> list[str]:
+    transforms = fft2(samples.double())
+    ratio = (transforms.var(0) / variance).flatten()
+    off = (transforms.mean(0) - fft2(mean.double())).abs().square() / variance
+    parts = [float(part.mean()) for part in ratio[variance.flatten().argsort()].chunk(5)]
+    excess = max(float(off.mean()) - 1 / len(samples), 0.0) ** 0.5
+    return [
+        name,
+        f"{float(ratio.mean()):.3f}",
+        f"{min(parts):.3f} to {max(parts):.3f}",
+        f"{excess:.3f} sd",
+    ]
+
+
+# ------------------------------------------------------------------ calibration
+
+
+def calibrate(
+    network: Any, scale: float, draws: int, steps: int, folder: Path, largest: float
+) -> str:
+    """Ranks, TARP and pixel coverage; simulations of earlier runs in `folder` are used again."""
+    images = galaxies()
+    folder.mkdir(parents=True, exist_ok=True)
+    number = max(4, int(300 * scale))
+    began = time.perf_counter()
+    group = 4
+    for first in range(0, number, group):
+        for level in LEVELS:
+            members = [
+                k
+                for k in range(first, min(first + group, number))
+                if not (folder / f"{k}-{level}.npz").exists()
+            ]
+            if not members or time.perf_counter() - began > largest:
+                continue
+            cases = [simulate(images, k, level) for k in members]
+            observation = observe([case.stamp for case in cases], side=SIDE)
+            samples, _ = sample_eps(
+                network,
+                observation,
+                draws,
+                Draws(9, torch.tensor(members)),
+                steps=steps,
+            )
+            for i, (k, case) in enumerate(zip(members, cases, strict=True)):
+                # Padding or not makes no difference here: units of the noise, 1.
+                one = _calibration(case, observation.take(slice(i, i + 1)), samples[i])
+                np.savez(folder / f"{k}-{level}.npz", **one)
+    return _calibration_tables(folder)
+
+
+def _calibration(
+    case: Case, observation: Observation, samples: torch.Tensor
+) -> dict[str, np.ndarray]:
+    truth = case.truth
+    drawn, true = measured(samples), measured(truth[None])[0]
+    reference = wiener(case, observation)
+    to_truth = (truth - reference).square().sum()
+    to_samples = (samples - reference).square().sum((1, 2))
+    mean = samples.mean(0)
+    inside = mean > 0.02 * mean.max()
+    rank = (samples < truth).float().mean(0)[inside]
+    return {
+        "ranks": (drawn < true).mean(0),
+        "tarp": np.float64((to_samples < to_truth).float().mean()),
+        "z": (true - drawn.mean(0)) / drawn.std(0),
+        "pixels": np.array(
+            [
+                ((rank > 0.1587) & (rank < 0.8413)).float().mean(),
+                ((rank > 0.025) & (rank < 0.975)).float().mean(),
+            ]
+        ),
+        "flux": np.array([true[0], drawn[:, 0].mean(), drawn[:, 0].std()]),
+        "gain": np.float64(10 * math.log10(to_truth / (mean - truth).square().sum())),
+        "draws": np.int64(len(samples)),
+    }
+
+
+def _calibration_tables(folder: Path) -> str:
+    rows, pixels = [], []
+    for level in LEVELS:
+        files = sorted(folder.glob(f"*-{level}.npz"))
+        if not files:
+            continue
+        found = [dict(np.load(file)) for file in files]
+        n = len(found)
+        ranks = np.array([one["ranks"] for one in found])
+        tarp = np.array([one["tarp"] for one in found])
+        z = np.array([one["z"] for one in found])
+        row = [str(level), str(n)]
+        for k in range(len(STATISTICS)):
+            p = stats.kstest(ranks[:, k], "uniform").pvalue
+            low = 0.5 * (1 - 0.6827)
+            share = np.mean((ranks[:, k] > low) & (ranks[:, k] < 1 - low))
+            row.append(f"{100 * share:.0f} % (p {p:.2g}, z {np.median(z[:, k]):+.2f})")
+        distance = stats.kstest(tarp, "uniform").statistic
+        row.append(f"{distance:.3f} / {1.36 / math.sqrt(n):.3f}")
+        rows.append(row)
+        cover = np.mean([one["pixels"] for one in found], axis=0)
+        flux = np.array([one["flux"] for one in found])
+        bias = 100 * np.mean(flux[:, 1] / flux[:, 0] - 1)
+        error = 100 * np.std(flux[:, 1] / flux[:, 0] - 1) / math.sqrt(n)
+        gain = [float(one["gain"]) for one in found]
+        pixels.append(
+            [
+                str(level),
+                f"{100 * cover[0]:.1f} %",
+                f"{100 * cover[1]:.1f} %",
+                f"{bias:+.2f} ± {error:.2f} %",
+                f"{np.mean(gain):+.2f} dB",
+            ]
+        )
+    return (
+        "Coverage of 68 % intervals, p-value of flat ranks (Kolmogorov-Smirnov), median of "
+        "(truth - mean) / scatter:\n\n"
+        + markdown_table(["S/N", "simulations", *STATISTICS, "TARP / critical (5 %)"], rows)
+        + "\n\n"
+        + markdown_table(
+            ["S/N", "pixels in 68 %", "pixels in 95 %", "flux bias", "mean over Wiener"], pixels
+        )
+    )
+
+
+# ------------------------------------------------------------------ baselines
+
+
+def richardson_lucy(case: Case) -> torch.Tensor:
+    """scikit-image's, to the full PSF, seen through the target PSF; best number of iterations."""
+    from skimage.restoration import richardson_lucy as lucy
+
+    psf = case.stamp.psf.data.astype(float)
+    data = np.maximum(case.stamp.data.astype(float), 1e-3)
+    top = data.max()
+    best, found = math.inf, None
+    for iterations in (2, 4, 7, 12, 20, 35, 60, 100):
+        sharp = lucy(data / top, psf / psf.sum(), num_iter=iterations, clip=False) * top
+        image = _through_target(torch.from_numpy(sharp).float())
+        off = float((image - case.truth).square().sum())
+        if off < best:
+            best, found = off, image
+    assert found is not None
+    return found
+
+
+def _through_target(image: torch.Tensor) -> torch.Tensor:
+    kernel = torch.zeros(SIDE, SIDE)
+    psf = torch.from_numpy(target_psf().data)
+    n = len(psf)
+    kernel[:n, :n] = psf
+    kernel = kernel.roll((-(n // 2), -(n // 2)), (0, 1))
+    return torch.fft.irfft2(torch.fft.rfft2(image) * torch.fft.rfft2(kernel), s=(SIDE, SIDE))
+
+
+def total_variation(case: Case, observation: Observation) -> torch.Tensor:
+    """Accelerated proximal gradients with scikit-image's TV denoiser; best weight."""
+    from skimage.restoration import denoise_tv_chambolle
+
+    step = 1 / float(observation.transfer.abs().max() ** 2)
+    best, found = math.inf, None
+    for weight in (0.1, 0.3, 1.0, 3.0, 10.0):
+        x = observation.adjoint(observation.data)
+        ahead, t = x, 1.0
+        for _ in range(60):
+            rest = observation.data - observation.forward(ahead)
+            point = (ahead + step * observation.adjoint(rest))[0, 0].numpy()
+            new = denoise_tv_chambolle(point, weight=weight * step, max_num_iter=20)
+            new = torch.from_numpy(np.asarray(new, np.float32))[None, None]
+            t_new = 0.5 * (1 + math.sqrt(1 + 4 * t * t))
+            ahead, x, t = new + (t - 1) / t_new * (new - x), new, t_new
+        off = float((x[0, 0] - case.truth).square().sum())
+        if off < best:
+            best, found = off, x[0, 0]
+    assert found is not None
+    return found
+
+
+def baselines(network: Any, scale: float, steps: int) -> str:
+    """PSNR and flux bias by S/N."""
+    images = galaxies()
+    number = max(4, int(60 * scale))
+    rows = []
+    for level in LEVELS:
+        errors: dict[str, list[float]] = {}
+        fluxes: dict[str, list[float]] = {}
+        for k in range(number):
+            case = simulate(images, 1000 + k, level)
+            observation = observe([case.stamp], side=SIDE)
+            found = {
+                "posterior mean": sample_eps(
+                    network, observation, 32, Draws(2, key(k)), steps=steps
+                )[0][0].mean(0),
+                "Wiener": wiener(case, observation),
+                "Richardson-Lucy": richardson_lucy(case),
+                "total variation": total_variation(case, observation),
+            }
+            for name, image in found.items():
+                off = (image - case.truth).square().mean()
+                errors.setdefault(name, []).append(
+                    10 * math.log10(float(case.truth.max() ** 2 / off))
+                )
+                fluxes.setdefault(name, []).append(float(image.sum() / case.truth.sum()) - 1)
+        for name, values in errors.items():
+            gain = np.array(errors["posterior mean"]) - np.array(values)
+            bias, scatter = 100 * np.mean(fluxes[name]), 100 * np.std(fluxes[name])
+            rows.append(
+                [
+                    str(level),
+                    name,
+                    f"{np.mean(values):.2f}",
+                    "" if name == "posterior mean" else f"{np.mean(gain):+.2f}",
+                    "" if name == "posterior mean" else f"{100 * np.mean(gain > 0):.0f} %",
+                    f"{bias:+.2f} ± {scatter / math.sqrt(number):.2f} %",
+                ]
+            )
+    header = ["S/N", "estimate", "PSNR, dB", "ours is better by", "in", "flux bias"]
+    return f"{number} galaxies at each S/N.\n\n" + markdown_table(header, rows)
+
+
+# ------------------------------------------------------------------ samplers, time, memory
+
+
+def samplers(network: Any, scale: float) -> str:
+    """EPS and split Gibbs on the same data, also behind a mask."""
+    images = galaxies()
+    number, draws = max(3, int(20 * scale)), 32
+    rows = []
+    for name in ("whole", "a tenth masked"):
+        ratios, offs, hats = [], [], []
+        for k in range(number):
+            case = simulate(images, 500 + k, 50, gaussian_psf(4.0))
+            stamp = case.stamp
+            if name != "whole":
+                rng = np.random.default_rng(k)
+                stamp = stamp.replace(mask=rng.uniform(size=stamp.shape) < 0.1)
+            observation = observe([stamp], side=SIDE)
+            first, _ = sample_eps(network, observation, draws, Draws(1, key(k)))
+            chain, _ = sample_gibbs(
+                network, observation, first, Draws(2, key(k)), sweeps=30, keep=20
+            )
+            from autofit_ml.deconvolve.sampling import _followed
+            from autofit_ml.posterior.diagnostics import split_rhat
+
+            second = chain[0].flatten(0, 1)
+            spread = [measured(some).std(0) for some in (first[0], second)]
+            off = measured(first[0]).mean(0) - measured(second).mean(0)
+            ratios.append(spread[0] / spread[1])
+            offs.append(np.abs(off) / spread[1])
+            hats.append(float(split_rhat(_followed(chain)).max()))
+        ratio, off = np.median(ratios, axis=0), np.median(offs, axis=0)
+        rows.append(
+            [
+                name,
+                *(f"{r:.2f}, {o:.2f}" for r, o in zip(ratio, off, strict=True)),
+                f"{np.median(hats):.2f}",
+            ]
+        )
+    header = ["data", *STATISTICS, "R-hat"]
+    return (
+        "Scatter of EPS over that of Gibbs, and how far their means are apart in units of it "
+        f"(medians of {number} galaxies, S/N 50, PSF of 4 pixels):\n\n"
+        + markdown_table(header, rows)
+    )
+
+
+def neighbours(network: Any, scale: float) -> str:
+    """Nearest training images of prior samples and of held-out galaxies."""
+    held_out = galaxies()
+    from deconvolve_module import neighbour_distances
+
+    train = galaxies("train")
+    number = max(16, int(100 * scale))
+    drawn = sample_prior(network, number, SIDE, Draws(3, key()))
+    drawn = drawn / drawn.sum((1, 2), keepdim=True)
+    some = held_out[torch.arange(number)]
+    rows = []
+    for name, images in (("prior samples", drawn), ("held-out galaxies", some)):
+        distance = neighbour_distances(images, train).numpy()
+        row = [f"{v:.3f}" for v in np.quantile(distance, [0, 0.05, 0.25, 0.5, 0.75])]
+        rows.append([name, str(number), *row])
+    header = ["relative distance", "number", "least", "5 %", "25 %", "median", "75 %"]
+    return markdown_table(header, rows)
+
+
+def timing(weights: str) -> str:
+    """Seconds of the whole function."""
+    images = galaxies()
+    cases = [simulate(images, 700 + k, 50, moffat_psf(4.0)) for k in range(4)]
+    rows = []
+    for name, stamps, changes in (
+        ("one stamp, EPS", [cases[0].stamp], {}),
+        ("four stamps, EPS", [case.stamp for case in cases], {}),
+        ("one stamp, 2x", [cases[0].stamp], {"oversampling": 2, "samples": 16}),
+        ("one stamp, split Gibbs", [cases[0].stamp], {"sampler": "gibbs", "samples": 16}),
+    ):
+        settings = SamplingSettings(weights=weights, prior=False, **changes)
+        began = time.perf_counter()
+        results = [result for _, result in deconvolve_each(stamps, settings)]
+        seconds = (time.perf_counter() - began) / len(stamps)
+        first = results[0]
+        if isinstance(first, Exception):
+            raise first
+        rows.append([name, str(settings.samples), str(first.calls), f"{seconds:.1f}"])
+    header = ["64 x 64 pixels", "samples", "calls each", "seconds per stamp"]
+    return f"{machine()}.\n\n" + markdown_table(header, rows)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    sections = ("exact", "sbc", "baselines", "samplers", "neighbours", "time")
+    parser.add_argument("section", nargs="*", choices=[*sections, []], default=[])
+    parser.add_argument("--weights", default="deconvolve/galaxies-any", help="name or folder")
+    parser.add_argument(
+        "--scale", type=float, default=1.0, help="share of the full number of cases"
+    )
+    parser.add_argument("--draws", type=int, default=100, help="of each simulation (sbc)")
+    parser.add_argument("--steps", type=int, default=48)
+    parser.add_argument("--results", type=Path, default=Path("results/deconvolution"))
+    parser.add_argument("--seconds", type=float, default=math.inf, help="limit of sbc's new cases")
+    parser.add_argument("--card", type=Path, help="the tables, for training/export.py --card")
+    parser.add_argument("--docs", action="store_true", help="write into docs/deconvolution.md")
+    arguments = parser.parse_args()
+    wanted = arguments.section or list(sections)
+    network: Any = None
+    if set(wanted) - {"exact"}:
+        network = load(arguments.weights)
+    texts = {}
+    for section in wanted:
+        if section == "exact":
+            text = exact(arguments.scale)
+        elif section == "sbc":
+            text = calibrate(
+                network,
+                arguments.scale,
+                arguments.draws,
+                arguments.steps,
+                arguments.results,
+                arguments.seconds,
+            )
+        elif section == "baselines":
+            text = baselines(network, arguments.scale, arguments.steps)
+        elif section == "samplers":
+            text = samplers(network, arguments.scale)
+        elif section == "neighbours":
+            text = neighbours(network, arguments.scale)
+        else:
+            text = timing(arguments.weights)
+        print(f"## {section}\n\n{text}\n", flush=True)
+        texts[section] = text
+        if arguments.docs:
+            write_section("deconvolution.md", section, text)
+    if arguments.card:
+        parts = [f"## Measured: {name}\n\n{text}\n" for name, text in texts.items()]
+        arguments.card.write_text("\n".join(parts))
+
+
+if __name__ == "__main__":
+    main()
