@@ -18,8 +18,9 @@ ifndef IMAGES
 endif
 	$(BIN)/autofit-ml fit "$(IMAGES)" --out "$(OUT)"
 
+# One process for each processor, one thread in each; a folder's fixtures stay in one process.
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .
