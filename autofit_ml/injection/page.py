@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import jinja2
 import matplotlib.figure
+import matplotlib.ticker
 import numpy as np
 from astropy.table import Table
 
@@ -20,10 +21,11 @@ _COLOURS = {"flux": "#0072b2", "re": "#d55e00", "n": "#009e73", "q": "#cc79a7"}
 
 _TEMPLATE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Calibration of {{ name }}</title><style>
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem;
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem;
   color: #222; background: #fff }
-table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums }
-th, td { padding: .2rem .7rem; text-align: right; border-bottom: 1px solid #ddd }
+table { border-collapse: collapse; margin: 1rem 0; font-size: 13px;
+  font-variant-numeric: tabular-nums }
+th { font-weight: 600 } td { white-space: nowrap } th, td { padding: .2rem .5rem; text-align: right; border-bottom: 1px solid #ddd }
 img { max-width: 100% } h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2rem }
 @media (prefers-color-scheme: dark) { body { color: #ddd; background: #16181d }
   th, td { border-color: #333 } img { background: #fff } }
@@ -123,5 +125,8 @@ def calibration_figure(recovery: Recovery) -> matplotlib.figure.Figure:
         if label != what and np.isfinite(x).any():
             for axis in row:
                 axis.set(xscale="log", xlim=(0.8 * np.nanmin(x), 1.25 * np.nanmax(x)))
+                axis.xaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
+                axis.xaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
+                axis.xaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
     axes[0, 0].legend(fontsize=8, frameon=False)
     return figure
