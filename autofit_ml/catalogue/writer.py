@@ -28,6 +28,7 @@ __all__ = [
     "PARQUET_NAME",
     "merge_shards",
     "shard_ids",
+    "write_catalogue_files",
     "write_shard",
 ]
 
@@ -149,6 +150,18 @@ def merge_shards(
     carried.update({key.encode(): value.encode() for key, value in (metadata or {}).items()})
     catalogue = catalogue.replace_schema_metadata(carried or None)
 
+    write_catalogue_files(catalogue, out_dir)
+    return catalogue
+
+
+def write_catalogue_files(catalogue: pa.Table, out_dir: str | Path) -> None:
+    """Write ``catalog.parquet`` and ``catalog.fits``, both completely before either has its name.
+
+    Raises
+    ------
+    OutputError
+        They cannot be written.
+    """
     out_dir = Path(out_dir)
     with (
         atomic_file(out_dir / FITS_NAME) as fits_file,
@@ -156,7 +169,6 @@ def merge_shards(
     ):
         pq.write_table(_for_astropy(catalogue), parquet_file, compression="zstd")
         catalogue_hdus(catalogue).writeto(fits_file)
-    return catalogue
 
 
 def _for_astropy(table: pa.Table) -> pa.Table:
