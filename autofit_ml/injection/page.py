@@ -25,7 +25,8 @@ body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto
   color: #222; background: #fff }
 table { border-collapse: collapse; margin: 1rem 0; font-size: 13px;
   font-variant-numeric: tabular-nums }
-th { font-weight: 600 } td { white-space: nowrap } th, td { padding: .2rem .5rem; text-align: right; border-bottom: 1px solid #ddd }
+th { font-weight: 600 } td { white-space: nowrap }
+th, td { padding: .2rem .5rem; text-align: right; border-bottom: 1px solid #ddd }
 img { max-width: 100% } h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2rem }
 @media (prefers-color-scheme: dark) { body { color: #ddd; background: #16181d }
   th, td { border-color: #333 } img { background: #fff } }
