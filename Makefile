@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 OUT ?= results
 DEMO ?= demo
 
-.PHONY: demo fit test lint bench clean
+.PHONY: demo fit test lint docs bench clean
 
 demo: $(STAMP)
 	$(BIN)/autofit-ml demo --out $(DEMO)
@@ -18,20 +18,28 @@ ifndef IMAGES
 endif
 	$(BIN)/autofit-ml fit "$(IMAGES)" --out "$(OUT)"
 
+# One process for each processor, one thread in each; a folder's fixtures stay in one process.
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+docs: $(STAMP)
+	PYTHONWARNINGS=ignore $(BIN)/typer autofit_ml.cli utils docs --name autofit-ml \
+		--title "Command line" --output docs/reference/cli.md
+	$(BIN)/mkdocs build --strict --quiet
+	@echo "site: build/site/index.html"
+
 bench: $(STAMP)
 	$(BIN)/python benchmarks/run_all.py
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[simulate,train,posterior,deconvolve,test,lint]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt \
+		-e ".[simulate,train,posterior,deconvolve,test,lint,docs]"
 	touch $@
 
 clean:

@@ -519,6 +519,60 @@ def _cell(value: Any) -> str:
 
 
 @app.command()
+def calibrate(
+    results: Annotated[Path, typer.Argument(help="Results folder of a finished run.")],
+    paths: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[PATH...]",
+            help="Its images, where they are no longer those that the run read.",
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Default: calibration/ in the results.", show_default=False)
+    ] = None,
+    manifest: Annotated[
+        Path | None, typer.Option(help="The run's table of objects.", show_default=False)
+    ] = None,
+    number: Annotated[int, typer.Option("-n", "--number", help="Galaxies to inject.")] = 300,
+    seed: Annotated[int, typer.Option(help="Of the random numbers.")] = 0,
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Add factors for the errors to the catalogue.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print a summary as JSON on standard output.")
+    ] = False,
+) -> None:
+    """Inject galaxies like the catalogue's into the run's own images and see what is found.
+
+    Exit status: 0 done; 2 wrong usage, or a run that cannot be calibrated.
+    """
+    from autofit_ml.pipeline.calibrate_run import calibrate_run, figures
+    from autofit_ml.progress import PlainProgress, QuietProgress, RichProgress
+
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    progress: Any = QuietProgress()
+    if not quiet:
+        progress = RichProgress(console) if console.is_terminal else PlainProgress(sys.stderr)
+    with progress:
+        summary = calibrate_run(
+            results, paths or None, out=out, manifest=manifest, number=number, seed=seed,
+            apply=apply, progress=progress, note=None if quiet else console.print,
+        )  # fmt: skip
+    found = figures(summary.recovery)
+    if as_json:
+        print(json.dumps(_without_nan(found | {"out": str(summary.out)})))
+    elif not quiet:
+        print(f"{100 * found['recovered']:.0f} % of {found['galaxies']} galaxies recovered")
+        for name in ("flux", "re", "n", "q"):
+            bias, coverage = found[f"bias_{name}"], 100 * found[f"coverage_{name}"]
+            print(f"{name:5s} bias {bias:+.3f}, {coverage:.0f} % within one error")
+        print(f"report: {summary.out / 'calibration.html'}")
+
+
+@app.command()
 def doctor(
     paths: Annotated[
         list[Path] | None,

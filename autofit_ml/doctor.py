@@ -23,6 +23,7 @@ _NEEDED = ("numpy", "scipy", "astropy", "torch", "torchvision", "photutils", "se
 _EXTRAS = {
     "simulate": (("galsim", "hydra", "pydantic"), "simulated images, autofit-ml demo"),
     "train": (("lightning", "hydra", "torchmetrics"), "training networks"),
+    "deconvolve": (("azula",), "deconvolution"),
     "posterior": (("arviz", "h5netcdf", "nautilus"), "--posterior bootstrap, hmc, nested"),
 }
 

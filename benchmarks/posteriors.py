@@ -2,7 +2,7 @@
 
 - ``efficiency``: effective draws for 100 gradients, of the worst parameter and the worse of bulk
   and tail, warm-up included: an 8-dimensional Gaussian, a banana, simulated galaxies by S/N.
-- ``faint``: simulated galaxies of S/N 10 to 20: medians and widths of Laplace, bootstrap, HMC and
+- ``faint``: simulated galaxies of S/N 12 to 20: medians and widths of Laplace, bootstrap, HMC and
   nested sampling.
 - ``real_hmc``: galaxies of the shared data, single Sérsic profiles: R-hat by S/N.
 """
@@ -23,7 +23,7 @@ from scenes import INDICES, fitted, labelled, psf_of, scaled, segmented
 from autofit_ml.images import discover, read_source
 from autofit_ml.images.options import ReadOptions
 from autofit_ml.images.stamp import Stamp
-from autofit_ml.posterior import PosteriorSamples, sample_hmc
+from autofit_ml.posterior import HMCSettings, NestedSettings, PosteriorSamples, sample_hmc
 from autofit_ml.posterior.scenes import ScenePosterior, sample_scenes
 from autofit_ml.refine.scenes import SceneFit, object_of
 from autofit_ml.segment import Segmentation
@@ -98,7 +98,7 @@ def efficiency(number: int) -> list[list[str]]:
         start = torch.zeros((number, 8), dtype=torch.float64)
         whole = covariance.expand(number, -1, -1)
         rows.append(efficiency_row(name, [sample_hmc(density, start, whole, -infinite, infinite)]))
-    for low, high in ((10, 20), (20, 40), (40, 100), (100, 500)):
+    for low, high in ((100, 500), (40, 100), (20, 40)):
         fits, _ = single_galaxies(number, low, high, 60 + low)
         made = [one for one in sample_scenes(fits, "hmc") if one is not None]
         rows.append(efficiency_row(f"galaxies, S/N {low}-{high}", [one.samples for one in made]))
@@ -132,9 +132,12 @@ def single_galaxies(
 
 def faint(number: int) -> list[list[str]]:
     """Median and half width of ln flux, ln re, n by four methods."""
-    fits, sources = single_galaxies(number, 10, 20, 77)
+    fits, sources = single_galaxies(number, 12, 20, 77)
     rows = []
-    made = {name: sample_scenes(fits, name) for name in ("laplace", "bootstrap", "hmc", "nested")}
+    nested = NestedSettings(live=400, effective=1500, discard_exploration=False)
+    made = {name: sample_scenes(fits, name) for name in ("laplace", "bootstrap")}
+    made["hmc"] = sample_scenes(fits, "hmc", HMCSettings(draws=500, rounds=2))
+    made["nested"] = sample_scenes(fits, "nested", nested)
     for k, (fit, source) in enumerate(zip(fits, sources, strict=True)):
         snr = f"{fit.snr:.0f}"
         truth = [f"{np.log(source.flux):.2f}", f"{np.log(source.re):.2f}", f"{source.n:.2f}"]

@@ -12,7 +12,7 @@ from astropy.table import Column as TableColumn
 from astropy.table import QTable
 
 from autofit_ml.catalogue.fits_table import table_from_hdu
-from autofit_ml.catalogue.writer import FITS_NAME, PARQUET_NAME
+from autofit_ml.catalogue.writer import ASTROPY_HEADER, ASTROPY_LENGTH, FITS_NAME, PARQUET_NAME
 from autofit_ml.errors import InputError
 
 __all__ = ["catalogue_path", "read_catalogue", "read_catalogue_arrow", "table_to_qtable"]
@@ -49,7 +49,7 @@ def read_catalogue_arrow(path: str | Path) -> pa.Table:
     try:
         if file.suffix.lower() == ".parquet":
             with pq.ParquetFile(file) as parquet:
-                table = parquet.read()
+                table = _own_metadata(parquet.read())
         else:
             with fits.open(file) as hdus:
                 table = table_from_hdu(hdus["CATALOG"])
@@ -62,6 +62,16 @@ def read_catalogue_arrow(path: str | Path) -> pa.Table:
     if "id" not in table.column_names or "status" not in table.column_names:
         raise InputError("is not a catalogue of autofit-ml: no id or status", _GIVE, file)
     return table
+
+
+def _own_metadata(table: pa.Table) -> pa.Table:
+    """Without what is there for astropy."""
+    kept = {
+        key: text
+        for key, text in (table.schema.metadata or {}).items()
+        if not key.decode().startswith((ASTROPY_HEADER, ASTROPY_LENGTH))
+    }
+    return table.replace_schema_metadata(kept or None)
 
 
 def read_catalogue(path: str | Path) -> QTable:

@@ -7,8 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from astropy.table import Column as TableColumn
+from astropy.table import Table
+from astropy.table.meta import get_yaml_from_table
 
 from autofit_ml.catalogue.atomic import atomic_file
 from autofit_ml.catalogue.fits_table import catalogue_hdus
@@ -16,10 +21,22 @@ from autofit_ml.catalogue.rows import arrow_schema, rows_to_table
 from autofit_ml.catalogue.schema import Column, columns_for
 from autofit_ml.errors import OutputError
 
-__all__ = ["FITS_NAME", "PARQUET_NAME", "merge_shards", "shard_ids", "write_shard"]
+__all__ = [
+    "ASTROPY_HEADER",
+    "ASTROPY_LENGTH",
+    "FITS_NAME",
+    "PARQUET_NAME",
+    "merge_shards",
+    "shard_ids",
+    "write_catalogue_files",
+    "write_shard",
+]
 
 PARQUET_NAME = "catalog.parquet"
 FITS_NAME = "catalog.fits"
+
+ASTROPY_HEADER, ASTROPY_LENGTH = "table_meta_yaml", "table::len::"
+"""Schema metadata that astropy writes and reads (astropy.io.misc.parquet)."""
 
 _REFIT = "delete this file and run the same command again: its objects are fitted anew"
 
@@ -133,14 +150,46 @@ def merge_shards(
     carried.update({key.encode(): value.encode() for key, value in (metadata or {}).items()})
     catalogue = catalogue.replace_schema_metadata(carried or None)
 
+    write_catalogue_files(catalogue, out_dir)
+    return catalogue
+
+
+def write_catalogue_files(catalogue: pa.Table, out_dir: str | Path) -> None:
+    """Write ``catalog.parquet`` and ``catalog.fits``, both completely before either has its name.
+
+    Raises
+    ------
+    OutputError
+        They cannot be written.
+    """
     out_dir = Path(out_dir)
     with (
         atomic_file(out_dir / FITS_NAME) as fits_file,
         atomic_file(out_dir / PARQUET_NAME) as parquet_file,
     ):
-        pq.write_table(catalogue, parquet_file, compression="zstd")
+        pq.write_table(_for_astropy(catalogue), parquet_file, compression="zstd")
         catalogue_hdus(catalogue).writeto(fits_file)
-    return catalogue
+
+
+def _for_astropy(table: pa.Table) -> pa.Table:
+    """With the metadata in which `astropy.table.Table.read` finds units, descriptions, lengths."""
+    empty = Table()
+    metadata = dict(table.schema.metadata or {})
+    for field in table.schema:
+        about = {key.decode(): text.decode() for key, text in (field.metadata or {}).items()}
+        kind: Any
+        if pa.types.is_string(field.type):
+            length = pc.max(pc.utf8_length(table.column(field.name))).as_py() or 1
+            metadata[f"{ASTROPY_LENGTH}{field.name}".encode()] = str(length).encode()
+            kind = f"U{length}"
+        elif pa.types.is_fixed_size_list(field.type):
+            kind = (field.type.value_type.to_pandas_dtype(), (field.type.list_size,))
+        else:
+            kind = field.type.to_pandas_dtype()
+        unit, text = about.get("unit") or None, about.get("description") or None
+        empty[field.name] = TableColumn(np.zeros(0, kind), unit=unit, description=text)
+    metadata[ASTROPY_HEADER.encode()] = "\n".join(get_yaml_from_table(empty)).encode()
+    return table.replace_schema_metadata(metadata)
 
 
 def _in_order(table: pa.Table, order: Sequence[str] | None, out_dir: Path) -> pa.Table:

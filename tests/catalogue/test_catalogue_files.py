@@ -2,7 +2,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from astropy.io import fits
-from astropy.table import Table
+from astropy.table import QTable, Table
 
 from autofit_ml.catalogue import (
     BandParameter,
@@ -115,6 +115,16 @@ def test_parquet_is_read_by_others(results):
     table = pq.read_table(results / "catalog.parquet")
     assert table.schema.field("re").metadata[b"unit"] == b"pix"
     assert len(table.to_pandas()) == 10 if _has_pandas() else table.num_rows == 10
+
+
+def test_parquet_is_read_by_astropy_with_units_and_without_warnings(results):
+    table = QTable.read(results / "catalog.parquet")  # no help from our reader
+    ours = read_catalogue(results)
+    assert table.colnames == ours.colnames and len(table) == 10
+    assert str(table["re_arcsec"].unit) == "arcsec" and table["cov"].shape == (10, 36)
+    assert table["re_arcsec"].info.description == ours["re_arcsec"].info.description
+    assert sorted(table["id"]) == sorted(ours["id"])  # hostile texts are not cut off
+    assert not any("table" in key for key in ours.meta)
 
 
 def _has_pandas():

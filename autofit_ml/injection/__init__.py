@@ -1,0 +1,17 @@
+"""Injection and recovery: how a run's settings do on galaxies of known parameters in its own data.
+
+In: a finished results folder. Out: injected galaxies like those of its catalogue, what the same
+settings find of them, and from both bias, scatter, coverage and completeness.
+
+- `empty`: stamps of the user's own noise without objects.
+- `galaxies`: galaxies like the catalogue's, added to them.
+- `recovery`: figures by magnitude and size; factors for the errors.
+- `page`: the HTML page with the figures.
+
+`autofit_ml.pipeline.calibrate_run` puts them together. Needs GalSim, which draws the galaxies, so
+that the refiner's own renderer is under test too.
+"""
+
+from autofit_ml.injection.recovery import Recovery, measure
+
+__all__ = ["Recovery", "measure"]

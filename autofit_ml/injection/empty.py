@@ -1,0 +1,145 @@
+"""Empty stamps of the user's own data: real sky, real noise, no objects.
+
+A frame has empty regions: stamps are cut where no footprint comes near their middle, and keep
+whatever else is in them. A stamp is filled by its galaxy: its fitted light is subtracted, and every
+footprint is covered with square tiles copied from sky pixels of the same stamp (noise map
+included), so that the noise and its correlations up to the tile's side survive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import ndimage
+
+from autofit_ml.images.frame import cut_stamps
+from autofit_ml.images.options import ReadOptions
+from autofit_ml.images.stamp import Frame, Stamp
+from autofit_ml.segment import Segmentation
+
+__all__ = ["TILE", "emptied", "empty_regions"]
+
+TILE = 8
+"""Pixels of a tile's side."""
+
+_LEAST_SKY = 0.25
+"""Share of a stamp's pixels that must be sky for the rest to be made of it."""
+
+_GROWN = 3
+"""Pixels by which footprints are grown: faint wings are not sky."""
+
+
+def emptied(
+    stamp: Stamp,
+    segmentation: Segmentation,
+    rng: np.random.Generator,
+    light: np.ndarray | float = 0.0,
+) -> Stamp | None:
+    """The stamp with all objects replaced by sky of its own.
+
+    Parameters
+    ----------
+    stamp : Stamp
+    segmentation : Segmentation
+    rng : numpy.random.Generator
+    light : ndarray, shape (ny, nx)
+        Of the fitted galaxy: is subtracted first, as its wings reach beyond its footprint.
+
+    Returns
+    -------
+    Stamp or None
+        Without a position, labels or mask; None where there is too little sky.
+    """
+    objects = (segmentation.labels > 0) | segmentation.contaminants
+    objects = ndimage.binary_dilation(objects, iterations=_GROWN) | stamp.mask
+    sky = ~objects
+    if sky.mean() < _LEAST_SKY:
+        return None
+    corners = _clean_corners(sky)
+    if len(corners) < 8:
+        return None
+    before = (stamp.data - light).astype(np.float32)
+    data, sigma = before.copy(), stamp.sigma.copy()
+    ny, nx = data.shape
+    for y in range(0, ny, TILE):
+        for x in range(0, nx, TILE):
+            box = (slice(y, min(y + TILE, ny)), slice(x, min(x + TILE, nx)))
+            covered = objects[box]
+            if not covered.any():
+                continue
+            v, u = corners[rng.integers(len(corners))]
+            height, width = covered.shape
+            source = (slice(v, v + height), slice(u, u + width))
+            # A tile is moved and turned over, never scaled.
+            new, noise = before[source], stamp.sigma[source]
+            if rng.random() < 0.5:
+                new, noise = new[::-1], noise[::-1]
+            if rng.random() < 0.5:
+                new, noise = new[:, ::-1], noise[:, ::-1]
+            data[box][covered] = new[covered]
+            sigma[box][covered] = noise[covered]
+    return stamp.replace(
+        data=data,
+        sigma=sigma,
+        mask=np.zeros_like(stamp.mask),
+        x=None,
+        y=None,
+        labels=None,
+        target_label=None,
+        saturated=None,
+    )
+
+
+def _clean_corners(sky: np.ndarray) -> np.ndarray:
+    """(y, x) of the tiles that hold nothing but sky, shape (n, 2)."""
+    ny, nx = sky.shape
+    if min(ny, nx) < TILE:
+        return np.zeros((0, 2), int)
+    sums = np.zeros((ny + 1, nx + 1), dtype=np.int64)
+    sums[1:, 1:] = sky.astype(np.int64).cumsum(0).cumsum(1)
+    inside = sums[TILE:, TILE:] - sums[:-TILE, TILE:] - sums[TILE:, :-TILE] + sums[:-TILE, :-TILE]
+    return np.argwhere(inside == TILE * TILE)
+
+
+def empty_regions(
+    frame: Frame,
+    labels: np.ndarray,
+    number: int,
+    radius: float,
+    rng: np.random.Generator,
+    options: ReadOptions | None = None,
+) -> list[Stamp]:
+    """Stamps of a frame whose middle is empty.
+
+    Parameters
+    ----------
+    frame : Frame
+    labels : ndarray, int, shape (ny, nx)
+        Footprints, 0 = sky.
+    number : int
+        At most so many.
+    radius : float
+        Pixels around the middle without any footprint; also the size that the stamps are cut for.
+    rng : numpy.random.Generator
+    options : ReadOptions, optional
+    """
+    taken = (labels > 0) | frame.mask
+    far = ndimage.distance_transform_edt(~np.pad(taken, 1, constant_values=True))[1:-1, 1:-1]
+    places = np.argwhere(far > radius)
+    if len(places) == 0:
+        return []
+    chosen: list[np.ndarray] = []
+    for place in places[rng.permutation(len(places))]:
+        if all(np.hypot(*(place - other)) > 2 * radius for other in chosen):
+            chosen.append(place)
+            if len(chosen) == number:
+                break
+    detections: Sequence[dict] = [
+        {"id": f"{frame.id}-{k}", "x": float(x), "y": float(y), "radius": radius}
+        for k, (y, x) in enumerate(chosen)
+    ]
+    return [
+        stamp.replace(labels=None, target_label=None)
+        for stamp in cut_stamps(frame, detections, options or ReadOptions())
+    ]
