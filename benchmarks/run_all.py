@@ -41,6 +41,7 @@ BENCHMARKS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "profiles": ("time of an image, every profile", (), ()),
     "scenes": ("components, neighbours, bands, choice", ("--docs",), ("-n", "20")),
     "real_scenes": ("real galaxies of several components", ("--docs",), ()),
+    "deconvolution": ("the prior and its samplers", ("--docs",), ("exact", "--scale", "0.1")),
     "posteriors": ("samplers side by side", ("--docs",), ("efficiency", "-n", "2")),
 }
 """Script -> (what it measures, its arguments, those with --quick)."""
