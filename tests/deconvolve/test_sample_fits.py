@@ -39,7 +39,7 @@ def sharp_of(samples: np.ndarray, oversampling: int = 1) -> Sharp:
     mask[:4, :4] = True
     return Sharp(
         id="g", samples=samples, **statistics(samples), residual=noise,
-        prior_fraction=np.zeros(samples.shape[1:], np.float32), data=noise, mask=mask,
+        prior_fraction=np.zeros(samples.shape[1:], np.float32), data=noise, sigma=np.full_like(noise, 0.5), mask=mask,
         target_fwhm=2.0, oversampling=oversampling, wcs=None, detail=0.1, chi2=1.0,
         distance=0.5, sampler="eps", calls=48, seed=0, psf_sha256="0" * 64, weights="given",
         weights_sha256="", unit="nJy",
