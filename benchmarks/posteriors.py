@@ -165,7 +165,7 @@ def described(method: str, one: ScenePosterior) -> list[str]:
 
 
 def real_stamps(most: int) -> list[tuple[Stamp, Segmentation]]:
-    """Stamps of the shared data of at most 128 pixels, with their segmentations."""
+    """Stamps of the shared data of at most 72 pixels, with their segmentations."""
     stamps = []
     for folder in sorted(path for path in DATA.iterdir() if path.is_dir()):
         for source in discover(folder).sources:
@@ -174,11 +174,12 @@ def real_stamps(most: int) -> list[tuple[Stamp, Segmentation]]:
             except Exception as error:
                 print(f"{source.id}: {error}")
                 continue
-            if isinstance(item, Stamp) and max(item.shape) <= 128:
+            if isinstance(item, Stamp) and max(item.shape) <= 72:
                 stamps.append(item)
     pairs = zip(stamps, segment_all(stamps, "auto"), strict=True)
     good = [(s, g) for s, (_, g) in pairs if isinstance(g, Segmentation) and g.target]
-    return good[:most]
+    # Evenly over the sets: each has its own S/N.
+    return good[:: max(1, len(good) // most)][:most]
 
 
 def real_hmc(number: int) -> list[list[str]]:
