@@ -34,6 +34,7 @@ docs: $(STAMP)
 	@echo "site: build/site/index.html"
 
 bench: $(STAMP)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[bench]"
 	$(BIN)/python benchmarks/run_all.py
 
 $(STAMP): pyproject.toml constraints.txt
