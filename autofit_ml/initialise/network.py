@@ -197,8 +197,7 @@ class InitialiseNetwork(nn.Module):
 
     def distance(self, features: torch.Tensor) -> torch.Tensor:
         """Mahalanobis distance of features from those of the training set, (B,); about 1."""
-        centred = features.float() - self.get_buffer("feature_mean")
-        return (centred @ self.get_buffer("feature_root")).square().mean(1).sqrt()
+        return _distance(features, self.get_buffer("feature_mean"), self.get_buffer("feature_root"))
 
     @torch.no_grad()
     def calibrate(
@@ -229,15 +228,10 @@ class InitialiseNetwork(nn.Module):
         that the training began with) are kept but for a common factor; with fewer than 100 they are
         kept as they are.
         """
-        centre = features.mean(0)
-        centred = features - centre
-        cov = centred.T @ centred / max(1, len(features) - 1)
-        values, vectors = torch.linalg.eigh(cov.double())
-        # Directions that hardly vary say nothing, but must not be divided by nothing.
-        floor = 1e-4 * values.mean() + 1e-12
+        centre, root = _whitening(features)
         self.get_buffer("feature_mean").copy_(centre)
-        self.get_buffer("feature_root").copy_((vectors / values.clamp_min(floor).sqrt()).float())
-        self.get_buffer("usual_distance").copy_(_quantile(self.distance(features), 0.998))
+        self.get_buffer("feature_root").copy_(root)
+        self.get_buffer("usual_distance").copy_(_quantile(_distances(features), 0.998))
         self.get_buffer("usual_chi2").copy_(_quantile(chi2, 0.98))
         self._calibrate_errors(error, _ln_sigma(lower), scalars[:, _SNR])
 
@@ -262,6 +256,41 @@ class InitialiseNetwork(nn.Module):
                 place, scale = _measured(at[k], ratio - other, knots)
                 places[k].copy_(place)
                 scales[k].copy_(scale)
+
+
+def _whitening(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean, and a root of the inverse covariance, of features (B, D).
+
+    The covariance is shrunk towards its diagonal by D / (B + D): of few objects it would have
+    directions in which hardly any of them differ by chance, and others by much.
+    """
+    number, size = features.shape
+    centre = features.mean(0)
+    centred = (features - centre).double()
+    cov = centred.T @ centred / max(1, number - 1)
+    share = size / (number + size)
+    cov = (1 - share) * cov + share * torch.diag(cov.diagonal())
+    values, vectors = torch.linalg.eigh(cov)
+    # Directions that hardly vary say nothing, but must not be divided by nothing.
+    floor = 1e-4 * values.mean() + 1e-12
+    return centre, (vectors / values.clamp_min(floor).sqrt()).float()
+
+
+def _distance(features: torch.Tensor, centre: torch.Tensor, root: torch.Tensor) -> torch.Tensor:
+    return ((features.float() - centre) @ root).square().mean(1).sqrt()
+
+
+def _distances(features: torch.Tensor) -> torch.Tensor:
+    """Distances from the others: of a tenth of the objects from the statistics of the rest.
+
+    From statistics that it was part of, an object is never far when they are few.
+    """
+    if len(features) < 20:
+        return _distance(features, *_whitening(features))
+    place = torch.arange(len(features)) % 10
+    return torch.cat(
+        [_distance(features[place == k], *_whitening(features[place != k])) for k in range(10)]
+    )
 
 
 def _measured(
