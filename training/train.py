@@ -138,7 +138,7 @@ def train(overrides: Sequence[str]) -> Path:
     precision = settings.precision
     if precision == "auto":
         precision = "bf16-mixed" if gpu else "32-true"
-    history = _History(run, config, gpu, len(data.sets["train"]))  # type: ignore[attr-defined]
+    history = _History(run, config, gpu, data)
     trainer = lightning.Trainer(
         accelerator=settings.accelerator,
         devices=1,
@@ -182,14 +182,15 @@ def train(overrides: Sequence[str]) -> Path:
 class _History(Callback):
     """Keeps history.json up to date: a run that is stopped can be exported as it is."""
 
-    def __init__(self, run: Path, config: DictConfig, gpu: bool, objects: int) -> None:
-        self.run, self.config, self.gpu, self.objects = run, config, gpu, objects
+    def __init__(self, run: Path, config: DictConfig, gpu: bool, data: Any) -> None:
+        self.run, self.config, self.gpu, self.data = run, config, gpu, data
         self.since = time.time()
 
     def record(self, trainer: Any) -> None:
         """Add the time since the last record."""
         now = time.time()
-        _record(self.run, self.config, trainer, now - self.since, self.gpu, self.objects)
+        objects = len(self.data.sets["train"])
+        _record(self.run, self.config, trainer, now - self.since, self.gpu, objects)
         self.since = now
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
