@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,6 +24,32 @@ app = typer.Typer(
 )
 
 _NOTHING, _USAGE, _INTERRUPTED = 1, 2, 130
+
+# Arguments and options that several commands have.
+_Paths = Annotated[
+    list[Path] | None,
+    typer.Argument(metavar="PATH...", help="FITS files, folders or globs.", show_default=False),
+]
+_Manifest = Annotated[
+    Path | None, typer.Option(help="Table of objects (csv, ecsv, parquet).", show_default=False)
+]
+_Survey = Annotated[
+    str | None, typer.Option(help="Survey preset, e.g. sdss, kids, hst.", show_default=False)
+]
+_OnePsf = Annotated[
+    Path | None, typer.Option(help="PSF image for all objects.", show_default=False)
+]
+_Weights = Annotated[str, typer.Option(help="Names or folders of weights, separated by commas.")]
+_Mode = Annotated[str, typer.Option(help="auto, stamp or frame.")]
+_Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+_Seed = Annotated[int, typer.Option(help="Of the random numbers.")]
+_Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
+_AsJson = Annotated[
+    bool, typer.Option("--json", help="Print a summary as JSON on standard output.")
+]
+_PsfFwhm = Annotated[
+    float | None, typer.Option(help="Moffat PSF of this FWHM, arcsec.", show_default=False)
+]
 
 
 def main() -> None:
@@ -57,15 +84,10 @@ def _options(
 
 @app.command()
 def fit(
-    paths: Annotated[
-        list[Path] | None,
-        typer.Argument(metavar="PATH...", help="FITS files, folders or globs.", show_default=False),
-    ] = None,
+    paths: _Paths = None,
     out: Annotated[Path, typer.Option(help="Results folder.")] = Path("results"),
-    manifest: Annotated[
-        Path | None, typer.Option(help="Table of objects (csv, ecsv, parquet).", show_default=False)
-    ] = None,
-    mode: Annotated[str, typer.Option(help="auto, stamp or frame.")] = "auto",
+    manifest: _Manifest = None,
+    mode: _Mode = "auto",
     model: Annotated[
         str,
         typer.Option(help="What is fitted: sersic, sersic+exp, psf+sersic, ..., auto, or a .yaml."),
@@ -100,9 +122,7 @@ def fit(
             help="auto (labels given with an object, else maskrcnn), maskrcnn, sep or given."
         ),
     ] = "auto",
-    weights: Annotated[
-        str, typer.Option(help="Names or folders of weights, separated by commas.")
-    ] = "",
+    weights: _Weights = "",
     init: Annotated[str, typer.Option(help="Starting values: resnet or moments.")] = "resnet",
     prior: Annotated[
         str, typer.Option(help="none, or network: what the resnet predicts is a prior of the fit.")
@@ -115,9 +135,7 @@ def fit(
             show_default=False,
         ),
     ] = None,
-    survey: Annotated[
-        str | None, typer.Option(help="Survey preset, e.g. sdss, kids, hst.", show_default=False)
-    ] = None,
+    survey: _Survey = None,
     psf: Annotated[
         str | None,
         typer.Option(
@@ -125,9 +143,7 @@ def fit(
             show_default=False,
         ),
     ] = None,
-    psf_fwhm: Annotated[
-        float | None, typer.Option(help="Moffat PSF of this FWHM, arcsec.", show_default=False)
-    ] = None,
+    psf_fwhm: _PsfFwhm = None,
     psf_oversampling: Annotated[
         int | None, typer.Option(help="PSF pixels per image pixel.", show_default=False)
     ] = None,
@@ -152,7 +168,7 @@ def fit(
     noise: Annotated[
         str, typer.Option(help="given (the noise plane, else a model) or model.")
     ] = "given",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: _Device = "auto",
     batch_size: Annotated[int, typer.Option(help="Objects fitted together.")] = 256,
     workers: Annotated[
         int, typer.Option(help="Processes that read ahead; 0 none, -1 as useful.")
@@ -169,13 +185,11 @@ def fit(
             "--dry-run", help="Only say what would be read and fitted, and how long it would take."
         ),
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
+    quiet: _Quiet = False,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Name every flagged or failed object.")
     ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print a summary as JSON on standard output.")
-    ] = False,
+    as_json: _AsJson = False,
 ) -> None:
     """Fit every galaxy in files, folders or a manifest.
 
@@ -297,35 +311,20 @@ def _resume_command() -> str:
 
 @app.command()
 def segment(
-    paths: Annotated[
-        list[Path] | None,
-        typer.Argument(metavar="PATH...", help="FITS files, folders or globs.", show_default=False),
-    ] = None,
+    paths: _Paths = None,
     out: Annotated[
         Path, typer.Option(help="Folder for the labels; beside the images, `fit` reads them.")
     ] = Path("segmented"),
-    manifest: Annotated[
-        Path | None, typer.Option(help="Table of objects (csv, ecsv, parquet).", show_default=False)
-    ] = None,
-    mode: Annotated[str, typer.Option(help="auto, stamp or frame.")] = "auto",
+    manifest: _Manifest = None,
+    mode: _Mode = "auto",
     segmenter: Annotated[str, typer.Option(help="maskrcnn or sep.")] = "maskrcnn",
-    weights: Annotated[
-        str, typer.Option(help="Names or folders of weights, separated by commas.")
-    ] = "",
-    survey: Annotated[
-        str | None, typer.Option(help="Survey preset, e.g. sdss, kids, hst.", show_default=False)
-    ] = None,
-    psf: Annotated[
-        Path | None, typer.Option(help="PSF image for all objects.", show_default=False)
-    ] = None,
-    psf_fwhm: Annotated[
-        float | None, typer.Option(help="FWHM of a Moffat PSF, arcsec.", show_default=False)
-    ] = None,
+    weights: _Weights = "",
+    survey: _Survey = None,
+    psf: _OnePsf = None,
+    psf_fwhm: _PsfFwhm = None,
     pictures: Annotated[bool, typer.Option(help="Draw the outlines as PNG.")] = True,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print a summary as JSON on standard output.")
-    ] = False,
+    quiet: _Quiet = False,
+    as_json: _AsJson = False,
 ) -> None:
     """Find the galaxies and stars of images: labels, a table of instances, pictures.
 
@@ -352,35 +351,29 @@ def segment(
         summary = segment_run(
             paths or None, out, settings, manifest=manifest, pictures=pictures, progress=progress
         )
+    said = f"{summary.instances} instances in {summary.images} images: {summary.out}"
+    raise typer.Exit(_end(summary, ("images", "instances"), said, console, quiet, as_json))
+
+
+def _end(
+    summary: Any, names: Sequence[str], said: str, console: Console, quiet: bool, as_json: bool
+) -> int:
+    """Print failures and what a run of several images did; its exit status."""
     for name, why in summary.failures.items():
         console.print(f"[red]failed[/] {escape(name)}: {escape(why)}")
     if as_json:
-        print(
-            json.dumps(
-                {
-                    "out": str(summary.out),
-                    "images": summary.images,
-                    "instances": summary.instances,
-                    "failures": summary.failures,
-                    "exit_status": summary.exit_status,
-                }
-            )
-        )
+        found = {name: getattr(summary, name) for name in (*names, "failures", "exit_status")}
+        print(json.dumps({"out": str(summary.out)} | found))
     elif not quiet:
-        print(f"{summary.instances} instances in {summary.images} images: {summary.out}")
-    raise typer.Exit(summary.exit_status)
+        print(said)
+    return summary.exit_status
 
 
 @app.command()
 def deconvolve(
-    paths: Annotated[
-        list[Path] | None,
-        typer.Argument(metavar="PATH...", help="FITS files, folders or globs.", show_default=False),
-    ] = None,
+    paths: _Paths = None,
     out: Annotated[Path, typer.Option(help="Folder for the sharp images.")] = Path("sharp"),
-    manifest: Annotated[
-        Path | None, typer.Option(help="Table of objects (csv, ecsv, parquet).", show_default=False)
-    ] = None,
+    manifest: _Manifest = None,
     samples: Annotated[int, typer.Option(help="Posterior samples of each object.")] = 64,
     sampler: Annotated[
         str, typer.Option(help="eps, or gibbs: the reference, several times as long.")
@@ -405,23 +398,15 @@ def deconvolve(
     weights: Annotated[
         str, typer.Option(help="Name or folder of the prior's weights (deconvolve/...).")
     ] = "",
-    seed: Annotated[int, typer.Option(help="Of the random numbers.")] = 0,
-    survey: Annotated[
-        str | None, typer.Option(help="Survey preset, e.g. sdss, kids, hst.", show_default=False)
-    ] = None,
-    psf: Annotated[
-        Path | None, typer.Option(help="PSF image for all objects.", show_default=False)
-    ] = None,
-    psf_fwhm: Annotated[
-        float | None, typer.Option(help="FWHM of a Moffat PSF, arcsec.", show_default=False)
-    ] = None,
+    seed: _Seed = 0,
+    survey: _Survey = None,
+    psf: _OnePsf = None,
+    psf_fwhm: _PsfFwhm = None,
     mode: Annotated[str, typer.Option(help="auto or stamp.")] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: _Device = "auto",
     pictures: Annotated[bool, typer.Option(help="Draw a PNG of each object.")] = True,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print a summary as JSON on standard output.")
-    ] = False,
+    quiet: _Quiet = False,
+    as_json: _AsJson = False,
 ) -> None:
     """Draw samples of galaxies as they would look with a narrower PSF and without noise.
 
@@ -459,27 +444,12 @@ def deconvolve(
             paths or None, out, sampling, settings,
             manifest=manifest, size=size, fit=fit, pictures=pictures, progress=progress,
         )  # fmt: skip
-    for name, why in summary.failures.items():
-        console.print(f"[red]failed[/] {escape(name)}: {escape(why)}")
     if not quiet:
         for name, texts in summary.warnings.items():
             for text in texts:
                 console.print(f"[yellow]warning[/] {escape(name)}: {escape(text)}")
-    if as_json:
-        print(
-            json.dumps(
-                {
-                    "out": str(summary.out),
-                    "objects": summary.objects,
-                    "warnings": summary.warnings,
-                    "failures": summary.failures,
-                    "exit_status": summary.exit_status,
-                }
-            )
-        )
-    elif not quiet:
-        print(f"{summary.objects} objects: {summary.out}")
-    raise typer.Exit(summary.exit_status)
+    said = f"{summary.objects} objects: {summary.out}"
+    raise typer.Exit(_end(summary, ("objects", "warnings"), said, console, quiet, as_json))
 
 
 @app.command()
@@ -536,14 +506,12 @@ def calibrate(
         Path | None, typer.Option(help="The run's table of objects.", show_default=False)
     ] = None,
     number: Annotated[int, typer.Option("-n", "--number", help="Galaxies to inject.")] = 300,
-    seed: Annotated[int, typer.Option(help="Of the random numbers.")] = 0,
+    seed: _Seed = 0,
     apply: Annotated[
         bool, typer.Option("--apply", help="Add factors for the errors to the catalogue.")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print a summary as JSON on standard output.")
-    ] = False,
+    quiet: _Quiet = False,
+    as_json: _AsJson = False,
 ) -> None:
     """Inject galaxies like the catalogue's into the run's own images and see what is found.
 
@@ -580,13 +548,9 @@ def doctor(
             metavar="[PATH...]", help="Files or folders to look into.", show_default=False
         ),
     ] = None,
-    manifest: Annotated[
-        Path | None, typer.Option(help="Table of objects (csv, ecsv, parquet).", show_default=False)
-    ] = None,
-    mode: Annotated[str, typer.Option(help="auto, stamp or frame.")] = "auto",
-    survey: Annotated[
-        str | None, typer.Option(help="Survey preset, e.g. sdss, kids, hst.", show_default=False)
-    ] = None,
+    manifest: _Manifest = None,
+    mode: _Mode = "auto",
+    survey: _Survey = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """Say what is installed, or what is wrong with files and folders.
@@ -660,10 +624,8 @@ def simulate(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the resolved recipe and stop.")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print a summary as JSON on standard output.")
-    ] = False,
+    quiet: _Quiet = False,
+    as_json: _AsJson = False,
 ) -> None:
     """Simulate a set of images with known truth: autofit-ml simulate data=blends --out sets/blends.
 

@@ -133,9 +133,7 @@ def check_images(
     SettingsError
         Nothing to read.
     """
-    import warnings
-
-    from autofit_ml.images import discover, read_source
+    from autofit_ml.images import discover, read_item
     from autofit_ml.images.options import ReadOptions
     from autofit_ml.pipeline.resume import is_result
 
@@ -147,9 +145,7 @@ def check_images(
             out.append(Checkup(source.id, "note", "a result of this program, no image"))
             continue
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                item = read_source(source, options).item
+            item = read_item(source, options)
         except AutofitError as error:
             out.append(Checkup(source.id, "bad", str(error)))
             continue

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import platform
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["DOCS", "machine", "markdown_table", "write_section"]
+__all__ = ["DOCS", "Section", "machine", "markdown_table", "run_sections", "write_section"]
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 
@@ -35,6 +38,47 @@ def write_section(document: str, name: str, text: str) -> Path:
         raise ValueError(f"{path} has no section {first} ... {last}")
     path.write_text(content[: begin + len(first)] + "\n\n" + text.strip() + "\n\n" + content[end:])
     return path
+
+
+@dataclass(frozen=True)
+class Section:
+    """A table of a benchmark that has several.
+
+    Attributes
+    ----------
+    make : callable
+        Number of objects -> rows.
+    header : sequence of str
+    usual : int
+        Number of objects.
+    document : str
+        In docs/, with the section's markers.
+    """
+
+    make: Callable[[int], Iterable[Sequence[str]]]
+    header: Sequence[str]
+    usual: int
+    document: str
+
+
+def run_sections(description: str, sections: Mapping[str, Section]) -> None:
+    """The command line of a benchmark that has several tables."""
+    import torch
+
+    parser = argparse.ArgumentParser(description=description.split("\n")[0])
+    parser.add_argument("sections", nargs="*", default=list(sections))
+    parser.add_argument("-n", type=int, default=0, help="objects of each section")
+    parser.add_argument("--docs", action="store_true", help="write into the documentation")
+    arguments = parser.parse_args()
+    torch.set_num_threads(2)
+    print(machine())
+    for name in arguments.sections:
+        one = sections[name]
+        began = time.perf_counter()
+        text = markdown_table(one.header, one.make(arguments.n or one.usual))
+        print(f"\n{name}, {(time.perf_counter() - began) / 60:.1f} min\n{text}", flush=True)
+        if arguments.docs:
+            write_section(one.document, name, text)
 
 
 def machine() -> str:

@@ -9,15 +9,13 @@
 
 from __future__ import annotations
 
-import argparse
 import os
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from documents import machine, markdown_table, write_section
+from documents import Section, run_sections
 from scenes import INDICES, fitted, labelled, psf_of, scaled, segmented
 
 from autofit_ml.images import discover, read_source
@@ -205,33 +203,16 @@ _EFFICIENCY = ["objects", "effective draws for 100 gradients, 5 % / median", "R-
                "largest R-hat"]  # fmt: skip
 
 SECTIONS = {
-    "efficiency": (efficiency, ["target", *_EFFICIENCY], 32),
-    "faint": (
+    "efficiency": Section(efficiency, ["target", *_EFFICIENCY], 32, "posteriors.md"),
+    "faint": Section(
         faint,
         ["galaxy, method", "ln flux", "ln re", "n", "R-hat", "evaluations"],
         3,
+        "posteriors.md",
     ),
-    "real_hmc": (real_hmc, ["galaxies", *_EFFICIENCY], 60),
-}  # fmt: skip
-
-
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("sections", nargs="*", default=list(SECTIONS))
-    parser.add_argument("-n", type=int, default=0, help="objects of each section")
-    parser.add_argument("--docs", action="store_true")
-    arguments = parser.parse_args()
-    torch.set_num_threads(2)
-    print(machine())
-    for name in arguments.sections:
-        make, header, usual = SECTIONS[name]
-        began = time.perf_counter()
-        text = markdown_table(header, make(arguments.n or usual))
-        print(f"\n{name}, {(time.perf_counter() - began) / 60:.1f} min\n{text}", flush=True)
-        if arguments.docs:
-            write_section("posteriors.md", name, text)
+    "real_hmc": Section(real_hmc, ["galaxies", *_EFFICIENCY], 60, "posteriors.md"),
+}
 
 
 if __name__ == "__main__":
-    main()
+    run_sections(__doc__, SECTIONS)

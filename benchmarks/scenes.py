@@ -16,14 +16,12 @@ All galaxies are drawn by GalSim with known PSFs.
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
-from documents import machine, markdown_table, write_section
+from documents import Section, run_sections
 
 from autofit_ml.catalogue.flags import FATAL
 from autofit_ml.images.stamp import Stamp
@@ -445,55 +443,43 @@ def half_width(values: np.ndarray) -> float:
 
 
 SECTIONS = {
-    "bulge_disc": (
+    "bulge_disc": Section(
         bulge_disc,
         ["model, S/N", "objects", "B/T bias", "scatter", "off by 0.2", "within 1 σ", "2 σ",
          "fatal flag"],
+        600,
+        "scenes.md",
     ),
-    "blends": (
+    "blends": Section(
         blends,
         ["masks: sample, neighbour", "objects", "flux bias", "dispersion", "re bias", "dispersion",
          "flux off by 30 %"],
+        400,
+        "scenes.md",
     ),
-    "bands": (five_bands, ["bands", "re bias", "re", "n (dex)", "q", "coverage of re"]),
-    "choice": (
+    "bands": Section(
+        five_bands,
+        ["bands", "re bias", "re", "n (dex)", "q", "coverage of re"],
+        300,
+        "scenes.md",
+    ),
+    "choice": Section(
         choice,
         ["S/N", "objects", "stars: point", "galaxies: not point", "one component: one",
          "two, B/T 0.2-0.8: two"],
+        900,
+        "scenes.md",
     ),
-    "posterior": (
+    "posterior": Section(
         posterior,
         ["objects", "time", "of 100", "gradients a draw", "R-hat < 1.01", "largest",
          "ESS, 5 % / median", "coverage of re, Laplace / HMC"],
+        100,
+        "posteriors.md",
     ),
-    "cost": (cost, ["fit", "ms a galaxy", "of one band"]),
+    "cost": Section(cost, ["fit", "ms a galaxy", "of one band"], 60, "scenes.md"),
 }  # fmt: skip
-USUAL = {
-    "bulge_disc": 600,
-    "blends": 400,
-    "bands": 300,
-    "choice": 900,
-    "posterior": 100,
-    "cost": 60,
-}
-
-
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("sections", nargs="*", default=list(SECTIONS))
-    parser.add_argument("-n", type=int, default=0, help="objects of each section")
-    parser.add_argument("--docs", action="store_true")
-    arguments = parser.parse_args()
-    torch.set_num_threads(2)
-    print(machine())
-    for name in arguments.sections:
-        make, header = SECTIONS[name]
-        text = markdown_table(header, make(arguments.n or USUAL[name]))
-        print(f"\n{name}\n{text}", flush=True)
-        if arguments.docs:
-            write_section("posteriors.md" if name == "posterior" else "scenes.md", name, text)
 
 
 if __name__ == "__main__":
-    main()
+    run_sections(__doc__, SECTIONS)

@@ -1,17 +1,16 @@
-"""Cut-outs in memory, for a Lightning `Trainer`."""
+"""Cut-outs in memory."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import lightning
 import torch
+from memory_data import MemoryDataModule
 from safetensors.torch import load_file
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
-from autofit_ml.errors import SettingsError
 from cutout_sets import FIELDS, endless_cut_outs
 
 __all__ = ["CutoutDataModule", "Cutouts"]
@@ -26,34 +25,16 @@ class Cutouts(Dataset):
     def __len__(self) -> int:
         return len(self.tensors["known"])
 
+    @property
+    def groups(self) -> list[int]:
+        """One: all cut-outs have the same size."""
+        return [len(self)]
+
     def __getitem__(self, members: torch.Tensor) -> dict[str, torch.Tensor]:
         return {name: plane[members] for name, plane in self.tensors.items()}
 
 
-class _Batches(Sampler[torch.Tensor]):
-    """Members of each batch; another order in each epoch."""
-
-    def __init__(self, number: int, size: int, seed: int, *, shuffle: bool) -> None:
-        self.number, self.size, self.seed, self.shuffle = number, size, seed, shuffle
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Lightning calls this, also when a run is continued."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return self.number // self.size if self.shuffle else -(-self.number // self.size)
-
-    def __iter__(self) -> Iterator[torch.Tensor]:
-        order = torch.arange(self.number)
-        if self.shuffle:
-            generator = torch.Generator().manual_seed(self.seed + self.epoch)
-            order = torch.randperm(self.number, generator=generator)
-        for k in range(len(self)):
-            yield order[k * self.size : (k + 1) * self.size]
-
-
-class CutoutDataModule(lightning.LightningDataModule):
+class CutoutDataModule(MemoryDataModule):
     """Training and validation cut-outs.
 
     Parameters
@@ -75,10 +56,9 @@ class CutoutDataModule(lightning.LightningDataModule):
         seed: int = 0,
         fresh: Sequence[Mapping[str, Any]] = (),
     ) -> None:
-        super().__init__()
+        super().__init__(batch_size=batch_size, seed=seed)
         self.files = {"train": list(train), "val": list(val)}
-        self.batch_size, self.seed, self.fresh = batch_size, seed, list(fresh)
-        self.sets: dict[str, Cutouts] = {}
+        self.fresh = list(fresh)
 
     def setup(self, stage: str | None = None) -> None:
         """Read the files."""
@@ -106,22 +86,7 @@ class CutoutDataModule(lightning.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """Batches in random order."""
-        number = len(self.sets["train"])
-        if number < self.batch_size:
-            raise SettingsError(
-                f"batches of {self.batch_size} from a set of {number} objects",
-                "make the batches smaller or the set larger",
-            )
         trainer = self.trainer
         if self.fresh and trainer is not None and trainer.current_epoch > 0:
             self.renew(trainer.current_epoch)
-        return self._loader("train", shuffle=True)
-
-    def val_dataloader(self) -> DataLoader:
-        """Batches in the order of the files."""
-        return self._loader("val", shuffle=False)
-
-    def _loader(self, part: str, *, shuffle: bool) -> DataLoader:
-        dataset = self.sets[part]
-        batches = _Batches(len(dataset), self.batch_size, self.seed, shuffle=shuffle)
-        return DataLoader(dataset, sampler=batches, batch_size=None)
+        return super().train_dataloader()

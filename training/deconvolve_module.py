@@ -22,7 +22,7 @@ from autofit_ml.deconvolve.network import DeconvolveNetwork, DeconvolveSettings,
 from autofit_ml.deconvolve.spectra import Grid, coloured, fft2, grid_of
 from autofit_ml.weights.settings import tuples
 from optimiser import configure
-from sharp_data import SharpDataModule, SharpGalaxies
+from sharp_data import SharpDataModule, SharpGalaxies, central
 from sharp_observations import draw_observations, turned
 from sharp_sets import make_sharp_sets
 
@@ -56,8 +56,10 @@ class DeconvolveModule(lightning.LightningModule):
     def fit_classes(self, galaxies: SharpGalaxies) -> None:
         """The mixture behind the skip connection, from a part of the training set."""
         generator = torch.Generator().manual_seed(1)
-        members = torch.randperm(len(galaxies), generator=generator)[: self.config.class_images]
-        self.network.fit_classes(turned(galaxies[members], generator))
+        side = self.network.settings.side
+        members = torch.randperm(galaxies.count(side), generator=generator)
+        images = galaxies.of_side(side, members[: self.config.class_images])
+        self.network.fit_classes(turned(images, generator))
 
     def _step(
         self, images: torch.Tensor, generator: torch.Generator | None = None
@@ -88,11 +90,19 @@ class DeconvolveModule(lightning.LightningModule):
         return (error / skip.scale).abs().square() @ _weights(grid)
 
     def training_step(self, batch: torch.Tensor, index: int) -> torch.Tensor:
-        loss = self._step(turned(batch))[0].mean()
+        loss = self._step(turned(self._cropped(batch)))[0].mean()
         if not torch.isfinite(loss):
             raise FloatingPointError(f"the loss is {loss} at step {self.global_step}")
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch))
         return loss
+
+    def _cropped(self, images: torch.Tensor) -> torch.Tensor:
+        """Most batches as they are, the others' middles: any grid may be asked for later."""
+        side, least = images.shape[-1], int(self.config.least_side)
+        sides = range(least, side, 8)
+        if not sides or float(torch.rand(())) >= self.config.cropped:
+            return images
+        return central(images, sides[int(torch.randint(len(sides), ()))])
 
     def validation_step(self, batch: torch.Tensor, index: int) -> None:
         generator = torch.Generator().manual_seed(1000 + index)  # the same draws each time
@@ -138,7 +148,7 @@ def calibrated_prior(module: DeconvolveModule, config: DictConfig) -> None:
     assert isinstance(settings, DictConfig)
     generator = torch.Generator().manual_seed(config.seed)
     values = []
-    for members in torch.arange(len(galaxies)).repeat(4).split(256):
+    for members in list(data.val_dataloader().sampler) * 4:
         images = turned(galaxies[members], generator)
         side = images.shape[-1]
         flux, spectra, sigma = draw_observations(images, settings, generator)
@@ -161,8 +171,9 @@ def neighbour_distances(images: torch.Tensor, galaxies: SharpGalaxies) -> torch.
     """
     points = images.flatten(1)
     best = torch.full((len(images),), torch.inf)
-    for members in torch.arange(len(galaxies)).split(2000):
-        some = galaxies[members]
+    side = images.shape[-1]
+    for members in torch.arange(galaxies.count(side)).split(2000):
+        some = galaxies.of_side(side, members)
         for turn in range(8):
             seen = some.transpose(-1, -2) if turn & 4 else some
             seen = seen.flip(-1) if turn & 1 else seen

@@ -1,60 +1,71 @@
-"""Sharp galaxies in memory, for a Lightning `Trainer`."""
+"""Sharp galaxies in memory."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-import lightning
 import torch
+from memory_data import MemoryDataModule
 from safetensors.torch import load_file
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset
 
-from autofit_ml.errors import SettingsError
+__all__ = ["SharpDataModule", "SharpGalaxies", "central"]
 
-__all__ = ["SharpDataModule", "SharpGalaxies"]
+
+def central(images: torch.Tensor, side: int) -> torch.Tensor:
+    """The middle of images (N, G, G), G - side even, again of unit flux."""
+    first = (images.shape[-1] - side) // 2
+    middle = images[..., first : first + side, first : first + side]
+    return middle / middle.sum((-2, -1), keepdim=True)
 
 
 class SharpGalaxies(Dataset):
-    """All images of some files; an item is a whole batch of unit flux, given a list of numbers."""
+    """All images of some files; an item is a whole batch of unit flux, given a list of numbers.
+
+    Images of a side are a group: the numbers of a batch must be of one.
+    """
 
     def __init__(self, files: Sequence[Path]) -> None:
-        parts = [load_file(file) for file in files]
-        self.image = torch.cat([part["image"] for part in parts])
-        self.peak = torch.cat([part["peak"] for part in parts])
+        parts = [load_file(file)["image"] for file in files]
+        self.sides = sorted({part.shape[-1] for part in parts})
+        self.images = [
+            torch.cat([part for part in parts if part.shape[-1] == side]) for side in self.sides
+        ]
+
+    @property
+    def groups(self) -> list[int]:
+        """Images of each side."""
+        return [len(images) for images in self.images]
 
     def __len__(self) -> int:
-        return len(self.image)
+        return sum(self.groups)
 
     def __getitem__(self, members: torch.Tensor) -> torch.Tensor:
-        images = self.image[members].float()
-        return images / images.sum((1, 2), keepdim=True)
+        first = 0
+        for images in self.images:
+            if int(members[0]) < first + len(images):
+                some = images[members - first].float()
+                return some / some.sum((1, 2), keepdim=True)
+            first += len(images)
+        raise IndexError(f"{int(members[0])} of {len(self)} galaxies")
+
+    def of_side(self, side: int, members: torch.Tensor) -> torch.Tensor:
+        """The middles of galaxies at least that large; `members` counts these."""
+        found, first = [], 0
+        for images in self.images:
+            if images.shape[-1] >= side:
+                own = members[(members >= first) & (members < first + len(images))] - first
+                found.append(central(images[own].float(), side))
+                first += len(images)
+        return torch.cat(found)
+
+    def count(self, side: int) -> int:
+        """Galaxies in images of at least that side."""
+        return sum(len(images) for images in self.images if images.shape[-1] >= side)
 
 
-class _Batches(Sampler[torch.Tensor]):
-    """Members of each batch; another order in each epoch."""
-
-    def __init__(self, number: int, size: int, seed: int, *, shuffle: bool) -> None:
-        self.number, self.size, self.seed, self.shuffle = number, size, seed, shuffle
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Lightning calls this, also when a run is continued."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return self.number // self.size if self.shuffle else -(-self.number // self.size)
-
-    def __iter__(self) -> Iterator[torch.Tensor]:
-        order = torch.arange(self.number)
-        if self.shuffle:
-            generator = torch.Generator().manual_seed(self.seed + self.epoch)
-            order = torch.randperm(self.number, generator=generator)
-        for k in range(len(self)):
-            yield order[k * self.size : (k + 1) * self.size]
-
-
-class SharpDataModule(lightning.LightningDataModule):
+class SharpDataModule(MemoryDataModule):
     """Training and validation images.
 
     Parameters
@@ -68,31 +79,11 @@ class SharpDataModule(lightning.LightningDataModule):
     def __init__(
         self, train: Sequence[Path], val: Sequence[Path], *, batch_size: int, seed: int = 0
     ) -> None:
-        super().__init__()
+        super().__init__(batch_size=batch_size, seed=seed)
         self.files = {"train": list(train), "val": list(val)}
-        self.batch_size, self.seed = batch_size, seed
-        self.sets: dict[str, SharpGalaxies] = {}
 
     def setup(self, stage: str | None = None) -> None:
         """Read the files."""
         for part, files in self.files.items():
             if part not in self.sets:
                 self.sets[part] = SharpGalaxies(files)
-
-    def train_dataloader(self) -> DataLoader:
-        """Batches in random order."""
-        if len(self.sets["train"]) < self.batch_size:
-            raise SettingsError(
-                f"batches of {self.batch_size} from a set of {len(self.sets['train'])} images",
-                "make the batches smaller or the set larger",
-            )
-        return self._loader("train", shuffle=True)
-
-    def val_dataloader(self) -> DataLoader:
-        """Batches in the order of the files."""
-        return self._loader("val", shuffle=False)
-
-    def _loader(self, part: str, *, shuffle: bool) -> DataLoader:
-        dataset = self.sets[part]
-        batches = _Batches(len(dataset), self.batch_size, self.seed, shuffle=shuffle)
-        return DataLoader(dataset, sampler=batches, batch_size=None)

@@ -14,6 +14,7 @@ a row.
 from autofit_ml.catalogue.atomic import (
     atomic_file,
     atomic_write_bytes,
+    atomic_write_ecsv,
     atomic_write_json,
     atomic_write_text,
     remove_temporaries,
@@ -55,6 +56,7 @@ __all__ = [
     "ShapeColumn",
     "atomic_file",
     "atomic_write_bytes",
+    "atomic_write_ecsv",
     "atomic_write_json",
     "atomic_write_text",
     "band_suffix",

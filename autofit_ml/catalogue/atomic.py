@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import json
 import os
 import secrets
@@ -16,6 +17,7 @@ from autofit_ml.errors import OutputError
 __all__ = [
     "atomic_file",
     "atomic_write_bytes",
+    "atomic_write_ecsv",
     "atomic_write_json",
     "atomic_write_text",
     "remove_temporaries",
@@ -152,6 +154,13 @@ def atomic_write_json(path: str | Path, content: Any, *, fsync: bool = True) -> 
     """
     text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
     atomic_write_text(path, text, fsync=fsync)
+
+
+def atomic_write_ecsv(path: str | Path, table: Any, *, fsync: bool = True) -> None:
+    """Write an `astropy.table.Table` to `path` as ECSV; see `atomic_write_bytes`."""
+    payload = io.StringIO()
+    table.write(payload, format="ascii.ecsv")
+    atomic_write_text(path, payload.getvalue(), fsync=fsync)
 
 
 def remove_temporaries(folder: str | Path) -> int:

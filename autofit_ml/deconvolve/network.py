@@ -77,14 +77,17 @@ class DeconvolveSettings:
     classes : int
         Gaussians of the mixture.
     side : int
-        Pixels of the classes' mean images, and of the training images.
+        Pixels of the classes' mean images.
+    window : int
+        Pixels in the middle whose moments normalise the features of larger grids.
     """
 
     widths: tuple[int, ...] = (32, 64, 128)
     blocks: tuple[int, ...] = (2, 2, 2)
     features: int = 96
-    classes: int = 256
-    side: int = 64
+    classes: int = 128
+    side: int = 96
+    window: int = 64
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,7 @@ class Skip:
 class _CentralNorm(nn.Module):
     """Group normalisation with the moments of the middle of an image.
 
-    On the grid of the training it is the usual one. A larger grid has the same galaxy in the
+    On grids of the window's size it is the usual one. A larger grid has the same galaxy in the
     middle of more sky, which would change the moments of the whole.
     """
 
@@ -176,7 +179,8 @@ class DeconvolveNetwork(Denoiser):
                 level = depth - 1 - k if ascending else k
                 for block in stage:
                     if isinstance(block, UNetBlock):
-                        block.norm = _CentralNorm(settings.side // 2 >> level)
+                        block.norm = _CentralNorm(settings.window // 2 >> level)
+        self.unet.to(memory_format=torch.channels_last)
         last = self.unet.ascent[-1][-1]
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
@@ -221,7 +225,9 @@ class DeconvolveNetwork(Denoiser):
         with torch.autocast(
             u.device.type, autocast or torch.bfloat16, enabled=autocast is not None
         ):
-            out = self.unet(nn.functional.pixel_unshuffle(inputs, 2), self.embed(features))
+            planes = nn.functional.pixel_unshuffle(inputs, 2)
+            planes = planes.contiguous(memory_format=torch.channels_last)
+            out = self.unet(planes, self.embed(features))
         out = nn.functional.pixel_shuffle(out.float(), 2)
         change = out[:, 0] + out[:, 1] * gate
         change = fft2(change).flatten(1) * skip.scale

@@ -20,6 +20,7 @@ from autofit_ml.images.read import read
 from autofit_ml.images.reader import (
     ReadResult,
     read_frame,
+    read_item,
     read_source,
     read_stamp,
     read_stamp_with_hashes,
@@ -56,6 +57,7 @@ __all__ = [
     "psf_fwhm",
     "read",
     "read_frame",
+    "read_item",
     "read_manifest",
     "read_source",
     "read_stamp",

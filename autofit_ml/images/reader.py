@@ -5,6 +5,7 @@ Each file is read from disk once per object; its sha256 is handed on for the run
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,7 +24,14 @@ from autofit_ml.images.source import Source
 from autofit_ml.images.stamp import PSF, Frame, Stamp
 from autofit_ml.images.stars import psf_from_stars
 
-__all__ = ["ReadResult", "read_frame", "read_source", "read_stamp", "read_stamp_with_hashes"]
+__all__ = [
+    "ReadResult",
+    "read_frame",
+    "read_item",
+    "read_source",
+    "read_stamp",
+    "read_stamp_with_hashes",
+]
 
 
 @dataclass(frozen=True)
@@ -86,6 +94,13 @@ def read_source(source: Source, options: ReadOptions | None = None) -> ReadResul
         frame = _make_frame(source, options, planes)
         return ReadResult(frame, planes.files.hashes(), varying_psf(planes, options))
     return ReadResult(_make_stamp(source, options, planes), planes.files.hashes())
+
+
+def read_item(source: Source, options: ReadOptions | None = None) -> Stamp | Frame:
+    """The image of `read_source`, without Python's warnings: what matters is in its messages."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return read_source(source, options).item
 
 
 def read_stamp(source: Source, options: ReadOptions | None = None) -> Stamp:

@@ -261,14 +261,14 @@ class InitialiseNetwork(nn.Module):
 def _whitening(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean, and a root of the inverse covariance, of features (B, D).
 
-    The covariance is shrunk towards its diagonal by D / (B + D): of few objects it would have
+    The covariance is shrunk towards its diagonal by (D / (B + D))^2: of few objects it would have
     directions in which hardly any of them differ by chance, and others by much.
     """
     number, size = features.shape
     centre = features.mean(0)
     centred = (features - centre).double()
     cov = centred.T @ centred / max(1, number - 1)
-    share = size / (number + size)
+    share = (size / (number + size)) ** 2
     cov = (1 - share) * cov + share * torch.diag(cov.diagonal())
     values, vectors = torch.linalg.eigh(cov)
     # Directions that hardly vary say nothing, but must not be divided by nothing.

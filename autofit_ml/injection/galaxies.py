@@ -11,7 +11,7 @@ from astropy.io import fits
 
 from autofit_ml.images.stamp import Stamp
 
-__all__ = ["PARAMETERS", "GalaxyLike", "inject", "light_of", "write_stamp"]
+__all__ = ["PARAMETERS", "Population", "inject", "light_of", "write_stamp"]
 
 PARAMETERS = ("x", "y", "flux", "re", "n", "q", "pa")
 
@@ -21,7 +21,7 @@ rows make a smooth distribution."""
 
 
 @dataclasses.dataclass(frozen=True)
-class GalaxyLike:
+class Population:
     """Draws galaxies like the rows of a catalogue.
 
     Attributes

@@ -2,14 +2,19 @@
 
 In: paths and `FitSettings`. Out: a results folder (or, without one, a table in memory).
 
-- `flow`: `fit_run`, the loop over batches.
+A fit:
+
+- `flow`: `fit_run`, the loop over batches; `plan`: what it would do, without doing it.
 - `batches`: batches of prepared objects, from worker processes that read ahead.
 - `prepare`: one object from file to starting values; runs in those workers.
-- `fitting`: one batch through the refiner.
-- `rows`: fitted parameters to catalogue rows.
+- `model`, `modelled`, `galfit_inputs`: what is fitted, as the user's model or GALFIT file says.
+- `fitting`: one batch through the refiner; `scenes`: of it, what is no plain Sérsic profile.
+- `object_fit`: one object's fit in the catalogue's terms; `rows`: catalogue rows.
 - `outputs`: pictures, shards, catalogue, run.json.
 - `resume`: what a results folder already holds, and whether it belongs to this run.
 - `settings`, `summary`: everything the user can choose, and is told.
+
+Runs of other kinds: `segment_run`, `deconvolve_run`, and `calibrate_run` (injection and recovery).
 
 Calls the stages; is called by the command line and by `autofit_ml.fit`.
 """

@@ -6,31 +6,31 @@ import dataclasses
 import json
 import math
 import re
-import shutil
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
-from autofit_ml.catalogue import Flag, atomic_write_text, read_catalogue_arrow
+from autofit_ml.catalogue import Flag, atomic_write_ecsv, atomic_write_text, read_catalogue_arrow
+from autofit_ml.catalogue.writer import FITS_NAME, write_catalogue_files
 from autofit_ml.errors import AutofitError, InputError, SettingsError
-from autofit_ml.images import Source, discover, read_source
+from autofit_ml.images import Source, discover, read_item
 from autofit_ml.images.options import ReadOptions
 from autofit_ml.images.psf import psf_fwhm
 from autofit_ml.images.stamp import Frame, Stamp
 from autofit_ml.injection.empty import emptied, empty_regions
 from autofit_ml.injection.galaxies import (
     PARAMETERS,
-    GalaxyLike,
+    Population,
     inject,
     light_of,
     write_stamp,
 )
 from autofit_ml.injection.page import calibration_page
-from autofit_ml.injection.recovery import Recovery, measure
+from autofit_ml.injection.recovery import MEASURED, Recovery, error_factor, measure
 from autofit_ml.pipeline.flow import fit_run
 from autofit_ml.pipeline.resume import RUN_FILE
 from autofit_ml.pipeline.settings import FitSettings
@@ -42,6 +42,7 @@ __all__ = ["CalibrationSummary", "calibrate_run", "settings_of_run"]
 
 _TOGETHER = 32
 _PER_FRAME = 64
+_NAME = "injected"
 
 
 @dataclass(frozen=True)
@@ -163,9 +164,11 @@ def calibrate_run(
     sources = discover(paths, manifest=manifest, survey=read.survey, mode=read.mode).sources
     folder = Path(out) if out is not None else results / "calibration"
     injected = folder / "injected"
-    if injected.exists():
-        shutil.rmtree(injected)
-    injected.mkdir(parents=True)
+    injected.mkdir(parents=True, exist_ok=True)
+    for old in injected.glob(f"{_NAME}-[0-9]*.fits"):
+        old.unlink()
+    if any(injected.iterdir()):
+        raise SettingsError(f"{injected} holds other files", "give another --out")
     say("looking for empty sky")
     rng = np.random.default_rng(seed)
     table = read_catalogue_arrow(results)
@@ -182,7 +185,7 @@ def calibrate_run(
     for k in range(number):
         stamp = places[k % len(places)]
         galaxy = like.draw(rng, stamp)
-        name = f"injected-{k:06d}"
+        name = f"{_NAME}-{k:06d}"
         built = bool(stamp.flags & int(Flag.SIGMA_ESTIMATED))
         write_stamp(inject(stamp, galaxy, rng), injected, name, sigma=not built)
         truth.append({**galaxy, "zeropoint": stamp.zeropoint})
@@ -198,7 +201,7 @@ def calibrate_run(
         ("by_magnitude", recovery.by_magnitude),
         ("by_size", recovery.by_size),
     ):
-        table.write(folder / f"{name}.ecsv", format="ascii.ecsv", overwrite=True)
+        atomic_write_ecsv(folder / f"{name}.ecsv", table)
     text = f"{len(places)} places"
     notes = [f"{skipped} images had too little sky and were left out."] if skipped else []
     if not all(place.gain > 0 for place in places):
@@ -214,7 +217,7 @@ def _reading(read: ReadOptions) -> ReadOptions:
     return ReadOptions(noise=read.noise, rdnoise=read.rdnoise, mode="stamp")
 
 
-def _galaxies_of(results: Path) -> GalaxyLike:
+def _galaxies_of(results: Path) -> Population:
     table = read_catalogue_arrow(results)
     columns = {
         name: np.asarray(table.column(name).to_pylist(), dtype=float)
@@ -227,7 +230,7 @@ def _galaxies_of(results: Path) -> GalaxyLike:
         raise InputError(
             "no usable galaxies in the catalogue", "nothing can be calibrated on it", results
         )
-    return GalaxyLike(**{name: values[good] for name, values in columns.items()})
+    return Population(**{name: values[good] for name, values in columns.items()})
 
 
 def _places(
@@ -268,9 +271,7 @@ def _places(
 def _read(sources: Sequence[Source], options: ReadOptions) -> Iterator[Stamp | Frame]:
     for source in sources:
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                yield read_source(source, options).item
+            yield read_item(source, options)
         except AutofitError:
             continue  # its row of the run says why
 
@@ -295,13 +296,8 @@ def _of_frame(frame: Frame, settings: FitSettings, rng: np.random.Generator) -> 
 
 
 def _with_factors(results: Path, recovery: Recovery) -> Path:
-    """The catalogue with a factor for each error."""
-    from autofit_ml.catalogue.writer import write_catalogue_files
-    from autofit_ml.injection.recovery import MEASURED, error_factor
-
+    """Add a factor for each error to the catalogue; its file."""
     table = read_catalogue_arrow(results)
-    import pyarrow as pa
-
     key = "mag" if recovery.brightness == "mag" else "flux"
     values = np.asarray(table.column(key).to_pylist(), dtype=float)
     with np.errstate(all="ignore"):
@@ -316,7 +312,7 @@ def _with_factors(results: Path, recovery: Recovery) -> Path:
             pa.field(column, pa.float64(), metadata=about), pa.array(factors)
         )
     write_catalogue_files(table, results)
-    return results
+    return results / FITS_NAME
 
 
 def figures(recovery: Recovery) -> dict[str, Any]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import math
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +11,7 @@ from typing import Any
 import numpy as np
 from astropy.table import Table
 
-from autofit_ml.catalogue import atomic_write_bytes
+from autofit_ml.catalogue import atomic_write_bytes, atomic_write_ecsv
 from autofit_ml.deconvolve import (
     SampleFits,
     SamplingSettings,
@@ -23,17 +21,15 @@ from autofit_ml.deconvolve import (
     sharp_fits_bytes,
     sharp_preview_png,
 )
+from autofit_ml.deconvolve.operator import LARGEST, grid_side
 from autofit_ml.errors import InputError, SettingsError
-from autofit_ml.images import Source, discover, read_source
+from autofit_ml.images import Source, discover, read_item
 from autofit_ml.images.stamp import Frame, Stamp
 from autofit_ml.pipeline.settings import FitSettings
 from autofit_ml.segment import Segmentation
 from autofit_ml.segment.dispatch import check_segmenter, segment_all
 
 __all__ = ["DeconvolveSummary", "cut_out", "deconvolve_run"]
-
-_LARGEST = 256
-"""Output pixels: what `autofit_ml.deconvolve.operator` takes, padding included."""
 
 _TOGETHER = 16
 _FITTED = ("flux", "re", "n", "q", "pa")
@@ -112,8 +108,8 @@ def deconvolve_run(
         Nothing to deconvolve, or weights that cannot be used.
     """
     sampling, settings = sampling or SamplingSettings(), settings or FitSettings()
-    if size and not 16 <= size * sampling.oversampling <= _LARGEST:
-        most = _LARGEST // sampling.oversampling
+    if size and not 16 <= size * sampling.oversampling <= LARGEST:
+        most = LARGEST // sampling.oversampling
         raise SettingsError(f"a size of {size} data pixels", f"give 16 to {most}, or 0")
     folder = Path(out)
     found = discover(paths, manifest=manifest, survey=settings.read.survey, mode=settings.read.mode)
@@ -156,9 +152,7 @@ def _results(
     problems: dict[str, Exception] = {}
     for source in sources:
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                item = read_source(source, settings.read).item
+            item = read_item(source, settings.read)
             if isinstance(item, Frame):
                 raise InputError(
                     "a frame, not a stamp of one galaxy",
@@ -193,7 +187,8 @@ def cut_out(stamp: Stamp, segmentation: Segmentation, size: int, oversampling: i
     stamp : Stamp
     segmentation : Segmentation
     size : int
-        Data pixels; 0: three times the target's extent, at least 48 (where the stamp has them).
+        Data pixels; 0: three times the target's extent, at least 48 (where the stamp has them, and
+        its grid, padding included, is not too large).
     oversampling : int
     """
     ny, nx = stamp.shape
@@ -206,8 +201,16 @@ def cut_out(stamp: Stamp, segmentation: Segmentation, size: int, oversampling: i
         side = size or max(48, math.ceil(3 * extent / 8) * 8)
     else:
         side = size or 64
-    side = min(side, _LARGEST // oversampling)
-    # Odd margins would move the target by half a pixel against the grid: nothing depends on it.
+    cut = _window(stamp, segmentation, x, y, min(side, max(nx, ny)))
+    while grid_side([cut], oversampling) > LARGEST:
+        side = max(cut.shape) - 8
+        cut = _window(stamp, segmentation, x, y, side)
+    return cut
+
+
+def _window(stamp: Stamp, segmentation: Segmentation, x: float, y: float, side: int) -> Stamp:
+    """The square of `side` data pixels around (x, y), as far as the stamp has it."""
+    ny, nx = stamp.shape
     x0 = min(max(round(x - (side - 1) / 2), 0), max(nx - side, 0))
     y0 = min(max(round(y - (side - 1) / 2), 0), max(ny - side, 0))
     window = (slice(y0, min(y0 + side, ny)), slice(x0, min(x0 + side, nx)))
@@ -264,6 +267,4 @@ def _write_table(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     whole = {"x0", "y0", "n_fitted"}
     blank = {name: "" if name in _TEXTS else -1 if name in whole else np.nan for name in names}
     table = Table({name: [row.get(name, blank[name]) for row in rows] for name in names})
-    payload = io.StringIO()
-    table.write(payload, format="ascii.ecsv")
-    atomic_write_bytes(path, payload.getvalue().encode())
+    atomic_write_ecsv(path, table)

@@ -135,7 +135,7 @@ def plan_run(
         folder=folder,
     )
     left = [s for s in found.sources if s.id not in done and s.problem is None and s not in large]
-    if not left or sample < 1:
+    if not left or sample < 1 or plan.refused:
         return plan
     return _tried(plan, _spread(left, sample + 1), settings, identity, found)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,9 +12,9 @@ from astropy.io import fits
 from astropy.table import QTable, vstack
 from astropy.wcs import WCS
 
-from autofit_ml.catalogue import atomic_write_bytes
+from autofit_ml.catalogue import atomic_write_bytes, atomic_write_ecsv
 from autofit_ml.errors import InputError, SettingsError
-from autofit_ml.images import Source, discover, read_source
+from autofit_ml.images import Source, discover, read_item
 from autofit_ml.images.psf import psf_fwhm
 from autofit_ml.images.stamp import Frame, Stamp
 from autofit_ml.pipeline.settings import FitSettings
@@ -116,10 +115,7 @@ def segment_run(
     if progress is not None:
         progress(number, number)
     if tables:
-        table = vstack(tables)
-        payload = io.StringIO()
-        table.write(payload, format="ascii.ecsv")
-        atomic_write_bytes(folder / "instances.ecsv", payload.getvalue().encode())
+        atomic_write_ecsv(folder / "instances.ecsv", vstack(tables))
     return summary
 
 
@@ -145,16 +141,14 @@ def _segmented(sources: Sequence[Source], settings: FitSettings) -> Iterator[_Se
     stamps: dict[str, Stamp] = {}
     for source in sources:
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                item = read_source(source, settings.read).item
-                if isinstance(item, Stamp):
-                    stamps[source.id] = item
-                    continue
-                seeing = 3.0 if item.psf is None else psf_fwhm(item.psf)
-                item, found = detect_in_frame(
-                    item, seeing, settings.segmenter, settings.weights, settings.device
-                )
+            item = read_item(source, settings.read)
+            if isinstance(item, Stamp):
+                stamps[source.id] = item
+                continue
+            seeing = 3.0 if item.psf is None else psf_fwhm(item.psf)
+            item, found = detect_in_frame(
+                item, seeing, settings.segmenter, settings.weights, settings.device
+            )
         except InputError as error:
             yield _Failed(source.id, str(error))
             continue

@@ -44,12 +44,15 @@ def choose_by_evidence(
     The prior of the evidence is flat in the box of `autofit_ml.posterior.nested_box` for parameters
     without a prior of their own. That box decides what a further component has to gain.
     """
+    contenders = [
+        [n for n, value in one.bic.items() if value - one.bic.get(one.model, math.nan) <= close]
+        for one in choices
+    ]
+    fits = [one.fits[n] for one, names in zip(choices, contenders, strict=True) for n in names]
+    drawn = iter(sample_scenes(fits, "nested", settings))
     out: list[tuple[Choice, ScenePosterior | None]] = []
-    for choice in choices:
-        best = choice.bic.get(choice.model, math.nan)
-        names = [name for name, value in choice.bic.items() if value - best <= close]
-        drawn = sample_scenes([choice.fits[name] for name in names], "nested", settings)
-        posteriors = {n: one for n, one in zip(names, drawn, strict=True) if one is not None}
+    for choice, names in zip(choices, contenders, strict=True):
+        posteriors = {n: made for n in names if (made := next(drawn)) is not None}
         if not posteriors:
             out.append((choice, None))
             continue

@@ -124,7 +124,8 @@ def sample_scenes(
         tasks = []
         for members in groups.values():
             share = -(-len(members) // run.threads)
-            size = max(4, min(_LARGEST_TASK, share))
+            least = 1 if isinstance(settings, NestedSettings) else 4
+            size = max(least, min(_LARGEST_TASK, share))
             tasks += [members[i : i + size] for i in range(0, len(members), size)]
         for members, made in zip(tasks, run(task, tasks), strict=True):
             for k, one in zip(members, made, strict=True):

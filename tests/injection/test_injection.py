@@ -12,7 +12,7 @@ from autofit_ml.images.psf import gaussian_psf
 from autofit_ml.images.stamp import Frame, Stamp
 from autofit_ml.injection import measure
 from autofit_ml.injection.empty import emptied, empty_regions
-from autofit_ml.injection.galaxies import GalaxyLike, inject
+from autofit_ml.injection.galaxies import Population, inject
 from autofit_ml.injection.recovery import error_factor
 from autofit_ml.segment import Segmentation
 
@@ -82,7 +82,7 @@ def test_empty_regions_of_a_frame():
 
 
 def test_galaxies_are_like_the_catalogues():
-    like = GalaxyLike(
+    like = Population(
         np.array([20.0, 21.0]), np.array([100.0, 40.0]), np.array([4.0, 2.0]),
         np.array([1.0, 4.0]), np.array([0.5, 0.9]),
     )  # fmt: skip
@@ -111,7 +111,7 @@ def test_figures_of_a_known_scatter():
     """Errors that are half of what they should be, a bias of 5 % in re, a tenth not found."""
     rng = np.random.default_rng(8)
     truth, rows, names = [], {}, []
-    for k in range(600):
+    for k in range(2400):
         one, name = _truth(k), f"i{k}"
         truth.append(one)
         names.append(name)
@@ -127,11 +127,10 @@ def test_figures_of_a_known_scatter():
     found = measure(truth, rows, names)
     assert found.brightness == "mag" and found.complete == pytest.approx(0.9)
     table = found.by_magnitude
-    assert len(table) == 6 and table["objects"].sum() == 600
+    assert len(table) == 6 and table["objects"].sum() == 2400
     assert np.allclose(table["bias_re"], 0.05, atol=0.03)
     assert np.allclose(table["scatter_flux"], 0.1, atol=0.03)
-    assert np.allclose(table["factor_flux"], 2.0, atol=0.7)
-    assert np.mean(table["factor_flux"]) == pytest.approx(2.0, abs=0.2)
+    assert np.allclose(table["factor_flux"], 2.0, atol=0.45)
     assert np.allclose(table["factor_q"], 1.0, atol=0.25)
     assert np.all(np.abs(table["coverage_flux"] - 0.383) < 0.13)
     assert found.by_size["low"][0] == pytest.approx(4.0)

@@ -14,6 +14,7 @@ from weights_bundles import add_deconvolve_bundle
 
 from autofit_ml.cli import app
 from autofit_ml.deconvolve import SamplingSettings
+from autofit_ml.deconvolve.operator import LARGEST, grid_side
 from autofit_ml.errors import SettingsError
 from autofit_ml.images import PSF, Stamp
 from autofit_ml.pipeline import FitSettings
@@ -117,3 +118,19 @@ def test_the_target_alone():
     tiny = cut_out(stamp.replace(data=data[:30, :30], sigma=data[:30, :30], mask=labels[:30, :30] > 0),
                    Segmentation(labels[:30, :30], 0, labels[:30, :30] > 9, 7.0, 1.0), 0, 1)  # fmt: skip
     assert tiny.shape == (30, 30)
+
+
+@pytest.mark.parametrize("oversampling", [1, 2])
+def test_a_large_galaxy_is_cut_to_what_a_grid_holds(oversampling):
+    """Three times its extent, padding included, would be more."""
+    data = galaxy((300, 300))
+    labels = np.zeros(data.shape, np.int32)
+    labels[105:195, 105:195] = 1
+    stamp = Stamp(
+        "g", data, np.ones_like(data), np.zeros(data.shape, bool),
+        PSF(gaussian().astype(np.float32)), 149.5, 149.5,
+    )  # fmt: skip
+    found = Segmentation(labels, 1, labels > 1, 0.0, 1.0)
+    cut = cut_out(stamp, found, 0, oversampling)
+    assert LARGEST - 16 * oversampling <= grid_side([cut], oversampling) <= LARGEST
+    assert cut.position == pytest.approx(((cut.shape[1] - 1) / 2,) * 2, abs=1)

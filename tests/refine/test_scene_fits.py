@@ -381,7 +381,12 @@ def test_a_wandering_neighbour_does_not_make_the_target_unconverged():
     fit = LMResult.empty(theta, d)
     fit.state = Evaluation(torch.zeros(3, dtype=torch.float64), gradient, matrix, theta)
     lower, upper = torch.full_like(theta, -9), torch.full_like(theta, 9)
-    assert _settled(layout, scene, fit, lower, upper, 0.01).tolist() == [True, False, True]
+    variance = torch.ones_like(theta)
+    assert _settled(layout, scene, fit, lower == upper, variance, 0.01).tolist() == [
+        True,
+        False,
+        True,
+    ]
 
 
 def test_known_fits_of_a_rung_are_taken_over():

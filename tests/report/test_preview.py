@@ -201,17 +201,17 @@ def test_planes_must_agree():
 
 
 def test_takes_milliseconds():
-    """15 ms is the aim on an idle core; the suite keeps every core busy."""
+    """15 ms is the aim on an idle core; waiting for a core is not counted."""
     rng = np.random.default_rng(2)
     for size in (64, 200):
         planes, fit = galaxy(rng, size, size / 10, 2.5, 0.5, 60, 2e4, contaminants=2)
         row = fit | {"id": "a", "status": "ok", "flags": 0}
         times = []
         for _ in range(9):
-            start = time.perf_counter()
+            start = time.process_time()
             preview_png(**planes, target=1, row=row, pixel_scale=0.2)
-            times.append(time.perf_counter() - start)
-        assert min(times) < 0.08, size
+            times.append(time.process_time() - start)
+        assert min(times) < 0.03, size
 
 
 @pytest.mark.parametrize(

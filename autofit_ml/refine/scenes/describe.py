@@ -140,6 +140,9 @@ def describe(
     base = batch.base[members.cpu()].to(batch.device)
     frozen = (lower == upper) | fit.at_bound
     covariance, good = laplace(fit.state.matrix, frozen)
+    variance = covariance.diagonal(dim1=1, dim2=2)
+    tolerance = batch.settings.refine.final.tolerance
+    settled = _settled(layout, scene, fit, frozen, variance, tolerance)
     seen = [_Seen() for _ in rows]
     change = torch.zeros_like(covariance)
     slope_change = torch.zeros_like(covariance)
@@ -170,7 +173,6 @@ def describe(
     n_pix = batch.total("n_pix")[rows]
     log_sigma = batch.total("log_sigma")[rows]
     bound = (fit.at_bound & (lower < upper)).cpu().numpy()
-    settled = _settled(layout, scene, fit, lower, upper, batch.settings.refine.final.tolerance)
     converged, good_cov = settled.cpu().numpy(), good.cpu().numpy()
     spent = n_iter.cpu().numpy()
     theta, theta_cov = fit.theta.cpu().numpy(), covariance.cpu().numpy()
@@ -253,8 +255,8 @@ def _settled(
     layout: Layout,
     scene: Scene,
     fit: LMResult,
-    lower: torch.Tensor,
-    upper: torch.Tensor,
+    frozen: torch.Tensor,
+    variance: torch.Tensor,
     tolerance: float,
 ) -> torch.Tensor:
     """Fits that have converged as far as the target is concerned, bool, (B,).
@@ -264,14 +266,12 @@ def _settled(
     may be settled all the same: when no parameter of its own, and no sky, would still move by more
     than the square root of the same tolerance, in units of its error.
     """
-    blocked = fit.at_bound | (lower == upper)
     undamped = torch.zeros(len(fit.theta), dtype=fit.theta.dtype, device=fit.theta.device)
-    step, expected = solve_damped(fit.state, undamped, blocked)
-    variance = laplace(fit.state.matrix, blocked)[0].diagonal(dim1=1, dim2=2)
+    step, expected = solve_damped(fit.state, undamped, frozen)
     target = {component.name for component in scene.components}
     own = [name.rpartition(".")[0] in target | {""} for name in layout.names]
     moves = step.square() / variance.clamp_min(1e-300) > tolerance
-    moves &= torch.tensor(own, device=moves.device) & ~blocked
+    moves &= torch.tensor(own, device=moves.device) & ~frozen
     return fit.converged | (torch.isfinite(expected) & ~moves.any(1))
 
 
