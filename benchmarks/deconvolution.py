@@ -29,6 +29,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from deconvolution_baselines import richardson_lucy, total_variation, wiener
 from documents import machine, markdown_table, write_section
 from scipy import stats
 
@@ -39,8 +40,7 @@ from autofit_ml.deconvolve.eps import sample_eps
 from autofit_ml.deconvolve.gibbs import sample_gibbs
 from autofit_ml.deconvolve.operator import Observation, observe
 from autofit_ml.deconvolve.prior import sample_prior
-from autofit_ml.deconvolve.spectra import coloured, fft2, grid_of, ifft2
-from autofit_ml.deconvolve.target import target_psf
+from autofit_ml.deconvolve.spectra import coloured, fft2, grid_of
 from autofit_ml.images.psf import gaussian_psf, moffat_psf
 from autofit_ml.images.stamp import PSF, Stamp
 from autofit_ml.weights import load
@@ -81,6 +81,10 @@ class Case:
     stamp: Stamp
     snr: float
 
+    def off(self, image: torch.Tensor) -> float:
+        """Squared error of an estimate."""
+        return float((image - self.truth).square().sum())
+
 
 def simulate(images: Any, number: int, level: float, psf: PSF | None = None) -> Case:
     """Simulation `number` at a S/N within a factor of 1.4 of `level`."""
@@ -100,16 +104,6 @@ def simulate(images: Any, number: int, level: float, psf: PSF | None = None) -> 
     flux = snr / float(seen.square().sum().sqrt())
     data = flux * seen[0, 0].numpy() + rng.normal(size=(SIDE, SIDE))
     return Case(flux * unit[0], stamp.replace(data=data.astype(np.float32)), snr)
-
-
-def wiener(case: Case, observation: Observation) -> torch.Tensor:
-    """With the galaxy's own azimuthally averaged power spectrum."""
-    grid = grid_of(SIDE)
-    power = fft2(case.truth).flatten().abs().square() @ grid.gather
-    power = (power.clamp_min(1e-12).log() @ grid.spread).exp().reshape(grid.shape)
-    gain = observation.transfer[0, 0]
-    seen = fft2(observation.data[0, 0])
-    return ifft2(power * gain.conj() / (power * gain.abs().square() + 1) * seen, SIDE)
 
 
 def measured(images: torch.Tensor) -> np.ndarray:
@@ -284,7 +278,7 @@ def _calibration(
 ) -> dict[str, np.ndarray]:
     truth = case.truth
     drawn, true = measured(samples), measured(truth[None])[0]
-    reference = wiener(case, observation)
+    reference = wiener(observation, case.truth)
     to_truth = (truth - reference).square().sum()
     to_samples = (samples - reference).square().sum((1, 2))
     mean = samples.mean(0)
@@ -354,56 +348,6 @@ def _calibration_tables(folder: Path) -> str:
 # ------------------------------------------------------------------ baselines
 
 
-def richardson_lucy(case: Case) -> torch.Tensor:
-    """scikit-image's, to the full PSF, seen through the target PSF; best number of iterations."""
-    from skimage.restoration import richardson_lucy as lucy
-
-    psf = case.stamp.psf.data.astype(float)
-    data = np.maximum(case.stamp.data.astype(float), 1e-3)
-    top = data.max()
-    best, found = math.inf, None
-    for iterations in (2, 4, 7, 12, 20, 35, 60, 100):
-        sharp = lucy(data / top, psf / psf.sum(), num_iter=iterations, clip=False) * top
-        image = _through_target(torch.from_numpy(sharp).float())
-        off = float((image - case.truth).square().sum())
-        if off < best:
-            best, found = off, image
-    assert found is not None
-    return found
-
-
-def _through_target(image: torch.Tensor) -> torch.Tensor:
-    kernel = torch.zeros(SIDE, SIDE)
-    psf = torch.from_numpy(target_psf().data)
-    n = len(psf)
-    kernel[:n, :n] = psf
-    kernel = kernel.roll((-(n // 2), -(n // 2)), (0, 1))
-    return torch.fft.irfft2(torch.fft.rfft2(image) * torch.fft.rfft2(kernel), s=(SIDE, SIDE))
-
-
-def total_variation(case: Case, observation: Observation) -> torch.Tensor:
-    """Accelerated proximal gradients with scikit-image's TV denoiser; best weight."""
-    from skimage.restoration import denoise_tv_chambolle
-
-    step = 1 / float(observation.transfer.abs().max() ** 2)
-    best, found = math.inf, None
-    for weight in (0.1, 0.3, 1.0, 3.0, 10.0):
-        x = observation.adjoint(observation.data)
-        ahead, t = x, 1.0
-        for _ in range(60):
-            rest = observation.data - observation.forward(ahead)
-            point = (ahead + step * observation.adjoint(rest))[0, 0].numpy()
-            new = denoise_tv_chambolle(point, weight=weight * step, max_num_iter=20)
-            new = torch.from_numpy(np.asarray(new, np.float32))[None, None]
-            t_new = 0.5 * (1 + math.sqrt(1 + 4 * t * t))
-            ahead, x, t = new + (t - 1) / t_new * (new - x), new, t_new
-        off = float((x[0, 0] - case.truth).square().sum())
-        if off < best:
-            best, found = off, x[0, 0]
-    assert found is not None
-    return found
-
-
 def baselines(network: Any, scale: float, steps: int) -> str:
     """PSNR and flux bias by S/N."""
     images = galaxies()
@@ -419,9 +363,9 @@ def baselines(network: Any, scale: float, steps: int) -> str:
                 "posterior mean": sample_eps(
                     network, observation, 32, Draws(2, key(k)), steps=steps
                 )[0][0].mean(0),
-                "Wiener": wiener(case, observation),
-                "Richardson-Lucy": richardson_lucy(case),
-                "total variation": total_variation(case, observation),
+                "Wiener": wiener(observation, case.truth),
+                "Richardson-Lucy": richardson_lucy(observation, case.stamp.psf, case.off),
+                "total variation": total_variation(observation, case.off),
             }
             for name, image in found.items():
                 off = (image - case.truth).square().mean()

@@ -23,7 +23,11 @@ BENCHMARKS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "end_to_end": ("from files to the catalogue", (), ("--quick",)),
     "sky_comparison": ("sky, seeing and counts against real images", (), ("--quick",)),
     "simulation_speed": ("stamps per second, and the two paths", (), ("--quick",)),
-    "recovery": ("the default pipeline on the validation sets", (), ("-n", "40")),
+    "validation": (
+        "the default pipeline by magnitude",
+        ("--docs",),
+        ("-n", "30", "--sets", "single", "realistic"),
+    ),
     "mosaic": ("real and simulated stamps side by side", (), ("--quick",)),
     "segmentation": (
         "the network against sep",
@@ -42,11 +46,12 @@ BENCHMARKS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "scenes": ("components, neighbours, bands, choice", ("--docs",), ("-n", "20")),
     "real_scenes": ("real galaxies of several components", ("--docs",), ()),
     "deconvolution": ("the prior and its samplers", ("--docs",), ("exact", "--scale", "0.1")),
+    "deconvolution_real": ("real galaxies sharpened", ("--docs",), ("cosmos", "--samples", "4")),
     "posteriors": ("samplers side by side", ("--docs",), ("efficiency", "-n", "2")),
 }
 """Script -> (what it measures, its arguments, those with --quick)."""
 NOT_BENCHMARKS = {
-    "run_all", "accuracy_page", "documents", "undisturbed",
+    "run_all", "accuracy_page", "deconvolution_baselines", "documents", "undisturbed",
     "initialisation_losses",  # needs four trainings: conf/experiment/initialise_losses.yaml
 }  # fmt: skip
 

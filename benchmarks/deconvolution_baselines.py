@@ -1,0 +1,81 @@
+"""What deconvolution is compared with, each with its best settings: chosen with the truth.
+
+All work on the grid of an `Observation` without double sampling, in units of the noise; `off` is
+the squared error of an image (G, G), which decides between settings.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from autofit_ml.deconvolve.operator import Observation
+from autofit_ml.deconvolve.spectra import fft2, grid_of, ifft2
+from autofit_ml.deconvolve.target import target_transfer
+from autofit_ml.images.stamp import PSF
+
+__all__ = ["richardson_lucy", "total_variation", "wiener"]
+
+Error = Callable[[torch.Tensor], float]
+
+
+def wiener(observation: Observation, truth: torch.Tensor) -> torch.Tensor:
+    """With the truth's own azimuthally averaged power spectrum."""
+    side = observation.side
+    grid = grid_of(side)
+    power = fft2(truth).flatten().abs().square() @ grid.gather
+    power = (power.clamp_min(1e-12).log() @ grid.spread).exp().reshape(grid.shape)
+    gain = observation.transfer[0, 0]
+    seen = fft2(observation.data[0, 0])
+    return ifft2(power * gain.conj() / (power * gain.abs().square() + 1) * seen, side)
+
+
+def richardson_lucy(observation: Observation, psf: PSF, off: Error) -> torch.Tensor:
+    """scikit-image's, to the full PSF, seen through the target PSF; best number of iterations."""
+    from skimage.restoration import richardson_lucy as lucy
+
+    kernel = psf.data.astype(float)
+    data = np.maximum(observation.data[0, 0].numpy().astype(float), 1e-3)
+    top = data.max()
+    best, found = math.inf, None
+    for iterations in (2, 4, 7, 12, 20, 35, 60, 100):
+        sharp = lucy(data / top, kernel / kernel.sum(), num_iter=iterations, clip=False) * top
+        image = _through_target(torch.from_numpy(sharp).float())
+        error = off(image)
+        if error < best:
+            best, found = error, image
+    assert found is not None
+    return found
+
+
+def _through_target(image: torch.Tensor) -> torch.Tensor:
+    side = image.shape[-1]
+    grid = grid_of(side)
+    gain = target_transfer(grid.ky, grid.kx).float().reshape(grid.shape)
+    return ifft2(fft2(image) * gain, side)
+
+
+def total_variation(observation: Observation, off: Error) -> torch.Tensor:
+    """Accelerated proximal gradients with scikit-image's TV denoiser; best weight."""
+    from skimage.restoration import denoise_tv_chambolle
+
+    step = 1 / float(observation.transfer.abs().max() ** 2)
+    best, found = math.inf, None
+    for weight in (0.1, 0.3, 1.0, 3.0, 10.0):
+        x = observation.adjoint(observation.data)
+        ahead, t = x, 1.0
+        for _ in range(60):
+            rest = observation.data - observation.forward(ahead)
+            point = (ahead + step * observation.adjoint(rest))[0, 0].numpy()
+            new = denoise_tv_chambolle(point, weight=weight * step, max_num_iter=20)
+            new = torch.from_numpy(np.asarray(new, np.float32))[None, None]
+            t_new = 0.5 * (1 + math.sqrt(1 + 4 * t * t))
+            ahead, x, t = new + (t - 1) / t_new * (new - x), new, t_new
+        error = off(x[0, 0])
+        if error < best:
+            best, found = error, x[0, 0]
+    assert found is not None
+    return found
