@@ -23,6 +23,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -396,7 +398,7 @@ def tables(report: dict[str, Any]) -> dict[str, str]:
 
 def held_out(report: dict[str, Any]) -> dict[str, Any]:
     """The same for a bundle's ``metrics.json``."""
-    out: dict[str, Any] = {"machine": report["machine"]}
+    out: dict[str, Any] = {"machine": report["machine"], "command": report["command"]}
     for recipe, part in report["alone"].items():
         figures: dict[str, Figures] = {}
         for snr, kinds in part.items():
@@ -426,7 +428,9 @@ def main() -> None:
     parser.add_argument("--docs", action="store_true")
     arguments = parser.parse_args()
     network = load(arguments.weights)
+    words = ["python", f"benchmarks/{Path(__file__).name}", *sys.argv[1:]]
     report: dict[str, Any] = {"machine": machine(), "alone": {}, "fits": {}}
+    report["command"] = shlex.join(words)
     for number, recipe in enumerate(arguments.recipes):
         each = arguments.alone or arguments.n
         part = sample(recipe, each, arguments.surveys, 9100 + number, arguments.segmenter)

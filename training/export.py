@@ -232,6 +232,8 @@ def _finite(values: Any) -> Any:
 def _figures(figures: dict[str, Any]) -> list[str]:
     """The network's own figures as tables; what they are compared with is in metrics.json."""
     lines = ["With 68 % intervals; metrics.json has the baselines' beside them.", ""]
+    if "command" in figures:
+        lines += [f"Measured by `{figures['command']}`.", ""]
     for part, content in figures.items():
         if not isinstance(content, dict) or "network" not in content.get("figures", {}):
             continue
