@@ -357,7 +357,7 @@ def main() -> None:
     if "single" in samples:
         fits = {"autofit-ml": samples["single"]}
         count = len(samples["single"].truth)
-        fits["with --prior network"] = sample("single", count, prior="network")
+        fits["with --prior network"] = sample("single", count, prior="network", neighbours="mask")
         texts["challenge"] = challenge(fits)
     if "frame" in arguments.sets:
         texts["detection"], texts["frames"] = frames(NUMBER["frame"])

@@ -624,7 +624,8 @@ def compose_recipe(
                 composed = compose("simulate", overrides=[*extra, f"survey={wanted}", *overrides])
                 mapping = OmegaConf.to_container(composed, resolve=True)
     except (HydraException, OmegaConfBaseException) as error:
-        text = " ".join(str(error).split())
+        # Hydra adds its own list of options and its search path; the remedy has the list.
+        text = " ".join(str(error).partition("Available options")[0].split())
         raise SettingsError(
             f"cannot compose the recipe: {text}",
             f"data is one of {', '.join(list_recipes('data'))}; "

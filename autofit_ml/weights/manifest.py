@@ -25,6 +25,9 @@ __all__ = [
 MANIFEST_FORMAT = 1
 ENVIRONMENT = "AUTOFIT_ML_WEIGHTS"
 
+_FEW = 8
+"""So many names are all listed in a message."""
+
 _NAME = re.compile(
     r"(?P<task>[a-z]+)/(?P<survey>[a-z0-9]+(?:-[a-z0-9]+)*?)(?:-(?P<band>[a-z0-9]+))?"
     r"(?:@(?P<version>\d+\.\d+\.\d+))?"
@@ -180,7 +183,7 @@ def weight_info(name: str) -> WeightInfo:
     Raises
     ------
     UnknownWeightsError
-        Names the nearest existing ones.
+        Names the existing ones, of many the nearest.
     """
     every: dict[str, WeightInfo] = {}
     for folder in manifest_folders():
@@ -193,7 +196,9 @@ def weight_info(name: str) -> WeightInfo:
         return sorted(versions, key=_order)[0]
     import difflib
 
-    near = difflib.get_close_matches(name, list(every), n=3, cutoff=0.3) or sorted(every)[:3]
+    near = sorted(every)
+    if len(near) > _FEW:
+        near = difflib.get_close_matches(name, near, n=3, cutoff=0.3) or near[:3]
     form = "" if _NAME.fullmatch(name) else "; names look like task/survey-band@version"
     raise UnknownWeightsError(
         f"no weights named {name!r}{form}",
