@@ -13,16 +13,16 @@ from __future__ import annotations
 
 import argparse
 import time
-from pathlib import Path
 
 import numpy as np
-from truth import fit, truth_of
+from default_pipeline import columns, fit_as_files
+from documents import write_section
+from truth import truth_of
 
-from autofit_ml.catalogue import Flag, usable
+from autofit_ml.catalogue import Flag
 from autofit_ml.scene import CATALOGUE_PARAMETERS
 from autofit_ml.simulate import simulate_sersic
 
-HERE = Path(__file__).resolve().parent
 SNR_BINS = ((10, 30), (30, 100), (100, 300), (300, 1001))
 N_BINS = ((0.5, 1.0), (1.0, 2.0), (2.0, 4.0), (4.0, 6.3))
 RE_BINS = ((2.0, 3.0), (3.0, 5.0), (5.0, 8.1))
@@ -63,11 +63,14 @@ def main() -> None:
         correlated_noise=arguments.correlated,
     )
     print(f"simulated in {time.time() - began:.0f} s", flush=True)
-    results = fit(objects)
+    rows = fit_as_files(objects)
+    values = columns(rows, CATALOGUE_PARAMETERS)
+    errors = columns(rows, CATALOGUE_PARAMETERS, "_err")
+    raised = np.asarray(rows["flags"], np.int64)
     truth = truth_of(objects)
     snr = np.array([o.snr for o in objects])
-    use = usable(results.flags)
-    inside = coverage(results.values, results.errors, truth)
+    use = np.asarray(rows["use"], bool)
+    inside = coverage(values, errors, truth)
     groups = {"all usable": use, "S/N > 100": use & (snr > 100)}
     groups |= {f"S/N {a}-{min(b, 1000)}": use & (snr >= a) & (snr < b) for a, b in SNR_BINS}
     groups |= {f"n {a:g}-{b:g}": use & (truth[:, 4] >= a) & (truth[:, 4] < b) for a, b in N_BINS}
@@ -76,12 +79,12 @@ def main() -> None:
     }
     lines = table(inside, groups)
     bright = snr > 30
-    off = np.abs(results.values[:, 3] - truth[:, 3])
-    wrong = (off > 0.5 * truth[:, 3]) & (off > 3 * results.errors[:, 3])
+    off = np.abs(values[:, 3] - truth[:, 3])
+    wrong = (off > 0.5 * truth[:, 3]) & (off > 3 * errors[:, 3])
     flags = ", ".join(
-        f"{flag.name} {100 * ((results.flags & int(flag)) > 0).mean():.1f} %"
+        f"{flag.name} {100 * ((raised & int(flag)) > 0).mean():.1f} %"
         for flag in Flag
-        if (results.flags & int(flag)).any()
+        if (raised & int(flag)).any()
     )
     lines += [
         "",
@@ -97,9 +100,8 @@ def main() -> None:
     ]
     text = "\n".join(lines) + "\n"
     print(text)
-    name = "errors_correlated.md" if arguments.correlated else "errors.md"
-    if arguments.n >= 2000:
-        (HERE.parent / "docs" / "tables" / name).write_text(text)
+    if arguments.n >= 2000 and not arguments.correlated:
+        write_section("accuracy.md", "errors", text)
     main_rows = [100 * inside[groups[g]].mean(0) for g in ("all usable", "S/N > 100")]
     bins = [100 * inside[m].mean(0) for g, m in groups.items() if g != "all usable"]
     missed = (np.abs(np.array(main_rows) - 68) > 3).any() or (np.array(bins) < 65).any()

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from astropy.io import fits
 from astropy.table import QTable
+from default_pipeline import column
 from documents import DOCS, markdown_table, write_section
 from PIL import Image
 
@@ -116,12 +117,6 @@ def references() -> dict[str, dict[str, Any]]:
     return out
 
 
-def plain(table: QTable, name: str) -> np.ndarray:
-    """A column without unit."""
-    column = table[name]
-    return np.asarray(getattr(column, "value", column), dtype=float)
-
-
 def fitted(name: str, one: Set, work: Path) -> tuple[QTable, list[Path], float]:
     """Rows, previews, seconds an object."""
     folder = work / name
@@ -136,8 +131,8 @@ def fitted(name: str, one: Set, work: Path) -> tuple[QTable, list[Path], float]:
 def rows_of(table: QTable, known: Mapping[str, Any]) -> tuple[list[list[str]], list[list[Any]]]:
     """Markdown rows, and (object, parameter, difference in errors) where there is a reference."""
     rows, pulls = [], []
-    values = {key: plain(table, key) for key in (*COMPARED, *(f"{k}_err" for k in COMPARED))}
-    magnitude, chi2 = plain(table, "mag"), plain(table, "chi2_red")
+    values = {key: column(table, key) for key in (*COMPARED, *(f"{k}_err" for k in COMPARED))}
+    magnitude, chi2 = column(table, "mag"), column(table, "chi2_red")
     for k in range(len(table)):
         name = str(table["id"][k])
         if table["status"][k] != "ok":

@@ -1,9 +1,8 @@
 """Real galaxies against published fits: python benchmarks/real_images.py [--data DIR]
 
 Fits the single-Sérsic galaxies of the shared data set whose reference used the same data, with the
-sky as the reference had it; writes docs/tables/real_images.md, and the pictures to
-benchmarks/out/. The data
-are found through AUTOFIT_ML_TEST_DATA, else ../shared/data.
+sky as the reference had it; writes the table of docs/accuracy.md, and the
+pictures to benchmarks/out/. The data are found through AUTOFIT_ML_TEST_DATA, else ../shared/data.
 
 Bars: within the larger of 3 combined sigma and (re 8 %, n 12 %, q 0.03, mag 0.05); a case marked
 explained may miss them (docs/accuracy.md says why).
@@ -22,6 +21,7 @@ from typing import Any
 
 import numpy as np
 from astropy.io import fits
+from documents import write_section
 
 import autofit_ml as afm
 from autofit_ml.catalogue import flag_names
@@ -30,7 +30,6 @@ from autofit_ml.images.discover import discover
 from autofit_ml.simulate import Source, render_source
 
 HERE = Path(__file__).resolve().parent
-DOCS = HERE.parent / "docs"
 DATA = Path(os.environ.get("AUTOFIT_ML_TEST_DATA", HERE.parent.parent / "shared" / "data"))
 TOLERANCE = {"re": 0.08, "n": 0.12, "q": 0.03, "mag": 0.05}
 
@@ -150,7 +149,7 @@ def main() -> None:
             missed |= not fine and not case.explained
             lines += rows
             print(rows[0], "" if fine else "  <-- outside", flush=True)
-    (DOCS / "tables" / "real_images.md").write_text("\n".join(lines) + "\n")
+    write_section("accuracy.md", "real_images", "\n".join(lines))
     print(f"pictures: {HERE / 'out'}/real_images")
     raise SystemExit(int(missed))
 

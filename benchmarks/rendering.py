@@ -13,10 +13,10 @@ from __future__ import annotations
 import argparse
 import itertools
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
+from documents import write_section
 
 from autofit_ml.profiles import sersic_table
 from autofit_ml.refine import RefineSettings
@@ -25,7 +25,6 @@ from autofit_ml.render import make_plan, psf_modes, render
 from autofit_ml.scene import to_fit_space
 from autofit_ml.simulate import Source, moffat_psf, render_source
 
-HERE = Path(__file__).resolve().parent
 INDICES = (0.5, 1.0, 2.0, 4.0, 6.0)
 RATIOS = (0.1, 0.3, 0.6, 1.0)
 SHAPES = ((64, 64), (51, 51), (40, 73))
@@ -115,7 +114,7 @@ def main() -> None:
     text = "\n".join(lines) + "\n"
     print(f"{time.time() - began:.0f} s")
     if not arguments.quick:
-        (HERE.parent / "docs" / "tables" / "rendering.md").write_text(text)
+        write_section("accuracy.md", "rendering", text)
     raise SystemExit(int(missed))
 
 

@@ -51,7 +51,7 @@ BENCHMARKS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
 }
 """Script -> (what it measures, its arguments, those with --quick)."""
 NOT_BENCHMARKS = {
-    "run_all", "accuracy_page", "deconvolution_baselines", "documents", "undisturbed",
+    "run_all", "deconvolution_baselines", "default_pipeline", "documents", "undisturbed",
     "initialisation_losses",  # needs four trainings: conf/experiment/initialise_losses.yaml
 }  # fmt: skip
 

@@ -28,6 +28,7 @@ from typing import Any
 
 import numpy as np
 from astropy.table import QTable, Table
+from default_pipeline import column, fit_as_files
 from documents import DOCS, machine, markdown_table, write_section
 
 import autofit_ml
@@ -83,19 +84,10 @@ def sample(name: str, count: int, **options: Any) -> Sample:
     recipe = compose_recipe([f"data=validation/{name}"])
     objects = [simulate_one(recipe, k) for k in range(count)]
     truth = np.concatenate([item.truth[:1] for item in objects])
-    with tempfile.TemporaryDirectory() as folder:
-        images = export_fits(objects, Path(folder) / "images")
-        began = time.perf_counter()
-        table = autofit_ml.fit(images, Path(folder) / "results", save="none", **options)
-        seconds = (time.perf_counter() - began) / count
-    place = {str(one): k for k, one in enumerate(table["id"])}
-    table = table[[place[item.id] for item in objects]]
+    began = time.perf_counter()
+    table = fit_as_files(objects, **options)
+    seconds = (time.perf_counter() - began) / count
     return Sample(truth, np.asarray(table["use"], bool), *_compared(table, truth), seconds)
-
-
-def _plain(table: QTable, name: str) -> np.ndarray:
-    column = table[name]
-    return np.asarray(getattr(column, "value", column), dtype=float)
 
 
 def _compared(
@@ -103,13 +95,13 @@ def _compared(
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     with np.errstate(all="ignore"):
         off = {
-            "re": _plain(table, "re") / truth["re"] - 1,
-            "mag": -2.5 * np.log10(_plain(table, "flux") / truth["flux"]),
-            "n": _plain(table, "n") / truth["n"] - 1,
-            "q": _plain(table, "q") - truth["q"],
+            "re": column(table, "re") / truth["re"] - 1,
+            "mag": -2.5 * np.log10(column(table, "flux") / truth["flux"]),
+            "n": column(table, "n") / truth["n"] - 1,
+            "q": column(table, "q") - truth["q"],
         }
         pull = {
-            name: (_plain(table, name) - truth[name]) / _plain(table, f"{name}_err")
+            name: (column(table, name) - truth[name]) / column(table, f"{name}_err")
             for name in ("x", "y", "flux", "re", "n", "q")
         }
     return off, pull
@@ -282,7 +274,7 @@ def _frame_fits(objects: Sequence[Any], table: QTable, edges: Sequence[float]) -
     owner = np.array([str(one).rpartition("@")[0] for one in table["id"]])
     for item in objects:
         mine = np.flatnonzero(owner == item.id)
-        x, y = _plain(table, "x")[mine], _plain(table, "y")[mine]
+        x, y = column(table, "x")[mine], column(table, "y")[mine]
         for source in item.truth[item.truth["detectable"] & (item.truth["re"] > 0)]:
             distance = np.hypot(x - source["x"], y - source["y"])
             if np.isfinite(distance).any() and np.nanmin(distance) < 2:
@@ -313,12 +305,12 @@ def _detection(
     zeropoint = compose_recipe(["data=validation/frame"]).survey.zeropoint
     for item in objects:
         mine = instances[np.asarray(instances["id"]) == item.id]
-        x, y = _plain(mine, "x"), _plain(mine, "y")
+        x, y = column(mine, "x"), column(mine, "y")
         every = item.truth
         for source in every[every["detectable"]]:
             near = len(x) and np.min(np.hypot(x - source["x"], y - source["y"])) < 2
             found.append((float(source["mag"]), bool(source["re"] > 0), bool(near)))
-        flux = _plain(mine, "flux")
+        flux = column(mine, "flux")
         with np.errstate(all="ignore"):
             magnitude = zeropoint - 2.5 * np.log10(flux)
         for k in range(len(mine)):
