@@ -415,7 +415,8 @@ def _finished(
     )
     better = sky_outside(stamp.data / rms, ~stamp.mask, labels, contaminants, ellipses.get(target))
     if np.isfinite(better[0]):
-        level, rms = better[0] * sky[1], better[1] * sky[1]
+        # An image without noise has no scatter to measure: the noise map's stays.
+        level, rms = better[0] * sky[1], better[1] * sky[1] or rms
     return Segmentation(
         labels=labels,
         target=target,

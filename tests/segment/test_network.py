@@ -140,6 +140,16 @@ def test_target_is_the_instance_at_the_position():
     assert nowhere.target == 0
 
 
+def test_an_image_without_noise_has_no_scatter_to_measure():
+    """The noise map's is kept: nothing is divided by zero."""
+    data = np.where(blobs() > 10, np.float32(30), np.float32(0))
+    mask = np.zeros(data.shape, bool)
+    stamp = Stamp("clean", data, np.ones_like(data), mask, PSF(moffat_psf(3.0).data))
+    with np.errstate(all="raise"):
+        (found,) = segment_maskrcnn([stamp], BrightPixels())
+    assert found.sky_rms > 0 and np.isfinite(found.blend_fraction)
+
+
 def test_doubles_of_two_classes_are_one_object():
     class Twice(BrightPixels):
         def forward(self, images):
