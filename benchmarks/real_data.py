@@ -89,6 +89,11 @@ def _fields(folder: Path, _: Path) -> list[Path]:
     return [path for path in _images(folder, _) if "decam" not in path.name]
 
 
+def _native(folder: Path, _: Path) -> list[Path]:
+    """Of each night the frame that was not resampled."""
+    return sorted(folder.glob("*a_i_image.fits.gz"))
+
+
 def _decam(folder: Path, work: Path) -> list[Path]:
     """A manifest that says where the galaxy is."""
     path = DATA / "misc_fields" / "decam520206_z_image.fits.gz"
@@ -143,8 +148,10 @@ SETS = {
     "scarlet_hsc_hst": Set("blends, HSC and HST", {}),
     "splus_8band": Set("S-PLUS, eight bands, negative pixels cut off", {}),
     "celeste_stripe82": Set("Stripe 82, one spot, ugriz, one exposure each", {}, _celeste),
-    "profound_viking": Set("VIKING Z, neither noise map nor PSF", {"psf": "moffat"}),
-    "sfft_decam": Set("DECam i frames", {}),
+    "profound_viking": Set(
+        "VIKING Z, neither noise map nor PSF", {"mode": "frame", "psf": "moffat"}
+    ),
+    "sfft_decam": Set("DECam i frames", {"mode": "frame", "psf": "moffat"}, _native),
 }
 
 
@@ -169,8 +176,6 @@ def fitted(name: str, one: Set, work: Path) -> tuple[QTable, list[Path], float, 
         given = {"manifest": paths[0]}
     table = afm.fit(out=folder / "results", save=("previews",), **given, **one.options)
     seconds = (time.perf_counter() - began) / max(len(table), 1)
-    if one.options.get("mode") == "frame":
-        table = table[np.argsort(-np.nan_to_num(column(table, "snr")))]
     previews = sorted((folder / "results" / "previews").glob("*.png"))
     # What has no PSF is refused by default; a user would then say that there is none.
     bare = [str(row["id"]) for row in table if "no PSF" in str(row["message"])]
@@ -180,6 +185,8 @@ def fitted(name: str, one: Set, work: Path) -> tuple[QTable, list[Path], float, 
         more = afm.fit(again, folder / "no_psf", save=("previews",), **options)
         table = vstack([table[~np.isin(table["id"], bare)], more], metadata_conflicts="silent")
         previews += sorted((folder / "no_psf" / "previews").glob("*.png"))
+    if one.options.get("mode") == "frame":
+        table = table[np.argsort(-np.nan_to_num(column(table, "snr")))]
     return table, previews, seconds, set(bare)
 
 
@@ -196,7 +203,9 @@ def rows_of(
         if table["status"][k] != "ok":
             rows.append([name, "failed", "", "", "", "", str(table["message"][k])])
             continue
-        target = _target(known.get(name.partition("@")[0]), "@" in name, *place[k])
+        entry = known.get(name.partition("@")[0])
+        target = _target(entry, "@" in name, *place[k])
+        counts = entry is not None and "start values" not in entry.get("kind", "")
         error = target.get("err") or {}
         cells = []
         for key in COMPARED:
@@ -207,12 +216,13 @@ def rows_of(
             if key in target:
                 known_error = error.get(key) or 0.0
                 pull = (value - target[key]) / np.hypot(spread, known_error)
-                pulls.append([name, key, float(pull), value / target[key] - 1])
                 text += f" [{target[key]:.4g}]"
-                text += f" **{pull:+.1f} σ**" if abs(pull) > LIMIT else ""
+                if counts:
+                    pulls.append([name, key, float(pull), value / target[key] - 1])
+                    text += f" **{pull:+.1f} σ**" if abs(pull) > LIMIT else ""
             cells.append(text)
         flags = ", ".join(flag_names(int(table["flags"][k]))) or "none"
-        flags += " (--psf none)" if name in bare else ""
+        flags += " (--psf none)" if name.partition("@")[0] in bare else ""
         rows.append([name, *cells, f"{chi2[k]:.3f}", flags])
     return rows, pulls
 

@@ -30,10 +30,13 @@ from autofit_ml.simulate.recipe import Galaxies, Structure
 from autofit_ml.simulate.scenes import draw_galaxy
 from autofit_ml.simulate.sources import Source
 
-__all__ = ["KINDS", "make_sharp_sets", "sharp_image"]
+__all__ = ["KINDS", "NAMES", "make_sharp_sets", "sharp_image"]
 
 KINDS = {"point": 0.03, "sersic": 0.25, "bulge_disc": 0.22, "structured": 0.35, "pair": 0.15}
-"""What is drawn, and how often."""
+"""What is drawn, and how often, where an entry does not say."""
+
+NAMES = (*KINDS, "group")
+"""All that can be drawn; a group is several objects anywhere in the stamp."""
 
 _ACCURACY = DrawAccuracy(folding=2e-2, margin=1.2, largest=192)
 _CHUNK = 500
@@ -58,15 +61,27 @@ _GALAXIES = {
 }
 
 
-def sharp_image(rng: np.random.Generator, side: int) -> tuple[np.ndarray, str]:
-    """One galaxy (or pair) of unit flux, float32 (side, side), and its kind."""
-    kinds, share = zip(*KINDS.items(), strict=True)
+def sharp_image(
+    rng: np.random.Generator, side: int, kinds: Mapping[str, float] | None = None
+) -> tuple[np.ndarray, str]:
+    """One galaxy (pair, group) of unit flux, float32 (side, side), and its kind.
+
+    Parameters
+    ----------
+    rng : Generator
+    side : int
+    kinds : mapping, optional
+        How often each of `NAMES` is drawn; default `KINDS`.
+    """
+    names, share = zip(*(kinds or KINDS).items(), strict=True)
     psf = target_psf()
     while True:
-        kind = str(rng.choice(kinds, p=share))
+        kind = str(rng.choice(names, p=share))
         x, y = (side - 1) / 2 + rng.uniform(-1, 1, 2)
         if kind == "pair":
             image, flux = _pair(rng, psf, side, x, y)
+        elif kind == "group":
+            image, flux = _group(rng, psf, side, x, y)
         else:
             source = _source(rng, kind, x, y)
             image, flux = draw_box(source, psf, (0, 0), (side, side), _ACCURACY), source.flux
@@ -99,6 +114,22 @@ def _pair(
     return np.asarray(image), 1.0 + flux
 
 
+def _group(
+    rng: np.random.Generator, psf: Any, side: int, x: float, y: float
+) -> tuple[np.ndarray, float]:
+    """Two to six objects, the brightest in the middle, others also over the stamp's edge."""
+    kinds = ("sersic", "bulge_disc", "structured")
+    members = [_source(rng, str(rng.choice(kinds)), x, y)]
+    for _ in range(int(rng.integers(1, 6))):
+        x, y = rng.uniform(-2, side + 1, 2)
+        kind = str(rng.choice(("point", *kinds)))
+        flux = float(np.exp(rng.uniform(np.log(0.01), 0)))
+        members.append(_source(rng, kind, x, y).with_flux(flux))
+    image = np.asarray(sum(draw_box(one, psf, (0, 0), (side, side), _ACCURACY) for one in members))
+    # What lies outside is no light that is missing.
+    return image, float(image.sum())
+
+
 def make_sharp_sets(
     entries: Sequence[Mapping[str, Any]], root: str | Path, *, workers: int = 1
 ) -> list[Path]:
@@ -107,7 +138,7 @@ def make_sharp_sets(
     Parameters
     ----------
     entries : sequence of mapping
-        Each with ``sharp`` (the side), ``count`` and ``seed``.
+        Each with ``sharp`` (the side), ``count``, ``seed`` and, where they are others, ``kinds``.
     root : path
     workers : int
         Processes that draw.
@@ -116,25 +147,28 @@ def make_sharp_sets(
     -------
     list of Path
         safetensors: ``image`` float16 (N, side, side), in units of each one's peak; ``peak``
-        float32 (N,), of the image of unit flux; ``kind`` uint8 (N,), place in `KINDS`.
+        float32 (N,), of the image of unit flux; ``kind`` uint8 (N,), place in `NAMES`.
     """
     files = []
     for given in entries:
         entry = _plain(given)
         side, count, seed = int(entry["sharp"]), int(entry["count"]), int(entry["seed"])
-        what = {"kinds": KINDS, "fwhm": TARGET_FWHM, "inside": _INSIDE, "format": 1}
+        kinds = dict(entry.get("kinds") or KINDS)
+        what = {"kinds": kinds, "fwhm": TARGET_FWHM, "inside": _INSIDE, "format": 1}
         digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:8]
         path = Path(root) / f"sharp-{side}-{count}-{seed}-{digest}.safetensors"
         if not path.exists():
             print(f"drawing {path}", flush=True)
-            _write(path, _drawn(side, count, seed, workers))
+            _write(path, _drawn(side, count, seed, kinds, workers))
         files.append(path)
     return files
 
 
-def _drawn(side: int, count: int, seed: int, workers: int) -> list[dict[str, torch.Tensor]]:
+def _drawn(
+    side: int, count: int, seed: int, kinds: dict[str, float], workers: int
+) -> list[dict[str, torch.Tensor]]:
     jobs = [
-        (side, min(_CHUNK, count - first), seed, first // _CHUNK)
+        (side, min(_CHUNK, count - first), seed, first // _CHUNK, kinds)
         for first in range(0, count, _CHUNK)
     ]
     if workers <= 1 or len(jobs) == 1:
@@ -143,17 +177,16 @@ def _drawn(side: int, count: int, seed: int, workers: int) -> list[dict[str, tor
         return list(pool.map(_chunk, jobs))
 
 
-def _chunk(job: tuple[int, int, int, int]) -> dict[str, torch.Tensor]:
-    side, count, seed, number = job
+def _chunk(job: tuple[int, int, int, int, dict[str, float]]) -> dict[str, torch.Tensor]:
+    side, count, seed, number, kinds = job
     rng = np.random.default_rng([seed, 0x53484152, number])
-    names = list(KINDS)
-    drawn = [sharp_image(rng, side) for _ in range(count)]
+    drawn = [sharp_image(rng, side, kinds) for _ in range(count)]
     images = np.stack([image for image, _ in drawn])
     peak = images.max((1, 2))
     return {
         "image": torch.from_numpy((images / peak[:, None, None]).astype(np.float16)),
         "peak": torch.from_numpy(peak),
-        "kind": torch.tensor([names.index(kind) for _, kind in drawn], dtype=torch.uint8),
+        "kind": torch.tensor([NAMES.index(kind) for _, kind in drawn], dtype=torch.uint8),
     }
 
 
