@@ -20,6 +20,11 @@ BENCHMARKS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "errors": ("coverage of the errors, wrong minima", (), ("-n", "300")),
     "real_images": ("published fits of real galaxies", (), ()),
     "speed": ("time per galaxy, against pyimfit and AstroPhot", (), ("--quick",)),
+    "side_by_side": (
+        "time and accuracy beside seven other fitters",
+        ("--docs",),
+        ("settings", "peers", "bands", "-n", "4", "--tries", "1", "--peers", "pyimfit", "scipy"),
+    ),
     "end_to_end": ("from files to the catalogue", (), ("--quick",)),
     "sky_comparison": ("sky, seeing and counts against real images", (), ("--quick",)),
     "simulation_speed": ("stamps per second, and the two paths", (), ("--quick",)),
@@ -51,7 +56,8 @@ BENCHMARKS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
 }
 """Script -> (what it measures, its arguments, those with --quick)."""
 NOT_BENCHMARKS = {
-    "run_all", "deconvolution_baselines", "default_pipeline", "documents", "undisturbed",
+    "run_all", "deconvolution_baselines", "default_pipeline", "documents", "side_by_side_fits",
+    "undisturbed",
     "initialisation_losses",  # needs four trainings: conf/experiment/initialise_losses.yaml
 }  # fmt: skip
 

@@ -167,7 +167,7 @@ def compare(data, counts: dict[str, int], rounds: int = 4, tries: int = 12) -> t
     numbers = {"autofit-ml": own}
     for peer, parts in answers.items():
         label = f"{peer} {parts[0]['version']}"
-        values[label] = np.array([row for part in parts for row in part["values"]])
+        values[label] = np.array([row for part in parts for row in part["values"]], dtype=float)
         n = len(values[label])
         lost = n - sum(c for part in parts for c in part["converged"])
         ratios = []
@@ -216,7 +216,7 @@ def scale(n: int, tries: int = 12) -> dict:
     """Time per galaxy and added memory for n galaxies: 500 different ones, each with new noise."""
     objects, stamps, segmentations, starts = sample(min(n, 500))
     rng = np.random.default_rng(3)
-    ours(stamps[:64], segmentations[:64], _rows(starts, np.arange(64)))
+    ours(stamps[:64], segmentations[:64], _rows(starts, np.arange(min(64, len(stamps)))))
     which = np.arange(n) % len(stamps)
     many = []
     for i in which:

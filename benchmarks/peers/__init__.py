@@ -1,4 +1,5 @@
-"""Other fitters, each run in benchmarks/.env on stamps that a benchmark hands over in one file.
+"""Other fitters, each run in an environment of its own on stamps that a benchmark hands over.
 
-`fit_pyimfit.py` and `fit_astrophot.py` are scripts: they import nothing of autofit_ml.
+`fit_*.py` are scripts: they import nothing of autofit_ml. `exchange.py` says what they read and
+write; each has a `SETTINGS` that the documentation shows. `install.py` makes the environments.
 """

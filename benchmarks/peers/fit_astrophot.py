@@ -1,30 +1,28 @@
 """Fit stamps with AstroPhot's Levenberg-Marquardt: Sérsic + flat sky, convolved with the PSF.
 
-    python fit_astrophot.py stamps.npz answers.json FIRST LAST
+    python fit_astrophot.py stamps.npz answers.json FIRST LAST [THREADS]
 
-stamps.npz: as for fit_pyimfit.py. One object at a time by `ap.fit.LM` with its defaults (float64,
-sampling "auto"), as its documentation shows. Every stamp is fitted with one
-thread and with two; seconds are given for both.
+Files: see exchange.py. One object at a time by `ap.fit.LM` with its defaults (float64, sampling
+"auto"), as its documentation shows.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-import sys
-import time
+import math
 from importlib.metadata import version
 
 import astrophot as ap
 import numpy as np
 import torch
-from scipy.special import gamma, gammaincinv
+from exchange import Answer, Planes, flux_and_error, intensity_per_flux, run
 
-
-def intensity_per_flux(re: float, n: float, q: float) -> float:
-    """Brightness at re of a Sérsic profile of unit flux (Graham & Driver 2005, eqs. 2 and 4)."""
-    b = gammaincinv(2 * n, 0.5)
-    return 1.0 / (2 * np.pi * q * re**2 * n * np.exp(b) * b ** (-2 * n) * gamma(2 * n))
+SETTINGS = {
+    "model": "sersic galaxy model + flat sky model, psf_convolve",
+    "solver": "ap.fit.LM with its defaults (float64, sampling auto), one start",
+    "start": "the given one",
+    "errors": "covariance_matrix of LM; the flux's from Ie, Re, n and q with their covariance",
+}
 
 
 def build(data, sigma, mask, psf, start):
@@ -53,47 +51,47 @@ def build(data, sigma, mask, psf, start):
     return model, galaxy, background
 
 
-def fit(data, sigma, mask, psf, start) -> tuple[list[float], float, bool]:
-    """Parameters (x, y, flux, re, n, q, pa, sky), seconds, converged."""
-    began = time.perf_counter()
-    model, galaxy, background = build(data, sigma, mask, psf, start)
+def covariance_of(result, model, galaxy) -> np.ndarray | None:
+    """Covariance of (Ie, Re, n, q), or None where it is not finite."""
+    covariance = result.covariance_matrix.detach().cpu().numpy()
+    if not np.isfinite(covariance).all():
+        return None
+    places, at = {}, 0
+    for parameter in model.dynamic_params:
+        places[id(parameter)] = at
+        at += int(np.prod(parameter.shape)) if parameter.shape else 1
+    index = [places[id(getattr(galaxy, name))] for name in ("Ie", "Re", "n", "q")]
+    return covariance[np.ix_(index, index)]
+
+
+def error_of(parameter) -> np.ndarray:
+    """Uncertainty of a parameter, NaN where there is none."""
+    found = parameter.uncertainty
+    if found is None:
+        return np.full(parameter.npvalue.shape, math.nan)
+    return np.asarray(found.detach().cpu().numpy())
+
+
+def fit(planes: Planes, threads: int) -> Answer:
+    """The fit of one stamp."""
+    torch.set_num_threads(threads)
+    model, galaxy, background = build(*planes)
     result = ap.fit.LM(model, verbose=0).fit()
-    seconds = time.perf_counter() - began
     (x, y), q, pa, n, re, intensity = (
         getattr(galaxy, name).npvalue for name in ("center", "q", "PA", "n", "Re", "Ie")
     )
-    flux = intensity / intensity_per_flux(re, n, q)
-    pa = np.rad2deg(pa) % 180
-    answer = [x, y, flux, re, n, q, pa, background.I0.npvalue]
+    (ex, ey), eq, epa, en, ere = (
+        error_of(getattr(galaxy, name)) for name in ("center", "q", "PA", "n", "Re")
+    )
+    covariance = covariance_of(result, model, galaxy)
+    flux, eflux = flux_and_error(float(intensity), float(re), float(n), float(q), covariance)
+    sky, esky = background.I0.npvalue, error_of(background.I0)
+    values = [x, y, flux, re, n, q, np.rad2deg(pa) % 180, sky]
+    errors = [ex, ey, eflux, ere, en, eq, np.rad2deg(epa), esky]
     good = "success" in result.message and "immobility" not in result.message
-    return [float(v) for v in answer], seconds, good
-
-
-def main() -> None:
-    source, target, first, last = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
-    logging.getLogger().setLevel(logging.ERROR)
-    stamps = np.load(source)
-    planes = [
-        stamps[name].astype(np.float64) if name != "mask" else stamps[name]
-        for name in ("data", "sigma", "mask", "psf", "start")
-    ]
-    fit(*(plane[first] for plane in planes))  # loads and compiles what is compiled on first use
-    answers: dict[int, list] = {1: [], 2: []}
-    for i in range(first, last):
-        for threads, those in answers.items():
-            torch.set_num_threads(threads)
-            those.append(fit(*(plane[i] for plane in planes)))
-    with open(target, "w") as stream:
-        json.dump(
-            {
-                "version": version("astrophot"),
-                "values": [a[0] for a in answers[1]],
-                "seconds": {threads: [a[1] for a in those] for threads, those in answers.items()},
-                "converged": [a[2] for a in answers[1]],
-            },
-            stream,
-        )
+    return Answer([float(v) for v in values], [float(v) for v in errors], good, result.message)
 
 
 if __name__ == "__main__":
-    main()
+    logging.getLogger().setLevel(logging.ERROR)
+    run(version("astrophot"), fit, threads=(1, 2))

@@ -1,41 +1,69 @@
-"""Make benchmarks/.env with the peers that the benchmarks compare with.
+"""Make the environments of the peers that the benchmarks compare with.
 
-    python benchmarks/peers/install.py
+    python benchmarks/peers/install.py [PEER ...]
 
-A second run changes nothing. About 6 GB and a few minutes: AstroPhot brings its own PyTorch.
+Several, since their requirements conflict: benchmarks/.env (pyimfit, AstroPhot, GALMOSS), .env-jax
+(pysersic), .env-petrofit (PetroFit), .env-astropy (statmorph; sep with SciPy). A second run changes
+nothing. About 8 GB and a few minutes, most of it PyTorch in the first.
 """
 
 from __future__ import annotations
 
+import argparse
 import subprocess
-import sys
 import venv
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-ENVIRONMENT = HERE.parent / ".env"
-PYTHON = ENVIRONMENT / "bin" / "python"
-REQUIREMENTS = HERE / "requirements.txt"
-_DONE = ENVIRONMENT / "installed.txt"
+ENVIRONMENTS = {
+    ".env": "requirements.txt",
+    ".env-jax": "requirements-jax.txt",
+    ".env-petrofit": "requirements-petrofit.txt",
+    ".env-astropy": "requirements-astropy.txt",
+}
+"""Folder in benchmarks/ -> its requirements, in this folder."""
+PEERS = {
+    "pyimfit": ".env",
+    "astrophot": ".env",
+    "galmoss": ".env",
+    "pysersic": ".env-jax",
+    "petrofit": ".env-petrofit",
+    "statmorph": ".env-astropy",
+    "scipy": ".env-astropy",
+}
+"""Peer (of fit_PEER.py) -> its environment."""
 
 
-def install() -> Path:
-    """Install the peers if they are not there; the environment's interpreter."""
-    wanted = REQUIREMENTS.read_text()
-    if PYTHON.exists() and _DONE.exists() and _DONE.read_text() == wanted:
-        return PYTHON
-    venv.create(ENVIRONMENT, with_pip=True, clear=False)
-    pip = [str(PYTHON), "-m", "pip", "install", "--quiet"]
+def install(peer: str = "pyimfit") -> Path:
+    """Install a peer's environment if it is not there; its interpreter."""
+    environment = HERE.parent / PEERS[peer]
+    python, done = environment / "bin" / "python", environment / "installed.txt"
+    wanted = (HERE / ENVIRONMENTS[environment.name]).read_text()
+    if python.exists() and done.exists() and done.read_text() == wanted:
+        return python
+    if not python.exists():
+        venv.create(environment, with_pip=True)
+    pip = [str(python), "-m", "pip", "install", "--quiet"]
     lines = [line for line in wanted.splitlines() if line and not line.startswith("#")]
     compiled = [line for line in lines if line.startswith("pyimfit")]
     rest = [line for line in lines if line not in compiled]
     subprocess.run([*pip, *rest], check=True)
-    # Its build needs the numpy and cython just installed.
-    subprocess.run([*pip, "--no-build-isolation", *compiled], check=True)
-    _DONE.write_text(wanted)
-    return PYTHON
+    if compiled:  # its build needs the numpy and cython just installed
+        subprocess.run([*pip, "--no-build-isolation", *compiled], check=True)
+    done.write_text(wanted)
+    return python
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("peers", nargs="*", default=list(PEERS), metavar="PEER")
+    arguments = parser.parse_args()
+    unknown = set(arguments.peers) - set(PEERS)
+    if unknown:
+        parser.error(f"no such peer: {', '.join(sorted(unknown))}")
+    for python in dict.fromkeys(install(peer) for peer in arguments.peers):
+        print(python)
 
 
 if __name__ == "__main__":
-    print(install())
-    sys.exit(0)
+    main()
