@@ -7,7 +7,7 @@ batches' members:
 - ``observed``: H is the ratio of a random PSF to the target's. PSFs have transforms
   :math:`\exp(-(k r)^p)`, p from 1.1 (wings of a Moffat profile) over 5/3 (Kolmogorov) to 2
   (Gaussian), elliptical; a share of them is seen through pixels twice as wide, with nothing beyond
-  their band;
+  their band; a share of them has correlated noise;
 - ``prior``: nothing but the flux is known, H = 0 but for k = 0;
 - ``white``: H = 0, flux as bright as in data, sigma about the noise of data: what `gibbs` meets.
 """
@@ -19,6 +19,7 @@ import math
 import torch
 from omegaconf import DictConfig
 
+from autofit_ml.deconvolve.operator import LEAST_POWER
 from autofit_ml.deconvolve.spectra import Grid, fft2, grid_of
 from autofit_ml.deconvolve.target import TARGET_FWHM, TRANSFER_LIMIT, target_transfer
 
@@ -60,8 +61,16 @@ def draw_observations(
     fwhm = log_uniform(low * TARGET_FWHM, high * TARGET_FWHM)
     fwhm = torch.where(coarse, fwhm.clamp_min(2 * TARGET_FWHM), fwhm)
     power = uniform(1.1, 2.0)
+    correlated = torch.rand(b, generator=generator) < settings.correlated
+    length = uniform(0.3, 1.2) * torch.where(coarse, 2.0, 1.0)
     shear = settings.ellipticity * torch.randn(b, 2, generator=generator)
     transfer = _transfer(grid, fwhm, power, shear.clamp(-0.3, 0.3), coarse)
+
+    # Correlated noise is a gain that rises with k.
+    k2 = grid.kx.square() + grid.ky.square()
+    colour = (-k2 * length.square()[:, None]).exp().clamp_min(LEAST_POWER)
+    colour = colour / (colour @ grid.count / grid.count.sum())[:, None]
+    transfer = torch.where(correlated[:, None], transfer / colour.sqrt(), transfer)
 
     signal = fft2(images).flatten(1).abs().square()
     unit = ((transfer.square() * signal) @ grid.count).sqrt()

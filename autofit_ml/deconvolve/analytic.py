@@ -108,7 +108,11 @@ class TemplatePrior:
 
 
 def _noise(observation: Observation) -> torch.Tensor:
-    return 1 / observation.typical[:, 0]
+    """Its power in each mode."""
+    noise = 1 / observation.typical[:, 0]
+    if observation.colour is not None:
+        noise = noise * observation.colour[:, 0, :, : observation.side // 2 + 1]
+    return noise
 
 
 def _seen(observation: Observation, image: torch.Tensor) -> torch.Tensor:

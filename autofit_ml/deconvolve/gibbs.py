@@ -32,6 +32,7 @@ from autofit_ml.deconvolve.diffusion import Denoises, Draws, levels, reverse
 from autofit_ml.deconvolve.eps import denoised
 from autofit_ml.deconvolve.operator import Observation
 from autofit_ml.deconvolve.spectra import fft2, ifft2
+from autofit_ml.errors import SettingsError
 
 __all__ = ["matched_noise", "sample_gibbs"]
 
@@ -80,6 +81,11 @@ def sample_gibbs(
     calls : int
         Network calls per chain.
     """
+    if observation.colour is not None:
+        raise SettingsError(
+            "the Gibbs sampler supposes white noise, and this noise is correlated",
+            "use the sampler eps, or take noise_correlation from the stamp",
+        )
     side = observation.side
     rho = matched_noise(observation)
     least = 1 / observation.weight.amax((-2, -1), keepdim=True)

@@ -16,7 +16,10 @@ beyond the data's band is folded by S exactly as the detector folds it, as far a
 knows it: a PSF given at the data's own sampling has nothing there. |H| is cut at
 `TRANSFER_LIMIT` (corners of the band, PSFs hardly wider than the target).
 
-Inside, the typical noise of an object's pixels is 1.
+Inside, the typical noise of an object's pixels is 1. Where the noise of neighbouring pixels is
+correlated (``Stamp.noise_correlation``: resampled and drizzled images), its covariance is
+:math:`N = W^{-1/2} C W^{-1/2}` with a stationary correlation C, diagonal in Fourier space with the
+power S(k) of mean 1, which is not let fall below `LEAST_POWER`.
 """
 
 from __future__ import annotations
@@ -40,10 +43,14 @@ from autofit_ml.errors import InputError, SettingsError
 from autofit_ml.images.psf import psf_fwhm
 from autofit_ml.images.stamp import PSF, Stamp
 
-__all__ = ["LARGEST", "Observation", "grid_side", "observe", "psf_transfer"]
+__all__ = ["LARGEST", "Observation", "grid_side", "noise_power", "observe", "psf_transfer"]
 
 LARGEST = 256
 """Output pixels a side."""
+
+LEAST_POWER = 0.2
+"""Of correlated noise, relative to the mean: hardly any noise in the finest waves would be trusted
+too much where data and what masked pixels are filled with meet."""
 
 _RELATIVE = 1e-5
 _ITERATIONS = 60
@@ -68,6 +75,8 @@ class Observation:
         (y, x) of the stamp's first pixel on the data's grid.
     shape : tuple of int
         (ny, nx) of the stamps.
+    colour : Tensor or None, shape (B, 1, g, g)
+        S(k) on the whole plane of the data's grid; None: white noise.
     """
 
     data: torch.Tensor
@@ -77,6 +86,7 @@ class Observation:
     noise: np.ndarray
     corner: np.ndarray
     shape: tuple[int, int]
+    colour: torch.Tensor | None = None
 
     @property
     def side(self) -> int:
@@ -115,6 +125,10 @@ class Observation:
         folding; the diagonal's inverse otherwise.
         """
         gain = self.transfer.abs().square() / self.oversampling**2
+        if self.colour is not None:
+            half = gain.shape[-1]
+            tiles = (1, 1, self.oversampling, self.oversampling)
+            gain = gain / self.colour.repeat(tiles)[..., :half]
         return 1 / (sigma.square().reciprocal() + self.typical * gain)
 
     def take(self, members: slice) -> Observation:
@@ -126,6 +140,7 @@ class Observation:
             transfer=self.transfer[members],
             noise=self.noise[members],
             corner=self.corner[members],
+            colour=None if self.colour is None else self.colour[members],
         )
 
     def filled(self, x: torch.Tensor | None, number: int, draws: Draws) -> torch.Tensor:
@@ -135,7 +150,10 @@ class Observation:
             return data
         if x is None:
             return data * self.known
-        drawn = self.forward(x) + draws.normal(data) / self.typical.sqrt()
+        noise = draws.normal(data)
+        if self.colour is not None:
+            noise = ifft2(fft2(noise) * self._half.sqrt(), noise.shape[-1])
+        drawn = self.forward(x) + noise / self.typical.sqrt()
         return torch.where(self.known, data, drawn)
 
     def solve(self, x: torch.Tensor, sigma: torch.Tensor, data: torch.Tensor) -> torch.Tensor:
@@ -150,12 +168,25 @@ class Observation:
         """
         weight = torch.where(self.known, self.weight, self.typical)
         precision = sigma.square().reciprocal()
-        right = x * precision + self.adjoint(weight * data)
+        right = x * precision + self.adjoint(self._weighed(weight, data))
         q = self.spectrum(sigma)
         start = ifft2(q * fft2(right), self.side)
         if self._is_diagonal:
             return start
         return self._conjugate_gradients(right, precision, weight, q, start)
+
+    @property
+    def _half(self) -> torch.Tensor:
+        """S(k) on the half plane of the data's grid."""
+        assert self.colour is not None
+        return self.colour[..., : self.colour.shape[-1] // 2 + 1]
+
+    def _weighed(self, weight: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
+        """N^-1 r of residuals (B, N, g, g) without missing pixels."""
+        if self.colour is None:
+            return weight * r
+        root = weight.sqrt()
+        return root * ifft2(fft2(root * r) / self._half, r.shape[-1])
 
     @property
     def _is_diagonal(self) -> bool:
@@ -178,7 +209,7 @@ class Observation:
         """Each image stops by itself; the preconditioner is the spectrum q."""
 
         def applied(v: torch.Tensor) -> torch.Tensor:
-            return v * precision + self.adjoint(weight * self.forward(v))
+            return v * precision + self.adjoint(self._weighed(weight, self.forward(v)))
 
         def dot(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
             return (a * b).sum((-2, -1), keepdim=True)
@@ -359,6 +390,10 @@ def observe(
         data[i, 0][box] = np.where(usable, (stamp.data - level) / noise[i], 0)
         weight[i, 0][box] = inverse * noise[i] ** 2
         transfer[i, 0] = psf_transfer(stamp.psf, side, oversampling) * oversampling**2
+    known = [stamp.noise_correlation for stamp in stamps]
+    colour = None
+    if any(one is not None for one in known):
+        colour = torch.stack([noise_power(one, g) for one in known])[:, None].to(device)
     return Observation(
         data=torch.from_numpy(data).to(device),
         weight=torch.from_numpy(weight).to(device),
@@ -367,7 +402,28 @@ def observe(
         noise=noise,
         corner=corner,
         shape=shape,
+        colour=colour,
     )
+
+
+def noise_power(correlation: np.ndarray | None, side: int) -> torch.Tensor:
+    """S(k) of a correlation (2 L + 1, 2 L + 1) on a grid, (side, side), float32, mean 1."""
+    if correlation is None:
+        return torch.ones(side, side)
+    given = np.asarray(correlation, dtype=np.float64)
+    lag = len(given) // 2
+    if given.shape != (2 * lag + 1, 2 * lag + 1) or not np.isfinite(given).all() or 2 * lag >= side:
+        raise InputError(
+            f"a noise correlation of shape {given.shape}",
+            "give finite values at lags from -L to L in both directions, 1 in the middle",
+        )
+    # A triangle in each direction keeps the power of a cut-off correlation from ringing.
+    fall = 1 - np.abs(np.arange(-lag, lag + 1)) / (lag + 1)
+    grid = np.zeros((side, side))
+    index = np.arange(-lag, lag + 1) % side
+    grid[np.ix_(index, index)] = given * np.sqrt(np.outer(fall, fall))
+    power = np.maximum(np.fft.fft2(grid).real / given[lag, lag], LEAST_POWER)
+    return torch.from_numpy((power / power.mean()).astype(np.float32))
 
 
 _CENTRED = 0.3

@@ -89,6 +89,9 @@ class Stamp:
         The image's file as given by the user.
     unit : str
         Of the image, as its header says; "" if it does not.
+    noise_correlation : ndarray or None
+        Correlation of the noise of pixels up to some lags apart, shape (2 L + 1, 2 L + 1), 1 in the
+        middle; None: not known, or none. Read by `autofit_ml.deconvolve`; fits measure their own.
     """
 
     id: str
@@ -113,6 +116,7 @@ class Stamp:
     messages: tuple[str, ...] = ()
     file: str = ""
     unit: str = ""
+    noise_correlation: np.ndarray | None = None
 
     @property
     def shape(self) -> tuple[int, int]:

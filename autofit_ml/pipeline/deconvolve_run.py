@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from astropy.table import Table
+from scipy import ndimage
 
 from autofit_ml.catalogue import atomic_write_bytes, atomic_write_ecsv
 from autofit_ml.deconvolve import (
@@ -26,12 +28,16 @@ from autofit_ml.errors import InputError, SettingsError
 from autofit_ml.images import Source, discover, read_item
 from autofit_ml.images.stamp import Frame, Stamp
 from autofit_ml.pipeline.settings import FitSettings
+from autofit_ml.refine.uncertainties import measure_correlation
 from autofit_ml.segment import Segmentation
 from autofit_ml.segment.dispatch import check_segmenter, segment_all
 
-__all__ = ["DeconvolveSummary", "cut_out", "deconvolve_run"]
+__all__ = ["DeconvolveSummary", "cut_out", "deconvolve_run", "sky_correlation"]
 
 _TOGETHER = 16
+_LAG = 3
+_AWAY = 4
+_LEAST_SKY = 400
 _FITTED = ("flux", "re", "n", "q", "pa")
 
 
@@ -75,7 +81,8 @@ def deconvolve_run(
 ) -> DeconvolveSummary:
     """Deconvolve images and write what was found.
 
-    Other objects than the target are masked and the sky is subtracted, as the segmenter sees them.
+    Other objects than the target are masked and the sky is subtracted, as the segmenter sees them;
+    the correlation of the noise is measured on the sky (`sky_correlation`).
 
     Parameters
     ----------
@@ -170,7 +177,10 @@ def _results(
         if isinstance(segmentation, Exception):
             problems[name] = segmentation
         else:
-            ready[name] = cut_out(stamp, segmentation, size, sampling.oversampling)
+            cut = cut_out(stamp, segmentation, size, sampling.oversampling)
+            if sampling.sampler == "eps" and cut.noise_correlation is None:
+                cut = cut.replace(noise_correlation=sky_correlation(stamp, segmentation))
+            ready[name] = cut
     results = dict(zip(ready, deconvolve_each(list(ready.values()), sampling), strict=True))
     for source in sources:
         if source.id in problems:
@@ -206,6 +216,27 @@ def cut_out(stamp: Stamp, segmentation: Segmentation, size: int, oversampling: i
         side = max(cut.shape) - 8
         cut = _window(stamp, segmentation, x, y, side)
     return cut
+
+
+def sky_correlation(stamp: Stamp, segmentation: Segmentation) -> np.ndarray | None:
+    """Correlation of neighbouring pixels' noise, for ``Stamp.noise_correlation``.
+
+    Measured on the sky, away from footprints. None where it is not significant (3 standard
+    errors, and 0.05 for adjacent pixels), or with fewer than 400 pixels of sky.
+    """
+    near = ndimage.binary_dilation(segmentation.labels > 0, iterations=_AWAY)
+    sky = ~(near | stamp.mask | segmentation.contaminants)
+    if sky.sum() < _LEAST_SKY:
+        return None
+    residual = (stamp.data - np.float32(segmentation.sky_level)) / stamp.sigma
+    found, adjacent, error = measure_correlation(
+        torch.from_numpy(np.where(sky, residual, 0).astype(np.float64))[None],
+        torch.from_numpy(sky)[None],
+        _LAG,
+    )
+    if not float(adjacent[0]) > max(0.05, 3 * float(error[0])):
+        return None
+    return found[0].numpy()
 
 
 def _window(stamp: Stamp, segmentation: Segmentation, x: float, y: float, side: int) -> Stamp:

@@ -10,7 +10,9 @@ from priors import SIDE, delta_psf, draws, gaussian_prior, observed, power_law
 from autofit_ml.deconvolve.analytic import GaussianPrior, TemplatePrior
 from autofit_ml.deconvolve.eps import sample_eps
 from autofit_ml.deconvolve.gibbs import matched_noise, sample_gibbs
-from autofit_ml.deconvolve.spectra import fft2
+from autofit_ml.deconvolve.operator import noise_power, observe
+from autofit_ml.deconvolve.spectra import coloured, fft2
+from autofit_ml.errors import SettingsError
 
 
 def mode_statistics(samples, observation, prior):
@@ -67,8 +69,6 @@ def test_gibbs_leaves_the_posterior_as_it_is():
     truth = prior.draw(1, torch.Generator().manual_seed(1))[0]
     observation, _ = observed(truth, 2)
     mean, variance = prior.posterior(observation)
-    from autofit_ml.deconvolve.spectra import coloured
-
     start = mean + coloured(variance.expand(300, -1, -1), SIDE, torch.Generator().manual_seed(5))
     samples, _ = sample_gibbs(prior, observation, start[None], draws(6), sweeps=20, steps=16)
     ratio, off = mode_statistics(samples[:, :, -1], observation, prior)
@@ -319,3 +319,31 @@ def test_eps_with_conjugate_gradients(case):
     assert abs(float((last.var(0) / variance).mean()) - 1) < 0.06
     off = (last.mean(0) - mean).square() / variance
     assert float(off.mean()) < 0.02
+
+
+CORRELATION = np.outer([0.1, 0.4, 1.0, 0.4, 0.1], [0.1, 0.4, 1.0, 0.4, 0.1])
+
+
+def test_correlated_noise_on_a_gaussian_prior():
+    """Mean and variance of each mode to 2 % again; with white noise instead, long waves' would be a third."""
+    prior = gaussian_prior()
+    truth = prior.draw(1, torch.Generator().manual_seed(1))[0]
+    white, stamp = observed(truth, 2, fwhm=3.0)
+    power = noise_power(CORRELATION, SIDE)
+    noise = coloured(power[None, :, : SIDE // 2 + 1], SIDE, torch.Generator().manual_seed(7))[0]
+    data = white.forward(truth[None, None])[0, 0] + noise
+    stamp = stamp.replace(data=data.numpy(), noise_correlation=CORRELATION)
+    observation = observe([stamp], side=SIDE)
+    highest = torch.full((1, 1, 1, 1), 1e3)
+    samples, _ = sample_eps(
+        prior, observation, 600, draws(3), steps=64, lowest=0.01, highest=highest
+    )
+    ratio, off = mode_statistics(samples, observation, prior)
+    order = prior.posterior(observation)[1][0].flatten().argsort()
+    groups = torch.stack([part.mean() for part in ratio.flatten()[order].chunk(4)])
+    np.testing.assert_allclose(groups, 1.0, atol=0.02)
+    assert float(off.mean()) < 2.0 / 600
+    change = prior.posterior(observation)[1] / prior.posterior(white)[1]
+    assert float(change.max()) > 3
+    with pytest.raises(SettingsError, match="white noise"):
+        sample_gibbs(prior, observation, samples, draws(4))

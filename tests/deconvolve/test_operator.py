@@ -7,7 +7,7 @@ import pytest
 import torch
 from priors import SIDE, observed, stamp_of
 
-from autofit_ml.deconvolve.operator import grid_side, observe, psf_transfer
+from autofit_ml.deconvolve.operator import grid_side, noise_power, observe, psf_transfer
 from autofit_ml.deconvolve.target import TARGET_FWHM, sigma_of, target_psf
 from autofit_ml.errors import InputError, SettingsError
 from autofit_ml.images.psf import gaussian_psf, moffat_psf
@@ -134,3 +134,39 @@ def test_bad_calls_are_refused():
         observe([stamp], side=20)
     with pytest.raises(InputError, match="at most 256"):
         observe([stamp_of(np.zeros((300, 300)))])
+
+
+@pytest.mark.parametrize("oversampling", [1, 2])
+def test_correlated_noise_against_dense_algebra(oversampling):
+    """`solve` and `spectrum` with a correlation and a noise map."""
+    side = 32
+    g = side // oversampling
+    correlation = np.outer([0.3, 1.0, 0.3], [0.2, 1.0, 0.2])
+    rng = np.random.default_rng(0)
+    sigma = rng.uniform(0.8, 1.3, (g, g)).astype(np.float32)
+    stamp = stamp_of(rng.normal(size=(g, g)), fwhm=4.0, sigma=sigma, noise_correlation=correlation)
+    observation = observe([stamp], oversampling=oversampling, side=side)
+    power = noise_power(correlation, g).double()
+    assert float(power.mean()) == pytest.approx(1) and float(power.min()) > 0.1
+    unit = torch.eye(g * g, dtype=torch.float64).reshape(-1, g, g)
+    root = torch.fft.ifft2(torch.fft.fft2(unit) * power).real.reshape(g * g, -1)  # C, symmetric
+    scale = observation.weight[0, 0].double().rsqrt().flatten()
+    covariance = scale[:, None] * root * scale
+    every = torch.eye(side * side).reshape(1, -1, side, side)
+    operator = observation.forward(every)[0].double().flatten(1).T  # (g g, side side)
+    x = torch.from_numpy(rng.normal(size=(side, side))).float()[None, None]
+    level = torch.full((1, 1, 1, 1), 1.7)
+    found = observation.solve(x, level, observation.data)[0, 0]
+    inverse = torch.linalg.inv(covariance)
+    matrix = torch.eye(side * side, dtype=torch.float64) / 1.7**2 + operator.T @ inverse @ operator
+    right = (
+        x.double().flatten() / 1.7**2 + operator.T @ inverse @ observation.data.double().flatten()
+    )
+    exact = torch.linalg.solve(matrix, right).reshape(side, side)
+    assert float((found - exact).abs().max()) < 2e-3 * float(exact.abs().max())
+
+
+def test_wrong_correlations_are_refused():
+    for wrong in (np.ones((3, 4)), np.full((3, 3), np.nan), np.ones((81, 81))):
+        with pytest.raises(InputError, match="noise correlation"):
+            observe([stamp_of(np.zeros((32, 32)), noise_correlation=wrong)])

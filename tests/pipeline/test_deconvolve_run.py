@@ -9,6 +9,7 @@ import pytest
 from astropy.io import fits
 from astropy.table import Table
 from fits_inputs import galaxy, gaussian, write_object
+from scipy import ndimage
 from typer.testing import CliRunner
 from weights_bundles import add_deconvolve_bundle
 
@@ -18,7 +19,7 @@ from autofit_ml.deconvolve.operator import LARGEST, grid_side
 from autofit_ml.errors import SettingsError
 from autofit_ml.images import PSF, Stamp
 from autofit_ml.pipeline import FitSettings
-from autofit_ml.pipeline.deconvolve_run import cut_out, deconvolve_run
+from autofit_ml.pipeline.deconvolve_run import cut_out, deconvolve_run, sky_correlation
 from autofit_ml.segment import Segmentation
 
 SETTINGS = FitSettings(segmenter="sep")
@@ -134,3 +135,28 @@ def test_a_large_galaxy_is_cut_to_what_a_grid_holds(oversampling):
     cut = cut_out(stamp, found, 0, oversampling)
     assert LARGEST - 16 * oversampling <= grid_side([cut], oversampling) <= LARGEST
     assert cut.position == pytest.approx(((cut.shape[1] - 1) / 2,) * 2, abs=1)
+
+
+@pytest.mark.parametrize("correlated", [False, True])
+def test_correlation_of_the_sky(correlated):
+    """What a kernel did to white noise; nothing where there is nothing."""
+    rng = np.random.default_rng(4)
+    kernel = np.outer([0.25, 0.5, 0.25], [0.25, 0.5, 0.25]) if correlated else np.ones((1, 1))
+    noise = ndimage.convolve(rng.normal(size=(96, 96)), kernel, mode="wrap")
+    data = (noise / noise.std() + 5).astype(np.float32)
+    data[40:56, 40:56] += 50
+    labels = np.zeros(data.shape, np.int32)
+    labels[28:68, 28:68] = 1
+    stamp = Stamp(
+        "g", data, np.ones_like(data), np.zeros(data.shape, bool), PSF(gaussian().astype("f4"))
+    )
+    found = sky_correlation(stamp, Segmentation(labels, 1, labels > 1, 5.0, 1.0))
+    if not correlated:
+        assert found is None
+        return
+    assert found.shape == (7, 7) and found[3, 3] == pytest.approx(1)
+    # Autocorrelation of (1, 2, 1): 1, 2/3, 1/6.
+    np.testing.assert_allclose(found[3, 4:], [2 / 3, 1 / 6, 0], atol=0.07)
+    np.testing.assert_allclose(found[4, 4], 4 / 9, atol=0.07)
+    small = Segmentation(np.ones_like(labels), 1, labels > 1, 5.0, 1.0)
+    assert sky_correlation(stamp, small) is None
