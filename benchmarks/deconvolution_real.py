@@ -37,7 +37,7 @@ from autofit_ml.deconvolve.target import sigma_of
 from autofit_ml.images import discover, psf_fwhm, read_item
 from autofit_ml.images.options import ReadOptions
 from autofit_ml.images.stamp import Stamp
-from autofit_ml.pipeline.deconvolve_run import cut_out
+from autofit_ml.pipeline.deconvolve_run import cut_out, sky_correlation
 from autofit_ml.segment import Segmentation
 from autofit_ml.segment.dispatch import segment_all
 
@@ -180,6 +180,7 @@ def hsc_hst(weights: str, samples: int) -> str:
     folder = DATA / "scarlet_hsc_hst"
     hsc = _read(folder / "pair1_hsc-i_image.fits.gz")
     hst = _read(folder / "pair1_hst-F814W_image.fits.gz")
+    hsc = hsc.replace(noise_correlation=sky_correlation(hsc, _segmented(hsc)))
     rows, panels, rings = [], [], []
     for oversampling in (1, 2):
         fwhm = 2 * hsc.pixel_scale / oversampling  # arcsec
@@ -273,6 +274,7 @@ def kids_sdss(weights: str, samples: int) -> str:
         found = [_segmented(stamp) for stamp in (sdss, kids)]
         common = 1.15 * psf_fwhm(kids.psf) * kids.pixel_scale  # arcsec
         cut = cut_out(sdss, found[0], 0, 1)
+        cut = cut.replace(noise_correlation=sky_correlation(sdss, found[0]))
         sharp = sharpened(cut, weights, samples=samples)
         target = sharp.target_fwhm * sdss.pixel_scale
         common = max(common, 1.05 * target)
@@ -341,6 +343,7 @@ def cosmos(weights: str, samples: int) -> str:
         stamp = _read(path)
         found = _segmented(stamp)
         cut = cut_out(stamp, found, 0, 1)
+        cut = cut.replace(noise_correlation=sky_correlation(stamp, found))
         sharp = sharpened(cut, weights, samples=samples)
         light = sharp.samples.sum((1, 2))
         signal = np.sqrt(np.sum((cut.data[~cut.mask] / cut.sigma[~cut.mask]).clip(0) ** 2))
