@@ -38,16 +38,15 @@ _ROWS = 20
 """Of a set's table: the brightest in units of their noise come first in frames."""
 
 EXPLAINED = {
-    "00000058_r": "a neighbour inside the galaxy's isophotes, which neither network sees. The "
-    "reference fits it (with an unconstrained second profile); one profile alone takes up its "
-    "light. With the neighbour as a component the fit is the reference's (scenes.md).",
+    "00000058_r": "a neighbour inside the galaxy's isophotes, which neither the network nor sep "
+    "sees. The reference fits it (with an unconstrained second profile); one profile alone takes "
+    "up its light. With the neighbour as a component the fit is the reference's (scenes.md).",
     "ic3478-64_r": "a cut-out from inside a galaxy: the default fits the sky, which nothing in 64 "
     "pixels can tell from the galaxy's outskirts; the reference has it fixed at 0. With "
     "`--sky fixed` all parameters are within the errors (accuracy.md).",
-    "hsc-gal2": "the reference has a Student-t loss and no sky; ours is Gaussian with a free sky "
-    "of 0.2 % of the central brightness, and raises POOR_FIT: arms are fitted with one profile, "
-    "and neither code's errors know of them. With `--sky fixed` n is 4 % lower than the "
-    "reference's (accuracy.md).",
+    "hsc-gal2": "the reference has a Student-t loss and no sky; ours is Gaussian with a free sky, "
+    "and raises POOR_FIT: one profile does not describe the galaxy, and neither code's errors "
+    "know of that. With `--sky fixed` n is 4 % lower than the reference's (accuracy.md).",
     "ngc4660_i": "the reference's sky sits on a limit and its convolution box is empty, as its "
     "own note says: a rough check only.",
     "decam520206_z": "the reference is the survey catalogue's, from other exposures and bands, a "
@@ -245,13 +244,13 @@ def montage(previews: Sequence[Path], path: Path, most: int = 16) -> None:
         return
     width = 560
     images = [one.resize((width, round(one.height * width / one.width))) for one in images]
-    columns = 1 if len(images) < 5 else 2
-    height = max(one.height for one in images)
-    rows = -(-len(images) // columns)
-    sheet = Image.new("RGB", (columns * width, rows * height), "white")
-    for k, one in enumerate(images):
-        sheet.paste(one, ((k % columns) * width, (k // columns) * height))
-    sheet.save(path, quality=80)
+    filled = [0] * (1 if len(images) < 5 else 2)
+    sheet = Image.new("RGB", (len(filled) * width, sum(one.height for one in images)), "#17171b")
+    for one in images:
+        k = filled.index(min(filled))
+        sheet.paste(one, (k * width, filled[k]))
+        filled[k] += one.height
+    sheet.crop((0, 0, sheet.width, max(filled))).save(path, quality=80)
 
 
 def pull_plot(pulls: Sequence[Sequence[Any]], path: Path) -> None:
@@ -273,7 +272,7 @@ def pull_plot(pulls: Sequence[Sequence[Any]], path: Path) -> None:
     axis.axvspan(-LIMIT, LIMIT, color="0.9", zorder=0)
     axis.set_yticks(range(len(names)), names, fontsize=8)
     axis.invert_yaxis()
-    axis.set_xlabel("ours - reference, in combined errors")
+    axis.set_xlabel("ours - reference, in combined errors (at the frame: beyond 15)")
     axis.legend(fontsize=8, ncols=4, loc="upper center", bbox_to_anchor=(0.4, 1.14))
     figure.tight_layout()
     figure.savefig(path, dpi=110)
