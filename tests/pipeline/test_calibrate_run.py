@@ -65,6 +65,22 @@ def test_the_runs_settings_are_taken_up(tmp_path, run):
     assert any(name.endswith("_image.fits") for name in inputs)
 
 
+def test_what_is_in_the_folder_is_left_alone(run, tmp_path):
+    """A folder with other files is refused, and nothing in it is removed."""
+    mine = tmp_path / "injected" / "mine.fits"
+    mine.parent.mkdir()
+    mine.write_bytes(b"mine")
+    with pytest.raises(SettingsError, match="holds other files"):
+        calibrate_run(run / "results", out=tmp_path, number=4)
+    assert mine.read_bytes() == b"mine"
+
+
+def test_the_catalogue_with_factors_is_named(run, tmp_path):
+    summary = calibrate_run(run / "results", out=tmp_path / "c", number=16, apply=True)
+    assert summary.catalogue == run / "results" / "catalog.fits" and summary.catalogue.exists()
+    assert summary.out == tmp_path / "c"
+
+
 def test_runs_that_cannot_be_calibrated(run, tmp_path):
     with pytest.raises(InputError, match="no finished run"):
         calibrate_run(tmp_path)

@@ -52,8 +52,9 @@ def test_a_plan_knows_what_the_results_folder_holds(folder, tmp_path):
     assert plan.folder == "continues" and plan.done == plan.sources and plan.tried == 0
     assert math.isnan(plan.seconds)
     other = FitSettings(workers=0, init="moments", segmenter="sep", save=(), model="exp")
-    refused = plan_run(folder, out, other, sample=0)
+    refused = plan_run(folder, out, other)
     assert refused.refused and "model" in refused.folder
+    assert refused.tried == 0 and math.isnan(refused.seconds)  # no time for what will not run
     assert plan_run(folder, out, other, restart=True, sample=0).folder == "new"
     foreign = tmp_path / "foreign"
     foreign.mkdir()
