@@ -310,7 +310,6 @@ def kids_sdss(weights: str, samples: int) -> str:
                 f"{100 * one.error:.1f} %",
                 f"{ratios[1][0]:.2f} / {ratios[0][0]:.2f}",
                 f"{np.median(np.abs(z)):.2f}",
-                f"{one.scale * ratio**-2:.3f}",
             ]
         )
         panels += [
@@ -322,7 +321,7 @@ def kids_sdss(weights: str, samples: int) -> str:
     _panels(panels, DOCS / "figures" / "deconvolution_kids_sdss.png", 4)
     header = [
         "galaxy", "PSF", "correlation, SDSS", "deconvolved", "difference, SDSS", "deconvolved",
-        "centre over KiDS: SDSS / deconvolved", "median |z|", "flux, KiDS = 1",
+        "centre over KiDS: SDSS / deconvolved", "median |z|",
     ]  # fmt: skip
     return markdown_table(header, rows)
 
@@ -408,6 +407,7 @@ def _panels(panels: list[tuple[str, np.ndarray]], path: Path, columns: int) -> N
     for axis in axes.flat:
         axis.axis("off")
     for axis, (title, image) in zip(axes.flat, panels, strict=False):
+        image = image - np.nanmedian(np.concatenate([image[[0, -1]].ravel(), image[:, 0]]))
         top = np.nanmax(image)
         axis.imshow(np.arcsinh(image / (0.02 * top)), origin="lower", cmap="gray_r",
                     vmin=-1.0, vmax=np.arcsinh(50))  # fmt: skip
