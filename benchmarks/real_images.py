@@ -51,12 +51,20 @@ CASES = (
     Case("pymorph_sdss", "00000003"),
     Case("pymorph_sdss", "00000009"),
     Case("pymorph_sdss", "00000023"),
-    Case("pymorph_sdss", "00000058", note="default: the neighbour is masked", explained=True),
+    Case("pymorph_sdss", "00000058", note="default", explained=True),
     Case(
         "pymorph_sdss",
         "00000058",
         without_neighbour=True,
         note="the reference's neighbour subtracted first",
+        explained=True,
+    ),
+    Case(
+        "pymorph_sdss",
+        "00000058",
+        {"segmenter": "sep"},
+        without_neighbour=True,
+        note="the same, segmented by sep",
     ),
     Case("galfitm_tests", "galfit-example", note="reference: free sky gradient, own noise map"),
     Case("imfit_sdss", "ic3478-64", {"psf": "none", "sky": "fixed"}),
@@ -96,9 +104,10 @@ def compare(data: Path, case: Case, out: Path) -> tuple[list[str], bool]:
     path = data / entry["image"]
     if case.without_neighbour:
         folder = out / "subtracted"
+        shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         path = subtract_neighbour(path, entry, folder)
-    results = out / f"{case.object}{'_alone' if case.without_neighbour else ''}"
+    results = out / "_".join([case.object, *(["alone"] * case.without_neighbour), *case.options])
     row = afm.fit(path, results, save=("previews",), workers=0, **case.options)[0]
     target, errors = entry["components"][0], entry["components"][0].get("err", {})
     cells, fine = [], True
