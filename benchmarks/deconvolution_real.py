@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -27,7 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 from deconvolution_baselines import richardson_lucy, total_variation, wiener
-from documents import DOCS, markdown_table, write_section
+from documents import DATA, DOCS, markdown_table, write_section
 from scipy.ndimage import map_coordinates
 from scipy.optimize import least_squares
 
@@ -40,11 +39,6 @@ from autofit_ml.images.stamp import Stamp
 from autofit_ml.pipeline.deconvolve_run import cut_out, sky_correlation
 from autofit_ml.segment import Segmentation
 from autofit_ml.segment.dispatch import segment_all
-
-HERE = Path(__file__).resolve().parent
-DATA = Path(os.environ.get("AUTOFIT_ML_TEST_DATA", HERE.parent.parent / "shared" / "data"))
-PROFILES = ("kids-r", "sdss-r")
-
 
 # ------------------------------------------------------------------ images on one footing
 

@@ -10,9 +10,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["DOCS", "Section", "machine", "markdown_table", "run_sections", "write_section"]
+__all__ = ["DATA", "DOCS", "Section", "machine", "markdown_table", "run_sections", "write_section"]
 
-DOCS = Path(__file__).resolve().parent.parent / "docs"
+REPOSITORY = Path(__file__).resolve().parent.parent
+DOCS = REPOSITORY / "docs"
+DATA = Path(os.environ.get("AUTOFIT_ML_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
+"""Real images; not every machine has them."""
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

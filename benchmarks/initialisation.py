@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shlex
 import sys
 import time
@@ -33,7 +32,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from documents import machine, markdown_table, write_section
+from documents import DATA, machine, markdown_table, write_section
 
 from autofit_ml.catalogue.flags import FATAL, Flag
 from autofit_ml.errors import AutofitError
@@ -51,8 +50,6 @@ from autofit_ml.segment.dispatch import segment_all
 from autofit_ml.simulate import SimulatedObject, compose_recipe, simulate_one, to_stamps
 from autofit_ml.weights import load
 
-HERE = Path(__file__).resolve().parent
-DATA = Path(os.environ.get("AUTOFIT_ML_TEST_DATA", HERE.parent.parent / "shared" / "data"))
 SURVEYS = ("sdss-r", "legacysurvey-r", "kids-r", "hsc-i")
 BINS = ((10, 20), (20, 50), (50, 100), (100, 300), (300, 1e9))
 RECIPES = ("single", "blends", "realistic")

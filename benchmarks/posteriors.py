@@ -9,13 +9,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
-from documents import Section, run_sections
+from documents import DATA, Section, run_sections
 from scenes import INDICES, fitted, labelled, psf_of, scaled, segmented
 
 from autofit_ml.images import discover, read_source
@@ -28,9 +26,6 @@ from autofit_ml.segment import Segmentation
 from autofit_ml.segment.dispatch import segment_all
 from autofit_ml.simulate import observe_scene
 from autofit_ml.simulate.sources import Source
-
-HERE = Path(__file__).resolve().parent
-DATA = Path(os.environ.get("AUTOFIT_ML_TEST_DATA", HERE.parent.parent / "shared" / "data"))
 
 Density = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 

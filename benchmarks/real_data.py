@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import tempfile
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -24,14 +23,13 @@ import numpy as np
 from astropy.io import fits
 from astropy.table import QTable, vstack
 from default_pipeline import column, columns
-from documents import DOCS, markdown_table, write_section
+from documents import DATA, DOCS, markdown_table, write_section
 from PIL import Image
 
 import autofit_ml as afm
 from autofit_ml.catalogue import flag_names
 
 HERE = Path(__file__).resolve().parent
-DATA = Path(os.environ.get("AUTOFIT_ML_TEST_DATA", HERE.parent.parent / "shared" / "data"))
 COMPARED = ("flux", "re", "n", "q")
 LIMIT = 3.0
 _ROWS = 20

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import tempfile
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ from typing import Any
 
 import numpy as np
 from astropy.io import fits
-from documents import write_section
+from documents import DATA, write_section
 
 import autofit_ml as afm
 from autofit_ml.catalogue import flag_names
@@ -30,7 +29,6 @@ from autofit_ml.images.discover import discover
 from autofit_ml.simulate import Source, render_source
 
 HERE = Path(__file__).resolve().parent
-DATA = Path(os.environ.get("AUTOFIT_ML_TEST_DATA", HERE.parent.parent / "shared" / "data"))
 TOLERANCE = {"re": 0.08, "n": 0.12, "q": 0.03, "mag": 0.05}
 
 

@@ -10,15 +10,13 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from documents import machine, markdown_table, write_section
+from documents import DATA, machine, markdown_table, write_section
 
 from autofit_ml.catalogue.flags import Flag
 from autofit_ml.images import discover, read_source
@@ -35,9 +33,6 @@ from autofit_ml.refine.scenes import (
 from autofit_ml.scene import Scene, component, fixed, free, parse_model, scene
 from autofit_ml.segment import Segmentation
 from autofit_ml.segment.dispatch import segment_all
-
-HERE = Path(__file__).resolve().parent
-DATA = Path(os.environ.get("AUTOFIT_ML_TEST_DATA", HERE.parent.parent / "shared" / "data"))
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import argparse
 import io
-import os
 import warnings
 from pathlib import Path
 
 import numpy as np
-from documents import DOCS, markdown_table, write_section
+from documents import DATA, DOCS, markdown_table, write_section
 from PIL import Image, ImageDraw
 
 from autofit_ml.images import discover, read_source
@@ -24,7 +23,6 @@ from autofit_ml.segment import Segmentation
 from autofit_ml.segment.dispatch import segment_all
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-DATA = Path(os.environ.get("AUTOFIT_ML_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
 STAMPS = (
     *(f"profit_kids_sdss/G{k}_kids-r" for k in (265911, 266035, 266662, 267525, 279148)),
     *(f"profit_kids_sdss/G{k}_sdss-r" for k in (265911, 266035, 266662, 267525, 279148)),

@@ -3,7 +3,7 @@
     python side_by_side_fits.py KIND stamps.npz answers.json FIRST LAST THREADS
 
 is our counterpart of benchmarks/peers/fit_*.py: the same process layout, timing and file of answers
-(peers/exchange.py). KIND is `refine`, which reads stamps.pickle beside stamps.npz, or `fit`, which
+(peers/exchange.py). KIND is `refine`, which reads own.npz beside stamps.npz, or `fit`, which
 reads the folder `images` beside it.
 """
 
@@ -12,7 +12,6 @@ from __future__ import annotations
 import ast
 import json
 import os
-import pickle
 import resource
 import subprocess
 import sys
@@ -28,6 +27,7 @@ from speed import COLUMNS, hand_over
 from speed import ours as refine_all
 
 from autofit_ml.catalogue.flags import FATAL, Flag
+from autofit_ml.images.stamp import PSF, Stamp
 from autofit_ml.initialise import Starts, initialise
 from autofit_ml.segment import segment_sep
 from autofit_ml.simulate import SimulatedObject, export_fits, to_stamps
@@ -107,14 +107,19 @@ def settings_of(peer: str) -> dict[str, str]:
 
 
 def prepare(objects: Sequence[SimulatedObject], folder: Path, *, files: bool = False) -> Path:
-    """What all fitters read: stamps.npz, stamps.pickle and, if wanted, images/."""
+    """What all fitters read: stamps.npz, own.npz and, if wanted, images/."""
     folder.mkdir(parents=True, exist_ok=True)
     stamps = to_stamps(objects)
     segmentations = [segment_sep(stamp) for stamp in stamps]
     starts = initialise(stamps, segmentations)
     hand_over(folder / "stamps.npz", stamps, segmentations, starts)
-    with open(folder / "stamps.pickle", "wb") as stream:
-        pickle.dump((stamps, segmentations, starts), stream)
+    # The peers' masks hold the neighbours too.
+    np.savez(
+        folder / "own.npz",
+        mask=np.stack([s.mask for s in stamps]),
+        flags=starts.flags,
+        method=starts.method,
+    )
     if files:
         export_fits(objects, folder / "images")
         export_fits(objects[:1], folder / "first")
@@ -180,11 +185,16 @@ def own_refine(stamps: Path, first: int, last: int, threads: Sequence[int]) -> d
     """`refine` from the starts that the peers get, all galaxies at once."""
     import torch
 
-    with open(stamps.with_suffix(".pickle"), "rb") as stream:
-        items, segmentations, starts = pickle.load(stream)
-    some = slice(first, last)
-    items, segmentations = items[some], segmentations[some]
-    starts = Starts(starts.values[some], None, starts.flags[some], starts.method)
+    with np.load(stamps) as planes, np.load(stamps.with_name("own.npz")) as own:
+        data, sigma, psf = (planes[name][first:last] for name in ("data", "sigma", "psf"))
+        masks = own["mask"][first:last]
+        flags, method = own["flags"][first:last], str(own["method"])
+        starts = Starts(planes["start"][first:last], None, flags, method)
+    items = [
+        Stamp(str(i), *each, PSF(kernel))
+        for i, (*each, kernel) in enumerate(zip(data, sigma, masks, psf, strict=True))
+    ]
+    segmentations = [segment_sep(stamp) for stamp in items]  # as in `prepare`
     before = memory("VmRSS")
     seconds = {}
     for count in threads:

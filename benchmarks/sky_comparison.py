@@ -14,7 +14,6 @@ within a factor of 2 (or 2.5 sigma of the counts). Masks of neighbours do not ho
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +22,7 @@ from typing import Any
 import numpy as np
 import sep
 from astropy.io import fits
-from documents import DOCS, markdown_table, write_section
+from documents import DATA, DOCS, markdown_table, write_section
 from scipy import ndimage
 
 from autofit_ml.images import psf_fwhm
@@ -33,8 +32,6 @@ from autofit_ml.simulate.generate import simulate_one
 from autofit_ml.simulate.psf import draw_psf
 from autofit_ml.simulate.recipe import Survey, compose_recipe
 
-HERE = Path(__file__).resolve().parent
-DATA = Path(os.environ.get("AUTOFIT_ML_TEST_DATA", HERE.parent.parent / "shared" / "data"))
 BOX = 15
 """Side of the box whose mean is the local sky, pixels: wings of sources do not count as noise."""
 FEWEST = 500
