@@ -89,5 +89,5 @@ def machine() -> str:
     import torch
 
     n = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    kind = torch.backends.cpu.get_cpu_capability()
-    return f"{platform.machine()}, {n} cores ({kind}), PyTorch {torch.__version__}"
+    kind, plural = torch.backends.cpu.get_cpu_capability(), "s" * (n != 1)
+    return f"{platform.machine()}, {n} core{plural} ({kind}), PyTorch {torch.__version__}"

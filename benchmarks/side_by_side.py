@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import functools
 import json
+import os
 import subprocess
 import tempfile
 import time
@@ -255,7 +256,9 @@ def size(arguments: argparse.Namespace) -> str:
         rows.append(row)
     kept("size", numbers)
     header = ["stamp", *(w for n in names for w in (OURS.get(n, n), "MB"))]
-    text = f"{machine()}; the faster of {arguments.threads} threads.\n\n"
+    counts = arguments.threads
+    fastest = f"the faster of {counts} threads" if len(counts) > 1 else f"{counts[0]} thread"
+    text = f"{machine()}; {fastest}.\n\n"
     return text + markdown_table(header, rows) + f"\n\nWhile this was measured, {tally}."
 
 
@@ -519,6 +522,8 @@ def main() -> None:
     for given, known in ((arguments.sections, SECTIONS), (arguments.peers, PEERS)):
         if unknown := set(given) - set(known):
             parser.error(f"unknown: {', '.join(sorted(unknown))}; one of {', '.join(known)}")
+    cores = len(os.sched_getaffinity(0))
+    arguments.threads = [count for count in arguments.threads if count <= cores]
     torch.set_num_threads(max(arguments.threads))
     print(machine())
     for name in arguments.sections:

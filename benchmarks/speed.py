@@ -37,7 +37,7 @@ from autofit_ml.simulate import render_source, simulate_sersic, to_stamps
 
 HERE = Path(__file__).resolve().parent
 PEERS = HERE / "peers"
-THREADS = 2
+THREADS = min(2, len(os.sched_getaffinity(0)))
 SCALES = (100, 1000, 10000)
 COLUMNS = ("x", "y", "flux", "re", "n", "q", "pa", "sky")
 

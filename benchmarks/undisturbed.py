@@ -13,7 +13,7 @@ __all__ = ["Disturbances", "undisturbed"]
 
 T = TypeVar("T")
 _LIMIT = 0.04
-"""Share of the machine's processor time that others may take."""
+"""Share of the processor time that others may take."""
 
 
 class Disturbances:
@@ -57,11 +57,15 @@ def undisturbed(action: Callable[[], T], tally: Disturbances, tries: int = 12) -
 
 
 def _busy() -> float:
-    """Processor seconds that all processes used since the machine started (Linux)."""
-    user, nice, system, _, _, irq, soft, steal = (
-        int(word) for word in Path("/proc/stat").read_text().split()[1:9]
-    )
-    return (user + nice + system + irq + soft + steal) / os.sysconf("SC_CLK_TCK")
+    """Seconds that the processors which this process may use were busy (Linux)."""
+    mine = {f"cpu{number}" for number in os.sched_getaffinity(0)}
+    ticks = 0
+    for line in Path("/proc/stat").read_text().splitlines():
+        name, *words = line.split()
+        if name in mine:
+            user, nice, system, _, _, irq, soft, steal = (int(word) for word in words[:8])
+            ticks += user + nice + system + irq + soft + steal
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _own() -> float:

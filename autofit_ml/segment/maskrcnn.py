@@ -34,6 +34,9 @@ __all__ = ["Instances", "MaskRCNNSettings", "find_instances", "segment_cut_out",
 USUAL_FWHM = 3.0
 """Taken for the seeing, pixels, where there is no PSF."""
 
+LEAST_SCATTER = 0.1
+"""Scatter of the sky, units of the noise map's median, that an image is taken to have at least."""
+
 NARROWEST = 1.5
 """Seeing, pixels, that a binned image is taken to have at least: it is not resampled."""
 
@@ -375,7 +378,8 @@ def _sky_of(stamp: Stamp) -> tuple[float, float]:
         return 0.0, float(np.median(stamp.sigma))
     noise = float(np.median(stamp.sigma[good]))
     level, rms = mode_of_sky(stamp.data[good] / noise, 1.0)
-    return level * noise, rms * noise
+    # In an image without noise the network would see its rounding errors.
+    return level * noise, max(rms, LEAST_SCATTER) * noise
 
 
 def _segmentation(

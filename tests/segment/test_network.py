@@ -150,6 +150,17 @@ def test_an_image_without_noise_has_no_scatter_to_measure():
     assert found.sky_rms > 0 and np.isfinite(found.blend_fraction)
 
 
+def test_rounding_errors_of_a_clean_image_are_not_objects():
+    """Ripples a thousandth of the noise map's noise high, in a simulation without noise."""
+    data = np.where(blobs() > 10, np.float32(30), np.float32(0))
+    data += 1e-5 * np.random.default_rng(3).normal(size=data.shape).astype(np.float32)
+    data[50:60, 40:60] += 1e-3
+    mask = np.zeros(data.shape, bool)
+    stamp = Stamp("clean", data, np.ones_like(data), mask, PSF(moffat_psf(3.0).data))
+    (found,) = segment_maskrcnn([stamp], BrightPixels())
+    np.testing.assert_array_equal(found.labels > 0, data > 10)
+
+
 def test_doubles_of_two_classes_are_one_object():
     class Twice(BrightPixels):
         def forward(self, images):
