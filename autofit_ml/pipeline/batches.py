@@ -44,7 +44,9 @@ _BYTES_AHEAD = 256e6
 """Files of all tasks that are under way."""
 
 _WORTH_WORKERS = 64
-"""Fewer sources than this are prepared in this process: starting workers takes longer."""
+_WORTH_NETWORKS = 128
+"""Fewer sources than this are prepared in this process: starting workers, which load PyTorch where
+a network segments, takes longer."""
 
 _MOST_WORKERS = 4
 """The fitting, in this process, does not keep up with more."""
@@ -127,11 +129,11 @@ def _batched(
 
 
 def _useful_workers(n_sources: int, settings: FitSettings) -> int:
+    if settings.segmenter in ("auto", "maskrcnn"):
+        # The network takes five times as long as the fit of what it finds.
+        return min(_MOST_NETWORKS, processors()) if n_sources >= _WORTH_NETWORKS else 0
     if n_sources < _WORTH_WORKERS:
         return 0
-    if settings.segmenter in ("auto", "maskrcnn"):
-        # The network takes ten times as long as the fit of what it finds.
-        return min(_MOST_NETWORKS, processors())
     # The fitting itself uses every processor: half of them keep it fed.
     return min(_MOST_WORKERS, max(1, processors() // 2))
 

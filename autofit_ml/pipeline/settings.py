@@ -76,7 +76,7 @@ class FitSettings:
     workers : int
         Processes that read, segment and initialise; 0: in this process; -1: as many as useful
         (none for under 64 objects, else one for every two processors, at most 4; with the network
-        one for each, at most 8).
+        none for under 128, else one for each, at most 8).
     save : tuple of str
         Any of "objects", "previews", "report"; comma-separated text and "none" are understood.
 

@@ -403,9 +403,9 @@ def test_default_number_of_workers(monkeypatch):
         here = set(range(processors))
         monkeypatch.setattr(batches.os, "sched_getaffinity", lambda _, here=here: here)
         classical, network = FitSettings(segmenter="sep"), FitSettings()
-        assert batches._useful_workers(63, network) == 0
+        assert batches._useful_workers(63, classical) == batches._useful_workers(127, network) == 0
         assert batches._useful_workers(64, classical) == workers
-        assert batches._useful_workers(64, network) == min(processors, 8)
+        assert batches._useful_workers(128, network) == min(processors, 8)
 
 
 def test_batches_are_not_kept(many_images, tmp_path, monkeypatch):
