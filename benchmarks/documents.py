@@ -88,6 +88,8 @@ def machine() -> str:
     """The hardware, in general terms."""
     import torch
 
-    n = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    from autofit_ml.worker_processes import processors
+
+    n = processors()
     kind, plural = torch.backends.cpu.get_cpu_capability(), "s" * (n != 1)
     return f"{platform.machine()}, {n} core{plural} ({kind}), PyTorch {torch.__version__}"

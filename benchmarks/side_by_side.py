@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import functools
 import json
-import os
 import subprocess
 import tempfile
 import time
@@ -40,6 +39,7 @@ from undisturbed import Disturbances, undisturbed
 from autofit_ml.refine.scenes import object_of
 from autofit_ml.simulate import observe_scene, simulate_sersic, to_stamps
 from autofit_ml.simulate.sources import Source
+from autofit_ml.worker_processes import processors
 
 OUT = Path(__file__).resolve().parent / "out" / "side_by_side"
 PAGE = "side-by-side.md"
@@ -522,7 +522,7 @@ def main() -> None:
     for given, known in ((arguments.sections, SECTIONS), (arguments.peers, PEERS)):
         if unknown := set(given) - set(known):
             parser.error(f"unknown: {', '.join(sorted(unknown))}; one of {', '.join(known)}")
-    cores = len(os.sched_getaffinity(0))
+    cores = processors()
     arguments.threads = [count for count in arguments.threads if count <= cores]
     torch.set_num_threads(max(arguments.threads))
     print(machine())

@@ -34,10 +34,11 @@ from autofit_ml.initialise import Starts, initialise
 from autofit_ml.refine import FitResults, refine
 from autofit_ml.segment import segment_sep
 from autofit_ml.simulate import render_source, simulate_sersic, to_stamps
+from autofit_ml.worker_processes import processors
 
 HERE = Path(__file__).resolve().parent
 PEERS = HERE / "peers"
-THREADS = min(2, len(os.sched_getaffinity(0)))
+THREADS = min(2, processors())
 SCALES = (100, 1000, 10000)
 COLUMNS = ("x", "y", "flux", "re", "n", "q", "pa", "sky")
 
