@@ -404,6 +404,10 @@ def deconvolve(
     psf_fwhm: _PsfFwhm = None,
     mode: Annotated[str, typer.Option(help="auto or stamp.")] = "auto",
     device: _Device = "auto",
+    precision: Annotated[
+        str,
+        typer.Option(help="float32, or bfloat16: half the time on processors that compute in it."),
+    ] = "float32",
     pictures: Annotated[bool, typer.Option(help="Draw a PNG of each object.")] = True,
     quiet: _Quiet = False,
     as_json: _AsJson = False,
@@ -437,6 +441,7 @@ def deconvolve(
         weights=weights,
         seed=seed,
         device=device,
+        precision=precision,
     )
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     with counting("deconvolving", console, quiet=quiet) as progress:

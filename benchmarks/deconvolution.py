@@ -1,15 +1,14 @@
 """Deconvolution against the truth: python benchmarks/deconvolution.py SECTION ... [--docs]
 
 Galaxies are the held-out set of ``conf/experiment/deconvolve.yaml`` (drawn first where missing),
-seen through Moffat, Gaussian and Kolmogorov-like PSFs of 1.5 to 5 times the target's width, with
-white noise.
+seen through Moffat and Gaussian PSFs of 1.5 to 5 times the target's width, with white noise.
 
 - ``exact``: both samplers on priors with known posteriors (a stationary Gaussian, 128 templates).
 - ``sbc``: ranks of the truth's flux, size, ellipticity, concentration and fine structure among
   posterior draws (simulation-based calibration, Talts et al. 2018, arXiv:1804.06788); expected
-  coverage about a reference that depends on the data, their Wiener estimate (TARP, Lemos et al.
-  2023, arXiv:2302.03026); coverage of pixels. Each simulation is kept in ``--results``, so that a
-  longer run goes on where a shorter one ended.
+  coverage about a reference that depends on the data, their Wiener estimate with the mean power
+  spectrum of galaxies (TARP, Lemos et al. 2023, arXiv:2302.03026); coverage of pixels. Each
+  simulation is kept in ``--results``, so that a longer run goes on where a shorter one ended.
 - ``baselines``: posterior mean against Wiener with the galaxy's own power spectrum, Richardson-Lucy
   and total variation with their best settings for each galaxy (chosen with the truth).
 - ``samplers``: EPS against split Gibbs with the trained prior, also behind masks.
@@ -29,7 +28,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from deconvolution_baselines import richardson_lucy, total_variation, wiener
+from deconvolution_baselines import mean_power, richardson_lucy, total_variation, wiener
 from documents import machine, markdown_table, write_section
 from scipy import stats
 
@@ -38,8 +37,10 @@ from autofit_ml.deconvolve.analytic import GaussianPrior, TemplatePrior
 from autofit_ml.deconvolve.diffusion import Draws
 from autofit_ml.deconvolve.eps import sample_eps
 from autofit_ml.deconvolve.gibbs import sample_gibbs
+from autofit_ml.deconvolve.network import InBfloat16
 from autofit_ml.deconvolve.operator import Observation, observe
 from autofit_ml.deconvolve.prior import sample_prior
+from autofit_ml.deconvolve.sampling import PRECISIONS
 from autofit_ml.deconvolve.spectra import coloured, fft2, grid_of
 from autofit_ml.images.psf import gaussian_psf, moffat_psf
 from autofit_ml.images.stamp import PSF, Stamp
@@ -240,15 +241,26 @@ def _modes(
 
 
 def calibrate(
-    network: Any, scale: float, draws: int, steps: int, folder: Path, largest: float
+    network: Any,
+    scale: float,
+    draws: int,
+    steps: int,
+    folder: Path,
+    largest: float,
+    part: tuple[int, int],
 ) -> str:
-    """Ranks, TARP and pixel coverage; simulations of earlier runs in `folder` are used again."""
+    """Ranks, TARP and pixel coverage; simulations of earlier runs in `folder` are used again.
+
+    `part` (i, n) draws every n-th group alone, for n processes beside each other.
+    """
     images = galaxies()
+    known = galaxies("val")
+    usual = mean_power(known.of_side(SIDE, torch.arange(known.count(SIDE))))
     folder.mkdir(parents=True, exist_ok=True)
     number = max(4, int(300 * scale))
     began = time.perf_counter()
     group = 4
-    for first in range(0, number, group):
+    for first in range((part[0] - 1) * group, number, part[1] * group):
         for level in LEVELS:
             members = [
                 k
@@ -268,20 +280,25 @@ def calibrate(
             )
             for i, (k, case) in enumerate(zip(members, cases, strict=True)):
                 # Padding or not makes no difference here: units of the noise, 1.
-                one = _calibration(case, observation.take(slice(i, i + 1)), samples[i])
+                one = _calibration(case, observation.take(slice(i, i + 1)), samples[i], usual)
                 np.savez(folder / f"{k}-{level}.npz", **one)
     return _calibration_tables(folder)
 
 
 def _calibration(
-    case: Case, observation: Observation, samples: torch.Tensor
+    case: Case, observation: Observation, samples: torch.Tensor, usual: torch.Tensor
 ) -> dict[str, np.ndarray]:
+    """Of one simulation; `usual` is the mean power spectrum of galaxies of unit flux."""
     truth = case.truth
     drawn, true = measured(samples), measured(truth[None])[0]
-    reference = wiener(observation, case.truth)
+    # A function of the data alone: one that knew the truth's own spectrum would lie nearer to the
+    # truth than to samples, however good these are.
+    flux = observation.data.sum().clamp_min(3.0 * SIDE)
+    reference = wiener(observation, usual * flux.square())
     to_truth = (truth - reference).square().sum()
     to_samples = (samples - reference).square().sum((1, 2))
     mean = samples.mean(0)
+    best = wiener(observation, mean_power(truth[None]))
     inside = mean > 0.02 * mean.max()
     # Between the two draws next to it the truth's place is not known: any place in that gap.
     below = (samples < truth).sum(0)[inside]
@@ -298,7 +315,7 @@ def _calibration(
             ]
         ),
         "flux": np.array([true[0], drawn[:, 0].mean(), drawn[:, 0].std()]),
-        "gain": np.float64(10 * math.log10(to_truth / (mean - truth).square().sum())),
+        "gain": np.float64(10 * math.log10(best.sub(truth).square().sum() / case.off(mean))),
         "draws": np.int64(len(samples)),
     }
 
@@ -366,7 +383,7 @@ def baselines(network: Any, scale: float, steps: int) -> str:
                 "posterior mean": sample_eps(
                     network, observation, 32, Draws(2, key(k)), steps=steps
                 )[0][0].mean(0),
-                "Wiener": wiener(observation, case.truth),
+                "Wiener": wiener(observation, mean_power(case.truth[None])),
                 "Richardson-Lucy": richardson_lucy(observation, case.stamp.psf, case.off),
                 "total variation": total_variation(observation, case.off),
             }
@@ -494,13 +511,19 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=48)
     parser.add_argument("--results", type=Path, default=Path("results/deconvolution"))
     parser.add_argument("--seconds", type=float, default=math.inf, help="limit of sbc's new cases")
+    parser.add_argument(
+        "--part", type=int, nargs=2, default=(1, 1), metavar=("I", "N"), help="sbc in N processes"
+    )
     parser.add_argument("--card", type=Path, help="the tables, for training/export.py --card")
     parser.add_argument("--docs", action="store_true", help="write into docs/deconvolution.md")
+    parser.add_argument("--precision", default="float32", choices=PRECISIONS)
     arguments = parser.parse_args()
     wanted = arguments.section or list(sections)
     network: Any = None
     if set(wanted) - {"exact"}:
         network = load(arguments.weights)
+        if arguments.precision == "bfloat16":
+            network = InBfloat16(network)
     texts = {}
     for section in wanted:
         if section == "exact":
@@ -513,6 +536,7 @@ def main() -> None:
                 arguments.steps,
                 arguments.results,
                 arguments.seconds,
+                arguments.part,
             )
         elif section == "baselines":
             text = baselines(network, arguments.scale, arguments.steps)

@@ -17,16 +17,20 @@ from autofit_ml.deconvolve.spectra import fft2, grid_of, ifft2
 from autofit_ml.deconvolve.target import target_transfer
 from autofit_ml.images.stamp import PSF
 
-__all__ = ["richardson_lucy", "total_variation", "wiener"]
+__all__ = ["mean_power", "richardson_lucy", "total_variation", "wiener"]
 
 Error = Callable[[torch.Tensor], float]
 
 
-def wiener(observation: Observation, truth: torch.Tensor) -> torch.Tensor:
-    """With the truth's own azimuthally averaged power spectrum."""
+def mean_power(images: torch.Tensor) -> torch.Tensor:
+    """Azimuthally averaged power spectrum of images (N, G, G): the mean in each bin of a `Grid`."""
+    return fft2(images).flatten(1).abs().square().mean(0) @ grid_of(images.shape[-1]).gather
+
+
+def wiener(observation: Observation, power: torch.Tensor) -> torch.Tensor:
+    """With a power spectrum (BINS,)."""
     side = observation.side
     grid = grid_of(side)
-    power = fft2(truth).flatten().abs().square() @ grid.gather
     power = (power.clamp_min(1e-12).log() @ grid.spread).exp().reshape(grid.shape)
     gain = observation.transfer[0, 0]
     seen = fft2(observation.data[0, 0])

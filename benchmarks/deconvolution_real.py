@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from deconvolution_baselines import richardson_lucy, total_variation, wiener
+from deconvolution_baselines import mean_power, richardson_lucy, total_variation, wiener
 from documents import DATA, DOCS, markdown_table, write_section
 from scipy.ndimage import map_coordinates
 from scipy.optimize import least_squares
@@ -237,7 +237,7 @@ def _baselines(stamp: Stamp, truth: np.ndarray, use: np.ndarray) -> dict[str, np
         return float((image - whole)[inside].square().sum())
 
     found = {
-        "Wiener": wiener(observation, whole),
+        "Wiener": wiener(observation, mean_power(whole[None])),
         "Richardson-Lucy": richardson_lucy(observation, stamp.psf, off),
         "total variation": total_variation(observation, off),
     }

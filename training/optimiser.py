@@ -5,25 +5,25 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from muon import MuonAdamW
 from omegaconf import DictConfig
 
 __all__ = ["configure"]
 
 
 def configure(network: torch.nn.Module, settings: DictConfig, total_steps: int) -> Any:
-    """AdamW; a linear warm-up, then a cosine to a hundredth of the rate, or a constant rate.
+    """AdamW or Muon; a linear warm-up, then a cosine to a hundredth of the rate or a constant one.
 
     Parameters
     ----------
     network : torch.nn.Module
     settings : DictConfig
-        ``lr``, ``weight_decay``, ``warmup_steps``; ``schedule`` cosine (where there is none) or
-        constant, for runs whose end is not known.
+        ``lr``, ``weight_decay``, ``warmup_steps``; ``name`` adamw (where there is none) or muon;
+        ``schedule`` cosine (where there is none) or constant, for runs whose end is not known.
     total_steps : int
     """
-    optimiser = torch.optim.AdamW(
-        network.parameters(), lr=settings.lr, weight_decay=settings.weight_decay
-    )
+    kind = MuonAdamW if settings.get("name", "adamw") == "muon" else torch.optim.AdamW
+    optimiser = kind(network.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
     warmup = min(settings.warmup_steps, max(1, total_steps // 5))
     rising = torch.optim.lr_scheduler.LinearLR(optimiser, 0.05, total_iters=warmup)
     if settings.get("schedule", "cosine") == "constant":

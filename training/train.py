@@ -216,6 +216,10 @@ def _begin_with(network: torch.nn.Module, start: str) -> None:
         state = network_state(start)
     else:
         state = load(start).state_dict()
+    for name, values in network.state_dict().items():
+        more = values.shape[-1] - state[name].shape[-1] if values.ndim == 2 else 0
+        if more > 0:  # inputs that the older network lacked: of no weight at first
+            state[name] = torch.nn.functional.pad(state[name], (0, more))
     network.load_state_dict(state)
 
 

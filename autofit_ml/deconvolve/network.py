@@ -49,7 +49,7 @@ except ImportError as missing:
         "pip install 'autofit-ml[deconvolve]'",
     ) from missing
 
-__all__ = ["DeconvolveNetwork", "DeconvolveSettings", "Skip", "build", "describe"]
+__all__ = ["DeconvolveNetwork", "DeconvolveSettings", "InBfloat16", "Skip", "build", "describe"]
 
 _CHANNELS = 6
 _COARSE = BINS // 2
@@ -160,7 +160,7 @@ class DeconvolveNetwork(Denoiser):
         self.register_buffer("class_share", torch.full((c,), 1.0 / c))
         self.register_buffer("usual_misfit", torch.tensor(torch.inf))
         self.embed = nn.Sequential(
-            nn.Linear(BINS + 2 * _COARSE + c + 1, settings.features),
+            nn.Linear(2 * BINS + 2 * _COARSE + c + 1, settings.features),
             nn.SiLU(),
             nn.Linear(settings.features, settings.features),
         )
@@ -361,12 +361,16 @@ class DeconvolveNetwork(Denoiser):
             ((log_q - (log_q @ grid.gather) @ grid.spread) * turn) @ grid.gather
             for turn in (torch.cos(2 * angle), torch.sin(2 * angle))
         ]
+        # How much more, or less, power than expected: galaxies differ in their fine structure.
+        power = (apart.abs().square() @ grid.gather).clamp_min(1e-20)
+        excess = (power / (skip.total @ grid.gather).clamp_min(1e-20)).log().clamp(-6, 6)
         features = torch.cat(
             [
                 (ratio @ grid.gather) / 5,
                 *(part.unflatten(1, (_COARSE, 2)).mean(2) for part in shape),
                 skip.shares,
                 skip.signal[:, None] / 3,
+                excess / 2,
             ],
             dim=1,
         )
@@ -416,6 +420,30 @@ class DeconvolveNetwork(Denoiser):
             self.get_buffer("class_power")[c] = power * side**2
             self.get_buffer("class_share")[c] = share
         self._kept.clear()
+
+
+@dataclass(frozen=True, eq=False)
+class InBfloat16:
+    """A network whose U-Net computes in bfloat16; all else stays in float32.
+
+    Attributes
+    ----------
+    network : DeconvolveNetwork
+    """
+
+    network: DeconvolveNetwork
+
+    def denoise(self, u: torch.Tensor, spectrum: torch.Tensor) -> torch.Tensor:
+        """As `DeconvolveNetwork.denoise`."""
+        return self.network.estimate(u, spectrum, autocast=torch.bfloat16)[0]
+
+    def misfit(self, u: torch.Tensor, spectrum: torch.Tensor) -> torch.Tensor:
+        """As `DeconvolveNetwork.misfit`."""
+        return self.network.misfit(u, spectrum)
+
+    def get_buffer(self, target: str) -> torch.Tensor:
+        """Of the network."""
+        return self.network.get_buffer(target)
 
 
 def _forget(module: nn.Module, _: Any) -> None:

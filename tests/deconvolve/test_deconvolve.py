@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from autofit_ml.deconvolve import (
 from autofit_ml.deconvolve.analytic import GaussianPrior
 from autofit_ml.deconvolve.diffusion import Draws
 from autofit_ml.deconvolve.eps import denoised
+from autofit_ml.deconvolve.network import InBfloat16
 from autofit_ml.deconvolve.prior import sample_prior
 from autofit_ml.deconvolve.spectra import BINS, coloured, fft2, grid_of, ifft2
 from autofit_ml.deconvolve.summary import detail_share, output_wcs, prior_fraction
@@ -109,6 +111,7 @@ def test_bad_objects_do_not_stop_the_others():
     ("changes", "message"),
     [
         ({"sampler": "dps"}, "sampler 'dps'"),
+        ({"precision": "float16"}, "precision 'float16'"),
         ({"oversampling": 4}, "oversampling 4"),
         ({"target_fwhm": 1.0}, "target_fwhm 1.0"),
         ({"samples": 1}, "samples 1"),
@@ -218,6 +221,43 @@ def test_network_takes_any_grid():
         x[0, side // 2, side // 2] = 1000.0
         with torch.no_grad():
             assert network.denoise(x, torch.ones(1, side, side // 2 + 1)).shape == x.shape
+
+
+def test_bfloat16_differs_by_less_than_it_rounds():
+    """The U-Net's part to a percent, the rest exactly; priors of one's own have no U-Net."""
+    network = tiny_prior()
+    grid = grid_of(32)
+    spectrum = torch.full((3, *grid.shape), 4.0)
+    noise = coloured(spectrum, 32, torch.Generator().manual_seed(0))
+    u = 20 * gaussian_prior().mean + noise
+    with torch.no_grad():
+        exact, skip = network.estimate(u, spectrum)
+        rounded = InBfloat16(network).denoise(u, spectrum)
+    off = fft2(rounded - exact).flatten(1).abs() / skip.scale
+    change = fft2(exact).flatten(1)
+    assert 0 < float(off.square().mean().sqrt()) < 0.02
+    assert float(off.max()) < 0.02 * float((change.abs() / skip.scale).max())
+    assert InBfloat16(network).get_buffer("usual_misfit") is network.usual_misfit
+    with pytest.raises(SettingsError, match="bfloat16"):
+        run(stamps(1), gaussian_prior(), precision="bfloat16")
+
+
+def test_more_or_less_power_than_expected_is_told_to_the_network():
+    """The conditioning vector's last part is ln of observed over expected power, by wavelength."""
+    network = tiny_prior()
+    grid = grid_of(32)
+    spectrum = torch.full((2, *grid.shape), 1.0)
+    noise = coloured(spectrum, 32, torch.Generator().manual_seed(0))
+    seen = []
+    network.embed.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    u = 1e-3 * gaussian_prior().mean + noise * torch.tensor([1.0, 3.0])[:, None, None]
+    with torch.no_grad():
+        network.denoise(u, spectrum)
+    excess = 2 * seen[0][:, -BINS:]
+    middle = slice(BINS // 4, 3 * BINS // 4)
+    torch.testing.assert_close(
+        (excess[1] - excess[0])[middle].mean(), torch.tensor(math.log(9.0)), atol=0.4, rtol=0
+    )
 
 
 def test_network_in_azulas_samplers():

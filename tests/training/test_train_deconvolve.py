@@ -48,7 +48,7 @@ def test_bundle_deconvolves(run, tmp_path, monkeypatch):
     monkeypatch.setenv("AUTOFIT_ML_WEIGHTS", str(tmp_path))
     choice.forget()
     try:
-        info = weight_info("deconvolve/galaxies-any")
+        info = weight_info("deconvolve/galaxies-any@0.0.1")
         assert (info.task, info.survey, info.band) == ("deconvolve", "multi", "any")
         assert info.psf_fwhm == (TARGET_FWHM, 6 * TARGET_FWHM)
         rng = np.random.default_rng(0)
@@ -60,7 +60,7 @@ def test_bundle_deconvolves(run, tmp_path, monkeypatch):
             mask=np.zeros((32, 32), bool),
             psf=moffat_psf(4.0),
         )
-        settings = SamplingSettings(samples=4, steps=8, weights="deconvolve/galaxies-any")
+        settings = SamplingSettings(samples=4, steps=8, weights="deconvolve/galaxies-any@0.0.1")
         [(_, sharp)] = deconvolve_each([stamp], settings)
         assert not isinstance(sharp, Exception)
         assert np.isfinite(sharp.samples).all()
@@ -110,6 +110,59 @@ def test_observations(training_modules):
     only_flux = (ratio[:, 1:] > 0.9999).all(1) & ~white
     assert float(only_flux.float().mean()) > 0.5 * settings.prior
     assert (spectra > 0).all() and torch.isfinite(flux).all()
+
+
+def test_muon_steps_are_orthogonal_and_of_adams_size(training_modules):
+    """Of a convolution's weight; other parameters move as AdamW moves them."""
+    from muon import MuonAdamW, orthogonal
+
+    generator = torch.Generator().manual_seed(0)
+    matrix = torch.randn(8, 45, generator=generator)
+    values = torch.linalg.svdvals(orthogonal(matrix))
+    assert float(values.min()) > 0.6 and float(values.max()) < 1.3
+    torch.testing.assert_close(orthogonal(matrix.T), orthogonal(matrix).T)
+
+    weight, bias = torch.nn.Parameter(torch.zeros(8, 5, 3, 3)), torch.nn.Parameter(torch.ones(8))
+    same = torch.nn.Parameter(torch.ones(8))
+    ours = MuonAdamW([weight, bias], lr=1e-2, weight_decay=0.1)
+    theirs = torch.optim.AdamW([same], lr=1e-2, weight_decay=0.1)
+    for _ in range(3):
+        before = weight.detach().clone()
+        weight.grad = torch.randn(weight.shape, generator=generator)
+        bias.grad = torch.randn(8, generator=generator)
+        same.grad = bias.grad.clone()
+        ours.step()
+        theirs.step()
+        step = float((weight - (1 - 1e-3) * before).detach().square().mean().sqrt())
+        assert step == pytest.approx(0.2e-2, rel=0.2)
+    torch.testing.assert_close(bias, same)
+
+
+def test_large_images_are_mostly_cropped(training_modules):
+    """Each side once in a while; an image of the usual side with the usual share."""
+    from deconvolve_module import DeconvolveModule
+    from settings import compose
+
+    config = compose(["experiment=deconvolve", "size=debug"]).model
+    config.least_side, config.usual_side, config.cropped = 40, 64, 0.3
+    module = DeconvolveModule(config, 10)
+    torch.manual_seed(0)
+    for side, whole in ((64, 0.7), (112, 0.7 * (64 / 112) ** 2), (40, 1.0)):
+        found = [module._cropped(torch.ones(1, side, side)).shape[-1] for _ in range(400)]
+        assert set(found) == set(range(40, side + 1, 8))
+        assert found.count(side) / 400 == pytest.approx(whole, abs=0.07)
+
+
+def test_an_older_network_goes_on(training_modules, tmp_path):
+    """Inputs that it did not have count for nothing at first."""
+    from train import _begin_with
+
+    old, new = torch.nn.Linear(3, 2), torch.nn.Linear(5, 2)
+    state = {f"network.{name}": values for name, values in old.state_dict().items()}
+    torch.save({"state_dict": state}, tmp_path / "old.ckpt")
+    _begin_with(new, str(tmp_path / "old.ckpt"))
+    x = torch.randn(4, 5)
+    torch.testing.assert_close(new(x), old(x[:, :3]))
 
 
 def test_neighbours_are_found(training_modules, tmp_path):
