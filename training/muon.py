@@ -74,6 +74,8 @@ class MuonAdamW(torch.optim.AdamW):
         state = self.state[weight]
         if "momentum" not in state:
             state["momentum"] = torch.zeros_like(weight)
+            state["step"] = torch.tensor(0.0)  # AdamW asks for it when a run is continued
+        state["step"] += 1
         momentum, gradient = state["momentum"], weight.grad
         momentum.lerp_(gradient, 1 - _MOMENTUM)
         matrix = gradient.lerp(momentum, _MOMENTUM).flatten(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
@@ -136,6 +137,14 @@ def test_muon_steps_are_orthogonal_and_of_adams_size(training_modules):
         step = float((weight - (1 - 1e-3) * before).detach().square().mean().sqrt())
         assert step == pytest.approx(0.2e-2, rel=0.2)
     torch.testing.assert_close(bias, same)
+
+    other = torch.nn.Parameter(weight.detach().clone()), torch.nn.Parameter(bias.detach().clone())
+    again = MuonAdamW(other, lr=1e-2, weight_decay=0.1)
+    again.load_state_dict(copy.deepcopy(ours.state_dict()))
+    for some, optimiser in (((weight, bias), ours), (other, again)):
+        some[0].grad, some[1].grad = torch.ones(8, 5, 3, 3), torch.ones(8)
+        optimiser.step()
+    torch.testing.assert_close(other, (weight, bias))
 
 
 def test_large_images_are_mostly_cropped(training_modules):
