@@ -406,7 +406,9 @@ def deconvolve(
     device: _Device = "auto",
     precision: Annotated[
         str,
-        typer.Option(help="float32, or bfloat16: half the time on processors that compute in it."),
+        typer.Option(
+            help="float32, or bfloat16: a third less time on processors that compute in it."
+        ),
     ] = "float32",
     pictures: Annotated[bool, typer.Option(help="Draw a PNG of each object.")] = True,
     quiet: _Quiet = False,

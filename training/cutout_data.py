@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from memory_data import MemoryDataModule
 from safetensors.torch import load_file
 from torch.utils.data import DataLoader, Dataset
 
 from cutout_sets import FIELDS, endless_cut_outs
+from memory_data import MemoryDataModule
 
 __all__ = ["CutoutDataModule", "Cutouts"]
 

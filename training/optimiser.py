@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from muon import MuonAdamW
 from omegaconf import DictConfig
+
+from muon import MuonAdamW
 
 __all__ = ["configure"]
 

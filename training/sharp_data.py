@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from memory_data import MemoryDataModule
 from safetensors.torch import load_file
 from torch.utils.data import Dataset
+
+from memory_data import MemoryDataModule
 
 __all__ = ["SharpDataModule", "SharpGalaxies", "central"]
 

@@ -74,7 +74,7 @@ class SamplingSettings:
         Level that is subtracted, image units; None: the stamp's ``sky_prior``, 0 without.
     device : {"auto", "cpu", "cuda"}
     precision : {"float32", "bfloat16"}
-        Of the U-Net; "bfloat16" takes half the time on processors that have it.
+        Of the U-Net; "bfloat16" takes a third less time on processors that compute in it.
     batch : int
         Images that go through the network together.
     objects : int

@@ -83,6 +83,7 @@ def trainer(**options):
     )
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a machine with one core
 def test_fit_with_workers(module, sets):
     """Two epochs, two reading processes; each epoch sees every object once, in its own order."""
     network = Brightness()
