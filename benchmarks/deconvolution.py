@@ -8,7 +8,10 @@ seen through Moffat and Gaussian PSFs of 1.5 to 5 times the target's width, with
   posterior draws (simulation-based calibration, Talts et al. 2018, arXiv:1804.06788); expected
   coverage about a reference that depends on the data, their Wiener estimate with the mean power
   spectrum of galaxies (TARP, Lemos et al. 2023, arXiv:2302.03026); coverage of pixels. Each
-  simulation is kept in ``--results``, so that a longer run goes on where a shorter one ended.
+  simulation is a line of ``--results``, so that a longer run goes on where a shorter one ended:
+  the ``sbc.csv`` beside the weights holds those that the documentation's table is made of.
+- ``ladder``: ranks of the truth's fine structure among samples that begin with the truth under
+  noise of some level: flat at every level if the network is right at all lower ones.
 - ``baselines``: posterior mean against Wiener with the galaxy's own power spectrum, Richardson-Lucy
   and total variation with their best settings for each galaxy (chosen with the truth).
 - ``samplers``: EPS against split Gibbs with the trained prior, also behind masks.
@@ -19,6 +22,7 @@ seen through Moffat and Gaussian PSFs of 1.5 to 5 times the target's width, with
 from __future__ import annotations
 
 import argparse
+import csv
 import dataclasses
 import math
 import sys
@@ -35,7 +39,7 @@ from scipy import stats
 from autofit_ml.deconvolve import SamplingSettings, deconvolve_each
 from autofit_ml.deconvolve.analytic import GaussianPrior, TemplatePrior
 from autofit_ml.deconvolve.diffusion import Draws
-from autofit_ml.deconvolve.eps import sample_eps
+from autofit_ml.deconvolve.eps import highest_level, sample_eps
 from autofit_ml.deconvolve.gibbs import sample_gibbs
 from autofit_ml.deconvolve.network import InBfloat16
 from autofit_ml.deconvolve.operator import Observation, observe
@@ -245,27 +249,25 @@ def calibrate(
     scale: float,
     draws: int,
     steps: int,
-    folder: Path,
+    path: Path,
     largest: float,
     part: tuple[int, int],
 ) -> str:
-    """Ranks, TARP and pixel coverage; simulations of earlier runs in `folder` are used again.
+    """Ranks, TARP and pixel coverage; simulations of earlier runs in `path` are used again.
 
     `part` (i, n) draws every n-th group alone, for n processes beside each other.
     """
     images = galaxies()
     known = galaxies("val")
     usual = mean_power(known.of_side(SIDE, torch.arange(known.count(SIDE))))
-    folder.mkdir(parents=True, exist_ok=True)
+    done = {(int(row["simulation"]), int(row["level"])) for row in _kept(path)}
     number = max(4, int(300 * scale))
     began = time.perf_counter()
     group = 4
     for first in range((part[0] - 1) * group, number, part[1] * group):
         for level in LEVELS:
             members = [
-                k
-                for k in range(first, min(first + group, number))
-                if not (folder / f"{k}-{level}.npz").exists()
+                k for k in range(first, min(first + group, number)) if (k, level) not in done
             ]
             if not members or time.perf_counter() - began > largest:
                 continue
@@ -278,16 +280,36 @@ def calibrate(
                 Draws(9, torch.tensor(members)),
                 steps=steps,
             )
+            rows = []
             for i, (k, case) in enumerate(zip(members, cases, strict=True)):
                 # Padding or not makes no difference here: units of the noise, 1.
                 one = _calibration(case, observation.take(slice(i, i + 1)), samples[i], usual)
-                np.savez(folder / f"{k}-{level}.npz", **one)
-    return _calibration_tables(folder)
+                rows.append({"simulation": k, "level": level, "draws": draws, **one})
+            _keep(path, rows)
+    return _calibration_tables(path)
+
+
+def _kept(path: Path) -> list[dict[str, str]]:
+    """Lines of earlier runs."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _keep(path: Path, rows: list[dict[str, float]]) -> None:
+    """Add lines; other processes may do so too."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        if file.tell() == 0:
+            writer.writeheader()
+        writer.writerows(rows)
 
 
 def _calibration(
     case: Case, observation: Observation, samples: torch.Tensor, usual: torch.Tensor
-) -> dict[str, np.ndarray]:
+) -> dict[str, float]:
     """Of one simulation; `usual` is the mean power spectrum of galaxies of unit flux."""
     truth = case.truth
     drawn, true = measured(samples), measured(truth[None])[0]
@@ -304,54 +326,47 @@ def _calibration(
     below = (samples < truth).sum(0)[inside]
     gap = torch.rand(below.shape, generator=torch.Generator().manual_seed(len(samples)))
     rank = (below + gap) / (len(samples) + 1)
-    return {
-        "ranks": (drawn < true).mean(0),
-        "tarp": np.float64((to_samples < to_truth).float().mean()),
-        "z": (true - drawn.mean(0)) / drawn.std(0),
-        "pixels": np.array(
-            [
-                ((rank > 0.1587) & (rank < 0.8413)).float().mean(),
-                ((rank > 0.025) & (rank < 0.975)).float().mean(),
-            ]
-        ),
-        "flux": np.array([true[0], drawn[:, 0].mean(), drawn[:, 0].std()]),
-        "gain": np.float64(10 * math.log10(best.sub(truth).square().sum() / case.off(mean))),
-        "draws": np.int64(len(samples)),
+    ranks = (drawn < true).mean(0)
+    apart = (true - drawn.mean(0)) / drawn.std(0)
+    found = {
+        **{f"rank {name}": value for name, value in zip(STATISTICS, ranks, strict=True)},
+        **{f"z {name}": value for name, value in zip(STATISTICS, apart, strict=True)},
+        "tarp": (to_samples < to_truth).float().mean(),
+        "pixels in 68 %": ((rank > 0.1587) & (rank < 0.8413)).float().mean(),
+        "pixels in 95 %": ((rank > 0.025) & (rank < 0.975)).float().mean(),
+        "flux error": drawn[:, 0].mean() / true[0] - 1,
+        "gain dB": 10 * math.log10(best.sub(truth).square().sum() / case.off(mean)),
     }
+    return {name: round(float(value), 5) for name, value in found.items()}
 
 
-def _calibration_tables(folder: Path) -> str:
+def _calibration_tables(path: Path) -> str:
     rows, pixels = [], []
     for level in LEVELS:
-        files = sorted(folder.glob(f"*-{level}.npz"))
-        if not files:
+        kept = [one for one in _kept(path) if int(one["level"]) == level]
+        if not kept:
             continue
-        found = [dict(np.load(file)) for file in files]
-        n = len(found)
-        ranks = np.array([one["ranks"] for one in found])
-        tarp = np.array([one["tarp"] for one in found])
-        z = np.array([one["z"] for one in found])
+        n = len(kept)
+        found = {name: np.array([float(one[name]) for one in kept]) for name in kept[0]}
         row = [str(level), str(n)]
-        for k in range(len(STATISTICS)):
-            p = stats.kstest(ranks[:, k], "uniform").pvalue
+        for name in STATISTICS:
+            ranks = found[f"rank {name}"]
+            p = stats.kstest(ranks, "uniform").pvalue
             low = 0.5 * (1 - 0.6827)
-            share = np.mean((ranks[:, k] > low) & (ranks[:, k] < 1 - low))
-            row.append(f"{100 * share:.0f} % (p {p:.2g}, z {np.median(z[:, k]):+.2f})")
-        distance = stats.kstest(tarp, "uniform").statistic
+            share = np.mean((ranks > low) & (ranks < 1 - low))
+            row.append(f"{100 * share:.0f} % (p {p:.2g}, z {np.median(found[f'z {name}']):+.2f})")
+        distance = stats.kstest(found["tarp"], "uniform").statistic
         row.append(f"{distance:.3f} / {1.36 / math.sqrt(n):.3f}")
         rows.append(row)
-        cover = np.mean([one["pixels"] for one in found], axis=0)
-        flux = np.array([one["flux"] for one in found])
-        bias = 100 * np.mean(flux[:, 1] / flux[:, 0] - 1)
-        error = 100 * np.std(flux[:, 1] / flux[:, 0] - 1) / math.sqrt(n)
-        gain = [float(one["gain"]) for one in found]
+        bias = 100 * np.mean(found["flux error"])
+        error = 100 * np.std(found["flux error"]) / math.sqrt(n)
         pixels.append(
             [
                 str(level),
-                f"{100 * cover[0]:.1f} %",
-                f"{100 * cover[1]:.1f} %",
+                f"{100 * np.mean(found['pixels in 68 %']):.1f} %",
+                f"{100 * np.mean(found['pixels in 95 %']):.1f} %",
                 f"{bias:+.2f} ± {error:.2f} %",
-                f"{np.mean(gain):+.2f} dB",
+                f"{np.mean(found['gain dB']):+.2f} dB",
             ]
         )
     return (
@@ -363,6 +378,49 @@ def _calibration_tables(folder: Path) -> str:
             ["S/N", "pixels in 68 %", "pixels in 95 %", "flux bias", "mean over Wiener"], pixels
         )
     )
+
+
+def ladder(network: Any, scale: float, steps: int) -> str:
+    """At which noise levels the fine structure goes wrong (S/N 100)."""
+    images = galaxies()
+    number, draws, group = max(4, int(100 * scale)), 20, 4
+    rows = []
+    for level, finer, lowest in ((0.2, 1, 0.02), (0.2, 4, 0.002), (1, 1, 0.02), (5, 1, 0.02)):
+        ranks, apart = [], []
+        for first in range(0, number, group):
+            members = list(range(first, min(first + group, number)))
+            cases = [simulate(images, k, 100) for k in members]
+            observation = observe([case.stamp for case in cases], side=SIDE)
+            truth = torch.stack([case.truth for case in cases])[:, None]
+            noise = torch.randn(truth.shape, generator=torch.Generator().manual_seed(first))
+            whole = float((highest_level(observation) / 0.02).log().mean())
+            samples, _ = sample_eps(
+                network,
+                observation,
+                draws,
+                Draws(9, torch.tensor(members)),
+                steps=max(8, round(finer * steps * math.log(level / lowest) / whole)),
+                lowest=lowest,
+                highest=torch.full((len(members), 1, 1, 1), float(level)),
+                start=(truth + level * noise).expand(-1, draws, -1, -1),
+            )
+            for case, some in zip(cases, samples, strict=True):
+                drawn, true = measured(some)[:, -1], measured(case.truth[None])[0, -1]
+                ranks.append((np.sum(drawn < true) + 0.5) / (draws + 1))
+                apart.append((true - drawn.mean()) / drawn.std())
+        inside = np.mean(np.abs(np.array(ranks) - 0.5) < 0.5 * 0.6827)
+        rows.append(
+            [
+                f"{level:g}, down to {lowest:g}",
+                f"{finer}",
+                str(number),
+                f"{100 * inside:.0f} %",
+                f"{stats.kstest(ranks, 'uniform').pvalue:.2g}",
+                f"{np.sqrt(np.mean(np.square(apart))):.2f}",
+            ]
+        )
+    header = ["noise", "steps, relative", "simulations", "in 68 %", "p of flat ranks", "rms z"]
+    return markdown_table(header, rows)
 
 
 # ------------------------------------------------------------------ baselines
@@ -506,10 +564,35 @@ def timing(weights: str) -> str:
     )
 
 
+def _command(parser: argparse.ArgumentParser, arguments: argparse.Namespace, section: str) -> str:
+    """What makes the table once more."""
+    words = ["python benchmarks/deconvolution.py", section]
+    for name in _OPTIONS[section]:
+        value = getattr(arguments, name)
+        if value != parser.get_default(name):
+            words += [f"--{name}", str(value)]
+    if section == "exact":
+        return f"`{' '.join(words)}`:"
+    info = load(arguments.weights).info
+    return f"`{' '.join(words)}`, weights `{info.name if info else arguments.weights}`:"
+
+
+_OPTIONS = {
+    "exact": ("scale",),
+    "sbc": ("scale", "draws", "steps", "precision"),
+    "ladder": ("scale", "steps", "precision"),
+    "baselines": ("scale", "steps", "precision"),
+    "samplers": ("scale", "precision"),
+    "neighbours": ("scale", "precision"),
+    "time": (),
+}
+"""Those that a section's table depends on, beside the weights."""
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    sections = ("exact", "sbc", "baselines", "samplers", "neighbours", "time")
+    sections = ("exact", "sbc", "ladder", "baselines", "samplers", "neighbours", "time")
     parser.add_argument("section", nargs="*", choices=[*sections, []], default=[])
     parser.add_argument("--weights", default="deconvolve/galaxies-any", help="name or folder")
     parser.add_argument(
@@ -517,7 +600,7 @@ def main() -> None:
     )
     parser.add_argument("--draws", type=int, default=100, help="of each simulation (sbc)")
     parser.add_argument("--steps", type=int, default=48)
-    parser.add_argument("--results", type=Path, default=Path("results/deconvolution"))
+    parser.add_argument("--results", type=Path, default=Path("results/sbc.csv"))
     parser.add_argument("--seconds", type=float, default=math.inf, help="limit of sbc's new cases")
     parser.add_argument(
         "--part", type=int, nargs=2, default=(1, 1), metavar=("I", "N"), help="sbc in N processes"
@@ -546,6 +629,8 @@ def main() -> None:
                 arguments.seconds,
                 arguments.part,
             )
+        elif section == "ladder":
+            text = ladder(network, arguments.scale, arguments.steps)
         elif section == "baselines":
             text = baselines(network, arguments.scale, arguments.steps)
         elif section == "samplers":
@@ -554,6 +639,7 @@ def main() -> None:
             text = neighbours(network, arguments.scale)
         else:
             text = timing(arguments.weights)
+        text = f"{_command(parser, arguments, section)}\n\n{text}"
         print(f"## {section}\n\n{text}\n", flush=True)
         texts[section] = text
         if arguments.docs:

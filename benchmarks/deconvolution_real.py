@@ -315,7 +315,7 @@ def kids_sdss(weights: str, samples: int) -> str:
     _panels(panels, DOCS / "figures" / "deconvolution_kids_sdss.png", 4)
     header = [
         "galaxy", "PSF", "correlation, SDSS", "deconvolved", "difference, SDSS", "deconvolved",
-        "centre over KiDS: SDSS / deconvolved", "median |z|",
+        "centre over KiDS: SDSS / deconvolved", "median z",
     ]  # fmt: skip
     return markdown_table(header, rows)
 

@@ -64,6 +64,7 @@ def sample_eps(
     steps: int = 48,
     lowest: float = 0.02,
     highest: torch.Tensor | None = None,
+    start: torch.Tensor | None = None,
     batch: int = 64,
 ) -> tuple[torch.Tensor, int]:
     """Posterior samples.
@@ -82,6 +83,8 @@ def sample_eps(
         Last level, units of the data's noise: what is finer in a sample is the mean.
     highest : Tensor, shape (B, 1, 1, 1), optional
         First level; None: `highest_level`.
+    start : Tensor, shape (B, N, G, G), optional
+        Images at the first level; None: noise about what the data say.
     batch : int
         Images that go through the network together.
 
@@ -106,9 +109,10 @@ def sample_eps(
         )
         return last
 
-    shape = (len(high), number, observation.side, observation.side)
-    empty = high.new_zeros(shape)
-    # The middle of the first level is where the data say that the object is.
-    start = estimate(high * draws.normal(empty), high)
-    samples = reverse(estimate, start + high * draws.normal(empty), sigmas, draws)
+    if start is None:
+        empty = high.new_zeros((len(high), number, observation.side, observation.side))
+        # The middle of the first level is where the data say that the object is.
+        middle = estimate(high * draws.normal(empty), high)
+        start = middle + high * draws.normal(empty)
+    samples = reverse(estimate, start, sigmas, draws)
     return samples, calls

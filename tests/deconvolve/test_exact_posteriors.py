@@ -63,6 +63,33 @@ def test_extrapolation_makes_few_steps_enough():
     assert 0.97 < float(ratio.mean()) < 1.06
 
 
+def test_eps_from_a_start_of_ones_own():
+    """What the start's noise leaves is known: samples are drawn given data and start."""
+    prior = gaussian_prior()
+    truth = prior.draw(1, torch.Generator().manual_seed(1))[0]
+    observation, _ = observed(truth, 2, fwhm=5.0)
+    level = torch.full((1, 1, 1, 1), 2.0)
+    start = truth + 2 * torch.randn(1, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(3))
+    samples, calls = sample_eps(
+        prior,
+        observation,
+        400,
+        draws(4),
+        steps=32,
+        highest=level,
+        start=start.expand(1, 400, -1, -1),
+    )
+    assert calls == 32
+    spectrum = observation.spectrum(level)[0]
+    mean = prior.denoise(observation.solve(start, level, observation.data)[0], spectrum)
+    variance = 1 / (1 / prior.power + 1 / spectrum)
+    transforms = fft2(samples[0].double())
+    ratio = transforms.var(0) / variance
+    assert float(ratio.mean()) == pytest.approx(1.0, abs=0.03)
+    off = (transforms.mean(0) - fft2(mean[0].double())).abs().square() / variance
+    assert float(off.mean()) < 2.0 / 400
+
+
 def test_gibbs_leaves_the_posterior_as_it_is():
     """Started at exact samples, the chain stays there: variances to 2 %, means too."""
     prior = gaussian_prior()

@@ -122,6 +122,10 @@ def test_muon_steps_are_orthogonal_and_of_adams_size(training_modules):
     values = torch.linalg.svdvals(orthogonal(matrix))
     assert float(values.min()) > 0.6 and float(values.max()) < 1.3
     torch.testing.assert_close(orthogonal(matrix.T), orthogonal(matrix).T)
+    # The smaller half of the values a twentieth: one iteration would leave them at a fifth.
+    u, values, v = torch.linalg.svd(matrix, full_matrices=False)
+    values[4:] *= 0.05
+    assert float(torch.linalg.svdvals(orthogonal(u * values @ v)).min()) > 0.5
 
     weight, bias = torch.nn.Parameter(torch.zeros(8, 5, 3, 3)), torch.nn.Parameter(torch.ones(8))
     same = torch.nn.Parameter(torch.ones(8))
@@ -137,6 +141,11 @@ def test_muon_steps_are_orthogonal_and_of_adams_size(training_modules):
         step = float((weight - (1 - 1e-3) * before).detach().square().mean().sqrt())
         assert step == pytest.approx(0.2e-2, rel=0.2)
     torch.testing.assert_close(bias, same)
+
+    still = torch.nn.Parameter(torch.ones(8, 5, 3, 3))
+    still.grad = torch.zeros_like(still)
+    MuonAdamW([still], lr=1e-2, weight_decay=0.1).step()
+    torch.testing.assert_close(still.detach(), torch.full_like(still, 1 - 1e-3))
 
     other = torch.nn.Parameter(weight.detach().clone()), torch.nn.Parameter(bias.detach().clone())
     again = MuonAdamW(other, lr=1e-2, weight_decay=0.1)
