@@ -27,6 +27,7 @@ import dataclasses
 import math
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -252,6 +253,7 @@ def calibrate(
     path: Path,
     largest: float,
     part: tuple[int, int],
+    weights: str,
 ) -> str:
     """Ranks, TARP and pixel coverage; simulations of earlier runs in `path` are used again.
 
@@ -260,7 +262,7 @@ def calibrate(
     images = galaxies()
     known = galaxies("val")
     usual = mean_power(known.of_side(SIDE, torch.arange(known.count(SIDE))))
-    done = {(int(row["simulation"]), int(row["level"])) for row in _kept(path)}
+    done = {(int(row["simulation"]), int(row["level"])) for row in _kept(path, weights)}
     number = max(4, int(300 * scale))
     began = time.perf_counter()
     group = 4
@@ -284,20 +286,25 @@ def calibrate(
             for i, (k, case) in enumerate(zip(members, cases, strict=True)):
                 # Padding or not makes no difference here: units of the noise, 1.
                 one = _calibration(case, observation.take(slice(i, i + 1)), samples[i], usual)
-                rows.append({"simulation": k, "level": level, "draws": draws, **one})
+                made = {"weights": weights, "simulation": k, "level": level, "draws": draws}
+                rows.append({**made, **one})
             _keep(path, rows)
-    return _calibration_tables(path)
+    return _calibration_tables(_kept(path, weights))
 
 
-def _kept(path: Path) -> list[dict[str, str]]:
-    """Lines of earlier runs."""
+def _kept(path: Path, weights: str) -> list[dict[str, str]]:
+    """Lines of earlier runs, all with these weights."""
     if not path.exists():
         return []
     with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+        rows = list(csv.DictReader(file))
+    others = {row["weights"] for row in rows} - {weights}
+    if others:
+        raise SystemExit(f"{path} holds simulations with {', '.join(others)}: another --results")
+    return rows
 
 
-def _keep(path: Path, rows: list[dict[str, float]]) -> None:
+def _keep(path: Path, rows: Sequence[Mapping[str, float | str]]) -> None:
     """Add lines; other processes may do so too."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", newline="") as file:
@@ -340,14 +347,18 @@ def _calibration(
     return {name: round(float(value), 5) for name, value in found.items()}
 
 
-def _calibration_tables(path: Path) -> str:
+def _calibration_tables(simulations: Sequence[Mapping[str, str]]) -> str:
     rows, pixels = [], []
     for level in LEVELS:
-        kept = [one for one in _kept(path) if int(one["level"]) == level]
+        kept = [one for one in simulations if int(one["level"]) == level]
         if not kept:
             continue
         n = len(kept)
-        found = {name: np.array([float(one[name]) for one in kept]) for name in kept[0]}
+        found = {
+            name: np.array([float(one[name]) for one in kept])
+            for name in kept[0]
+            if name != "weights"
+        }
         row = [str(level), str(n)]
         for name in STATISTICS:
             ranks = found[f"rank {name}"]
@@ -564,7 +575,9 @@ def timing(weights: str) -> str:
     )
 
 
-def _command(parser: argparse.ArgumentParser, arguments: argparse.Namespace, section: str) -> str:
+def _command(
+    parser: argparse.ArgumentParser, arguments: argparse.Namespace, section: str, weights: str
+) -> str:
     """What makes the table once more."""
     words = ["python benchmarks/deconvolution.py", section]
     for name in _OPTIONS[section]:
@@ -573,8 +586,7 @@ def _command(parser: argparse.ArgumentParser, arguments: argparse.Namespace, sec
             words += [f"--{name}", str(value)]
     if section == "exact":
         return f"`{' '.join(words)}`:"
-    info = load(arguments.weights).info
-    return f"`{' '.join(words)}`, weights `{info.name if info else arguments.weights}`:"
+    return f"`{' '.join(words)}`, weights `{weights}`:"
 
 
 _OPTIONS = {
@@ -611,8 +623,10 @@ def main() -> None:
     arguments = parser.parse_args()
     wanted = arguments.section or list(sections)
     network: Any = None
+    weights = ""
     if set(wanted) - {"exact"}:
         network = load(arguments.weights)
+        weights = network.info.name if network.info else arguments.weights
         if arguments.precision == "bfloat16":
             network = InBfloat16(network)
     texts = {}
@@ -628,6 +642,7 @@ def main() -> None:
                 arguments.results,
                 arguments.seconds,
                 arguments.part,
+                weights,
             )
         elif section == "ladder":
             text = ladder(network, arguments.scale, arguments.steps)
@@ -639,7 +654,7 @@ def main() -> None:
             text = neighbours(network, arguments.scale)
         else:
             text = timing(arguments.weights)
-        text = f"{_command(parser, arguments, section)}\n\n{text}"
+        text = f"{_command(parser, arguments, section, weights)}\n\n{text}"
         print(f"## {section}\n\n{text}\n", flush=True)
         texts[section] = text
         if arguments.docs:
