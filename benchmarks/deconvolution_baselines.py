@@ -38,19 +38,30 @@ def wiener(observation: Observation, power: torch.Tensor) -> torch.Tensor:
 
 
 def richardson_lucy(observation: Observation, psf: PSF, off: Error) -> torch.Tensor:
-    """scikit-image's, to the full PSF, seen through the target PSF; best number of iterations."""
+    """scikit-image's, to the full PSF, seen through the target PSF; best settings.
+
+    Those are the number of iterations and the pedestal (in units of the noise) that is added
+    before and subtracted after: the sky's negative pixels must become positive. Setting them to 0
+    alone would add light, and a high pedestal makes the method nearly linear.
+    """
     from skimage.restoration import richardson_lucy as lucy
 
     kernel = psf.data.astype(float)
-    data = np.maximum(observation.data[0, 0].numpy().astype(float), 1e-3)
-    top = data.max()
+    kernel = kernel / kernel.sum()
+    margin = max(kernel.shape) // 2
+    data = observation.data[0, 0].numpy().astype(float)
     best, found = math.inf, None
-    for iterations in (2, 4, 7, 12, 20, 35, 60, 100):
-        sharp = lucy(data / top, kernel / kernel.sum(), num_iter=iterations, clip=False) * top
-        image = _through_target(torch.from_numpy(sharp).float())
-        error = off(image)
-        if error < best:
-            best, found = error, image
+    for pedestal in (0.0, 1.0, 4.0, 20.0):
+        # The convolutions inside take what is outside for 0.
+        positive = np.maximum(np.pad(data, margin, mode="reflect") + pedestal, 1e-3)
+        top = positive.max()
+        for iterations in (1, 2, 4, 7, 12, 20, 35, 60, 100, 200):
+            sharp = lucy(positive / top, kernel, num_iter=iterations, clip=False) * top - pedestal
+            inner = sharp[margin : margin + len(data), margin : margin + len(data)]
+            image = _through_target(torch.from_numpy(inner).float())
+            error = off(image)
+            if error < best:
+                best, found = error, image
     assert found is not None
     return found
 
