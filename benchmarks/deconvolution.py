@@ -15,6 +15,7 @@ seen through Moffat and Gaussian PSFs of 1.5 to 5 times the target's width, with
 - ``baselines``: posterior mean against Wiener with the galaxy's own power spectrum, Richardson-Lucy
   and total variation with their best settings for each galaxy (chosen with the truth).
 - ``samplers``: EPS against split Gibbs with the trained prior, also behind masks.
+- ``larger``: stamps of 128 x 128 pixels, galaxies of the sizes trained on and larger ones.
 - ``neighbours``: distance of prior samples to the nearest training image.
 - ``time``: seconds for 64 samples of one 64 x 64 stamp.
 """
@@ -47,8 +48,12 @@ from autofit_ml.deconvolve.operator import Observation, observe
 from autofit_ml.deconvolve.prior import sample_prior
 from autofit_ml.deconvolve.sampling import PRECISIONS
 from autofit_ml.deconvolve.spectra import coloured, fft2, grid_of
+from autofit_ml.deconvolve.target import target_psf
 from autofit_ml.images.psf import gaussian_psf, moffat_psf
 from autofit_ml.images.stamp import PSF, Stamp
+from autofit_ml.simulate.draw import DrawAccuracy, draw_box
+from autofit_ml.simulate.recipe import Galaxies, Structure
+from autofit_ml.simulate.scenes import draw_galaxy
 from autofit_ml.weights import load
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -93,22 +98,23 @@ class Case:
 
 
 def simulate(images: Any, number: int, level: float, psf: PSF | None = None) -> Case:
-    """Simulation `number` at a S/N within a factor of 1.4 of `level`."""
+    """Simulation `number` at a S/N within a factor of 1.4 of `level`, as large as the image."""
     rng = np.random.default_rng([number, int(level), 77])
     unit = images[torch.tensor([number % len(images)])]
     psf = random_psf(rng) if psf is None else psf
+    side = unit.shape[-1]
     stamp = Stamp(
         id=f"sim{number}-{level:g}",
-        data=np.zeros((SIDE, SIDE), np.float32),
-        sigma=np.ones((SIDE, SIDE), np.float32),
-        mask=np.zeros((SIDE, SIDE), bool),
+        data=np.zeros((side, side), np.float32),
+        sigma=np.ones((side, side), np.float32),
+        mask=np.zeros((side, side), bool),
         psf=psf,
     )
-    operator = observe([stamp], side=SIDE)
+    operator = observe([stamp], side=side)
     seen = operator.forward(unit[:, None])
     snr = level * float(np.exp(rng.uniform(-np.log(1.4), np.log(1.4))))
     flux = snr / float(seen.square().sum().sqrt())
-    data = flux * seen[0, 0].numpy() + rng.normal(size=(SIDE, SIDE))
+    data = flux * seen[0, 0].numpy() + rng.normal(size=(side, side))
     return Case(flux * unit[0], stamp.replace(data=data.astype(np.float32)), snr)
 
 
@@ -328,23 +334,31 @@ def _calibration(
     to_samples = (samples - reference).square().sum((1, 2))
     mean = samples.mean(0)
     best = wiener(observation, mean_power(truth[None]))
-    inside = mean > 0.02 * mean.max()
-    # Between the two draws next to it the truth's place is not known: any place in that gap.
-    below = (samples < truth).sum(0)[inside]
-    gap = torch.rand(below.shape, generator=torch.Generator().manual_seed(len(samples)))
-    rank = (below + gap) / (len(samples) + 1)
     ranks = (drawn < true).mean(0)
     apart = (true - drawn.mean(0)) / drawn.std(0)
     found = {
         **{f"rank {name}": value for name, value in zip(STATISTICS, ranks, strict=True)},
         **{f"z {name}": value for name, value in zip(STATISTICS, apart, strict=True)},
         "tarp": (to_samples < to_truth).float().mean(),
-        "pixels in 68 %": ((rank > 0.1587) & (rank < 0.8413)).float().mean(),
-        "pixels in 95 %": ((rank > 0.025) & (rank < 0.975)).float().mean(),
+        **pixels_inside(samples, truth),
         "flux error": drawn[:, 0].mean() / true[0] - 1,
         "gain dB": 10 * math.log10(best.sub(truth).square().sum() / case.off(mean)),
     }
     return {name: round(float(value), 5) for name, value in found.items()}
+
+
+def pixels_inside(samples: torch.Tensor, truth: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Shares of the truth's bright pixels inside central intervals of samples (N, G, G)."""
+    mean = samples.mean(0)
+    inside = mean > 0.02 * mean.max()
+    # Between the two draws next to it the truth's place is not known: any place in that gap.
+    below = (samples < truth).sum(0)[inside]
+    gap = torch.rand(below.shape, generator=torch.Generator().manual_seed(len(samples)))
+    rank = (below + gap) / (len(samples) + 1)
+    return {
+        "pixels in 68 %": ((rank > 0.1587) & (rank < 0.8413)).float().mean(),
+        "pixels in 95 %": ((rank > 0.025) & (rank < 0.975)).float().mean(),
+    }
 
 
 def _calibration_tables(simulations: Sequence[Mapping[str, str]]) -> str:
@@ -525,6 +539,69 @@ def samplers(network: Any, scale: float) -> str:
     )
 
 
+def larger(weights: str, scale: float, precision: str) -> str:
+    """Stamps of 128 x 128 pixels at a S/N of 50, through the whole function."""
+    number = max(2, int(12 * scale))
+    settings = SamplingSettings(weights=weights, prior=False, precision=precision)
+    rows = []
+    for re in ((4.0, 16.0), (16.0, 32.0)):
+        images = large_galaxies(number, 128, re)
+        cases = [simulate(images, 2000 + k, 50) for k in range(number)]
+        found: dict[str, list[float]] = {}
+        inside = []
+        for case in cases:
+            ((_, sharp),) = deconvolve_each([case.stamp], settings)
+            if isinstance(sharp, Exception):
+                raise sharp
+            samples = torch.from_numpy(sharp.samples)
+            drawn, true = measured(samples), measured(case.truth[None])[0]
+            inside.append(np.abs((drawn < true).mean(0) - 0.5) < 0.5 * 0.6827)
+            best = wiener(observe([case.stamp], side=128), mean_power(case.truth[None]))
+            here = {
+                **pixels_inside(samples, case.truth),
+                "gain": 10 * math.log10(case.off(best) / case.off(samples.mean(0))),
+                "flux": 100 * (drawn[:, 0].mean() / true[0] - 1),
+                "unlike": sharp.distance > 1,
+            }
+            for name, value in here.items():
+                found.setdefault(name, []).append(float(value))
+        mean = {name: float(np.mean(values)) for name, values in found.items()}
+        error = np.std(found["flux"]) / math.sqrt(number)
+        rows.append(
+            [
+                f"{re[0]:g} to {re[1]:g} pixels",
+                *(f"{100 * share:.0f} %" for share in np.mean(inside, axis=0)),
+                f"{100 * mean['pixels in 68 %']:.0f} / {100 * mean['pixels in 95 %']:.0f} %",
+                f"{mean['flux']:+.2f} ± {error:.2f} %",
+                f"{mean['gain']:+.2f} dB",
+                f"{100 * mean['unlike']:.0f} %",
+            ]
+        )
+    header = ["re", *STATISTICS, "pixels in 68 / 95 %", "flux bias", "over Wiener", "DISTANCE > 1"]
+    return (
+        f"{number} galaxies in each row, {settings.samples} samples, S/N 50; of the statistics, "
+        "how many truths lie in 68 % intervals:\n\n" + markdown_table(header, rows)
+    )
+
+
+def large_galaxies(number: int, side: int, re: tuple[float, float]) -> torch.Tensor:
+    """Sharp galaxies of unit flux (number, side, side) with half-light radii in pixels."""
+    mix = {"sersic": 0.4, "bulge_disc": 0.3, "structured": 0.3}
+    structure = Structure(knot_fraction=(0.02, 0.3), bar_probability=0.4)
+    recipe = Galaxies(
+        morphology=mix, re=re, q=(0.15, 1.0), n_distribution="population", structure=structure
+    )
+    accuracy = DrawAccuracy(folding=2e-2, margin=1.2, largest=2 * side)
+    images = []
+    for k in range(number):
+        rng = np.random.default_rng([k, side, int(re[0])])
+        x, y = (side - 1) / 2 + rng.uniform(-1, 1, 2)
+        source = draw_galaxy(rng, recipe, 1.0, magnitude=21.0, flux=1.0, x=x, y=y)
+        image = draw_box(source, target_psf(), (0, 0), (side, side), accuracy)
+        images.append(torch.from_numpy(image / image.sum()).float())
+    return torch.stack(images)
+
+
 def neighbours(network: Any, scale: float) -> str:
     """Nearest training images of prior samples and of held-out galaxies."""
     held_out = galaxies()
@@ -595,6 +672,7 @@ _OPTIONS = {
     "ladder": ("scale", "steps", "precision"),
     "baselines": ("scale", "steps", "precision"),
     "samplers": ("scale", "precision"),
+    "larger": ("scale", "precision"),
     "neighbours": ("scale", "precision"),
     "time": (),
 }
@@ -604,7 +682,7 @@ _OPTIONS = {
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    sections = ("exact", "sbc", "ladder", "baselines", "samplers", "neighbours", "time")
+    sections = tuple(_OPTIONS)
     parser.add_argument("section", nargs="*", choices=[*sections, []], default=[])
     parser.add_argument("--weights", default="deconvolve/galaxies-any", help="name or folder")
     parser.add_argument(
@@ -650,6 +728,8 @@ def main() -> None:
             text = baselines(network, arguments.scale, arguments.steps)
         elif section == "samplers":
             text = samplers(network, arguments.scale)
+        elif section == "larger":
+            text = larger(arguments.weights, arguments.scale, arguments.precision)
         elif section == "neighbours":
             text = neighbours(network, arguments.scale)
         else:
