@@ -40,9 +40,10 @@ def wiener(observation: Observation, power: torch.Tensor) -> torch.Tensor:
 def richardson_lucy(observation: Observation, psf: PSF, off: Error) -> torch.Tensor:
     """scikit-image's, to the full PSF, seen through the target PSF; best settings.
 
-    Those are the number of iterations and the pedestal (in units of the noise) that is added
-    before and subtracted after: the sky's negative pixels must become positive. Setting them to 0
-    alone would add light, and a high pedestal makes the method nearly linear.
+    Those are the number of iterations, the pedestal (in units of the noise) that is added before
+    and subtracted after, and what lies outside the stamp: nothing, or its mirror image. The sky's
+    negative pixels must become positive: setting them to 0 alone would add light, and a high
+    pedestal makes the method nearly linear.
     """
     from skimage.restoration import richardson_lucy as lucy
 
@@ -51,9 +52,10 @@ def richardson_lucy(observation: Observation, psf: PSF, off: Error) -> torch.Ten
     margin = max(kernel.shape) // 2
     data = observation.data[0, 0].numpy().astype(float)
     best, found = math.inf, None
-    for pedestal in (0.0, 1.0, 4.0, 20.0):
-        # The convolutions inside take what is outside for 0.
-        positive = np.maximum(np.pad(data, margin, mode="reflect") + pedestal, 1e-3)
+    mirrored = np.pad(data, margin, mode="reflect")
+    choices = [(0.0, np.pad(data, margin)), *((level, mirrored) for level in (0.0, 1.0, 4.0, 20.0))]
+    for pedestal, padded in choices:
+        positive = np.maximum(padded + pedestal, 1e-3)
         top = positive.max()
         for iterations in (1, 2, 4, 7, 12, 20, 35, 60, 100, 200):
             sharp = lucy(positive / top, kernel, num_iter=iterations, clip=False) * top - pedestal
