@@ -283,7 +283,7 @@ def counting(
 
         def show(done: int, total: int) -> None:
             speed = rate(done)
-            bar.update(task, completed=done, total=total, rate=f"{speed:.1f}/s" if speed else "")
+            bar.update(task, completed=done, total=total, rate=_pace(speed))
 
         yield show
 
@@ -301,6 +301,13 @@ class _Rate:
         return (done - self.first) / max(time.monotonic() - self.began, 1e-9)
 
 
+def _pace(speed: float) -> str:
+    """Objects per second, or seconds for each where these are many."""
+    if speed >= 0.5:
+        return f"{speed:.1f} objects/s"
+    return f"{1 / speed:.0f} s each" if speed > 0 else ""
+
+
 class _Lines:
     """Plain lines: at the beginning, every ten seconds, and at the end."""
 
@@ -316,7 +323,7 @@ class _Lines:
             self._say(f"{self.description}: {total} objects{before}")
         elif done == total or now - self.said >= _SECONDS_BETWEEN_LINES:
             left = (total - done) / max(speed, 1e-9)
-            self._say(f"{done}/{total}  {speed:.1f} objects/s  {left:.0f} s left")
+            self._say(f"{done}/{total}  {_pace(speed)}  {left:.0f} s left")
         else:
             return
         self.said = now

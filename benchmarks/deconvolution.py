@@ -65,15 +65,21 @@ STATISTICS = ("flux", "size", "ellipticity", "concentration", "fine structure")
 # ------------------------------------------------------------------ simulations
 
 
-def galaxies(part: str = "test") -> Any:
-    """The held-out galaxies, or the training set."""
+def galaxies(part: str = "test", run: Path | None = None) -> Any:
+    """The held-out galaxies, or another part of the experiment's sets, or those of a training run.
+
+    `run` is the training.yaml of the run.
+    """
     sys.path.insert(0, str(REPOSITORY / "training"))
+    from omegaconf import OmegaConf
+
     from settings import compose
     from sharp_data import SharpGalaxies
     from sharp_sets import make_sharp_sets
 
     sets = compose(["experiment=deconvolve"]).sets
-    return SharpGalaxies(make_sharp_sets(sets[part], sets.folder))
+    entries = OmegaConf.load(run).sets[part] if run else sets[part]
+    return SharpGalaxies(make_sharp_sets(entries, sets.folder))
 
 
 def random_psf(rng: np.random.Generator) -> PSF:
@@ -602,12 +608,12 @@ def large_galaxies(number: int, side: int, re: tuple[float, float]) -> torch.Ten
     return torch.stack(images)
 
 
-def neighbours(network: Any, scale: float) -> str:
+def neighbours(network: Any, scale: float, run: Path) -> str:
     """Nearest training images of prior samples and of held-out galaxies."""
     held_out = galaxies()
     from deconvolve_module import neighbour_distances
 
-    train = galaxies("train")
+    train = galaxies("train", run)
     number = max(16, int(100 * scale))
     drawn = sample_prior(network, number, SIDE, Draws(3, key()))
     drawn = drawn / drawn.sum((1, 2), keepdim=True)
@@ -618,7 +624,7 @@ def neighbours(network: Any, scale: float) -> str:
         row = [f"{v:.3f}" for v in np.quantile(distance, [0, 0.05, 0.25, 0.5, 0.75])]
         rows.append([name, str(number), *row])
     header = ["relative distance", "number", "least", "5 %", "25 %", "median", "75 %"]
-    return markdown_table(header, rows)
+    return f"Among {len(train)} training images.\n\n" + markdown_table(header, rows)
 
 
 def timing(weights: str) -> str:
@@ -701,10 +707,11 @@ def main() -> None:
     arguments = parser.parse_args()
     wanted = arguments.section or list(sections)
     network: Any = None
-    weights = ""
+    weights, run = "", Path()
     if set(wanted) - {"exact"}:
         network = load(arguments.weights)
         weights = network.info.name if network.info else arguments.weights
+        run = network.bundle.folder / "training.yaml"
         if arguments.precision == "bfloat16":
             network = InBfloat16(network)
     texts = {}
@@ -731,7 +738,7 @@ def main() -> None:
         elif section == "larger":
             text = larger(arguments.weights, arguments.scale, arguments.precision)
         elif section == "neighbours":
-            text = neighbours(network, arguments.scale)
+            text = neighbours(network, arguments.scale, run)
         else:
             text = timing(arguments.weights)
         text = f"{_command(parser, arguments, section, weights)}\n\n{text}"

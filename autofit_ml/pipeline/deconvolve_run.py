@@ -90,7 +90,7 @@ def deconvolve_run(
         Files, folders, globs; None with a manifest.
     out : path
         Folder for ``<id>.fits`` (`autofit_ml.deconvolve.sharp_fits_bytes`), ``<id>.png`` and
-        ``sharp.ecsv``, which has a row for every object.
+        ``sharp.ecsv``, which has a row for every object (written again after every 16).
     sampling : SamplingSettings, optional
     settings : FitSettings, optional
         Its ``read``, ``segmenter`` and ``weights`` (of the segmenter) matter.
@@ -126,35 +126,38 @@ def deconvolve_run(
     folder.mkdir(parents=True, exist_ok=True)
     summary, rows = DeconvolveSummary(folder), []
     number, done = len(found.sources), 0
+    if progress is not None:
+        progress(0, number)
     for first in range(0, number, _TOGETHER):
         some = found.sources[first : first + _TOGETHER]
         for source, stamp, result in _results(some, sampling, settings, size):
-            if progress is not None:
-                progress(done, number)
-            done += 1
             if isinstance(result, Exception) or stamp is None:
                 summary.failures[source.id] = str(result)
                 rows.append({"id": source.id, "file": source.file, "status": "failed",
                              "message": str(result)})  # fmt: skip
-                continue
-            fits = fit_samples(result, stamp.position) if fit else None
-            atomic_write_bytes(folder / f"{result.id}.fits", sharp_fits_bytes(result, fits))
-            if pictures:
-                atomic_write_bytes(folder / f"{result.id}.png", sharp_preview_png(result))
-            if result.warnings:
-                summary.warnings[result.id] = result.warnings
-            rows.append(_row(source, stamp, result, fits))
-            summary.objects += 1
-    if progress is not None:
-        progress(number, number)
-    _write_table(folder / "sharp.ecsv", rows)
+            else:
+                fits = fit_samples(result, stamp.position) if fit else None
+                atomic_write_bytes(folder / f"{result.id}.fits", sharp_fits_bytes(result, fits))
+                if pictures:
+                    atomic_write_bytes(folder / f"{result.id}.png", sharp_preview_png(result))
+                if result.warnings:
+                    summary.warnings[result.id] = result.warnings
+                rows.append(_row(source, stamp, result, fits))
+                summary.objects += 1
+            done += 1
+            if progress is not None:
+                progress(done, number)
+        _write_table(folder / "sharp.ecsv", rows)
     return summary
 
 
 def _results(
     sources: Sequence[Source], sampling: SamplingSettings, settings: FitSettings, size: int
 ) -> Iterator[tuple[Source, Stamp | None, Sharp | Exception]]:
-    """Each source with the stamp that was deconvolved and the result, or with what is wrong."""
+    """Each source with the stamp that was deconvolved and the result, or with what is wrong.
+
+    One after the other, as they are found.
+    """
     stamps: dict[str, Stamp] = {}
     problems: dict[str, Exception] = {}
     for source in sources:
@@ -181,12 +184,12 @@ def _results(
             if sampling.sampler == "eps" and cut.noise_correlation is None:
                 cut = cut.replace(noise_correlation=sky_correlation(stamp, segmentation))
             ready[name] = cut
-    results = dict(zip(ready, deconvolve_each(list(ready.values()), sampling), strict=True))
+    results = deconvolve_each(list(ready.values()), sampling)
     for source in sources:
         if source.id in problems:
             yield source, None, problems[source.id]
         else:
-            yield source, *results[source.id]
+            yield source, *next(results)
 
 
 def cut_out(stamp: Stamp, segmentation: Segmentation, size: int, oversampling: int) -> Stamp:

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from autofit_ml import cli
 from autofit_ml.pipeline import FitSettings, fit_run
-from autofit_ml.progress import PlainProgress, RichProgress
+from autofit_ml.progress import PlainProgress, RichProgress, counting
 
 
 @pytest.fixture
@@ -359,6 +359,20 @@ def test_plain_progress(images):
     assert " ok " in counts[-1]
     assert counts[-1].endswith("failed 1")
     assert any(line.startswith("failed   broken: ") for line in lines)
+
+
+def test_slow_objects_are_counted_in_seconds_each(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("autofit_ml.progress.time.monotonic", lambda: clock[0])
+    console = Console(file=io.StringIO(), width=80)
+    with counting("deconvolving", console) as count:
+        count(1, 4)
+        clock[0] = 80.0
+        count(3, 4)
+    assert console.file.getvalue().splitlines() == [  # type: ignore[attr-defined]
+        "deconvolving: 4 objects, 1 done by an earlier run",
+        "3/4  40 s each  40 s left",
+    ]
 
 
 def test_live_progress(images):

@@ -14,11 +14,12 @@ from typer.testing import CliRunner
 from weights_bundles import add_deconvolve_bundle
 
 from autofit_ml.cli import app
-from autofit_ml.deconvolve import SamplingSettings
+from autofit_ml.deconvolve import SamplingSettings, deconvolve_each
 from autofit_ml.deconvolve.operator import LARGEST, grid_side
 from autofit_ml.errors import SettingsError
 from autofit_ml.images import PSF, Stamp
 from autofit_ml.pipeline import FitSettings
+from autofit_ml.pipeline import deconvolve_run as run_module
 from autofit_ml.pipeline.deconvolve_run import cut_out, deconvolve_run, sky_correlation
 from autofit_ml.segment import Segmentation
 
@@ -56,7 +57,7 @@ def test_files_of_a_run(folder, tmp_path):
         folder, out, sampling(tmp_path), SETTINGS, fit=True,
         progress=lambda done, total: steps.append((done, total)),
     )  # fmt: skip
-    assert summary.objects == 1 and summary.exit_status == 3 and steps[-1] == (2, 2)
+    assert summary.objects == 1 and summary.exit_status == 3 and steps == [(0, 2), (1, 2), (2, 2)]
     assert "no PSF" in summary.failures["bare"]
     assert {path.name for path in out.iterdir()} == {"good.fits", "good.png", "sharp.ecsv"}
     table = Table.read(out / "sharp.ecsv")
@@ -70,6 +71,27 @@ def test_files_of_a_run(folder, tmp_path):
         assert hdus[0].header["CRPIX1"] == pytest.approx(20.0 - rows["good"]["x0"])
         # The sky of 5 is gone.
         assert abs(np.nanmedian(hdus["RESIDUAL"].data)) < 1
+
+
+@pytest.mark.filterwarnings("ignore::autofit_ml.errors.AutofitWarning")
+def test_each_object_is_written_and_counted_when_it_is_found(folder, tmp_path, monkeypatch):
+    write_object(folder, "later", image=galaxy(seed=3))
+    out, events = tmp_path / "sharp", []
+
+    def watched(*arguments):
+        for stamp, result in deconvolve_each(*arguments):
+            events.append(stamp.id)
+            yield stamp, result
+
+    monkeypatch.setattr(run_module, "deconvolve_each", watched)
+
+    def progress(done, total):
+        events.append((done, len(list(out.glob("*.fits")))))
+
+    deconvolve_run(
+        folder, out, sampling(tmp_path, objects=1), SETTINGS, pictures=False, progress=progress
+    )
+    assert events == [(0, 0), (1, 0), "good", (2, 1), "later", (3, 2)]
 
 
 @pytest.mark.filterwarnings("ignore::autofit_ml.errors.AutofitWarning")
