@@ -24,11 +24,17 @@ from autofit_ml.deconvolve.summary import (
     DETAIL_WARNING,
     Sharp,
     detail_share,
+    half_light_radius,
     output_wcs,
     prior_fraction,
     statistics,
 )
-from autofit_ml.deconvolve.target import TARGET_FWHM, WIDEST_PSF, target_transfer
+from autofit_ml.deconvolve.target import (
+    LARGEST_RADIUS,
+    TARGET_FWHM,
+    WIDEST_PSF,
+    target_transfer,
+)
 from autofit_ml.devices import usable_device
 from autofit_ml.errors import AutofitError, AutofitWarning, SettingsError
 from autofit_ml.images.psf import psf_fwhm
@@ -400,6 +406,7 @@ def _summed_up(
     chi2 = float(np.mean(np.square(residual[usable] / stamp.sigma[usable], dtype=np.float64)))
 
     detail = detail_share(drawn, width)
+    radius = half_light_radius(drawn.mean(0))
     drawn = _broadened(drawn, wanted)
     region = (
         slice(s * y0, s * (y0 + stamp.shape[0])),
@@ -427,6 +434,12 @@ def _summed_up(
         texts.append(
             f"the PSF's FWHM of {width:.1f} output pixels is beyond the {WIDEST_PSF:g} that the "
             "prior was trained for" + (": use oversampling 1" if s > 1 else "")
+        )
+    if radius > LARGEST_RADIUS:
+        texts.append(
+            f"a half-light radius of {radius:.0f} output pixels is beyond the {LARGEST_RADIUS:g} "
+            "that the prior was trained for, and outskirts may be missing: "
+            + ("use oversampling 1" if s > 1 else "bin the image")
         )
     if detail > DETAIL_WARNING:
         texts.append(

@@ -17,6 +17,7 @@ Detail
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -26,7 +27,15 @@ from astropy.wcs import WCS
 
 from autofit_ml.deconvolve.spectra import fft2, grid_of
 
-__all__ = ["DETAIL_WARNING", "Sharp", "detail_share", "output_wcs", "prior_fraction", "statistics"]
+__all__ = [
+    "DETAIL_WARNING",
+    "Sharp",
+    "detail_share",
+    "half_light_radius",
+    "output_wcs",
+    "prior_fraction",
+    "statistics",
+]
 
 DETAIL_WARNING = 0.5
 """Above this share of undetermined detail, a warning says so."""
@@ -150,6 +159,22 @@ def detail_share(samples: torch.Tensor, fwhm: float) -> float:
     if number < 2 or power <= 0:
         return float("nan")
     return float(((power - mean) * number / (number - 1) / power).clamp(0, 1))
+
+
+def half_light_radius(image: torch.Tensor) -> float:
+    """Radius of a circle with the area of the brightest pixels that hold half of the light.
+
+    For a Sérsic profile: re times the square root of q. Objects beside each other count by their
+    own areas, wherever they are. NaN without light; negative pixels have none.
+
+    Parameters
+    ----------
+    image : Tensor, shape (G, G)
+    """
+    light = image.double().clamp_min(0).flatten().sort(descending=True).values.cumsum(0)
+    if not light[-1] > 0:
+        return float("nan")
+    return math.sqrt((1 + int((light < 0.5 * light[-1]).sum())) / math.pi)
 
 
 def output_wcs(wcs: WCS | None, oversampling: int, shift: tuple[float, float]) -> WCS | None:

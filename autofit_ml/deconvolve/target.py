@@ -19,6 +19,7 @@ import torch
 from autofit_ml.images.stamp import PSF
 
 __all__ = [
+    "LARGEST_RADIUS",
     "TARGET_FWHM",
     "TRANSFER_LIMIT",
     "WIDEST_PSF",
@@ -33,6 +34,10 @@ TARGET_FWHM = 2.0
 
 WIDEST_PSF = 12.0
 """Widest PSF that weights are trained for, FWHM in output pixels."""
+
+LARGEST_RADIUS = 11.0
+"""Of the galaxies that weights are trained for 99 % are smaller: `half_light_radius` of the image,
+output pixels."""
 
 TRANSFER_LIMIT = 1.5
 """Largest modulus of a transfer from the target image to the data. A PSF with more power than the

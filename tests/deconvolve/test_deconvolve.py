@@ -27,7 +27,12 @@ from autofit_ml.deconvolve.eps import denoised
 from autofit_ml.deconvolve.network import InBfloat16
 from autofit_ml.deconvolve.prior import sample_prior
 from autofit_ml.deconvolve.spectra import BINS, coloured, fft2, grid_of, ifft2
-from autofit_ml.deconvolve.summary import detail_share, output_wcs, prior_fraction
+from autofit_ml.deconvolve.summary import (
+    detail_share,
+    half_light_radius,
+    output_wcs,
+    prior_fraction,
+)
 from autofit_ml.errors import AutofitError, AutofitWarning, InputError, SettingsError
 from autofit_ml.images.psf import gaussian_psf
 from autofit_ml.weights import choice
@@ -194,6 +199,32 @@ def test_detail_share_and_its_warning():
     sharper = stamps(1)[0]
     with pytest.warns(UserWarning, match="g0: .*the prior's"):  # as the function gives it
         autofit_ml.deconvolve(sharper, weights=prior, **QUICK)
+
+
+def blob(size: float, q: float = 1.0, x: float = 0.0, side: int = 96) -> torch.Tensor:
+    """Gaussian of this standard deviation along its axis, unit flux."""
+    along = torch.arange(side).double() - (side - 1) / 2
+    image = torch.exp(-0.5 * ((along[None, :] - x) ** 2 + (along[:, None] / q) ** 2) / size**2)
+    return image / image.sum()
+
+
+def test_half_light_radius():
+    half = np.sqrt(2 * np.log(2))  # of a Gaussian, sigma
+    assert half_light_radius(blob(8.0)) == pytest.approx(8 * half, rel=0.01)
+    assert half_light_radius(blob(8.0, q=0.5)) == pytest.approx(8 * half * 0.5**0.5, rel=0.02)
+    # Not the distance of a neighbour, and not the noise below zero.
+    pair = blob(4.0, x=-24.0) + blob(4.0, x=24.0)
+    assert half_light_radius(pair) == pytest.approx(4 * half * 2**0.5, rel=0.02)
+    assert half_light_radius(blob(8.0) - 1e-7) == pytest.approx(8 * half, rel=0.01)
+    assert np.isnan(half_light_radius(torch.zeros(8, 8)))
+
+
+def test_objects_larger_than_those_of_the_training_get_a_warning():
+    for size, warned in ((6.0, False), (12.0, True)):
+        prior = GaussianPrior(3e4 * blob(size).float(), torch.full((96, 49), 0.01))
+        stamp = stamp_of(np.asarray(3e4 * blob(float(np.hypot(size, 1.5)))))
+        texts = run(stamp, prior, **QUICK).warnings
+        assert any("half-light radius" in text for text in texts) == warned, texts
 
 
 # ------------------------------------------------------------------ the network
