@@ -15,6 +15,7 @@ seen through Moffat and Gaussian PSFs of 1.5 to 5 times the target's width, with
 - ``baselines``: posterior mean against Wiener with the galaxy's own power spectrum, Richardson-Lucy
   and total variation with their best settings for each galaxy (chosen with the truth).
 - ``samplers``: EPS against split Gibbs with the trained prior, also behind masks.
+- ``sweeps``: what split Gibbs makes of EPS's samples, beside the truth.
 - ``larger``: stamps of 128 x 128 pixels, galaxies of the sizes trained on and larger ones.
 - ``neighbours``: distance of prior samples to the nearest training image.
 - ``time``: seconds for 64 samples of one 64 x 64 stamp.
@@ -545,6 +546,34 @@ def samplers(network: Any, scale: float) -> str:
     )
 
 
+def sweeps(network: Any, scale: float, steps: int) -> str:
+    """Calibration of EPS's samples and of the same after sweeps of split Gibbs (S/N 100)."""
+    images = galaxies()
+    number, draws = max(4, int(100 * scale)), 24
+    shown = (0, 2, 4, 8)
+    apart: dict[int, list[np.ndarray]] = {count: [] for count in shown}
+    for k in range(number):
+        case = simulate(images, k, 100)
+        observation = observe([case.stamp], side=SIDE)
+        first, _ = sample_eps(network, observation, draws, Draws(9, key(k)), steps=steps)
+        chain, _ = sample_gibbs(
+            network, observation, first, Draws(2, key(k)), sweeps=max(shown), keep=max(shown)
+        )
+        true = measured(case.truth[None])[0]
+        for count in shown:
+            drawn = measured(chain[0, :, count - 1] if count else first[0])
+            apart[count].append((true - drawn.mean(0)) / drawn.std(0, ddof=1))
+    rows = []
+    for count, values in apart.items():
+        rms, mean = np.sqrt(np.mean(np.square(values), axis=0)), np.mean(values, axis=0)
+        rows.append([str(count), *(f"{r:.2f}, {m:+.2f}" for r, m in zip(rms, mean, strict=True))])
+    return (
+        f"(truth - mean) / scatter, rms and mean over {number} simulations of {draws} samples, "
+        "S/N 100, after sweeps of split Gibbs that begin with those of EPS (right: 1.07 and 0):\n\n"
+        + markdown_table(["sweeps", *STATISTICS], rows)
+    )
+
+
 def larger(weights: str, scale: float, precision: str) -> str:
     """Stamps of 128 x 128 pixels at a S/N of 50, through the whole function."""
     number = max(2, int(12 * scale))
@@ -678,6 +707,7 @@ _OPTIONS = {
     "ladder": ("scale", "steps", "precision"),
     "baselines": ("scale", "steps", "precision"),
     "samplers": ("scale", "precision"),
+    "sweeps": ("scale", "steps", "precision"),
     "larger": ("scale", "precision"),
     "neighbours": ("scale", "precision"),
     "time": (),
@@ -735,6 +765,8 @@ def main() -> None:
             text = baselines(network, arguments.scale, arguments.steps)
         elif section == "samplers":
             text = samplers(network, arguments.scale)
+        elif section == "sweeps":
+            text = sweeps(network, arguments.scale, arguments.steps)
         elif section == "larger":
             text = larger(arguments.weights, arguments.scale, arguments.precision)
         elif section == "neighbours":
