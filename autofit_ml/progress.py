@@ -73,6 +73,13 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
+def _pace(speed: float) -> str:
+    """Objects per second, or seconds for each where these are many; nothing where none is done."""
+    if speed >= 0.2:
+        return f"{speed:.1f} objects/s"
+    return f"{1 / speed:.0f} s each" if speed > 0 else ""
+
+
 class QuietProgress(Progress):
     """Nothing at all."""
 
@@ -165,7 +172,7 @@ class PlainProgress(_Counting):
         spent = time.monotonic() - self.began
         left = spent * (self.total - self.done) / self.new
         self._say(
-            f"{self.done}/{self.total}  {self.rate():.1f} objects/s  {left:.0f} s left  "
+            f"{self.done}/{self.total}  {_pace(self.rate())}  {left:.0f} s left  "
             f"ok {self.ok}  flagged {self.flagged}  failed {self.failed}"
         )
 
@@ -228,7 +235,7 @@ class RichProgress(_Counting):
         self.bar.update(
             self.task,
             advance=n_sources,
-            rate=f"{self.rate():.1f}/s",
+            rate=_pace(self.rate()),
             counts=f"[green]ok {self.ok}[/] [yellow]flagged {self.flagged}[/] "
             f"[red]failed {self.failed}[/]",
         )
@@ -299,13 +306,6 @@ class _Rate:
         if self.first is None:
             self.first, self.began = done, time.monotonic()
         return (done - self.first) / max(time.monotonic() - self.began, 1e-9)
-
-
-def _pace(speed: float) -> str:
-    """Objects per second, or seconds for each where these are many."""
-    if speed >= 0.5:
-        return f"{speed:.1f} objects/s"
-    return f"{1 / speed:.0f} s each" if speed > 0 else ""
 
 
 class _Lines:

@@ -17,6 +17,7 @@ seen through Moffat and Gaussian PSFs of 1.5 to 5 times the target's width, with
 - ``samplers``: EPS against split Gibbs with the trained prior, also behind masks.
 - ``sweeps``: what split Gibbs makes of EPS's samples, beside the truth.
 - ``larger``: stamps of 128 x 128 pixels, galaxies of the sizes trained on and larger ones.
+- ``sizes``: sizes of the training galaxies, and which larger ones get a warning.
 - ``neighbours``: distance of prior samples to the nearest training image.
 - ``time``: seconds for 64 samples of one 64 x 64 stamp.
 """
@@ -49,15 +50,17 @@ from autofit_ml.deconvolve.operator import Observation, observe
 from autofit_ml.deconvolve.prior import sample_prior
 from autofit_ml.deconvolve.sampling import PRECISIONS
 from autofit_ml.deconvolve.spectra import coloured, fft2, grid_of
+from autofit_ml.deconvolve.summary import half_light_radius
 from autofit_ml.deconvolve.target import target_psf
 from autofit_ml.images.psf import gaussian_psf, moffat_psf
 from autofit_ml.images.stamp import PSF, Stamp
-from autofit_ml.simulate.draw import DrawAccuracy, draw_box
-from autofit_ml.simulate.recipe import Galaxies, Structure
+from autofit_ml.simulate.draw import draw_box
+from autofit_ml.simulate.recipe import Galaxies
 from autofit_ml.simulate.scenes import draw_galaxy
 from autofit_ml.weights import load
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(REPOSITORY / "training"))
 SIDE = 64
 LEVELS = (20, 50, 100)
 STATISTICS = ("flux", "size", "ellipticity", "concentration", "fine structure")
@@ -66,12 +69,8 @@ STATISTICS = ("flux", "size", "ellipticity", "concentration", "fine structure")
 # ------------------------------------------------------------------ simulations
 
 
-def galaxies(part: str = "test", run: Path | None = None) -> Any:
-    """The held-out galaxies, or another part of the experiment's sets, or those of a training run.
-
-    `run` is the training.yaml of the run.
-    """
-    sys.path.insert(0, str(REPOSITORY / "training"))
+def galaxies(part: str = "test", training: Path | None = None) -> Any:
+    """Sharp galaxies of a part of the experiment's sets, or of those in a run's training.yaml."""
     from omegaconf import OmegaConf
 
     from settings import compose
@@ -79,7 +78,7 @@ def galaxies(part: str = "test", run: Path | None = None) -> Any:
     from sharp_sets import make_sharp_sets
 
     sets = compose(["experiment=deconvolve"]).sets
-    entries = OmegaConf.load(run).sets[part] if run else sets[part]
+    entries = OmegaConf.load(training).sets[part] if training else sets[part]
     return SharpGalaxies(make_sharp_sets(entries, sets.folder))
 
 
@@ -579,9 +578,8 @@ def larger(weights: str, scale: float, precision: str) -> str:
     number = max(2, int(12 * scale))
     settings = SamplingSettings(weights=weights, prior=False, precision=precision)
     rows = []
-    for re in ((4.0, 16.0), (16.0, 32.0)):
-        images = large_galaxies(number, 128, re)
-        cases = [simulate(images, 2000 + k, 50) for k in range(number)]
+    for re in RE:
+        cases = large_cases(number, re)
         found: dict[str, list[float]] = {}
         inside = []
         for case in cases:
@@ -619,14 +617,50 @@ def larger(weights: str, scale: float, precision: str) -> str:
     )
 
 
+def sizes(weights: str, scale: float, precision: str, training: Path) -> str:
+    """Radii of the training galaxies, and which of those of `larger` get the warning."""
+    images = galaxies("train", training)
+    radii = np.concatenate([[half_light_radius(one) for one in part] for part in images.images])
+    shares = (0.5, 0.9, 0.95, 0.98, 0.99, 0.995)
+    quantiles = [f"{value:.1f}" for value in np.quantile(radii, shares)]
+    number = max(2, int(12 * scale))
+    settings = SamplingSettings(weights=weights, prior=False, precision=precision, samples=8)
+    rows = []
+    for re in RE:
+        warned = 0
+        for case in large_cases(number, re):
+            ((_, sharp),) = deconvolve_each([case.stamp], settings)
+            if isinstance(sharp, Exception):
+                raise sharp
+            warned += any("half-light radius" in text for text in sharp.warnings)
+        rows.append([f"{re[0]:g} to {re[1]:g} pixels", str(number), str(warned)])
+    return (
+        f"Half-light radii (circularised, output pixels) of {len(images)} training images:\n\n"
+        + markdown_table([f"{100 * share:g} %" for share in shares], [quantiles])
+        + "\n\n"
+        + markdown_table(["re", "galaxies", "with a warning for their size"], rows)
+    )
+
+
+RE = ((4.0, 16.0), (16.0, 32.0))
+"""Half-light radii of `larger`, output pixels: as the training galaxies, and larger."""
+
+
+def large_cases(number: int, re: tuple[float, float]) -> list[Case]:
+    """Stamps of 128 x 128 pixels at a S/N of 50."""
+    images = large_galaxies(number, 128, re)
+    return [simulate(images, 2000 + k, 50) for k in range(number)]
+
+
 def large_galaxies(number: int, side: int, re: tuple[float, float]) -> torch.Tensor:
     """Sharp galaxies of unit flux (number, side, side) with half-light radii in pixels."""
+    from sharp_sets import ACCURACY, STRUCTURE
+
     mix = {"sersic": 0.4, "bulge_disc": 0.3, "structured": 0.3}
-    structure = Structure(knot_fraction=(0.02, 0.3), bar_probability=0.4)
     recipe = Galaxies(
-        morphology=mix, re=re, q=(0.15, 1.0), n_distribution="population", structure=structure
+        morphology=mix, re=re, q=(0.15, 1.0), n_distribution="population", structure=STRUCTURE
     )
-    accuracy = DrawAccuracy(folding=2e-2, margin=1.2, largest=2 * side)
+    accuracy = dataclasses.replace(ACCURACY, largest=2 * side)
     images = []
     for k in range(number):
         rng = np.random.default_rng([k, side, int(re[0])])
@@ -637,12 +671,12 @@ def large_galaxies(number: int, side: int, re: tuple[float, float]) -> torch.Ten
     return torch.stack(images)
 
 
-def neighbours(network: Any, scale: float, run: Path) -> str:
+def neighbours(network: Any, scale: float, training: Path) -> str:
     """Nearest training images of prior samples and of held-out galaxies."""
     held_out = galaxies()
     from deconvolve_module import neighbour_distances
 
-    train = galaxies("train", run)
+    train = galaxies("train", training)
     number = max(16, int(100 * scale))
     drawn = sample_prior(network, number, SIDE, Draws(3, key()))
     drawn = drawn / drawn.sum((1, 2), keepdim=True)
@@ -709,6 +743,7 @@ _OPTIONS = {
     "samplers": ("scale", "precision"),
     "sweeps": ("scale", "steps", "precision"),
     "larger": ("scale", "precision"),
+    "sizes": ("scale", "precision"),
     "neighbours": ("scale", "precision"),
     "time": (),
 }
@@ -737,11 +772,11 @@ def main() -> None:
     arguments = parser.parse_args()
     wanted = arguments.section or list(sections)
     network: Any = None
-    weights, run = "", Path()
+    weights, training = "", Path()
     if set(wanted) - {"exact"}:
         network = load(arguments.weights)
         weights = network.info.name if network.info else arguments.weights
-        run = network.bundle.folder / "training.yaml"
+        training = network.bundle.folder / "training.yaml"
         if arguments.precision == "bfloat16":
             network = InBfloat16(network)
     texts = {}
@@ -769,8 +804,10 @@ def main() -> None:
             text = sweeps(network, arguments.scale, arguments.steps)
         elif section == "larger":
             text = larger(arguments.weights, arguments.scale, arguments.precision)
+        elif section == "sizes":
+            text = sizes(arguments.weights, arguments.scale, arguments.precision, training)
         elif section == "neighbours":
-            text = neighbours(network, arguments.scale, run)
+            text = neighbours(network, arguments.scale, training)
         else:
             text = timing(arguments.weights)
         text = f"{_command(parser, arguments, section, weights)}\n\n{text}"

@@ -188,7 +188,7 @@ def hsc_hst(weights: str, samples: int) -> str:
         if oversampling == 1:
             estimates["data"] = sharp.data
             truth = matched(sharp.mean, reference, use).reference
-            estimates |= _baselines(hsc, truth, use)
+            estimates |= _baselines(hsc, truth, reference, use)
         for name, estimate in estimates.items():
             one = matched(np.asarray(estimate, float), reference, use)
             rows.append(
@@ -223,18 +223,21 @@ def hsc_hst(weights: str, samples: int) -> str:
     )
 
 
-def _baselines(stamp: Stamp, truth: np.ndarray, use: np.ndarray) -> dict[str, np.ndarray]:
-    """On the data's pixels, with what is best against the reference inside `use`."""
+def _baselines(
+    stamp: Stamp, truth: np.ndarray, reference: Reference, use: np.ndarray
+) -> dict[str, np.ndarray]:
+    """On the data's pixels, with the settings whose `Match.error` inside `use` is least.
+
+    Wiener has the power spectrum of `truth`, the reference on the same pixels.
+    """
     observation = observe([stamp])
     unit, (first, left) = float(observation.noise[0]), observation.corner[0]
     box = (slice(first, first + stamp.shape[0]), slice(left, left + stamp.shape[1]))
     whole = torch.zeros(observation.side, observation.side)
     whole[box] = torch.from_numpy(truth / unit).float()
-    inside = torch.zeros(whole.shape, dtype=torch.bool)
-    inside[box] = torch.from_numpy(use)
 
     def off(image: torch.Tensor) -> float:
-        return float((image - whole)[inside].square().sum())
+        return matched(image[box].double().numpy(), reference, use).error
 
     found = {
         "Wiener": wiener(observation, mean_power(whole[None])),

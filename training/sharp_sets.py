@@ -30,7 +30,7 @@ from autofit_ml.simulate.recipe import Galaxies, Structure
 from autofit_ml.simulate.scenes import draw_galaxy
 from autofit_ml.simulate.sources import Source
 
-__all__ = ["KINDS", "NAMES", "make_sharp_sets", "sharp_image"]
+__all__ = ["ACCURACY", "KINDS", "NAMES", "STRUCTURE", "make_sharp_sets", "sharp_image"]
 
 KINDS = {"point": 0.03, "sersic": 0.25, "bulge_disc": 0.22, "structured": 0.35, "pair": 0.15}
 """What is drawn, and how often, where an entry does not say."""
@@ -38,7 +38,12 @@ KINDS = {"point": 0.03, "sersic": 0.25, "bulge_disc": 0.22, "structured": 0.35, 
 NAMES = (*KINDS, "group")
 """All that can be drawn; a group is several objects anywhere in the stamp."""
 
-_ACCURACY = DrawAccuracy(folding=2e-2, margin=1.2, largest=192)
+ACCURACY = DrawAccuracy(folding=2e-2, margin=1.2, largest=192)
+"""Of the drawn light."""
+
+STRUCTURE = Structure(knot_fraction=(0.02, 0.3), bar_probability=0.4)
+"""Of structured galaxies."""
+
 _CHUNK = 500
 _INSIDE = 0.85
 """Least share of the light that the stamp must hold."""
@@ -46,8 +51,7 @@ _INSIDE = 0.85
 
 def _galaxies(kind: str, **changes: Any) -> Galaxies:
     smallest = 2.5 if kind == "structured" else 0.4
-    structure = Structure(knot_fraction=(0.02, 0.3), bar_probability=0.4)
-    settings = {"re": (smallest, 16.0), "q": (0.15, 1.0), "structure": structure, **changes}
+    settings = {"re": (smallest, 16.0), "q": (0.15, 1.0), "structure": STRUCTURE, **changes}
     return Galaxies(morphology={kind: 1.0}, **settings)
 
 
@@ -84,7 +88,7 @@ def sharp_image(
             image, flux = _group(rng, psf, side, x, y)
         else:
             source = _source(rng, kind, x, y)
-            image, flux = draw_box(source, psf, (0, 0), (side, side), _ACCURACY), source.flux
+            image, flux = draw_box(source, psf, (0, 0), (side, side), ACCURACY), source.flux
         total = float(image.sum())
         if total > _INSIDE * flux:
             return (image / total).astype(np.float32), kind
@@ -110,7 +114,7 @@ def _pair(
     kind = str(rng.choice(("point", *kinds)))
     second = _source(rng, kind, x + reach * np.cos(angle), y + reach * np.sin(angle))
     second = second.with_flux(flux)
-    image = sum(draw_box(one, psf, (0, 0), (side, side), _ACCURACY) for one in (first, second))
+    image = sum(draw_box(one, psf, (0, 0), (side, side), ACCURACY) for one in (first, second))
     return np.asarray(image), 1.0 + flux
 
 
@@ -125,7 +129,7 @@ def _group(
         kind = str(rng.choice(("point", *kinds)))
         flux = float(np.exp(rng.uniform(np.log(0.01), 0)))
         members.append(_source(rng, kind, x, y).with_flux(flux))
-    image = np.asarray(sum(draw_box(one, psf, (0, 0), (side, side), _ACCURACY) for one in members))
+    image = np.asarray(sum(draw_box(one, psf, (0, 0), (side, side), ACCURACY) for one in members))
     # What lies outside is no light that is missing.
     return image, float(image.sum())
 

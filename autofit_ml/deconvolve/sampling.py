@@ -29,12 +29,7 @@ from autofit_ml.deconvolve.summary import (
     prior_fraction,
     statistics,
 )
-from autofit_ml.deconvolve.target import (
-    LARGEST_RADIUS,
-    TARGET_FWHM,
-    WIDEST_PSF,
-    target_transfer,
-)
+from autofit_ml.deconvolve.target import LARGEST_RADIUS, TARGET_FWHM, WIDEST_PSF, target_transfer
 from autofit_ml.devices import usable_device
 from autofit_ml.errors import AutofitError, AutofitWarning, SettingsError
 from autofit_ml.images.psf import psf_fwhm

@@ -162,14 +162,21 @@ def detail_share(samples: torch.Tensor, fwhm: float) -> float:
 
 
 def half_light_radius(image: torch.Tensor) -> float:
-    """Radius of a circle with the area of the brightest pixels that hold half of the light.
+    """Circularised half-light radius of an image: sqrt(area / pi) of its brightest half.
 
-    For a Sérsic profile: re times the square root of q. Objects beside each other count by their
-    own areas, wherever they are. NaN without light; negative pixels have none.
+    The area is that of the brightest pixels that hold half of the light; for a Sérsic profile the
+    radius is re times the square root of q. Objects beside each other count by their own areas,
+    wherever they are.
 
     Parameters
     ----------
     image : Tensor, shape (G, G)
+        Sky subtracted; negative pixels have no light.
+
+    Returns
+    -------
+    float
+        Pixels; NaN without any light.
     """
     light = image.double().clamp_min(0).flatten().sort(descending=True).values.cumsum(0)
     if not light[-1] > 0:

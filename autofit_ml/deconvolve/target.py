@@ -36,8 +36,8 @@ WIDEST_PSF = 12.0
 """Widest PSF that weights are trained for, FWHM in output pixels."""
 
 LARGEST_RADIUS = 11.0
-"""Of the galaxies that weights are trained for 99 % are smaller: `half_light_radius` of the image,
-output pixels."""
+"""99 % of the galaxies that weights are trained for are smaller. Circularised half-light radius in
+output pixels (`summary.half_light_radius`); measured by ``benchmarks/deconvolution.py sizes``."""
 
 TRANSFER_LIMIT = 1.5
 """Largest modulus of a transfer from the target image to the data. A PSF with more power than the

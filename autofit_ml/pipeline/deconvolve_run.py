@@ -125,7 +125,7 @@ def deconvolve_run(
     check_segmenter(settings.segmenter, settings.weights)
     folder.mkdir(parents=True, exist_ok=True)
     summary, rows = DeconvolveSummary(folder), []
-    number, done = len(found.sources), 0
+    number = len(found.sources)
     if progress is not None:
         progress(0, number)
     for first in range(0, number, _TOGETHER):
@@ -144,9 +144,8 @@ def deconvolve_run(
                     summary.warnings[result.id] = result.warnings
                 rows.append(_row(source, stamp, result, fits))
                 summary.objects += 1
-            done += 1
             if progress is not None:
-                progress(done, number)
+                progress(len(rows), number)
         _write_table(folder / "sharp.ecsv", rows)
     return summary
 

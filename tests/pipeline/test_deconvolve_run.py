@@ -84,14 +84,17 @@ def test_each_object_is_written_and_counted_when_it_is_found(folder, tmp_path, m
             yield stamp, result
 
     monkeypatch.setattr(run_module, "deconvolve_each", watched)
+    monkeypatch.setattr(run_module, "_TOGETHER", 2)
 
     def progress(done, total):
-        events.append((done, len(list(out.glob("*.fits")))))
+        listed = len(Table.read(out / "sharp.ecsv")) if (out / "sharp.ecsv").exists() else 0
+        events.append((done, len(list(out.glob("*.fits"))), listed))
 
     deconvolve_run(
         folder, out, sampling(tmp_path, objects=1), SETTINGS, pictures=False, progress=progress
     )
-    assert events == [(0, 0), (1, 0), "good", (2, 1), "later", (3, 2)]
+    assert events == [(0, 0, 0), (1, 0, 0), "good", (2, 1, 0), "later", (3, 2, 2)]
+    assert len(Table.read(out / "sharp.ecsv")) == 3
 
 
 @pytest.mark.filterwarnings("ignore::autofit_ml.errors.AutofitWarning")
