@@ -12,7 +12,7 @@ from astropy.table import QTable
 from autofit_ml.catalogue import table_to_qtable
 from autofit_ml.errors import SettingsError
 from autofit_ml.images.options import ReadOptions
-from autofit_ml.pipeline import FitSettings
+from autofit_ml.runs import FitSettings
 
 __all__ = ["fit", "settings_from"]
 
@@ -39,8 +39,8 @@ def fit(
     restart : bool
         Begin anew in a folder that holds results.
     **options
-        Fields of `autofit_ml.pipeline.FitSettings` (``model="sersic+exp"`` or a
-        `autofit_ml.scene.Scene`, ``bands=("g", "r")``, ``sky="fixed"``, ``device="cuda"`` ...) and
+        Fields of `autofit_ml.runs.FitSettings` (``model="sersic+exp"`` or a
+        `autofit_ml.scenes.Scene`, ``bands=("g", "r")``, ``sky="fixed"``, ``device="cuda"`` ...) and
         of `autofit_ml.images.ReadOptions` (``psf=...``, ``psf_fwhm=0.8``, ``survey="kids"`` ...).
 
     Returns
@@ -55,7 +55,7 @@ def fit(
     KeyboardInterrupt
         Interrupted; with `out`, what is finished is kept.
     """
-    from autofit_ml.pipeline import fit_run
+    from autofit_ml.runs import fit_run
 
     settings = settings_from(options)
     summary = fit_run(paths, out, settings, manifest=manifest, restart=restart)

@@ -197,8 +197,8 @@ def fit(
     1 nothing could be fitted; 130 interrupted (the same command continues).
     """
     from autofit_ml.api import settings_from
-    from autofit_ml.pipeline import fit_run
     from autofit_ml.progress import PlainProgress, QuietProgress, RichProgress
+    from autofit_ml.runs import fit_run
 
     if not paths and manifest is None and galfit is None:
         raise SettingsError("nothing to fit", "give files or folders, or --manifest TABLE")
@@ -274,8 +274,8 @@ def _dry_run(
     """Print the plan of a run; the exit status of a run that would end so."""
     import dataclasses
 
-    from autofit_ml.pipeline.plan import plan_run
     from autofit_ml.progress import plan_lines
+    from autofit_ml.runs.plan import plan_run
 
     plan = plan_run(paths, out, settings, manifest=manifest, restart=restart)
     if as_json:
@@ -331,8 +331,8 @@ def segment(
     Exit status: 0 all images; 3 some could not be segmented; 2 wrong usage; 1 none could be.
     """
     from autofit_ml.api import settings_from
-    from autofit_ml.pipeline.segment_run import segment_run
     from autofit_ml.progress import counting
+    from autofit_ml.runs.segment_run import segment_run
 
     if not paths and manifest is None:
         raise SettingsError("nothing to segment", "give files or folders, or --manifest TABLE")
@@ -419,9 +419,9 @@ def deconvolve(
     Exit status: 0 all objects; 3 some could not be deconvolved; 2 wrong usage; 1 none could be.
     """
     from autofit_ml.api import settings_from
-    from autofit_ml.deconvolve import SamplingSettings
-    from autofit_ml.pipeline.deconvolve_run import deconvolve_run
+    from autofit_ml.deconvolution import SamplingSettings
     from autofit_ml.progress import counting
+    from autofit_ml.runs.deconvolve_run import deconvolve_run
 
     if not paths and manifest is None:
         raise SettingsError("nothing to deconvolve", "give files or folders, or --manifest TABLE")
@@ -524,8 +524,8 @@ def calibrate(
 
     Exit status: 0 done; 2 wrong usage, or a run that cannot be calibrated.
     """
-    from autofit_ml.pipeline.calibrate_run import calibrate_run, figures
     from autofit_ml.progress import PlainProgress, QuietProgress, RichProgress
+    from autofit_ml.runs.calibrate_run import calibrate_run, figures
 
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     progress: Any = QuietProgress()
@@ -639,7 +639,7 @@ def simulate(
     Exit status: 0 the set is complete; 2 wrong usage; 1 it could not be made; 130 interrupted
     (the same command continues).
     """
-    from autofit_ml.simulate import compose_recipe
+    from autofit_ml.simulation import compose_recipe
 
     if list_them:
         _print_recipes(config_dir, as_json)
@@ -652,8 +652,8 @@ def simulate(
         raise SettingsError("nowhere to write", "give --out DIR")
 
     from autofit_ml.progress import counting
-    from autofit_ml.simulate.generate import check_recipe
-    from autofit_ml.simulate.shards import export_set, write_set
+    from autofit_ml.simulation.generate import check_recipe
+    from autofit_ml.simulation.shards import export_set, write_set
 
     check_recipe(recipe)
     console = Console(stderr=True, soft_wrap=True)
@@ -696,7 +696,7 @@ def _print_recipes(config_dir: Path | None, as_json: bool) -> None:
     """Names and titles of all recipes and surveys, those of `config_dir` first."""
     import yaml
 
-    from autofit_ml.simulate.recipe import config_folder
+    from autofit_ml.simulation.recipe import config_folder
 
     if config_dir is not None and not config_dir.is_dir():
         raise SettingsError(f"config folder {config_dir} does not exist", "give an existing folder")
@@ -816,7 +816,7 @@ def demo(
     n: Annotated[int, typer.Option("-n", "--n", help="Galaxies to simulate.")] = 24,
 ) -> None:
     """Simulate a small set of galaxies, fit it, and say where the report is."""
-    from autofit_ml.simulate import demo_set
+    from autofit_ml.simulation import demo_set
 
     images = out / "images"
     if not (images / "truth.ecsv").exists():  # written last: the set is complete

@@ -135,7 +135,7 @@ def check_images(
     """
     from autofit_ml.images import discover, read_item
     from autofit_ml.images.options import ReadOptions
-    from autofit_ml.pipeline.resume import is_result
+    from autofit_ml.runs.resume import is_result
 
     options = ReadOptions(survey=survey, mode=mode)
     found = discover(paths, manifest=manifest, survey=survey, mode=mode)

@@ -24,8 +24,8 @@ from rich.progress import (
 )
 
 from autofit_ml.catalogue import flag_names, usable
-from autofit_ml.pipeline import Progress, RunSummary
-from autofit_ml.pipeline.plan import RunPlan
+from autofit_ml.runs import Progress, RunSummary
+from autofit_ml.runs.plan import RunPlan
 
 __all__ = ["PlainProgress", "QuietProgress", "RichProgress", "counting", "plan_lines"]
 

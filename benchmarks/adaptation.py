@@ -21,13 +21,13 @@ from documents import machine, markdown_table, write_section
 from initialisation import DATA, Sample, read_any, sample, width
 
 from autofit_ml.images import discover
-from autofit_ml.initialise.cutouts import cut_outs
-from autofit_ml.initialise.network import to_relative
-from autofit_ml.initialise.resnet import ask
-from autofit_ml.scene import to_fit_space
-from autofit_ml.segment import Segmentation
-from autofit_ml.segment.dispatch import segment_all
-from autofit_ml.simulate import compose_recipe, export_fits, simulate_one
+from autofit_ml.initialisation.cutouts import cut_outs
+from autofit_ml.initialisation.network import to_relative
+from autofit_ml.initialisation.resnet import ask
+from autofit_ml.scenes import to_fit_space
+from autofit_ml.segmentation import Segmentation
+from autofit_ml.segmentation.dispatch import segment_all
+from autofit_ml.simulation import compose_recipe, export_fits, simulate_one
 from autofit_ml.weights import load
 
 HERE = Path(__file__).resolve().parent

@@ -40,23 +40,23 @@ from deconvolution_baselines import mean_power, richardson_lucy, total_variation
 from documents import machine, markdown_table, write_section
 from scipy import stats
 
-from autofit_ml.deconvolve import SamplingSettings, deconvolve_each
-from autofit_ml.deconvolve.analytic import GaussianPrior, TemplatePrior
-from autofit_ml.deconvolve.diffusion import Draws
-from autofit_ml.deconvolve.eps import highest_level, sample_eps
-from autofit_ml.deconvolve.gibbs import sample_gibbs
-from autofit_ml.deconvolve.network import InBfloat16
-from autofit_ml.deconvolve.operator import Observation, observe
-from autofit_ml.deconvolve.prior import sample_prior
-from autofit_ml.deconvolve.sampling import PRECISIONS
-from autofit_ml.deconvolve.spectra import coloured, fft2, grid_of
-from autofit_ml.deconvolve.summary import half_light_radius
-from autofit_ml.deconvolve.target import target_psf
+from autofit_ml.deconvolution import SamplingSettings, deconvolve_each
+from autofit_ml.deconvolution.analytic import GaussianPrior, TemplatePrior
+from autofit_ml.deconvolution.diffusion import Draws
+from autofit_ml.deconvolution.eps import highest_level, sample_eps
+from autofit_ml.deconvolution.gibbs import sample_gibbs
+from autofit_ml.deconvolution.network import InBfloat16
+from autofit_ml.deconvolution.operator import Observation, observe
+from autofit_ml.deconvolution.prior import sample_prior
+from autofit_ml.deconvolution.sampling import PRECISIONS
+from autofit_ml.deconvolution.spectra import coloured, fft2, grid_of
+from autofit_ml.deconvolution.summary import half_light_radius
+from autofit_ml.deconvolution.target import target_psf
 from autofit_ml.images.psf import gaussian_psf, moffat_psf
 from autofit_ml.images.stamp import PSF, Stamp
-from autofit_ml.simulate.draw import draw_box
-from autofit_ml.simulate.recipe import Galaxies
-from autofit_ml.simulate.scenes import draw_galaxy
+from autofit_ml.simulation.draw import draw_box
+from autofit_ml.simulation.recipe import Galaxies
+from autofit_ml.simulation.scenes import draw_galaxy
 from autofit_ml.weights import load
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -520,7 +520,7 @@ def samplers(network: Any, scale: float) -> str:
             chain, _ = sample_gibbs(
                 network, observation, first, Draws(2, key(k)), sweeps=30, keep=20
             )
-            from autofit_ml.deconvolve.sampling import _followed
+            from autofit_ml.deconvolution.sampling import _followed
             from autofit_ml.posterior.diagnostics import split_rhat
 
             second = chain[0].flatten(0, 1)

@@ -12,9 +12,9 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from autofit_ml.deconvolve.operator import Observation
-from autofit_ml.deconvolve.spectra import fft2, grid_of, ifft2
-from autofit_ml.deconvolve.target import target_transfer
+from autofit_ml.deconvolution.operator import Observation
+from autofit_ml.deconvolution.spectra import fft2, grid_of, ifft2
+from autofit_ml.deconvolution.target import target_transfer
 from autofit_ml.images.stamp import PSF
 
 __all__ = ["mean_power", "richardson_lucy", "total_variation", "wiener"]

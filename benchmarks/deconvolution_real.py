@@ -30,15 +30,15 @@ from documents import DATA, DOCS, markdown_table, write_section
 from scipy.ndimage import map_coordinates
 from scipy.optimize import least_squares
 
-from autofit_ml.deconvolve import SamplingSettings, Sharp, deconvolve_each
-from autofit_ml.deconvolve.operator import observe
-from autofit_ml.deconvolve.target import sigma_of
+from autofit_ml.deconvolution import SamplingSettings, Sharp, deconvolve_each
+from autofit_ml.deconvolution.operator import observe
+from autofit_ml.deconvolution.target import sigma_of
 from autofit_ml.images import discover, psf_fwhm, read_item
 from autofit_ml.images.options import ReadOptions
 from autofit_ml.images.stamp import Stamp
-from autofit_ml.pipeline.deconvolve_run import cut_out, sky_correlation
-from autofit_ml.segment import Segmentation
-from autofit_ml.segment.dispatch import segment_all
+from autofit_ml.runs.deconvolve_run import cut_out, sky_correlation
+from autofit_ml.segmentation import Segmentation
+from autofit_ml.segmentation.dispatch import segment_all
 
 # ------------------------------------------------------------------ images on one footing
 

@@ -11,7 +11,7 @@ import numpy as np
 from astropy.table import QTable
 
 import autofit_ml
-from autofit_ml.simulate import export_fits
+from autofit_ml.simulation import export_fits
 
 __all__ = ["column", "columns", "fit_as_files"]
 

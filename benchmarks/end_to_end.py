@@ -32,7 +32,7 @@ from pathlib import Path
 from documents import machine, markdown_table, write_section
 from undisturbed import Disturbances, undisturbed
 
-from autofit_ml.simulate import compose_recipe, export_fits, simulate_one, simulate_sersic
+from autofit_ml.simulation import compose_recipe, export_fits, simulate_one, simulate_sersic
 
 COMMAND = Path(sys.executable).with_name("autofit-ml")
 WORKERS = (-1, 0, 2)
@@ -127,7 +127,7 @@ def profile(images: Path, out: Path) -> str:
     import torch
 
     from autofit_ml.api import settings_from
-    from autofit_ml.pipeline import fit_run
+    from autofit_ml.runs import fit_run
 
     torch.set_num_threads(1)
     spent: dict[str, float] = {}
@@ -157,7 +157,7 @@ def profile(images: Path, out: Path) -> str:
         ("outputs", "write_catalogue", "merge and write the catalogue"),
     )
     for module, name, label in stages:
-        timed(import_module(f"autofit_ml.pipeline.{module}"), name, label)
+        timed(import_module(f"autofit_ml.runs.{module}"), name, label)
     columns = []
     for options in PIPELINES.values():
         settings = settings_from({"workers": 0, "save": (), **options})

@@ -20,8 +20,8 @@ from documents import write_section
 from truth import truth_of
 
 from autofit_ml.catalogue import Flag
-from autofit_ml.scene import CATALOGUE_PARAMETERS
-from autofit_ml.simulate import simulate_sersic
+from autofit_ml.scenes import CATALOGUE_PARAMETERS
+from autofit_ml.simulation import simulate_sersic
 
 SNR_BINS = ((10, 30), (30, 100), (100, 300), (300, 1001))
 N_BINS = ((0.5, 1.0), (1.0, 2.0), (2.0, 4.0), (4.0, 6.3))

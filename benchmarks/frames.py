@@ -19,11 +19,11 @@ from documents import machine, markdown_table, write_section
 
 from autofit_ml.images import psf_fwhm
 from autofit_ml.images.stamp import Frame
-from autofit_ml.pipeline import FitSettings, fit_run
-from autofit_ml.pipeline.settings import FitSettings as Settings
-from autofit_ml.segment.detection import Detections
-from autofit_ml.segment.tiles import TileSettings, detect_instances
-from autofit_ml.simulate import (
+from autofit_ml.runs import FitSettings, fit_run
+from autofit_ml.runs.settings import FitSettings as Settings
+from autofit_ml.segmentation.detection import Detections
+from autofit_ml.segmentation.tiles import TileSettings, detect_instances
+from autofit_ml.simulation import (
     SimulatedObject,
     compose_recipe,
     export_fits,

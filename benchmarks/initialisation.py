@@ -36,18 +36,18 @@ from documents import DATA, machine, markdown_table, write_section
 
 from autofit_ml.catalogue.flags import FATAL, Flag
 from autofit_ml.errors import AutofitError
+from autofit_ml.fitting import FitResults, RefineSettings, refine
 from autofit_ml.images import discover, read_source
 from autofit_ml.images.options import ReadOptions
 from autofit_ml.images.stamp import Stamp
-from autofit_ml.initialise import Starts, start_from_moments
-from autofit_ml.initialise.cutouts import cut_outs
-from autofit_ml.initialise.network import to_relative
-from autofit_ml.initialise.resnet import ask, start_chi2, start_from_network
-from autofit_ml.refine import FitResults, RefineSettings, refine
-from autofit_ml.scene import to_fit_space
-from autofit_ml.segment import Segmentation
-from autofit_ml.segment.dispatch import segment_all
-from autofit_ml.simulate import SimulatedObject, compose_recipe, simulate_one, to_stamps
+from autofit_ml.initialisation import Starts, start_from_moments
+from autofit_ml.initialisation.cutouts import cut_outs
+from autofit_ml.initialisation.network import to_relative
+from autofit_ml.initialisation.resnet import ask, start_chi2, start_from_network
+from autofit_ml.scenes import to_fit_space
+from autofit_ml.segmentation import Segmentation
+from autofit_ml.segmentation.dispatch import segment_all
+from autofit_ml.simulation import SimulatedObject, compose_recipe, simulate_one, to_stamps
 from autofit_ml.weights import load
 
 SURVEYS = ("sdss-r", "legacysurvey-r", "kids-r", "hsc-i")

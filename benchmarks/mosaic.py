@@ -20,7 +20,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from autofit_ml.images import measure_sky
-from autofit_ml.simulate import compose_recipe, simulate_one
+from autofit_ml.simulation import compose_recipe, simulate_one
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 COLUMNS = 8

@@ -16,16 +16,16 @@ import torch
 from documents import DATA, Section, run_sections
 from scenes import INDICES, fitted, labelled, psf_of, scaled, segmented
 
+from autofit_ml.fitting.scenes import SceneFit, object_of
 from autofit_ml.images import discover, read_source
 from autofit_ml.images.options import ReadOptions
 from autofit_ml.images.stamp import Stamp
 from autofit_ml.posterior import HMCSettings, NestedSettings, PosteriorSamples, sample_hmc
 from autofit_ml.posterior.scenes import ScenePosterior, sample_scenes
-from autofit_ml.refine.scenes import SceneFit, object_of
-from autofit_ml.segment import Segmentation
-from autofit_ml.segment.dispatch import segment_all
-from autofit_ml.simulate import observe_scene
-from autofit_ml.simulate.sources import Source
+from autofit_ml.segmentation import Segmentation
+from autofit_ml.segmentation.dispatch import segment_all
+from autofit_ml.simulation import observe_scene
+from autofit_ml.simulation.sources import Source
 
 Density = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 

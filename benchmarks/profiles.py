@@ -8,9 +8,9 @@ import time
 import numpy as np
 import torch
 
+from autofit_ml.fitting import RefineSettings
 from autofit_ml.profiles import get_profile, profile_names
-from autofit_ml.refine import RefineSettings
-from autofit_ml.render import component_jacobian, make_plan, psf_modes, render_component
+from autofit_ml.rendering import component_jacobian, make_plan, psf_modes, render_component
 
 MODIFIED = (
     "sersic[boxiness]",

@@ -26,7 +26,7 @@ import autofit_ml as afm
 from autofit_ml.catalogue import flag_names
 from autofit_ml.images import read_source
 from autofit_ml.images.discover import discover
-from autofit_ml.simulate import Source, render_source
+from autofit_ml.simulation import Source, render_source
 
 HERE = Path(__file__).resolve().parent
 TOLERANCE = {"re": 0.08, "n": 0.12, "q": 0.03, "mag": 0.05}

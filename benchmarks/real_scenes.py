@@ -19,20 +19,20 @@ import torch
 from documents import DATA, machine, markdown_table, write_section
 
 from autofit_ml.catalogue.flags import Flag
-from autofit_ml.images import discover, read_source
-from autofit_ml.images.options import ReadOptions
-from autofit_ml.images.stamp import Stamp
-from autofit_ml.initialise import start_from_moments
-from autofit_ml.refine.scenes import (
+from autofit_ml.fitting.scenes import (
     SceneFit,
     SceneSettings,
     fit_scenes,
     join_images,
     object_of,
 )
-from autofit_ml.scene import Scene, component, fixed, free, parse_model, scene
-from autofit_ml.segment import Segmentation
-from autofit_ml.segment.dispatch import segment_all
+from autofit_ml.images import discover, read_source
+from autofit_ml.images.options import ReadOptions
+from autofit_ml.images.stamp import Stamp
+from autofit_ml.initialisation import start_from_moments
+from autofit_ml.scenes import Scene, component, fixed, free, parse_model, scene
+from autofit_ml.segmentation import Segmentation
+from autofit_ml.segmentation.dispatch import segment_all
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,12 @@ import numpy as np
 import torch
 from documents import write_section
 
+from autofit_ml.fitting import RefineSettings
+from autofit_ml.fitting.fit import needs_wide
 from autofit_ml.profiles import sersic_table
-from autofit_ml.refine import RefineSettings
-from autofit_ml.refine.fit import needs_wide
-from autofit_ml.render import make_plan, psf_modes, render
-from autofit_ml.scene import to_fit_space
-from autofit_ml.simulate import Source, moffat_psf, render_source
+from autofit_ml.rendering import make_plan, psf_modes, render
+from autofit_ml.scenes import to_fit_space
+from autofit_ml.simulation import Source, moffat_psf, render_source
 
 INDICES = (0.5, 1.0, 2.0, 4.0, 6.0)
 RATIOS = (0.1, 0.3, 0.6, 1.0)

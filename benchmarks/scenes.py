@@ -24,11 +24,8 @@ import numpy as np
 from documents import Section, run_sections
 
 from autofit_ml.catalogue.flags import FATAL
-from autofit_ml.images.stamp import Stamp
-from autofit_ml.initialise import start_from_moments
-from autofit_ml.posterior.scenes import sample_scenes
-from autofit_ml.refine import refine
-from autofit_ml.refine.scenes import (
+from autofit_ml.fitting import refine
+from autofit_ml.fitting.scenes import (
     SceneFit,
     SceneObject,
     SceneSettings,
@@ -36,14 +33,17 @@ from autofit_ml.refine.scenes import (
     join_images,
     object_of,
 )
-from autofit_ml.refine.scenes.choice import choose_models
-from autofit_ml.scene import Scene, exponential, free, log_normal, parse_model, scene, sersic
-from autofit_ml.segment import Segmentation
-from autofit_ml.segment.dispatch import segment_all
-from autofit_ml.simulate import SimulatedObject, flux_for_snr, observe_scene, to_stamps
-from autofit_ml.simulate.draw import render_source
-from autofit_ml.simulate.psf import moffat_psf
-from autofit_ml.simulate.sources import Component, Source, composite
+from autofit_ml.fitting.scenes.choice import choose_models
+from autofit_ml.images.stamp import Stamp
+from autofit_ml.initialisation import start_from_moments
+from autofit_ml.posterior.scenes import sample_scenes
+from autofit_ml.scenes import Scene, exponential, free, log_normal, parse_model, scene, sersic
+from autofit_ml.segmentation import Segmentation
+from autofit_ml.segmentation.dispatch import segment_all
+from autofit_ml.simulation import SimulatedObject, flux_for_snr, observe_scene, to_stamps
+from autofit_ml.simulation.draw import render_source
+from autofit_ml.simulation.psf import moffat_psf
+from autofit_ml.simulation.sources import Component, Source, composite
 
 INDICES = np.round(np.geomspace(0.5, 4.5, 24), 3)
 

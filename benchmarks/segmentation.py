@@ -3,7 +3,7 @@
 Held-out simulations: blends of every survey of the family (recipe ``blends``, seed 9001), close
 pairs (the same, three neighbours of which 80 % are near the target, seed 9002), and a frame
 (recipe ``frame``; of the ground: ``validation/frame``). What is asked for are the sources with S/N
-over 5 and masks of 5 pixels and more; see `autofit_ml.segment.evaluation`.
+over 5 and masks of 5 pixels and more; see `autofit_ml.segmentation.evaluation`.
 
 sep is tuned first: a random search over its settings on 160 images of the training sets, for the
 sum of completeness, purity, the target's overlap and right pairs. Then the same refiner fits the
@@ -24,17 +24,17 @@ import numpy as np
 import torch
 from documents import machine, markdown_table, write_section
 
+from autofit_ml.fitting import RefineSettings, refine
 from autofit_ml.images import psf_fwhm
 from autofit_ml.images.stamp import Frame
-from autofit_ml.initialise import initialise
-from autofit_ml.refine import RefineSettings, refine
-from autofit_ml.scene import CATALOGUE_PARAMETERS
-from autofit_ml.segment import Segmentation, SepSettings, detect_sources, segment_sep
-from autofit_ml.segment.evaluation import MIN_PIXELS, MIN_SNR, Comparison, compare, figures
-from autofit_ml.segment.maskrcnn import segment_maskrcnn
-from autofit_ml.segment.network import prepare
-from autofit_ml.segment.tiles import detect_instances
-from autofit_ml.simulate import SimulatedObject, compose_recipe, simulate_one, to_stamps
+from autofit_ml.initialisation import initialise
+from autofit_ml.scenes import CATALOGUE_PARAMETERS
+from autofit_ml.segmentation import Segmentation, SepSettings, detect_sources, segment_sep
+from autofit_ml.segmentation.evaluation import MIN_PIXELS, MIN_SNR, Comparison, compare, figures
+from autofit_ml.segmentation.maskrcnn import segment_maskrcnn
+from autofit_ml.segmentation.network import prepare
+from autofit_ml.segmentation.tiles import detect_instances
+from autofit_ml.simulation import SimulatedObject, compose_recipe, simulate_one, to_stamps
 from autofit_ml.weights import load, weight_info
 
 FAMILIES = {

@@ -19,8 +19,8 @@ from PIL import Image, ImageDraw
 from autofit_ml.images import discover, read_source
 from autofit_ml.images.stamp import Stamp
 from autofit_ml.report import segmentation_png
-from autofit_ml.segment import Segmentation
-from autofit_ml.segment.dispatch import segment_all
+from autofit_ml.segmentation import Segmentation
+from autofit_ml.segmentation.dispatch import segment_all
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 STAMPS = (

@@ -28,9 +28,9 @@ from speed import ours as refine_all
 
 from autofit_ml.catalogue.flags import FATAL, Flag
 from autofit_ml.images.stamp import PSF, Stamp
-from autofit_ml.initialise import Starts, initialise
-from autofit_ml.segment import segment_sep
-from autofit_ml.simulate import SimulatedObject, export_fits, to_stamps
+from autofit_ml.initialisation import Starts, initialise
+from autofit_ml.segmentation import segment_sep
+from autofit_ml.simulation import SimulatedObject, export_fits, to_stamps
 
 __all__ = ["OURS", "Fits", "join", "prepare", "run_fitter", "settings_of", "tested_threads"]
 

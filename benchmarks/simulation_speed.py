@@ -34,7 +34,7 @@ from documents import machine, markdown_table, write_section
 from torch.utils.data import DataLoader
 from undisturbed import Disturbances, undisturbed
 
-from autofit_ml.simulate.endless import EndlessSersic, EndlessSettings, render_scene
+from autofit_ml.simulation.endless import EndlessSersic, EndlessSettings, render_scene
 
 BARS = {"single": 40.0, "blends": 15.0}
 WORST = 1e-4
@@ -78,7 +78,7 @@ TITLES = {"single": "64 x 64, single", "blends": "128 x 128, about 6 sources"}
 
 def galsim_speed(name: str, number: int, warm_up: int, tally: Disturbances, tries: int) -> float:
     """Objects a second of a recipe; GalSim's tables of the Sérsic indices are made beforehand."""
-    from autofit_ml.simulate import compose_recipe, simulate_one
+    from autofit_ml.simulation import compose_recipe, simulate_one
 
     recipe = compose_recipe([f"data={name}"])
     for index in range(warm_up):
@@ -122,8 +122,8 @@ def device_speed(
 def differences(name: str, number: int) -> list[tuple[float, str]]:
     """Largest difference from GalSim over the scene's peak, and the scene, for each scene."""
     from autofit_ml.images.stamp import PSF
-    from autofit_ml.simulate.draw import EXACT, render_source
-    from autofit_ml.simulate.sources import Source
+    from autofit_ml.simulation.draw import EXACT, render_source
+    from autofit_ml.simulation.sources import Source
 
     batch = EndlessSersic(COMPARED[name], number, seed=17).batch(0)
     found = []

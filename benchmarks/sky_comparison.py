@@ -28,9 +28,9 @@ from scipy import ndimage
 from autofit_ml.images import psf_fwhm
 from autofit_ml.images.background import object_mask, sky_statistics
 from autofit_ml.images.stamp import PSF
-from autofit_ml.simulate.generate import simulate_one
-from autofit_ml.simulate.psf import draw_psf
-from autofit_ml.simulate.recipe import Survey, compose_recipe
+from autofit_ml.simulation.generate import simulate_one
+from autofit_ml.simulation.psf import draw_psf
+from autofit_ml.simulation.recipe import Survey, compose_recipe
 
 BOX = 15
 """Side of the box whose mean is the local sky, pixels: wings of sources do not count as noise."""

@@ -30,10 +30,10 @@ from documents import DOCS, machine, markdown_table, write_section
 from undisturbed import Disturbances, undisturbed
 
 from autofit_ml.catalogue.flags import FATAL, Flag
-from autofit_ml.initialise import Starts, initialise
-from autofit_ml.refine import FitResults, refine
-from autofit_ml.segment import segment_sep
-from autofit_ml.simulate import render_source, simulate_sersic, to_stamps
+from autofit_ml.fitting import FitResults, refine
+from autofit_ml.initialisation import Starts, initialise
+from autofit_ml.segmentation import segment_sep
+from autofit_ml.simulation import render_source, simulate_sersic, to_stamps
 from autofit_ml.worker_processes import processors
 
 HERE = Path(__file__).resolve().parent

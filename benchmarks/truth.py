@@ -17,8 +17,8 @@ import numpy as np
 from default_pipeline import columns, fit_as_files
 from documents import write_section
 
-from autofit_ml.scene import CATALOGUE_PARAMETERS
-from autofit_ml.simulate import simulate_sersic
+from autofit_ml.scenes import CATALOGUE_PARAMETERS
+from autofit_ml.simulation import simulate_sersic
 
 
 def truth_of(objects) -> np.ndarray:

@@ -32,9 +32,9 @@ from default_pipeline import column, fit_as_files
 from documents import DOCS, machine, markdown_table, write_section
 
 import autofit_ml
-from autofit_ml.pipeline import FitSettings
-from autofit_ml.pipeline.segment_run import segment_run
-from autofit_ml.simulate import compose_recipe, export_fits, simulate_one
+from autofit_ml.runs import FitSettings
+from autofit_ml.runs.segment_run import segment_run
+from autofit_ml.simulation import compose_recipe, export_fits, simulate_one
 
 DOCUMENT = "validation.md"
 STAMPS = ("single", "bulge_disc", "realistic", "blends")

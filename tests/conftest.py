@@ -25,7 +25,7 @@ def real_data() -> Path:
 def simulated_folder(tmp_path_factory) -> Path:
     """Eight simulated objects (image, sigma, PSF); not to be changed: see `images`."""
     pytest.importorskip("galsim", reason="the simulated folder needs galsim")
-    from autofit_ml.simulate import demo_set
+    from autofit_ml.simulation import demo_set
 
     folder = tmp_path_factory.mktemp("simulated") / "images"
     demo_set(folder, n=8, seed=5)

@@ -2,7 +2,7 @@
 
 Mirrored and turned by quarters; noisier; with an error of the sky and of the PSF's width; with
 masks. What the network is given relative to the image (centre, radius, flux, scalars) is measured
-anew, as `autofit_ml.initialise.cutouts` would have measured it on such an image.
+anew, as `autofit_ml.initialisation.cutouts` would have measured it on such an image.
 """
 
 from __future__ import annotations

@@ -29,17 +29,17 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from autofit_ml.catalogue.flags import FATAL
+from autofit_ml.fitting import refine
 from autofit_ml.images.psf import psf_fwhm
 from autofit_ml.images.stamp import Stamp
-from autofit_ml.initialise.cutouts import PSF_SIDE, SIDE, cut_outs
-from autofit_ml.initialise.network import TARGETS, USUAL_LN_N, to_relative
-from autofit_ml.initialise.starts import Starts
-from autofit_ml.refine import refine
-from autofit_ml.scene import to_fit_space
-from autofit_ml.segment import Segmentation
-from autofit_ml.segment.dispatch import segment_all
-from autofit_ml.segment.maskrcnn import segment_cut_out
-from autofit_ml.simulate import (
+from autofit_ml.initialisation.cutouts import PSF_SIDE, SIDE, cut_outs
+from autofit_ml.initialisation.network import TARGETS, USUAL_LN_N, to_relative
+from autofit_ml.initialisation.starts import Starts
+from autofit_ml.scenes import to_fit_space
+from autofit_ml.segmentation import Segmentation
+from autofit_ml.segmentation.dispatch import segment_all
+from autofit_ml.segmentation.maskrcnn import segment_cut_out
+from autofit_ml.simulation import (
     EndlessSersic,
     EndlessSettings,
     SimulatedObject,
@@ -71,7 +71,7 @@ FIELDS: dict[str, torch.dtype] = {
     "known": torch.bool,
     "snr": torch.float32,
 }
-"""As in `autofit_ml.initialise.cutouts.Cutouts`, and ``target`` (B, 7): relative parameters."""
+"""As in `autofit_ml.initialisation.cutouts.Cutouts`, and ``target`` (B, 7): relative parameters."""
 
 _CHUNK = 200
 """Images that are read and segmented together."""
@@ -321,7 +321,7 @@ def scalars_of(
     radius: torch.Tensor,
     fwhm: torch.Tensor,
 ) -> torch.Tensor:
-    """`autofit_ml.initialise.cutouts.SCALARS`, (B, 5)."""
+    """`autofit_ml.initialisation.cutouts.SCALARS`, (B, 5)."""
     number = footprint.sum((1, 2)).clamp_min(1)
     peak = data.masked_fill(root_weight == 0, 1.0).amax((1, 2))
     columns = [
@@ -375,7 +375,7 @@ def _real_set(entry: Mapping[str, Any], root: Path) -> Path:
         and found.target
     ]
     kept, segmentations = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-    from autofit_ml.initialise import start_from_moments
+    from autofit_ml.initialisation import start_from_moments
 
     values = start_from_moments(kept, segmentations).values
     known = np.zeros(len(kept), dtype=bool)

@@ -11,8 +11,8 @@ import torch
 from torch.utils.data import ConcatDataset, DataLoader
 
 from autofit_ml.errors import SettingsError
-from autofit_ml.simulate.dataset import MixedSampler, ShardDataset, collate
-from autofit_ml.simulate.shards import verify_set
+from autofit_ml.simulation.dataset import MixedSampler, ShardDataset, collate
+from autofit_ml.simulation.shards import verify_set
 
 __all__ = ["ShardDataModule"]
 

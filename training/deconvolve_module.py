@@ -1,7 +1,7 @@
 r"""The deconvolution prior's training: denoising under random coloured noise.
 
 The loss is a mean over modes of :math:`|D(u; q) - x|^2 / g^2`, with g of the skip connection
-(`autofit_ml.deconvolve.network`): about 1 where the U-Net adds nothing and the classes describe
+(`autofit_ml.deconvolution.network`): about 1 where the U-Net adds nothing and the classes describe
 the galaxy. Modes are weighted by :math:`1 / |k|^2` (k = 0 like one wave in 64 pixels), so that
 each octave counts the same: flux, position and size are in a few long waves, and an error of half a
 standard deviation in every pixel would be one of many in k = 0. The weights depend on k alone, so
@@ -18,8 +18,8 @@ import lightning
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from autofit_ml.deconvolve.network import DeconvolveNetwork, DeconvolveSettings, Skip, describe
-from autofit_ml.deconvolve.spectra import Grid, coloured, fft2, grid_of
+from autofit_ml.deconvolution.network import DeconvolveNetwork, DeconvolveSettings, Skip, describe
+from autofit_ml.deconvolution.spectra import Grid, coloured, fft2, grid_of
 from autofit_ml.weights.settings import tuples
 from optimiser import configure
 from sharp_data import SharpDataModule, SharpGalaxies, central

@@ -21,7 +21,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from autofit_ml.catalogue.atomic import atomic_write_json
-from autofit_ml.simulate.recipe import Survey
+from autofit_ml.simulation.recipe import Survey
 from autofit_ml.weights import WeightInfo, write_bundle
 from autofit_ml.weights.bundle import describe_files
 from autofit_ml.weights.manifest import MANIFEST_FORMAT, read_manifest
@@ -134,10 +134,10 @@ def _finished(
 
 def _ranges(config: dict[str, Any]) -> dict[str, Any]:
     """Pixel scales, PSF widths and S/N that the training sets cover."""
-    from autofit_ml.simulate import compose_recipe
+    from autofit_ml.simulation import compose_recipe
 
     if config["model"]["task"] == "deconvolve":
-        from autofit_ml.deconvolve.target import TARGET_FWHM
+        from autofit_ml.deconvolution.target import TARGET_FWHM
 
         # In data pixels: output pixels at 1x, half as many at 2x.
         seen = config["model"]["observations"]
@@ -187,7 +187,7 @@ def _ranges(config: dict[str, Any]) -> dict[str, Any]:
 def _widths(survey: Survey) -> list[float]:
     """FWHM of some of a survey's PSFs as they are on its pixels: 5 and 95 % points."""
     from autofit_ml.images import psf_fwhm
-    from autofit_ml.simulate import draw_psf
+    from autofit_ml.simulation import draw_psf
 
     rng = np.random.default_rng(1)
     drawn = [psf_fwhm(draw_psf(survey.psf, survey.pixel_scale, rng)) for _ in range(60)]

@@ -7,7 +7,7 @@ The loss is a sum of terms, each with a weight in ``conf/model/initialise.yaml``
   :math:`|L|^{2 \beta / 7}` (without gradient), the multivariate form of the beta-NLL of Seitzer et
   al. 2022 (ICLR, arXiv:2203.09168), which keeps easy objects from being all that is learnt;
 - ``physics``: the logarithm of the robust :math:`\chi^2` of the image rendered from the mean
-  (`autofit_ml.initialise.physics`), ramped in;
+  (`autofit_ml.initialisation.physics`), ramped in;
 - ``elbo``: :math:`E_q[\frac N2 \chi^2] - \ln|L|` and a broad prior: mean and covariance without
   any label (the negative evidence lower bound of a variational posterior).
 """
@@ -20,13 +20,13 @@ import lightning
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from autofit_ml.initialise.network import (
+from autofit_ml.initialisation.network import (
     InitialiseNetwork,
     InitialiseSettings,
     describe,
     network_inputs,
 )
-from autofit_ml.initialise.physics import (
+from autofit_ml.initialisation.physics import (
     PhysicsSettings,
     cut_out_parameters,
     model_images,

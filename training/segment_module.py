@@ -13,15 +13,15 @@ from torch import nn
 from torchmetrics.detection import MeanAveragePrecision
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
-from autofit_ml.segment.maskrcnn import NARROWEST
-from autofit_ml.segment.network import (
+from autofit_ml.segmentation.maskrcnn import NARROWEST
+from autofit_ml.segmentation.network import (
     NetworkSettings,
     Preprocessing,
     SegmentNetwork,
     describe,
     prepare,
 )
-from autofit_ml.simulate.dataset import SOURCE_COLUMNS, SOURCE_KINDS
+from autofit_ml.simulation.dataset import SOURCE_COLUMNS, SOURCE_KINDS
 from autofit_ml.weights.settings import tuples
 from optimiser import configure
 

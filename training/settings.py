@@ -8,7 +8,7 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from omegaconf import DictConfig
 
-from autofit_ml.simulate.recipe import config_folder
+from autofit_ml.simulation.recipe import config_folder
 
 __all__ = ["compose"]
 

@@ -1,4 +1,4 @@
-r"""Spectra of noise for the denoiser's training: what `autofit_ml.deconvolve.eps` meets.
+r"""Spectra of noise for the denoiser's training: what `autofit_ml.deconvolution.eps` meets.
 
 A galaxy observed through a transfer H (from the target PSF to the data's) with white noise of
 variance 1 is denoised at level sigma under :math:`q = 1 / (1 / \sigma^2 + |H|^2)`. Three kinds of
@@ -19,9 +19,9 @@ import math
 import torch
 from omegaconf import DictConfig
 
-from autofit_ml.deconvolve.operator import LEAST_POWER
-from autofit_ml.deconvolve.spectra import Grid, fft2, grid_of
-from autofit_ml.deconvolve.target import TARGET_FWHM, TRANSFER_LIMIT, target_transfer
+from autofit_ml.deconvolution.operator import LEAST_POWER
+from autofit_ml.deconvolution.spectra import Grid, fft2, grid_of
+from autofit_ml.deconvolution.target import TARGET_FWHM, TRANSFER_LIMIT, target_transfer
 
 __all__ = ["draw_observations", "turned"]
 

@@ -3,8 +3,8 @@
 python training/sharp_sets.py experiment=deconvolve      # only make the sets
 
 One safetensors file per set: noiseless stamps of unit flux as they look through the target PSF
-(`autofit_ml.deconvolve.target.TARGET_FWHM`), drawn by GalSim with the sources of
-`autofit_ml.simulate` at lower accuracy (2 % of a galaxy's light may fold back): point sources,
+(`autofit_ml.deconvolution.target.TARGET_FWHM`), drawn by GalSim with the sources of
+`autofit_ml.simulation` at lower accuracy (2 % of a galaxy's light may fold back): point sources,
 single profiles, bulges with discs, structured galaxies (arms, bars, knots, irregulars), pairs.
 """
 
@@ -24,11 +24,11 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import save_file
 
-from autofit_ml.deconvolve.target import TARGET_FWHM, target_psf
-from autofit_ml.simulate.draw import DrawAccuracy, draw_box
-from autofit_ml.simulate.recipe import Galaxies, Structure
-from autofit_ml.simulate.scenes import draw_galaxy
-from autofit_ml.simulate.sources import Source
+from autofit_ml.deconvolution.target import TARGET_FWHM, target_psf
+from autofit_ml.simulation.draw import DrawAccuracy, draw_box
+from autofit_ml.simulation.recipe import Galaxies, Structure
+from autofit_ml.simulation.scenes import draw_galaxy
+from autofit_ml.simulation.sources import Source
 
 __all__ = ["ACCURACY", "KINDS", "NAMES", "STRUCTURE", "make_sharp_sets", "sharp_image"]
 

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from autofit_ml.simulate import compose_recipe, write_set
-from autofit_ml.simulate.recipe import Recipe
+from autofit_ml.simulation import compose_recipe, write_set
+from autofit_ml.simulation.recipe import Recipe
 
 __all__ = ["make_sets", "set_folder"]
 

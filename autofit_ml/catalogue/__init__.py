@@ -1,6 +1,6 @@
 """The catalogue: its columns, flags and files.
 
-In: rows of measured parameters from `autofit_ml.pipeline`, one batch at a time.
+In: rows of measured parameters from `autofit_ml.runs`, one batch at a time.
 Out: shards while a run goes on, then ``catalog.parquet`` and ``catalog.fits`` with units and
 descriptions, one FITS file per object, and answers to SQL questions.
 Neighbours: `autofit_ml.report` reads what is written here; nothing here imports another stage.

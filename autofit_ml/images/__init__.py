@@ -5,7 +5,7 @@ In: FITS files (one per plane, or several planes in one file), folders, globs, m
 image), with noise, mask, PSF, WCS and zero point checked and in one convention; a `Source` for
 every object found, also for those that cannot be read.
 
-Neighbours: `autofit_ml.segment` and `autofit_ml.refine` take stamps; `autofit_ml.pipeline` calls
+Neighbours: `autofit_ml.segmentation` and `autofit_ml.fitting` take stamps; `autofit_ml.runs` calls
 `discover` and `read_source`; flags are those of `autofit_ml.catalogue`.
 """
 

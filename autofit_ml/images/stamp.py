@@ -91,7 +91,7 @@ class Stamp:
         Of the image, as its header says; "" if it does not.
     noise_correlation : ndarray or None
         Correlation of the noise of pixels up to some lags apart, shape (2 L + 1, 2 L + 1), 1 in the
-        middle; None: not known, or none. Read by `autofit_ml.deconvolve`; fits measure their own.
+        middle; None: not known, or none. Read by `autofit_ml.deconvolution`; fits measure theirs.
     """
 
     id: str

@@ -8,7 +8,7 @@ settings find of them, and from both bias, scatter, coverage and completeness.
 - `recovery`: figures by magnitude and size; factors for the errors.
 - `page`: the HTML page with the figures.
 
-`autofit_ml.pipeline.calibrate_run` puts them together. Needs GalSim, which draws the galaxies, so
+`autofit_ml.runs.calibrate_run` puts them together. Needs GalSim, which draws the galaxies, so
 that the refiner's own renderer is under test too.
 """
 

@@ -16,7 +16,7 @@ from scipy import ndimage
 from autofit_ml.images.frame import cut_stamps
 from autofit_ml.images.options import ReadOptions
 from autofit_ml.images.stamp import Frame, Stamp
-from autofit_ml.segment import Segmentation
+from autofit_ml.segmentation import Segmentation
 
 __all__ = ["TILE", "emptied", "empty_regions"]
 

@@ -61,8 +61,8 @@ _GRID = np.round(np.geomspace(0.4, 6.2, 40), 3)
 
 def light_of(galaxy: Mapping[str, float], stamp: Stamp) -> np.ndarray:
     """A galaxy's noise-free image in a stamp's pixels and PSF, by GalSim."""
-    from autofit_ml.simulate.draw import render_source
-    from autofit_ml.simulate.sources import Source
+    from autofit_ml.simulation.draw import render_source
+    from autofit_ml.simulation.sources import Source
 
     x, y, flux, re, n, q, pa = (galaxy[name] for name in PARAMETERS)
     # GalSim keeps a table for each index: a grid keeps them few.

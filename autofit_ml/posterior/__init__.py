@@ -10,7 +10,7 @@
 - `inference_data`: ArviZ files; `corner`: plots.
 - `scenes`: connects all this to fitted scenes; `choice`: which model, by evidence.
 
-Knows nothing about images but in `scenes` and `choice` (which read `autofit_ml.refine`) and
+Knows nothing about images but in `scenes` and `choice` (which read `autofit_ml.fitting`) and
 `bootstrap` (which resamples them). docs/posteriors.md says which method to take, and what was
 measured.
 """

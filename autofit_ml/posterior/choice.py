@@ -1,6 +1,6 @@
 """Which model an object needs, by evidence: the close calls of the ladder's BIC.
 
-In: `Choice`s of `autofit_ml.refine.scenes.choose_models`, made with ``SceneSettings(keep=True)``.
+In: `Choice`s of `autofit_ml.fitting.scenes.choose_models`, made with ``SceneSettings(keep=True)``.
 Out: the same, decided anew by the evidence of nested sampling where several models are close.
 """
 
@@ -10,9 +10,9 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
+from autofit_ml.fitting.scenes.choice import Choice
 from autofit_ml.posterior.nested import NestedSettings
 from autofit_ml.posterior.scenes import ScenePosterior, sample_scenes
-from autofit_ml.refine.scenes.choice import Choice
 
 __all__ = ["choose_by_evidence"]
 

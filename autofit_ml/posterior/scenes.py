@@ -1,6 +1,6 @@
 """Posterior samples of fitted scenes: from `SceneFit`s with their problems to catalogue values.
 
-In: fits of `autofit_ml.refine.scenes.fit_scenes` made with ``SceneSettings(keep=True)``. Out: a
+In: fits of `autofit_ml.fitting.scenes.fit_scenes` made with ``SceneSettings(keep=True)``. Out: a
 `ScenePosterior` for each, whose draws have the names, units and conventions of the fit's values.
 Objects that share a layout and a plan are sampled together.
 """
@@ -15,17 +15,17 @@ import numpy as np
 import torch
 
 from autofit_ml.errors import SettingsError
+from autofit_ml.fitting.levenberg_marquardt import minimise
+from autofit_ml.fitting.parallel import object_threads
+from autofit_ml.fitting.scenes.describe import draws_to_values
+from autofit_ml.fitting.scenes.problem import SceneProblem
+from autofit_ml.fitting.scenes.results import SceneFit
+from autofit_ml.fitting.uncertainties import laplace
 from autofit_ml.posterior.bootstrap import BootstrapSettings, bootstrap
 from autofit_ml.posterior.hmc import HMCSettings, sample_hmc
 from autofit_ml.posterior.laplace import LaplaceSettings, sample_laplace
 from autofit_ml.posterior.nested import NestedSettings, box_transform, sample_nested
 from autofit_ml.posterior.samples import PosteriorSamples
-from autofit_ml.refine.levenberg_marquardt import minimise
-from autofit_ml.refine.parallel import object_threads
-from autofit_ml.refine.scenes.describe import draws_to_values
-from autofit_ml.refine.scenes.problem import SceneProblem
-from autofit_ml.refine.scenes.results import SceneFit
-from autofit_ml.refine.uncertainties import laplace
 
 __all__ = ["METHODS", "ScenePosterior", "nested_box", "sample_scenes", "with_posterior"]
 

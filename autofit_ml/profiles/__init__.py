@@ -2,8 +2,8 @@
 
 In: a profile's name (`get_profile`) and its shape parameters. Out: its parameters for the scene
 language and the fit, and its two-dimensional Fourier transform with derivatives, for thousands of
-galaxies at once. Used by `autofit_ml.scene` (parameters), `autofit_ml.render` (transforms) and
-`autofit_ml.refine`; depends on nothing else here.
+galaxies at once. Used by `autofit_ml.scenes` (parameters), `autofit_ml.rendering` (transforms) and
+`autofit_ml.fitting`; depends on nothing else here.
 
 registry    which profiles there are; `library/` has one file for each
 hankel      tables made once: no shape parameter, or one

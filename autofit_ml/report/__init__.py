@@ -3,7 +3,7 @@
 In: the images and the catalogue row of one object (`preview_png`, `thumbnail`), and a finished
 results folder (`write_report`).
 Out: ``previews/<id>.png``, the thumbnails in ``.work/thumbs/<id>.jpg``, ``report.html``.
-Neighbours: called by `autofit_ml.pipeline` and the ``report`` command; reads files through
+Neighbours: called by `autofit_ml.runs` and the ``report`` command; reads files through
 `autofit_ml.catalogue`. The page itself is ``static/report.{html.jinja,css,js}``.
 """
 

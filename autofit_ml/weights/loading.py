@@ -20,9 +20,9 @@ BUNDLE_FORMAT = 1
 """Of config.json; a bundle of a higher one needs a newer autofit-ml."""
 
 _BUILDERS = {
-    "segment": "autofit_ml.segment.network",
-    "initialise": "autofit_ml.initialise.network",
-    "deconvolve": "autofit_ml.deconvolve.network",
+    "segment": "autofit_ml.segmentation.network",
+    "initialise": "autofit_ml.initialisation.network",
+    "deconvolve": "autofit_ml.deconvolution.network",
 }
 """Module that builds a task's network: ``build(config) -> torch.nn.Module``."""
 

@@ -13,8 +13,8 @@ import pytest
 from rich.console import Console
 
 from autofit_ml import cli
-from autofit_ml.pipeline import FitSettings, fit_run
 from autofit_ml.progress import PlainProgress, RichProgress, counting
+from autofit_ml.runs import FitSettings, fit_run
 
 
 @pytest.fixture

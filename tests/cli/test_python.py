@@ -60,9 +60,9 @@ def test_stages(simulated_folder):
 
 
 def test_stages_are_functions_however_they_are_imported(simulated_folder):
-    import autofit_ml.initialise
-    import autofit_ml.refine
-    import autofit_ml.segment  # noqa: F401
+    import autofit_ml.fitting
+    import autofit_ml.initialisation
+    import autofit_ml.segmentation  # noqa: F401
 
     stamps = afm.read(sorted(simulated_folder.glob("*_image.fits"))[0])
     segmentations = afm.segment(stamps)

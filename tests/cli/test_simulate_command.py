@@ -17,9 +17,9 @@ from rich.console import Console
 from autofit_ml import cli
 from autofit_ml.images import read
 from autofit_ml.progress import counting
-from autofit_ml.simulate import compose_recipe, generate, list_recipes
-from autofit_ml.simulate.recipe import Recipe
-from autofit_ml.simulate.shards import read_manifest, verify_set
+from autofit_ml.simulation import compose_recipe, generate, list_recipes
+from autofit_ml.simulation.recipe import Recipe
+from autofit_ml.simulation.shards import read_manifest, verify_set
 
 pytest.importorskip("galsim", reason="sets are made with GalSim")
 

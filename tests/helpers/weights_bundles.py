@@ -8,11 +8,11 @@ from pathlib import Path
 
 import torch
 
-from autofit_ml.deconvolve.network import DeconvolveNetwork, DeconvolveSettings
-from autofit_ml.deconvolve.network import describe as describe_prior
-from autofit_ml.initialise.network import InitialiseNetwork, InitialiseSettings
-from autofit_ml.initialise.network import describe as describe_initialiser
-from autofit_ml.segment.network import NetworkSettings, Preprocessing, SegmentNetwork, describe
+from autofit_ml.deconvolution.network import DeconvolveNetwork, DeconvolveSettings
+from autofit_ml.deconvolution.network import describe as describe_prior
+from autofit_ml.initialisation.network import InitialiseNetwork, InitialiseSettings
+from autofit_ml.initialisation.network import describe as describe_initialiser
+from autofit_ml.segmentation.network import NetworkSettings, Preprocessing, SegmentNetwork, describe
 from autofit_ml.weights import WeightInfo, write_bundle
 from autofit_ml.weights.bundle import describe_files
 from autofit_ml.weights.manifest import MANIFEST_FORMAT

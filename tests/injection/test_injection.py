@@ -14,7 +14,7 @@ from autofit_ml.injection import measure
 from autofit_ml.injection.empty import emptied, empty_regions
 from autofit_ml.injection.galaxies import Population, inject
 from autofit_ml.injection.recovery import error_factor
-from autofit_ml.segment import Segmentation
+from autofit_ml.segmentation import Segmentation
 
 
 def noise(shape, seed, correlated=False):

@@ -12,12 +12,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "refine"))
 from scene_samples import bulge_and_disc, scene_object, single, starts_of
 
 from autofit_ml.errors import SettingsError
+from autofit_ml.fitting.scenes import SceneSettings, fit_scenes
+from autofit_ml.fitting.scenes.choice import choose_models
 from autofit_ml.posterior import BootstrapSettings, HMCSettings, LaplaceSettings, NestedSettings
 from autofit_ml.posterior.choice import choose_by_evidence
 from autofit_ml.posterior.scenes import nested_box, sample_scenes, with_posterior
-from autofit_ml.refine.scenes import SceneSettings, fit_scenes
-from autofit_ml.refine.scenes.choice import choose_models
-from autofit_ml.scene import fixed, parse_model, sersic
+from autofit_ml.scenes import fixed, parse_model, sersic
 
 HMC = HMCSettings(draws=250, warmup=150, rounds=1)
 

@@ -11,7 +11,7 @@ import torch
 
 from autofit_ml.profiles import get_profile, profile_names, registry
 from autofit_ml.profiles.tables import half_light_radius
-from autofit_ml.render import component_jacobian, make_plan, psf_modes, render_component
+from autofit_ml.rendering import component_jacobian, make_plan, psf_modes, render_component
 
 PAGE = Path(__file__).parents[2] / "docs" / "profiles.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)

@@ -14,7 +14,7 @@ from autofit_ml.profiles import (
     registry,
     sersic_b,
 )
-from autofit_ml.scene import CATALOGUE_PARAMETERS, FIT_PARAMETERS
+from autofit_ml.scenes import CATALOGUE_PARAMETERS, FIT_PARAMETERS
 
 WANTED = (
     "core_sersic",

@@ -14,10 +14,10 @@ pytest.importorskip("galsim")
 from training_scripts import TRAINING
 
 from autofit_ml.images.stamp import PSF, Stamp
-from autofit_ml.initialise.cutouts import cut_outs
-from autofit_ml.initialise.network import to_relative
-from autofit_ml.segment import Segmentation
-from autofit_ml.simulate import EndlessSersic, EndlessSettings
+from autofit_ml.initialisation.cutouts import cut_outs
+from autofit_ml.initialisation.network import to_relative
+from autofit_ml.segmentation import Segmentation
+from autofit_ml.simulation import EndlessSersic, EndlessSettings
 
 ENTRY = {"endless": {"snr": [50, 300], "re": [1.5, 5]}, "count": 40, "seed": 5}
 

@@ -15,11 +15,11 @@ from omegaconf import OmegaConf
 from training_scripts import TRAINING
 
 from autofit_ml.images.stamp import PSF, Stamp
-from autofit_ml.initialise.cutouts import cut_outs
-from autofit_ml.initialise.network import to_relative
-from autofit_ml.initialise.physics import cut_out_parameters, model_images, robust_chi2
-from autofit_ml.segment import Segmentation
-from autofit_ml.simulate import EndlessSersic, EndlessSettings
+from autofit_ml.initialisation.cutouts import cut_outs
+from autofit_ml.initialisation.network import to_relative
+from autofit_ml.initialisation.physics import cut_out_parameters, model_images, robust_chi2
+from autofit_ml.segmentation import Segmentation
+from autofit_ml.simulation import EndlessSersic, EndlessSettings
 
 NUMBER = 48
 MASKED = {"share": 1.0, "large": 0.4, "edge": 0.4}

@@ -16,8 +16,8 @@ pytest.importorskip("azula")
 
 from training_scripts import TRAINING, script
 
-from autofit_ml.deconvolve import SamplingSettings, deconvolve_each
-from autofit_ml.deconvolve.target import TARGET_FWHM, target_psf
+from autofit_ml.deconvolution import SamplingSettings, deconvolve_each
+from autofit_ml.deconvolution.target import TARGET_FWHM, target_psf
 from autofit_ml.images.psf import moffat_psf, psf_fwhm
 from autofit_ml.images.stamp import Stamp
 from autofit_ml.weights import choice, weight_info

@@ -14,9 +14,9 @@ pytest.importorskip("galsim")
 
 from training_scripts import script
 
-from autofit_ml.initialise import initialise
-from autofit_ml.segment import segment
-from autofit_ml.simulate import compose_recipe, export_fits, simulate_one, to_stamps
+from autofit_ml.initialisation import initialise
+from autofit_ml.segmentation import segment
+from autofit_ml.simulation import compose_recipe, export_fits, simulate_one, to_stamps
 from autofit_ml.weights import choice, weight_info
 
 RUN = Path("runs/debug/initialise/multi-any")

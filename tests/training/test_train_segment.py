@@ -14,8 +14,8 @@ pytest.importorskip("galsim")
 
 from training_scripts import TRAINING, script
 
-from autofit_ml.segment.maskrcnn import segment_maskrcnn
-from autofit_ml.simulate import EndlessSettings, compose_recipe, simulate_one, to_stamps
+from autofit_ml.segmentation.maskrcnn import segment_maskrcnn
+from autofit_ml.simulation import EndlessSettings, compose_recipe, simulate_one, to_stamps
 from autofit_ml.weights import load, weight_info
 
 

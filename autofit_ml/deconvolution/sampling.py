@@ -1,0 +1,487 @@
+"""`deconvolve`: stamps in, posterior samples of the sharp galaxies out."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import math
+import warnings as python_warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from autofit_ml.deconvolution.diffusion import Draws
+from autofit_ml.deconvolution.eps import highest_level, sample_eps
+from autofit_ml.deconvolution.gibbs import sample_gibbs
+from autofit_ml.deconvolution.operator import Observation, observe
+from autofit_ml.deconvolution.prior import sample_prior
+from autofit_ml.deconvolution.spectra import fft2, grid_of, ifft2
+from autofit_ml.deconvolution.summary import (
+    DETAIL_WARNING,
+    Sharp,
+    detail_share,
+    half_light_radius,
+    output_wcs,
+    prior_fraction,
+    statistics,
+)
+from autofit_ml.deconvolution.target import LARGEST_RADIUS, TARGET_FWHM, WIDEST_PSF, target_transfer
+from autofit_ml.devices import usable_device
+from autofit_ml.errors import AutofitError, AutofitWarning, SettingsError
+from autofit_ml.images.psf import psf_fwhm
+from autofit_ml.images.stamp import Stamp
+from autofit_ml.posterior.diagnostics import split_rhat
+from autofit_ml.weights.bundle import sha256
+from autofit_ml.weights.choice import network as kept_network
+from autofit_ml.weights.manifest import list_weights
+
+__all__ = ["PRECISIONS", "SAMPLERS", "SamplingSettings", "deconvolve", "deconvolve_each"]
+
+SAMPLERS = ("eps", "gibbs")
+PRECISIONS = ("float32", "bfloat16")
+
+_PRIOR_SAMPLES = 32
+_RHAT_WARNING = 1.05
+
+
+@dataclass(frozen=True)
+class SamplingSettings:
+    """How to deconvolve.
+
+    Attributes
+    ----------
+    samples : int
+        Posterior samples of each object.
+    sampler : {"eps", "gibbs"}
+    oversampling : {1, 2}
+        Output pixels per data pixel.
+    target_fwhm : float or None
+        FWHM of the Gaussian target PSF, pixel included, output pixels; None: the finest that the
+        weights have, 2. Wider targets are the samples convolved.
+    weights : str
+        Name or folder of a bundle; empty: the newest that is installed.
+    seed : int
+    steps : int
+        Noise levels of the reverse diffusion.
+    sweeps : int
+        Of the Gibbs sampler, after as many steps of "eps".
+    padding : int or None
+        Data pixels around the stamp; see `operator.grid_side`.
+    sky : float or None
+        Level that is subtracted, image units; None: the stamp's ``sky_prior``, 0 without.
+    device : {"auto", "cpu", "cuda"}
+    precision : {"float32", "bfloat16"}
+        Of the U-Net; "bfloat16" takes a third less time on processors that compute in it.
+    batch : int
+        Images that go through the network together.
+    objects : int
+        Objects that are sampled together.
+    prior : bool
+        Draw prior samples for PRIORFRAC (a third of an object's time, once for each size of grid).
+    """
+
+    samples: int = 64
+    sampler: str = "eps"
+    oversampling: int = 1
+    target_fwhm: float | None = None
+    weights: str = ""
+    seed: int = 0
+    steps: int = 48
+    sweeps: int = 40
+    padding: int | None = None
+    sky: float | None = None
+    device: str = "auto"
+    precision: str = "float32"
+    batch: int = 64
+    objects: int = 4
+    prior: bool = True
+
+    def __post_init__(self) -> None:
+        if self.sampler not in SAMPLERS:
+            raise SettingsError(f"sampler {self.sampler!r}", f"one of {', '.join(SAMPLERS)}")
+        if self.precision not in PRECISIONS:
+            raise SettingsError(f"precision {self.precision!r}", f"one of {', '.join(PRECISIONS)}")
+        if self.oversampling not in (1, 2):
+            raise SettingsError(f"oversampling {self.oversampling}", "1 or 2")
+        for name, least in (("samples", 2), ("steps", 4), ("sweeps", 1), ("batch", 1)):
+            if getattr(self, name) < least:
+                raise SettingsError(f"{name} {getattr(self, name)}", f"at least {least}")
+        fwhm = self.target_fwhm
+        if fwhm is not None and not (TARGET_FWHM <= fwhm <= 30):
+            raise SettingsError(
+                f"target_fwhm {fwhm}",
+                f"from {TARGET_FWHM:g} output pixels, what the weights were trained for, to 30"
+                + ("" if self.oversampling == 2 else "; oversampling 2 halves the output pixel"),
+            )
+
+
+def deconvolve(
+    stamps: Stamp | Sequence[Stamp],
+    samples: int = 64,
+    sampler: str = "eps",
+    oversampling: int = 1,
+    target_fwhm: float | None = None,
+    weights: Any = None,
+    seed: int = 0,
+    device: str = "auto",
+    **settings: Any,
+) -> Any:
+    """Posterior samples of galaxies as they would look with a narrower PSF and without noise.
+
+    Parameters
+    ----------
+    stamps : Stamp or sequence of Stamp
+        With PSF, noise and mask; the sky subtracted, or given as `sky`.
+    samples : int
+        Of each object.
+    sampler : {"eps", "gibbs"}
+        The fast one, or the reference (about seven times as long).
+    oversampling : {1, 2}
+        Output pixels per data pixel.
+    target_fwhm : float, optional
+        Of the Gaussian target PSF, pixel included, output pixels; at least 2, the default.
+    weights : str, path or network, optional
+        Name or folder of a bundle, or anything with ``denoise(u, spectrum)``; None: the newest
+        installed.
+    seed : int
+        An object's samples depend on this and on its id, not on the other objects.
+    device : {"auto", "cpu", "cuda"}
+    **settings
+        Other fields of `SamplingSettings`.
+
+    Returns
+    -------
+    Sharp or list of Sharp
+        One for each stamp; a single one for a single stamp.
+
+    Raises
+    ------
+    InputError
+        A stamp cannot be deconvolved (see `operator.observe`).
+    SettingsError, WeightsError
+    """
+    denoiser = None if weights is None or isinstance(weights, str | Path) else weights
+    chosen = SamplingSettings(
+        samples=samples,
+        sampler=sampler,
+        oversampling=oversampling,
+        target_fwhm=target_fwhm,
+        weights="" if weights is None or denoiser is not None else str(weights),
+        seed=seed,
+        device=device,
+        **settings,
+    )
+    given = [stamps] if isinstance(stamps, Stamp) else list(stamps)
+    found = []
+    for _, result in deconvolve_each(given, chosen, denoiser=denoiser):
+        if isinstance(result, Exception):
+            raise result
+        for text in result.warnings:
+            python_warnings.warn(f"{result.id}: {text}", AutofitWarning, stacklevel=2)
+        found.append(result)
+    return found[0] if isinstance(stamps, Stamp) else found
+
+
+def deconvolve_each(
+    stamps: Sequence[Stamp], settings: SamplingSettings, *, denoiser: Any = None
+) -> Iterator[tuple[Stamp, Sharp | AutofitError]]:
+    """Each stamp with its result, or with what is wrong with it; in order.
+
+    Parameters
+    ----------
+    stamps : sequence of Stamp
+    settings : SamplingSettings
+    denoiser : optional
+        Instead of the weights.
+
+    Raises
+    ------
+    SettingsError, WeightsError
+        Nothing can be deconvolved with these.
+    """
+    device = usable_device(settings.device)
+    name, digest = "given", ""
+    if denoiser is None:
+        name, digest, denoiser = _network(settings.weights)
+    if isinstance(denoiser, torch.nn.Module):
+        denoiser = denoiser.to(device)
+    if settings.precision == "bfloat16":
+        denoiser = _in_bfloat16(denoiser)
+    group: list[Stamp] = []
+    side = 0
+
+    def finished() -> list[tuple[Stamp, Sharp | AutofitError]]:
+        if not group:
+            return []
+        results = _group(group, side, settings, denoiser, (name, digest), device)
+        return list(zip(group, results, strict=True))
+
+    for stamp in stamps:
+        try:
+            # Alone first: what is wrong with it must not concern the others.
+            own = observe(
+                [stamp], oversampling=settings.oversampling, padding=settings.padding
+            ).side
+        except AutofitError as error:
+            yield from finished()
+            group = []
+            yield stamp, error
+            continue
+        if group and (
+            own != side or stamp.shape != group[0].shape or len(group) == settings.objects
+        ):
+            yield from finished()
+            group = []
+        side = own
+        group.append(stamp)
+    yield from finished()
+
+
+def _network(weights: str) -> tuple[str, str, Any]:
+    """Name, sha256 and network of a bundle."""
+    if not weights:
+        known = list_weights(task="deconvolve")
+        if not known:
+            raise SettingsError(
+                "no weights for the task 'deconvolve' are installed",
+                "give weights: the name or the folder of a bundle",
+            )
+        weights = known[0].name
+    network: Any = kept_network(weights)
+    if not hasattr(network, "denoise"):
+        raise SettingsError(
+            f"{weights} is no prior for deconvolution", "give weights deconvolve/..."
+        )
+    info = getattr(network, "info", None)
+    return weights if info is None else info.name, sha256(network.bundle.weights), network
+
+
+@functools.lru_cache(maxsize=2)
+def _in_bfloat16(denoiser: Any) -> Any:
+    """The same one for the same network: prior samples are kept by it."""
+    from autofit_ml.deconvolution.network import DeconvolveNetwork, InBfloat16
+
+    if not isinstance(denoiser, DeconvolveNetwork):
+        raise SettingsError('precision "bfloat16" with a denoiser of your own', '"float32"')
+    return InBfloat16(denoiser)
+
+
+def _key(text: str) -> int:
+    """63 bits of an object's id."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def _group(
+    stamps: Sequence[Stamp],
+    side: int,
+    settings: SamplingSettings,
+    denoiser: Any,
+    weights: tuple[str, str],
+    device: str,
+) -> list[Sharp]:
+    """Results of stamps of one shape, sampled together."""
+    skies = [
+        settings.sky if settings.sky is not None else (stamp.sky_prior or (0.0,))[0]
+        for stamp in stamps
+    ]
+    observation = observe(
+        stamps, oversampling=settings.oversampling, side=side, sky=skies, device=device
+    )
+    keys = torch.tensor([_key(stamp.id) for stamp in stamps], device=device)
+    draws = Draws(settings.seed, keys)
+    drawn, calls = sample_eps(
+        denoiser, observation, settings.samples, draws, steps=settings.steps, batch=settings.batch
+    )
+    rhat = [math.nan] * len(stamps)
+    if settings.sampler == "gibbs":
+        keep = max(10, settings.sweeps // 2)
+        chain, more = sample_gibbs(
+            denoiser,
+            observation,
+            drawn,
+            draws,
+            sweeps=max(settings.sweeps, keep),
+            batch=settings.batch,
+            keep=keep,
+        )
+        calls += more
+        values = split_rhat(_followed(chain))
+        rhat = [float(row.nan_to_num(1.0).max()) for row in values]
+        drawn = chain[:, :, -1]
+    prior = None
+    if settings.prior:
+        prior = _prior(denoiser, side, settings.batch, device)
+    distance = _distance(denoiser, observation, drawn[:, :1], draws)
+    out = []
+    for i, (stamp, sky) in enumerate(zip(stamps, skies, strict=True)):
+        out.append(
+            _summed_up(
+                stamp,
+                observation.take(slice(i, i + 1)),
+                drawn[i],
+                prior,
+                settings,
+                sky=sky,
+                weights=weights,
+                calls=calls,
+                rhat=rhat[i],
+                distance=distance[i],
+            )
+        )
+    return out
+
+
+def _followed(chain: torch.Tensor) -> torch.Tensor:
+    """Flux, mean square radius, peak and fine structure of chains (B, N, keep, G, G)."""
+    side = chain.shape[-1]
+    along = torch.arange(side, device=chain.device) - (side - 1) / 2
+    radius2 = along[:, None] ** 2 + along[None, :] ** 2
+    near = (radius2 < (side / 4) ** 2).to(chain)
+    flux = (chain * near).sum((-2, -1))
+    fine = (chain.diff(dim=-1)[..., 1:, :] ** 2).sum((-2, -1))
+    return torch.stack(
+        [flux, (chain * near * radius2).sum((-2, -1)), chain.amax((-2, -1)), fine], dim=-1
+    )
+
+
+@functools.lru_cache(maxsize=8)
+def _prior(denoiser: Any, side: int, batch: int, device: str) -> torch.Tensor:
+    """Prior samples of unit flux; the same for all objects."""
+    draws = Draws(0, torch.tensor([_key("prior")], device=device))
+    return sample_prior(denoiser, _PRIOR_SAMPLES, side, draws, steps=32, batch=batch, device=device)
+
+
+@torch.no_grad()
+def _distance(
+    denoiser: Any, observation: Observation, samples: torch.Tensor, draws: Draws
+) -> list[float]:
+    """Misfit over the largest usual one, where the denoiser knows it.
+
+    What is masked is filled from `samples` (B, 1, G, G).
+    """
+    if not hasattr(denoiser, "misfit"):
+        return [math.nan] * len(observation.noise)
+    high = highest_level(observation)
+    shape = (len(high), 1, observation.side, observation.side)
+    x = high * draws.normal(high.new_zeros(shape))
+    data = observation.filled(samples, 1, draws)
+    u = observation.solve(x, high, data)[:, 0]
+    value = denoiser.misfit(u, observation.spectrum(high)[:, 0])
+    return [float(v) for v in value / denoiser.get_buffer("usual_misfit")]
+
+
+def _summed_up(
+    stamp: Stamp,
+    observation: Observation,
+    drawn: torch.Tensor,
+    prior: torch.Tensor | None,
+    settings: SamplingSettings,
+    *,
+    sky: float,
+    weights: tuple[str, str],
+    calls: int,
+    rhat: float,
+    distance: float,
+) -> Sharp:
+    """One object's result from samples (N, G, G) in units of its noise."""
+    s = settings.oversampling
+    noise = float(observation.noise[0])
+    wanted = settings.target_fwhm or TARGET_FWHM
+    width = psf_fwhm(stamp.psf) * s
+    seen = observation.forward(drawn.double().mean(0).float()[None, None])[0, 0]
+    y0, x0 = (int(at) for at in observation.corner[0])
+    box = (slice(y0, y0 + stamp.shape[0]), slice(x0, x0 + stamp.shape[1]))
+    expected = seen[box].cpu().numpy() * noise
+    usable = ~stamp.mask
+    residual = np.where(usable, stamp.data - sky - expected, np.nan).astype(np.float32)
+    chi2 = float(np.mean(np.square(residual[usable] / stamp.sigma[usable], dtype=np.float64)))
+
+    detail = detail_share(drawn, width)
+    radius = half_light_radius(drawn.mean(0))
+    drawn = _broadened(drawn, wanted)
+    region = (
+        slice(s * y0, s * (y0 + stamp.shape[0])),
+        slice(s * x0, s * (x0 + stamp.shape[1])),
+    )
+    images = (drawn[(slice(None), *region)] * noise).cpu().numpy().astype(np.float32)
+    if prior is None:
+        fraction = np.full(images.shape[1:], np.nan, np.float32)
+    else:
+        flux = drawn.sum((-2, -1)).mean()
+        ratio = prior_fraction(drawn, _broadened(prior, wanted) * flux, 1e-3)
+        fraction = ratio[region].cpu().numpy().astype(np.float32)
+    texts = []
+    if distance > 1:
+        texts.append(
+            f"unlike the galaxies that the prior was trained on ({distance:.1f} times the usual "
+            "misfit): the samples may look like galaxies that it is not"
+        )
+    elif chi2 > 1 + 6 * math.sqrt(2 / max(usable.sum(), 1)) and chi2 > 1.1:
+        texts.append(
+            f"the mean leaves a residual of chi2 {chi2:.2f} per pixel: noise, PSF, sky or "
+            "neighbours are not as given"
+        )
+    if width > WIDEST_PSF:
+        texts.append(
+            f"the PSF's FWHM of {width:.1f} output pixels is beyond the {WIDEST_PSF:g} that the "
+            "prior was trained for" + (": use oversampling 1" if s > 1 else "")
+        )
+    if radius > LARGEST_RADIUS:
+        texts.append(
+            f"a half-light radius of {radius:.0f} output pixels is beyond the {LARGEST_RADIUS:g} "
+            "that the prior was trained for, and outskirts may be missing: "
+            + ("use oversampling 1" if s > 1 else "bin the image")
+        )
+    if detail > DETAIL_WARNING:
+        texts.append(
+            f"{100 * detail:.0f} % of the detail finer than the PSF differs from sample to "
+            "sample: what one sample shows there is the prior's"
+        )
+    if rhat > _RHAT_WARNING:
+        texts.append(f"the Gibbs chains have not mixed (R-hat {rhat:.2f}): raise sweeps")
+    parts = statistics(images)
+    return Sharp(
+        id=stamp.id,
+        samples=images,
+        mean=parts["mean"],
+        std=parts["std"],
+        q16=parts["q16"],
+        median=parts["median"],
+        q84=parts["q84"],
+        residual=residual,
+        prior_fraction=fraction,
+        data=stamp.data,
+        sigma=stamp.sigma,
+        mask=stamp.mask,
+        target_fwhm=wanted,
+        oversampling=s,
+        wcs=output_wcs(stamp.wcs, s, (0.0, 0.0)),
+        detail=detail,
+        chi2=chi2,
+        distance=distance,
+        sampler=settings.sampler,
+        calls=calls,
+        seed=settings.seed,
+        psf_sha256=hashlib.sha256(
+            np.ascontiguousarray(stamp.psf.data, dtype="<f4").tobytes()
+        ).hexdigest(),
+        weights=weights[0],
+        weights_sha256=weights[1],
+        rhat=rhat,
+        unit=stamp.unit,
+        warnings=tuple(texts),
+    )
+
+
+def _broadened(images: torch.Tensor, fwhm: float) -> torch.Tensor:
+    """Images (N, G, G) of the finest target PSF as of a wider one."""
+    if fwhm <= TARGET_FWHM:
+        return images
+    grid = grid_of(images.shape[-1], str(images.device))
+    ratio = target_transfer(grid.ky, grid.kx, fwhm) / target_transfer(grid.ky, grid.kx)
+    ratio = ratio.clamp(-1, 1).reshape(grid.shape).to(images)
+    return ifft2(fft2(images) * ratio, images.shape[-1])

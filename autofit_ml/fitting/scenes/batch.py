@@ -1,0 +1,263 @@
+"""Batches of objects that share a layout, and their data as tensors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from autofit_ml.fitting.geometry import padded_shape
+from autofit_ml.fitting.problem import bin_images
+from autofit_ml.fitting.scenes.extras import make_extras
+from autofit_ml.fitting.scenes.neighbours import Neighbour
+from autofit_ml.fitting.scenes.objects import IDENTITY, SceneObject, scale_of
+from autofit_ml.fitting.scenes.problem import ImageData, Placement, SceneProblem, chunk_of
+from autofit_ml.fitting.scenes.results import SceneSettings
+from autofit_ml.images.psf import psf_fwhm
+from autofit_ml.images.stamp import Stamp
+from autofit_ml.rendering import Accuracy, make_plan, psf_modes
+from autofit_ml.scenes.layout import Layout
+
+__all__ = ["Member", "SceneBatch", "bucket_key", "search_blocks"]
+
+
+@dataclass(frozen=True)
+class Member:
+    """One object of a batch.
+
+    Attributes
+    ----------
+    number : int
+        Place in the caller's list.
+    object : SceneObject
+    start : ndarray, (8,)
+    ln_n_sigma : float
+    neighbours : list of Neighbour
+    masked : ndarray, bool
+        Contaminants that stay masked, in the first image.
+    psf_changes : tuple of (ndarray (K, h, w) or None), one for each image
+        Changes of the PSF by one standard deviation of each of its parameters.
+    """
+
+    number: int
+    object: SceneObject
+    start: np.ndarray
+    ln_n_sigma: float
+    neighbours: list[Neighbour]
+    masked: np.ndarray
+    psf_changes: tuple[np.ndarray | None, ...]
+
+    def stamp(self, image: int) -> Stamp:
+        """An image, or the first in place of a missing one (which is masked as a whole)."""
+        return self.object.stamps[image] or self.object.reference
+
+
+def bucket_key(member: Member) -> tuple:
+    """What members of one batch have in common; depends on the member alone."""
+    images = tuple(
+        (padded_shape(stamp.shape), stamp.psf.data.shape, stamp.psf.oversampling)
+        for stamp in (member.stamp(i) for i in range(len(member.object.stamps)))
+    )
+    kinds = tuple(item.profile for item in member.neighbours)
+    basis = tuple(0 if c is None else len(c) for c in member.psf_changes)
+    return images, kinds, basis, search_blocks(member)
+
+
+def search_blocks(member: Member) -> tuple[int, ...]:
+    """Block size of the search in each image: as coarse as all PSFs and the object allow."""
+    finest = []
+    for i, affine in enumerate(member.object.maps):
+        stamp = member.stamp(i)
+        re, q = member.start[3] * scale_of(affine), member.start[5]
+        small = min(padded_shape(stamp.shape))
+        largest = max(psf_fwhm(stamp.psf) / 1.4, 0.4 * re * math.sqrt(q))
+        finest.append(next((f for f in (8, 4, 2) if f <= largest and small // f >= 16), 1))
+    # One for all: objects of a batch have all of them in common, and batches should be large.
+    return (min(finest),) * len(finest)
+
+
+class SceneBatch:
+    """The data of some members, and the problems that are made of them."""
+
+    def __init__(
+        self,
+        members: Sequence[Member],
+        layout: Layout,
+        settings: SceneSettings,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.members, self.layout, self.settings = list(members), layout, settings
+        self.device, self.dtype = torch.device(settings.refine.device), dtype
+        self.base = torch.zeros((len(members), layout.n_images, layout.n_full))
+        self.extras = make_extras(layout)
+        self.shapes = [padded_shape(members[0].stamp(i).shape) for i in range(layout.n_images)]
+        self._images = [self._image(i) for i in range(layout.n_images)]
+
+    def _image(self, i: int) -> dict[str, torch.Tensor]:
+        """Pixels of image i: data, root_weight (scaled), scale, pedestal, psf, ..."""
+        b, shape = len(self.members), self.shapes[i]
+        data = np.zeros((b, *shape), dtype=np.float32)
+        root = np.zeros((b, *shape), dtype=np.float32)
+        scale, pedestal, electrons = np.ones(b), np.zeros(b), np.full(b, np.nan)
+        prior = np.zeros((b, 2))
+        n_pix, log_sigma = np.zeros(b, dtype=np.int64), np.zeros(b)
+        for k, member in enumerate(self.members):
+            stamp = member.object.stamps[i]
+            if stamp is None:
+                continue
+            good = ~(stamp.mask | member.object.contaminants(i, member.masked))
+            sigma = stamp.sigma.astype(np.float64)
+            if good.any():
+                scale[k] = np.median(sigma[good])
+            pedestal[k] = self._pedestal(member, i, stamp, good)
+            ny, nx = stamp.shape
+            level = stamp.data.astype(np.float64) - pedestal[k]
+            data[k, :ny, :nx] = np.where(good, level / scale[k], 0.0)
+            root[k, :ny, :nx] = np.where(good, scale[k] / sigma, 0.0)
+            n_pix[k] = good.sum()
+            log_sigma[k] = np.log(sigma[good]).sum()
+            electrons[k] = stamp.gain * scale[k]
+            sky_prior = self._sky_prior(stamp)
+            if sky_prior is not None and self.layout.sky_terms:
+                mean, error = sky_prior
+                if error > 0 and math.isfinite(mean) and math.isfinite(error):
+                    prior[k] = (mean - pedestal[k]) / scale[k], (scale[k] / error) ** 2
+        tensors = {
+            "data": data, "root": root, "scale": scale, "pedestal": pedestal, "prior": prior,
+            "electrons": electrons, "n_pix": n_pix, "log_sigma": log_sigma,
+        }  # fmt: skip
+        out = {name: torch.as_tensor(v, device=self.device) for name, v in tensors.items()}
+        for name in ("data", "root"):
+            out[name] = out[name].to(self.dtype)
+        stamps = [member.stamp(i) for member in self.members]
+        images = np.stack([stamp.psf.data for stamp in stamps])
+        out["psf"] = torch.as_tensor(images, device=self.device)
+        out["has_pixel"] = torch.tensor([s.psf.has_pixel for s in stamps], device=self.device)
+        changes = [member.psf_changes[i] for member in self.members]
+        if changes[0] is not None:
+            out["psf_changes"] = torch.as_tensor(
+                np.stack([np.asarray(c, dtype=np.float32) for c in changes]), device=self.device
+            )
+        maps = np.stack([member.object.maps[i] for member in self.members])
+        out["maps"] = torch.as_tensor(maps, device=self.device)
+        return out
+
+    def _sky_prior(self, stamp: Stamp) -> tuple[float, float] | None:
+        """(level, error), image units: the model's, else what was measured outside the stamp."""
+        prior = self.layout.scene.sky_parameters["sky"].prior
+        if prior is not None and prior.gaussian is not None and not prior.log:
+            return prior.gaussian
+        return stamp.sky_prior
+
+    def _pedestal(self, member: Member, i: int, stamp: Stamp, good: np.ndarray) -> float:
+        """Sky level that is taken off before the fit: near the truth, for the sake of rounding."""
+        if not self.layout.sky_terms:
+            return float(self.layout.sky)
+        if i == 0:
+            return float(member.start[7])
+        labels = np.asarray(member.object.segmentation.labels) != 0
+        empty = good & ~member.object.contaminants(i, labels)
+        pixels = stamp.data[empty if empty.sum() > 50 else good]
+        return float(np.median(pixels)) if pixels.size else 0.0
+
+    @property
+    def scale(self) -> torch.Tensor:
+        """Image units per scaled unit of the first image, (B,)."""
+        return self._images[0]["scale"]
+
+    def units(self, image: int, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Scale and pedestal of an image, image units."""
+        return self._images[image]["scale"][rows], self._images[image]["pedestal"][rows]
+
+    def total(self, name: str) -> np.ndarray:
+        """Sum of "n_pix" or "log_sigma" over the images, (B,)."""
+        return sum(image[name] for image in self._images).cpu().numpy()  # type: ignore[union-attr]
+
+    def root(self, image: int) -> torch.Tensor:
+        """1/sigma in force, (B, ny, nx), scaled."""
+        return self._images[image]["root"]
+
+    def given_root(self, image: int) -> torch.Tensor:
+        """1/sigma of the noise plane, (B, ny, nx), scaled."""
+        return self._images[image].get("given_root", self._images[image]["root"])
+
+    def missing(self, row: int) -> list[int]:
+        """Images that a member does not have."""
+        return [i for i, stamp in enumerate(self.members[row].object.stamps) if stamp is None]
+
+    def replace_weights(self, image: int, root: torch.Tensor) -> None:
+        """Other weights (1/sigma) for an image; the noise plane's are remembered."""
+        self._images[image].setdefault("given_root", self._images[image]["root"])
+        good = root > 0
+        before = self._images[image]["root"]
+        change = torch.where(good, (before / torch.where(good, root, 1.0)).log(), 0.0)
+        self._images[image]["log_sigma"] = self._images[image]["log_sigma"] + change.sum((1, 2))
+        self._images[image]["root"] = root
+
+    def problem(
+        self, accuracy: Accuracy, members: torch.Tensor, blocks: Sequence[int] | None = None
+    ) -> SceneProblem:
+        """The problem of some members.
+
+        Parameters
+        ----------
+        accuracy : Accuracy
+        members : Tensor, int64
+        blocks : sequence of int, optional
+            Block sizes of the images, for a search on binned images.
+        """
+        data = tuple(
+            self._image_data(i, accuracy, members, 1 if blocks is None else blocks[i])
+            for i in range(self.layout.n_images)
+        )
+        chunk = chunk_of(self.layout, [image.plan for image in data])
+        return SceneProblem(
+            self.layout,
+            data,
+            self.base[members].to(self.device, torch.float64),
+            self.settings.likelihood,
+            self.extras,
+            chunk,
+        )
+
+    def _image_data(
+        self, i: int, accuracy: Accuracy, members: torch.Tensor, block: int
+    ) -> ImageData:
+        got = {name: tensor[members] for name, tensor in self._images[i].items()}
+        stamp = self.members[0].stamp(i)
+        oversampling, psf = stamp.psf.oversampling, got["psf"]
+        ny, nx = self.shapes[i]
+        plan = make_plan(
+            (ny // block, nx // block),
+            (psf.shape[1] // block, psf.shape[2] // block),
+            oversampling if block == 1 else 1,
+            accuracy,
+            self.device,
+            self.dtype,
+        )
+        modes = psf_modes(plan, psf, got["has_pixel"], oversampling, block)
+        basis = None
+        if "psf_changes" in got:
+            b, k = got["psf_changes"].shape[:2]
+            flat = got["psf_changes"].flatten(0, 1)
+            pixel = got["has_pixel"].repeat_interleave(k)
+            basis = psf_modes(plan, flat, pixel, oversampling, block).view(b, k, -1)
+        data, root, scale = got["data"], got["root"], got["scale"]
+        placement = None
+        maps = got["maps"]
+        if block > 1:
+            data, root = bin_images(data, root, block)
+            data, root = data / block**2, root * block**2
+            scale = scale * block**2
+        moved = not bool((maps == torch.as_tensor(IDENTITY, device=maps.device)).all())
+        if moved or block > 1:
+            matrix = maps[:, :, :2] / block
+            offset = (maps[:, :, 2] + 0.5) / block - 0.5
+            placement = Placement(matrix, offset)
+        return ImageData(
+            plan, modes, data, root, scale, got["pedestal"], got["prior"], placement, basis,
+            got["electrons"] * block**2, block,
+        )  # fmt: skip

@@ -1,0 +1,153 @@
+r"""Which model an object needs: a ladder of scenes, compared by BIC.
+
+point source → exponential, de Vaucouleurs → Sérsic → Sérsic + exponential. With n pixels and k free
+parameters the Bayesian information criterion (Schwarz 1978, Ann. Stat. 6, 461) is
+
+.. math:: \mathrm{BIC} = \chi^2 / a + k \ln (n / a) ,
+
+a being the number of pixels over which the noise is correlated (1 for white noise): what several
+pixels say together counts once. The ladder is climbed only as far as it may matter: two components
+are tried where one leaves something to explain and the S/N is at least `MIN_SNR`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from autofit_ml.fitting.scenes.fit import fit_scenes
+from autofit_ml.fitting.scenes.objects import SceneObject
+from autofit_ml.fitting.scenes.results import SceneFit, SceneSettings
+from autofit_ml.initialisation.starts import Starts
+from autofit_ml.scenes.build import parse_model
+from autofit_ml.scenes.model import Scene
+
+__all__ = ["LADDER", "Choice", "choose_models", "criterion"]
+
+LADDER = ("point", "exponential", "devaucouleurs", "sersic", "sersic+exp")
+"""Models that are tried, from simple to complex."""
+
+MIN_SNR = 20.0
+"""Two components are tried at this S/N and above."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The model that was chosen for an object.
+
+    Attributes
+    ----------
+    model : str
+        One of `LADDER`; "" where nothing could be fitted.
+    fit : SceneFit
+        Of that model.
+    bic : mapping of str to float
+        Of every model that was tried.
+    fits : mapping of str to SceneFit
+        Of every model that was tried.
+    log_evidence : mapping of str to float
+        Of those between which evidence decided (`autofit_ml.posterior.choice`).
+    """
+
+    model: str
+    fit: SceneFit
+    bic: Mapping[str, float] = field(default_factory=dict)
+    fits: Mapping[str, SceneFit] = field(default_factory=dict)
+    log_evidence: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def tried(self) -> str:
+        """For the catalogue: "point 4321.0, sersic 4102.3 (ln Z -2040.12)"."""
+        evidence = {name: f" (ln Z {value:.2f})" for name, value in self.log_evidence.items()}
+        return ", ".join(
+            f"{name} {value:.1f}{evidence.get(name, '')}" for name, value in self.bic.items()
+        )
+
+
+def choose_models(
+    objects: Sequence[SceneObject],
+    starts: Starts,
+    *,
+    bands: Sequence[str] = ("",),
+    wavelengths: Sequence[float] | None = None,
+    sky: str | float = "free",
+    settings: SceneSettings | None = None,
+    components: bool = False,
+    sersic: Sequence[SceneFit] | None = None,
+) -> list[Choice]:
+    """Fit the ladder to each object and choose.
+
+    Parameters are those of `autofit_ml.fitting.scenes.fit_scenes`, and `sersic`: the fits of that
+    rung, where they are known.
+
+    Returns
+    -------
+    list of Choice
+        In order.
+    """
+    fits: list[dict[str, SceneFit]] = [{} for _ in objects]
+    bics: list[dict[str, float]] = [{} for _ in objects]
+
+    def attempt(model: str, members: Sequence[int], made: Sequence[SceneFit] | None = None) -> None:
+        if not members:
+            return
+        scene: Scene = parse_model(model, sky)
+        made = made or fit_scenes(
+            [objects[k] for k in members],
+            scene,
+            starts.some(list(members)),
+            bands=bands,
+            wavelengths=wavelengths,
+            settings=settings,
+            components=components,
+        )
+        for k, fit in zip(members, made, strict=True):
+            fits[k][model] = fit
+            bics[k][model] = criterion(fit)
+
+    everyone = range(len(objects))
+    attempt("sersic", list(everyone), sersic)
+    attempt("point", list(everyone))
+    extended = [k for k in everyone if not bics[k]["point"] < bics[k]["sersic"] - 20]
+    attempt("exponential", extended)
+    attempt("devaucouleurs", extended)
+    complex_ = [
+        k for k in extended if fits[k]["sersic"].snr >= MIN_SNR and _best(bics[k]) != "point"
+    ]
+    attempt("sersic+exp", complex_)
+    out = []
+    for k in everyone:
+        in_order = {name: bics[k][name] for name in LADDER if name in bics[k]}
+        best = _best(in_order)
+        out.append(Choice(best, fits[k][best or "sersic"], in_order, fits[k]))
+    return out
+
+
+def _best(bics: Mapping[str, float]) -> str:
+    """The model with the smallest BIC; "" where none is finite."""
+    finite = {name: value for name, value in bics.items() if math.isfinite(value)}
+    return min(finite, key=lambda name: finite[name]) if finite else ""
+
+
+def criterion(fit: SceneFit) -> float:
+    """BIC of a fit, the noise's correlation accounted for; NaN without a fit."""
+    if not np.isfinite(fit.chi2) or fit.n_pix == 0:
+        return math.nan
+    area = correlation_area(fit.noise_correlation)
+    count = max(fit.n_pix / area, 2.0)
+    return fit.chi2 / area + fit.n_fitted * math.log(count)
+
+
+def correlation_area(adjacent: float) -> float:
+    """Pixels over which noise is correlated, from the correlation of adjacent ones.
+
+    The sum of the squared autocorrelation of noise whose correlation falls geometrically along both
+    axes, ((1 + r^2) / (1 - r^2))^2: how much fewer independent squares there are than pixels.
+    """
+    if not math.isfinite(adjacent) or adjacent < 0.05:
+        return 1.0
+    r2 = min(adjacent, 0.9) ** 2
+    return ((1 + r2) / (1 - r2)) ** 2

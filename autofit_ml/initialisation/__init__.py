@@ -1,0 +1,20 @@
+"""Starting parameters for the refiner, without anybody typing a guess.
+
+In: stamps (`autofit_ml.images`) and their segmentations (`autofit_ml.segmentation`). Out: `Starts`,
+one row of finite parameters per stamp, read by `autofit_ml.fitting`.
+
+- `dispatch`: the way that was chosen, over many stamps.
+- `resnet`: the network's start, and what becomes of objects that it does not know.
+- `cutouts`: what the network looks at; `network`: the network; `physics`: the renderer's verdict.
+- `starts`: what is handed on; `sky`: the level that starts are measured against.
+- `moments`: the classical start: adaptive moments, then a light profile in elliptical annuli;
+  `adaptive`: Gaussian-weighted moments; `gaussians`: profiles and PSFs as sums of Gaussians.
+"""
+
+from __future__ import annotations
+
+from autofit_ml.initialisation.dispatch import INITIALISERS, initialise
+from autofit_ml.initialisation.moments import start_from_moments
+from autofit_ml.initialisation.starts import PARAMETERS, Starts
+
+__all__ = ["INITIALISERS", "PARAMETERS", "Starts", "initialise", "start_from_moments"]

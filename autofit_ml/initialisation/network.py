@@ -1,0 +1,437 @@
+r"""The initialising network: from a `Cutouts` to a Gaussian in the refiner's fit space.
+
+A small residual network sees the image (two asinh stretches in units of the sky noise, what may be
+used, and the target's footprint), a second branch the PSF; both meet the scalars of the cut-out.
+It predicts mean and covariance of
+
+.. math:: \Delta x,\ \Delta y,\ \ln F / F_0,\ \ln r_c / r_0,\ \ln n,\ \eta_1,\ \eta_2
+
+relative to the cut-out's centre, flux :math:`F_0` and radius :math:`r_0` (binned pixels). The
+covariance is :math:`L L^T` with a lower triangle L whose diagonal is positive. Once the network is
+trained, the rows of L are scaled such that 68.3 % intervals hold 68.3 % of the truth:
+
+.. math:: \ln s_k = a_k(\ln \sigma_k) + b_k(\ln \mathrm{S/N}),
+
+with the predicted :math:`\sigma_k` of parameter k, the S/N of the light in the footprint, and two
+functions that run straight from knot to knot and are constant beyond the last.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torchvision.models.resnet import BasicBlock
+
+from autofit_ml.initialisation.cutouts import SCALARS, SIDE, Cutouts
+from autofit_ml.profiles import N_MAX, N_MIN
+from autofit_ml.weights.settings import tuples
+
+__all__ = [
+    "TARGETS",
+    "USUAL_LN_N",
+    "InitialiseNetwork",
+    "InitialiseSettings",
+    "build",
+    "describe",
+    "inputs_of",
+    "network_inputs",
+    "to_absolute",
+    "to_relative",
+]
+
+TARGETS = ("x", "y", "ln_flux", "ln_rc", "ln_n", "eta1", "eta2")
+_COUNT = len(TARGETS)
+_SNR = SCALARS.index("ln_snr")
+_TRIANGLE = _COUNT * (_COUNT + 1) // 2
+USUAL_LN_N = 0.5
+"""ln n that the network's ln n is measured from."""
+
+KNOTS = 6
+"""Knots of each function that scales the errors."""
+
+_PER_KNOT = 200
+"""Objects with which a scale is measured: to 5 %, if the errors are about Gaussian."""
+
+_LEAST = 100
+"""Objects without which the errors are left as they are."""
+
+_ONE_SIGMA = 0.6827
+_ROUNDS = 3
+"""Times that the scales are measured in turn by predicted error and by S/N."""
+
+
+@dataclass(frozen=True)
+class InitialiseSettings:
+    """Architecture.
+
+    Attributes
+    ----------
+    widths : tuple of int
+        Channels of the stages, at 1/2, 1/4, 1/8 ... of the cut-out's sampling.
+    blocks : tuple of int
+        Residual blocks of each.
+    psf_widths : tuple of int
+        Channels of the PSF branch.
+    hidden : int
+        Of the head.
+    """
+
+    widths: tuple[int, ...] = (24, 48, 96, 128)
+    blocks: tuple[int, ...] = (1, 1, 1, 1)
+    psf_widths: tuple[int, ...] = (8, 16)
+    hidden: int = 192
+
+
+class InitialiseNetwork(nn.Module):
+    """Mean and Cholesky factor for a batch of cut-outs.
+
+    ``forward(images, psfs, scalars)`` takes (B, 4, SIDE, SIDE), (B, 1, PSF_SIDE, PSF_SIDE) and
+    (B, len(SCALARS)), from `inputs_of`, and returns the mean (B, 7) and the lower triangle
+    (B, 7, 7), in the relative parameters `TARGETS`. ``features`` gives what the head sees.
+    """
+
+    def __init__(self, settings: InitialiseSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        before = settings.widths[0]
+        layers: list[nn.Module] = [
+            nn.Conv2d(4, before, 5, stride=2, padding=2, bias=False),
+            nn.BatchNorm2d(before),
+            nn.ReLU(inplace=True),
+        ]
+        for k, (width, blocks) in enumerate(zip(settings.widths, settings.blocks, strict=True)):
+            stride = 1 if k == 0 else 2
+            for i in range(blocks):
+                layers.append(_block(before, width, stride if i == 0 else 1))
+                before = width
+        self.trunk = nn.Sequential(*layers)
+        psf_layers: list[nn.Module] = []
+        channels = 1
+        for width in settings.psf_widths:
+            psf_layers += [
+                nn.Conv2d(channels, width, 3, stride=2, padding=1, bias=False),
+                nn.BatchNorm2d(width),
+                nn.ReLU(inplace=True),
+            ]
+            channels = width
+        self.psf_branch = nn.Sequential(*psf_layers, nn.AdaptiveAvgPool2d(3), nn.Flatten())
+        # Mean, and the parts near and far from the centre: sizes and indices are in how they
+        # differ.
+        joined = 3 * before + 9 * channels + len(SCALARS)
+        self.head = nn.Sequential(
+            nn.Linear(joined, settings.hidden),
+            nn.LayerNorm(settings.hidden),
+            nn.ReLU(inplace=True),
+            nn.Linear(settings.hidden, settings.hidden),
+            nn.ReLU(inplace=True),
+        )
+        self.mean = nn.Linear(settings.hidden, _COUNT)
+        self.triangle = nn.Linear(settings.hidden, _TRIANGLE)
+        nn.init.zeros_(self.triangle.weight)
+        nn.init.zeros_(self.triangle.bias)
+        rows, columns = torch.tril_indices(_COUNT, _COUNT)
+        self.register_buffer("_rows", rows, persistent=False)
+        self.register_buffer("_columns", columns, persistent=False)
+        # Set once the network is trained (`calibrate`).
+        for name in ("sigma_knots", "sigma_scale", "snr_knots", "snr_scale"):
+            self.register_buffer(name, torch.zeros(KNOTS, _COUNT))
+        self.register_buffer("feature_mean", torch.zeros(settings.hidden))
+        self.register_buffer("feature_root", torch.eye(settings.hidden))
+        self.register_buffer("usual_distance", torch.tensor(torch.inf))
+        self.register_buffer("usual_chi2", torch.tensor(torch.inf))
+
+    def features(
+        self, images: torch.Tensor, psfs: torch.Tensor, scalars: torch.Tensor
+    ) -> torch.Tensor:
+        """(B, hidden)."""
+        maps = self.trunk(images)
+        side = maps.shape[-1]
+        middle = maps[..., side // 4 : side - side // 4, side // 4 : side - side // 4]
+        joined = torch.cat(
+            [
+                maps.mean((-2, -1)),
+                middle.mean((-2, -1)),
+                middle.amax((-2, -1)),
+                self.psf_branch(psfs),
+                scalars,
+            ],
+            dim=1,
+        )
+        return self.head(joined)
+
+    def forward(
+        self, images: torch.Tensor, psfs: torch.Tensor, scalars: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.gaussian(self.features(images, psfs, scalars), scalars)
+
+    def gaussian(
+        self, features: torch.Tensor, scalars: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean (B, 7) and lower triangle (B, 7, 7) from `features`."""
+        mean, lower = self.uncalibrated(features)
+        with torch.no_grad():
+            scale = self._ln_scale(_ln_sigma(lower), scalars[:, _SNR]).exp().to(lower.dtype)
+        return mean, lower * scale[..., None]
+
+    def uncalibrated(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same without the scales that `calibrate` measures."""
+        mean = self.mean(features)
+        numbers = self.triangle(features)
+        lower = numbers.new_zeros((len(numbers), _COUNT, _COUNT))
+        lower[:, self._rows, self._columns] = numbers
+        diagonal = torch.diagonal(lower, dim1=-2, dim2=-1)
+        positive = torch.nn.functional.softplus(diagonal - 1.5) + 1e-3
+        lower = torch.tril(lower, -1) + torch.diag_embed(positive)
+        return mean, lower
+
+    def _ln_scale(self, ln_sigma: torch.Tensor, ln_snr: torch.Tensor) -> torch.Tensor:
+        """ln of what each sigma (B, 7) is multiplied with."""
+        return _between(
+            ln_sigma, self.get_buffer("sigma_knots"), self.get_buffer("sigma_scale")
+        ) + _between(ln_snr[:, None], self.get_buffer("snr_knots"), self.get_buffer("snr_scale"))
+
+    def distance(self, features: torch.Tensor) -> torch.Tensor:
+        """Mahalanobis distance of features from those of the training set, (B,); about 1."""
+        return _distance(features, self.get_buffer("feature_mean"), self.get_buffer("feature_root"))
+
+    @torch.no_grad()
+    def calibrate(
+        self,
+        features: torch.Tensor,
+        chi2: torch.Tensor,
+        error: torch.Tensor,
+        lower: torch.Tensor,
+        scalars: torch.Tensor,
+    ) -> None:
+        """Set what is measured on data like the training set once the network is trained.
+
+        Parameters
+        ----------
+        features : Tensor, shape (B, hidden)
+        chi2 : Tensor, shape (B,)
+            Robust chi2 of the means (`autofit_ml.initialisation.physics`).
+        error : Tensor, shape (N, 7)
+            True minus predicted parameters, where the truth is known.
+        lower : Tensor, shape (N, 7, 7)
+            The triangles that were predicted for them, from `uncalibrated`.
+        scalars : Tensor, shape (N, len(SCALARS))
+
+        Notes
+        -----
+        Each function has a knot for every 200 objects, at most 6, at the medians of as many equal
+        parts of the set. With fewer than 400 objects the functions that are there (of the bundle
+        that the training began with) are kept but for a common factor; with fewer than 100 they are
+        kept as they are.
+        """
+        centre, root = _whitening(features)
+        self.get_buffer("feature_mean").copy_(centre)
+        self.get_buffer("feature_root").copy_(root)
+        self.get_buffer("usual_distance").copy_(_quantile(_distances(features), 0.998))
+        self.get_buffer("usual_chi2").copy_(_quantile(chi2, 0.98))
+        self._calibrate_errors(error, _ln_sigma(lower), scalars[:, _SNR])
+
+    def _calibrate_errors(
+        self, error: torch.Tensor, ln_sigma: torch.Tensor, ln_snr: torch.Tensor
+    ) -> None:
+        knots = min(KNOTS, len(error) // _PER_KNOT)
+        scales = [self.get_buffer(name) for name in ("sigma_scale", "snr_scale")]
+        ratio = error.abs().clamp_min(1e-12).log() - ln_sigma
+        if knots < 2:
+            if len(error) >= _LEAST:
+                excess = ratio - self._ln_scale(ln_sigma, ln_snr)
+                scales[0] += torch.stack([_quantile(c, _ONE_SIGMA) for c in excess.unbind(1)])
+            return
+        places = [self.get_buffer(name) for name in ("sigma_knots", "snr_knots")]
+        at = [ln_sigma, ln_snr[:, None].expand_as(ln_sigma)]
+        for scale in scales:
+            scale.zero_()
+        for _ in range(_ROUNDS):
+            for k in (0, 1):
+                other = _between(at[1 - k], places[1 - k], scales[1 - k])
+                place, scale = _measured(at[k], ratio - other, knots)
+                places[k].copy_(place)
+                scales[k].copy_(scale)
+
+
+def _whitening(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean, and a root of the inverse covariance, of features (B, D).
+
+    The covariance is shrunk towards its diagonal by (D / (B + D))^2: of few objects it would have
+    directions in which hardly any of them differ by chance, and others by much.
+    """
+    number, size = features.shape
+    centre = features.mean(0)
+    centred = (features - centre).double()
+    cov = centred.T @ centred / max(1, number - 1)
+    share = (size / (number + size)) ** 2
+    cov = (1 - share) * cov + share * torch.diag(cov.diagonal())
+    values, vectors = torch.linalg.eigh(cov)
+    # Directions that hardly vary say nothing, but must not be divided by nothing.
+    floor = 1e-4 * values.mean() + 1e-12
+    return centre, (vectors / values.clamp_min(floor).sqrt()).float()
+
+
+def _distance(features: torch.Tensor, centre: torch.Tensor, root: torch.Tensor) -> torch.Tensor:
+    return ((features.float() - centre) @ root).square().mean(1).sqrt()
+
+
+def _distances(features: torch.Tensor) -> torch.Tensor:
+    """Distances from the others: of a tenth of the objects from the statistics of the rest.
+
+    From statistics that it was part of, an object is never far when they are few.
+    """
+    if len(features) < 20:
+        return _distance(features, *_whitening(features))
+    place = torch.arange(len(features)) % 10
+    return torch.cat(
+        [_distance(features[place == k], *_whitening(features[place != k])) for k in range(10)]
+    )
+
+
+def _measured(
+    at: torch.Tensor, excess: torch.Tensor, knots: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Places and values (KNOTS, 7) of a function of `at` (N, 7): what holds 68.3 % of `excess`.
+
+    Of fewer knots, the last is repeated.
+    """
+    order = at.argsort(dim=0)
+    at, excess = at.gather(0, order), excess.gather(0, order)
+    parts = list(zip(at.tensor_split(knots), excess.tensor_split(knots), strict=True))
+    parts += parts[-1:] * (KNOTS - knots)
+    places = torch.stack([part.median(0).values for part, _ in parts])
+    values = [[_quantile(c, _ONE_SIGMA) for c in part.unbind(1)] for _, part in parts]
+    return places, torch.stack([torch.stack(row) for row in values])
+
+
+def _between(at: torch.Tensor, places: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """Straight lines between knots, constant beyond: (B, 7) from knots (KNOTS, 7)."""
+    width = places.diff(dim=0).clamp_min(1e-6)
+    share = ((at[:, None] - places[:-1]) / width).clamp(0, 1)
+    return values[0] + (share * values.diff(dim=0)).sum(1)
+
+
+def _ln_sigma(lower: torch.Tensor) -> torch.Tensor:
+    """ln of the standard deviations (B, 7) of a lower triangle."""
+    return 0.5 * lower.float().square().sum(2).log()
+
+
+def _quantile(values: torch.Tensor, share: float) -> torch.Tensor:
+    return values.sort().values[min(int(share * len(values)), len(values) - 1)]
+
+
+def _block(before: int, width: int, stride: int) -> BasicBlock:
+    shortcut = None
+    if stride != 1 or before != width:
+        shortcut = nn.Sequential(
+            nn.Conv2d(before, width, 1, stride=stride, bias=False), nn.BatchNorm2d(width)
+        )
+    return BasicBlock(before, width, stride, shortcut)
+
+
+def inputs_of(
+    cut: Cutouts, device: torch.device | str = "cpu"
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Images, PSFs and scalars of the network."""
+    return network_inputs(
+        *(
+            torch.as_tensor(array, device=device)
+            for array in (cut.data, cut.root_weight, cut.footprint, cut.psf, cut.scalars)
+        )
+    )
+
+
+def network_inputs(
+    data: torch.Tensor,
+    root_weight: torch.Tensor,
+    footprint: torch.Tensor,
+    psf: torch.Tensor,
+    scalars: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The same from tensors, shapes as in `Cutouts`."""
+    usable = root_weight > 0
+    images = torch.stack(
+        [
+            torch.asinh(data) / 3,
+            torch.asinh(data / 20),
+            usable.to(data.dtype),
+            (footprint & usable).to(data.dtype),
+        ],
+        dim=1,
+    )
+    psfs = psf[:, None] / psf.amax((-2, -1))[:, None, None, None].clamp_min(1e-6)
+    return images, psfs, scalars
+
+
+def to_relative(cut: Cutouts, theta: torch.Tensor) -> torch.Tensor:
+    """Fit-space parameters in stamp pixels and image units as the network's targets.
+
+    Parameters
+    ----------
+    cut : Cutouts
+    theta : Tensor, float64, shape (B, 7) or more columns
+        x, y, ln flux, ln rc, ln n, eta1, eta2.
+    """
+    shift, scale = _affine(cut, theta.device)
+    return (theta[:, :_COUNT] - shift) / scale
+
+
+def to_absolute(
+    cut: Cutouts, mean: torch.Tensor, lower: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The network's Gaussian in fit space: mean (B, 7), covariance (B, 7, 7), float64."""
+    shift, scale = _affine(cut, mean.device)
+    wide = lower.to(torch.float64) * scale[..., None]
+    return mean.to(torch.float64) * scale + shift, wide @ wide.transpose(-1, -2)
+
+
+def _affine(cut: Cutouts, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Shift and scale from relative to absolute parameters, float64, (B, 7)."""
+
+    def tensor(values: Any) -> torch.Tensor:
+        return torch.as_tensor(values, dtype=torch.float64, device=device)
+
+    b = tensor(cut.binning)
+    shift = torch.zeros((len(b), _COUNT), dtype=torch.float64, device=device)
+    # The square's pixel (i, j) spans the stamp's from corner + i b on.
+    shift[:, :2] = tensor(cut.corner) + (tensor(cut.centre) + 0.5) * b[:, None]
+    shift[:, 2] = (tensor(cut.flux) * tensor(cut.unit)).log()
+    shift[:, 3] = (0.5 * tensor(cut.radius) * b).log()
+    shift[:, 4] = USUAL_LN_N
+    scale = torch.ones_like(shift)
+    scale[:, :2] = b[:, None]
+    return shift, scale
+
+
+def build(config: Mapping[str, Any]) -> InitialiseNetwork:
+    """A network from a bundle's ``config.json``.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError
+        The configuration is not one of this version's.
+    """
+    if config["architecture"] != "initialise-resnet":
+        raise ValueError(f"unknown architecture {config['architecture']!r}")
+    if config["side"] != SIDE:
+        raise ValueError(f"cut-outs of {config['side']} pixels, this version has {SIDE}")
+    return InitialiseNetwork(InitialiseSettings(**tuples(config["network"])))
+
+
+def describe(network: InitialiseNetwork) -> dict[str, Any]:
+    """The part of a bundle's ``config.json`` from which `build` makes the network again."""
+    return {
+        "task": "initialise",
+        "format": 1,
+        "architecture": "initialise-resnet",
+        "side": SIDE,
+        "network": dataclasses.asdict(network.settings),
+        "targets": list(TARGETS),
+        "n_range": [N_MIN, N_MAX],
+        "units": "binned pixels; fluxes in units of the sky noise of a binned pixel",
+    }

@@ -1,0 +1,91 @@
+"""One component of a scene, whatever its profile: image, and derivatives by its parameters.
+
+In: a `Profile`, the modes of the PSF, and fit-space parameters in the order of
+``profile.fit_parameters``. Out: images. Chooses between the paths of this package: elliptical
+profiles (`elliptical`), other isophotes (`polar`), the point source and the sky (here).
+"""
+
+from __future__ import annotations
+
+import torch
+
+from autofit_ml.profiles import Profile
+from autofit_ml.profiles.polar import polar_table
+from autofit_ml.profiles.tables import profile_table
+from autofit_ml.rendering.elliptical import render, render_with_jacobian
+from autofit_ml.rendering.fourier import FourierPlan, phase, synthesise
+from autofit_ml.rendering.polar import render_polar, render_polar_with_jacobian
+
+__all__ = ["component_jacobian", "render_component"]
+
+
+def render_component(
+    plan: FourierPlan, profile: Profile, psf: torch.Tensor, parameters: torch.Tensor
+) -> torch.Tensor:
+    """PSF-convolved images of one component per object.
+
+    Differentiable by autograd with respect to `parameters` and `psf`.
+
+    Parameters
+    ----------
+    plan : FourierPlan
+    profile : Profile
+    psf : Tensor, complex, shape (B, n_modes)
+        From `autofit_ml.rendering.psf_modes`, or a derivative of that. A background ignores it.
+    parameters : Tensor, float64, shape (B, P)
+        Order of ``profile.fit_parameters``.
+
+    Returns
+    -------
+    Tensor, shape (B, ny, nx)
+        Light per pixel.
+    """
+    if profile.kind == "background":
+        shape = _background_shape(plan, parameters.shape[1])
+        return (parameters.to(plan.dtype)[:, :, None, None] * shape).sum(1)
+    if profile.kind == "point":
+        theta = parameters.to(plan.dtype)
+        light = phase(plan, theta[:, 0], theta[:, 1]) * theta[:, 2].exp()[:, None]
+        return synthesise(plan, psf * light)
+    if profile.kind == "pixel":
+        return render_polar(plan, polar_table(profile), psf, parameters)
+    return render(plan, profile_table(profile), psf, parameters)
+
+
+@torch.no_grad()
+def component_jacobian(
+    plan: FourierPlan, profile: Profile, psf: torch.Tensor, parameters: torch.Tensor
+) -> torch.Tensor:
+    """Derivatives of `render_component` with respect to its parameters.
+
+    The derivative with respect to ln flux is the image itself.
+
+    Parameters
+    ----------
+    plan, profile, psf, parameters : as in `render_component`.
+
+    Returns
+    -------
+    Tensor, shape (B, P, ny, nx)
+    """
+    if profile.kind == "background":
+        shape = _background_shape(plan, parameters.shape[1])
+        return shape.expand(len(parameters), -1, -1, -1)
+    if profile.kind == "point":
+        theta = parameters.to(plan.dtype)
+        light = phase(plan, theta[:, 0], theta[:, 1]) * theta[:, 2].exp()[:, None]
+        image = psf * light
+        kx, ky = plan.frequencies
+        return synthesise(plan, torch.stack([-1j * kx * image, -1j * ky * image, image], dim=1))
+    if profile.kind == "pixel":
+        return render_polar_with_jacobian(plan, polar_table(profile), psf, parameters)
+    return render_with_jacobian(plan, profile_table(profile), psf, parameters)
+
+
+def _background_shape(plan: FourierPlan, terms: int) -> torch.Tensor:
+    """1, x - x_c, y - y_c on the stamp: the first `terms` of them, (terms, ny, nx)."""
+    ny, nx = plan.shape
+    y = torch.arange(ny, device=plan.device, dtype=plan.dtype) - (ny - 1) / 2
+    x = torch.arange(nx, device=plan.device, dtype=plan.dtype) - (nx - 1) / 2
+    one = torch.ones((ny, nx), device=plan.device, dtype=plan.dtype)
+    return torch.stack([one, x.expand(ny, nx), y[:, None].expand(ny, nx)])[:terms]

@@ -1,0 +1,163 @@
+"""Images of elliptical profiles and their derivatives, in batches.
+
+See `autofit_ml.rendering.fourier` for the equations and the layout of Fourier space.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from autofit_ml.profiles import Table, row_products
+from autofit_ml.rendering.fourier import FourierPlan, phase, synthesise
+
+__all__ = ["PARAMETERS", "render", "render_with_jacobian"]
+
+PARAMETERS = ("x", "y", "ln_flux", "ln_rc", "ln_n", "eta1", "eta2")
+"""Fit-space parameters of one component, in order. rc = re sqrt(q) in pixels; eta as in
+`autofit_ml.scenes`. x, y in 0-based stamp pixels."""
+
+
+def render(
+    plan: FourierPlan, table: Table, psf: torch.Tensor, parameters: torch.Tensor
+) -> torch.Tensor:
+    """PSF-convolved images of one component per object.
+
+    Differentiable by autograd with respect to `parameters` and `psf`.
+
+    Parameters
+    ----------
+    plan : FourierPlan
+    table : Table
+        Of the profile, with S shape parameters.
+    psf : Tensor, complex, shape (B, n_modes)
+        From `autofit_ml.rendering.psf_modes`.
+    parameters : Tensor, float64, shape (B, 6 + S)
+        Columns as in `PARAMETERS`, with the profile's shapes in the place of ln n.
+
+    Returns
+    -------
+    Tensor, shape (B, ny, nx)
+        Light per pixel, in the unit of the flux.
+    """
+    theta = parameters.to(plan.dtype)
+    transform = _profile_transform(plan, table, parameters, derivatives=False)[0]
+    transform = transform * theta[:, 2].exp()[:, None]
+    return synthesise(plan, psf * phase(plan, theta[:, 0], theta[:, 1]) * transform)
+
+
+@torch.no_grad()
+def render_with_jacobian(
+    plan: FourierPlan, table: Table, psf: torch.Tensor, parameters: torch.Tensor
+) -> torch.Tensor:
+    """Derivatives of `render` with respect to its parameters.
+
+    The derivative with respect to ln flux is the image itself.
+
+    Parameters
+    ----------
+    plan, table, psf, parameters : as in `render`.
+
+    Returns
+    -------
+    Tensor, shape (B, 6 + S, ny, nx)
+        Order of the parameters; channel 2 is the image.
+    """
+    theta = parameters.to(plan.dtype)
+    value, by_log_kappa, *by_shapes, kappa2 = _profile_transform(
+        plan, table, parameters, derivatives=True
+    )
+    base = psf * (phase(plan, theta[:, 0], theta[:, 1]) * theta[:, 2].exp()[:, None])
+    spectra = torch.empty((*theta.shape, plan.n_modes), dtype=base.dtype, device=base.device)
+    image = torch.mul(base, value, out=spectra[:, 2])
+    kx, ky = plan.frequencies
+    torch.mul(image, -1j * kx, out=spectra[:, 0])
+    torch.mul(image, -1j * ky, out=spectra[:, 1])
+    torch.mul(base, by_log_kappa, out=spectra[:, 3])
+    for i, by_shape in enumerate(by_shapes):
+        torch.mul(base, by_shape, out=spectra[:, 4 + i])
+    half = 0.5 / kappa2
+    for i, metric in enumerate(metric_by_eta(parameters)):
+        torch.mul(
+            spectra[:, 3],
+            row_products(metric.to(plan.dtype), plan.quadratic) * half,
+            out=spectra[:, 4 + len(by_shapes) + i],
+        )
+    return synthesise(plan, spectra)
+
+
+def _profile_transform(
+    plan: FourierPlan, table: Table, parameters: torch.Tensor, derivatives: bool
+) -> tuple[torch.Tensor, ...]:
+    """S at all modes (B, n_modes); with derivatives also dS/dlnkappa, those by the shapes, and
+    kappa^2."""
+    dtype = plan.dtype
+    rows = table.rows(parameters[:, 4:-2], dtype, derivatives)
+    kappa2 = row_products(metric(parameters).to(dtype), plan.quadratic).clamp_min(1e-20)
+    position = (kappa2.log() * (0.5 / table.log_kappa_step)) - (
+        table.log_kappa_min / table.log_kappa_step
+    )
+    position = position.clamp(0.0, table.n_kappa - 1e-3)
+    index = position.detach().floor()
+    t = position - index
+    flat = index.to(torch.int64)
+    if len(rows) > 1 or len(parameters) == 1:  # else one row serves all objects
+        flat = flat + torch.arange(len(parameters), device=plan.device)[:, None] * table.n_kappa
+    flat = flat.flatten()
+    if not derivatives:
+        c = rows[..., :4].reshape(-1, 4).index_select(0, flat).view(*t.shape, 4).unbind(-1)
+        return (_cubic(c, t),)
+    width = rows.shape[-1]
+    c = rows.reshape(-1, width).index_select(0, flat).view(*t.shape, width).unbind(-1)
+    slope = torch.addcmul(c[1], t, torch.addcmul(c[2], t, c[3], value=1.5), value=2.0)
+    by_shapes = [_cubic(c[i : i + 4], t) for i in range(4, width, 4)]
+    return _cubic(c[:4], t), slope / table.log_kappa_step, *by_shapes, kappa2
+
+
+def _cubic(c: Sequence[torch.Tensor], t: torch.Tensor) -> torch.Tensor:
+    """c0 + c1 t + c2 t^2 + c3 t^3."""
+    return torch.addcmul(c[0], t, torch.addcmul(c[1], t, torch.addcmul(c[2], t, c[3])))
+
+
+def metric(parameters: torch.Tensor) -> torch.Tensor:
+    """(M_xx, M_yy, 2 M_xy) of M = rc^2 exp(eta1 sigma_z + eta2 sigma_x), float64, (B, 3)."""
+    rc2 = (2 * parameters[:, 3]).exp()
+    eta1, eta2 = parameters[:, -2], parameters[:, -1]
+    cosh, sinhc = _cosh_sinhc(eta1, eta2)
+    return torch.stack(
+        [rc2 * (cosh + eta1 * sinhc), rc2 * (cosh - eta1 * sinhc), 2 * rc2 * eta2 * sinhc], dim=1
+    )
+
+
+def metric_by_eta(parameters: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Derivatives of `metric` with respect to eta1 and eta2."""
+    rc2 = (2 * parameters[:, 3]).exp()
+    eta1, eta2 = parameters[:, -2], parameters[:, -1]
+    cosh, sinhc = _cosh_sinhc(eta1, eta2)
+    # d cosh|eta| / d eta_i = eta_i sinhc;  d sinhc / d eta_i = eta_i (cosh - sinhc) / |eta|^2
+    e2 = eta1 * eta1 + eta2 * eta2
+    ratio = torch.where(e2 > 1e-8, (cosh - sinhc) / e2.clamp_min(1e-8), 1 / 3 + e2 / 30)
+    by1 = [
+        eta1 * sinhc + sinhc + eta1 * eta1 * ratio,
+        eta1 * sinhc - sinhc - eta1 * eta1 * ratio,
+        2 * eta2 * eta1 * ratio,
+    ]
+    by2 = [
+        eta2 * sinhc + eta1 * eta2 * ratio,
+        eta2 * sinhc - eta1 * eta2 * ratio,
+        2 * (sinhc + eta2 * eta2 * ratio),
+    ]
+    return torch.stack(by1, 1) * rc2[:, None], torch.stack(by2, 1) * rc2[:, None]
+
+
+def _cosh_sinhc(eta1: torch.Tensor, eta2: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """cosh|eta| and sinh|eta| / |eta|, smooth (and differentiable) at eta = 0."""
+    e2 = eta1 * eta1 + eta2 * eta2
+    small = e2 < 1e-8
+    safe = torch.where(small, torch.ones_like(e2), e2).sqrt()
+    # By exponentials: cosh and sinh differ in the last bit with the place in a batch.
+    grow, shrink = safe.exp(), (-safe).exp()
+    cosh = torch.where(small, 1 + e2 / 2, (grow + shrink) / 2)
+    sinhc = torch.where(small, 1 + e2 / 6, (grow - shrink) / (2 * safe))
+    return cosh, sinhc

@@ -1,0 +1,327 @@
+"""`calibrate_run`: injection and recovery in the images of a finished run."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from autofit_ml.catalogue import Flag, atomic_write_ecsv, atomic_write_text, read_catalogue_arrow
+from autofit_ml.catalogue.writer import FITS_NAME, write_catalogue_files
+from autofit_ml.errors import AutofitError, InputError, SettingsError
+from autofit_ml.images import Source, discover, read_item
+from autofit_ml.images.options import ReadOptions
+from autofit_ml.images.psf import psf_fwhm
+from autofit_ml.images.stamp import Frame, Stamp
+from autofit_ml.injection.empty import emptied, empty_regions
+from autofit_ml.injection.galaxies import (
+    PARAMETERS,
+    Population,
+    inject,
+    light_of,
+    write_stamp,
+)
+from autofit_ml.injection.page import calibration_page
+from autofit_ml.injection.recovery import MEASURED, Recovery, error_factor, measure
+from autofit_ml.runs.flow import fit_run
+from autofit_ml.runs.resume import RUN_FILE
+from autofit_ml.runs.settings import FitSettings
+from autofit_ml.runs.summary import Progress
+from autofit_ml.segmentation import Segmentation
+from autofit_ml.segmentation.dispatch import detect_in_frame, segment_all
+
+__all__ = ["CalibrationSummary", "calibrate_run", "settings_of_run"]
+
+_TOGETHER = 32
+_PER_FRAME = 64
+_NAME = "injected"
+
+
+@dataclass(frozen=True)
+class CalibrationSummary:
+    """What `calibrate_run` found.
+
+    Attributes
+    ----------
+    out : Path
+        Folder of calibration.html, injections.ecsv, by_magnitude.ecsv, by_size.ecsv.
+    recovery : Recovery
+    stamps, skipped : int
+        Places that galaxies were put into; images without enough sky.
+    catalogue : Path or None
+        The catalogue with factors, where it was asked for.
+    """
+
+    out: Path
+    recovery: Recovery
+    stamps: int
+    skipped: int
+    catalogue: Path | None = None
+
+
+def settings_of_run(results: str | Path) -> tuple[FitSettings, list[str]]:
+    """Settings of a finished run, and the files that it read.
+
+    Raises
+    ------
+    InputError
+        No finished run there.
+    SettingsError
+        The run's settings cannot be taken up: a model other than one Sérsic profile, several bands.
+    """
+    path = Path(results) / RUN_FILE
+    try:
+        run = json.loads(path.read_text("utf-8"))
+        given, inputs = dict(run["settings"]), list(run["inputs"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            "holds no finished run", "give the results folder of autofit-ml fit", results
+        ) from error
+    if given.get("galfit") or given.get("model") != "sersic" or given.get("bands"):
+        what = given.get("galfit") or given.get("model")
+        raise SettingsError(
+            f"the run fitted {what}" + (" in several bands" if given.get("bands") else ""),
+            "calibration is for runs of one Sérsic profile in one band",
+        )
+    mine = {item.name for item in dataclasses.fields(FitSettings)} - {"read", "save", "wavelengths"}
+    reading = {item.name for item in dataclasses.fields(ReadOptions)}
+    weights = re.sub(r" sha256:\w+", "", given.get("weights") or "")
+    options = {k: v for k, v in given.items() if k in mine and v not in (None, "")}
+    options |= {"weights": weights.replace(" ", ""), "save": "none", "posterior": "laplace"}
+    if given.get("segmenter") == "given":
+        options["segmenter"] = "auto"  # there are no labels of injected galaxies
+    read = {k: v for k, v in given.items() if k in reading and v is not None}
+    if isinstance(read.get("psf"), str):
+        read["psf"] = re.sub(r" sha256:\w+$", "", read["psf"])
+    return FitSettings(read=ReadOptions(**read), **options), inputs
+
+
+def calibrate_run(
+    results: str | Path,
+    paths: str | Path | Iterable[str | Path] | None = None,
+    *,
+    out: str | Path | None = None,
+    manifest: str | Path | None = None,
+    number: int = 300,
+    seed: int = 0,
+    apply: bool = False,
+    progress: Progress | None = None,
+    note: Callable[[str], object] | None = None,
+) -> CalibrationSummary:
+    """Inject galaxies like the catalogue's into the run's own images, fit them, compare.
+
+    Parameters
+    ----------
+    results : path
+        Of a finished run of ``autofit-ml fit`` with one Sérsic profile.
+    paths, manifest
+        Its images, where they are no longer those that run.json names, or were a manifest's.
+    out : path, optional
+        Default: ``calibration`` in the results folder.
+    number : int
+        Galaxies.
+    seed : int
+    apply : bool
+        Add ``<name>_err_factor`` to the catalogue: by what the errors of flux, re, n, q should be
+        multiplied at the object's magnitude.
+    progress : Progress, optional
+        Of the fit.
+    note : callable, optional
+        Called with a line at every stage.
+
+    Returns
+    -------
+    CalibrationSummary
+
+    Raises
+    ------
+    InputError, SettingsError
+        No run, or one whose galaxies cannot be injected; no usable rows; no empty sky.
+    """
+    if number < 1:
+        raise SettingsError(f"{number} galaxies", "give a positive number")
+    results, say = Path(results), note or (lambda text: None)
+    settings, inputs = settings_of_run(results)
+    like = _galaxies_of(results)
+    if paths is None and manifest is None:
+        missing = [name for name in inputs if not Path(name).exists()]
+        if missing:
+            raise InputError(
+                "an image of the run is not where it was",
+                "give the images again: autofit-ml calibrate RESULTS IMAGES",
+                missing[0],
+            )
+        paths = inputs
+    read = settings.read
+    sources = discover(paths, manifest=manifest, survey=read.survey, mode=read.mode).sources
+    folder = Path(out) if out is not None else results / "calibration"
+    injected = folder / "injected"
+    injected.mkdir(parents=True, exist_ok=True)
+    for old in injected.glob(f"{_NAME}-[0-9]*.fits"):
+        old.unlink()
+    if any(injected.iterdir()):
+        raise SettingsError(f"{injected} holds other files", "give another --out")
+    say("looking for empty sky")
+    rng = np.random.default_rng(seed)
+    table = read_catalogue_arrow(results)
+    rows_of = {row["id"]: row for row in table.to_pylist()}
+    places, skipped = _places(sources, settings, number, rng, rows_of)
+    if not places:
+        raise InputError(
+            f"no empty sky in {len(sources)} images",
+            "larger cut-outs or frames are needed to inject galaxies",
+            results,
+        )
+    say(f"injecting {number} galaxies into {len(places)} empty stamps")
+    truth, names = [], []
+    for k in range(number):
+        stamp = places[k % len(places)]
+        galaxy = like.draw(rng, stamp)
+        name = f"{_NAME}-{k:06d}"
+        built = bool(stamp.flags & int(Flag.SIGMA_ESTIMATED))
+        write_stamp(inject(stamp, galaxy, rng), injected, name, sigma=not built)
+        truth.append({**galaxy, "zeropoint": stamp.zeropoint})
+        names.append(name)
+    own = dataclasses.replace(settings, read=_reading(settings.read))
+    summary = fit_run(injected, folder / "fits", own, restart=True, progress=progress)
+    if summary.table is None:
+        raise KeyboardInterrupt
+    rows = {row["id"]: row for row in summary.table.to_pylist()}
+    recovery = measure(truth, rows, names)
+    for name, table in (
+        ("injections", recovery.objects),
+        ("by_magnitude", recovery.by_magnitude),
+        ("by_size", recovery.by_size),
+    ):
+        atomic_write_ecsv(folder / f"{name}.ecsv", table)
+    text = f"{len(places)} places"
+    notes = [f"{skipped} images had too little sky and were left out."] if skipped else []
+    if not all(place.gain > 0 for place in places):
+        notes.append("The gain is not known everywhere: there, the galaxies have no photon noise.")
+    page = calibration_page(recovery, results.name, text, notes)
+    atomic_write_text(folder / "calibration.html", page)
+    catalogue = _with_factors(results, recovery) if apply else None
+    return CalibrationSummary(folder, recovery, len(places), skipped, catalogue)
+
+
+def _reading(read: ReadOptions) -> ReadOptions:
+    """For the injected stamps, whose planes say everything: only how the noise is made."""
+    return ReadOptions(noise=read.noise, rdnoise=read.rdnoise, mode="stamp")
+
+
+def _galaxies_of(results: Path) -> Population:
+    table = read_catalogue_arrow(results)
+    columns = {
+        name: np.asarray(table.column(name).to_pylist(), dtype=float)
+        for name in ("mag", "flux", "re", "n", "q")
+    }
+    use = np.asarray(table.column("use").to_pylist(), dtype=bool)
+    point = np.asarray(table.column("flags").to_pylist(), dtype=np.int64) & int(Flag.POINT_SOURCE)
+    good = use & (point == 0) & (columns["flux"] > 0) & (columns["re"] > 0)
+    if good.sum() == 0:
+        raise InputError(
+            "no usable galaxies in the catalogue", "nothing can be calibrated on it", results
+        )
+    return Population(**{name: values[good] for name, values in columns.items()})
+
+
+def _places(
+    sources: Sequence[Source],
+    settings: FitSettings,
+    number: int,
+    rng: np.random.Generator,
+    rows: Mapping[str, Mapping[str, Any]],
+) -> tuple[list[Stamp], int]:
+    """Empty stamps, and the number of images that had none; not many more than are needed."""
+    found: list[Stamp] = []
+    skipped = 0
+    order = [sources[k] for k in rng.permutation(len(sources))]
+    for first in range(0, len(order), _TOGETHER):
+        if len(found) >= number:
+            break
+        stamps: list[Stamp] = []
+        for item in _read(order[first : first + _TOGETHER], settings.read):
+            if isinstance(item, Stamp):
+                stamps.append(item)
+                continue
+            regions = _of_frame(item, settings, rng)
+            found += regions
+            skipped += not regions
+        for stamp, segmentation in segment_all(
+            stamps, settings.segmenter, settings.weights, settings.device
+        ):
+            empty = None
+            if isinstance(segmentation, Segmentation):
+                empty = emptied(stamp, segmentation, rng, _light(stamp, rows.get(stamp.id)))
+            if empty is None:
+                skipped += 1
+            else:
+                found.append(empty)
+    return found, skipped
+
+
+def _read(sources: Sequence[Source], options: ReadOptions) -> Iterator[Stamp | Frame]:
+    for source in sources:
+        try:
+            yield read_item(source, options)
+        except AutofitError:
+            continue  # its row of the run says why
+
+
+def _light(stamp: Stamp, row: Mapping[str, Any] | None) -> np.ndarray | float:
+    """Of the galaxy that the run fitted; 0 without a usable row."""
+    if row is None or not row["use"]:
+        return 0.0
+    galaxy = {name: float(row[name]) for name in PARAMETERS}
+    galaxy["x"] -= stamp.origin[0]
+    galaxy["y"] -= stamp.origin[1]
+    return light_of(galaxy, stamp)
+
+
+def _of_frame(frame: Frame, settings: FitSettings, rng: np.random.Generator) -> list[Stamp]:
+    seeing = 3.0 if frame.psf is None else psf_fwhm(frame.psf)
+    frame, detections = detect_in_frame(
+        frame, seeing, settings.segmenter, settings.weights, settings.device
+    )
+    radius = float(np.median(detections.sources["radius"])) if len(detections.sources) else 10.0
+    return empty_regions(frame, detections.labels, _PER_FRAME, radius, rng, settings.read)
+
+
+def _with_factors(results: Path, recovery: Recovery) -> Path:
+    """Add a factor for each error to the catalogue; its file."""
+    table = read_catalogue_arrow(results)
+    key = "mag" if recovery.brightness == "mag" else "flux"
+    values = np.asarray(table.column(key).to_pylist(), dtype=float)
+    with np.errstate(all="ignore"):
+        brightness = values if key == "mag" else -2.5 * np.log10(values)
+    for name in MEASURED:
+        column = f"{name}_err_factor"
+        if column in table.column_names:
+            table = table.drop_columns([column])
+        about = {"description": f"Factor for {name}_err from injected galaxies of this magnitude"}
+        factors = error_factor(recovery, name, brightness)
+        table = table.append_column(
+            pa.field(column, pa.float64(), metadata=about), pa.array(factors)
+        )
+    write_catalogue_files(table, results)
+    return results / FITS_NAME
+
+
+def figures(recovery: Recovery) -> dict[str, Any]:
+    """The whole sample in a few numbers, for the command line."""
+    out: dict[str, Any] = {"galaxies": len(recovery.objects), "recovered": recovery.complete}
+    for name in ("flux", "re", "n", "q"):
+        pull = np.abs(np.asarray(recovery.objects[f"pull_{name}"], dtype=float))
+        off = np.asarray(recovery.objects[f"off_{name}"], dtype=float)
+        known = np.isfinite(pull)
+        out[f"bias_{name}"] = float(np.nanmedian(off)) if known.any() else math.nan
+        out[f"coverage_{name}"] = float(np.mean(pull[known] < 1)) if known.any() else math.nan
+    return out

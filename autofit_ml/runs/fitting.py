@@ -1,0 +1,206 @@
+"""Fit one prepared batch: the only part of the flow that needs torch.
+
+Which way an object goes is decided here: one plain Sérsic profile without neighbours to fit goes
+through `autofit_ml.fitting`, everything else through `autofit_ml.fitting.scenes`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from autofit_ml.errors import InputError
+from autofit_ml.fitting import RefineSettings, refine
+from autofit_ml.fitting.scenes import (
+    Likelihood,
+    SceneObject,
+    SceneSettings,
+    join_images,
+    object_of,
+)
+from autofit_ml.images.stamp import Stamp
+from autofit_ml.initialisation import Starts
+from autofit_ml.runs.model import RunModel
+from autofit_ml.runs.modelled import without_modelled
+from autofit_ml.runs.object_fit import ObjectFit, fit_of_row
+from autofit_ml.runs.prepare import Failure, Prepared
+from autofit_ml.runs.rows import catalogue_rows
+from autofit_ml.runs.scenes import fit_objects
+from autofit_ml.runs.settings import FitSettings
+
+__all__ = ["FittedBatch", "fit_batch"]
+
+FittedBatch = tuple[Prepared, dict[str, ObjectFit], dict[str, np.ndarray]]
+"""The batch (without the objects on which the refiner broke), its fits by id, its rows."""
+
+
+def fit_batch(
+    prepared: Prepared, model: RunModel, settings: FitSettings, device: str, images: bool
+) -> FittedBatch:
+    """Fit one batch.
+
+    Parameters
+    ----------
+    prepared : Prepared
+    model : RunModel
+    settings : FitSettings
+    device : str
+    images : bool
+        Keep the images of the fits.
+    """
+    began = time.perf_counter()
+    fits: dict[str, ObjectFit] = {}
+    if prepared.stamps:
+        prepared, fits = _fitted(prepared, _Way(model, settings, device, images))
+    seconds = prepared.seconds + time.perf_counter() - began
+    milliseconds = 1e3 * seconds / max(1, len(prepared.order))
+    return prepared, fits, catalogue_rows(prepared, fits, model, settings, milliseconds)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Way:
+    """How objects are fitted."""
+
+    model: RunModel
+    settings: FitSettings
+    device: str
+    images: bool
+
+    @property
+    def scenes(self) -> SceneSettings:
+        return SceneSettings(
+            refine=RefineSettings(device=self.device),
+            likelihood=Likelihood.parse(self.settings.likelihood),
+            error_floor=self.settings.error_floor,
+            neighbours=self.settings.neighbours,
+            keep=self.settings.posterior != "laplace",
+        )
+
+    def object(self, stamp: Stamp, prepared: Prepared, k: int) -> SceneObject:
+        """Stamp k of a batch with its neighbours.
+
+        Raises
+        ------
+        InputError
+            It cannot be fitted with this model.
+        """
+        segmentation = prepared.segmentations[k]
+        one = object_of(stamp, segmentation)
+        if len(self.model.bands) > 1:
+            one = join_images((stamp, *prepared.others[stamp.id]), segmentation)
+        if self.settings.likelihood == "poisson":
+            for image in one.stamps:
+                if image is not None and not image.gain > 0:
+                    raise InputError(
+                        "the poisson likelihood needs the gain",
+                        "give --gain, or the card GAIN (electrons per image unit)",
+                        image.file,
+                    )
+        one = without_modelled(one, self.model.scene)
+        if self.settings.neighbours == "fit":
+            one = one.with_neighbours(self.scenes.max_neighbours)
+        return one
+
+    def is_plain(self, one: SceneObject) -> bool:
+        """Whether `autofit_ml.fitting` serves it."""
+        return self.model.plain and not one.neighbours and one.reference.psf.modes is None
+
+    def plain(self, some: Sequence[SceneObject], starts: Starts) -> list[ObjectFit]:
+        """One Sérsic profile each, everything else masked."""
+        segmentations = [
+            dataclasses.replace(one.segmentation, contaminants=one.masked) for one in some
+        ]
+        results = refine(
+            [one.reference for one in some],
+            self.model.scene,
+            starts,
+            segmentations,
+            RefineSettings(device=self.device, prior=self.settings.prior),
+            models=self.images,
+        )
+        name = self.model.scene.name
+        return [
+            fit_of_row(results, k, one.reference, segmentations[k], name)
+            for k, one in enumerate(some)
+        ]
+
+    def scene(self, some: Sequence[SceneObject], starts: Starts) -> list[ObjectFit]:
+        """Everything else."""
+        method = self.settings.posterior
+        return fit_objects(
+            some, starts, self.model, self.scenes, self.plain, method, images=self.images
+        )
+
+
+def _fitted(prepared: Prepared, way: _Way) -> tuple[Prepared, dict[str, ObjectFit]]:
+    """Fits of a batch; an object on which the refiner breaks fails alone, with the reason."""
+    starts = prepared.starts
+    if starts is None:
+        raise ValueError("stamps without starts")
+    failures = list(prepared.failures)
+    objects: dict[int, SceneObject] = {}
+    for k, stamp in enumerate(prepared.stamps):
+        try:
+            objects[k] = way.object(stamp, prepared, k)
+        except Exception as error:  # one object must never cost the others
+            failures.append(_failure(stamp, error))
+    fits: dict[str, ObjectFit] = {}
+    for fit, plain in ((way.plain, True), (way.scene, False)):
+        members = [k for k, one in objects.items() if way.is_plain(one) is plain]
+        for k, made in _each(members, objects, starts, fit):
+            stamp = prepared.stamps[k]
+            if isinstance(made, Exception):
+                failures.append(_failure(stamp, made))
+            else:
+                fits[stamp.id] = made
+    good = [k for k, stamp in enumerate(prepared.stamps) if stamp.id in fits]
+    return _some(prepared, good, failures), fits
+
+
+def _each(
+    members: list[int],
+    objects: dict[int, SceneObject],
+    starts: Starts,
+    fit: Callable[[Sequence[SceneObject], Starts], list[ObjectFit]],
+) -> Iterator[tuple[int, ObjectFit | Exception]]:
+    """Fits of some members of a batch, together; the one that breaks the fit by itself."""
+    pieces = [members] if members else []
+    while pieces:
+        piece = pieces.pop(0)
+        try:
+            made = fit([objects[k] for k in piece], starts.some(piece))
+        except Exception as error:  # find the object that breaks the batch; keep the others
+            if len(piece) == 1:
+                yield piece[0], error
+                continue
+            middle = len(piece) // 2
+            pieces[:0] = [piece[:middle], piece[middle:]]
+            continue
+        yield from zip(piece, made, strict=True)
+
+
+def _failure(stamp: Stamp, error: Exception) -> Failure:
+    if isinstance(error, InputError):
+        named = error.file is not None or stamp.file in str(error)
+        return Failure(stamp.id, stamp.file, str(error) if named else f"{stamp.file}: {error}")
+    return Failure(
+        stamp.id,
+        stamp.file,
+        f"{stamp.file}: unexpected {type(error).__name__} in the fit: {error} "
+        "(this is a bug: please report it with the file)",
+    )
+
+
+def _some(prepared: Prepared, members: list[int], failures: list[Failure]) -> Prepared:
+    """A batch with some of its stamps only."""
+    starts = None if prepared.starts is None else prepared.starts.some(members)
+    return dataclasses.replace(
+        prepared,
+        stamps=[prepared.stamps[i] for i in members],
+        segmentations=[prepared.segmentations[i] for i in members],
+        starts=starts if members else None,
+        failures=failures,
+    )

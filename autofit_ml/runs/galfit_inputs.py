@@ -1,0 +1,92 @@
+"""The images that a GALFIT or GALFITM input file names, as the one object of a run."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from autofit_ml.errors import SettingsError
+from autofit_ml.images import Discovery, Source
+from autofit_ml.images.roles import fits_stem, is_fits_name, safe_id, split_role
+from autofit_ml.images.source import Plane
+
+if TYPE_CHECKING:
+    from autofit_ml.galfit import GalfitFile
+
+__all__ = ["galfit_inputs"]
+
+
+def galfit_inputs(file: GalfitFile) -> Discovery:
+    """Images, noise, PSF and mask of all bands of a file.
+
+    The zero point becomes that of the image's units; the fitted region is cut out.
+
+    Raises
+    ------
+    SettingsError
+        No image, or a file that is not there or no FITS image.
+    """
+    sources = []
+    labels = [band.label or f"band{k}" for k, band in enumerate(file.bands, start=1)]
+    for k, (band, label) in enumerate(zip(file.bands, labels, strict=True)):
+        planes: dict[str, Plane] = {}
+        named = (("image", band.image), ("sigma", band.sigma), ("psf", band.psf))
+        for role, name in (*named, ("mask", band.mask)):
+            if name:
+                planes[role] = _plane(file, role, name)
+        if "image" not in planes:
+            raise SettingsError(
+                "it names no image (line A)", "name it there, or give PATHs", file.path
+            )
+        overrides: dict[str, Any] = {"zeropoint": file.photometry(k).magnitude(1.0)}
+        if file.psf_sampling > 1:
+            overrides["psf_oversampling"] = file.psf_sampling
+        if file.region is not None:
+            x0, x1, y0, y1 = file.region
+            overrides["region"] = (x0 - 1, x1, y0 - 1, y1)
+        position = _position(file)
+        if position is not None:
+            overrides["x"], overrides["y"] = position
+        image = planes["image"][0]
+        name = safe_id(split_role(image)[0] or fits_stem(image))
+        sources.append(
+            Source(
+                name, planes, "stamp", overrides, messages=tuple(file.notes) if k == 0 else (),
+                band=label if len(labels) > 1 else "",
+            )
+        )  # fmt: skip
+    first, *rest = sources
+    if not rest:
+        return Discovery((first,))
+    whole = Source(
+        first.id, first.planes, first.kind, first.overrides, messages=first.messages,
+        band=first.band, others=tuple(rest),
+    )  # fmt: skip
+    return Discovery((whole,), bands=tuple(labels))
+
+
+def _plane(file: GalfitFile, role: str, name: str) -> Plane:
+    """A file and its HDU: CFITSIO's ``image.fits[1]``."""
+    found = re.fullmatch(r"(.*?)(?:\[([^\[\]]*)\])?", name)
+    key: int | str | None = None
+    if found is not None and found[2]:
+        word = found[2].split(",")[0].strip()
+        key = int(word) if word.isdigit() else word
+    path = file.locate(name)
+    if path is None or not path.exists():
+        raise SettingsError(
+            f"the {role} {name!r} that it names does not exist",
+            "run it where its files are, or correct the name",
+            file.path,
+        )
+    if not is_fits_name(path):
+        remedy = "write it as a FITS image (GALFIT's text masks are not read), or 'none'"
+        raise SettingsError(f"the {role} {name!r} is no FITS file", remedy, file.path)
+    return path, key
+
+
+def _position(file: GalfitFile) -> tuple[float, float] | None:
+    """Where the first component begins: the target."""
+    first = file.scene.components[0].parameters
+    x, y = first["x"].value, first["y"].value
+    return None if x is None or y is None else (x, y)

@@ -1,0 +1,183 @@
+"""What a run fits: the scene of its settings, its bands, and the columns that follow from them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from autofit_ml.catalogue import (
+    BandParameter,
+    Column,
+    ComponentColumns,
+    ModelColumns,
+    ShapeColumn,
+    columns_for,
+)
+
+if TYPE_CHECKING:
+    from autofit_ml.galfit import GalfitFile
+    from autofit_ml.runs.settings import FitSettings
+    from autofit_ml.scenes import Component, Scene
+
+__all__ = ["RunModel", "galfit_file", "model_identity", "run_model", "scene_of"]
+
+
+@dataclass(frozen=True)
+class RunModel:
+    """What is fitted to every object of a run.
+
+    Attributes
+    ----------
+    scene : Scene
+    bands : tuple of str
+        The reference first; ("",) for images of one band.
+    wavelengths : tuple of float or None
+        Of the bands.
+    auto : bool
+        The scene is the largest of those that an object may get.
+    plain : bool
+        One plain Sérsic profile in one band with Gaussian noise: `autofit_ml.fitting` serves an
+        object without neighbours.
+    layout : ModelColumns
+    """
+
+    scene: Scene
+    bands: tuple[str, ...]
+    wavelengths: tuple[float, ...] | None
+    auto: bool
+    plain: bool
+    layout: ModelColumns
+
+    @cached_property
+    def columns(self) -> tuple[Column, ...]:
+        """Of the catalogue."""
+        return columns_for(self.layout)
+
+
+def run_model(settings: FitSettings, bands: Sequence[str] = ()) -> RunModel:
+    """The model of a run, checked.
+
+    Parameters
+    ----------
+    settings : FitSettings
+    bands : sequence of str
+        Of its objects, the reference first; empty for one band.
+
+    Raises
+    ------
+    SettingsError
+        The model cannot be read or makes no sense; more freedom over the bands than there are
+        bands; bands whose columns would clash.
+    """
+    from autofit_ml.scenes.layout import make_layout
+
+    scene = scene_of(settings)
+    names = tuple(bands) or ("",)
+    given = dict(settings.wavelengths)
+    if settings.galfit is not None and not given:
+        of_file = galfit_file(settings).bands
+        given = {band.label: band.wavelength for band in of_file if band.wavelength is not None}
+    wavelengths = None
+    if all(name in given for name in names):
+        wavelengths = tuple(given[name] for name in names)
+    layout = make_layout(scene, names, wavelengths)
+    varied = []
+    if len(names) > 1:
+        varied = [
+            BandParameter(k, parameter)
+            for k, span in enumerate(layout.spans)
+            for parameter in span.component.profile.parameters
+            if len(layout.images_of(span, parameter)) > 1
+        ]
+    columns = ModelColumns(
+        tuple(_component_columns(component) for component in scene.components),
+        names if len(names) > 1 else (),
+        tuple(varied),
+        scene.sky == "tilted",
+        settings.model == "auto",
+    )
+    plain = (
+        settings.model != "auto"
+        and scene.single_sersic
+        and settings.posterior == "laplace"
+        and settings.likelihood == "gaussian"
+        and settings.error_floor == 0
+        and len(names) == 1
+    )
+    return RunModel(scene, names, wavelengths, settings.model == "auto", plain, columns)
+
+
+def scene_of(settings: FitSettings) -> Scene:
+    """The scene that the settings name.
+
+    Raises
+    ------
+    SettingsError
+        It cannot be read, or makes no sense.
+    """
+    from autofit_ml.scenes import Scene, parse_model, with_sky
+
+    if settings.galfit is not None:
+        scene = galfit_file(settings).scene
+    elif isinstance(settings.model, Scene):
+        scene = settings.model.check()
+    elif settings.model == "auto":
+        scene = parse_model("sersic+exp")
+    else:
+        scene = parse_model(settings.model)
+    return scene if settings.sky is None else with_sky(scene, settings.sky_value)
+
+
+def galfit_file(settings: FitSettings) -> GalfitFile:
+    """What the GALFIT file of the settings says."""
+    from autofit_ml.galfit import read_galfit
+
+    if settings.galfit is None:
+        raise ValueError("no GALFIT file is given")
+    return read_galfit(settings.galfit)
+
+
+def model_identity(settings: FitSettings) -> dict[str, str]:
+    """What is fitted, for the record of a run: text, and a hash of what a file or object says."""
+    if settings.galfit is None and settings.model == "sersic":
+        return {"model": "sersic", "galfit": "", "sky": settings.sky or "free"}
+    from autofit_ml.scenes import Scene, write_model
+
+    scene = scene_of(settings)
+    out = {"model": str(settings.model), "galfit": "", "sky": settings.sky or str(scene.sky)}
+    if settings.galfit is not None:
+        path, file = Path(settings.galfit), galfit_file(settings)
+        constraints = file.locate(file.constraints)
+        files = [path, *([constraints] if constraints and constraints.is_file() else [])]
+        out["model"] = scene.name
+        out["galfit"] = _hashed(path.name, *(f.read_bytes() for f in files))
+    elif isinstance(settings.model, Scene):
+        out["model"] = _hashed(scene.name, write_model(scene).encode())
+    elif _is_file(settings.model):
+        path = Path(settings.model)
+        out["model"] = _hashed(path.name, path.read_bytes())
+    return out
+
+
+def _hashed(label: str, *contents: bytes) -> str:
+    digest = hashlib.sha256(b"\0".join(contents)).hexdigest()
+    return f"{label} sha256:{digest[:16]}"
+
+
+def _is_file(model: str | Path) -> bool:
+    return str(model).strip().lower().endswith((".yaml", ".yml"))
+
+
+def _component_columns(component: Component) -> ComponentColumns:
+    shapes = []
+    for shape in component.profile.shapes:
+        if shape.name == "n":
+            continue
+        # Natural radii have the profile's own unit of length, which no table knows.
+        text = shape.description + (" (natural radii)" if shape.unit == "R" else "")
+        shapes.append(ShapeColumn(shape.name, "" if shape.unit == "R" else shape.unit, text))
+    return ComponentColumns(component.name, component.profile.name, tuple(shapes))

@@ -1,0 +1,428 @@
+"""One object's fit in the catalogue's terms: numbers by column, flags, images.
+
+In: a row of `FitResults` (one Sérsic profile) or a `SceneFit` (everything else). Out: an
+`ObjectFit`, which is all that the catalogue and the pictures are made of.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from autofit_ml.catalogue import Flag, band_suffix, covariance_order, pack_covariance, suffix
+from autofit_ml.images.stamp import Stamp
+from autofit_ml.segmentation import Segmentation
+
+if TYPE_CHECKING:
+    from autofit_ml.catalogue import ModelColumns
+    from autofit_ml.fitting import FitResults
+    from autofit_ml.fitting.scenes import SceneFit, SceneObject
+    from autofit_ml.posterior.scenes import ScenePosterior
+    from autofit_ml.scenes import Scene
+
+__all__ = ["Drawn", "ObjectFit", "fit_of_row", "fit_of_scene", "sky_coordinates"]
+
+_PARAMETERS = ("x", "y", "flux", "re", "n", "q", "pa", "sky")
+_MAGNITUDE = 2.5 / math.log(10)
+_BLENDED = 0.05
+"""Neighbours' light over the target's that raises BLENDED."""
+
+_INDEX = {"exponential": 1.0, "devaucouleurs": 4.0, "gaussian": 0.5}
+"""Profiles that are a Sérsic profile of this index."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The fit's picture of one image, image units, float32.
+
+    Attributes
+    ----------
+    components : list of ndarray, (ny, nx)
+        Of the target, in the order of the model.
+    neighbours : ndarray or None
+        All that were fitted along, together.
+    sky : ndarray or float32
+        A number where it is flat.
+    """
+
+    components: list[np.ndarray]
+    neighbours: np.ndarray | None
+    sky: Any
+
+    @property
+    def model(self) -> np.ndarray:
+        """Everything."""
+        whole = self.components[0]
+        for image in (*self.components[1:], self.neighbours):
+            if image is not None:
+                whole = whole + image
+        return np.asarray(whole + self.sky, dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class ObjectFit:
+    """One object's fit.
+
+    Attributes
+    ----------
+    numbers : dict
+        Column of the catalogue -> value; columns that are not in it keep their blank.
+    flags : int
+        Of the fit.
+    model : str
+        What was fitted: "sersic+exp".
+    drawn : tuple of Drawn or None
+        For each image; None where there is no image, () where they were not kept.
+    masked : tuple of ndarray, bool, (ny, nx), or None
+        Other objects' pixels that were left out, in each image.
+    problem : str
+        Why there is no fit; "" where there is one.
+    posterior : ScenePosterior or None
+        Samples, where they were asked for.
+    message : str
+        Something that the reader of the row should know.
+    """
+
+    numbers: Mapping[str, Any]
+    flags: int
+    model: str
+    masked: tuple[np.ndarray | None, ...]
+    drawn: tuple[Drawn | None, ...] = ()
+    problem: str = ""
+    posterior: ScenePosterior | None = None
+    message: str = ""
+
+
+_TOO_FEW = "too few usable pixels for a fit (check the mask and noise planes)"
+
+
+# --- one Sérsic profile -----------------------------------------------------------------------
+
+
+def fit_of_row(
+    fit: FitResults, k: int, stamp: Stamp, segmentation: Segmentation, model: str
+) -> ObjectFit:
+    """Row `k` of the results of `autofit_ml.fitting.refine`."""
+    flags, masked = int(fit.flags[k]), (segmentation.contaminants,)
+    if flags & int(Flag.FAILED) or not np.all(np.isfinite(fit.values[k])):
+        return ObjectFit({}, flags | int(Flag.FAILED), model, masked, problem=_TOO_FEW)
+    numbers: dict[str, Any] = {}
+    for name, value, error, begin in zip(
+        _PARAMETERS, fit.values[k], fit.errors[k], fit.start[k], strict=True
+    ):
+        numbers[name], numbers[f"{name}_err"], numbers[f"{name}_init"] = value, error, begin
+    # re_circ = rc of the fit space, whose logarithm is the fitted parameter.
+    rc_error = math.sqrt(max(fit.theta_cov[k, 3, 3], 0.0))
+    numbers |= _derived(numbers, stamp, rc_error)
+    numbers["flux_stamp"], numbers["flux_stamp_err"] = fit.flux_stamp[k], fit.flux_stamp_err[k]
+    numbers["cov"] = pack_covariance(fit.cov[k])
+    numbers["at_bound"] = fit.at_bound[k].replace(",", " ")
+    for name in ("chi2", "ndof", "snr", "n_pix", "n_starts", "n_iter", "logl", "bic"):
+        numbers[name] = getattr(fit, name)[k]
+    numbers["bic_point_source"] = fit.bic_point_source[k]
+    numbers["chi2_red"] = fit.chi2[k] / fit.ndof[k] if fit.ndof[k] > 0 else np.nan
+    numbers["noise_correlation"] = fit.noise_correlation[k]
+    numbers["blend_fraction"] = segmentation.blend_fraction
+    drawn: tuple[Drawn, ...] = ()
+    if fit.models is not None:
+        drawn = (Drawn([fit.models[k]], None, np.float32(numbers["sky"])),)
+    return ObjectFit(numbers, flags, model, masked, drawn)
+
+
+# --- scenes -----------------------------------------------------------------------------------
+
+
+def fit_of_scene(fit: SceneFit, one: SceneObject, scene: Scene, columns: ModelColumns) -> ObjectFit:
+    """A fit of `autofit_ml.fitting.scenes.fit_scenes`.
+
+    Parameters
+    ----------
+    fit : SceneFit
+        With the images of its components.
+    one : SceneObject
+    scene : Scene
+        The target's; its components are the first ones of `columns`.
+    columns : ModelColumns
+    """
+    masked = tuple(
+        None if stamp is None else one.contaminants(image, one.masked)
+        for image, stamp in enumerate(one.stamps)
+    )
+    if fit.flags & int(Flag.FAILED) or not np.all(np.isfinite(_known(fit, one))):
+        problem = fit.message or "the fit ended without finite values (check the noise plane)"
+        return ObjectFit({}, fit.flags | int(Flag.FAILED), scene.name, masked, problem=problem)
+    reading = _Reading(fit, one, scene)
+    numbers: dict[str, Any] = {}
+    for k in range(len(scene.components)):
+        numbers |= reading.component(k)
+    numbers |= reading.sky(0, "")
+    if len(columns.components) > 1:
+        numbers |= reading.total(0, "")
+    if columns.bands:
+        numbers |= reading.bands(columns)
+    numbers["cov"] = pack_covariance(reading.covariance(columns))
+    numbers["at_bound"] = " ".join(reading.bound_name(name) for name in fit.at_bound)
+    for name in ("chi2", "ndof", "snr", "n_pix", "n_starts", "n_iter", "logl", "bic"):
+        numbers[name] = getattr(fit, name)
+    numbers["chi2_red"] = fit.chi2 / fit.ndof if fit.ndof > 0 else np.nan
+    numbers["noise_correlation"] = fit.noise_correlation
+    numbers["n_neighbours"] = fit.neighbours
+    flags = fit.flags
+    if fit.neighbours:
+        numbers["blend_fraction"] = max(fit.blended, 0.0)
+    else:
+        numbers["blend_fraction"] = one.segmentation.blend_fraction
+        flags |= int(Flag.BLENDED) if one.segmentation.blend_fraction > _BLENDED else 0
+    return ObjectFit(numbers, flags, scene.name, masked, reading.drawn())
+
+
+def _known(fit: SceneFit, one: SceneObject) -> np.ndarray:
+    """The fit's values without those of bands in which the object has no image."""
+    labels = () if fit.layout is None else fit.layout.labels
+    absent = tuple(
+        f"[{label}]" for label, stamp in zip(labels, one.stamps, strict=False) if stamp is None
+    )
+    return fit.values[[not name.endswith(absent) for name in fit.names]]
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """A scene's fit, read value by value."""
+
+    fit: SceneFit
+    one: SceneObject
+    scene: Scene
+    _index: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._index.update({name: i for i, name in enumerate(self.fit.names)})
+
+    def place(self, name: str, image: int) -> int | None:
+        """Place of a value among the fit's, in an image; None for what the model has not."""
+        if name in self._index:
+            return self._index[name]
+        if self.fit.layout is None:
+            return None
+        for label in (self.fit.layout.labels[image], self.fit.layout.bands[image]):
+            if f"{name}[{label}]" in self._index:
+                return self._index[f"{name}[{label}]"]
+        return None
+
+    def component(self, k: int) -> dict[str, Any]:
+        """Columns of component k (from 0), in the first image."""
+        component = self.scene.components[k]
+        numbers: dict[str, Any] = {}
+        for parameter in component.profile.parameters:
+            i = self.place(f"{component.name}.{parameter}", 0)
+            if i is None:
+                continue
+            numbers[parameter] = self.fit.values[i]
+            numbers[f"{parameter}_err"] = self.fit.errors[i]
+            numbers[f"{parameter}_init"] = self.fit.start[i]
+        if component.profile.name in _INDEX and not component.profile.modifiers:
+            numbers["n"] = numbers["n_init"] = _INDEX[component.profile.name]
+        numbers |= _derived(numbers, self.one.reference, self._rc_error(k))
+        numbers["flux_stamp"] = self.fit.flux_stamp[k]
+        numbers["flux_stamp_err"] = self.fit.flux_stamp_err[k]
+        return {_suffixed(name, suffix(k)): value for name, value in numbers.items()}
+
+    def _rc_error(self, k: int) -> float:
+        """Error of ln(re sqrt(q))."""
+        name = self.scene.components[k].name
+        fit = self.fit
+        i, j = self.place(f"{name}.re", 0), self.place(f"{name}.q", 0)
+        if i is None or j is None or fit.layout is None:
+            return math.nan
+        if f"{name}.ln_rc" in fit.layout.names:
+            at = fit.layout.names.index(f"{name}.ln_rc")
+            return math.sqrt(max(float(fit.theta_cov[at, at]), 0.0)) or math.nan
+        slope = np.array([1 / fit.values[i], 0.5 / fit.values[j]])
+        part = fit.cov[np.ix_([i, j], [i, j])]
+        return math.sqrt(max(float(slope @ part @ slope), 0.0)) or math.nan
+
+    def sky(self, image: int, extra: str) -> dict[str, Any]:
+        """Level (and gradient) of an image's sky."""
+        numbers: dict[str, Any] = {}
+        for name in ("sky", "sky_dx", "sky_dy"):
+            i = self.place(name, image)
+            if i is None:
+                continue
+            numbers[f"{name}{extra}"] = self.fit.values[i]
+            numbers[f"{name}{extra}_err"] = self.fit.errors[i]
+            if not extra and name == "sky":
+                numbers["sky_init"] = self.fit.start[i]
+        return numbers
+
+    def total(self, image: int, extra: str) -> dict[str, Any]:
+        """Flux of all components, and the first one's share."""
+        fit = self.fit
+        flux, error = float(fit.flux_total[image]), float(fit.flux_total_err[image])
+        stamp = self.one.stamps[image]
+        zeropoint = math.nan if stamp is None else stamp.zeropoint
+        mag, mag_error = _magnitude(flux, error, zeropoint)
+        share, share_error = fit.fraction, fit.fraction_err
+        if image:
+            share, share_error = self._share(image)
+        if len(self.scene.components) == 1:
+            share_error = math.nan
+        numbers = {"flux_total": flux, "mag_total": mag, "fraction": share}
+        errors = {"flux_total": error, "mag_total": mag_error, "fraction": share_error}
+        out = {f"{name}{extra}": value for name, value in numbers.items()}
+        return out | {f"{name}{extra}_err": value for name, value in errors.items()}
+
+    def _share(self, image: int) -> tuple[float, float]:
+        """Share of the first component in an image's flux, and its error."""
+        places = [self.place(f"{c.name}.flux", image) for c in self.scene.components]
+        known = [i for i in places if i is not None]
+        if len(known) < len(places) or not known:
+            return math.nan, math.nan
+        fluxes = self.fit.values[known]
+        total = fluxes.sum()
+        slope = -np.full(len(known), fluxes[0] / total**2)
+        slope[0] += 1 / total
+        variance = float(slope @ self.fit.cov[np.ix_(known, known)] @ slope)
+        return float(fluxes[0] / total), math.sqrt(variance) if variance > 0 else math.nan
+
+    def bands(self, columns: ModelColumns) -> dict[str, Any]:
+        """Columns of each band; a band without an image keeps NaN."""
+        numbers: dict[str, Any] = {}
+        for image, (band, stamp) in enumerate(zip(columns.bands, self.one.stamps, strict=True)):
+            if stamp is None:
+                continue
+            extra = band_suffix(band)
+            numbers |= self.sky(image, extra)
+            if len(columns.components) > 1:
+                numbers |= self.total(image, extra)
+            for item in columns.varied:
+                if item.component >= len(self.scene.components):
+                    continue
+                name = self.scene.components[item.component].name
+                i = self.place(f"{name}.{item.parameter}", image)
+                if i is None:
+                    continue
+                value, error = float(self.fit.values[i]), float(self.fit.errors[i])
+                value += _offset(item.parameter, self.one.reference)
+                column = f"{suffix(item.component)}{extra}"
+                numbers[f"{item.parameter}{column}"] = value
+                numbers[f"{item.parameter}{column}_err"] = error
+                if item.parameter == "flux":
+                    mag, mag_error = _magnitude(value, error, stamp.zeropoint)
+                    numbers[f"mag{column}"], numbers[f"mag{column}_err"] = mag, mag_error
+        return numbers
+
+    def covariance(self, columns: ModelColumns) -> np.ndarray:
+        """Covariance in the catalogue's order; 0 for what is not fitted."""
+        names: dict[str, str] = {"sky": "sky"}
+        for k, component in enumerate(self.scene.components):
+            for parameter in component.profile.parameters:
+                names[f"{parameter}{suffix(k)}"] = f"{component.name}.{parameter}"
+        order = covariance_order(columns)
+        places = [self.place(names[name], 0) if name in names else None for name in order]
+        rows = [row for row, i in enumerate(places) if i is not None]
+        found = [i for i in places if i is not None]
+        out = np.zeros((len(order), len(order)))
+        out[np.ix_(rows, rows)] = self.fit.cov[np.ix_(found, found)]
+        return out
+
+    def bound_name(self, name: str) -> str:
+        """A fit parameter's name as columns have it: ``disk.ln_rc`` -> ``ln_rc_2``."""
+        component, _, rest = name.rpartition(".")
+        parameter, _, band = rest.partition("[")
+        k = next((k for k, c in enumerate(self.scene.components) if c.name == component), 0)
+        return f"{parameter}{suffix(k)}" + (band_suffix(band.rstrip("]")) if band else "")
+
+    def drawn(self) -> tuple[Drawn | None, ...]:
+        """Pictures of all images."""
+        if self.fit.components is None:
+            return ()
+        target = [component.name for component in self.scene.components]
+        out: list[Drawn | None] = []
+        for stamp, images in zip(self.one.stamps, self.fit.components, strict=True):
+            if stamp is None:
+                out.append(None)
+                continue
+            others = [v for name, v in images.items() if name not in (*target, "sky")]
+            neighbours = np.asarray(np.stack(others).sum(axis=0)) if others else None
+            out.append(Drawn([images[name] for name in target], neighbours, images["sky"]))
+        return tuple(out)
+
+
+# --- what follows from the fitted parameters --------------------------------------------------
+
+
+def _derived(numbers: dict[str, Any], stamp: Stamp, rc_error: float) -> dict[str, Any]:
+    """Magnitude, sky coordinates and other sizes of a component; positions in the file's pixels.
+
+    Parameters
+    ----------
+    numbers : dict
+        x, y, flux (re, q, pa), their ``_err`` and ``_init``, in stamp pixels.
+    stamp : Stamp
+    rc_error : float
+        Error of ln(re sqrt(q)).
+    """
+    out: dict[str, Any] = {}
+    x, y = float(numbers["x"]), float(numbers["y"])
+    for axis in ("x", "y"):
+        for name in (axis, f"{axis}_init"):
+            out[name] = numbers[name] + _offset(axis, stamp)
+    out["mag"], out["mag_err"] = _magnitude(
+        float(numbers["flux"]), float(numbers["flux_err"]), stamp.zeropoint
+    )
+    pa = float(numbers.get("pa", math.nan))
+    ra, dec, pa_sky = sky_coordinates(stamp, x, y, pa if math.isfinite(pa) else 0.0)
+    out["ra"], out["dec"] = ra, dec
+    if math.isfinite(pa) and math.isfinite(pa_sky):
+        out["pa_sky"], out["pa_sky_err"] = pa_sky, numbers["pa_err"]
+    if "re" in numbers:
+        re, q = numbers["re"], numbers["q"]
+        out["re_arcsec"] = re * stamp.pixel_scale
+        out["re_arcsec_err"] = numbers["re_err"] * stamp.pixel_scale
+        out["re_circ"] = re * math.sqrt(q)
+        out["re_circ_err"] = re * math.sqrt(q) * rc_error
+    return out
+
+
+def _offset(parameter: str, stamp: Stamp) -> float:
+    """From stamp pixels to the file's."""
+    return {"x": stamp.origin[0], "y": stamp.origin[1]}.get(parameter, 0)
+
+
+def _magnitude(flux: float, error: float, zeropoint: float) -> tuple[float, float]:
+    """AB magnitude and its error; NaN without a zero point or a positive flux."""
+    if not (flux > 0 and math.isfinite(zeropoint)):
+        return math.nan, math.nan
+    return zeropoint - 2.5 * math.log10(flux), _MAGNITUDE * error / flux
+
+
+def _suffixed(name: str, extra: str) -> str:
+    """re_err -> re_2_err."""
+    for ending in ("_err", "_init"):
+        if name.endswith(ending):
+            return f"{name.removesuffix(ending)}{extra}{ending}"
+    return f"{name}{extra}"
+
+
+def sky_coordinates(stamp: Stamp, x: float, y: float, pa: float) -> tuple[float, float, float]:
+    """(ra, dec, position angle east of north) in degrees at stamp pixel (x, y); NaN without WCS.
+
+    The angle is measured on the sky between the centre and a point one pixel along the major axis,
+    so that rotation, flips and distortion of the image are all in it.
+    """
+    if stamp.wcs is None:
+        return math.nan, math.nan, math.nan
+    angle = math.radians(pa)
+    points = np.array([[x, y], [x - math.sin(angle), y + math.cos(angle)]])
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            (ra, dec), (ra1, dec1) = stamp.wcs.all_pix2world(points, 0)
+    except Exception:  # astropy raises many kinds; a WCS that fails here gives no position
+        return math.nan, math.nan, math.nan
+    east = ((ra1 - ra + 180.0) % 360.0 - 180.0) * math.cos(math.radians(dec))
+    return float(ra) % 360.0, float(dec), math.degrees(math.atan2(east, dec1 - dec)) % 180.0

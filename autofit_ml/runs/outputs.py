@@ -1,0 +1,296 @@
+"""What a run writes: pictures and files of its objects, shards, catalogue, run.json."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from autofit_ml.catalogue import (
+    BandPlanes,
+    Flag,
+    atomic_write_bytes,
+    atomic_write_json,
+    band_suffix,
+    merge_shards,
+    object_fits_bytes,
+    write_shard,
+)
+from autofit_ml.images import Source
+from autofit_ml.images.stamp import Stamp
+from autofit_ml.report import THUMBNAIL_FOLDER, BandPicture, preview_png, thumbnail
+from autofit_ml.runs.model import RunModel
+from autofit_ml.runs.object_fit import Drawn, ObjectFit
+from autofit_ml.runs.prepare import Prepared
+from autofit_ml.runs.resume import RUN_FILE, ResultsFolder, read_journal
+from autofit_ml.runs.settings import FitSettings
+from autofit_ml.segmentation import Segmentation
+
+if TYPE_CHECKING:
+    from autofit_ml.posterior.scenes import ScenePosterior
+
+__all__ = ["save_pictures", "save_shard", "version", "write_catalogue"]
+
+_VERSIONS = (
+    *("autofit-ml", "torch", "numpy", "scipy", "astropy", "sep", "photutils", "pyarrow"),
+    *("matplotlib", "pillow"),
+)
+
+
+def save_pictures(
+    folder: ResultsFolder,
+    prepared: Prepared,
+    fits: Mapping[str, ObjectFit],
+    rows: dict[str, np.ndarray],
+    model: RunModel,
+    settings: FitSettings,
+) -> None:
+    """Write the FITS file, the preview and the thumbnail of every object of a batch."""
+    place = {name: i for i, name in enumerate(prepared.order)}
+    kinds = set(settings.save)
+    for stamp, segmentation in zip(prepared.stamps, prepared.segmentations, strict=True):
+        i = place[stamp.id]
+        row = {name: column[i] for name, column in rows.items() if name != "cov"}
+        images = (stamp, *prepared.others.get(stamp.id, ()))
+        posterior = fits[stamp.id].posterior
+        if posterior is not None:
+            _save_posterior(folder, stamp.id, posterior, fits[stamp.id].model)
+        _save_object(folder, images, segmentation, fits[stamp.id], model, row, kinds)
+
+
+def _save_posterior(
+    folder: ResultsFolder, name: str, posterior: ScenePosterior, model: str
+) -> None:
+    """``posterior/<id>.nc`` (ArviZ InferenceData) and a corner plot of the target beside it."""
+    from autofit_ml.posterior import corner_figure, to_inference_data, write_inference_data
+
+    attributes = {"id": name, "model": model}
+    if np.isfinite(posterior.log_evidence):
+        attributes["log_evidence"] = str(posterior.log_evidence)
+        attributes["log_evidence_err"] = str(posterior.log_evidence_err)
+    data = to_inference_data(
+        posterior.samples, 0, posterior.names, attributes, values=posterior.draws
+    )
+    target = folder.path / "posterior"
+    target.mkdir(exist_ok=True)
+    write_inference_data(data, target, name)
+    flat = posterior.draws.reshape(-1, len(posterior.names))
+    flat = flat[np.isfinite(flat).all(1)]
+    shown = [
+        k
+        for k, parameter in enumerate(posterior.names)
+        if not parameter.startswith("neighbour_") and np.ptp(flat[:, k]) > 0
+    ]
+    figure = corner_figure(flat[:, shown], [posterior.names[k] for k in shown])
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=80)
+    atomic_write_bytes(target / f"{name}.png", picture.getvalue(), fsync=False)
+
+
+@dataclass(frozen=True)
+class _Pictured:
+    """An image of an object with what the fit says of it."""
+
+    stamp: Stamp
+    drawn: Drawn | None
+    model: np.ndarray | None
+    residual: np.ndarray | None
+    mask: np.ndarray
+
+    @classmethod
+    def of(cls, stamp: Stamp, fit: ObjectFit, image: int) -> _Pictured:
+        drawn = fit.drawn[image] if fit.drawn else None
+        model = residual = None
+        if drawn is not None:
+            model = drawn.model
+            residual = stamp.data - model
+        masked = fit.masked[image] if fit.masked else None
+        mask = stamp.mask if masked is None else stamp.mask | masked
+        return cls(stamp, drawn, model, residual, mask)
+
+    @property
+    def planes(self) -> dict[str, np.ndarray | None]:
+        """Of a further band, by HDU name."""
+        drawn = self.drawn
+        out = {"IMAGE": self.stamp.data, "MODEL": self.model, "RESIDUAL": self.residual}
+        out |= {"SIGMA": self.stamp.sigma, "MASK": self.mask}
+        if drawn is not None:
+            out |= {f"COMPONENT_{k}": image for k, image in enumerate(drawn.components, 1)}
+            out["NEIGHBOURS"] = drawn.neighbours
+        return out
+
+
+def _save_object(
+    folder: ResultsFolder,
+    images: Sequence[Stamp | None],
+    segmentation: Segmentation,
+    fit: ObjectFit,
+    run: RunModel,
+    row: dict[str, Any],
+    kinds: set[str],
+) -> None:
+    bands = {
+        band: _Pictured.of(stamp, fit, k)
+        for k, (band, stamp) in enumerate(zip(run.bands, images, strict=True))
+        if stamp is not None
+    }
+    one = bands.pop(run.bands[0])
+    stamp, drawn, mask = one.stamp, one.drawn, one.mask
+    # Not synced to the disk one by one: the shard, written after them, is what a resumed run
+    # relies on, and these can be made again.
+    if "objects" in kinds:
+        payload = object_fits_bytes(
+            data=stamp.data,
+            sigma=stamp.sigma,
+            mask=mask,
+            row=row,
+            columns=run.columns,
+            model=one.model,
+            residual=one.residual,
+            labels=segmentation.labels,
+            target=segmentation.target,
+            classes=segmentation.classes,
+            components=[] if drawn is None else drawn.components,
+            neighbours=None if drawn is None else drawn.neighbours,
+            bands={
+                band: BandPlanes(other.planes, other.stamp.wcs, other.stamp.origin)
+                for band, other in bands.items()
+            },
+            wcs=stamp.wcs,
+            origin=stamp.origin,
+        )
+        atomic_write_bytes(folder.path / "objects" / f"{stamp.id}.fits", payload, fsync=False)
+    if "previews" in kinds:
+        picture = preview_png(
+            stamp.data,
+            one.model,
+            one.residual,
+            stamp.sigma,
+            mask,
+            segmentation.labels,
+            segmentation.target,
+            row,
+            stamp.pixel_scale,
+            origin=stamp.origin,
+            classes=segmentation.classes,
+            band=run.bands[0],
+            more=[_band_picture(band, other, row) for band, other in bands.items()],
+        )
+        atomic_write_bytes(folder.path / "previews" / f"{stamp.id}.png", picture, fsync=False)
+    if "report" in kinds:
+        planes = (stamp.data, one.model, one.residual, stamp.sigma, mask)
+        small = thumbnail(*planes, sky=float(row["sky"]))
+        atomic_write_bytes(folder.path / THUMBNAIL_FOLDER / f"{stamp.id}.jpg", small, fsync=False)
+
+
+def _band_picture(band: str, one: _Pictured, row: Mapping[str, Any]) -> BandPicture:
+    stamp = one.stamp
+    sky = float(row.get(f"sky{band_suffix(band)}", math.nan))
+    return BandPicture(band, stamp.data, one.model, one.residual, stamp.sigma, one.mask, sky)
+
+
+def save_shard(
+    folder: ResultsFolder,
+    rows: dict[str, np.ndarray],
+    prepared: Prepared,
+    model: RunModel,
+    identity: dict[str, Any],
+) -> None:
+    """The batch's journal, then its rows. The shard alone makes the batch count as done."""
+    shard = folder.next_shard()
+    about = {"autofit_ml": str(identity["autofit_ml"]), "settings": json.dumps(identity)}
+    journal = {
+        "objects": prepared.objects,
+        "hashes": prepared.hashes,
+        "unfinished": sorted(prepared.unfinished),
+    }
+    atomic_write_json(shard.with_suffix(".json"), journal)
+    write_shard(shard, rows, about, model.columns)
+    folder.shards.append(shard)
+    folder.add(prepared.objects, prepared.unfinished)
+
+
+def write_catalogue(
+    folder: ResultsFolder,
+    sources: Sequence[Source],
+    settings: FitSettings,
+    identity: dict[str, Any],
+    weights: dict[str, str],
+    began: float,
+    device: str | None,
+) -> pa.Table:
+    """Merge the shards into the catalogue and write run.json.
+
+    Parameters
+    ----------
+    folder : ResultsFolder
+        Every source is in it.
+    sources : sequence of Source
+        In the order of the catalogue.
+    settings : FitSettings
+    identity : dict
+        See `autofit_ml.runs.resume.open_results`.
+    weights : dict
+        Bundle -> sha256 of its weights, of those that the run could use.
+    began : float
+        ``time.perf_counter()`` at the beginning of this call.
+    device : str or None
+        None when nothing was left to fit.
+    """
+    hashes: dict[str, str] = {}
+    for shard in folder.shards:
+        hashes.update(read_journal(shard.with_suffix(".json"))["hashes"])
+    order = [name for source in sources for name in folder.done[source.id]]
+    table = merge_shards(folder.shards, folder.path, order)
+    status = table.column("status").to_pylist()
+    flags = np.asarray(table.column("flags").to_numpy())
+    atomic_write_json(
+        folder.path / RUN_FILE,
+        {
+            "versions": {
+                "python": platform.python_version(),
+                **{name: version(name) for name in _VERSIONS},
+            },
+            "settings": identity,
+            "execution": {
+                "device": device,
+                "batch_size": settings.batch_size,
+                "workers": settings.workers,
+                "platform": platform.platform(),
+            },
+            "weights": weights,
+            "inputs": dict(sorted(hashes.items())),
+            "counts": {
+                "objects": len(status),
+                "failed": status.count("failed"),
+                "flags": {
+                    flag.name: int(((flags & int(flag)) != 0).sum())
+                    for flag in Flag
+                    if (flags & int(flag)).any()
+                },
+            },
+            "timings": {
+                "object_seconds": float(np.nansum(table.column("time_ms").to_numpy())) / 1e3,
+                "last_call_seconds": time.perf_counter() - began,
+                "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            },
+        },
+    )
+    return table
+
+
+def version(name: str) -> str:
+    """Version of an installed distribution."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "unknown"

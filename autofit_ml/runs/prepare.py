@@ -1,0 +1,369 @@
+"""One source from its files to starting values: what the worker processes do."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import time
+import warnings
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from autofit_ml.errors import InputError, WeightsError
+from autofit_ml.images import ReadResult, Source, cut_like, cut_stamps, read_source
+from autofit_ml.images.options import FITTED_PSFS
+from autofit_ml.images.psf import psf_fwhm
+from autofit_ml.images.stamp import Frame, Stamp
+from autofit_ml.initialisation import Starts, initialise
+from autofit_ml.runs.settings import FitSettings
+from autofit_ml.segmentation import Segmentation
+from autofit_ml.segmentation.dispatch import detect_in_frame, segment_all
+
+Others = dict[str, tuple[Stamp | None, ...]]
+"""Id -> images in the further bands."""
+
+__all__ = ["Failure", "Prepared", "failed", "joined", "prepare", "prepare_in_parts"]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An object that cannot be fitted, and why."""
+
+    id: str
+    file: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A batch that is ready to be fitted.
+
+    stamps, segmentations, starts: row by row the same object (starts is None when there are
+    none); failures: the others; objects: source id -> ids of its objects, in order; hashes:
+    file -> sha256; seconds: time spent; unfinished: sources of which more objects follow; others:
+    id -> images in the further bands, where there are bands.
+    """
+
+    stamps: list[Stamp]
+    segmentations: list[Segmentation]
+    starts: Starts | None
+    failures: list[Failure]
+    objects: dict[str, list[str]]
+    hashes: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+    unfinished: frozenset[str] = frozenset()
+    others: dict[str, tuple[Stamp | None, ...]] = field(default_factory=dict)
+
+    @property
+    def order(self) -> list[str]:
+        """Ids of all objects, in the order of the inputs."""
+        return [name for names in self.objects.values() for name in names]
+
+
+def prepare(sources: Sequence[Source], settings: FitSettings) -> Prepared:
+    """Read, segment and initialise the objects of some sources.
+
+    Never raises for a bad object: it becomes a `Failure`. A frame becomes as many objects as are
+    detected in it, called ``<frame>@<number>`` (no other id holds an ``@``).
+    """
+    return joined(list(prepare_in_parts(sources, settings)))
+
+
+def prepare_in_parts(
+    sources: Sequence[Source], settings: FitSettings, done: Collection[str] = ()
+) -> Iterator[Prepared]:
+    """The same, at most ``settings.batch_size`` objects at a time: for very large frames.
+
+    Parameters
+    ----------
+    sources : sequence of Source
+    settings : FitSettings
+    done : collection of str
+        Ids of objects that need no more work.
+    """
+    began = time.perf_counter()
+    read: list[tuple[str, Stamp | Failure]] = []
+    hashes: dict[str, str] = {}
+    others: Others = {}
+    for source in sources:
+        for item in _stamps_of(source, settings, hashes, others):
+            if item.id in done:
+                continue
+            if len(read) == settings.batch_size:
+                more = frozenset({source.id} & {name for name, _ in read})
+                yield _prepared(read, settings, hashes, others, more, began)
+                began, read = time.perf_counter(), []
+            read.append((source.id, item))
+    yield _prepared(read, settings, hashes, others, frozenset(), began)
+
+
+def _prepared(
+    items: Sequence[tuple[str, Stamp | Failure]],
+    settings: FitSettings,
+    hashes: dict[str, str],
+    others: Others,
+    unfinished: frozenset[str],
+    began: float,
+) -> Prepared:
+    """Segmented and initialised stamps; `items` are pairs of a source's id and its object."""
+    stamps: list[Stamp] = []
+    segmentations: list[Segmentation] = []
+    failures = [item for _, item in items if isinstance(item, Failure)]
+    objects: dict[str, list[str]] = {}
+    for name, one in items:
+        objects.setdefault(name, []).append(one.id)
+    read = [item for _, item in items if isinstance(item, Stamp)]
+    for item, segmentation in segment_all(
+        read, settings.segmenter, settings.weights, settings.device
+    ):
+        if isinstance(segmentation, Exception):
+            failures.append(_failure(item, segmentation))
+        else:
+            stamps.append(item)
+            segmentations.append(segmentation)
+    begun = list(_initialised(stamps, segmentations, settings))
+    failures += [
+        _failure(stamp, start)
+        for stamp, start in zip(stamps, begun, strict=True)
+        if isinstance(start, Exception)
+    ]
+    good = [i for i, start in enumerate(begun) if isinstance(start, Starts)]
+    parts = [start for start in begun if isinstance(start, Starts)]
+    stamps = [stamps[i] for i in good]
+    segmentations = [segmentations[i] for i in good]
+    starts = Starts.joined(parts) if parts else None
+    seconds = time.perf_counter() - began
+    images = {one.id: others.pop(one.id) for one in read if one.id in others}
+    mine = {stamp.id: images[stamp.id] for stamp in stamps if stamp.id in images}
+    return Prepared(
+        stamps, segmentations, starts, failures, objects, dict(hashes), seconds, unfinished, mine
+    )
+
+
+def _initialised(
+    stamps: Sequence[Stamp], segmentations: Sequence[Segmentation], settings: FitSettings
+) -> Iterator[Starts | Exception]:
+    """Each stamp's start, or what went wrong with it."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            starts = initialise(
+                stamps,
+                segmentations,
+                settings.init,
+                weights=settings.weights,
+                device=settings.device,
+            )
+    except WeightsError:
+        raise
+    except Exception as error:  # one object must never cost the others
+        if len(stamps) == 1:
+            yield error
+            return
+        for stamp, segmentation in zip(stamps, segmentations, strict=True):
+            yield from _initialised([stamp], [segmentation], settings)
+        return
+    for k in range(len(stamps)):
+        yield starts.some([k])
+
+
+def _failure(item: Stamp, error: Exception) -> Failure:
+    if isinstance(error, InputError):
+        return Failure(item.id, item.file, _naming(error, item.file))
+    return Failure(item.id, item.file, _unexpected(error, item.file))
+
+
+def failed(source: Source, message: str) -> Prepared:
+    """A source none of whose objects can be prepared."""
+    failure = Failure(source.id, source.file, f"{source.file}: {message}")
+    return Prepared([], [], None, [failure], {source.id: [source.id]}, _hashes(source))
+
+
+def joined(parts: Sequence[Prepared]) -> Prepared:
+    """Several parts as one, in order."""
+    starts = [part.starts for part in parts if part.starts is not None]
+    hashes: dict[str, str] = {}
+    objects: dict[str, list[str]] = {}
+    unfinished: set[str] = set()
+    for part in parts:
+        hashes.update(part.hashes)
+        unfinished -= part.objects.keys()
+        unfinished |= part.unfinished
+        for name, ids in part.objects.items():
+            objects.setdefault(name, []).extend(ids)
+    return Prepared(
+        [s for part in parts for s in part.stamps],
+        [s for part in parts for s in part.segmentations],
+        Starts.joined(starts) if starts else None,
+        [f for part in parts for f in part.failures],
+        objects,
+        hashes,
+        sum(part.seconds for part in parts),
+        frozenset(unfinished),
+        {name: images for part in parts for name, images in part.others.items()},
+    )
+
+
+def _stamps_of(
+    source: Source, settings: FitSettings, hashes: dict[str, str], others: Others
+) -> Iterator[Stamp | Failure]:
+    """The stamps of a source, or the reason why there are none; other bands go into `others`."""
+    items = _read(source, settings, hashes, others)
+    while True:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                item = next(items, None)
+        except InputError as error:
+            hashes.update(_hashes(source))
+            yield Failure(source.id, source.file, _naming(error, source.file))
+            return
+        except Exception as error:  # one object must never cost the others
+            hashes.update(_hashes(source))
+            yield Failure(source.id, source.file, _unexpected(error, source.file))
+            return
+        if item is None:
+            return
+        yield item
+
+
+def _read(
+    source: Source, settings: FitSettings, hashes: dict[str, str], others: Others
+) -> Iterator[Stamp | Failure]:
+    result = read_source(source, settings.read)
+    hashes.update(result.hashes)
+    more = [_read_like(result, other, settings, hashes) for other in source.others]
+    if isinstance(result.item, Frame):
+        yield from _cut(result, settings, source, more, others)
+        return
+    stamp = result.item
+    if more:
+        others[stamp.id] = tuple(None if one is None else one.stamp for one in more)
+        stamp = _told_of_bands(stamp, source, others[stamp.id])
+    yield stamp
+
+
+def _read_like(
+    reference: ReadResult, other: Source | None, settings: FitSettings, hashes: dict[str, str]
+) -> ReadResult | None:
+    """A further band's image: a frame if the reference is one, else a stamp."""
+    if other is None:
+        return None
+    options = settings.read
+    placed = {"x", "y"} <= set(other.overrides) or {"ra", "dec"} <= set(other.overrides)
+    if isinstance(reference.item, Frame):
+        options = options.replace(mode="frame")
+    elif not placed:
+        options = options.replace(mode="stamp")
+    try:
+        result = read_source(other, options)
+    except InputError as error:
+        remedy = f"{error.remedy}; or leave band {other.band} out"
+        raise InputError(error.problem, remedy, error.file or other.file) from error
+    hashes.update(result.hashes)
+    return result
+
+
+def _told_of_bands(stamp: Stamp, source: Source, others: Sequence[Stamp | None]) -> Stamp:
+    """The reference image with the flags and messages of the further bands' images too."""
+    flags, messages = stamp.flags, [*stamp.messages]
+    for other, image in zip(source.others, others, strict=True):
+        if other is not None and image is not None:
+            flags |= image.flags
+            messages += [f"{other.band}: {text}" for text in image.messages]
+    return stamp.replace(flags=flags, messages=tuple(messages))
+
+
+def _hashes(source: Source) -> dict[str, str]:
+    """sha256 of every file of a source that can be opened, for the record of the run."""
+    files = {Path(path) for path, _ in source.every_plane.values()}
+    if source.problem is not None and source.problem.file is not None:
+        files.add(source.problem.file)
+    out = {}
+    for path in files:
+        with contextlib.suppress(OSError), path.open("rb") as file:
+            out[str(path)] = hashlib.file_digest(file, "sha256").hexdigest()
+    return out
+
+
+def _cut(
+    result: ReadResult,
+    settings: FitSettings,
+    source: Source,
+    more: Sequence[ReadResult | None],
+    others: Others,
+) -> Iterator[Stamp | Failure]:
+    """Stamps around everything that is detected in a frame, and the same of the other bands."""
+    frame = _frame(result, settings)
+    frames = [None if one is None else _frame(one, settings) for one in more]
+    seeing = 3.0 if frame.psf is None else psf_fwhm(frame.psf)
+    frame, found = detect_in_frame(
+        frame, seeing, settings.segmenter, settings.weights, settings.device
+    )
+    # sep looks at each stamp again, around its own target; the network's instances are kept.
+    labels = found.labels if found.method == "maskrcnn" else None
+    if len(found.sources) == 0:
+        yield Failure(
+            frame.id,
+            frame.file,
+            f"{frame.file}: nothing is detected in this frame "
+            "(check the noise plane, or give positions with --manifest)",
+        )
+        return
+    width = len(str(len(found.sources)))
+    for number, row in enumerate(found.sources, start=1):
+        name = f"{frame.id}@{number:0{width}d}"
+        detection = {
+            "x": float(row["x"]),
+            "y": float(row["y"]),
+            "radius": float(row["radius"]),
+            "label": int(row["label"]),
+        }
+        try:
+            for stamp in cut_stamps(
+                frame,
+                [detection],
+                settings.read,
+                labels=labels,
+                classes=found.classes,
+                psf_at=result.psf_at,
+            ):
+                stamp = stamp.replace(id=name)
+                if more:
+                    others[name] = tuple(
+                        None
+                        if one is None or other is None
+                        else cut_like(other, stamp, frame, settings.read, psf_at=one.psf_at)
+                        for one, other in zip(more, frames, strict=True)
+                    )
+                    stamp = _told_of_bands(stamp, source, others[name])
+                yield stamp
+        except InputError as error:
+            yield Failure(name, frame.file, _naming(error, frame.file))
+
+
+def _frame(result: ReadResult, settings: FitSettings) -> Frame:
+    """The frame that was read, its PSF fitted to its stars where that is wanted."""
+    frame, model = result.item, settings.read.psf
+    if not isinstance(frame, Frame):
+        raise TypeError(f"{frame.id} is no frame")
+    if not (isinstance(model, str) and model in FITTED_PSFS):
+        return frame
+    from autofit_ml.fitting.scenes.psf_model import fit_psf
+
+    psf, notes = fit_psf(frame, model)
+    return frame.replace(psf=psf, messages=(*frame.messages, *notes))
+
+
+def _naming(error: InputError, file: str) -> str:
+    """The error's text, with the file in it."""
+    text = str(error)
+    return text if error.file is not None or file in text else f"{file}: {text}"
+
+
+def _unexpected(error: Exception, file: str) -> str:
+    return (
+        f"{file}: unexpected {type(error).__name__}: {error} "
+        "(this is a bug: please report it with the file)"
+    )

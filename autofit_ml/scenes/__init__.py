@@ -1,0 +1,100 @@
+"""What is fitted: components, their parameters, and the smooth space that the refiner works in.
+
+In: a model, as plain functions (`sersic`, `scene`), a model string (`parse_model`), a YAML file
+(`read_model`) or a GALFIT file (`read_galfit`). Out: a checked `Scene` in catalogue parameters (see
+docs/conventions); fit-space vectors, bounds, and the derivatives that carry covariances back. Used
+by `autofit_ml.initialisation` and `autofit_ml.fitting`; knows nothing about images.
+"""
+
+from autofit_ml.galfit import GalfitBand, GalfitFile, read_galfit, write_galfit
+from autofit_ml.scenes.build import (
+    as_parameter,
+    component,
+    core_sersic,
+    devaucouleurs,
+    edge_on_disc,
+    exponential,
+    ferrer,
+    fixed,
+    free,
+    gaussian,
+    king,
+    mge,
+    moffat,
+    nuker,
+    parse_model,
+    point,
+    scene,
+    sersic,
+    shifted,
+    truncated_sersic,
+    with_sky,
+    with_values,
+)
+from autofit_ml.scenes.expressions import Expression
+from autofit_ml.scenes.files import read_model, write_model
+from autofit_ml.scenes.model import SKY, Component, Parameter, Scene
+from autofit_ml.scenes.parameters import (
+    CATALOGUE_PARAMETERS,
+    FIT_PARAMETERS,
+    Bounds,
+    catalogue_jacobian,
+    to_catalogue,
+    to_fit_space,
+)
+from autofit_ml.scenes.priors import (
+    Prior,
+    log_normal,
+    log_uniform,
+    normal,
+    truncated_normal,
+    uniform,
+)
+
+__all__ = [
+    "CATALOGUE_PARAMETERS",
+    "FIT_PARAMETERS",
+    "SKY",
+    "Bounds",
+    "Component",
+    "Expression",
+    "GalfitBand",
+    "GalfitFile",
+    "Parameter",
+    "Prior",
+    "Scene",
+    "as_parameter",
+    "catalogue_jacobian",
+    "component",
+    "core_sersic",
+    "devaucouleurs",
+    "edge_on_disc",
+    "exponential",
+    "ferrer",
+    "fixed",
+    "free",
+    "gaussian",
+    "king",
+    "log_normal",
+    "log_uniform",
+    "mge",
+    "moffat",
+    "normal",
+    "nuker",
+    "parse_model",
+    "point",
+    "read_galfit",
+    "read_model",
+    "scene",
+    "sersic",
+    "shifted",
+    "to_catalogue",
+    "to_fit_space",
+    "truncated_normal",
+    "truncated_sersic",
+    "uniform",
+    "with_sky",
+    "with_values",
+    "write_galfit",
+    "write_model",
+]

@@ -1,0 +1,161 @@
+"""The segmenter that was chosen, over stamps and frames: who segments what, and what if not."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+
+from autofit_ml.catalogue.flags import Flag
+from autofit_ml.devices import usable_device
+from autofit_ml.errors import WeightsError
+from autofit_ml.images.psf import psf_fwhm
+from autofit_ml.images.stamp import Frame, Stamp
+from autofit_ml.segmentation.classical import segment_given, segment_sep
+from autofit_ml.segmentation.detection import Detections, detect_sources
+from autofit_ml.segmentation.result import Segmentation
+
+__all__ = ["SEGMENTERS", "check_segmenter", "detect_in_frame", "segment_all"]
+
+SEGMENTERS = ("auto", "maskrcnn", "sep", "given")
+
+
+_NO_WEIGHTS = "no weights for images like this one: sep was used"
+
+
+def check_segmenter(segmenter: str, weights: str = "") -> dict[str, str]:
+    """Load what a segmenter will need, before any work starts.
+
+    Parameters
+    ----------
+    segmenter : str
+        One of `SEGMENTERS`.
+    weights : str
+        Names or folders, separated by commas; empty: the installed ones.
+
+    Returns
+    -------
+    dict
+        Name or folder of each bundle that may be used -> sha256 of its weights.
+
+    Raises
+    ------
+    SettingsError, WeightsError
+        No weights, or such that cannot be used.
+    """
+    if segmenter not in ("auto", "maskrcnn"):
+        return {}
+    from autofit_ml.weights import choice
+
+    return choice.usable_weights("segment", weights)
+
+
+def segment_all(
+    stamps: Sequence[Stamp], segmenter: str = "auto", weights: str = "", device: str = "cpu"
+) -> Iterator[tuple[Stamp, Segmentation | Exception]]:
+    """Each stamp with its segmentation, or with what went wrong.
+
+    "auto": the labels given with a stamp where there are some, else the network. Images unlike
+    those that the network's weights were trained on go through sep; their stamps come back with
+    OUT_OF_DOMAIN.
+
+    Raises
+    ------
+    WeightsError
+        The weights that were asked for cannot be used: that concerns the whole run.
+    """
+    chosen = [_method(stamp, segmenter) for stamp in stamps]
+    networks: dict[str, list[int]] = {}
+    marked = list(stamps)
+    for i, method in enumerate(chosen):
+        if method != "maskrcnn":
+            continue
+        from autofit_ml.weights import choice
+
+        if stamps[i].flags & int(Flag.OUT_OF_DOMAIN):  # its whole frame is
+            chosen[i] = "sep"
+            continue
+        name = choice.choose_weights(
+            "segment", weights, stamps[i].pixel_scale, psf_fwhm(stamps[i].psf)
+        )
+        if name is None:
+            chosen[i] = "sep"
+            marked[i] = stamps[i].replace(
+                flags=stamps[i].flags | int(Flag.OUT_OF_DOMAIN),
+                messages=(*stamps[i].messages, _NO_WEIGHTS),
+            )
+        else:
+            networks.setdefault(name, []).append(i)
+    found: dict[int, Segmentation | Exception] = {}
+    for name, members in networks.items():
+        results = _by_network([marked[i] for i in members], name, device)
+        found.update(zip(members, results, strict=True))
+    for i, stamp in enumerate(marked):
+        yield stamp, found[i] if i in found else _alone(stamp, chosen[i])
+
+
+def _method(stamp: Stamp, segmenter: str) -> str:
+    if segmenter == "auto":
+        given = stamp.labels is not None and not _is_cut_out(stamp)
+        return "given" if given else "maskrcnn"
+    return segmenter
+
+
+def _alone(stamp: Stamp, method: str) -> Segmentation | Exception:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return segment_given(stamp) if method == "given" else segment_sep(stamp)
+    except Exception as error:  # one object must never cost the others
+        return error
+
+
+def _by_network(stamps: list[Stamp], name: str, device: str) -> list[Segmentation | Exception]:
+    from autofit_ml.segmentation.maskrcnn import segment_cut_out, segment_maskrcnn
+    from autofit_ml.weights import choice
+
+    network = choice.network(name, usable_device(device))
+    try:
+        whole = [stamp for stamp in stamps if not _is_cut_out(stamp)]
+        found = iter(segment_maskrcnn(whole, network))
+        return [
+            segment_cut_out(stamp, choice.network_name(network))
+            if _is_cut_out(stamp)
+            else next(found)
+            for stamp in stamps
+        ]
+    except WeightsError:
+        raise
+    except Exception as error:  # one object must never cost the others
+        if len(stamps) == 1:
+            return [error]
+        return [result for stamp in stamps for result in _by_network([stamp], name, device)]
+
+
+def _is_cut_out(stamp: Stamp) -> bool:
+    """Cut from a frame (no other id holds an @) whose labels it carries."""
+    return "@" in stamp.id and stamp.labels is not None and stamp.target_label is not None
+
+
+def detect_in_frame(
+    frame: Frame, fwhm: float, segmenter: str = "auto", weights: str = "", device: str = "cpu"
+) -> tuple[Frame, Detections]:
+    """The sources of a frame by the segmenter that was chosen.
+
+    Returns
+    -------
+    frame : Frame
+        With OUT_OF_DOMAIN and a message where sep had to do the network's work.
+    detections : Detections
+    """
+    if segmenter not in ("auto", "maskrcnn"):
+        return frame, detect_sources(frame, fwhm=fwhm)
+    from autofit_ml.segmentation.tiles import detect_instances
+    from autofit_ml.weights import choice
+
+    name = choice.choose_weights("segment", weights, frame.pixel_scale, fwhm)
+    if name is None:
+        marked = frame.replace(
+            flags=frame.flags | int(Flag.OUT_OF_DOMAIN), messages=(*frame.messages, _NO_WEIGHTS)
+        )
+        return marked, detect_sources(frame, fwhm=fwhm)
+    return frame, detect_instances(frame, choice.network(name, usable_device(device)), fwhm=fwhm)

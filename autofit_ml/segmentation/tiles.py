@@ -1,0 +1,235 @@
+"""The network over a whole frame: tiles with a halo, one owner for each object.
+
+A frame is cut into cores that cover it once, each with a halo around it. The network sees core and
+halo; an object belongs to the tile whose core holds the centroid of its mask. Two tiles may place
+the same object on either side of their seam by a pixel, so that a core reaches `seam` pixels into
+its neighbours, and what two tiles then both have (intersection over union of the masks) is kept
+once, the surer of them. Objects are merged across seams only: a satellite inside a galaxy's mask
+stays an object of its own.
+
+Large galaxies are found on the frame binned 2 x 2 and 4 x 4, in the same way (`pieces`).
+
+Objects are numbered by position, so that numbers do not depend on the tiles.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import sep
+
+from autofit_ml.errors import InputError, SettingsError
+from autofit_ml.images.stamp import Frame
+from autofit_ml.segmentation.detection import Detections, detection_table
+from autofit_ml.segmentation.fragments import join_fragments
+from autofit_ml.segmentation.maskrcnn import (
+    NARROWEST,
+    Instances,
+    MaskRCNNSettings,
+    find_instances,
+)
+from autofit_ml.segmentation.network import SegmentNetwork
+from autofit_ml.segmentation.pieces import SAME, Piece, bin_image, draw, pieces_of, with_large
+
+__all__ = ["Tile", "TileSettings", "detect_instances", "tiles_of"]
+
+
+@dataclass(frozen=True)
+class TileSettings:
+    """How a frame is cut up.
+
+    Attributes
+    ----------
+    core : int
+        Side of a tile's own part, pixels.
+    halo : int
+        Pixels around it that the network also sees: at least the radius of the largest objects
+        that are not left to the binned pass.
+    seam : int
+        How far into its neighbours a core takes objects, pixels.
+    binnings : tuple of int
+        Of the passes for large galaxies.
+    network : MaskRCNNSettings
+    """
+
+    core: int = 384
+    halo: int = 96
+    seam: int = 4
+    binnings: tuple[int, ...] = (2, 4)
+    network: MaskRCNNSettings = field(default_factory=lambda: MaskRCNNSettings(batch_size=4))
+
+    def __post_init__(self) -> None:
+        if self.core < 32 or self.halo < 8 or not 0 <= self.seam < self.halo:
+            raise SettingsError(
+                f"tiles of {self.core} pixels, halo {self.halo}, seam {self.seam}",
+                "need core >= 32, halo >= 8, 0 <= seam < halo",
+            )
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Rows and columns of a tile: its core, and with the halo."""
+
+    core: tuple[slice, slice]
+    outer: tuple[slice, slice]
+
+
+def tiles_of(shape: tuple[int, int], core: int, halo: int) -> Iterator[Tile]:
+    """Tiles that cover an image once with their cores, row by row."""
+    ny, nx = shape
+    for y0 in range(0, ny, core):
+        for x0 in range(0, nx, core):
+            y1, x1 = min(y0 + core, ny), min(x0 + core, nx)
+            yield Tile(
+                (slice(y0, y1), slice(x0, x1)),
+                (
+                    slice(max(y0 - halo, 0), min(y1 + halo, ny)),
+                    slice(max(x0 - halo, 0), min(x1 + halo, nx)),
+                ),
+            )
+
+
+def detect_instances(
+    frame: Frame,
+    network: SegmentNetwork,
+    *,
+    fwhm: float,
+    box: int = 64,
+    settings: TileSettings | None = None,
+) -> Detections:
+    """Detect the sources of a frame with the network.
+
+    Parameters
+    ----------
+    frame : Frame
+    network : SegmentNetwork
+        From `autofit_ml.load`.
+    fwhm : float
+        Of the seeing, pixels.
+    box : int
+        Background mesh, pixels.
+    settings : TileSettings, optional
+
+    Returns
+    -------
+    Detections
+        Rows in the order of position (y, then x); ``classes`` says galaxy or star.
+
+    Raises
+    ------
+    InputError
+        Every pixel is masked.
+
+    Notes
+    -----
+    Memory: the frame's planes, one label image, and a tile's worth of network.
+    """
+    settings = settings or TileSettings()
+    bad = frame.mask | ~np.isfinite(frame.data)
+    if bad.all():
+        raise InputError("every pixel is masked", "check the mask or DQ plane", frame.file or None)
+    unit = float(np.std(frame.data[~bad])) or 1.0
+    image = np.where(bad, 0, frame.data / np.float32(unit)).astype(np.float32)
+    mesh = max(16, min(box, *image.shape))
+    first = sep.Background(image, mask=bad, bw=mesh, bh=mesh)
+    flat, rms = image - first.back(), first.rms()
+    pieces = _found_in(flat, rms, bad, fwhm, network, settings)
+    for b in settings.binnings:
+        if min(image.shape) < 32 * b:
+            continue
+        binned = bin_image(flat, rms, bad, b)
+        coarse = _found_in(*binned, max(fwhm / b, NARROWEST), network, settings)
+        pieces = with_large(pieces, coarse, b, flat, rms)
+    labels, drawn = draw(pieces, image.shape)
+    labels = join_fragments(labels, flat, rms, bad)
+    classes = {k: "star" if piece.star else "galaxy" for k, piece in enumerate(drawn, 1)}
+    covered = np.ascontiguousarray(bad | (labels > 0))
+    background = first if covered.all() else sep.Background(image, mask=covered, bw=mesh, bh=mesh)
+    flat = image - background.back()
+    noise = frame.sigma / np.float32(unit)
+    table, labels, order = detection_table(flat, noise, labels, unit)
+    return Detections(
+        sources=table,
+        labels=labels,
+        background=background.back() * np.float32(unit),
+        background_rms=background.rms() * np.float32(unit),
+        classes={new: classes[old] for new, old in enumerate(order, start=1)},
+        method="maskrcnn",
+    )
+
+
+def _found_in(
+    flat: np.ndarray,
+    rms: np.ndarray,
+    bad: np.ndarray,
+    fwhm: float,
+    network: SegmentNetwork,
+    settings: TileSettings,
+) -> list[Piece]:
+    """Objects of all tiles, each once."""
+    every = list(tiles_of(flat.shape, settings.core, settings.halo))
+    pieces: list[Piece] = []
+    size = settings.network.batch_size
+    for start in range(0, len(every), size):
+        some = every[start : start + size]
+        found = find_instances(
+            [flat[tile.outer] for tile in some],
+            [(0.0, rms[tile.outer]) for tile in some],
+            [bad[tile.outer] for tile in some],
+            [fwhm] * len(some),
+            network,
+            settings.network,
+        )
+        for number, (tile, instances) in enumerate(zip(some, found, strict=True), start=start):
+            pieces += _own(tile, number, instances, settings.seam)
+    return _once(pieces)
+
+
+def _own(tile: Tile, number: int, found: Instances, seam: int) -> Iterator[Piece]:
+    """The instances whose centroid lies in a tile's core, give or take the seam."""
+    rows, columns = tile.outer
+    corner = (rows.start, columns.start)
+    for piece in pieces_of(found.labels, found.scores, found.classes == 2, corner, number):
+        v, h = np.nonzero(piece.mask)
+        inside = all(
+            own.start - seam - 0.5 <= place < own.stop + seam - 0.5
+            for own, place in zip(
+                tile.core, (v.mean() + piece.y0, h.mean() + piece.x0), strict=True
+            )
+        )
+        if inside:
+            yield dataclasses.replace(piece, truncated=_cut_off(piece, tile))
+
+
+def _cut_off(piece: Piece, tile: Tile) -> bool:
+    """True where a mask ends at the halo's border and not at the frame's."""
+    for part, own, seen in zip(piece.window, tile.core, tile.outer, strict=True):
+        if part.start == seen.start < own.start or own.stop < seen.stop == part.stop:
+            return True
+    return False
+
+
+def _once(pieces: list[Piece]) -> list[Piece]:
+    """Without the doubles of different tiles, best score first."""
+    kept: list[Piece] = []
+    cells: dict[tuple[int, int], list[Piece]] = {}
+    for piece in sorted(pieces, key=lambda item: (-item.score, item.y0, item.x0)):
+        middle = (
+            (piece.y0 + piece.mask.shape[0] // 2) // 64,
+            (piece.x0 + piece.mask.shape[1] // 2) // 64,
+        )
+        near = [
+            other
+            for dy in (-1, 0, 1)
+            for dx in (-1, 0, 1)
+            for other in cells.get((middle[0] + dy, middle[1] + dx), [])
+            if other.source != piece.source
+        ]
+        if any(piece.overlap(other) > SAME for other in near):
+            continue
+        kept.append(piece)
+        cells.setdefault(middle, []).append(piece)
+    return kept

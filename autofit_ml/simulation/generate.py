@@ -1,0 +1,317 @@
+"""One simulated image from a recipe: scene, light, sky, noise, defects, labels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from autofit_ml.catalogue.flags import Flag
+from autofit_ml.errors import SettingsError
+from autofit_ml.images.psf import psf_fwhm
+from autofit_ml.images.stamp import PSF
+from autofit_ml.simulation.artefacts import apply_artefacts, ghosts
+from autofit_ml.simulation.draw import FAST, draw_box, extent
+from autofit_ml.simulation.labels import (
+    add_light,
+    flags_by_construction,
+    instance_labels,
+    source_truth,
+)
+from autofit_ml.simulation.noise import autocorrelation, flux_for_snr, observe
+from autofit_ml.simulation.objects import Artefact, SimulatedObject, SourceLight
+from autofit_ml.simulation.psf import PSFGrid, draw_psf, draw_psf_grid
+from autofit_ml.simulation.recipe import Recipe, compose_recipe
+from autofit_ml.simulation.scenes import (
+    Scene,
+    draw_frame_scene,
+    draw_stamp_neighbours,
+    place_stamp_target,
+)
+from autofit_ml.simulation.sources import Source
+
+if TYPE_CHECKING:
+    from autofit_ml.simulation.shards import SetSummary
+
+__all__ = ["check_recipe", "simulate", "simulate_one"]
+
+_NEGLIGIBLE = 0.01
+"""Light fainter than this many sigma of the sky per pixel is not drawn (neighbours only)."""
+
+
+def simulate(
+    recipe: Recipe | Sequence[str],
+    *,
+    count: int | None = None,
+    seed: int | None = None,
+    out: str | Path | None = None,
+    workers: int = 1,
+    config_dir: str | Path | None = None,
+) -> list[SimulatedObject] | SetSummary:
+    """Simulated objects of a recipe, in memory or on disk.
+
+    Parameters
+    ----------
+    recipe : Recipe or sequence of str
+        Or Hydra overrides: ``["data=blends", "survey=hsc-i", "data.target.snr=[20,200]"]``.
+    count, seed : int, optional
+        The recipe's when not given. Object i depends on the recipe, the seed and i alone.
+    out : path, optional
+        Write a set of shards there instead of returning the objects.
+    workers : int
+        Processes (with `out`).
+    config_dir : path, optional
+        Folder of your own configs; see `compose_recipe`.
+
+    Returns
+    -------
+    list of SimulatedObject, or SetSummary with `out`
+
+    Raises
+    ------
+    SettingsError
+        The recipe is wrong; nothing has been done.
+    """
+    if not isinstance(recipe, Recipe):
+        recipe = compose_recipe(recipe, config_dir=config_dir)
+    check_recipe(recipe)
+    if out is not None:
+        from autofit_ml.simulation.shards import write_set
+
+        return write_set(recipe, out, count=count, seed=seed, workers=workers)
+    number = recipe.data.count if count is None else count
+    return [simulate_one(recipe, index, seed) for index in range(number)]
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Draw what can only be found wrong by drawing it: PSF folders, real galaxies.
+
+    Raises
+    ------
+    SettingsError
+    """
+    psf = draw_psf(recipe.survey.psf, recipe.survey.pixel_scale, np.random.default_rng(0))
+    autocorrelation(recipe.survey.noise.correlation, recipe.data.shape)
+    if recipe.data.galaxies.morphology.get("real", 0) > 0:
+        from autofit_ml.simulation.real import check_real_galaxies
+
+        check_real_galaxies(recipe.data.galaxies, recipe.survey.pixel_scale, psf)
+
+
+def simulate_one(recipe: Recipe, index: int, seed: int | None = None) -> SimulatedObject:
+    """One object of a recipe.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    index : int
+        Non-negative.
+    seed : int, optional
+        The recipe's when not given.
+
+    Returns
+    -------
+    SimulatedObject
+        Depends on (recipe, seed, index) alone. PSF, scene, noise and defects have random streams
+        of their own: the same seed with other noise shows the same galaxies.
+    """
+    seed = recipe.data.seed if seed is None else seed
+    if index < 0 or seed < 0:
+        raise SettingsError(f"index {index}, seed {seed}", "both are at least 0")
+    streams = _Streams(*(np.random.default_rng([seed, index, k]) for k in range(4)))
+    draw = _simulate_stamp if recipe.data.kind == "stamp" else _simulate_frame
+    return draw(recipe, index, seed, streams)
+
+
+@dataclass(frozen=True)
+class _Streams:
+    """Independent random numbers of one object."""
+
+    psf: np.random.Generator
+    scene: np.random.Generator
+    noise: np.random.Generator
+    artefacts: np.random.Generator
+
+
+def _simulate_stamp(recipe: Recipe, index: int, seed: int, streams: _Streams) -> SimulatedObject:
+    data, survey = recipe.data, recipe.survey
+    psf = draw_psf(survey.psf, survey.pixel_scale, streams.psf, seed)
+    fwhm = psf_fwhm(psf)
+    sky = _Sky(recipe, streams.noise)
+    drawn: dict[str, np.ndarray] = {}
+
+    def flux_at_snr(unit: Source) -> float:
+        assert data.target is not None and data.target.snr is not None
+        low, high = np.log(data.target.snr)
+        image = draw_box(unit, psf, (0, 0), data.shape, FAST)
+        flux = flux_for_snr(image, math.exp(streams.scene.uniform(low, high)), sky.rms, sky.gain)
+        drawn["target"] = flux * image
+        return flux
+
+    target = place_stamp_target(streams.scene, recipe, flux_at_snr)
+    light = drawn.get("target")
+    if light is None:
+        light = draw_box(target, psf, (0, 0), data.shape, FAST)
+    margin = 0.1 * min(data.shape)
+    others = draw_stamp_neighbours(streams.scene, recipe, target, fwhm, margin)
+    lights = [SourceLight(0, 0, light.astype(np.float32))]
+    sources, detectable = [target], [True]
+    for source, seen in zip(others.sources, others.detectable, strict=True):
+        own = _light(source, psf, data.shape, sky.rms)
+        if own is not None:
+            lights.append(own)
+            sources.append(source)
+            detectable.append(seen)
+    return _observe(
+        recipe,
+        index,
+        Scene(tuple(sources), tuple(detectable)),
+        lights,
+        psf,
+        None,
+        fwhm,
+        sky,
+        streams,
+    )
+
+
+def _simulate_frame(recipe: Recipe, index: int, seed: int, streams: _Streams) -> SimulatedObject:
+    data, survey = recipe.data, recipe.survey
+    grid = draw_psf_grid(survey.psf, survey.pixel_scale, data.shape, streams.psf, seed)
+    ny, nx = data.shape
+    centre = grid.at((nx - 1) / 2, (ny - 1) / 2)
+    fwhm = psf_fwhm(centre)
+    sky = _Sky(recipe, streams.noise)
+    scene = draw_frame_scene(streams.scene, recipe, fwhm)
+    lights, kept = [], []
+    for source, seen in zip(scene.sources, scene.detectable, strict=True):
+        own = _light(source, grid.at(source.x, source.y), data.shape, sky.rms)
+        if own is not None:
+            lights.append(own)
+            kept.append((source, seen))
+    scene = Scene(tuple(item for item, _ in kept), tuple(seen for _, seen in kept))
+    return _observe(recipe, index, scene, lights, centre, grid, fwhm, sky, streams)
+
+
+class _Sky:
+    """Sky level and noise of one image."""
+
+    def __init__(self, recipe: Recipe, rng: np.random.Generator) -> None:
+        noise, survey = recipe.survey.noise, recipe.survey
+        self.gain, self.read_noise = noise.gain, noise.read_noise
+        brightness = noise.sky_brightness + noise.scatter * rng.standard_normal()
+        per_arcsec2 = 10 ** (-0.4 * (brightness - survey.zeropoint))
+        self.level = per_arcsec2 * survey.pixel_scale**2
+        self.rms = math.sqrt(self.level * self.gain + self.read_noise**2) / self.gain
+        self.pedestal = self.rms * rng.uniform(*noise.pedestal)
+        ny, nx = recipe.data.shape
+        slope = self.rms * rng.uniform(*noise.gradient) / max(ny, nx)
+        angle = rng.uniform(0, 2 * np.pi)
+        self.flat = slope == 0
+        self.gradient = slope * (
+            math.cos(angle) * (np.arange(nx) - (nx - 1) / 2)[None, :]
+            + math.sin(angle) * (np.arange(ny) - (ny - 1) / 2)[:, None]
+        )
+
+
+def _light(source: Source, psf: PSF, shape: tuple[int, int], sky_rms: float) -> SourceLight | None:
+    """A source's light where it matters; None if that is nowhere in the image."""
+    radius = max(extent(source, psf, _NEGLIGIBLE * sky_rms), 4.0)
+    y0, y1 = max(0, math.floor(source.y - radius)), min(shape[0], math.ceil(source.y + radius) + 1)
+    x0, x1 = max(0, math.floor(source.x - radius)), min(shape[1], math.ceil(source.x + radius) + 1)
+    if y1 <= y0 or x1 <= x0:
+        return None
+    light = draw_box(source, psf, (y0, x0), (y1 - y0, x1 - x0), FAST)
+    return SourceLight(y0, x0, light.astype(np.float32))
+
+
+def _observe(
+    recipe: Recipe,
+    index: int,
+    scene: Scene,
+    lights: Sequence[SourceLight],
+    psf: PSF,
+    grid: PSFGrid | None,
+    fwhm: float,
+    sky: _Sky,
+    streams: _Streams,
+) -> SimulatedObject:
+    """Everything after the light: sky, noise, defects, labels, truth."""
+    data, survey = recipe.data, recipe.survey
+    shape, defects = data.shape, survey.artefacts
+    total = np.zeros(shape, np.float32)
+    for light in lights:
+        add_light(total, light)
+    stars = [(item.x, item.y, item.flux) for item in scene.sources if item.is_star]
+    peak = _peak(psf)
+    bright = [star for star in stars if star[2] * peak + sky.level > defects.saturation]
+    ghost, bits = ghosts(bright, shape, defects.ghosts, fwhm)
+    level = sky.level + sky.gradient
+    correlation = autocorrelation(survey.noise.correlation, shape)
+    image, sigma = observe(
+        total + ghost,
+        level,
+        gain=sky.gain,
+        read_noise=sky.read_noise,
+        rng=streams.noise,
+        correlation=correlation,
+    )
+    image, mask, defect_bits = apply_artefacts(
+        image, defects, gain=sky.gain, psf_fwhm=fwhm, rng=streams.artefacts
+    )
+    bits = bits | defect_bits
+    # What the survey has subtracted; a pedestal is left.
+    image = image - sky.level + sky.pedestal
+    labels = instance_labels(lights, shape, data.labels.isophote * sky.rms)
+    truth = source_truth(
+        scene.sources, lights, labels, total, sigma, mask, survey.zeropoint, scene.detectable
+    )
+    saturated = (bits & (Artefact.SATURATED | Artefact.BLEED)) > 0
+    stamp = data.kind == "stamp"
+    flags = Flag(0)
+    if stamp:
+        flags = flags_by_construction(
+            scene.sources[0], truth[0], labels, mask, saturated, correlation is not None
+        )
+    model = np.zeros(shape, np.float32)
+    if stamp:
+        add_light(model, lights[0])
+    sky_map = None if sky.flat else (sky.pedestal + sky.gradient).astype(np.float32)
+    return SimulatedObject(
+        id=f"{data.name}-{index:06d}",
+        data=image.astype(np.float32),
+        sigma=sigma.astype(np.float32),
+        mask=mask,
+        psf=psf,
+        sources=scene.sources,
+        labels=labels,
+        truth=truth,
+        model=model,
+        neighbour_light=total - model,
+        sky=float(sky.pedestal),
+        sky_rms=float(sky.rms),
+        snr=float(truth["snr"][0]) if stamp else float("nan"),
+        flags=int(flags),
+        pixel_scale=survey.pixel_scale,
+        zeropoint=survey.zeropoint,
+        gain=sky.gain,
+        ra=150.0 + 0.01 * (index % 1000),
+        dec=2.0 + 0.01 * (index // 1000 % 1000),
+        kind=data.kind,
+        survey=survey.name,
+        filter=survey.band,
+        artefacts=bits.astype(np.uint8),
+        sky_map=sky_map,
+        light=tuple(lights) if data.labels.light else None,
+        psf_grid=grid,
+        correlation=correlation,
+    )
+
+
+def _peak(psf: PSF) -> float:
+    """Largest share of a star's light in one pixel."""
+    return float(psf.data.max()) * psf.oversampling**2

@@ -1,0 +1,146 @@
+"""Who owns which pixel, and what is true of each source once it is drawn.
+
+The mask of a source is an isophote: the pixels where its own noise-free light exceeds a number of
+sigma of the sky. Where several exceed it, the pixel belongs to the brightest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from autofit_ml.catalogue.flags import Flag
+from autofit_ml.simulation.objects import SOURCE_DTYPE, SourceLight
+from autofit_ml.simulation.sources import Source
+
+__all__ = ["add_light", "flags_by_construction", "instance_labels", "source_truth"]
+
+
+def add_light(image: np.ndarray, light: SourceLight) -> None:
+    """Add one source's light to an image, in place."""
+    image[_box(light)] += light.data
+
+
+def _box(light: SourceLight) -> tuple[slice, slice]:
+    height, width = light.data.shape
+    return slice(light.y0, light.y0 + height), slice(light.x0, light.x0 + width)
+
+
+def instance_labels(
+    lights: Sequence[SourceLight], shape: tuple[int, int], level: float
+) -> np.ndarray:
+    """Instance masks as one label image.
+
+    Parameters
+    ----------
+    lights : sequence of SourceLight
+        Noise-free, PSF-convolved.
+    shape : tuple of int
+        (ny, nx).
+    level : float
+        Isophote, image units per pixel.
+
+    Returns
+    -------
+    ndarray, int32, shape (ny, nx)
+        0, or i + 1 where source i is above `level` and the brightest.
+    """
+    labels = np.zeros(shape, dtype=np.int32)
+    brightest = np.full(shape, level, dtype=np.float32)
+    for i, light in enumerate(lights):
+        box = _box(light)
+        own = light.data > brightest[box]
+        labels[box][own] = i + 1
+        brightest[box][own] = light.data[own]
+    return labels
+
+
+def source_truth(
+    sources: Sequence[Source],
+    lights: Sequence[SourceLight],
+    labels: np.ndarray,
+    total: np.ndarray,
+    sigma: np.ndarray,
+    mask: np.ndarray,
+    zeropoint: float,
+    detectable: Sequence[bool] | None = None,
+) -> np.ndarray:
+    """What is true of each source.
+
+    Parameters
+    ----------
+    sources, lights : sequences of the same length
+    labels : ndarray, int32, shape (ny, nx)
+    total : ndarray, shape (ny, nx)
+        Light of all sources together, without sky.
+    sigma, mask : ndarray, shape (ny, nx)
+    zeropoint : float
+    detectable : sequence of bool, optional
+
+    Returns
+    -------
+    ndarray of `SOURCE_DTYPE`
+    """
+    truth = np.zeros(len(sources), dtype=SOURCE_DTYPE)
+    counts = np.bincount(labels.ravel(), minlength=len(sources) + 1)
+    for i, (source, light) in enumerate(zip(sources, lights, strict=True)):
+        box, row = _box(light), truth[i]
+        good = ~mask[box]
+        row["snr"] = np.sqrt(np.sum(np.square(light.data / sigma[box], dtype=float)[good]))
+        radius = source.elliptical_radius(light.data.shape, (light.y0, light.x0))
+        row["blend_fraction"] = np.nan
+        if radius.size:
+            # A thin galaxy may pass between pixel centres.
+            inside = radius <= max(source.re, 1.0, float(radius.min()))
+            row["blend_fraction"] = _share_of_others(light.data[inside], total[box][inside])
+        row["kind"] = source.kind
+        for name in ("x", "y", "flux", "re", "n", "q", "pa"):
+            row[name] = getattr(source, name)
+        row["mag"] = zeropoint - 2.5 * np.log10(source.flux)
+    truth["source"] = np.arange(len(sources))
+    truth["n_pixels"] = counts[1 : len(sources) + 1]
+    truth["detectable"] = True if detectable is None else detectable
+    return truth
+
+
+def _share_of_others(own: np.ndarray, total: np.ndarray) -> float:
+    everything = float(total.sum(dtype=float))
+    if everything <= 0:
+        return 0.0
+    return float(np.clip(1 - own.sum(dtype=float) / everything, 0.0, 1.0))
+
+
+def flags_by_construction(
+    target: Source,
+    truth: np.ndarray,
+    labels: np.ndarray,
+    mask: np.ndarray,
+    saturated: np.ndarray,
+    correlated: bool,
+) -> Flag:
+    """`Flag` bits that hold for a stamp's target whatever a fit finds.
+
+    `truth` is the target's row, `saturated` a boolean image.
+    """
+    flags = Flag(0)
+    blend = float(truth["blend_fraction"])
+    # 5 % of the target's own light inside re.
+    if blend / max(1 - blend, 1e-9) > 0.05:
+        flags |= Flag.BLENDED
+    border = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
+    if np.any(border == 1):
+        flags |= Flag.EDGE
+    radius = target.elliptical_radius(mask.shape)
+    inside = radius <= max(target.re, 1.0, float(radius.min()))
+    if mask[inside].mean() > 0.5:
+        flags |= Flag.CENTRE_MASKED
+    if np.any(saturated[radius <= max(2 * target.re, 1.0)]):
+        flags |= Flag.SATURATED
+    if correlated:
+        flags |= Flag.CORRELATED_NOISE
+    if target.is_star:
+        flags |= Flag.POINT_SOURCE
+    if truth["snr"] < 10:
+        flags |= Flag.LOW_SNR
+    return flags

@@ -1,0 +1,92 @@
+"""What the bytes of a set depend on, and in what two sets differ."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from autofit_ml import __version__
+from autofit_ml.errors import InputError
+from autofit_ml.simulation.recipe import Recipe
+from autofit_ml.simulation.shards.columns import FORMAT
+from autofit_ml.simulation.shards.manifest import sha256_of
+
+__all__ = ["differences", "identity_of"]
+
+
+def identity_of(recipe: Recipe, shard_size: int, make: Callable) -> dict[str, Any]:
+    """Everything that the bytes of the shards depend on, as the manifest states it.
+
+    Raises
+    ------
+    InputError
+        A file that the recipe names cannot be read.
+    """
+    return {
+        "format": FORMAT,
+        "versions": _versions(),
+        "generator": f"{make.__module__}.{make.__qualname__}",
+        "recipe": recipe.as_mapping(),
+        "inputs": _input_hashes(recipe),
+        "shard_size": shard_size,
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {"autofit_ml": __version__}
+    for name in ("galsim", "numpy", "scipy", "pyarrow"):
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+def _input_hashes(recipe: Recipe) -> dict[str, str]:
+    """sha256 of the files that a recipe names, of a folder's FITS files together."""
+    hashes = {}
+    correlation = recipe.survey.noise.correlation
+    places = [recipe.survey.psf.folder, recipe.data.galaxies.real_folder]
+    places.append(correlation if isinstance(correlation, Path) else None)
+    for place in filter(None, places):
+        try:
+            if place.is_file():
+                hashes[str(place)] = sha256_of(place)
+                continue
+            parts = [f"{path.name} {sha256_of(path)}" for path in sorted(place.glob("*.fits*"))]
+        except OSError as error:
+            raise InputError(
+                f"cannot be read: {error.strerror or error}", "check its permissions", place
+            ) from error
+        hashes[str(place)] = hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    return hashes
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """``name: old -> new`` of each setting of `now` that was another `before`; dotted names."""
+    old = _flat({name: before.get(name) for name in now})
+    new = _flat(json.loads(json.dumps(now)))
+    return [
+        f"{name}: {_shown(old, name)} -> {_shown(new, name)}"
+        for name in sorted(set(old) | set(new))
+        if old.get(name) != new.get(name)
+    ]
+
+
+def _shown(values: Mapping[str, Any], name: str) -> str:
+    return json.dumps(values[name]) if name in values else "(not set)"
+
+
+def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, with dotted names."""
+    out = {}
+    for name, value in content.items():
+        path = f"{prefix}{name}"
+        if isinstance(value, Mapping) and value:
+            out.update(_flat(value, f"{path}."))
+        else:
+            out[path.removeprefix("recipe.")] = value
+    return out

@@ -1,0 +1,222 @@
+"""What a set holds: the files of its folder, its manifest, and whether they agree."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from autofit_ml.errors import InputError
+from autofit_ml.simulation.shards.columns import FORMAT, schema_of
+
+__all__ = [
+    "CONTINUE",
+    "MANIFEST",
+    "SHARDS",
+    "SOURCES",
+    "STATE",
+    "WORK",
+    "Progress",
+    "SetManifest",
+    "ShardEntry",
+    "problem_of",
+    "read_manifest",
+    "sha256_of",
+    "shard_file",
+    "verify_set",
+]
+
+MANIFEST, SOURCES, SHARDS, WORK = "manifest.json", "sources.parquet", "shards", ".work"
+STATE = f"{WORK}/state.json"
+
+CONTINUE = "run the same `autofit-ml simulate` command again: damaged shards are made anew"
+"""Remedy for a set that is damaged."""
+
+Progress = Callable[[int, int], None]
+"""Called with (objects that are done, all)."""
+
+
+def shard_file(number: int) -> str:
+    """Name of a shard, relative to the set's folder."""
+    return f"{SHARDS}/shard-{number:05d}.arrow"
+
+
+@dataclass(frozen=True)
+class ShardEntry:
+    """A file of a set: its name, rows, the number of its first object, bytes, sha256."""
+
+    file: str
+    rows: int
+    first: int
+    bytes: int
+    sha256: str
+
+    @classmethod
+    def of(cls, folder: Path, file: str, rows: int, first: int = 0) -> ShardEntry:
+        """The entry of a file that is complete."""
+        path = folder / file
+        return cls(file, rows, first, path.stat().st_size, sha256_of(path))
+
+
+@dataclass(frozen=True)
+class SetManifest:
+    """What a complete set holds.
+
+    Attributes
+    ----------
+    folder : Path
+    count : int
+        Objects.
+    seed : int
+    recipe : dict
+        The resolved recipe (`Recipe.as_mapping`; folders in it may not exist on this machine).
+    recipe_sha256 : str
+        `Recipe.digest`.
+    versions : dict
+        Of autofit-ml and of the packages that the pixels depend on.
+    generator : str
+        The function that made the objects.
+    inputs : dict
+        sha256 of the PSF images, galaxy images or noise files that the recipe names.
+    shard_size, batch_rows : int
+        Objects of a shard and of a record batch (the last one may hold fewer).
+    shards : tuple of ShardEntry
+    sources : ShardEntry
+        The table of all sources; `rows` are sources.
+    """
+
+    folder: Path
+    count: int
+    seed: int
+    recipe: dict[str, Any]
+    recipe_sha256: str
+    versions: dict[str, str]
+    generator: str
+    inputs: dict[str, str]
+    shard_size: int
+    batch_rows: int
+    shards: tuple[ShardEntry, ...]
+    sources: ShardEntry
+
+    @property
+    def kind(self) -> str:
+        """``stamp`` or ``frame``."""
+        return self.recipe["data"]["kind"]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(ny, nx) of every image."""
+        ny, nx = self.recipe["data"]["shape"]
+        return ny, nx
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Columns of the shards; see `shard_schema`."""
+        labels = self.recipe["data"]["labels"]
+        return schema_of(labels["noise_free"], labels["light"])
+
+
+def read_manifest(folder: str | Path) -> SetManifest:
+    """The manifest of a complete set.
+
+    Raises
+    ------
+    InputError
+        No set there, an unfinished one, a damaged manifest, or a newer format.
+    """
+    folder = Path(folder)
+    path = folder / MANIFEST
+    try:
+        return _manifest_from(folder, json.loads(path.read_text("utf-8")))
+    except OSError as error:
+        if (folder / STATE).is_file():
+            raise InputError(
+                "this set of simulated objects is not finished",
+                "run the same `autofit-ml simulate` command again: it continues",
+                folder,
+            ) from error
+        raise InputError(
+            "no set of simulated objects here",
+            "give a folder that `autofit-ml simulate --out` has written",
+            folder,
+        ) from error
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError("this manifest cannot be read", CONTINUE, path) from error
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError("this is not the manifest of a set", CONTINUE, path) from error
+
+
+def _manifest_from(folder: Path, content: Mapping[str, Any]) -> SetManifest:
+    if content["format"] > FORMAT:
+        raise InputError(
+            f"this set has format {content['format']}; this version of autofit-ml reads up to "
+            f"{FORMAT}",
+            "update autofit-ml",
+            folder / MANIFEST,
+        )
+    names = ("count", "seed", "recipe", "recipe_sha256", "versions", "generator", "inputs")
+    return SetManifest(
+        folder=folder,
+        **{name: content[name] for name in (*names, "shard_size", "batch_rows")},
+        shards=tuple(ShardEntry(**entry) for entry in content["shards"]),
+        sources=ShardEntry(**content["sources"]),
+    )
+
+
+def verify_set(folder: str | Path, progress: Progress | None = None) -> SetManifest:
+    """Read every file of a set and compare with the manifest's sha256.
+
+    Parameters
+    ----------
+    folder : path
+    progress : callable, optional
+        Called with (objects verified, all).
+
+    Returns
+    -------
+    SetManifest
+
+    Raises
+    ------
+    InputError
+        Names the damaged and missing files.
+    """
+    manifest = read_manifest(folder)
+    wrong, done = [], 0
+    for entry in (*manifest.shards, manifest.sources):
+        problem = problem_of(manifest.folder, entry)
+        if problem:
+            wrong.append(f"{entry.file} {problem}")
+        elif entry is not manifest.sources and progress is not None:
+            done += entry.rows
+            progress(done, manifest.count)
+    if wrong:
+        raise InputError("this set is damaged: " + "; ".join(wrong), CONTINUE, folder)
+    return manifest
+
+
+def problem_of(folder: Path, entry: ShardEntry) -> str:
+    """What is wrong with a file of a set; empty: nothing."""
+    path = folder / entry.file
+    try:
+        size = path.stat().st_size
+        if size != entry.bytes:
+            return f"has {size} bytes instead of {entry.bytes}"
+        return "" if sha256_of(path) == entry.sha256 else "has another sha256"
+    except FileNotFoundError:
+        return "is missing"
+    except OSError as error:
+        return f"cannot be read: {error.strerror or error}"
+
+
+def sha256_of(path: Path) -> str:
+    """sha256 of a file, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
