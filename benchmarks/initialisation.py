@@ -36,7 +36,7 @@ from documents import DATA, machine, markdown_table, write_section
 
 from autofit_ml.catalogue.flags import FATAL, Flag
 from autofit_ml.errors import AutofitError
-from autofit_ml.fitting import FitResults, RefineSettings, refine
+from autofit_ml.fitting import Fits, RefineSettings, refine
 from autofit_ml.images import discover, read_source
 from autofit_ml.images.options import ReadOptions
 from autofit_ml.images.stamp import Stamp
@@ -130,7 +130,7 @@ def alone(part: Sample, network: Any) -> dict[str, dict[str, Figures]]:
         }
     }
     classical = start_from_moments(stamps, found)
-    fitted = refine(stamps, init=classical, segmentations=found).values
+    fitted = refine(stamps, starts=classical, segmentations=found).values
     for name, values in (("moments", classical.values), ("fit", fitted)):
         ln = np.log(values[:, 2:5] / truth[members, 2:5])
         errors[name] = {"re": ln[:, 1], "n": ln[:, 2] / np.log(10), "flux": ln[:, 0]}
@@ -169,11 +169,11 @@ def figure(values: np.ndarray, statistic: Callable[[np.ndarray], float]) -> dict
 # ------------------------------------------------------------------ fits from one start
 
 
-def fit(part: Sample, starts: Starts, **settings: Any) -> FitResults:
+def fit(part: Sample, starts: Starts, **settings: Any) -> Fits:
     """Fits of a sample."""
     return refine(
         part.stamps,
-        init=starts,
+        starts=starts,
         segmentations=part.found,
         settings=RefineSettings(**settings),
     )
@@ -236,7 +236,7 @@ def scattered(truth: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def judged(
-    result: FitResults, best: np.ndarray, best_values: np.ndarray, snr: np.ndarray
+    result: Fits, best: np.ndarray, best_values: np.ndarray, snr: np.ndarray
 ) -> dict[str, float]:
     """Iterations, wrong minima and catastrophic failures of one kind of fit."""
     wrong = ~(result.chi2 <= best + 1.0)

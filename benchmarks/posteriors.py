@@ -16,12 +16,12 @@ import torch
 from documents import DATA, Section, run_sections
 from scenes import INDICES, fitted, labelled, psf_of, scaled, segmented
 
-from autofit_ml.fitting.scenes import SceneFit, object_of
+from autofit_ml.fitting import SceneFit, object_of
 from autofit_ml.images import discover, read_source
 from autofit_ml.images.options import ReadOptions
 from autofit_ml.images.stamp import Stamp
 from autofit_ml.posterior import HMCSettings, NestedSettings, PosteriorSamples, sample_hmc
-from autofit_ml.posterior.scenes import ScenePosterior, sample_scenes
+from autofit_ml.posterior.scenes import ScenePosterior, sample_fits
 from autofit_ml.segmentation import Segmentation
 from autofit_ml.segmentation.dispatch import segment_all
 from autofit_ml.simulation import observe_scene
@@ -93,7 +93,7 @@ def efficiency(number: int) -> list[list[str]]:
         rows.append(efficiency_row(name, [sample_hmc(density, start, whole, -infinite, infinite)]))
     for low, high in ((100, 500), (40, 100), (20, 40)):
         fits, _ = single_galaxies(number, low, high, 60 + low)
-        made = [one for one in sample_scenes(fits, "hmc") if one is not None]
+        made = [one for one in sample_fits(fits, "hmc") if one is not None]
         rows.append(efficiency_row(f"galaxies, S/N {low}-{high}", [one.samples for one in made]))
         print(rows[-1], flush=True)
     return rows
@@ -128,9 +128,9 @@ def faint(number: int) -> list[list[str]]:
     fits, sources = single_galaxies(number, 12, 20, 77)
     rows = []
     nested = NestedSettings(live=400, effective=1500, discard_exploration=False)
-    made = {name: sample_scenes(fits, name) for name in ("laplace", "bootstrap")}
-    made["hmc"] = sample_scenes(fits, "hmc", HMCSettings(draws=500, rounds=2))
-    made["nested"] = sample_scenes(fits, "nested", nested)
+    made = {name: sample_fits(fits, name) for name in ("laplace", "bootstrap")}
+    made["hmc"] = sample_fits(fits, "hmc", HMCSettings(draws=500, rounds=2))
+    made["nested"] = sample_fits(fits, "nested", nested)
     for k, (fit, source) in enumerate(zip(fits, sources, strict=True)):
         snr = f"{fit.snr:.0f}"
         truth = [f"{np.log(source.flux):.2f}", f"{np.log(source.re):.2f}", f"{source.n:.2f}"]
@@ -180,7 +180,7 @@ def real_hmc(number: int) -> list[list[str]]:
     stamps = real_stamps(number)
     scenes = [object_of(stamp, found) for stamp, found in stamps]
     fits = [fit for fit in fitted(scenes, "sersic", keep=True)[0] if fit.layout is not None]
-    made = sample_scenes(fits, "hmc")
+    made = sample_fits(fits, "hmc")
     rows = []
     for low, high in ((0, 15), (15, 40), (40, 150), (150, 1e9)):
         some = [

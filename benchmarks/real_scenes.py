@@ -19,12 +19,12 @@ import torch
 from documents import DATA, machine, markdown_table, write_section
 
 from autofit_ml.catalogue.flags import Flag
-from autofit_ml.fitting.scenes import (
+from autofit_ml.fitting import (
+    RefineSettings,
     SceneFit,
-    SceneSettings,
-    fit_scenes,
     join_images,
     object_of,
+    refine,
 )
 from autofit_ml.images import discover, read_source
 from autofit_ml.images.options import ReadOptions
@@ -134,11 +134,11 @@ def fit_case(case: Case) -> SceneFit:
     fills = case.name.startswith("imfit_sdss")
     found = whole_stamp(stamp) if fills else segmentation_of(stamp, case.segmenter)
     starts = start_from_moments([stamp], [found])
-    (fit,) = fit_scenes(
+    (fit,) = refine(
         [object_of(stamp, found)],
         case.scene,
         starts,
-        settings=SceneSettings(neighbours="mask" if case.neighbour else "fit"),
+        settings=RefineSettings(neighbours="mask" if case.neighbour else "fit"),
     )
     return fit
 
@@ -185,10 +185,10 @@ def several_bands() -> list[list[str]]:
         found = segmentation_of(stamps[0], "auto")
         starts = start_from_moments(stamps[:1], [found])
         model = parse_model("sersic")
-        (joint,) = fit_scenes([join_images(stamps, found)], model, starts, bands=bands)
+        (joint,) = refine([join_images(stamps, found)], model, starts, bands=bands)
         rows.append([f"{name}: all", *shape(joint), fluxes(joint, bands)])
         for band, stamp in zip(bands, stamps, strict=True):
-            (alone,) = fit_scenes([object_of(stamp, found)], model, starts)
+            (alone,) = refine([object_of(stamp, found)], model, starts)
             rows.append([f"{name}: {band}", *shape(alone), f"{alone['sersic.flux']:.4g}"])
     return rows
 

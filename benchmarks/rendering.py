@@ -19,7 +19,7 @@ import torch
 from documents import write_section
 
 from autofit_ml.fitting import RefineSettings
-from autofit_ml.fitting.fit import needs_wide
+from autofit_ml.fitting.passes import needs_wide
 from autofit_ml.profiles import sersic_table
 from autofit_ml.rendering import make_plan, psf_modes, render
 from autofit_ml.scenes import to_fit_space
@@ -53,7 +53,8 @@ def draw(source: Source, psf, shape: tuple[int, int], dtype=torch.float32) -> np
             dtype=torch.float64,
         )
     )
-    wide = bool(needs_wide(theta, shape, settings)[0])
+    size = torch.tensor([source.re, source.q])
+    wide = bool(needs_wide(size[0], size[1], shape, settings))
     plan = make_plan(
         shape,
         psf.data.shape,

@@ -24,19 +24,18 @@ import numpy as np
 from documents import Section, run_sections
 
 from autofit_ml.catalogue.flags import FATAL
-from autofit_ml.fitting import refine
-from autofit_ml.fitting.scenes import (
+from autofit_ml.fitting import (
+    RefineSettings,
     SceneFit,
     SceneObject,
-    SceneSettings,
-    fit_scenes,
     join_images,
     object_of,
+    refine,
 )
-from autofit_ml.fitting.scenes.choice import choose_models
+from autofit_ml.fitting.choice import choose_models
 from autofit_ml.images.stamp import Stamp
 from autofit_ml.initialisation import start_from_moments
-from autofit_ml.posterior.scenes import sample_scenes
+from autofit_ml.posterior.scenes import sample_fits
 from autofit_ml.scenes import Scene, exponential, free, log_normal, parse_model, scene, sersic
 from autofit_ml.segmentation import Segmentation
 from autofit_ml.segmentation.dispatch import segment_all
@@ -95,7 +94,7 @@ def fitted(
     bands = settings.pop("bands", ("",))
     began = time.perf_counter()
     whole = parse_model(model) if isinstance(model, str) else model
-    fits = fit_scenes(objects, whole, starts, bands=bands, settings=SceneSettings(**settings))
+    fits = refine(objects, whole, starts, bands=bands, settings=RefineSettings(**settings))
     return fits, 1e3 * (time.perf_counter() - began) / len(objects)
 
 
@@ -370,7 +369,7 @@ def posterior(number: int) -> list[list[str]]:
     scenes = [object_of(s, g) for s, g in zip(stamps, found, strict=True)]
     fits, _ = fitted(scenes, "sersic", keep=True)
     began = time.perf_counter()
-    made = sample_scenes(fits, "hmc")
+    made = sample_fits(fits, "hmc")
     seconds = time.perf_counter() - began
     good = [one for one in made if one is not None]
     rhat = np.array([float(one.samples.rhat.nan_to_num(1.0).max()) for one in good])

@@ -36,7 +36,7 @@ from side_by_side_fits import OURS, Fits, join, prepare, run_fitter, settings_of
 from speed import sample, scaling, truth
 from undisturbed import Disturbances, undisturbed
 
-from autofit_ml.fitting.scenes import object_of
+from autofit_ml.fitting import object_of
 from autofit_ml.simulation import observe_scene, simulate_sersic, to_stamps
 from autofit_ml.simulation.sources import Source
 from autofit_ml.worker_processes import processors

@@ -30,7 +30,7 @@ from documents import DOCS, machine, markdown_table, write_section
 from undisturbed import Disturbances, undisturbed
 
 from autofit_ml.catalogue.flags import FATAL, Flag
-from autofit_ml.fitting import FitResults, refine
+from autofit_ml.fitting import Fits, refine
 from autofit_ml.initialisation import Starts, initialise
 from autofit_ml.segmentation import segment_sep
 from autofit_ml.simulation import render_source, simulate_sersic, to_stamps
@@ -53,7 +53,7 @@ def sample(n: int, seed: int = 7):
     return objects, stamps, segmentations, initialise(stamps, segmentations)
 
 
-def ours(stamps, segmentations, starts) -> tuple[FitResults, float]:
+def ours(stamps, segmentations, starts) -> tuple[Fits, float]:
     """Answers and milliseconds per galaxy."""
     began = time.perf_counter()
     results = refine(stamps, None, starts, segmentations)

@@ -213,7 +213,7 @@ def _refined(
 ) -> tuple[np.ndarray, np.ndarray]:
     """What the refiner makes of galaxies that are no single profile, and whether it converged."""
     starts = Starts(values, None, np.zeros(len(values), dtype=np.int32))
-    results = refine(stamps, init=starts, segmentations=segmentations)
+    results = refine(stamps, starts=starts, segmentations=segmentations)
     good = ((results.flags & int(FATAL)) == 0) & np.isfinite(results.values).all(1)
     return np.where(good[:, None], results.values, values), good
 

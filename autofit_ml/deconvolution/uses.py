@@ -95,14 +95,14 @@ def fit_samples(sharp: Sharp, position: tuple[float, float] | None = None) -> Sa
     number = len(sharp.samples)
     starts = Starts(np.repeat(first[None], number, axis=0), None, np.zeros(number, np.int32))
     stamps = [stamp(f"{sharp.id}-{k}", image) for k, image in enumerate(sharp.samples)]
-    fits = refine(stamps, sersic(sky="fixed"), starts, [whole] * number, models=True)
+    fits = refine(stamps, sersic(sky="fixed"), starts, [whole] * number, components=True)
     values = fits.values[:, : len(NAMES)].astype(np.float64)
     values[:, :2] = (values[:, :2] - (s - 1) / 2) / s
     values[:, NAMES.index("re")] /= s
     left = np.array(
         [
             image - model
-            for image, model, row in zip(sharp.samples, fits.models or (), values, strict=True)
+            for image, model, row in zip(sharp.samples, fits.models, values, strict=True)
             if np.isfinite(row).all()
         ]
     )

@@ -19,9 +19,20 @@ def padded_shape(shape: tuple[int, int]) -> tuple[int, int]:
     return tuple(-(-n // grain) * grain for n in shape)
 
 
-def geometry_flags(stamp: Stamp, segmentation: Segmentation, values: np.ndarray) -> int:
-    """CENTRE_MASKED, EDGE, BLENDED and SATURATED."""
-    x, y, _, re, _, q, pa, _ = values
+def geometry_flags(
+    stamp: Stamp,
+    segmentation: Segmentation,
+    masked: np.ndarray,
+    x: float,
+    y: float,
+    re: float,
+    q: float,
+    pa: float,
+) -> int:
+    """CENTRE_MASKED, EDGE and SATURATED of an ellipse (catalogue units) in a stamp.
+
+    `masked`: contaminants that were left out of the fit, bool, (ny, nx).
+    """
     flags = Flag(0)
     ny, nx = stamp.shape
     radius = max(2 * re, 1.5)
@@ -36,7 +47,7 @@ def geometry_flags(stamp: Stamp, segmentation: Segmentation, values: np.ndarray)
     minor = dx * math.cos(angle) + dy * math.sin(angle)
     ellipse = major**2 + (minor / q) ** 2
     window = (slice(y0, y1), slice(x0, x1))
-    bad = stamp.mask[window] | segmentation.contaminants[window]
+    bad = stamp.mask[window] | masked[window]
     inside = ellipse <= max(re, 1.0) ** 2
     if inside.any() and bad[inside].mean() > 0.5:
         flags |= Flag.CENTRE_MASKED
@@ -53,6 +64,4 @@ def geometry_flags(stamp: Stamp, segmentation: Segmentation, values: np.ndarray)
     reach_y = re * math.hypot(math.cos(angle), q * math.sin(angle))
     if x - reach_x < -0.5 or x + reach_x > nx - 0.5 or y - reach_y < -0.5 or y + reach_y > ny - 0.5:
         flags |= Flag.EDGE
-    if segmentation.blend_fraction > 0.05:
-        flags |= Flag.BLENDED
     return int(flags)

@@ -10,6 +10,12 @@ converged when its *expected* further decrease of chi2, :math:`g^T A^{-1} g`, is
 distance to the minimum in units of its own uncertainty, and it is only small where the gradient
 is. Running out of steps is reported as such.
 
+The last step needs no derivatives: near the minimum the full step is taken, and where chi2 then is
+what the quadratic model says, the problem has converged there.
+
+A step that would cross a bound ends on it: that parameter is set to the bound and the others are
+solved for again, since a step that is merely cut short leads nowhere in a narrow valley.
+
 Problems that are done leave the batch. The arithmetic of one problem does not depend on which
 others are in the batch.
 """
@@ -21,7 +27,15 @@ from dataclasses import dataclass
 
 import torch
 
-__all__ = ["Evaluate", "Evaluation", "LMResult", "LMSettings", "minimise", "solve_damped"]
+__all__ = [
+    "Evaluate",
+    "Evaluation",
+    "LMResult",
+    "LMSettings",
+    "Measure",
+    "minimise",
+    "solve_damped",
+]
 
 
 @dataclass(frozen=True)
@@ -30,8 +44,12 @@ class LMSettings:
 
     Attributes
     ----------
-    tolerance : float
-        Expected decrease of chi2 below which a problem has converged.
+    tolerance, relative : float
+        Expected decrease of chi2 below which a problem has converged; the larger of `tolerance`
+        and `relative` times chi2, which single precision does not resolve further.
+    finish : float
+        Expected decrease of chi2 below which the full step is tried as the last one, if `minimise`
+        can measure chi2 alone.
     max_iterations : int
         Evaluations per problem.
     damping : float
@@ -44,6 +62,8 @@ class LMSettings:
     max_iterations: int = 60
     damping: float = 1e-2
     max_damping: float = 1e7
+    relative: float = 0.0
+    finish: float = 1.0
 
 
 @dataclass
@@ -144,6 +164,9 @@ class LMResult:
 Evaluate = Callable[[torch.Tensor, torch.Tensor], Evaluation]
 """(indices of problems (A,), theta (A, D)) -> Evaluation of length A."""
 
+Measure = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""(indices of problems (A,), theta (A, D)) -> chi2 (A,)."""
+
 
 def minimise(
     evaluate: Evaluate,
@@ -152,6 +175,7 @@ def minimise(
     upper: torch.Tensor,
     max_step: torch.Tensor,
     settings: LMSettings | None = None,
+    measure: Measure | None = None,
 ) -> LMResult:
     """Minimise chi2 of B problems.
 
@@ -166,6 +190,9 @@ def minimise(
     max_step : Tensor, float64, shape (D,)
         Largest change of each parameter in one step.
     settings : LMSettings, optional
+    measure : callable, optional
+        See `Measure`; chi2 exactly as `evaluate` finds it, at less cost. With it the last step is
+        not differentiated: gradient and matrix of the result are those of the step before.
 
     Returns
     -------
@@ -185,27 +212,44 @@ def minimise(
         torch.zeros_like(theta, dtype=torch.bool),
     )
     damping = torch.full((b,), settings.damping, dtype=theta.dtype, device=theta.device)
+    finish = torch.full_like(damping, settings.finish)
     active = everyone[torch.isfinite(state.chi2)]
+
+    def look(some: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Damped and full steps of some problems; whether they have converged."""
+        here, at = state.select(some), theta[some]
+        blocked = _blocked(at, here.gradient, lower[some], upper[some])
+        step, full, expected = solve_damped(here, damping[some], blocked)
+        result.expected[some] = expected
+        result.at_bound[some] = blocked & (lower[some] < upper[some])
+        done = expected < (settings.relative * here.chi2).clamp_min(settings.tolerance)
+        result.converged[some] = done
+        return step, full, done
 
     for _ in range(settings.max_iterations):
         if len(active) == 0:
             break
-        here, at = state.select(active), theta[active]
-        blocked = _blocked(at, here.gradient, lower[active], upper[active])
-        step, expected = solve_damped(here, damping[active], blocked)
-        result.expected[active] = expected
-        result.at_bound[active] = blocked & (lower[active] < upper[active])
-        done = expected < settings.tolerance
+        step, full, done = look(active)
         stuck = ~done & (damping[active] > settings.max_damping)
-        result.converged[active] = done
         keep = ~(done | stuck)
-        active, at, step = active[keep], at[keep], step[keep]
+        active, step, full = active[keep], step[keep], full[keep]
+        if measure is not None and len(active):
+            near = (result.expected[active] < finish[active]).nonzero()[:, 0]
+            if len(near):
+                some = active[near]
+                last = _finished(measure, result, theta, some, full[near], lower, upper, settings)
+                finish[some] = (
+                    result.expected[some] / 4
+                )  # where it fails it is not tried again soon
+                keep = torch.ones(len(active), dtype=torch.bool, device=active.device)
+                keep[near[last]] = False
+                active, step = active[keep], step[keep]
         if len(active) == 0:
             break
-        shrink = (step.abs() / max_step).amax(1).clamp_min(1.0)
-        trial = torch.maximum(
-            torch.minimum(at + step / shrink[:, None], upper[active]), lower[active]
-        )
+        step = _shortened(step, max_step)
+        step = _within(state, theta, active, step, damping, lower, upper)
+        trial = theta[active] + _shortened(step, max_step)
+        trial = torch.maximum(torch.minimum(trial, upper[active]), lower[active])
         there = evaluate(active, trial)
         result.n_iter[active] += 1
         better = there.chi2 < state.chi2[active]  # False for NaN
@@ -217,14 +261,68 @@ def minimise(
         )
     else:
         if len(active):
-            here, at = state.select(active), theta[active]
-            blocked = _blocked(at, here.gradient, lower[active], upper[active])
-            expected = solve_damped(here, damping[active], blocked)[1]
-            result.expected[active] = expected
-            result.at_bound[active] = blocked & (lower[active] < upper[active])
-            result.converged[active] = expected < settings.tolerance
+            look(active)
     result.theta, result.state = theta, state
     return result
+
+
+def _finished(
+    measure: Measure,
+    result: LMResult,
+    theta: torch.Tensor,
+    some: torch.Tensor,
+    full: torch.Tensor,
+    lower: torch.Tensor,
+    upper: torch.Tensor,
+    settings: LMSettings,
+) -> torch.Tensor:
+    """Take the full step where chi2 falls by what the quadratic model says; True where it did."""
+    trial = theta[some] + full
+    inside = ((trial >= lower[some]) & (trial <= upper[some])).all(1)
+    state, expected = result.state, result.expected[some]
+    chi2 = measure(some, trial)
+    result.n_iter[some] += 1
+    missing = (state.chi2[some] - chi2 - expected).abs()
+    good = inside & (missing < (settings.relative * chi2).clamp_min(settings.tolerance))
+    taken = some[good]
+    theta[taken] = trial[good]
+    state.chi2[taken] = chi2[good]
+    state.gradient[taken] = 0.0
+    result.expected[taken] = missing[good]
+    result.converged[taken] = True
+    return good
+
+
+def _shortened(step: torch.Tensor, max_step: torch.Tensor) -> torch.Tensor:
+    """Steps no longer than allowed in any parameter, their direction kept."""
+    return step / (step.abs() / max_step).amax(1).clamp_min(1.0)[:, None]
+
+
+def _within(
+    state: Evaluation,
+    theta: torch.Tensor,
+    active: torch.Tensor,
+    step: torch.Tensor,
+    damping: torch.Tensor,
+    lower: torch.Tensor,
+    upper: torch.Tensor,
+) -> torch.Tensor:
+    """Steps that end on the bounds they would cross, the other parameters solved for again."""
+    at = theta[active] + step
+    cross = (at < lower[active]) | (at > upper[active])
+    some = cross.any(1).nonzero()[:, 0]
+    if len(some) == 0:
+        return step
+    rows, held = active[some], cross[some]
+    here = state.select(rows)
+    ends = torch.maximum(torch.minimum(at[some], upper[rows]), lower[rows]) - theta[rows]
+    fixed = torch.where(held, ends, torch.zeros_like(ends))
+    here.gradient = here.gradient - (here.matrix @ fixed[..., None])[..., 0]
+    blocked = _blocked(theta[rows], state.gradient[rows], lower[rows], upper[rows])
+    again = solve_damped(here, damping[rows], blocked | held)[0]
+    out = step.clone()
+    out[some] = torch.where(held, fixed, again)
+    return out
 
 
 def _blocked(theta, gradient, lower, upper) -> torch.Tensor:
@@ -235,8 +333,8 @@ def _blocked(theta, gradient, lower, upper) -> torch.Tensor:
 
 def solve_damped(
     state: Evaluation, damping: torch.Tensor, blocked: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The damped step (B, D) and the expected decrease of chi2 of the undamped one (B,).
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The damped and the full step (B, D), and the expected decrease of chi2 of the latter (B,).
 
     Rows and columns of blocked parameters are taken out. Where A is not positive definite to
     rounding, the expected decrease is infinite.
@@ -257,4 +355,4 @@ def solve_damped(
     step = torch.where(
         ((info[0] != 0) | ~torch.isfinite(solution[0]).all(1))[:, None], g, solution[0]
     )
-    return step * inverse, expected
+    return step * inverse, torch.nan_to_num(solution[1]) * inverse, expected

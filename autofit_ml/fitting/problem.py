@@ -1,146 +1,362 @@
-r"""The least-squares problem of a batch of stamps: chi2, its gradient, and the Gauss-Newton matrix.
+r"""The objective of a batch of objects with scenes over one or several images.
 
-.. math:: \chi^2 = \sum_p w_p\,(d_p - f_p(\theta) - s)^2 + (\theta-\mu)^T \Pi\, (\theta-\mu),
-          \qquad w = 1/\sigma^2 \text{ (0 where masked)}
+.. math:: \chi^2 = \sum_i \sum_p \rho\Big(\frac{d_{ip} - m_{ip}(\theta)}{\sigma_{ip}}\Big)
+          + \sum_e r_e(\theta)^2
 
-Images are scaled inside so that a typical sigma is 1 (maggies are 1e-10); `scale` undoes it.
+with the images i, their pixels p, and residuals :math:`r_e` of the priors and smooth constraints.
+The model of an image is the sum of its components (`autofit_ml.rendering`), its background,
+and, where the PSF is fitted along, a linear combination of derivatives of the PSF.
+
+A component's parameters are those of the object in the frame of its first image; a local affine map
+carries positions, sizes and directions to the others.
 """
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
-from autofit_ml.fitting.levenberg_marquardt import Evaluate, Evaluation
-from autofit_ml.profiles import HankelTable
-from autofit_ml.rendering import FourierPlan, render, render_with_jacobian
+from autofit_ml.fitting.extras import Extras
+from autofit_ml.fitting.levenberg_marquardt import Evaluate, Evaluation, Measure
+from autofit_ml.fitting.likelihoods import Likelihood
+from autofit_ml.fitting.pixels import ImageData, pixel_sum
+from autofit_ml.rendering import FourierPlan, component_channels, render_component
+from autofit_ml.scenes.layout import Layout
 
-__all__ = ["Problem", "bin_images", "chunk_size", "pixel_sum"]
+__all__ = ["GaussianPrior", "SceneProblem", "chunk_of"]
 
-_CHUNK_ELEMENTS = 16 * 6656 * 7
-"""Size of the spectra of one chunk (complex numbers): large enough to hide the cost of a call,
-small enough to stay near the cache (docs/performance.md)."""
+_CHUNK_ELEMENTS = 16 * 6656 * 14
+"""Complex numbers of one chunk's spectra: enough to hide the cost of a call, few enough to stay
+near the cache (docs/performance.md)."""
 
 
 @dataclass(frozen=True)
-class Problem:
-    """Observations of B objects whose stamps have one shape.
+class GaussianPrior:
+    """Gaussian prior of theta, for B objects.
 
     Attributes
     ----------
-    plan : FourierPlan
-    table : HankelTable
-    psf : Tensor, complex, (B, n_modes)
-    data, root_weight : Tensor, (B, ny, nx)
-        Scaled image; 1/sigma of the scaled image, 0 where masked.
-    prior_mean : Tensor, float64, (B, 8)
-    prior_precision : Tensor, float64, (B, 8, 8)
-        Gaussian prior in fit space; zeros where there is none.
-    scale : Tensor, float64, (B,)
-        Image units per scaled unit.
-    chunk : int
-        Objects per evaluation.
+    mean : Tensor, float64, (B, D)
+    precision : Tensor, float64, (B, D, D)
+        Inverse covariance; zeros where nothing is known.
     """
 
-    plan: FourierPlan
-    table: HankelTable
-    psf: torch.Tensor
-    data: torch.Tensor
-    root_weight: torch.Tensor
-    prior_mean: torch.Tensor
-    prior_precision: torch.Tensor
-    scale: torch.Tensor
+    mean: torch.Tensor
+    precision: torch.Tensor
+
+    def select(self, index: torch.Tensor) -> GaussianPrior:
+        """Of some objects."""
+        return GaussianPrior(self.mean[index], self.precision[index])
+
+
+@dataclass(frozen=True)
+class SceneProblem:
+    """B objects with one layout.
+
+    Attributes
+    ----------
+    layout : Layout
+    images : tuple of ImageData
+    base : Tensor, float64, (B, images, F)
+        Starting coordinates; what is fixed keeps them.
+    likelihood : Likelihood
+    extras : Extras
+        Priors and constraints.
+    chunk : int
+        Objects per evaluation.
+    prior : GaussianPrior or None
+        Of theta, beyond the scene's own priors.
+    """
+
+    layout: Layout
+    images: tuple[ImageData, ...]
+    base: torch.Tensor
+    likelihood: Likelihood
+    extras: Extras
     chunk: int
+    prior: GaussianPrior | None = None
 
     def __len__(self) -> int:
-        return len(self.data)
+        return len(self.base)
+
+    def select(self, index: torch.Tensor) -> SceneProblem:
+        """Some of the objects."""
+        return SceneProblem(
+            self.layout,
+            tuple(image.select(index) for image in self.images),
+            self.base[index],
+            self.likelihood,
+            self.extras,
+            self.chunk,
+            None if self.prior is None else self.prior.select(index),
+        )
+
+    @classmethod
+    def join(cls, parts: Sequence[SceneProblem]) -> SceneProblem:
+        """Problems of one layout as one, in order."""
+        first = parts[0]
+        images = tuple(
+            ImageData.join([part.images[i] for part in parts]) for i in range(len(first.images))
+        )
+        base = torch.cat([part.base for part in parts])
+        priors = [part.prior for part in parts if part.prior is not None]
+        prior = None
+        if priors:
+            means = torch.cat([one.mean for one in priors])
+            prior = GaussianPrior(means, torch.cat([one.precision for one in priors]))
+        return dataclasses.replace(first, images=images, base=base, prior=prior)
 
     def evaluator(self, owner: torch.Tensor) -> Evaluate:
         """`evaluate` for problems that share objects: problem i is object ``owner[i]``."""
         return lambda index, theta: self.evaluate(owner[index], theta)
 
+    def measurer(self, owner: torch.Tensor) -> Measure:
+        """`measure` for problems that share objects: problem i is object ``owner[i]``."""
+        return lambda index, theta: self.measure(owner[index], theta)
+
     def evaluate(self, index: torch.Tensor, theta: torch.Tensor) -> Evaluation:
-        """The objects `index` (A,) at `theta` (A, 8).
+        """chi2, gradient and matrix of the objects `index` (A,) at `theta` (A, D).
 
-        `light` holds the sums of the derivative images over the (filled-up) stamp, (A, 7).
+        `light`: derivatives of each component's light in the first image by theta, (A, C D).
         """
-
         parts = []
         for first in range(0, len(index), self.chunk):
             some = slice(first, first + self.chunk)
             parts.append(self._evaluate_chunk(index[some], theta[some]))
         return Evaluation.join(parts)
 
-    def image(self, index: torch.Tensor, theta: torch.Tensor) -> torch.Tensor:
-        """Model without sky (A, ny, nx)."""
-        with torch.no_grad():
-            return render(self.plan, self.table, self.psf[index], theta[:, :7])
+    def measure(self, index: torch.Tensor, theta: torch.Tensor) -> torch.Tensor:
+        """chi2 alone of the objects `index` (A,) at `theta` (A, D), float64, (A,).
 
-    def design(self, index: torch.Tensor, theta: torch.Tensor) -> torch.Tensor:
-        """Derivatives of the image by the eight parameters (A, 8, ny, nx); channel 2 = model
-        without sky, channel 7 = ones."""
-        images = render_with_jacobian(self.plan, self.table, self.psf[index], theta[:, :7])
-        return torch.cat([images, torch.ones_like(images[:, :1])], dim=1)
+        A fifth of the cost of `evaluate`.
+        """
+        parts = []
+        for first in range(0, len(index), 2 * self.chunk):
+            some = slice(first, first + 2 * self.chunk)
+            chi2 = self._beyond_pixels(index[some], theta[some])[0]
+            for i, data in enumerate(self.images):
+                model = sum(self.component_images(index[some], theta[some], i))
+                model = model + self.sky_image(index[some], theta[some], i)
+                terms = self.likelihood.terms(
+                    data.data[index[some]], model, data.root_weight[index[some]],
+                    self._electrons(i, index[some]),
+                )  # fmt: skip
+                chi2 = chi2 + pixel_sum(terms.rho.to(torch.float64))
+            parts.append(chi2)
+        return torch.cat(parts)
+
+    def log_density(
+        self, index: torch.Tensor, theta: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """ln posterior up to a constant (A,) and its gradient (A, D), for samplers."""
+        state = self.evaluate(index, theta)
+        prior, slope = self.extras.measure(self.layout, theta, self.base[index])
+        return -0.5 * state.chi2 + prior, state.gradient + slope
+
+    def component_images(
+        self,
+        index: torch.Tensor,
+        theta: torch.Tensor,
+        image: int,
+        psf: torch.Tensor | None = None,
+    ) -> list[torch.Tensor]:
+        """Each component's light in an image, (A, ny, nx), units of `scale`.
+
+        Seen through the image's own PSF, or through other modes (A, n_modes).
+        """
+        data = self.images[image]
+        local, _ = self._local(index, theta, image)
+        psf = self._psf(index, theta, image) if psf is None else psf
+        out: list[torch.Tensor] = [data.data] * len(self.layout.spans)
+        with torch.no_grad():
+            for profile, members in self.layout.profiles:
+                together = torch.stack([local[:, self.layout.spans[k].slice] for k in members], 1)
+                several = psf.repeat_interleave(len(members), 0)
+                images = render_component(data.plan, profile, several, together.flatten(0, 1))
+                for k, member in enumerate(members):
+                    out[member] = images[k :: len(members)]
+        return out
+
+    def sky_image(self, index: torch.Tensor, theta: torch.Tensor, image: int) -> torch.Tensor:
+        """Background beyond the pedestal, (A, ny, nx), units of `scale`."""
+        data = self.images[image]
+        terms = self._sky(index, theta, image)
+        return _summed(terms.to(data.data.dtype), data.background())
+
+    def design(self, index: torch.Tensor, theta: torch.Tensor, image: int) -> torch.Tensor:
+        """Derivatives of an image by theta, (A, D, ny, nx)."""
+        blocks, jacobian = self._channels(index, theta, image)
+        channels = torch.cat(blocks, 1)
+        return torch.einsum("apyx,apd->adyx", channels, jacobian.to(channels.dtype))
+
+    # ------------------------------------------------------------------ pieces
+
+    def _local(
+        self, index: torch.Tensor, theta: torch.Tensor, image: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Parameters as the renderer takes them, scaled, and their derivatives by theta."""
+        full, jacobian = self.layout.parameters(theta, self.base[index], image)
+        data = self.images[image]
+        if data.placement is not None:
+            full, turn = data.placement.select(index).apply(full, self.layout.spans)
+            jacobian = turn @ jacobian
+        full = full.clone()
+        for span in self.layout.spans:
+            full[:, span.index("flux")] -= data.scale[index].log()
+        return full, jacobian
+
+    def _psf(self, index: torch.Tensor, theta: torch.Tensor, image: int) -> torch.Tensor:
+        data = self.images[image]
+        psf = data.psf[index]
+        if data.psf_basis is None:
+            return psf
+        part = theta[:, self.layout.psf_slice(image)].to(psf.real.dtype)
+        return psf + torch.einsum("ak,akm->am", part.to(psf.dtype), data.psf_basis[index])
+
+    def _sky(self, index: torch.Tensor, theta: torch.Tensor, image: int) -> torch.Tensor:
+        """Background terms (A, 3), units of `scale`."""
+        terms = theta.new_zeros((len(theta), 3))
+        count = self.layout.sky_terms
+        if count:
+            terms[:, :count] = theta[:, self.layout.sky_slice(image)]
+        return terms
+
+    def _electrons(self, image: int, index: torch.Tensor) -> torch.Tensor | None:
+        data = self.images[image]
+        return None if data.electrons is None else data.electrons[index].to(data.data.dtype)
+
+    def _channels(
+        self, index: torch.Tensor, theta: torch.Tensor, image: int
+    ) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """Images that span the derivatives, P in all, and what combines them, (A, P, D).
+
+        One block (A, p, ny, nx) for each component (`component_channels`), then the background's
+        terms and the PSF's parameters. The derivative of the image by theta_d is the sum of the P
+        images times ``jacobian[:, :, d]``.
+        """
+        data, layout = self.images[image], self.layout
+        local, by_theta = self._local(index, theta, image)
+        psf = self._psf(index, theta, image)
+        a, f, sky = len(theta), layout.n_full, layout.sky_terms
+        n_psf = layout.n_psf[image] if layout.n_psf else 0
+        whole = theta.new_zeros((a, f + sky + n_psf, theta.shape[1]))
+        whole[:, :f, : layout.n_shape] = by_theta
+        blocks: list[torch.Tensor] = [data.data] * len(layout.spans)
+        for profile, members in layout.profiles:
+            spans = [layout.spans[k] for k in members]
+            together = torch.stack([local[:, span.slice] for span in spans], 1).flatten(0, 1)
+            several = psf.repeat_interleave(len(members), 0) if len(members) > 1 else psf
+            images, mixing = component_channels(data.plan, profile, several, together)
+            for k, (member, span) in enumerate(zip(members, spans, strict=True)):
+                blocks[member] = images[k :: len(members)]
+                if mixing is not None:
+                    part = whole[:, span.slice, : layout.n_shape]
+                    whole[:, span.slice, : layout.n_shape] = mixing[k :: len(members)] @ part
+        if sky:
+            background = data.background()[:sky]
+            blocks.append(background.expand(a, *background.shape))
+            terms = torch.arange(sky, device=theta.device)
+            whole[:, f + terms, layout.sky_slice(image).start + terms] = 1.0
+        if n_psf and data.psf_basis is not None:
+            basis = data.psf_basis[index]
+            for k in range(n_psf):
+                change = torch.stack(self.component_images(index, theta, image, basis[:, k])).sum(0)
+                blocks.append(change[:, None])
+                whole[:, f + sky + k, layout.psf_slice(image).start + k] = 1.0
+        return blocks, whole
+
+    def _beyond_pixels(
+        self, index: torch.Tensor, theta: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """chi2 (A,), gradient (A, D) and matrix (A, D, D) of priors and constraints."""
+        residual, by_theta = self.extras.evaluate(self.layout, theta, self.base[index])
+        chi2 = residual.square().sum(1)
+        gradient = -(by_theta.transpose(1, 2) @ residual[..., None])[..., 0]
+        matrix = by_theta.transpose(1, 2) @ by_theta
+        if self.prior is not None:
+            prior = self.prior.select(index)
+            offset = prior.mean - theta
+            pull = (prior.precision @ offset[..., None])[..., 0]
+            chi2 = chi2 + (offset * pull).sum(1)
+            gradient = gradient + pull
+            matrix = matrix + prior.precision
+        for i, data in enumerate(self.images):
+            if self.layout.sky_terms:
+                where = self.layout.sky_slice(i).start
+                mean, precision = data.sky_prior[index].unbind(1)
+                offset = mean - theta[:, where]
+                chi2 = chi2 + precision * offset.square()
+                gradient[:, where] += precision * offset
+                matrix[:, where, where] += precision
+            psf = self.layout.psf_slice(i)
+            if psf.stop > psf.start:
+                # Unit Gaussians: the basis is in standard deviations of the stars' own fit.
+                part = theta[:, psf]
+                chi2 = chi2 + part.square().sum(1)
+                gradient[:, psf] -= part
+                places = torch.arange(psf.start, psf.stop, device=theta.device)
+                matrix[:, places, places] += 1.0
+        return chi2, gradient, matrix
 
     def _evaluate_chunk(self, index: torch.Tensor, theta: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        images = render_with_jacobian(self.plan, self.table, self.psf[index], theta[:, :7])
-        a, _, ny, nx = images.shape
-        root = self.root_weight[index]
-        sky = theta[:, 7].to(images.dtype)[:, None, None]
-        rows = torch.empty((a, 9, ny * nx), dtype=images.dtype, device=images.device)
-        residual = (self.data[index] - images[:, 2] - sky) * root
-        torch.mul(images, root[:, None], out=rows[:, :7].view(a, 7, ny, nx))
-        rows[:, 7] = root.flatten(1)
-        rows[:, 8] = residual.flatten(1)
-        gram = torch.bmm(rows, rows.transpose(1, 2)).to(torch.float64)
-        chi2 = pixel_sum(residual.to(torch.float64).square())
-        offset = self.prior_mean[index] - theta
-        pull = (self.prior_precision[index] @ offset[..., None])[..., 0]
-        return (
-            chi2 + (offset * pull).sum(1),
-            gram[:, :8, 8] + pull,
-            gram[:, :8, :8] + self.prior_precision[index],
-            pixel_sum(images).to(torch.float64),
-        )
+        chi2, gradient, matrix = self._beyond_pixels(index, theta)
+        light = theta.new_zeros((len(theta), 0))
+        layout = self.layout
+        for i, data in enumerate(self.images):
+            blocks, jacobian = self._channels(index, theta, i)
+            (a, p), (ny, nx) = jacobian.shape[:2], data.plan.shape
+            light_of = [
+                block[:, span.component.profile.parameters.index("flux")]
+                for block, span in zip(blocks, layout.spans, strict=False)
+            ]
+            model = light_of[0]
+            for one in light_of[1:]:
+                model = model + one
+            if layout.sky_terms:
+                model = model + self.sky_image(index, theta, i)
+            terms = self.likelihood.terms(
+                data.data[index], model, data.root_weight[index], self._electrons(i, index)
+            )
+            if i == 0:
+                sums = [pixel_sum(block).to(torch.float64) for block in blocks]
+                light = torch.cat(
+                    [
+                        (part[..., None] * jacobian[:, span.slice]).sum(1)
+                        for part, span in zip(sums, layout.spans, strict=False)
+                    ],
+                    1,
+                )
+            root = terms.curvature.sqrt()
+            rows = root.new_empty((a, p + 1, ny * nx))
+            first = 0
+            for block in blocks:
+                place = rows[:, first : first + block.shape[1]].view(block.shape)
+                torch.mul(block, root[:, None], out=place)
+                first += block.shape[1]
+            rows[:, p] = (terms.score / root.clamp_min(1e-20)).flatten(1)
+            gram = torch.bmm(rows, rows.transpose(1, 2)).to(torch.float64)
+            chi2 = chi2 + pixel_sum(terms.rho.to(torch.float64))
+            across = jacobian.transpose(1, 2)
+            gradient = gradient + (across @ gram[:, :p, p:])[..., 0]
+            matrix = matrix + across @ gram[:, :p, :p] @ jacobian
+        return chi2, gradient, matrix, light
 
 
-def pixel_sum(images: torch.Tensor) -> torch.Tensor:
-    """Sum over the last two axes, one after the other: the same to the bit for any batch."""
-    return images.sum(-1).sum(-1)
+def _summed(terms: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+    """Sums (A, ny, nx) of images (K, ny, nx) times terms (A, K).
 
-
-def chunk_size(plan: FourierPlan) -> int:
-    """Objects that are evaluated together with this plan."""
-    return max(1, min(128, _CHUNK_ELEMENTS // (7 * plan.n_modes)))
-
-
-def bin_images(
-    data: torch.Tensor, root_weight: torch.Tensor, factor: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Add up blocks of factor x factor pixels.
-
-    Parameters
-    ----------
-    data, root_weight : Tensor, (B, ny, nx)
-        ny and nx multiples of `factor`.
-
-    Returns
-    -------
-    data, root_weight : Tensor, (B, ny / factor, nx / factor)
-        The block's sum (of the mean of its good pixels), and 1/sigma of it; 0 where over half of
-        the block is masked.
+    Term by term: a matrix product's last digits would depend on how many objects share it.
     """
-    b, ny, nx = data.shape
-    blocks = (b, ny // factor, factor, nx // factor, factor)
-    good = (root_weight > 0).to(data.dtype)
-    variance = torch.where(root_weight > 0, root_weight, torch.ones_like(root_weight)) ** -2 * good
-    count = good.view(blocks).sum((2, 4))
-    total = (data * good).view(blocks).sum((2, 4))
-    spread = variance.view(blocks).sum((2, 4))
-    area = factor * factor
-    mean = total / count.clamp_min(1)
-    root = torch.where(
-        2 * count > area, count / (area * spread.clamp_min(1e-30).sqrt()), torch.zeros_like(count)
-    )
-    return mean * area, root
+    out = terms[:, 0, None, None] * images[0]
+    for k in range(1, len(images)):
+        out = out + terms[:, k, None, None] * images[k]
+    return out
+
+
+def chunk_of(layout: Layout, plans: Sequence[FourierPlan]) -> int:
+    """Objects that are evaluated together."""
+    largest = max(plan.n_modes for plan in plans)
+    return max(1, min(128, _CHUNK_ELEMENTS // (max(7, layout.n_full) * largest)))

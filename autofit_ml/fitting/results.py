@@ -1,106 +1,222 @@
-"""What the refiner hands on."""
+"""Results of fits: one `SceneFit` for each object, `Fits` for all of them."""
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, overload
 
 import numpy as np
 
-__all__ = ["FitResults"]
+from autofit_ml.fitting.problem import SceneProblem
+from autofit_ml.scenes.layout import Layout
+
+__all__ = ["Fits", "SceneFit"]
 
 
 @dataclass(frozen=True)
-class FitResults:
-    """Fits of B objects; row i belongs to stamp i.
+class SceneFit:
+    """The fit of one object.
 
     Attributes
     ----------
-    values, errors : ndarray, float64, (B, 8)
-        Catalogue parameters (order of `autofit_ml.scenes.CATALOGUE_PARAMETERS`; positions in stamp
-        pixels) and their 1-sigma errors. NaN where the fit failed; the error of a parameter that
-        is fixed or sits on its bound is NaN.
-    cov : ndarray, float64, (B, 8, 8)
-        Covariance of `values`.
-    theta, theta_cov : ndarray, float64, (B, 8), (B, 8, 8)
-        The same in fit space.
-    start : ndarray, float64, (B, 8)
-        The initialiser's values.
-    chi2, logl, bic, bic_point_source : ndarray, float64, (B,)
-        bic_point_source is NaN where a point source was out of the question.
-    ndof, n_pix, n_iter, n_starts : ndarray, int32, (B,)
-    snr : ndarray, float64, (B,)
-        Total signal to noise, sqrt(sum(model^2 / sigma^2)) over the pixels used.
-    flux_stamp, flux_stamp_err : ndarray, float64, (B,)
-        Model light inside the stamp.
-    noise_correlation : ndarray, float64, (B,)
-        Mean correlation of the noise of adjacent pixels; NaN where it could not be measured.
-    flags : ndarray, int32, (B,)
-    at_bound : list of str
-        Comma-separated names of the parameters on their bounds.
-    models : list of ndarray or None
-        Model images without sky, float32, one per stamp, when asked for.
+    names : tuple of str
+        "component.parameter" of every catalogue value, ``[band]`` after it where it differs from
+        band to band; then the images' skies. Neighbours are components called ``neighbour_1`` ...
+    values, errors : ndarray, float64, (V,)
+        Catalogue units and conventions; positions in pixels of the first image. NaN: no fit; the
+        error of what is fixed or sits on a bound is NaN.
+    cov : ndarray, float64, (V, V)
+    start : ndarray, float64, (V,)
+        Of the start that won.
+    layout : Layout or None
+        None where nothing was fitted.
+    theta, theta_cov : ndarray, float64, (D,), (D, D)
+        In the refiner's own parameters, ``layout.names``; skies in units of the pixel noise.
+    flux_total, flux_total_err : ndarray, float64, (images,)
+        All components of the target together.
+    fraction, fraction_err : float
+        Share of the first component in the first image (B/T for a bulge and a disc).
+    flux_stamp, flux_stamp_err : ndarray, float64, (components of the target,)
+        Light inside the first image.
+    chi2, logl, bic : float
+    bic_point_source : float
+        Of a point source in place of one Sérsic profile; NaN where it was out of the question.
+    ndof, n_pix, n_iter, n_starts : int
+    snr : float
+        Of the target in all images together.
+    blended : float
+        Neighbours' light over the target's inside its half-light ellipse, from the fit.
+    noise_correlation : float
+        Of the first image.
+    flags : int
+    at_bound : tuple of str
+    neighbours : int
+    components : list or None
+        For each image a dict component -> image, float32, image units, and "sky"; when asked for.
+    problem : SceneProblem or None
+        Of this object alone, when asked for.
+    limits : ndarray, float64, (2, D), or None
+        Lower and upper bounds of theta; equal where it was held.
+    message : str
+    posterior : ScenePosterior or None
+        Samples, where they were asked for (`autofit_ml.posterior`).
     """
 
+    names: tuple[str, ...]
     values: np.ndarray
     errors: np.ndarray
     cov: np.ndarray
+    start: np.ndarray
+    layout: Layout | None
     theta: np.ndarray
     theta_cov: np.ndarray
-    start: np.ndarray
-    chi2: np.ndarray
-    logl: np.ndarray
-    bic: np.ndarray
-    bic_point_source: np.ndarray
-    ndof: np.ndarray
-    n_pix: np.ndarray
-    n_iter: np.ndarray
-    n_starts: np.ndarray
-    snr: np.ndarray
-    flux_stamp: np.ndarray
-    flux_stamp_err: np.ndarray
-    noise_correlation: np.ndarray
-    flags: np.ndarray
-    at_bound: list[str]
-    models: list[np.ndarray] | None = None
+    flux_total: np.ndarray
+    flux_total_err: np.ndarray
+    fraction: float
+    fraction_err: float
+    chi2: float
+    logl: float
+    bic: float
+    ndof: int
+    n_pix: int
+    n_iter: int
+    n_starts: int
+    snr: float
+    blended: float
+    noise_correlation: float
+    flags: int
+    at_bound: tuple[str, ...]
+    neighbours: int
+    components: list[dict[str, np.ndarray]] | None = None
+    problem: SceneProblem | None = None
+    limits: np.ndarray | None = None
+    message: str = ""
+    flux_stamp: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    flux_stamp_err: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    bic_point_source: float = math.nan
+    posterior: Any = None
+
+    def __getitem__(self, name: str) -> float:
+        """Value of a catalogue parameter, e.g. ``fit["bulge.re"]``."""
+        return float(self.values[self.names.index(name)])
+
+    def error(self, name: str) -> float:
+        """1-sigma error of a catalogue parameter."""
+        return float(self.errors[self.names.index(name)])
+
+    def place(self, name: str, image: int) -> int | None:
+        """Place of a parameter among the values of an image; None if the model has no such."""
+        layout = self.layout
+        labels = () if layout is None else (layout.labels[image], layout.bands[image])
+        for key in (name, *(f"{name}[{label}]" for label in labels)):
+            if key in self.names:
+                return self.names.index(key)
+        return None
+
+    def value_in(self, name: str, image: int) -> float:
+        """Value of a catalogue parameter in an image; NaN if the model has no such."""
+        place = self.place(name, image)
+        return math.nan if place is None else float(self.values[place])
+
+    @property
+    def n_fitted(self) -> int:
+        """Fitted parameters, neighbours and skies included."""
+        return self.n_pix - self.ndof
+
+
+_STACKED = (
+    "chi2", "logl", "bic", "bic_point_source", "ndof", "n_pix", "n_iter", "n_starts", "snr",
+    "blended", "noise_correlation", "flags",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Fits(Sequence[SceneFit]):
+    """Fits of B objects, in order; numbers of all of them as arrays.
+
+    Besides the attributes: every number of `SceneFit` (``chi2``, ``flags``, ``snr`` ...) as an
+    array (B,).
+
+    Attributes
+    ----------
+    rows : tuple of SceneFit
+    """
+
+    rows: tuple[SceneFit, ...]
 
     def __len__(self) -> int:
-        return len(self.values)
+        return len(self.rows)
 
-    @classmethod
-    def empty(cls, n: int, start: np.ndarray, models: bool) -> FitResults:
-        """n rows of NaN, to be filled."""
-        nan = np.full(n, np.nan)
-        return cls(
-            values=np.full((n, 8), np.nan),
-            errors=np.full((n, 8), np.nan),
-            cov=np.full((n, 8, 8), np.nan),
-            theta=np.full((n, 8), np.nan),
-            theta_cov=np.full((n, 8, 8), np.nan),
-            start=start,
-            chi2=nan.copy(),
-            logl=nan.copy(),
-            bic=nan.copy(),
-            bic_point_source=nan.copy(),
-            ndof=np.zeros(n, np.int32),
-            n_pix=np.zeros(n, np.int32),
-            n_iter=np.zeros(n, np.int32),
-            n_starts=np.zeros(n, np.int32),
-            snr=nan.copy(),
-            flux_stamp=nan.copy(),
-            flux_stamp_err=nan.copy(),
-            noise_correlation=nan.copy(),
-            flags=np.zeros(n, np.int32),
-            at_bound=[""] * n,
-            models=[np.zeros((0, 0), np.float32)] * n if models else None,
+    @overload
+    def __getitem__(self, key: int) -> SceneFit: ...
+    @overload
+    def __getitem__(self, key: slice) -> Fits: ...
+    def __getitem__(self, key: int | slice) -> SceneFit | Fits:
+        return Fits(self.rows[key]) if isinstance(key, slice) else self.rows[key]
+
+    def __getattr__(self, name: str) -> np.ndarray:
+        if name not in _STACKED:
+            raise AttributeError(name)
+        return np.array([getattr(row, name) for row in self.rows])
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Values that all fits have: the target's parameters and the skies."""
+        common = [name for name in self.rows[0].names if not name.startswith("neighbour_")]
+        return tuple(name for name in common if all(name in row.names for row in self.rows))
+
+    @property
+    def values(self) -> np.ndarray:
+        """Catalogue values of the target, columns `names`, (B, V)."""
+        return self._columns("values")
+
+    @property
+    def errors(self) -> np.ndarray:
+        """1-sigma errors of `values`, (B, V)."""
+        return self._columns("errors")
+
+    @property
+    def start(self) -> np.ndarray:
+        """Where the fits began, (B, V)."""
+        return self._columns("start")
+
+    @property
+    def cov(self) -> np.ndarray:
+        """Covariances of `values`, (B, V, V)."""
+        places = self._places()
+        return np.stack(
+            [row.cov[np.ix_(at, at)] for row, at in zip(self.rows, places, strict=True)]
         )
 
-    def put(self, index: np.ndarray, other: FitResults) -> None:
-        """Write the rows of `other` to the rows `index`."""
-        for item in dataclasses.fields(self):
-            mine, theirs = getattr(self, item.name), getattr(other, item.name)
-            if isinstance(mine, np.ndarray):
-                mine[index] = theirs
-            elif mine is not None:
-                for i, value in zip(index, theirs, strict=True):
-                    mine[int(i)] = value
+    @property
+    def at_bound(self) -> list[str]:
+        """Comma-separated names of the parameters on their bounds."""
+        return [",".join(name.rpartition(".")[2] for name in row.at_bound) for row in self.rows]
+
+    @property
+    def models(self) -> list[np.ndarray]:
+        """Light of the target in the first image, (ny, nx) each; needs ``components=True``."""
+        out = []
+        for row in self.rows:
+            if row.components is None or row.layout is None:
+                raise ValueError("fits without the images of their components: components=True")
+            names = [span.component.name for span in row.layout.spans]
+            target = names[: len(names) - row.neighbours]
+            out.append(np.sum([row.components[0][name] for name in target], axis=0))
+        return out
+
+    @property
+    def flux_stamp(self) -> np.ndarray:
+        """Light of the target inside the stamp, image units, (B,)."""
+        return np.array([row.flux_stamp.sum() for row in self.rows])
+
+    def _places(self) -> list[list[int]]:
+        names = self.names
+        return [[row.names.index(name) for name in names] for row in self.rows]
+
+    def _columns(self, attribute: str) -> np.ndarray:
+        places = self._places()
+        rows = zip(self.rows, places, strict=True)
+        return np.stack([getattr(row, attribute)[at] for row, at in rows])

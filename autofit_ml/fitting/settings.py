@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from autofit_ml.fitting.levenberg_marquardt import LMSettings
+from autofit_ml.fitting.likelihoods import Likelihood
 from autofit_ml.rendering import Accuracy
 
 __all__ = ["RefineSettings"]
@@ -12,20 +13,29 @@ __all__ = ["RefineSettings"]
 
 @dataclass(frozen=True)
 class RefineSettings:
-    """How the refiner works; the defaults are what the documentation's figures were measured with.
+    """How fits are made; the defaults are what the documentation's figures were measured with.
 
     Attributes
     ----------
-    start_n : tuple of float
-        Sérsic indices of the extra starts (the initialiser's own start comes first).
-    spread, certain : float
-        Where the start has a covariance, the extra starts lie `spread` standard deviations of ln n
-        to both sides, unless ln n is known better than `certain`.
+    likelihood : Likelihood
+    error_floor : float
+        Error of the model in units of the model itself, added to sigma in quadrature: keeps the
+        bright core of an object that no model fits from deciding everything. 0: none.
+    neighbours : {"fit", "mask"}
+        Contaminants that overlap with the target are fitted with it, or masked like the others.
+    max_neighbours : int
+        At most so many are fitted.
     prior : {"none", "network"}
-        "network": the start and its covariance are a Gaussian prior (of everything but the sky).
-        chi2 then includes the prior's term.
-    search, final : LMSettings
-        Of the coarse search over the starts and of the fit itself.
+        "network": the start and its covariance are a Gaussian prior of the target's first
+        component. chi2 then includes the prior's term.
+    point_source : bool
+        Compare single Sérsic profiles with a point source (POINT_SOURCE).
+    keep : bool
+        Keep each object's problem, for samplers.
+    certain : float
+        Objects whose start knows ln n better than this need no further starts.
+    search, polish, final : LMSettings
+        Of the coarse search over the starts, of the fit on binned images, of the fit itself.
     coarse, compact, wide : Accuracy
         Of the renderer: `coarse` in the search; `wide` serves objects that are large for their
         stamp.
@@ -40,18 +50,22 @@ class RefineSettings:
     device : str
     """
 
-    start_n: tuple[float, ...] = (1.0, 4.0)
-    spread: float = 1.5
-    certain: float = 0.3
+    likelihood: Likelihood = field(default_factory=Likelihood)
+    error_floor: float = 0.0
+    neighbours: str = "fit"
+    max_neighbours: int = 6
     prior: str = "none"
+    point_source: bool = True
+    keep: bool = False
+    certain: float = 0.3
     search: LMSettings = field(default_factory=lambda: LMSettings(0.3, 12))
-    final: LMSettings = field(default_factory=lambda: LMSettings(3e-3))
+    polish: LMSettings = field(default_factory=lambda: LMSettings(0.03, 30, relative=1e-7))
+    final: LMSettings = field(default_factory=lambda: LMSettings(3e-3, relative=1e-7))
     coarse: Accuracy = field(default_factory=lambda: Accuracy(1.2, 8.0, refinements=()))
     compact: Accuracy = field(
         default_factory=lambda: Accuracy(1.5, refinements=(2.0, 3.0), split=2.0, cutoff=1e-3)
     )
     wide: Accuracy = field(default_factory=Accuracy)
-    point_source: Accuracy = field(default_factory=lambda: Accuracy(1.0, 8.0, refinements=()))
     compact_re: float = 0.16
     correlated_lag: int = 3
     correlated_threshold: float = 0.05

@@ -1,6 +1,6 @@
 """Which model an object needs, by evidence: the close calls of the ladder's BIC.
 
-In: `Choice`s of `autofit_ml.fitting.scenes.choose_models`, made with ``SceneSettings(keep=True)``.
+In: `Choice`s of `autofit_ml.fitting.choose_models`, made with ``RefineSettings(keep=True)``.
 Out: the same, decided anew by the evidence of nested sampling where several models are close.
 """
 
@@ -10,9 +10,9 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-from autofit_ml.fitting.scenes.choice import Choice
+from autofit_ml.fitting.choice import Choice
 from autofit_ml.posterior.nested import NestedSettings
-from autofit_ml.posterior.scenes import ScenePosterior, sample_scenes
+from autofit_ml.posterior.scenes import ScenePosterior, sample_fits
 
 __all__ = ["choose_by_evidence"]
 
@@ -49,7 +49,7 @@ def choose_by_evidence(
         for one in choices
     ]
     fits = [one.fits[n] for one, names in zip(choices, contenders, strict=True) for n in names]
-    drawn = iter(sample_scenes(fits, "nested", settings))
+    drawn = iter(sample_fits(fits, "nested", settings))
     out: list[tuple[Choice, ScenePosterior | None]] = []
     for choice, names in zip(choices, contenders, strict=True):
         posteriors = {n: made for n in names if (made := next(drawn)) is not None}

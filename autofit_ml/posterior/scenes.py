@@ -1,6 +1,6 @@
-"""Posterior samples of fitted scenes: from `SceneFit`s with their problems to catalogue values.
+"""Posterior samples of fits: from `SceneFit`s with their problems to catalogue values.
 
-In: fits of `autofit_ml.fitting.scenes.fit_scenes` made with ``SceneSettings(keep=True)``. Out: a
+In: fits of `autofit_ml.fitting.refine` made with ``RefineSettings(keep=True)``. Out: a
 `ScenePosterior` for each, whose draws have the names, units and conventions of the fit's values.
 Objects that share a layout and a plan are sampled together.
 """
@@ -17,17 +17,17 @@ import torch
 from autofit_ml.errors import SettingsError
 from autofit_ml.fitting.levenberg_marquardt import minimise
 from autofit_ml.fitting.parallel import object_threads
-from autofit_ml.fitting.scenes.describe import draws_to_values
-from autofit_ml.fitting.scenes.problem import SceneProblem
-from autofit_ml.fitting.scenes.results import SceneFit
+from autofit_ml.fitting.problem import SceneProblem
+from autofit_ml.fitting.results import SceneFit
 from autofit_ml.fitting.uncertainties import laplace
+from autofit_ml.fitting.values import draws_to_values
 from autofit_ml.posterior.bootstrap import BootstrapSettings, bootstrap
 from autofit_ml.posterior.hmc import HMCSettings, sample_hmc
 from autofit_ml.posterior.laplace import LaplaceSettings, sample_laplace
 from autofit_ml.posterior.nested import NestedSettings, box_transform, sample_nested
 from autofit_ml.posterior.samples import PosteriorSamples
 
-__all__ = ["METHODS", "ScenePosterior", "nested_box", "sample_scenes", "with_posterior"]
+__all__ = ["METHODS", "ScenePosterior", "nested_box", "sample_fits", "with_posterior"]
 
 Settings = LaplaceSettings | BootstrapSettings | HMCSettings | NestedSettings
 
@@ -71,7 +71,7 @@ class ScenePosterior:
         return float(middle), float(low), float(high)
 
 
-def sample_scenes(
+def sample_fits(
     fits: Sequence[SceneFit], method: str = "hmc", settings: Settings | None = None
 ) -> list[ScenePosterior | None]:
     """Draw from the posteriors of fitted scenes.
@@ -79,7 +79,7 @@ def sample_scenes(
     Parameters
     ----------
     fits : sequence of SceneFit
-        With their problems (``SceneSettings(keep=True)``).
+        With their problems (``RefineSettings(keep=True)``).
     method : {"laplace", "bootstrap", "hmc", "nested"}
         "bootstrap" resamples residuals (in blocks where the noise is correlated) and fits again;
         "nested" also gives the evidence, its prior being flat in the box of `nested_box` for
@@ -105,7 +105,7 @@ def sample_scenes(
             f"{type(settings).__name__} for {method}", f"give {_SETTINGS[method].__name__}"
         )
     if any(fit.layout is not None and fit.problem is None for fit in fits):
-        raise SettingsError("a fit without its problem", "fit with SceneSettings(keep=True)")
+        raise SettingsError("a fit without its problem", "fit with RefineSettings(keep=True)")
     groups: dict[tuple, list[int]] = {}
     for k, fit in enumerate(fits):
         if fit.problem is not None and fit.layout is not None:
@@ -311,4 +311,5 @@ def with_posterior(fit: SceneFit, posterior: ScenePosterior) -> SceneFit:
         errors=np.where(spread, half[:v], np.nan),
         cov=np.cov(flat[:, :v].T),
         fraction_err=fit.fraction_err if fraction is None else float(half[fraction]),
+        posterior=posterior,
     )

@@ -6,8 +6,8 @@ any brightness function over the pixels. All work on batches of stamps of one sh
 `autofit_ml.fitting` and by the losses of the networks.
 """
 
-from autofit_ml.rendering.component import component_jacobian, render_component
-from autofit_ml.rendering.elliptical import PARAMETERS, render, render_with_jacobian
+from autofit_ml.rendering.component import component_channels, component_jacobian, render_component
+from autofit_ml.rendering.elliptical import PARAMETERS, elliptical_channels, render
 from autofit_ml.rendering.fourier import Accuracy, FourierPlan, make_plan, psf_modes
 from autofit_ml.rendering.pixel import PixelAccuracy, profile_brightness, render_pixels
 
@@ -16,12 +16,13 @@ __all__ = [
     "Accuracy",
     "FourierPlan",
     "PixelAccuracy",
+    "component_channels",
     "component_jacobian",
+    "elliptical_channels",
     "make_plan",
     "profile_brightness",
     "psf_modes",
     "render",
     "render_component",
     "render_pixels",
-    "render_with_jacobian",
 ]

@@ -12,11 +12,11 @@ import torch
 from autofit_ml.profiles import Profile
 from autofit_ml.profiles.polar import polar_table
 from autofit_ml.profiles.tables import profile_table
-from autofit_ml.rendering.elliptical import render, render_with_jacobian
+from autofit_ml.rendering.elliptical import elliptical_channels, render
 from autofit_ml.rendering.fourier import FourierPlan, phase, synthesise
 from autofit_ml.rendering.polar import render_polar, render_polar_with_jacobian
 
-__all__ = ["component_jacobian", "render_component"]
+__all__ = ["component_channels", "component_jacobian", "render_component"]
 
 
 def render_component(
@@ -53,12 +53,10 @@ def render_component(
 
 
 @torch.no_grad()
-def component_jacobian(
+def component_channels(
     plan: FourierPlan, profile: Profile, psf: torch.Tensor, parameters: torch.Tensor
-) -> torch.Tensor:
-    """Derivatives of `render_component` with respect to its parameters.
-
-    The derivative with respect to ln flux is the image itself.
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Images that span the derivatives of `render_component`, and what combines them.
 
     Parameters
     ----------
@@ -66,20 +64,42 @@ def component_jacobian(
 
     Returns
     -------
-    Tensor, shape (B, P, ny, nx)
+    channels : Tensor, (B, P, ny, nx)
+        The channel in the place of ln flux is the image itself.
+    mixing : Tensor, float64, (B, P, P), or None
+        Derivative by parameter p = sum over channels c of channel c times ``mixing[:, c, p]``.
+        None: the channels are the derivatives.
     """
     if profile.kind == "background":
         shape = _background_shape(plan, parameters.shape[1])
-        return shape.expand(len(parameters), -1, -1, -1)
+        return shape.expand(len(parameters), -1, -1, -1), None
     if profile.kind == "point":
         theta = parameters.to(plan.dtype)
         light = phase(plan, theta[:, 0], theta[:, 1]) * theta[:, 2].exp()[:, None]
         image = psf * light
         kx, ky = plan.frequencies
-        return synthesise(plan, torch.stack([-1j * kx * image, -1j * ky * image, image], dim=1))
+        spectra = torch.stack([-1j * kx * image, -1j * ky * image, image], dim=1)
+        return synthesise(plan, spectra), None
     if profile.kind == "pixel":
-        return render_polar_with_jacobian(plan, polar_table(profile), psf, parameters)
-    return render_with_jacobian(plan, profile_table(profile), psf, parameters)
+        return render_polar_with_jacobian(plan, polar_table(profile), psf, parameters), None
+    return elliptical_channels(plan, profile_table(profile), psf, parameters)
+
+
+def component_jacobian(
+    plan: FourierPlan, profile: Profile, psf: torch.Tensor, parameters: torch.Tensor
+) -> torch.Tensor:
+    """Derivatives of `render_component` with respect to its parameters, (B, P, ny, nx).
+
+    The derivative with respect to ln flux is the image itself. Fits use `component_channels`.
+
+    Parameters
+    ----------
+    plan, profile, psf, parameters : as in `render_component`.
+    """
+    channels, mixing = component_channels(plan, profile, psf, parameters)
+    if mixing is None:
+        return channels
+    return torch.einsum("bcyx,bcp->bpyx", channels, mixing.to(channels.dtype))
 
 
 def _background_shape(plan: FourierPlan, terms: int) -> torch.Tensor:

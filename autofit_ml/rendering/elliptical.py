@@ -5,14 +5,20 @@ See `autofit_ml.rendering.fourier` for the equations and the layout of Fourier s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 
 from autofit_ml.profiles import Table, row_products
-from autofit_ml.rendering.fourier import FourierPlan, phase, synthesise
+from autofit_ml.rendering.fourier import (
+    FourierPlan,
+    phase,
+    synthesise,
+    synthesise_levels,
+)
 
-__all__ = ["PARAMETERS", "render", "render_with_jacobian"]
+__all__ = ["PARAMETERS", "elliptical_channels", "render"]
 
 PARAMETERS = ("x", "y", "ln_flux", "ln_rc", "ln_n", "eta1", "eta2")
 """Fit-space parameters of one component, in order. rc = re sqrt(q) in pixels; eta as in
@@ -48,12 +54,17 @@ def render(
 
 
 @torch.no_grad()
-def render_with_jacobian(
+def elliptical_channels(
     plan: FourierPlan, table: Table, psf: torch.Tensor, parameters: torch.Tensor
-) -> torch.Tensor:
-    """Derivatives of `render` with respect to its parameters.
+) -> tuple[torch.Tensor, torch.Tensor]:
+    r"""Images that span the derivatives of `render`, and what combines them.
 
-    The derivative with respect to ln flux is the image itself.
+    Only :math:`\kappa^2 = \mathbf{k}^T M \mathbf{k}` knows of size and shape, so that with
+    :math:`G = \partial f / \partial \kappa^2`
+
+    .. math:: \frac{\partial f}{\partial \theta} = \frac{\partial M_{xx}}{\partial \theta} k_x^2 G
+              + \frac{\partial M_{yy}}{\partial \theta} k_y^2 G
+              + 2 \frac{\partial M_{xy}}{\partial \theta} k_x k_y G .
 
     Parameters
     ----------
@@ -61,30 +72,38 @@ def render_with_jacobian(
 
     Returns
     -------
-    Tensor, shape (B, 6 + S, ny, nx)
-        Order of the parameters; channel 2 is the image.
+    channels : Tensor, (B, 6 + S, ny, nx)
+        Channel 2 is the image.
+    mixing : Tensor, float64, (B, 6 + S, 6 + S)
+        Derivative by parameter p = sum over channels c of channel c times ``mixing[:, c, p]``.
     """
     theta = parameters.to(plan.dtype)
     value, by_log_kappa, *by_shapes, kappa2 = _profile_transform(
         plan, table, parameters, derivatives=True
     )
     base = psf * (phase(plan, theta[:, 0], theta[:, 1]) * theta[:, 2].exp()[:, None])
-    spectra = torch.empty((*theta.shape, plan.n_modes), dtype=base.dtype, device=base.device)
-    image = torch.mul(base, value, out=spectra[:, 2])
+    light, bend = base * value, base * (by_log_kappa * (0.5 / kappa2))
     kx, ky = plan.frequencies
-    torch.mul(image, -1j * kx, out=spectra[:, 0])
-    torch.mul(image, -1j * ky, out=spectra[:, 1])
-    torch.mul(base, by_log_kappa, out=spectra[:, 3])
-    for i, by_shape in enumerate(by_shapes):
-        torch.mul(base, by_shape, out=spectra[:, 4 + i])
-    half = 0.5 / kappa2
-    for i, metric in enumerate(metric_by_eta(parameters)):
-        torch.mul(
-            spectra[:, 3],
-            row_products(metric.to(plan.dtype), plan.quadratic) * half,
-            out=spectra[:, 4 + len(by_shapes) + i],
-        )
-    return synthesise(plan, spectra)
+    factors = [(light, -1j * kx), (light, -1j * ky), (light, None), (bend, kx.square())]
+    factors += [(base, by_shape) for by_shape in by_shapes]
+    factors += [(bend, ky.square()), (bend, kx * ky)]
+    first = plan.levels[0].size
+    spectra = [base.new_empty((len(base), len(factors), n)) for n in (first, plan.n_modes - first)]
+    for k, (spectrum, factor) in enumerate(factors):
+        for part, at in zip(spectra, (slice(first), slice(first, None)), strict=True):
+            if factor is None:
+                part[:, k] = spectrum[:, at]
+            else:
+                torch.mul(spectrum[:, at], factor[..., at], out=part[:, k])
+    images = synthesise_levels(plan, *(part.flatten(0, 1) for part in spectra))
+    images = images.unflatten(0, (len(base), len(factors)))
+    size, s = 6 + len(by_shapes), len(by_shapes)
+    mixing = torch.eye(size, dtype=parameters.dtype, device=parameters.device)
+    mixing = mixing.expand(len(parameters), size, size).clone()
+    which = [3, 4 + s, 5 + s]  # kx^2 G, ky^2 G, kx ky G; and the parameters ln rc, eta1, eta2
+    slopes = torch.stack([2 * metric(parameters), *metric_by_eta(parameters)], 2)
+    mixing[:, [[i] for i in which], which] = slopes
+    return images, mixing
 
 
 def _profile_transform(
@@ -94,7 +113,8 @@ def _profile_transform(
     kappa^2."""
     dtype = plan.dtype
     rows = table.rows(parameters[:, 4:-2], dtype, derivatives)
-    kappa2 = row_products(metric(parameters).to(dtype), plan.quadratic).clamp_min(1e-20)
+    kappa2 = row_products(metric(parameters).to(dtype), plan.quadratic)
+    kappa2 = kappa2.clamp_min(math.exp(2 * table.log_kappa_min))
     position = (kappa2.log() * (0.5 / table.log_kappa_step)) - (
         table.log_kappa_min / table.log_kappa_step
     )

@@ -17,8 +17,10 @@ periodic images of the galaxy, displaced by L; light of concentrated profiles re
 Instead of a very large FFT the integrand is split by smooth weights :math:`1 = (1 - g_0) +
 g_0 (1 - g_1) + \dots`, where :math:`g_l` keeps small :math:`|k|` only. The first part has no
 extended wings and goes through the FFT; each next part lives on a few modes, which are sampled
-more finely (a larger L) and are summed directly as two small matrix products. The cost does not
-depend on the galaxy, and the image is a smooth function of its parameters.
+more finely (a larger L). On the stamp, which is shorter than L, a wave of any low frequency is a
+sum of the FFT's own low modes to 1e-7 (a Fourier extension: Huybrechs 2010, SIAM J. Numer. Anal.
+47, 4326), so that two small matrix products add the finely sampled modes to the FFT's. The cost
+does not depend on the galaxy, and the image is a smooth function of its parameters.
 
 **Undersampled PSFs.** With a PSF oversampled s times the integrand is evaluated up to s times the
 Nyquist frequency of the pixels and the s x s aliases of each mode are added before the inverse FFT.
@@ -33,7 +35,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.fft import next_fast_len
 
 _ALIGNMENT = 64
 
@@ -44,6 +45,7 @@ __all__ = [
     "phase",
     "psf_modes",
     "synthesise",
+    "synthesise_levels",
 ]
 
 
@@ -82,17 +84,28 @@ class Accuracy:
 class _Level:
     """One sampling of the (ky, kx) plane, kx >= 0.
 
-    kx (a, nkx), ky (b, nky): angular frequencies per pixel; a, b count the aliases. ky runs
-    fastest, so that the first inverse transform reads memory in order. Direct levels carry the
-    matrices of the inverse transform: `to_y` complex (ny, nky), and `to_x` real (2 nkx, nx), whose
-    rows meet the interleaved real and imaginary parts.
+    kx (a, nkx), ky (b, nky): angular frequencies per pixel; a, b count the aliases. In the first
+    level ky runs fastest, (a, nkx, b, nky), so that the first inverse transform reads memory in
+    order; in the others kx does, (nky, nkx). Those carry what adds them to the first: `to_y` real
+    (jy, nky), `to_x` real (2 nkx, 4 jx) for interleaved real and imaginary parts.
     """
 
     kx: torch.Tensor
     ky: torch.Tensor
-    weight: torch.Tensor  # (a, nkx, b, nky)
+    weight: torch.Tensor
     to_y: torch.Tensor | None = None
     to_x: torch.Tensor | None = None
+
+    @property
+    def size(self) -> int:
+        """Number of modes."""
+        return self.kx.numel() * self.ky.numel()
+
+    def outer(self, along_x: torch.Tensor, along_y: torch.Tensor) -> torch.Tensor:
+        """Products of factors (B, kx) and (B, ky), (B, modes)."""
+        if self.to_y is None:
+            return (along_x[:, :, None] * along_y[:, None, :]).flatten(1)
+        return (along_y[:, :, None] * along_x[:, None, :]).flatten(1)
 
 
 @dataclass(frozen=True)
@@ -111,6 +124,8 @@ class FourierPlan:
         batch); the filling carries no light.
     frequencies : tuple of Tensor (n_modes,)
         kx and ky of the same.
+    turn : Tensor, complex, (jy, jx)
+        Phases and scale of what the other levels add to the first's low modes (jy from -J to J).
     """
 
     shape: tuple[int, int]
@@ -119,6 +134,7 @@ class FourierPlan:
     levels: tuple[_Level, ...]
     quadratic: torch.Tensor
     frequencies: tuple[torch.Tensor, torch.Tensor]
+    turn: torch.Tensor
 
     @property
     def device(self) -> torch.device:
@@ -168,8 +184,7 @@ def make_plan(
         math.ceil(n + max(margin, p / (2 * oversampling) + 8))
         for n, p in zip(shape, psf_shape, strict=True)
     ]
-    # An odd length along y has no Nyquist row, which a complex transform would treat one-sidedly.
-    lengths = _fast_odd_length(smallest[0]), _fast_even_length(smallest[1])
+    lengths = _fast_length(smallest[0]), _fast_length(smallest[1])
     (ny, nx), (ly, lx), s = shape, lengths, int(oversampling)
 
     step_y, step_x = 2 * np.pi / ly, 2 * np.pi / lx
@@ -179,12 +194,19 @@ def make_plan(
     weight = 1.0 - _split_weight(ky, kx, widths[0], accuracy)
     if not accuracy.refinements:
         weight = np.ones_like(weight)
-    place = {"device": device, "dtype": dtype}
+    # The highest frequency of an even length is one-sided: it carries nothing.
+    weight = np.where(np.abs(ky)[:, :, None, None] > (s - 1e-9) * np.pi, 0.0, weight)
+    place: dict[str, Any] = {"device": device, "dtype": dtype}
     levels = [_level(ky, kx, weight, place)]
+    reach = _reach(accuracy)
+    low = [math.ceil(2 * reach * accuracy.split) if accuracy.refinements else -1] * 2
+    low = [min(low[0], (ly - 1) // 2), min(low[1], lx // 2)]
+    low_y, low_x = np.arange(-low[0], low[0] + 1) * step_y, np.arange(low[1] + 1) * step_x
+    turn = np.exp(-0.5j * ((ny - 1) * low_y[:, None] + (nx - 1) * low_x[None, :]))
+    turn = turn * (ly * lx / (2 * np.pi) ** 2)
 
     for i, ratio in enumerate(accuracy.refinements):
         step_y, step_x = step_y / ratio, step_x / ratio
-        reach = _reach(accuracy)
         jy = math.ceil(reach * widths[-1][0] / step_y)
         jx = math.ceil(reach * widths[-1][1] / step_x)
         ky = np.arange(-jy, jy + 1)[None] * step_y
@@ -195,18 +217,33 @@ def make_plan(
         widths.append((accuracy.split * step_y, accuracy.split * step_x))
         if i + 1 < len(accuracy.refinements):
             weight = weight * (1.0 - _split_weight(ky, kx, widths[-1], accuracy))
-        levels.append(_level(ky, kx, weight, place, (ny, nx), (step_y, step_x)))
+        weight = weight * (step_y * step_x)
+        to_y = _extension(ny, low_y, ky[0])
+        both = np.concatenate([-low_x[:0:-1], low_x])
+        to_x = _extension(nx, both, np.concatenate([kx[0], -kx[0]]))[low[1] :]
+        levels.append(_level(ky, kx, weight, place, to_y, to_x))
 
     every_kx, every_ky = [], []
     for level in levels:
-        y, x = torch.broadcast_tensors(level.ky[None, None], level.kx[:, :, None, None])
-        every_kx.append(x.flatten())
-        every_ky.append(y.flatten())
+        kx_of, ky_of = level.kx.flatten()[None], level.ky.flatten()[None]
+        every_kx.append(level.outer(kx_of, torch.ones_like(ky_of))[0])
+        every_ky.append(level.outer(torch.ones_like(kx_of), ky_of)[0])
     missing = -sum(map(len, every_kx)) % _ALIGNMENT
     filling = torch.full((missing,), math.pi, device=device, dtype=dtype)
     all_kx, all_ky = torch.cat([*every_kx, filling]), torch.cat([*every_ky, filling])
     quadratic = torch.stack([all_kx.square(), all_ky.square(), all_kx * all_ky])
-    return FourierPlan((ny, nx), (ly, lx), s, tuple(levels), quadratic, (all_kx, all_ky))
+    turned = torch.complex(torch.as_tensor(turn.real, **place), torch.as_tensor(turn.imag, **place))
+    return FourierPlan((ny, nx), (ly, lx), s, tuple(levels), quadratic, (all_kx, all_ky), turned)
+
+
+def _extension(n: int, basis: np.ndarray, k: np.ndarray) -> np.ndarray:
+    """Matrix (len(basis), len(k)) from waves of frequencies k to those of the basis.
+
+    On n pixels about their centre, by least squares; real, since the pixels are symmetric.
+    """
+    x = np.arange(n) - (n - 1) / 2
+    there, here = np.exp(1j * np.outer(x, basis)), np.exp(1j * np.outer(x, k))
+    return np.linalg.lstsq(there, here, rcond=1e-10)[0].real
 
 
 def _level(
@@ -214,26 +251,25 @@ def _level(
     kx: np.ndarray,
     weight: np.ndarray,
     place: dict[str, Any],
-    shape: tuple[int, int] | None = None,
-    steps: tuple[float, float] | None = None,
+    to_y: np.ndarray | None = None,
+    to_x: np.ndarray | None = None,
 ) -> _Level:
-    """Tensors of one sampling; given the stamp's shape and the steps, one summed directly."""
+    """Tensors of one sampling, `weight` (b, nky, a, nkx).
+
+    to_y (jy, nky), to_x (jx, 2 nkx): the extensions of one that is added to the first level; the
+    latter of kx and of -kx, whose modes are the conjugates of those of kx.
+    """
 
     def tensor(array: np.ndarray) -> torch.Tensor:
-        return torch.as_tensor(array, **place)
+        return torch.as_tensor(np.ascontiguousarray(array), **place)
 
-    if shape is None or steps is None:
+    if to_y is None or to_x is None:
         return _Level(tensor(kx), tensor(ky), tensor(weight.transpose(2, 3, 0, 1)))
-    area = steps[0] * steps[1] / (2 * np.pi) ** 2
-    half = np.where(kx[0] == 0, 1.0, 2.0)  # kx < 0 is the conjugate of kx > 0
-    to_y = np.exp(1j * np.outer(np.arange(shape[0]), ky[0]))
-    to_x = np.exp(1j * np.outer(kx[0], np.arange(shape[1]))) * (half * area)[:, None]
+    half = np.where(kx[0] == 0, 0.5, 1.0)[:, None]
+    plus, minus = np.split(to_x.T, 2)
+    pairs = [np.kron(plus * half, np.eye(2)), np.kron(minus * half, np.diag([1.0, -1.0]))]
     return _Level(
-        tensor(kx),
-        tensor(ky),
-        tensor(weight.transpose(2, 3, 0, 1)),
-        torch.complex(tensor(to_y.real), tensor(to_y.imag)),
-        tensor(np.stack([to_x.real, -to_x.imag], axis=1).reshape(-1, shape[1])),
+        tensor(kx), tensor(ky), tensor(weight[0, :, 0]), tensor(to_y), tensor(np.hstack(pairs))
     )
 
 
@@ -277,14 +313,22 @@ def psf_modes(
         along_x = torch.polar(one, -kx[:, None] * column)
         half = along_x @ images.to(along_x.dtype).transpose(1, 2)
         modes = half @ along_y.transpose(0, 1)
+        direct = level.to_y is not None
         pixel = (
             torch.sinc(kx / (2 * np.pi * binning))[:, None]
             * torch.sinc(ky / (2 * np.pi * binning))[None, :]
         )
         scale = torch.where(has_pixel.to(device)[:, None, None], one, pixel)
         block = _block_transfer(kx, binning)[:, None] * _block_transfer(ky, binning)[None, :]
-        weight = level.weight.flatten(2, 3).flatten(0, 1) * block
-        parts.append((modes * (scale * weight)).flatten(1))
+        if direct:  # about the stamp's centre, where the extensions are real
+            weight = level.weight.T * block
+            turn_y = torch.polar(one, ky * ((plan.shape[0] - 1) / 2))
+            turn_x = torch.polar(one, kx * ((plan.shape[1] - 1) / 2))
+            modes = modes * (turn_x[:, None] * turn_y[None, :])
+            parts.append((modes * (scale * weight)).transpose(1, 2).flatten(1))
+        else:
+            weight = level.weight.flatten(2, 3).flatten(0, 1) * block
+            parts.append((modes * (scale * weight)).flatten(1))
     return _fill(plan, parts)
 
 
@@ -316,30 +360,57 @@ def synthesise(plan: FourierPlan, spectra: torch.Tensor) -> torch.Tensor:
     -------
     Tensor, real, shape (..., ny, nx)
     """
-    (ny, nx), lx = plan.shape, plan.fft_shape[1]
-    lead = spectra.shape[:-1]
-    image = spectra.new_zeros(()).real
-    start = 0
-    for level in plan.levels:
-        (b, nky), (a, nkx) = level.ky.shape, level.kx.shape
-        part = spectra[..., start : start + b * nky * a * nkx].reshape(*lead, a, nkx, b, nky)
-        start += b * nky * a * nkx
-        part = part.sum((-4, -2)) if a * b > 1 else part.reshape(*lead, nkx, nky)
-        if level.to_y is None or level.to_x is None:  # the first level
-            rows = torch.fft.ifft(part, dim=-1)[..., :ny].transpose(-1, -2)
-            image = torch.fft.irfft(rows, n=lx, dim=-1).reshape(-1, lx)[:, :nx]
-        else:
-            rows = torch.view_as_real(level.to_y @ part.transpose(-1, -2)).flatten(-2)
-            image = torch.addmm(image, rows.reshape(-1, 2 * nkx), level.to_x)
-    return image.reshape(*lead, ny, nx)
+    flat, size = spectra.reshape(-1, plan.n_modes), plan.levels[0].size
+    images = synthesise_levels(plan, flat[:, :size].clone(), flat[:, size:])
+    return images.reshape(*spectra.shape[:-1], *plan.shape)
+
+
+def synthesise_levels(plan: FourierPlan, first: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    """Inverse transform of modes that come level by level, real, (N, ny, nx).
+
+    Parameters
+    ----------
+    plan : FourierPlan
+    first : Tensor, complex, (N, modes of the first level)
+        Overwritten.
+    others : Tensor, complex, (N, other modes)
+    """
+    level = plan.levels[0]
+    part = first.view(-1, *level.kx.shape, *level.ky.shape)
+    if len(plan.levels) > 1:
+        _add_others(plan, part, others)
+    rows = torch.fft.ifft(_folded(part), dim=-1)[..., : plan.shape[0]]
+    image = torch.fft.irfft(rows.transpose(-1, -2), n=plan.fft_shape[1], dim=-1)
+    return image[..., : plan.shape[1]]
+
+
+def _add_others(plan: FourierPlan, first: torch.Tensor, spectra: torch.Tensor) -> None:
+    """Add the modes of the other levels (N, modes) to low modes of the FFT, in place."""
+    jy, jx = plan.turn.shape
+    start, added = 0, spectra.real.new_zeros(())
+    for level in plan.levels[1:]:
+        if level.to_y is None or level.to_x is None:
+            raise ValueError("a level without its extension")
+        part = torch.view_as_real(spectra[:, start : start + level.size])
+        start += level.size
+        along_y = level.to_y @ part.reshape(len(part), level.ky.numel(), -1)
+        pair = (along_y.flatten(0, 1) @ level.to_x).view(-1, jy, 2, jx, 2)
+        added = added + (pair[:, :, 0] + pair[:, :, 1].flip(1))
+    low = (torch.view_as_complex(added) * plan.turn).transpose(1, 2)
+    first[:, 0, :jx, 0, : jy // 2 + 1] += low[..., jy // 2 :]
+    first[:, 0, :jx, 0, first.shape[-1] - jy // 2 :] += low[..., : jy // 2]
+
+
+def _folded(part: torch.Tensor) -> torch.Tensor:
+    """Sum of the aliases of modes (..., a, nkx, b, nky), (..., nkx, nky)."""
+    return part.sum((-4, -2)) if part.shape[-4] * part.shape[-2] > 1 else part[..., 0, :, 0, :]
 
 
 def phase(plan: FourierPlan, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     """exp(-i k . x_c) at all modes, complex, shape (B, n_modes); `x`, `y` (B,) in pixels."""
     parts = []
     for level in plan.levels:
-        along_y, along_x = _turn(y, level.ky), _turn(x, level.kx)
-        parts.append((along_x[:, :, None] * along_y[:, None, :]).flatten(1))
+        parts.append(level.outer(_turn(x, level.kx), _turn(y, level.ky)))
     return _fill(plan, parts)
 
 
@@ -351,22 +422,17 @@ def _turn(shift: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
     return torch.polar(one, -shift[:, None] * filled)[:, : len(flat)]
 
 
-def _fast_odd_length(n: int) -> int:
-    """Smallest odd number >= n whose prime factors are at most 11."""
-    n += 1 - n % 2
+def _fast_length(n: int) -> int:
+    """Smallest even number >= n whose prime factors are at most 5."""
+    n += n % 2
     while True:
         rest = n
-        for prime in (3, 5, 7, 11):
+        for prime in (2, 3, 5):
             while rest % prime == 0:
                 rest //= prime
         if rest == 1:
             return n
         n += 2
-
-
-def _fast_even_length(n: int) -> int:
-    """Smallest even number >= n that a real FFT handles fast."""
-    return 2 * next_fast_len((n + 1) // 2, real=True)
 
 
 def _aliases(k: np.ndarray, oversampling: int) -> np.ndarray:

@@ -1,8 +1,4 @@
-"""Fit one prepared batch: the only part of the flow that needs torch.
-
-Which way an object goes is decided here: one plain Sérsic profile without neighbours to fit goes
-through `autofit_ml.fitting`, everything else through `autofit_ml.fitting.scenes`.
-"""
+"""Fit one prepared batch: the only part of the flow that needs torch."""
 
 from __future__ import annotations
 
@@ -13,25 +9,18 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from autofit_ml.errors import InputError
-from autofit_ml.fitting import RefineSettings, refine
-from autofit_ml.fitting.scenes import (
-    Likelihood,
-    SceneObject,
-    SceneSettings,
-    join_images,
-    object_of,
-)
+from autofit_ml.fitting import Likelihood, RefineSettings, SceneObject, join_images, object_of
 from autofit_ml.images.stamp import Stamp
 from autofit_ml.initialisation import Starts
 from autofit_ml.runs.model import RunModel
 from autofit_ml.runs.modelled import without_modelled
-from autofit_ml.runs.object_fit import ObjectFit, fit_of_row
+from autofit_ml.runs.object_fit import ObjectFit
 from autofit_ml.runs.prepare import Failure, Prepared
 from autofit_ml.runs.rows import catalogue_rows
 from autofit_ml.runs.scenes import fit_objects
 from autofit_ml.runs.settings import FitSettings
 
-__all__ = ["FittedBatch", "fit_batch"]
+__all__ = ["FitPolicy", "FittedBatch", "fit_batch"]
 
 FittedBatch = tuple[Prepared, dict[str, ObjectFit], dict[str, np.ndarray]]
 """The batch (without the objects on which the refiner broke), its fits by id, its rows."""
@@ -54,15 +43,15 @@ def fit_batch(
     began = time.perf_counter()
     fits: dict[str, ObjectFit] = {}
     if prepared.stamps:
-        prepared, fits = _fitted(prepared, _Way(model, settings, device, images))
+        prepared, fits = _fitted(prepared, FitPolicy(model, settings, device, images))
     seconds = prepared.seconds + time.perf_counter() - began
     milliseconds = 1e3 * seconds / max(1, len(prepared.order))
     return prepared, fits, catalogue_rows(prepared, fits, model, settings, milliseconds)
 
 
 @dataclasses.dataclass(frozen=True)
-class _Way:
-    """How objects are fitted."""
+class FitPolicy:
+    """How a run fits: model, settings, device, and whether images of the fits are kept."""
 
     model: RunModel
     settings: FitSettings
@@ -70,13 +59,15 @@ class _Way:
     images: bool
 
     @property
-    def scenes(self) -> SceneSettings:
-        return SceneSettings(
-            refine=RefineSettings(device=self.device),
+    def refining(self) -> RefineSettings:
+        """Settings of the refiner."""
+        return RefineSettings(
             likelihood=Likelihood.parse(self.settings.likelihood),
             error_floor=self.settings.error_floor,
             neighbours=self.settings.neighbours,
+            prior=self.settings.prior,
             keep=self.settings.posterior != "laplace",
+            device=self.device,
         )
 
     def object(self, stamp: Stamp, prepared: Prepared, k: int) -> SceneObject:
@@ -101,41 +92,17 @@ class _Way:
                     )
         one = without_modelled(one, self.model.scene)
         if self.settings.neighbours == "fit":
-            one = one.with_neighbours(self.scenes.max_neighbours)
+            one = one.with_neighbours(self.refining.max_neighbours)
         return one
 
-    def is_plain(self, one: SceneObject) -> bool:
-        """Whether `autofit_ml.fitting` serves it."""
-        return self.model.plain and not one.neighbours and one.reference.psf.modes is None
-
-    def plain(self, some: Sequence[SceneObject], starts: Starts) -> list[ObjectFit]:
-        """One Sérsic profile each, everything else masked."""
-        segmentations = [
-            dataclasses.replace(one.segmentation, contaminants=one.masked) for one in some
-        ]
-        results = refine(
-            [one.reference for one in some],
-            self.model.scene,
-            starts,
-            segmentations,
-            RefineSettings(device=self.device, prior=self.settings.prior),
-            models=self.images,
-        )
-        name = self.model.scene.name
-        return [
-            fit_of_row(results, k, one.reference, segmentations[k], name)
-            for k, one in enumerate(some)
-        ]
-
-    def scene(self, some: Sequence[SceneObject], starts: Starts) -> list[ObjectFit]:
-        """Everything else."""
-        method = self.settings.posterior
+    def fit(self, some: Sequence[SceneObject], starts: Starts) -> list[ObjectFit]:
+        """Fits of some objects."""
         return fit_objects(
-            some, starts, self.model, self.scenes, self.plain, method, images=self.images
+            some, starts, self.model, self.refining, self.settings.posterior, images=self.images
         )
 
 
-def _fitted(prepared: Prepared, way: _Way) -> tuple[Prepared, dict[str, ObjectFit]]:
+def _fitted(prepared: Prepared, policy: FitPolicy) -> tuple[Prepared, dict[str, ObjectFit]]:
     """Fits of a batch; an object on which the refiner breaks fails alone, with the reason."""
     starts = prepared.starts
     if starts is None:
@@ -144,18 +111,16 @@ def _fitted(prepared: Prepared, way: _Way) -> tuple[Prepared, dict[str, ObjectFi
     objects: dict[int, SceneObject] = {}
     for k, stamp in enumerate(prepared.stamps):
         try:
-            objects[k] = way.object(stamp, prepared, k)
+            objects[k] = policy.object(stamp, prepared, k)
         except Exception as error:  # one object must never cost the others
             failures.append(_failure(stamp, error))
     fits: dict[str, ObjectFit] = {}
-    for fit, plain in ((way.plain, True), (way.scene, False)):
-        members = [k for k, one in objects.items() if way.is_plain(one) is plain]
-        for k, made in _each(members, objects, starts, fit):
-            stamp = prepared.stamps[k]
-            if isinstance(made, Exception):
-                failures.append(_failure(stamp, made))
-            else:
-                fits[stamp.id] = made
+    for k, made in _each(list(objects), objects, starts, policy.fit):
+        stamp = prepared.stamps[k]
+        if isinstance(made, Exception):
+            failures.append(_failure(stamp, made))
+        else:
+            fits[stamp.id] = made
     good = [k for k, stamp in enumerate(prepared.stamps) if stamp.id in fits]
     return _some(prepared, good, failures), fits
 

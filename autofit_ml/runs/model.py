@@ -39,9 +39,6 @@ class RunModel:
         Of the bands.
     auto : bool
         The scene is the largest of those that an object may get.
-    plain : bool
-        One plain Sérsic profile in one band with Gaussian noise: `autofit_ml.fitting` serves an
-        object without neighbours.
     layout : ModelColumns
     """
 
@@ -49,7 +46,6 @@ class RunModel:
     bands: tuple[str, ...]
     wavelengths: tuple[float, ...] | None
     auto: bool
-    plain: bool
     layout: ModelColumns
 
     @cached_property
@@ -100,15 +96,7 @@ def run_model(settings: FitSettings, bands: Sequence[str] = ()) -> RunModel:
         scene.sky == "tilted",
         settings.model == "auto",
     )
-    plain = (
-        settings.model != "auto"
-        and scene.single_sersic
-        and settings.posterior == "laplace"
-        and settings.likelihood == "gaussian"
-        and settings.error_floor == 0
-        and len(names) == 1
-    )
-    return RunModel(scene, names, wavelengths, settings.model == "auto", plain, columns)
+    return RunModel(scene, names, wavelengths, settings.model == "auto", columns)
 
 
 def scene_of(settings: FitSettings) -> Scene:

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 from scipy import ndimage
 
-from autofit_ml.fitting.scenes import SceneObject
+from autofit_ml.fitting import SceneObject
 from autofit_ml.scenes import Parameter, Scene
 
 __all__ = ["has_positions", "without_modelled"]

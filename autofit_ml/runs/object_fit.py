@@ -1,7 +1,7 @@
 """One object's fit in the catalogue's terms: numbers by column, flags, images.
 
-In: a row of `FitResults` (one Sérsic profile) or a `SceneFit` (everything else). Out: an
-`ObjectFit`, which is all that the catalogue and the pictures are made of.
+In: a `SceneFit`. Out: an `ObjectFit`, which is all that the catalogue and the pictures are made
+of.
 """
 
 from __future__ import annotations
@@ -9,29 +9,23 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from autofit_ml.catalogue import Flag, band_suffix, covariance_order, pack_covariance, suffix
 from autofit_ml.images.stamp import Stamp
-from autofit_ml.segmentation import Segmentation
 
 if TYPE_CHECKING:
     from autofit_ml.catalogue import ModelColumns
-    from autofit_ml.fitting import FitResults
-    from autofit_ml.fitting.scenes import SceneFit, SceneObject
+    from autofit_ml.fitting import SceneFit, SceneObject
     from autofit_ml.posterior.scenes import ScenePosterior
     from autofit_ml.scenes import Scene
 
-__all__ = ["Drawn", "ObjectFit", "fit_of_row", "fit_of_scene", "sky_coordinates"]
+__all__ = ["Drawn", "ObjectFit", "fit_of_scene", "sky_coordinates"]
 
-_PARAMETERS = ("x", "y", "flux", "re", "n", "q", "pa", "sky")
 _MAGNITUDE = 2.5 / math.log(10)
-_BLENDED = 0.05
-"""Neighbours' light over the target's that raises BLENDED."""
-
 _INDEX = {"exponential": 1.0, "devaucouleurs": 4.0, "gaussian": 0.5}
 """Profiles that are a Sérsic profile of this index."""
 
@@ -98,47 +92,8 @@ class ObjectFit:
     message: str = ""
 
 
-_TOO_FEW = "too few usable pixels for a fit (check the mask and noise planes)"
-
-
-# --- one Sérsic profile -----------------------------------------------------------------------
-
-
-def fit_of_row(
-    fit: FitResults, k: int, stamp: Stamp, segmentation: Segmentation, model: str
-) -> ObjectFit:
-    """Row `k` of the results of `autofit_ml.fitting.refine`."""
-    flags, masked = int(fit.flags[k]), (segmentation.contaminants,)
-    if flags & int(Flag.FAILED) or not np.all(np.isfinite(fit.values[k])):
-        return ObjectFit({}, flags | int(Flag.FAILED), model, masked, problem=_TOO_FEW)
-    numbers: dict[str, Any] = {}
-    for name, value, error, begin in zip(
-        _PARAMETERS, fit.values[k], fit.errors[k], fit.start[k], strict=True
-    ):
-        numbers[name], numbers[f"{name}_err"], numbers[f"{name}_init"] = value, error, begin
-    # re_circ = rc of the fit space, whose logarithm is the fitted parameter.
-    rc_error = math.sqrt(max(fit.theta_cov[k, 3, 3], 0.0))
-    numbers |= _derived(numbers, stamp, rc_error)
-    numbers["flux_stamp"], numbers["flux_stamp_err"] = fit.flux_stamp[k], fit.flux_stamp_err[k]
-    numbers["cov"] = pack_covariance(fit.cov[k])
-    numbers["at_bound"] = fit.at_bound[k].replace(",", " ")
-    for name in ("chi2", "ndof", "snr", "n_pix", "n_starts", "n_iter", "logl", "bic"):
-        numbers[name] = getattr(fit, name)[k]
-    numbers["bic_point_source"] = fit.bic_point_source[k]
-    numbers["chi2_red"] = fit.chi2[k] / fit.ndof[k] if fit.ndof[k] > 0 else np.nan
-    numbers["noise_correlation"] = fit.noise_correlation[k]
-    numbers["blend_fraction"] = segmentation.blend_fraction
-    drawn: tuple[Drawn, ...] = ()
-    if fit.models is not None:
-        drawn = (Drawn([fit.models[k]], None, np.float32(numbers["sky"])),)
-    return ObjectFit(numbers, flags, model, masked, drawn)
-
-
-# --- scenes -----------------------------------------------------------------------------------
-
-
 def fit_of_scene(fit: SceneFit, one: SceneObject, scene: Scene, columns: ModelColumns) -> ObjectFit:
-    """A fit of `autofit_ml.fitting.scenes.fit_scenes`.
+    """A fit of `autofit_ml.fitting.refine` in the catalogue's terms.
 
     Parameters
     ----------
@@ -172,13 +127,9 @@ def fit_of_scene(fit: SceneFit, one: SceneObject, scene: Scene, columns: ModelCo
     numbers["chi2_red"] = fit.chi2 / fit.ndof if fit.ndof > 0 else np.nan
     numbers["noise_correlation"] = fit.noise_correlation
     numbers["n_neighbours"] = fit.neighbours
-    flags = fit.flags
-    if fit.neighbours:
-        numbers["blend_fraction"] = max(fit.blended, 0.0)
-    else:
-        numbers["blend_fraction"] = one.segmentation.blend_fraction
-        flags |= int(Flag.BLENDED) if one.segmentation.blend_fraction > _BLENDED else 0
-    return ObjectFit(numbers, flags, scene.name, masked, reading.drawn())
+    numbers["blend_fraction"] = fit.blended
+    numbers["bic_point_source"] = fit.bic_point_source
+    return ObjectFit(numbers, fit.flags, scene.name, masked, reading.drawn())
 
 
 def _known(fit: SceneFit, one: SceneObject) -> np.ndarray:
@@ -197,28 +148,13 @@ class _Reading:
     fit: SceneFit
     one: SceneObject
     scene: Scene
-    _index: dict[str, int] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self._index.update({name: i for i, name in enumerate(self.fit.names)})
-
-    def place(self, name: str, image: int) -> int | None:
-        """Place of a value among the fit's, in an image; None for what the model has not."""
-        if name in self._index:
-            return self._index[name]
-        if self.fit.layout is None:
-            return None
-        for label in (self.fit.layout.labels[image], self.fit.layout.bands[image]):
-            if f"{name}[{label}]" in self._index:
-                return self._index[f"{name}[{label}]"]
-        return None
 
     def component(self, k: int) -> dict[str, Any]:
         """Columns of component k (from 0), in the first image."""
         component = self.scene.components[k]
         numbers: dict[str, Any] = {}
         for parameter in component.profile.parameters:
-            i = self.place(f"{component.name}.{parameter}", 0)
+            i = self.fit.place(f"{component.name}.{parameter}", 0)
             if i is None:
                 continue
             numbers[parameter] = self.fit.values[i]
@@ -235,7 +171,7 @@ class _Reading:
         """Error of ln(re sqrt(q))."""
         name = self.scene.components[k].name
         fit = self.fit
-        i, j = self.place(f"{name}.re", 0), self.place(f"{name}.q", 0)
+        i, j = self.fit.place(f"{name}.re", 0), self.fit.place(f"{name}.q", 0)
         if i is None or j is None or fit.layout is None:
             return math.nan
         if f"{name}.ln_rc" in fit.layout.names:
@@ -249,7 +185,7 @@ class _Reading:
         """Level (and gradient) of an image's sky."""
         numbers: dict[str, Any] = {}
         for name in ("sky", "sky_dx", "sky_dy"):
-            i = self.place(name, image)
+            i = self.fit.place(name, image)
             if i is None:
                 continue
             numbers[f"{name}{extra}"] = self.fit.values[i]
@@ -277,7 +213,7 @@ class _Reading:
 
     def _share(self, image: int) -> tuple[float, float]:
         """Share of the first component in an image's flux, and its error."""
-        places = [self.place(f"{c.name}.flux", image) for c in self.scene.components]
+        places = [self.fit.place(f"{c.name}.flux", image) for c in self.scene.components]
         known = [i for i in places if i is not None]
         if len(known) < len(places) or not known:
             return math.nan, math.nan
@@ -302,7 +238,7 @@ class _Reading:
                 if item.component >= len(self.scene.components):
                     continue
                 name = self.scene.components[item.component].name
-                i = self.place(f"{name}.{item.parameter}", image)
+                i = self.fit.place(f"{name}.{item.parameter}", image)
                 if i is None:
                     continue
                 value, error = float(self.fit.values[i]), float(self.fit.errors[i])
@@ -322,7 +258,7 @@ class _Reading:
             for parameter in component.profile.parameters:
                 names[f"{parameter}{suffix(k)}"] = f"{component.name}.{parameter}"
         order = covariance_order(columns)
-        places = [self.place(names[name], 0) if name in names else None for name in order]
+        places = [self.fit.place(names[name], 0) if name in names else None for name in order]
         rows = [row for row, i in enumerate(places) if i is not None]
         found = [i for i in places if i is not None]
         out = np.zeros((len(order), len(order)))

@@ -350,7 +350,7 @@ def _frame(result: ReadResult, settings: FitSettings) -> Frame:
         raise TypeError(f"{frame.id} is no frame")
     if not (isinstance(model, str) and model in FITTED_PSFS):
         return frame
-    from autofit_ml.fitting.scenes.psf_model import fit_psf
+    from autofit_ml.fitting.psf_model import fit_psf
 
     psf, notes = fit_psf(frame, model)
     return frame.replace(psf=psf, messages=(*frame.messages, *notes))

@@ -1,23 +1,22 @@
-"""Objects that need `autofit_ml.fitting.scenes`: several components, neighbours, bands, ...
+"""Fits of a batch's objects as a run wants them.
 
-Beyond the fit itself: neighbours that turn out to have no light of their own are dropped, and small
-single galaxies are compared with a point source.
+Beyond the fit itself: neighbours that turn out to have no light of their own are dropped, the
+simplest model is chosen (``--model auto``), and samples are drawn.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from autofit_ml.catalogue import Flag
-from autofit_ml.fitting.scenes import SceneFit, SceneObject, SceneSettings, fit_scenes
-from autofit_ml.fitting.scenes.choice import choose_models
-from autofit_ml.fitting.scenes.neighbours import Neighbour
-from autofit_ml.images.psf import psf_fwhm
+from autofit_ml.fitting import RefineSettings, SceneFit, SceneObject, refine
+from autofit_ml.fitting.choice import choose_models
+from autofit_ml.fitting.neighbours import Neighbour
 from autofit_ml.initialisation import Starts
 from autofit_ml.runs.model import RunModel
 from autofit_ml.runs.modelled import has_positions
@@ -36,18 +35,12 @@ fragment of the target that was taken for a neighbour has not."""
 _DISAGREE = 1.02
 """R-hat above which a row's message says so."""
 
-_POINT_LIKE = 1.0
-"""Fitted re, in units of the PSF's FWHM, below which a point source is tried too."""
-
-Plain = Callable[[Sequence[SceneObject], Starts], list[ObjectFit]]
-
 
 def fit_objects(
     some: Sequence[SceneObject],
     starts: Starts,
     model: RunModel,
-    settings: SceneSettings,
-    plain: Plain,
+    settings: RefineSettings,
     posterior: str = "laplace",
     *,
     images: bool = True,
@@ -60,9 +53,7 @@ def fit_objects(
         With their neighbours.
     starts : Starts
     model : RunModel
-    settings : SceneSettings
-    plain : callable
-        Fits objects that turn out to have no neighbours, where the model is a plain Sérsic profile.
+    settings : RefineSettings
     posterior : str
         Where errors come from.
     images : bool
@@ -79,16 +70,8 @@ def fit_objects(
         scene = shifted(model.scene, -origin[0], -origin[1])
         chosen, begun = [some[k] for k in members], starts.some(members)
         chosen, fits = _fitted(chosen, begun, scene, model, settings, images)
-        lonely = [i for i, one in enumerate(chosen) if model.plain and fits[i] is None]
-        if lonely:
-            made = plain([chosen[i] for i in lonely], begun.some(lonely))
-            out |= {members[i]: fit for i, fit in zip(lonely, made, strict=True)}
-        bics = _point_sources(chosen, begun, fits, model, settings)
-        present = [i for i, fit in enumerate(fits) if fit is not None]
-        sampled = _sampled([fit for fit in fits if fit is not None], posterior)
-        for i, (fit, samples) in zip(present, sampled, strict=True):
+        for i, (fit, samples) in enumerate(_sampled(fits, posterior)):
             described = fit_of_scene(fit, chosen[i], scene, model.layout)
-            described = _compared(described, bics.get(i, math.nan))
             out[members[i]] = _with_samples(described, samples, posterior)
     return [out[k] for k in range(len(some))]
 
@@ -97,7 +80,7 @@ def _chosen(
     some: Sequence[SceneObject],
     starts: Starts,
     model: RunModel,
-    settings: SceneSettings,
+    settings: RefineSettings,
     posterior: str,
     images: bool,
 ) -> list[ObjectFit]:
@@ -115,7 +98,7 @@ def _chosen(
         sky=model.scene.sky,
         settings=settings,
         components=images,
-        sersic=[fit for fit in known if fit is not None],
+        sersic=known,
     )
     if posterior == "nested":
         from autofit_ml.posterior.choice import choose_by_evidence
@@ -144,9 +127,9 @@ def _sampled(fits: Sequence[SceneFit], method: str) -> list[tuple[SceneFit, Scen
     if method == "laplace":
         return [(fit, None) for fit in fits]
     # Imported where it is wanted: arviz and nautilus take a second.
-    from autofit_ml.posterior.scenes import sample_scenes
+    from autofit_ml.posterior.scenes import sample_fits
 
-    return _with_errors(zip(fits, sample_scenes(fits, method), strict=True))
+    return _with_errors(zip(fits, sample_fits(fits, method), strict=True))
 
 
 def _with_errors(
@@ -193,52 +176,33 @@ def _fitted(
     starts: Starts,
     scene: Scene,
     model: RunModel,
-    settings: SceneSettings,
+    settings: RefineSettings,
     images: bool,
-) -> tuple[list[SceneObject], list[SceneFit | None]]:
-    """Objects without the neighbours that were dropped, and their fits.
-
-    None for those without a neighbour left that a plain Sérsic profile serves.
-    """
+) -> tuple[list[SceneObject], list[SceneFit]]:
+    """Objects without the neighbours that were dropped, and their fits."""
     objects = list(some)
-    fits: list[SceneFit | None] = [None] * len(objects)
+    fits: dict[int, SceneFit] = {}
     todo = list(range(len(objects)))
     while todo:
-        some_objects = [objects[k] for k in todo]
-        made = _scenes(some_objects, starts.some(todo), scene, model, settings, images)
+        made = refine(
+            [objects[k] for k in todo],
+            scene,
+            starts.some(todo),
+            settings=settings,
+            bands=model.bands,
+            wavelengths=model.wavelengths,
+            components=images,
+        )
         again = []
         for k, fit in zip(todo, made, strict=True):
             fits[k] = fit
             before = objects[k].neighbours or ()
             kept = _kept(before, fit)
-            if len(kept) == len(before):
-                continue
-            objects[k] = dataclasses.replace(objects[k], neighbours=kept)
-            if kept or not model.plain:
+            if len(kept) < len(before):
+                objects[k] = dataclasses.replace(objects[k], neighbours=kept)
                 again.append(k)
-            else:
-                fits[k] = None
         todo = again
-    return objects, fits
-
-
-def _scenes(
-    some: Sequence[SceneObject],
-    starts: Starts,
-    scene: Scene,
-    model: RunModel,
-    settings: SceneSettings,
-    images: bool,
-) -> list[SceneFit]:
-    return fit_scenes(
-        some,
-        scene,
-        starts,
-        bands=model.bands,
-        wavelengths=model.wavelengths,
-        settings=settings,
-        components=images,
-    )
+    return objects, [fits[k] for k in range(len(objects))]
 
 
 def _kept(neighbours: tuple[Neighbour, ...], fit: SceneFit) -> tuple[Neighbour, ...]:
@@ -255,39 +219,3 @@ def _kept(neighbours: tuple[Neighbour, ...], fit: SceneFit) -> tuple[Neighbour, 
         if known.size == 0 or known.max() >= _SIGNIFICANT:
             kept.append(neighbour)
     return tuple(kept)
-
-
-def _point_sources(
-    some: Sequence[SceneObject],
-    starts: Starts,
-    fits: Sequence[SceneFit | None],
-    model: RunModel,
-    settings: SceneSettings,
-) -> dict[int, float]:
-    """BIC of a point source in place of each small galaxy, where one Sérsic profile is fitted."""
-    if not model.scene.single_sersic:
-        return {}
-    name = f"{model.scene.components[0].name}.re"
-    small = [
-        k
-        for k, (one, fit) in enumerate(zip(some, fits, strict=True))
-        if fit is not None
-        and not fit.flags & int(Flag.FAILED)
-        and fit[name] < _POINT_LIKE * psf_fwhm(one.reference.psf)
-    ]
-    if not small:
-        return {}
-    point = parse_model("point", model.scene.sky)
-    made = _scenes([some[k] for k in small], starts.some(small), point, model, settings, False)
-    return {k: fit.bic for k, fit in zip(small, made, strict=True)}
-
-
-def _compared(fit: ObjectFit, bic_point: float) -> ObjectFit:
-    """With the BIC of a point source, and POINT_SOURCE where it is the smaller one."""
-    if not math.isfinite(bic_point) or fit.problem:
-        return fit
-    flags = fit.flags
-    if bic_point <= fit.numbers["bic"]:
-        flags |= int(Flag.POINT_SOURCE)
-    numbers = {**fit.numbers, "bic_point_source": bic_point}
-    return dataclasses.replace(fit, numbers=numbers, flags=flags)

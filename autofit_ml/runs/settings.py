@@ -36,7 +36,7 @@ class FitSettings:
     model : str, path or Scene
         ``sersic``, ``sersic+exp``, ``psf+sersic``, ...; a YAML file; from Python also a
         `autofit_ml.scenes.Scene`. ``auto``: the simplest that describes an object
-        (`autofit_ml.fitting.scenes.choice`).
+        (`autofit_ml.fitting.choice`).
     galfit : path, optional
         A GALFIT or GALFITM input file in place of `model`.
     sky : str, optional
@@ -139,7 +139,7 @@ class FitSettings:
         if self.galfit is not None and not plain:
             raise SettingsError("both a model and a GALFIT file are given", "give one of them")
         if self.likelihood != "gaussian":
-            from autofit_ml.fitting.scenes import Likelihood
+            from autofit_ml.fitting import Likelihood
 
             object.__setattr__(self, "likelihood", str(Likelihood.parse(str(self.likelihood))))
         if not plain or self.galfit is not None or self.sky == "tilted":

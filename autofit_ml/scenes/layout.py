@@ -27,6 +27,7 @@ import numpy as np
 import torch
 
 from autofit_ml.errors import SettingsError
+from autofit_ml.profiles import Profile
 from autofit_ml.scenes.derivatives import row_jacobian
 from autofit_ml.scenes.model import Component, Parameter, Scene
 
@@ -210,6 +211,14 @@ class Layout:
             if len(mine) == 1:
                 out.append((k, mine[0]))
         return out
+
+    @cached_property
+    def profiles(self) -> tuple[tuple[Profile, tuple[int, ...]], ...]:
+        """Each profile, and the components (places in `spans`) that have it."""
+        found: dict[Profile, list[int]] = {}
+        for k, span in enumerate(self.spans):
+            found.setdefault(span.component.profile, []).append(k)
+        return tuple((profile, tuple(members)) for profile, members in found.items())
 
     def _label(self, image: int) -> str:
         same = [i for i, band in enumerate(self.bands) if band == self.bands[image]]

@@ -68,7 +68,7 @@ def test_stages_are_functions_however_they_are_imported(simulated_folder):
     segmentations = afm.segment(stamps)
     starts = afm.initialise(stamps, segmentations)
     assert np.array_equal(starts.values, afm.initialise(stamps).values)
-    assert len(afm.refine(stamps, init=starts, segmentations=segmentations)) == 1
+    assert len(afm.refine(stamps, starts=starts, segmentations=segmentations)) == 1
 
 
 def test_import_is_light():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from astropy.wcs import WCS
 
-from autofit_ml.fitting.scenes import SceneObject, object_of
+from autofit_ml.fitting import SceneObject, object_of
 from autofit_ml.initialisation import Starts
 from autofit_ml.segmentation import Segmentation
 from autofit_ml.simulation import observe_scene, to_stamps

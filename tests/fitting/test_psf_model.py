@@ -7,8 +7,8 @@ import pytest
 from scene_samples import scene_object, single, stamp_of, starts_of
 
 from autofit_ml.errors import InputError, SettingsError
-from autofit_ml.fitting.scenes import fit_scenes
-from autofit_ml.fitting.scenes.psf_model import fit_psf
+from autofit_ml.fitting import refine
+from autofit_ml.fitting.psf_model import fit_psf
 from autofit_ml.images.stamp import Frame
 from autofit_ml.scenes import sersic
 from autofit_ml.simulation.draw import render_source
@@ -86,7 +86,7 @@ def test_an_uncertain_psf_makes_errors_larger_and_right():
     believed = dataclasses.replace(wide, modes=step[None].astype(np.float32))
     one = dataclasses.replace(scene_object(source), segmentation=found)
     known, unknown = (
-        fit_scenes(
+        refine(
             [dataclasses.replace(one, stamps=(stamp.replace(psf=psf),))], sersic(),
             starts_of(source),
         )[0]

@@ -9,17 +9,16 @@ from scene_samples import bulge_and_disc, scene_object, single, stamp_of, starts
 
 from autofit_ml.catalogue.flags import FATAL, Flag
 from autofit_ml.errors import InputError, SettingsError
-from autofit_ml.fitting import refine
-from autofit_ml.fitting.scenes import (
+from autofit_ml.fitting import (
     Likelihood,
-    SceneSettings,
-    fit_scenes,
+    RefineSettings,
     join_images,
     object_of,
+    refine,
 )
-from autofit_ml.fitting.scenes.choice import choose_models
-from autofit_ml.fitting.scenes.neighbours import find_neighbours
-from autofit_ml.fitting.scenes.objects import affine_between, carried
+from autofit_ml.fitting.choice import choose_models
+from autofit_ml.fitting.neighbours import find_neighbours
+from autofit_ml.fitting.objects import affine_between, carried
 from autofit_ml.scenes import component, fixed, free, log_normal, parse_model, scene, sersic
 from autofit_ml.scenes.model import Parameter
 from autofit_ml.simulation.sources import Source
@@ -30,8 +29,8 @@ NAMES = ("x", "y", "flux", "re", "n", "q", "pa")
 def fit(objects, model, sources, settings=None, **options):
     """Fits with starts near the truth."""
     whole = parse_model(model) if isinstance(model, str) else model
-    return fit_scenes(
-        objects, whole, starts_of(*sources), settings=settings or SceneSettings(), **options
+    return refine(
+        objects, whole, starts_of(*sources), settings=settings or RefineSettings(), **options
     )
 
 
@@ -84,7 +83,7 @@ def test_bulge_and_disc_are_told_apart():
 def test_point_source_in_a_galaxy():
     galaxy, star = single(flux=15000.0, re=5.0, n=1.0), Source(23.7, 24.2, 2500.0, 0.0, np.nan)
     (one,) = fit([scene_object(galaxy, [star], seed=21)], "psf+sersic", [galaxy],
-                 SceneSettings(neighbours="mask"))  # fmt: skip
+                 RefineSettings(neighbours="mask"))  # fmt: skip
     # (The simulator's labels give the star's pixels to the galaxy: nothing is masked.)
     assert one["point.flux"] == pytest.approx(2500.0, abs=4 * one.error("point.flux"))
     assert one["sersic.re"] == pytest.approx(5.0, abs=4 * one.error("sersic.re"))
@@ -95,7 +94,7 @@ def test_neighbours_fitted_simultaneously_leave_no_bias():
     neighbour = single(x=30.5, y=27.5, flux=6000.0, re=3.5, n=1.0, q=0.8, pa=100.0)
     objects = [scene_object(target, [neighbour], seed=k) for k in range(6)]
     both = fit(objects, "sersic", [target] * 6)
-    masked = fit(objects, "sersic", [target] * 6, SceneSettings(neighbours="mask"))
+    masked = fit(objects, "sersic", [target] * 6, RefineSettings(neighbours="mask"))
     pulls = np.array([(one["sersic.flux"] - 8000) / one.error("sersic.flux") for one in both])
     assert np.abs(pulls.mean()) < 3 / np.sqrt(6)
     off = [np.mean([abs(one["sersic.flux"] / 8000 - 1) for one in some]) for some in (both, masked)]
@@ -172,7 +171,7 @@ def test_outliers_hurt_a_robust_likelihood_less():
     bad = object_of(stamp.replace(data=data), found)
     off = {}
     for name in ("gaussian", "student-t", "huber", "cauchy"):
-        settings = SceneSettings(likelihood=Likelihood.parse(name))
+        settings = RefineSettings(likelihood=Likelihood.parse(name))
         (one,) = fit([bad], "sersic", [source], settings)
         off[name] = abs(one["sersic.flux"] / 8000 - 1)
         assert np.isfinite(one.error("sersic.flux"))
@@ -185,7 +184,7 @@ def test_robust_errors_are_those_of_the_scatter():
     one_object = scene_object(source, seed=45)
     (gaussian,) = fit([one_object], "sersic", [source])
     for name, most in (("huber", 1.1), ("student-t:4", 1.15), ("cauchy", 1.15)):
-        settings = SceneSettings(likelihood=Likelihood.parse(name))
+        settings = RefineSettings(likelihood=Likelihood.parse(name))
         (robust,) = fit([one_object], "sersic", [source], settings)
         ratio = robust.errors / gaussian.errors
         assert np.all((ratio > 0.9) & (ratio < most)), (name, ratio)
@@ -194,7 +193,7 @@ def test_robust_errors_are_those_of_the_scatter():
 def test_poisson_needs_the_gain_and_agrees_with_gaussian():
     source = single(flux=8000.0)
     stamp, found = stamp_of(source, seed=46)
-    settings = SceneSettings(likelihood=Likelihood("poisson"))
+    settings = RefineSettings(likelihood=Likelihood("poisson"))
     (one,) = fit([object_of(stamp, found)], "sersic", [source], settings)
     (plain,) = fit([object_of(stamp, found)], "sersic", [source])
     assert np.abs((one.values - plain.values) / plain.errors).max() < 0.6
@@ -207,7 +206,7 @@ def test_an_error_floor_takes_weight_from_the_core():
     source = bulge_and_disc(0.4, flux=400000.0)
     (plain,) = fit([scene_object(source, seed=47)], "sersic", [source])
     (floor,) = fit([scene_object(source, seed=47)], "sersic", [source],
-                   SceneSettings(error_floor=0.05))  # fmt: skip
+                   RefineSettings(error_floor=0.05))  # fmt: skip
     assert floor.chi2 < 0.3 * plain.chi2
     assert floor.error("sersic.flux") > plain.error("sersic.flux")
 
@@ -341,7 +340,7 @@ def test_numbers_of_objects_starts_and_bands_must_agree():
     with pytest.raises(SettingsError, match="one image for each band"):
         fit([one], "sersic", [single()], bands=("g", "r"))
     with pytest.raises(SettingsError, match="use fit or mask"):
-        fit([one], "sersic", [single()], SceneSettings(neighbours="ignore"))
+        fit([one], "sersic", [single()], RefineSettings(neighbours="ignore"))
 
 
 @pytest.mark.parametrize("text", ["gauss", "student-t:x", "huber:-1", "cauchy:0", "poisson:2"])
@@ -364,9 +363,9 @@ def test_the_ladder_finds_what_was_drawn():
 
 
 def test_a_wandering_neighbour_does_not_make_the_target_unconverged():
+    from autofit_ml.fitting.describe import _settled
+    from autofit_ml.fitting.first_guess import with_neighbours
     from autofit_ml.fitting.levenberg_marquardt import Evaluation, LMResult
-    from autofit_ml.fitting.scenes.describe import _settled
-    from autofit_ml.fitting.scenes.fit import with_neighbours
     from autofit_ml.scenes.layout import make_layout
 
     scene = parse_model("sersic")

@@ -7,9 +7,11 @@ import pytest
 import torch
 from scene_samples import bulge_and_disc, scene_object, single, stamp_of, starts_of, wcs_of
 
-from autofit_ml.fitting.scenes import Likelihood, SceneSettings, join_images
-from autofit_ml.fitting.scenes.batch import SceneBatch, search_blocks
-from autofit_ml.fitting.scenes.fit import _member, _starts, with_neighbours
+from autofit_ml.fitting import Likelihood, RefineSettings, join_images
+from autofit_ml.fitting.batch import SceneBatch, search_blocks
+from autofit_ml.fitting.first_guess import starts_of as first_guess
+from autofit_ml.fitting.first_guess import with_neighbours
+from autofit_ml.fitting.fit import _member
 from autofit_ml.scenes import log_normal, normal, parse_model, read_model
 from autofit_ml.scenes.layout import make_layout
 from autofit_ml.scenes.model import Parameter
@@ -27,13 +29,13 @@ def problem_of(
     objects, scene, starts, *, bands=("",), blocks=None, dtype=torch.float64, **settings
 ):
     """A problem, its start, and the layout."""
-    made = SceneSettings(**settings)
+    made = RefineSettings(**settings)
     members = [_member(k, one, starts, made) for k, one in enumerate(objects)]
     kinds = [item.profile for item in members[0].neighbours]
     modes = [0 if c is None else len(c) for c in members[0].psf_changes]
     layout = make_layout(with_neighbours(scene, kinds), bands, None, modes if any(modes) else ())
     batch = SceneBatch(members, layout, made, dtype)
-    theta, *_ = _starts(batch, scene, np.arange(len(objects)))
+    theta, *_ = first_guess(batch, scene, np.arange(len(objects)))
     if blocks == "search":
         blocks = search_blocks(members[0])
         assert max(blocks) > 1

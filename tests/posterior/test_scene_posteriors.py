@@ -12,11 +12,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "refine"))
 from scene_samples import bulge_and_disc, scene_object, single, starts_of
 
 from autofit_ml.errors import SettingsError
-from autofit_ml.fitting.scenes import SceneSettings, fit_scenes
-from autofit_ml.fitting.scenes.choice import choose_models
+from autofit_ml.fitting import RefineSettings, refine
+from autofit_ml.fitting.choice import choose_models
 from autofit_ml.posterior import BootstrapSettings, HMCSettings, LaplaceSettings, NestedSettings
 from autofit_ml.posterior.choice import choose_by_evidence
-from autofit_ml.posterior.scenes import nested_box, sample_scenes, with_posterior
+from autofit_ml.posterior.scenes import nested_box, sample_fits, with_posterior
 from autofit_ml.scenes import fixed, parse_model, sersic
 
 HMC = HMCSettings(draws=250, warmup=150, rounds=1)
@@ -27,8 +27,8 @@ def fits_of(model, sources, **options):
     objects = [
         scene_object(source, seed=k, **options) for k, source in enumerate(sources, start=200)
     ]
-    return fit_scenes(
-        objects, parse_model(model), starts_of(*sources), settings=SceneSettings(keep=True)
+    return refine(
+        objects, parse_model(model), starts_of(*sources), settings=RefineSettings(keep=True)
     )
 
 
@@ -41,7 +41,7 @@ def bright():
 
 @pytest.fixture(scope="module")
 def hmc(bright):
-    return sample_scenes(bright, "hmc", HMC)
+    return sample_fits(bright, "hmc", HMC)
 
 
 def test_hmc_agrees_with_laplace_where_the_posterior_is_gaussian(bright, hmc):
@@ -58,14 +58,14 @@ def test_hmc_agrees_with_laplace_where_the_posterior_is_gaussian(bright, hmc):
 
 
 def test_laplace_draws_are_the_fits_gaussian(bright):
-    posteriors = sample_scenes(bright, "laplace", LaplaceSettings(draws=4000))
+    posteriors = sample_fits(bright, "laplace", LaplaceSettings(draws=4000))
     for fit, posterior in zip(bright, posteriors, strict=True):
         flat = posterior.draws.reshape(-1, len(posterior.names))
         np.testing.assert_allclose(flat.std(0), fit.errors, rtol=0.1)
 
 
 def test_bootstrap_agrees_with_laplace_for_gaussian_noise(bright):
-    (posterior,) = sample_scenes(bright[:1], "bootstrap", BootstrapSettings(replicates=60))
+    (posterior,) = sample_fits(bright[:1], "bootstrap", BootstrapSettings(replicates=60))
     flat = posterior.draws.reshape(-1, len(posterior.names))
     ratio = flat.std(0) / bright[0].errors
     # 60 replicates: 9 %; signs of the few pixels of the core: more.
@@ -82,13 +82,13 @@ def test_errors_from_the_posterior(bright, hmc):
 
 
 def test_an_object_has_the_same_draws_in_any_batch(bright, hmc):
-    (alone,) = sample_scenes(bright[:1], "hmc", HMC)
+    (alone,) = sample_fits(bright[:1], "hmc", HMC)
     np.testing.assert_allclose(alone.draws[:, 0], hmc[0].draws[:, 0], rtol=2e-3)
 
 
 def test_two_components_have_a_share():
     (fit,) = fits_of("sersic+exp", [bulge_and_disc(0.5, flux=60000.0)])
-    (posterior,) = sample_scenes([fit], "hmc", HMC)
+    (posterior,) = sample_fits([fit], "hmc", HMC)
     assert posterior.names[-1] == "fraction"
     middle, low, high = posterior.interval("fraction", 0.997)
     assert low < 0.5 < high
@@ -100,16 +100,16 @@ def test_nested_and_hmc_agree_at_low_signal_to_noise():
     pytest.importorskip("nautilus")
     source = single(flux=500.0, re=3.0, n=1.5)
     held = {name: fixed(getattr(source, name)) for name in ("x", "y", "q", "pa")}
-    (fit,) = fit_scenes(
+    (fit,) = refine(
         [scene_object(source, seed=200, shape=(28, 28), sky=0.0)],
         sersic(**held),
         starts_of(source, sky=0.0),
-        settings=SceneSettings(keep=True),
+        settings=RefineSettings(keep=True),
     )
-    (nested,) = sample_scenes(
+    (nested,) = sample_fits(
         [fit], "nested", NestedSettings(live=150, effective=500, draws=2000, batch=256)
     )
-    (hmc,) = sample_scenes([fit], "hmc", HMCSettings(draws=400, warmup=150, rounds=1))
+    (hmc,) = sample_fits([fit], "hmc", HMCSettings(draws=400, warmup=150, rounds=1))
     assert nested.log_evidence_err < 0.5
     low, high = nested_box(fit)
     assert np.isfinite(nested.log_evidence)
@@ -124,19 +124,19 @@ def test_nested_and_hmc_agree_at_low_signal_to_noise():
 
 def test_wrong_use(bright):
     with pytest.raises(SettingsError, match="use one of"):
-        sample_scenes(bright, "mcmc")
+        sample_fits(bright, "mcmc")
     with pytest.raises(SettingsError, match="give HMCSettings"):
-        sample_scenes(bright, "hmc", LaplaceSettings())
-    bare = fit_scenes([scene_object(single())], parse_model("sersic"), starts_of(single()))
+        sample_fits(bright, "hmc", LaplaceSettings())
+    bare = refine([scene_object(single())], parse_model("sersic"), starts_of(single()))
     with pytest.raises(SettingsError, match="keep=True"):
-        sample_scenes(bare, "hmc")
+        sample_fits(bare, "hmc")
 
 
 def test_evidence_decides_between_close_models():
     """A faint galaxy: an index, free or held, makes little difference."""
     source = single(flux=900.0, re=3.0, n=1.0, x=10.7, y=11.1)
     objects = [scene_object(source, seed=310, shape=(22, 22))]
-    choices = choose_models(objects, starts_of(source), settings=SceneSettings(keep=True))
+    choices = choose_models(objects, starts_of(source), settings=RefineSettings(keep=True))
     settings = NestedSettings(live=80, effective=100, draws=100, discard_exploration=False)
     close = abs(choices[0].bic["exponential"] - choices[0].bic["sersic"]) + 0.1
     ((decided, posterior),) = choose_by_evidence(choices, settings, close)

@@ -6,10 +6,11 @@ import torch
 from drawings import Drawing, gaussian_psf
 
 from autofit_ml.fitting import RefineSettings
-from autofit_ml.fitting.fit import needs_wide
-from autofit_ml.profiles import sersic_flux_within
-from autofit_ml.rendering import Accuracy, render, render_with_jacobian
-from autofit_ml.scenes import to_fit_space
+from autofit_ml.fitting.passes import needs_wide
+from autofit_ml.profiles import get_profile, sersic_flux_within
+from autofit_ml.rendering import Accuracy, component_jacobian, render
+
+SERSIC = get_profile("sersic")
 
 
 @pytest.fixture
@@ -84,8 +85,7 @@ def test_extremes_are_finite_and_positive(n, q):
 def test_wrap_around_stays_within_the_bar(n, re):
     # Against a 24 times larger FFT, which has no wrap-around left to speak of.
     settings = RefineSettings()
-    theta = to_fit_space(torch.tensor([[31.6, 32.3, 1e3, re, n, 0.5, 30.0, 0.0]]))
-    wide = bool(needs_wide(theta, (64, 64), settings)[0])
+    wide = bool(needs_wide(torch.tensor(re), torch.tensor(0.5), (64, 64), settings))
     ours = Drawing(accuracy=settings.wide if wide else settings.compact, dtype=torch.float32)
     truth = Drawing(accuracy=Accuracy(24.0, refinements=()))(re=re, n=n, q=0.5)
     image = ours(re=re, n=n, q=0.5)
@@ -162,7 +162,7 @@ GALAXIES = [
 def test_jacobian_against_finite_differences(drawing, galaxy):
     # Central differences in float64, step 1e-5: truncation about 1e-10, rounding about 1e-10.
     theta = drawing.parameters(**galaxy)
-    analytic = render_with_jacobian(drawing.plan, drawing.table, drawing.modes, theta)[0]
+    analytic = component_jacobian(drawing.plan, SERSIC, drawing.modes, theta)[0]
     for i in range(7):
         shift = torch.zeros_like(theta)
         shift[0, i] = 1e-5
@@ -180,7 +180,7 @@ def test_autograd_agrees_with_the_analytic_jacobian(drawing, galaxy):
     weights = torch.linspace(-1, 1, 64 * 64, dtype=torch.float64).reshape(64, 64).sin()
     image = render(drawing.plan, drawing.table, drawing.modes, theta)[0]
     (gradient,) = torch.autograd.grad((image * weights).sum(), theta)
-    analytic = render_with_jacobian(drawing.plan, drawing.table, drawing.modes, theta.detach())[0]
+    analytic = component_jacobian(drawing.plan, SERSIC, drawing.modes, theta.detach())[0]
     expected = (analytic * weights).sum((1, 2))
     assert torch.allclose(gradient[0], expected, rtol=1e-7, atol=1e-7 * expected.abs().max().item())
 
@@ -206,11 +206,9 @@ def test_a_galaxy_is_drawn_the_same_to_the_bit_in_any_batch(layout, shape, one_t
         ]
     )
     modes = drawing.modes.expand(13, -1).clone()
-    together = render_with_jacobian(drawing.plan, drawing.table, modes, theta)
+    together = component_jacobian(drawing.plan, SERSIC, modes, theta)
     for i in range(13):
-        alone = render_with_jacobian(
-            drawing.plan, drawing.table, modes[i : i + 1], theta[i : i + 1]
-        )
+        alone = component_jacobian(drawing.plan, SERSIC, modes[i : i + 1], theta[i : i + 1])
         assert torch.equal(alone[0], together[i])
 
 
@@ -225,7 +223,6 @@ def test_light_within_re_is_half(drawing):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_cuda_agrees_with_cpu():
-    from autofit_ml.profiles import sersic_table
     from autofit_ml.rendering import make_plan, psf_modes
 
     images = []
@@ -233,6 +230,6 @@ def test_cuda_agrees_with_cpu():
         plan = make_plan((64, 64), (25, 25), device=device)
         modes = psf_modes(plan, torch.as_tensor(gaussian_psf())[None], torch.tensor([True]))
         theta = Drawing.parameters().to(device)
-        images.append(render_with_jacobian(plan, sersic_table(), modes, theta).cpu())
+        images.append(component_jacobian(plan, SERSIC, modes, theta).cpu())
     scale = images[0].abs().amax((0, 2, 3), keepdim=True)
     assert ((images[0] - images[1]).abs() / scale).max() < 1e-5

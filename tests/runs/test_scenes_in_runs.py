@@ -217,7 +217,7 @@ def test_objects_without_neighbours_are_fitted_as_ever(blends):
     alone = afm.read(blends / "alone_image.fits")
     segmentation = afm.segment(alone, "given")
     start = afm.initialise(alone, segmentation, "moments")
-    fit = afm.refine(alone, init=start, segmentations=segmentation)
+    fit = afm.refine(alone, starts=start, segmentations=segmentation)
     for k, name in enumerate(("x", "y", "flux", "re", "n", "q", "pa", "sky")):
         assert row[name] == fit.values[0, k]
         assert row[f"{name}_err"] == fit.errors[0, k]
@@ -251,7 +251,7 @@ def test_a_fragment_of_the_target_is_no_neighbour(tmp_path):
 def test_one_object_that_breaks_the_scene_fit_fails_alone(blends, monkeypatch):
     from autofit_ml.runs import scenes
 
-    whole = scenes.fit_scenes
+    whole = scenes.refine
 
     def breaking(objects, *arguments, **options):
         if any(one.reference.id == "pair3" for one in objects):
@@ -259,7 +259,7 @@ def test_one_object_that_breaks_the_scene_fit_fails_alone(blends, monkeypatch):
         return whole(objects, *arguments, **options)
 
     expected = fitted(blends)
-    monkeypatch.setattr(scenes, "fit_scenes", breaking)
+    monkeypatch.setattr(scenes, "refine", breaking)
     rows = fitted(blends)
     assert_failed_row(rows["pair3"])
     assert "unexpected RuntimeError in the fit: no such thing" in rows["pair3"]["message"]

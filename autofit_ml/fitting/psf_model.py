@@ -23,10 +23,11 @@ import numpy as np
 import torch
 
 from autofit_ml.errors import InputError, SettingsError
-from autofit_ml.fitting.scenes.batch import Member, SceneBatch
-from autofit_ml.fitting.scenes.fit import fit_scenes
-from autofit_ml.fitting.scenes.objects import SceneObject, object_of
-from autofit_ml.fitting.scenes.results import SceneFit, SceneSettings
+from autofit_ml.fitting.batch import Member, SceneBatch
+from autofit_ml.fitting.fit import refine
+from autofit_ml.fitting.objects import SceneObject, object_of
+from autofit_ml.fitting.results import SceneFit
+from autofit_ml.fitting.settings import RefineSettings
 from autofit_ml.images.psf import no_psf
 from autofit_ml.images.stamp import PSF, Frame, Stamp
 from autofit_ml.images.stars import find_stars, psf_from_stars
@@ -132,7 +133,9 @@ def _star(frame: Frame, x: float, y: float, r50: float, half: int) -> Member | N
     labels = (radius < 3 * r50).astype(np.int32)
     segmentation = Segmentation(labels, 1, np.zeros(labels.shape, bool), sky, 1.0)
     start = np.array([stamp.x, stamp.y, flux, max(0.8 * r50, 0.4), 3.0, 0.97, 0.0, sky])
-    return Member(0, object_of(stamp, segmentation), start, 0.0, [], stamp.mask & False, (None,))
+    return Member(
+        0, object_of(stamp, segmentation), start, np.zeros((8, 8)), [], stamp.mask & False, (None,)
+    )
 
 
 def _alike(members: list[Member]) -> tuple[list[Member], list[SceneFit]]:
@@ -142,7 +145,7 @@ def _alike(members: list[Member]) -> tuple[list[Member], list[SceneFit]]:
         np.array([member.start for member in members]), None, np.zeros(len(members), np.int32)
     )
     objects: list[SceneObject] = [member.object for member in members]
-    fits = fit_scenes(objects, scene, starts, settings=SceneSettings(neighbours="mask"))
+    fits = refine(objects, scene, starts, settings=RefineSettings(neighbours="mask"))
     known = [k for k, fit in enumerate(fits) if fit.layout is not None and np.isfinite(fit.chi2)]
     sizes = np.array([math.log(fits[k]["moffat.re"]) for k in known])
     shapes = np.array([fits[k].theta[list(_SHARED[2:])] for k in known])
@@ -168,11 +171,11 @@ def _joint(members: list[Member], fits: list[SceneFit]) -> tuple[np.ndarray, np.
     layout = fits[0].layout
     if layout is None:
         raise ValueError("a star without a fit")
-    settings = SceneSettings(neighbours="mask")
+    settings = RefineSettings(neighbours="mask")
     batch = SceneBatch(members, layout, settings)
     everyone = torch.arange(len(members))
     batch.base = torch.zeros((len(members), 1, layout.n_full), dtype=torch.float64)
-    problem = batch.problem(settings.refine.wide, everyone)
+    problem = batch.problem(settings.wide, everyone)
     theta = torch.as_tensor(np.array([fit.theta for fit in fits]))
     shared = torch.tensor(_SHARED)
     own = torch.tensor([k for k in range(layout.size) if k not in _SHARED])

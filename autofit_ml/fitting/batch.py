@@ -9,16 +9,16 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from autofit_ml.fitting.extras import make_extras
 from autofit_ml.fitting.geometry import padded_shape
-from autofit_ml.fitting.problem import bin_images
-from autofit_ml.fitting.scenes.extras import make_extras
-from autofit_ml.fitting.scenes.neighbours import Neighbour
-from autofit_ml.fitting.scenes.objects import IDENTITY, SceneObject, scale_of
-from autofit_ml.fitting.scenes.problem import ImageData, Placement, SceneProblem, chunk_of
-from autofit_ml.fitting.scenes.results import SceneSettings
+from autofit_ml.fitting.neighbours import Neighbour
+from autofit_ml.fitting.objects import IDENTITY, SceneObject, scale_of
+from autofit_ml.fitting.pixels import ImageData, Placement, bin_images
+from autofit_ml.fitting.problem import GaussianPrior, SceneProblem, chunk_of
+from autofit_ml.fitting.settings import RefineSettings
 from autofit_ml.images.psf import psf_fwhm
 from autofit_ml.images.stamp import Stamp
-from autofit_ml.rendering import Accuracy, make_plan, psf_modes
+from autofit_ml.rendering import Accuracy, FourierPlan, make_plan, psf_modes
 from autofit_ml.scenes.layout import Layout
 
 __all__ = ["Member", "SceneBatch", "bucket_key", "search_blocks"]
@@ -34,7 +34,8 @@ class Member:
         Place in the caller's list.
     object : SceneObject
     start : ndarray, (8,)
-    ln_n_sigma : float
+    start_cov : ndarray, (8, 8)
+        Covariance of the start in fit space; zeros where it is not known.
     neighbours : list of Neighbour
     masked : ndarray, bool
         Contaminants that stay masked, in the first image.
@@ -45,10 +46,15 @@ class Member:
     number: int
     object: SceneObject
     start: np.ndarray
-    ln_n_sigma: float
+    start_cov: np.ndarray
     neighbours: list[Neighbour]
     masked: np.ndarray
     psf_changes: tuple[np.ndarray | None, ...]
+
+    @property
+    def ln_n_sigma(self) -> float:
+        """How well the start knows ln n; 0 if unknown."""
+        return math.sqrt(max(float(self.start_cov[4, 4]), 0.0))
 
     def stamp(self, image: int) -> Stamp:
         """An image, or the first in place of a missing one (which is masked as a whole)."""
@@ -73,7 +79,7 @@ def search_blocks(member: Member) -> tuple[int, ...]:
         stamp = member.stamp(i)
         re, q = member.start[3] * scale_of(affine), member.start[5]
         small = min(padded_shape(stamp.shape))
-        largest = max(psf_fwhm(stamp.psf) / 1.4, 0.4 * re * math.sqrt(q))
+        largest = max(psf_fwhm(stamp.psf) / 1.4, 0.5 * re * math.sqrt(q))
         finest.append(next((f for f in (8, 4, 2) if f <= largest and small // f >= 16), 1))
     # One for all: objects of a batch have all of them in common, and batches should be large.
     return (min(finest),) * len(finest)
@@ -86,12 +92,14 @@ class SceneBatch:
         self,
         members: Sequence[Member],
         layout: Layout,
-        settings: SceneSettings,
+        settings: RefineSettings,
         dtype: torch.dtype = torch.float32,
     ) -> None:
         self.members, self.layout, self.settings = list(members), layout, settings
-        self.device, self.dtype = torch.device(settings.refine.device), dtype
+        self.device, self.dtype = torch.device(settings.device), dtype
         self.base = torch.zeros((len(members), layout.n_images, layout.n_full))
+        self.prior: GaussianPrior | None = None
+        self._spectra: dict[tuple, tuple[torch.Tensor, torch.Tensor]] = {}
         self.extras = make_extras(layout)
         self.shapes = [padded_shape(members[0].stamp(i).shape) for i in range(layout.n_images)]
         self._images = [self._image(i) for i in range(layout.n_images)]
@@ -101,6 +109,7 @@ class SceneBatch:
         b, shape = len(self.members), self.shapes[i]
         data = np.zeros((b, *shape), dtype=np.float32)
         root = np.zeros((b, *shape), dtype=np.float32)
+        empty = np.zeros((b, *shape), dtype=bool)
         scale, pedestal, electrons = np.ones(b), np.zeros(b), np.full(b, np.nan)
         prior = np.zeros((b, 2))
         n_pix, log_sigma = np.zeros(b, dtype=np.int64), np.zeros(b)
@@ -117,6 +126,8 @@ class SceneBatch:
             level = stamp.data.astype(np.float64) - pedestal[k]
             data[k, :ny, :nx] = np.where(good, level / scale[k], 0.0)
             root[k, :ny, :nx] = np.where(good, scale[k] / sigma, 0.0)
+            labels = np.asarray(member.object.segmentation.labels) != 0
+            empty[k, :ny, :nx] = good & ~member.object.contaminants(i, labels)
             n_pix[k] = good.sum()
             log_sigma[k] = np.log(sigma[good]).sum()
             electrons[k] = stamp.gain * scale[k]
@@ -127,7 +138,7 @@ class SceneBatch:
                     prior[k] = (mean - pedestal[k]) / scale[k], (scale[k] / error) ** 2
         tensors = {
             "data": data, "root": root, "scale": scale, "pedestal": pedestal, "prior": prior,
-            "electrons": electrons, "n_pix": n_pix, "log_sigma": log_sigma,
+            "electrons": electrons, "empty": empty, "n_pix": n_pix, "log_sigma": log_sigma,
         }  # fmt: skip
         out = {name: torch.as_tensor(v, device=self.device) for name, v in tensors.items()}
         for name in ("data", "root"):
@@ -184,6 +195,10 @@ class SceneBatch:
         """1/sigma of the noise plane, (B, ny, nx), scaled."""
         return self._images[image].get("given_root", self._images[image]["root"])
 
+    def empty(self, image: int) -> torch.Tensor:
+        """Unmasked pixels outside all footprints, bool, (B, ny, nx)."""
+        return self._images[image]["empty"]
+
     def missing(self, row: int) -> list[int]:
         """Images that a member does not have."""
         return [i for i, stamp in enumerate(self.members[row].object.stamps) if stamp is None]
@@ -221,7 +236,28 @@ class SceneBatch:
             self.settings.likelihood,
             self.extras,
             chunk,
+            None if self.prior is None else self.prior.select(members),
         )
+
+    def _psf_modes(
+        self, i: int, plan: FourierPlan, members: torch.Tensor, block: int
+    ) -> torch.Tensor:
+        """Transforms of the PSFs of some members; made once for each plan."""
+        image, b = self._images[i], len(self.members)
+        key = (i, id(plan), block)
+        if key not in self._spectra:
+            dtype = plan.dtype.to_complex()
+            unset = torch.empty((b, plan.n_modes), dtype=dtype, device=self.device)
+            self._spectra[key] = unset, torch.zeros(b, dtype=torch.bool, device=self.device)
+        spectra, known = self._spectra[key]
+        new = members[~known[members]]
+        if len(new):
+            oversampling = self.members[0].stamp(i).psf.oversampling
+            spectra[new] = psf_modes(
+                plan, image["psf"][new], image["has_pixel"][new], oversampling, block
+            )
+            known[new] = True
+        return spectra[members]
 
     def _image_data(
         self, i: int, accuracy: Accuracy, members: torch.Tensor, block: int
@@ -238,7 +274,7 @@ class SceneBatch:
             self.device,
             self.dtype,
         )
-        modes = psf_modes(plan, psf, got["has_pixel"], oversampling, block)
+        modes = self._psf_modes(i, plan, members, block)
         basis = None
         if "psf_changes" in got:
             b, k = got["psf_changes"].shape[:2]

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from autofit_ml.errors import SettingsError
-from autofit_ml.fitting.scenes.neighbours import Neighbour
+from autofit_ml.fitting.neighbours import Neighbour
 from autofit_ml.scenes.model import Component, Scene
 
 __all__ = ["component_starts", "neighbour_values"]

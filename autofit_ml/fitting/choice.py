@@ -18,9 +18,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from autofit_ml.fitting.scenes.fit import fit_scenes
-from autofit_ml.fitting.scenes.objects import SceneObject
-from autofit_ml.fitting.scenes.results import SceneFit, SceneSettings
+from autofit_ml.fitting.fit import refine
+from autofit_ml.fitting.objects import SceneObject
+from autofit_ml.fitting.results import SceneFit
+from autofit_ml.fitting.settings import RefineSettings
 from autofit_ml.initialisation.starts import Starts
 from autofit_ml.scenes.build import parse_model
 from autofit_ml.scenes.model import Scene
@@ -74,13 +75,13 @@ def choose_models(
     bands: Sequence[str] = ("",),
     wavelengths: Sequence[float] | None = None,
     sky: str | float = "free",
-    settings: SceneSettings | None = None,
+    settings: RefineSettings | None = None,
     components: bool = False,
     sersic: Sequence[SceneFit] | None = None,
 ) -> list[Choice]:
     """Fit the ladder to each object and choose.
 
-    Parameters are those of `autofit_ml.fitting.scenes.fit_scenes`, and `sersic`: the fits of that
+    Parameters are those of `autofit_ml.fitting.refine`, and `sersic`: the fits of that
     rung, where they are known.
 
     Returns
@@ -95,7 +96,7 @@ def choose_models(
         if not members:
             return
         scene: Scene = parse_model(model, sky)
-        made = made or fit_scenes(
+        made = made or refine(
             [objects[k] for k in members],
             scene,
             starts.some(list(members)),

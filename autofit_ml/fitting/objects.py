@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from autofit_ml.errors import InputError
-from autofit_ml.fitting.scenes.neighbours import Neighbour, find_neighbours
+from autofit_ml.fitting.neighbours import Neighbour, find_neighbours
 from autofit_ml.images.stamp import Stamp
 from autofit_ml.segmentation.result import Segmentation
 

@@ -1,0 +1,275 @@
+"""From where the fits of a batch ended to their results: errors, statistics, flags."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from autofit_ml.catalogue.flags import Flag
+from autofit_ml.fitting.batch import SceneBatch
+from autofit_ml.fitting.geometry import geometry_flags
+from autofit_ml.fitting.image_statistics import ImageStatistics, measure_images
+from autofit_ml.fitting.levenberg_marquardt import LMResult, solve_damped
+from autofit_ml.fitting.problem import SceneProblem
+from autofit_ml.fitting.results import SceneFit
+from autofit_ml.fitting.uncertainties import laplace
+from autofit_ml.fitting.values import absent_values, catalogue_values, value_names
+from autofit_ml.scenes.layout import Layout
+from autofit_ml.scenes.model import Scene
+
+__all__ = ["describe", "failed"]
+
+Problems = Callable[[torch.Tensor, torch.Tensor], list[tuple[torch.Tensor, SceneProblem]]]
+"""(members, theta) -> (places in members, their problem) for each accuracy that is needed."""
+
+_BLENDED = 0.05
+"""Neighbours' light over the target's, inside re, that raises BLENDED."""
+
+_LEAST_SNR = 10.0
+
+
+def failed(layout: Layout, scene: Scene, why: str) -> SceneFit:
+    """A result without a fit."""
+    names = value_names(layout)
+    v, d = len(names), layout.size
+    images = layout.n_images
+    nan = math.nan
+    return SceneFit(
+        names, np.full(v, nan), np.full(v, nan), np.full((v, v), nan), np.full(v, nan), None,
+        np.full(d, nan), np.full((d, d), nan), np.full(images, nan), np.full(images, nan),
+        nan, nan, nan, nan, nan, 0, 0, 0, 0, nan, nan, nan, int(Flag.FAILED), (),
+        len(layout.scene.components) - len(scene.components),
+        message=why,
+    )  # fmt: skip
+
+
+def describe(
+    batch: SceneBatch,
+    scene: Scene,
+    rows: np.ndarray,
+    fit: LMResult,
+    lower: torch.Tensor,
+    upper: torch.Tensor,
+    started: torch.Tensor,
+    n_iter: torch.Tensor,
+    n_starts: torch.Tensor,
+    components: bool,
+    problems: Problems,
+) -> list[SceneFit]:
+    """Results of the batch's usable rows.
+
+    Parameters
+    ----------
+    batch : SceneBatch
+    scene : Scene
+        Without neighbours.
+    rows : ndarray
+        Members that were fitted.
+    fit : LMResult
+    lower, upper : Tensor, (B, D)
+    started : Tensor, (B, D)
+        Where the winning start's search ended.
+    n_iter, n_starts : Tensor, (B,)
+    components : bool
+        Keep the components' images.
+    problems : callable
+    """
+    layout, settings = batch.layout, batch.settings
+    members = torch.as_tensor(rows, device=batch.device)
+    target = [component.name for component in scene.components]
+    base = batch.base[members.cpu()].to(batch.device)
+    frozen = (lower == upper) | fit.at_bound
+    covariance, good = laplace(fit.state.matrix, frozen)
+    variance = covariance.diagonal(dim1=1, dim2=2)
+    settled = _settled(layout, scene, fit, frozen, variance, settings.final.tolerance)
+    names = value_names(layout)
+    numbers = catalogue_values(batch, target, rows, fit.theta, base, covariance, started)
+    seen = ImageStatistics.empty(len(rows), fit.theta)
+    kept: dict[int, SceneProblem] = {}
+    shape = _main_ellipses(layout, target, numbers.values, names)
+    for places, problem in problems(members, fit.theta):
+        for first in range(0, len(places), problem.chunk):
+            index = torch.arange(
+                first, min(first + problem.chunk, len(places)), device=places.device
+            )
+            at = places[index]
+            seen.put(
+                at,
+                measure_images(
+                    batch, problem, index, fit.theta[at], rows[at.cpu().numpy()], len(target),
+                    shape[at.cpu().numpy()], components,
+                ),
+            )  # fmt: skip
+            if settings.keep:
+                for k, i in zip(at.tolist(), index, strict=True):
+                    kept[k] = problem.select(i[None])
+    if bool(seen.widens.any()):
+        covariance = _sandwiched(fit.state.matrix, covariance, seen.change, seen.slope, frozen)
+        numbers = catalogue_values(batch, target, rows, fit.theta, base, covariance, started)
+    chi2 = fit.state.chi2.cpu().numpy()
+    n_free = (lower < upper).sum(1).cpu().numpy()
+    n_pix = batch.total("n_pix")[rows]
+    log_sigma = batch.total("log_sigma")[rows]
+    bound = (fit.at_bound & (lower < upper)).cpu().numpy()
+    converged, good_cov = settled.cpu().numpy(), good.cpu().numpy()
+    spent, begun = n_iter.cpu().numpy(), n_starts.cpu().numpy()
+    theta, theta_cov = fit.theta.cpu().numpy(), covariance.cpu().numpy()
+    limits = torch.stack([lower, upper]).cpu().numpy()
+    light_error = _light_errors(fit, covariance, batch, members, len(layout.spans), len(target))
+    snr, own = seen.snr2.sqrt().cpu().numpy(), seen.sky_chi2.clamp_min(1e-6).cpu().numpy()
+    correlated, adjacent = seen.correlated.cpu().numpy(), seen.adjacent.cpu().numpy()
+    light = (seen.light * batch.units(0, members)[0][:, None]).cpu().numpy()
+    blend = seen.blended.cpu().numpy()
+    out = []
+    for k, row in enumerate(rows):
+        member = batch.members[row]
+        at_bound = tuple(
+            name
+            for j, name in enumerate(layout.names)
+            if bound[k, j] and name.rpartition(".")[0] in {*target, ""}
+        )
+        values, errors = numbers.values[k], numbers.errors[k]
+        total, total_err = numbers.total[k], numbers.total_err[k]
+        for image in batch.missing(int(row)):
+            absent = absent_values(layout, image)
+            values[absent] = errors[absent] = np.nan
+            total[image] = total_err[image] = np.nan
+        found = member.object.segmentation
+        blended = float(blend[k]) if member.neighbours else found.blend_fraction
+        flags = geometry_flags(member.object.reference, found, member.masked, *shape[k])
+        present = np.isfinite(values) | bool(batch.missing(int(row)))
+        finite = bool(np.isfinite(theta_cov[k]).all() and present.all())
+        ndof = int(n_pix[k] - n_free[k])
+        spread = math.sqrt(2.0 / max(ndof, 1)) * (2.0 if correlated[k] else 1.0)
+        reduced = chi2[k] / max(ndof, 1)
+        for raised, flag in (
+            (not converged[k], Flag.NOT_CONVERGED),
+            (bool(at_bound), Flag.AT_BOUND),
+            (not (good_cov[k] and finite), Flag.BAD_COVARIANCE),
+            (correlated[k], Flag.CORRELATED_NOISE),
+            (snr[k] < _LEAST_SNR, Flag.LOW_SNR),
+            (blended > _BLENDED, Flag.BLENDED),
+            (abs(reduced / own[k] - 1) > 5 * spread, Flag.POOR_FIT),
+        ):
+            flags |= int(flag) if raised else 0
+        normaliser = settings.likelihood.log_normaliser * n_pix[k]
+        logl = -0.5 * chi2[k] - log_sigma[k] - normaliser
+        # Gaussian: chi2 + k ln n, as everywhere; what is constant in a comparison is left out.
+        bic = chi2[k] + n_free[k] * math.log(max(n_pix[k], 2))
+        out.append(
+            SceneFit(
+                names,
+                values,
+                errors,
+                numbers.cov[k],
+                numbers.start[k],
+                layout,
+                theta[k],
+                theta_cov[k],
+                total,
+                total_err,
+                numbers.fraction[k],
+                numbers.fraction_err[k],
+                float(chi2[k]),
+                float(logl),
+                float(bic),
+                ndof,
+                int(n_pix[k]),
+                int(spent[k]),
+                int(begun[k]),
+                float(snr[k]),
+                max(blended, 0.0),
+                float(adjacent[k]),
+                flags,
+                at_bound,
+                len(layout.spans) - len(target),
+                seen.images.get(k) if components else None,
+                kept.get(k),
+                limits[:, k],
+                flux_stamp=light[k],
+                flux_stamp_err=light_error[k],
+            )
+        )
+    return out
+
+
+def _settled(
+    layout: Layout,
+    scene: Scene,
+    fit: LMResult,
+    frozen: torch.Tensor,
+    variance: torch.Tensor,
+    tolerance: float,
+) -> torch.Tensor:
+    """Fits that have converged as far as the target is concerned, bool, (B,).
+
+    The minimiser asks that the expected decrease of chi2, g^T A^-1 g, be small. Where it stopped
+    earlier because a neighbour wanders (a smudge of a few sigma has no definite shape), the target
+    may be settled all the same: when no parameter of its own, and no sky, would still move by more
+    than the square root of the same tolerance, in units of its error.
+    """
+    undamped = torch.zeros(len(fit.theta), dtype=fit.theta.dtype, device=fit.theta.device)
+    _, step, expected = solve_damped(fit.state, undamped, frozen)
+    target = {component.name for component in scene.components}
+    own = [name.rpartition(".")[0] in target | {""} for name in layout.names]
+    moves = step.square() / variance.clamp_min(1e-300) > tolerance
+    moves &= torch.tensor(own, device=moves.device) & ~frozen
+    return fit.converged | (torch.isfinite(expected) & ~moves.any(1))
+
+
+def _light_errors(
+    fit: LMResult,
+    covariance: torch.Tensor,
+    batch: SceneBatch,
+    members: torch.Tensor,
+    n_components: int,
+    n_target: int,
+) -> np.ndarray:
+    """Errors of the light of the target's components inside the first image, (B, components)."""
+    scale, _ = batch.units(0, members)
+    slope = fit.state.light.unflatten(1, (n_components, -1))[:, :n_target]
+    variance = ((slope @ covariance) * slope).sum(2).clamp_min(0)
+    error = torch.where(variance > 0, variance.sqrt(), torch.nan)
+    return (error * scale[:, None]).cpu().numpy()
+
+
+def _main_ellipses(
+    layout: Layout, target: list[str], values: np.ndarray, names: tuple[str, ...]
+) -> np.ndarray:
+    """x, y, re, q, pa of the target's brightest extended component (of a point: re 1), (B, 5)."""
+    first: dict[str, np.ndarray] = {}
+    for j, name in enumerate(names):
+        first.setdefault(name.partition("[")[0], values[:, j])
+    best, out = np.full(len(values), -1.0), np.tile([0.0, 0.0, 1.0, 1.0, 0.0], (len(values), 1))
+    for name in target:
+        extended = f"{name}.re" in first
+        flux = first[f"{name}.flux"] * (1.0 if extended else 1e-6)
+        wins = flux > best
+        best = np.where(wins, flux, best)
+        for j, (key, blank) in enumerate((("x", 0), ("y", 0), ("re", 1), ("q", 1), ("pa", 0))):
+            column = first.get(f"{name}.{key}", np.full(len(values), float(blank)))
+            out[:, j] = np.where(wins, column, out[:, j])
+    return out
+
+
+def _sandwiched(
+    matrix: torch.Tensor,
+    covariance: torch.Tensor,
+    change: torch.Tensor,
+    slope: torch.Tensor,
+    frozen: torch.Tensor,
+) -> torch.Tensor:
+    """C = H^-1 B H^-1 with B = A + change and H = A + slope; C = A^-1 where neither changes."""
+    touched = (change != 0).any(2).any(1) | (slope != 0).any(2).any(1)
+    if not bool(touched.any()):
+        return covariance
+    bread = covariance
+    if bool((slope != 0).any()):
+        steep, good = laplace(matrix + slope, frozen)
+        bread = torch.where(good[:, None, None], steep, covariance)
+    out = bread @ (matrix + change) @ bread
+    out = (out + out.transpose(1, 2)) / 2
+    return torch.where(touched[:, None, None], out, covariance)

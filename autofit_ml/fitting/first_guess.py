@@ -1,0 +1,127 @@
+"""From catalogue starts to the vector that is fitted: starts, bounds and a prior of a batch."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from autofit_ml.fitting.batch import SceneBatch
+from autofit_ml.fitting.problem import GaussianPrior
+from autofit_ml.fitting.starts import component_starts, neighbour_values
+from autofit_ml.profiles import get_profile
+from autofit_ml.scenes import Component, Scene
+
+__all__ = ["bounds_of", "starts_of", "with_neighbours"]
+
+
+def with_neighbours(scene: Scene, kinds: Sequence[str]) -> Scene:
+    """The scene with free components ``neighbour_1`` ... of some profiles."""
+    if not kinds:
+        return scene
+    added = tuple(
+        Component(f"neighbour_{k}", get_profile(kind)) for k, kind in enumerate(kinds, start=1)
+    )
+    return dataclasses.replace(scene, components=(*scene.components, *added))
+
+
+def starts_of(
+    batch: SceneBatch, scene: Scene, rows: np.ndarray
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Starts (B, K, D), which of them to try (B, K), and bounds (B, D) of the usable rows.
+
+    Sets the batch's base and prior.
+    """
+    layout, settings, members = batch.layout, batch.settings, [batch.members[k] for k in rows]
+    start = np.array([member.start for member in members])
+    sigma = np.array([member.ln_n_sigma for member in members])
+    names = [c.name for c in layout.scene.components[len(scene.components) :]]
+    around = neighbour_values([member.neighbours for member in members], names)
+    variants = []
+    base = None
+    for values in component_starts(scene, start, sigma):
+        theta, base_of = layout.start([values | around] * layout.n_images)
+        variants.append(theta)
+        base = base_of if base is None else base
+    if base is None:
+        raise ValueError("a scene without starts")
+    # What is fixed keeps the first variant's values (they are the same in all, or given).
+    whole = torch.zeros((len(batch.members), *base.shape[1:]), dtype=torch.float64)
+    whole[torch.as_tensor(rows)] = base
+    batch.base = whole
+    theta = torch.stack(variants, 1).to(batch.device)
+    b, k, _ = theta.shape
+    theta = torch.cat([theta, theta.new_zeros((b, k, layout.size - layout.n_shape))], 2)
+    lower, upper = bounds_of(batch, scene, rows)
+    theta = torch.maximum(torch.minimum(theta, upper[:, None]), lower[:, None])
+    for k, row in enumerate(rows):  # nothing is known of what only a missing image would tell
+        for i in batch.missing(int(row)):
+            for j in layout.only_in(i):
+                lower[k, j] = upper[k, j] = theta[k, 0, j]
+    wanted = torch.ones(theta.shape[:2], dtype=torch.bool, device=theta.device)
+    sure = (sigma > 0) & (sigma < settings.certain)
+    if scene.single_sersic:
+        wanted[:, 1:] = torch.as_tensor(~sure, device=theta.device)[:, None]
+    if settings.prior == "network":
+        batch.prior = _start_prior(batch, rows, theta[:, 0])
+    return theta, wanted, lower, upper
+
+
+def _start_prior(batch: SceneBatch, rows: np.ndarray, theta: torch.Tensor) -> GaussianPrior:
+    """The start and its covariance as a prior of the target's first component."""
+    layout = batch.layout
+    names = ("x", "y", "ln_flux", "ln_rc", "ln_n", "eta1", "eta2")
+    first = layout.scene.components[0].name
+    own = [f"{first}.{name}" for name in names]
+    known = [k for k, name in enumerate(own) if name in layout.names]
+    places = [layout.names.index(own[k]) for k in known]
+    b, d = len(batch.members), layout.size
+    mean = torch.zeros((b, d), dtype=torch.float64)
+    precision = torch.zeros((b, d, d), dtype=torch.float64)
+    for k, row in enumerate(rows):
+        cov = batch.members[row].start_cov[:7, :7]
+        mean[row] = theta[k].cpu()
+        if np.isfinite(cov).all() and (np.diagonal(cov) > 0).all():
+            block = np.linalg.inv(cov[np.ix_(known, known)])
+            precision[row][np.ix_(places, places)] = torch.as_tensor(block)
+    return GaussianPrior(mean.to(batch.device), precision.to(batch.device))
+
+
+def bounds_of(
+    batch: SceneBatch, scene: Scene, rows: np.ndarray
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Bounds of theta, (B, D) each, of some rows of a batch."""
+    layout = batch.layout
+    shapes = np.array([batch.members[k].object.reference.shape for k in rows])
+    index = torch.as_tensor(rows, device=batch.device)
+    low, high = layout.limits(shapes, batch.scale[index].cpu())
+    rest = layout.size - layout.n_shape
+    free = torch.full((len(rows), rest), math.inf, dtype=torch.float64)
+    lower = torch.cat([low, -free], 1).to(batch.device)
+    upper = torch.cat([high, free], 1).to(batch.device)
+    _limit_skies(batch, scene, index, lower, upper)
+    return lower, upper
+
+
+def _limit_skies(
+    batch: SceneBatch,
+    scene: Scene,
+    index: torch.Tensor,
+    lower: torch.Tensor,
+    upper: torch.Tensor,
+) -> None:
+    """Bounds of the background in the model, in place."""
+    layout = batch.layout
+    for i in range(layout.n_images):
+        scale, pedestal = batch.units(i, index)
+        where = layout.sky_slice(i)
+        for k, name in enumerate(("sky", "sky_dx", "sky_dy")[: layout.sky_terms]):
+            low, high = scene.sky_parameters[name].bounds
+            level = pedestal if k == 0 else torch.zeros_like(pedestal)
+            if low is not None:
+                lower[:, where.start + k] = (low - level) / scale
+            if high is not None:
+                upper[:, where.start + k] = (high - level) / scale

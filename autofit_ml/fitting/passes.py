@@ -1,0 +1,116 @@
+"""One pass of the fit over a batch, with the renderer that suits each object."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from autofit_ml.fitting.batch import SceneBatch
+from autofit_ml.fitting.levenberg_marquardt import LMResult, LMSettings, minimise
+from autofit_ml.fitting.problem import SceneProblem
+from autofit_ml.fitting.settings import RefineSettings
+
+__all__ = ["best_of", "fit_from", "needs_wide", "problems_of", "raise_floor"]
+
+
+def needs_wide(
+    re: torch.Tensor, q: torch.Tensor, shape: tuple[int, int], settings: RefineSettings
+) -> torch.Tensor:
+    """Components whose light reaches too far for the compact renderer (needles reach further)."""
+    return re > settings.compact_re * min(shape) * (q / 0.4).clamp_max(1.0)
+
+
+def _wide(batch: SceneBatch, members: torch.Tensor, theta: torch.Tensor) -> torch.Tensor:
+    """Objects with a component whose light reaches too far for the compact renderer."""
+    settings, layout = batch.settings, batch.layout
+    values = layout.values(theta, batch.base[members.cpu()].to(theta), 0)
+    wide = torch.zeros(len(theta), dtype=torch.bool, device=theta.device)
+    for span in layout.spans:
+        name = span.component.name
+        if f"{name}.re" not in values:
+            continue
+        re, q = values[f"{name}.re"], values[f"{name}.q"]
+        wide |= needs_wide(re, q, batch.shapes[0], settings)
+    return wide
+
+
+def problems_of(
+    batch: SceneBatch,
+    members: torch.Tensor,
+    theta: torch.Tensor,
+    blocks: Sequence[int] | None = None,
+) -> list[tuple[torch.Tensor, SceneProblem]]:
+    """(places in `members`, problem) for those that the compact renderer serves, and the others."""
+    wide = _wide(batch, members, theta)
+    out = []
+    for accuracy, where in (
+        (batch.settings.compact, ~wide),
+        (batch.settings.wide, wide),
+    ):
+        places = where.nonzero()[:, 0]
+        if len(places):
+            out.append((places, batch.problem(accuracy, members[places], blocks)))
+    return out
+
+
+def fit_from(
+    batch: SceneBatch,
+    members: torch.Tensor,
+    theta: torch.Tensor,
+    lower: torch.Tensor,
+    upper: torch.Tensor,
+    settings: LMSettings,
+    blocks: Sequence[int] | None = None,
+) -> LMResult:
+    """Fit every start; objects that turn out to be large go on with the wide renderer."""
+    layout = batch.layout
+    max_step = layout.max_step.to(theta.device)
+    result = LMResult.empty(theta, layout.size * len(layout.spans))
+    wide = _wide(batch, members, theta)
+    for accuracy, serve_wide in ((batch.settings.compact, False), (batch.settings.wide, True)):
+        some = (wide if serve_wide else ~wide).nonzero()[:, 0]
+        if len(some) == 0:
+            continue
+        needed, slot = torch.unique(members[some], return_inverse=True)
+        problem = batch.problem(accuracy, needed, blocks)
+        out = minimise(
+            problem.evaluator(slot),
+            result.theta[some],
+            lower[some],
+            upper[some],
+            max_step,
+            settings,
+            problem.measurer(slot),
+        )
+        result.put(some, out)
+        if not serve_wide and blocks is None:
+            wide = wide.clone()
+            wide[some] = _wide(batch, members[some], out.theta)
+    return result
+
+
+def best_of(fits: LMResult, owner: torch.Tensor, n: int) -> torch.Tensor:
+    """For each of n objects, the index of its fit with the smallest chi2."""
+    chi2 = torch.nan_to_num(fits.state.chi2, nan=torch.inf)
+    order = torch.argsort(chi2, stable=True)
+    by_owner = order[torch.argsort(owner[order], stable=True)]
+    first = torch.ones_like(by_owner, dtype=torch.bool)
+    first[1:] = owner[by_owner[1:]] != owner[by_owner[:-1]]
+    return by_owner[first]
+
+
+def raise_floor(batch: SceneBatch, members: torch.Tensor, theta: torch.Tensor) -> None:
+    """sigma with the model's own error in it, from the model as it is now."""
+    floor, layout = batch.settings.error_floor, batch.layout
+    for i in range(layout.n_images):
+        root = batch.root(i).clone()
+        for places, problem in problems_of(batch, members, theta):
+            for first in range(0, len(places), problem.chunk):
+                index = torch.arange(first, min(first + problem.chunk, len(places)))
+                at = places[index]
+                light = sum(problem.component_images(index, theta[at], i))
+                given = batch.given_root(i)[members[at]]
+                variance = torch.where(given > 0, given, 1.0) ** -2 + (floor * light) ** 2
+                root[members[at]] = torch.where(given > 0, variance.rsqrt(), 0.0)
+        batch.replace_weights(i, root)

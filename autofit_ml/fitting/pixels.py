@@ -1,0 +1,185 @@
+"""Pixels of a batch of objects as tensors: one image of each, and where it lies.
+
+Images are scaled inside so that a typical sigma is 1 (maggies are 1e-10); `ImageData.scale` undoes
+it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from autofit_ml.rendering import FourierPlan
+from autofit_ml.scenes.layout import Span
+
+__all__ = ["ImageData", "Placement", "bin_images", "pixel_sum"]
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Local affine map from the first image's pixels to another's, of B objects.
+
+    Attributes
+    ----------
+    matrix : Tensor, float64, (B, 2, 2)
+        d (x, y) here / d (x, y) there.
+    offset : Tensor, float64, (B, 2)
+        Position here of the first image's (0, 0).
+    """
+
+    matrix: torch.Tensor
+    offset: torch.Tensor
+
+    def select(self, index: torch.Tensor) -> Placement:
+        """Of some objects."""
+        return Placement(self.matrix[index], self.offset[index])
+
+    def apply(self, full: torch.Tensor, spans: Sequence[Span]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Parameters (A, F) here, and their derivatives by those there, (A, F, F).
+
+        The map is taken as a similarity (rotation, mirror, one scale): shear of a few per cent is
+        what the position takes, not the shape.
+        """
+        a, f = full.shape
+        out = full.clone()
+        turn = torch.eye(f, dtype=full.dtype, device=full.device).expand(a, f, f).clone()
+        m = self.matrix
+        determinant = m[:, 0, 0] * m[:, 1, 1] - m[:, 0, 1] * m[:, 1, 0]
+        parity = torch.where(determinant < 0, -1.0, 1.0).to(m)
+        # Direction of the first image's x axis here; a mirrored second axis changes eta2's sign.
+        angle = torch.atan2(m[:, 1, 0] - parity * m[:, 0, 1], m[:, 0, 0] + parity * m[:, 1, 1])
+        cos, sin = (2 * angle).cos(), (2 * angle).sin()
+        for span in spans:
+            names = span.component.profile.parameters
+            if "x" not in names:
+                continue
+            i, j = span.index("x"), span.index("y")
+            position = torch.stack([full[:, i], full[:, j]], 1)
+            moved = (m @ position[..., None])[..., 0] + self.offset
+            out[:, i], out[:, j] = moved[:, 0], moved[:, 1]
+            turn[:, [[i], [j]], [[i, j]]] = m
+            if "q" not in names:
+                continue
+            out[:, span.index("re")] = full[:, span.index("re")] + determinant.abs().log() / 2
+            i, j = span.index("q"), span.index("pa")
+            eta1, eta2 = full[:, i], parity * full[:, j]
+            out[:, i], out[:, j] = cos * eta1 - sin * eta2, sin * eta1 + cos * eta2
+            block = torch.stack([cos, -sin * parity, sin, cos * parity], 1).view(-1, 2, 2)
+            turn[:, [[i], [j]], [[i, j]]] = block
+        return out, turn
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """One image of each of B objects, all of one shape.
+
+    Attributes
+    ----------
+    plan : FourierPlan
+    psf : Tensor, complex, (B, n_modes)
+    data, root_weight : Tensor, (B, ny, nx)
+        Without the pedestal and in units of `scale`; 1/sigma, 0 where masked.
+    scale, pedestal : Tensor, float64, (B,)
+        Image units.
+    sky_prior : Tensor, float64, (B, 2)
+        Mean and precision (0: none) of the sky level, units of `scale`.
+    placement : Placement or None
+        None for the first image.
+    psf_basis : Tensor, complex, (B, K, n_modes), or None
+        Changes of the PSF by one standard deviation of each of its fitted parameters.
+    electrons : Tensor, float64, (B,)
+        Electrons per scaled unit; NaN if unknown.
+    block : int
+        Pixels are blocks of block x block image pixels, averaged; `scale` is then block^2 larger.
+    """
+
+    plan: FourierPlan
+    psf: torch.Tensor
+    data: torch.Tensor
+    root_weight: torch.Tensor
+    scale: torch.Tensor
+    pedestal: torch.Tensor
+    sky_prior: torch.Tensor
+    placement: Placement | None = None
+    psf_basis: torch.Tensor | None = None
+    electrons: torch.Tensor | None = None
+    block: int = 1
+
+    def select(self, index: torch.Tensor) -> ImageData:
+        """Of some objects."""
+        return ImageData(
+            self.plan,
+            self.psf[index],
+            self.data[index],
+            self.root_weight[index],
+            self.scale[index],
+            self.pedestal[index],
+            self.sky_prior[index],
+            None if self.placement is None else self.placement.select(index),
+            None if self.psf_basis is None else self.psf_basis[index],
+            None if self.electrons is None else self.electrons[index],
+            self.block,
+        )
+
+    @classmethod
+    def join(cls, parts: Sequence[ImageData]) -> ImageData:
+        """Images of one plan as one batch, in order."""
+
+        def joined(name: str) -> Any:
+            values = [getattr(part, name) for part in parts]
+            if isinstance(values[0], Placement):
+                matrices = torch.cat([value.matrix for value in values])
+                return Placement(matrices, torch.cat([value.offset for value in values]))
+            return torch.cat(values) if isinstance(values[0], torch.Tensor) else values[0]
+
+        names = [item.name for item in dataclasses.fields(cls)]
+        return cls(**{name: joined(name) for name in names})
+
+    def background(self) -> torch.Tensor:
+        """1, x - xc, y - yc, (3, ny, nx), in image pixels about the stamp's centre."""
+        ny, nx = self.plan.shape
+        dtype, device = self.data.dtype, self.data.device
+        x = (torch.arange(nx, dtype=dtype, device=device) - (nx - 1) / 2) * self.block
+        y = (torch.arange(ny, dtype=dtype, device=device) - (ny - 1) / 2) * self.block
+        one = torch.ones((ny, nx), dtype=dtype, device=device)
+        return torch.stack([one, one * x, one * y[:, None]])
+
+
+def pixel_sum(images: torch.Tensor) -> torch.Tensor:
+    """Sum over the last two axes, one after the other: the same to the bit for any batch."""
+    return images.sum(-1).sum(-1)
+
+
+def bin_images(
+    data: torch.Tensor, root_weight: torch.Tensor, factor: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Add up blocks of factor x factor pixels.
+
+    Parameters
+    ----------
+    data, root_weight : Tensor, (B, ny, nx)
+        ny and nx multiples of `factor`.
+
+    Returns
+    -------
+    data, root_weight : Tensor, (B, ny / factor, nx / factor)
+        The block's sum (of the mean of its good pixels), and 1/sigma of it; 0 where over half of
+        the block is masked.
+    """
+    b, ny, nx = data.shape
+    blocks = (b, ny // factor, factor, nx // factor, factor)
+    good = (root_weight > 0).to(data.dtype)
+    variance = torch.where(root_weight > 0, root_weight, torch.ones_like(root_weight)) ** -2 * good
+    count = good.view(blocks).sum((2, 4))
+    total = (data * good).view(blocks).sum((2, 4))
+    spread = variance.view(blocks).sum((2, 4))
+    area = factor * factor
+    mean = total / count.clamp_min(1)
+    root = torch.where(
+        2 * count > area, count / (area * spread.clamp_min(1e-30).sqrt()), torch.zeros_like(count)
+    )
+    return mean * area, root
