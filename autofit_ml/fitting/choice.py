@@ -12,6 +12,7 @@ are tried where one leaves something to explain and the S/N is at least `MIN_SNR
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -77,32 +78,33 @@ def choose_models(
     sky: str | float = "free",
     settings: RefineSettings | None = None,
     components: bool = False,
-    sersic: Sequence[SceneFit] | None = None,
 ) -> list[Choice]:
     """Fit the ladder to each object and choose.
 
-    Parameters are those of `autofit_ml.fitting.refine`, and `sersic`: the fits of that
-    rung, where they are known.
+    Parameters are those of `autofit_ml.fitting.refine`. Neighbours that a Sérsic target leaves
+    without light of their own are dropped for all models.
 
     Returns
     -------
     list of Choice
         In order.
     """
+    settings = dataclasses.replace(settings or RefineSettings(), point_source=False)
     fits: list[dict[str, SceneFit]] = [{} for _ in objects]
     bics: list[dict[str, float]] = [{} for _ in objects]
+    every = list(objects)
 
-    def attempt(model: str, members: Sequence[int], made: Sequence[SceneFit] | None = None) -> None:
+    def attempt(model: str, members: Sequence[int]) -> None:
         if not members:
             return
         scene: Scene = parse_model(model, sky)
-        made = made or refine(
-            [objects[k] for k in members],
+        made = refine(
+            [every[k] for k in members],
             scene,
             starts.some(list(members)),
+            settings=dataclasses.replace(settings, drop_neighbours=model == "sersic"),
             bands=bands,
             wavelengths=wavelengths,
-            settings=settings,
             components=components,
         )
         for k, fit in zip(members, made, strict=True):
@@ -110,7 +112,11 @@ def choose_models(
             bics[k][model] = criterion(fit)
 
     everyone = range(len(objects))
-    attempt("sersic", list(everyone), sersic)
+    attempt("sersic", list(everyone))
+    if settings.neighbours == "fit":
+        for k in everyone:
+            one = every[k].with_neighbours(settings.max_neighbours)
+            every[k] = one.with_these(fits[k]["sersic"].labels)
     attempt("point", list(everyone))
     extended = [k for k in everyone if not bics[k]["point"] < bics[k]["sersic"] - 20]
     attempt("exponential", extended)

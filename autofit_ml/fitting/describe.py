@@ -191,6 +191,7 @@ def describe(
                 limits[:, k],
                 flux_stamp=light[k],
                 flux_stamp_err=light_error[k],
+                labels=tuple(item.label for item in member.neighbours),
             )
         )
     return out

@@ -7,18 +7,20 @@ near its minimum that one or two evaluations end it.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 
+from autofit_ml.catalogue.flags import Flag
 from autofit_ml.errors import SettingsError
 from autofit_ml.fitting.batch import Member, SceneBatch, bucket_key, search_blocks
 from autofit_ml.fitting.describe import describe, failed
 from autofit_ml.fitting.first_guess import starts_of, with_neighbours
 from autofit_ml.fitting.levenberg_marquardt import LMResult
 from autofit_ml.fitting.linear_fluxes import with_best_fluxes
-from autofit_ml.fitting.neighbours import Neighbour
+from autofit_ml.fitting.neighbours import Neighbour, significant
 from autofit_ml.fitting.objects import SceneObject, object_of
 from autofit_ml.fitting.parallel import object_threads
 from autofit_ml.fitting.passes import best_of, fit_from, problems_of, raise_floor
@@ -98,6 +100,23 @@ def refine(
         )
     _check_sky(scene)
     members = [_member(k, one, starts, settings) for k, one in enumerate(whole)]
+    results: dict[int, SceneFit] = {}
+    while members:
+        made = _fit_members(members, scene, settings, bands, wavelengths, components)
+        results |= {member.number: fit for member, fit in zip(members, made, strict=True)}
+        members = _without_insignificant(members, made) if settings.drop_neighbours else []
+    return Fits(tuple(results[k] for k in range(len(whole))))
+
+
+def _fit_members(
+    members: Sequence[Member],
+    scene: Scene,
+    settings: RefineSettings,
+    bands: Sequence[str],
+    wavelengths: Sequence[float] | None,
+    components: bool,
+) -> list[SceneFit]:
+    """Fits of objects, in order: in batches that share a layout, on several threads."""
     buckets: dict[tuple, list[Member]] = {}
     for member in members:
         buckets.setdefault(bucket_key(member), []).append(member)
@@ -120,7 +139,19 @@ def refine(
             tasks += [every[i : i + size] for i in range(0, len(every), size)]
         for some, fits in zip(tasks, run(task, tasks), strict=True):
             results |= {member.number: fit for member, fit in zip(some, fits, strict=True)}
-    return Fits(tuple(results[k] for k in range(len(whole))))
+    return [results[member.number] for member in members]
+
+
+def _without_insignificant(members: Sequence[Member], fits: Sequence[SceneFit]) -> list[Member]:
+    """Members that had neighbours without significant light, without these; their pixels stay."""
+    out = []
+    for member, fit in zip(members, fits, strict=True):
+        if not member.neighbours or fit.flags & int(Flag.FAILED):
+            continue
+        kept = significant(member.neighbours, fit.names, fit.values, fit.errors)
+        if len(kept) < len(member.neighbours):
+            out.append(dataclasses.replace(member, neighbours=list(kept)))
+    return out
 
 
 def _completed(

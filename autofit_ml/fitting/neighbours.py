@@ -8,6 +8,7 @@ light does not matter beside the target's.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +19,7 @@ from autofit_ml.images.stamp import Stamp
 from autofit_ml.initialisation.moments import start_from_moments
 from autofit_ml.segmentation.result import Segmentation
 
-__all__ = ["Neighbour", "find_neighbours"]
+__all__ = ["Neighbour", "find_neighbours", "significant"]
 
 _POINT_RE, _STAR_RE = 0.25, 0.5
 """A start with re under this share of the PSF's FWHM is a point source: of any object, and of one
@@ -28,6 +29,11 @@ which a star fitted as a small galaxy does not."""
 _LEAST_SHARE = 0.01
 """A neighbour with less light in its footprint than this share of the target's stays masked: what
 reaches beyond its mask is nothing to the target, and its own fit would wander."""
+
+
+_SIGNIFICANT = 5.0
+"""A neighbour's flux in units of its error below which it is dropped: a detected one has more, a
+fragment of the target that was taken for a neighbour has not."""
 
 
 @dataclass(frozen=True)
@@ -128,3 +134,31 @@ def _start(
     }
     values = start_from_moments([stamp.replace(**centre)], [turned]).values[0]
     return values if np.isfinite(values).all() and values[2] > 0 else None
+
+
+def significant(
+    neighbours: Sequence[Neighbour],
+    names: Sequence[str],
+    values: np.ndarray,
+    errors: np.ndarray,
+) -> tuple[Neighbour, ...]:
+    """The neighbours whose light in any image is significant in a fit.
+
+    Parameters
+    ----------
+    neighbours : sequence of Neighbour
+        In the order in which they were fitted.
+    names : sequence of str, (V,)
+    values, errors : ndarray, (V,)
+        Of the fit.
+    """
+    kept = []
+    for number, neighbour in enumerate(neighbours, start=1):
+        key = f"neighbour_{number}.flux"
+        places = [i for i, name in enumerate(names) if name.partition("[")[0] == key]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            ratio = values[places] / errors[places]
+        known = ratio[np.isfinite(ratio)]
+        if known.size == 0 or known.max() >= _SIGNIFICANT:
+            kept.append(neighbour)
+    return tuple(kept)

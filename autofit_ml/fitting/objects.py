@@ -49,8 +49,18 @@ class SceneObject:
             return self.left_over
         return np.asarray(self.segmentation.contaminants, dtype=bool)
 
+    def with_these(self, labels: Sequence[int]) -> SceneObject:
+        """The same, with these of its neighbours only; the pixels of the others stay."""
+        kept = tuple(item for item in self.neighbours or () if item.label in labels)
+        return dataclasses.replace(self, neighbours=kept)
+
     def with_neighbours(self, largest: int) -> SceneObject:
-        """The same, with the neighbours that overlap with the target (at most so many)."""
+        """The same, with the neighbours that overlap with the target (at most so many).
+
+        As it is where they were looked for already.
+        """
+        if self.neighbours is not None:
+            return self
         found, masked = find_neighbours(self.reference, self.segmentation, largest)
         # One order of kinds, so that objects can share a layout.
         found.sort(key=lambda item: item.profile)

@@ -53,6 +53,9 @@ class SceneFit:
     flags : int
     at_bound : tuple of str
     neighbours : int
+        Fitted along.
+    labels : tuple of int
+        Theirs in the segmentation.
     components : list or None
         For each image a dict component -> image, float32, image units, and "sky"; when asked for.
     problem : SceneProblem or None
@@ -97,6 +100,7 @@ class SceneFit:
     flux_stamp_err: np.ndarray = field(default_factory=lambda: np.zeros(0))
     bic_point_source: float = math.nan
     posterior: Any = None
+    labels: tuple[int, ...] = ()
 
     def __getitem__(self, name: str) -> float:
         """Value of a catalogue parameter, e.g. ``fit["bulge.re"]``."""

@@ -25,6 +25,8 @@ class RefineSettings:
         Contaminants that overlap with the target are fitted with it, or masked like the others.
     max_neighbours : int
         At most so many are fitted.
+    drop_neighbours : bool
+        Fit again without the neighbours that turn out to have no significant light.
     prior : {"none", "network"}
         "network": the start and its covariance are a Gaussian prior of the target's first
         component. chi2 then includes the prior's term.
@@ -54,6 +56,7 @@ class RefineSettings:
     error_floor: float = 0.0
     neighbours: str = "fit"
     max_neighbours: int = 6
+    drop_neighbours: bool = True
     prior: str = "none"
     point_source: bool = True
     keep: bool = False

@@ -1,7 +1,6 @@
 """Fits of a batch's objects as a run wants them.
 
-Beyond the fit itself: neighbours that turn out to have no light of their own are dropped, the
-simplest model is chosen (``--model auto``), and samples are drawn.
+Beyond the fit itself: the simplest model is chosen (``--model auto``), and samples are drawn.
 """
 
 from __future__ import annotations
@@ -11,12 +10,9 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from autofit_ml.catalogue import Flag
 from autofit_ml.fitting import RefineSettings, SceneFit, SceneObject, refine
 from autofit_ml.fitting.choice import choose_models
-from autofit_ml.fitting.neighbours import Neighbour
 from autofit_ml.initialisation import Starts
 from autofit_ml.runs.model import RunModel
 from autofit_ml.runs.modelled import has_positions
@@ -27,10 +23,6 @@ if TYPE_CHECKING:
     from autofit_ml.posterior.scenes import ScenePosterior
 
 __all__ = ["fit_objects"]
-
-_SIGNIFICANT = 5.0
-"""A neighbour's flux in units of its error below which it is dropped: a detected one has more, a
-fragment of the target that was taken for a neighbour has not."""
 
 _DISAGREE = 1.02
 """R-hat above which a row's message says so."""
@@ -68,10 +60,17 @@ def fit_objects(
     out: dict[int, ObjectFit] = {}
     for origin, members in _by_origin(model.scene, some).items():
         scene = shifted(model.scene, -origin[0], -origin[1])
-        chosen, begun = [some[k] for k in members], starts.some(members)
-        chosen, fits = _fitted(chosen, begun, scene, model, settings, images)
+        fits = refine(
+            [some[k] for k in members],
+            scene,
+            starts.some(members),
+            settings=settings,
+            bands=model.bands,
+            wavelengths=model.wavelengths,
+            components=images,
+        )
         for i, (fit, samples) in enumerate(_sampled(fits, posterior)):
-            described = fit_of_scene(fit, chosen[i], scene, model.layout)
+            described = fit_of_scene(fit, some[members[i]], scene, model.layout)
             out[members[i]] = _with_samples(described, samples, posterior)
     return [out[k] for k in range(len(some))]
 
@@ -84,21 +83,15 @@ def _chosen(
     posterior: str,
     images: bool,
 ) -> list[ObjectFit]:
-    """The simplest model that describes each object.
-
-    Neighbours that a Sérsic target leaves without light of their own are dropped for all models.
-    """
-    sersic = parse_model("sersic", model.scene.sky)
-    chosen, known = _fitted(some, starts, sersic, model, settings, images)
+    """The simplest model that describes each object."""
     choices = choose_models(
-        chosen,
+        some,
         starts,
         bands=model.bands,
         wavelengths=model.wavelengths,
         sky=model.scene.sky,
         settings=settings,
         components=images,
-        sersic=known,
     )
     if posterior == "nested":
         from autofit_ml.posterior.choice import choose_by_evidence
@@ -109,7 +102,7 @@ def _chosen(
     else:
         sampled = _sampled([choice.fit for choice in choices], posterior)
     out = []
-    for one, choice, (fit, samples) in zip(chosen, choices, sampled, strict=True):
+    for one, choice, (fit, samples) in zip(some, choices, sampled, strict=True):
         scene = parse_model(choice.model or "sersic", model.scene.sky)
         described = fit_of_scene(fit, one, scene, model.layout)
         if not described.problem:
@@ -169,53 +162,3 @@ def _by_origin(scene: Scene, some: Sequence[SceneObject]) -> dict[tuple[int, int
     for k, one in enumerate(some):
         out.setdefault(one.reference.origin, []).append(k)
     return out
-
-
-def _fitted(
-    some: Sequence[SceneObject],
-    starts: Starts,
-    scene: Scene,
-    model: RunModel,
-    settings: RefineSettings,
-    images: bool,
-) -> tuple[list[SceneObject], list[SceneFit]]:
-    """Objects without the neighbours that were dropped, and their fits."""
-    objects = list(some)
-    fits: dict[int, SceneFit] = {}
-    todo = list(range(len(objects)))
-    while todo:
-        made = refine(
-            [objects[k] for k in todo],
-            scene,
-            starts.some(todo),
-            settings=settings,
-            bands=model.bands,
-            wavelengths=model.wavelengths,
-            components=images,
-        )
-        again = []
-        for k, fit in zip(todo, made, strict=True):
-            fits[k] = fit
-            before = objects[k].neighbours or ()
-            kept = _kept(before, fit)
-            if len(kept) < len(before):
-                objects[k] = dataclasses.replace(objects[k], neighbours=kept)
-                again.append(k)
-        todo = again
-    return objects, [fits[k] for k in range(len(objects))]
-
-
-def _kept(neighbours: tuple[Neighbour, ...], fit: SceneFit) -> tuple[Neighbour, ...]:
-    """The neighbours whose light in any image is significant; of all others the pixels stay."""
-    if fit.flags & int(Flag.FAILED):
-        return neighbours
-    kept = []
-    for number, neighbour in enumerate(neighbours, start=1):
-        key = f"neighbour_{number}.flux"
-        places = [i for i, name in enumerate(fit.names) if name.partition("[")[0] == key]
-        with np.errstate(invalid="ignore", divide="ignore"):
-            ratio = fit.values[places] / fit.errors[places]
-        known = ratio[np.isfinite(ratio)]
-        if known.size == 0 or known.max() >= _SIGNIFICANT:
-            kept.append(neighbour)
-    return tuple(kept)

@@ -49,8 +49,8 @@ def test_unknown_option(option, simulated_folder):
 def test_stages(simulated_folder):
     """The example of the README."""
     stamps = afm.read(simulated_folder)
-    result = afm.refine(stamps, scene=afm.sersic(), init=afm.initialise(stamps))
-    whole = afm.fit(simulated_folder, workers=0, neighbours="mask")  # as `refine` has it
+    result = afm.refine(stamps, scene=afm.sersic(), starts=afm.initialise(stamps))
+    whole = afm.fit(simulated_folder, workers=0)
     assert [stamp.id for stamp in stamps] == list(whole["id"])
     for k, name in enumerate(("x", "y", "flux", "re", "n", "q", "pa", "sky")):
         column = whole[name]

@@ -59,7 +59,7 @@ def test_a_galaxy_does_not_depend_on_its_batch(noisy):
     def fit(index):
         return refine(
             [stamps[i] for i in index],
-            init=Starts(init.values[index], None, init.flags[index]),
+            starts=Starts(init.values[index], None, init.flags[index]),
             segmentations=[segmentations[i] for i in index],
         )
 
@@ -88,10 +88,9 @@ def test_any_stamp_shape(shape):
         3, seed=8, size=shape, snr=(500.0, 500.0), re=(2.0, 4.0), n=(1.0, 2.0), noise=False
     )
     stamps = to_stamps(objects)
-    results = refine(stamps, segmentations=known_segmentations(objects), models=True)
+    results = refine(stamps, segmentations=known_segmentations(objects), components=True)
     difference = np.abs(off(results.values, truth_of(objects)))
     assert (difference[:, 3:6] / truth_of(objects)[:, 3:6]).max() < 0.01
-    assert results.models is not None
     assert all(model.shape == shape for model in results.models)
     residual = stamps[0].data - results.models[0] - results.values[0, 7]
     assert np.abs(residual).max() < 1e-3 * stamps[0].data.max()
@@ -107,8 +106,10 @@ def test_units_do_not_matter(noisy):
     init = initialise(stamps[:6], segmentations[:6])
     scaled = init.values.copy()
     scaled[:, [2, 7]] *= 2.0**-40
-    a = refine(stamps[:6], init=init, segmentations=segmentations[:6])
-    b = refine(tiny, init=dataclasses.replace(init, values=scaled), segmentations=segmentations[:6])
+    a = refine(stamps[:6], starts=init, segmentations=segmentations[:6])
+    b = refine(
+        tiny, starts=dataclasses.replace(init, values=scaled), segmentations=segmentations[:6]
+    )
     assert b.values[:, 2] * 2.0**40 == pytest.approx(a.values[:, 2], rel=1e-6)
     assert b.values[:, 3:6] == pytest.approx(a.values[:, 3:6], rel=1e-6)
     assert b.errors[:, 3] == pytest.approx(a.errors[:, 3], rel=1e-5)
@@ -210,10 +211,10 @@ def test_a_stamp_without_pixels_fails_alone(noisy):
     _, stamps, segmentations, _ = noisy
     dead = stamps[0].replace(mask=np.ones(stamps[0].shape, bool))
     init = initialise(stamps[:3], segmentations[:3])
-    results = refine([dead, stamps[1], stamps[2]], init=init, segmentations=segmentations[:3])
+    results = refine([dead, stamps[1], stamps[2]], starts=init, segmentations=segmentations[:3])
     assert results.flags[0] & Flag.FAILED
     assert np.isnan(results.values[0]).all()
-    alone = refine(stamps[1:2], init=init.some([1]), segmentations=segmentations[1:2])
+    alone = refine(stamps[1:2], starts=init.some([1]), segmentations=segmentations[1:2])
     assert np.array_equal(alone.values[0], results.values[1])
 
 
@@ -251,7 +252,7 @@ def test_mismatched_inputs_are_refused(noisy):
         refine(
             stamps[:2],
             segmentations=segmentations[:1],
-            init=initialise(stamps[:2], segmentations[:2]),
+            starts=initialise(stamps[:2], segmentations[:2]),
         )
 
 
@@ -261,17 +262,17 @@ def test_starts_with_a_covariance_spread_along_the_index(noisy):
     cov = np.tile(np.diag([0.01, 0.01, 0.04, 0.04, 0.09, 0.01, 0.01, 1.0]), (len(truth), 1, 1))
     cov[:, 3, 4] = cov[:, 4, 3] = 0.03
     starts = Starts(truth, cov, np.zeros(len(truth), np.int32), "resnet")
-    spread = refine(stamps, init=starts, segmentations=segmentations)
+    spread = refine(stamps, starts=starts, segmentations=segmentations)
     assert (spread.n_starts == 3).all()
     alone = refine(
-        stamps, init=starts, segmentations=segmentations, settings=RefineSettings(certain=0.5)
+        stamps, starts=starts, segmentations=segmentations, settings=RefineSettings(certain=0.5)
     )
     assert (alone.n_starts == 1).all()
     assert alone.n_iter.mean() < 0.6 * spread.n_iter.mean()
     np.testing.assert_allclose(alone.chi2, spread.chi2, atol=1.0)
     narrow = Starts(truth, cov * 1e-4, starts.flags, "resnet")
     tied = refine(
-        stamps, init=narrow, segmentations=segmentations, settings=RefineSettings(prior="network")
+        stamps, starts=narrow, segmentations=segmentations, settings=RefineSettings(prior="network")
     )
     assert np.abs(np.log(tied.values[:, 4] / truth[:, 4])).max() < 0.02
     assert (tied.errors[:, 4] < alone.errors[:, 4] + 1e-9).all()

@@ -386,11 +386,3 @@ def test_a_wandering_neighbour_does_not_make_the_target_unconverged():
         False,
         True,
     ]
-
-
-def test_known_fits_of_a_rung_are_taken_over():
-    source = single(flux=9000.0)
-    one = scene_object(source, seed=71)
-    (known,) = fit([one], "sersic", [source])
-    (chosen,) = choose_models([one], starts_of(source), sersic=[known])
-    assert chosen.fits["sersic"] is known and chosen.model in chosen.fits

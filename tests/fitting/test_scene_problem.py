@@ -40,7 +40,7 @@ def problem_of(
         blocks = search_blocks(members[0])
         assert max(blocks) > 1
     everyone = torch.arange(len(objects))
-    return batch.problem(made.refine.wide, everyone, blocks), theta[:, 0], layout
+    return batch.problem(made.wide, everyone, blocks), theta[:, 0], layout
 
 
 def check(problem, theta):
