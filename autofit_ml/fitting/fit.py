@@ -15,20 +15,20 @@ from autofit_ml.fitting.geometry import geometry_flags, padded_shape
 from autofit_ml.fitting.levenberg_marquardt import LMResult, minimise
 from autofit_ml.fitting.parallel import object_threads
 from autofit_ml.fitting.point_source import point_source_chi2
-from autofit_ml.fitting.problem import Problem, bin_images, chunk_size, pixel_sum
+from autofit_ml.fitting.problem import Problem, chunk_size, pixel_sum
 from autofit_ml.fitting.results import FitResults
 from autofit_ml.fitting.search import search, several_starts
 from autofit_ml.fitting.settings import RefineSettings
 from autofit_ml.fitting.uncertainties import (
     axis_ratio_error,
     laplace,
-    measure_correlation,
     position_angle_error,
     sandwich,
 )
-from autofit_ml.images.psf import psf_fwhm
 from autofit_ml.images.stamp import Stamp
 from autofit_ml.initialisation.starts import Starts
+from autofit_ml.measure import bin_images, psf_fwhm
+from autofit_ml.measure.correlation import measure_correlation
 from autofit_ml.profiles import sersic_table
 from autofit_ml.rendering import Accuracy, make_plan, psf_modes
 from autofit_ml.scenes import (

@@ -16,7 +16,7 @@ from autofit_ml.fitting.levenberg_marquardt import Evaluate, Evaluation
 from autofit_ml.profiles import HankelTable
 from autofit_ml.rendering import FourierPlan, render, render_with_jacobian
 
-__all__ = ["Problem", "bin_images", "chunk_size", "pixel_sum"]
+__all__ = ["Problem", "chunk_size", "pixel_sum"]
 
 _CHUNK_ELEMENTS = 16 * 6656 * 7
 """Size of the spectra of one chunk (complex numbers): large enough to hide the cost of a call,
@@ -113,34 +113,3 @@ def pixel_sum(images: torch.Tensor) -> torch.Tensor:
 def chunk_size(plan: FourierPlan) -> int:
     """Objects that are evaluated together with this plan."""
     return max(1, min(128, _CHUNK_ELEMENTS // (7 * plan.n_modes)))
-
-
-def bin_images(
-    data: torch.Tensor, root_weight: torch.Tensor, factor: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Add up blocks of factor x factor pixels.
-
-    Parameters
-    ----------
-    data, root_weight : Tensor, (B, ny, nx)
-        ny and nx multiples of `factor`.
-
-    Returns
-    -------
-    data, root_weight : Tensor, (B, ny / factor, nx / factor)
-        The block's sum (of the mean of its good pixels), and 1/sigma of it; 0 where over half of
-        the block is masked.
-    """
-    b, ny, nx = data.shape
-    blocks = (b, ny // factor, factor, nx // factor, factor)
-    good = (root_weight > 0).to(data.dtype)
-    variance = torch.where(root_weight > 0, root_weight, torch.ones_like(root_weight)) ** -2 * good
-    count = good.view(blocks).sum((2, 4))
-    total = (data * good).view(blocks).sum((2, 4))
-    spread = variance.view(blocks).sum((2, 4))
-    area = factor * factor
-    mean = total / count.clamp_min(1)
-    root = torch.where(
-        2 * count > area, count / (area * spread.clamp_min(1e-30).sqrt()), torch.zeros_like(count)
-    )
-    return mean * area, root

@@ -17,8 +17,8 @@ from autofit_ml.catalogue import Flag
 from autofit_ml.fitting.scenes import SceneFit, SceneObject, SceneSettings, fit_scenes
 from autofit_ml.fitting.scenes.choice import choose_models
 from autofit_ml.fitting.scenes.neighbours import Neighbour
-from autofit_ml.images.psf import psf_fwhm
 from autofit_ml.initialisation import Starts
+from autofit_ml.measure import psf_fwhm
 from autofit_ml.runs.model import RunModel
 from autofit_ml.runs.modelled import has_positions
 from autofit_ml.runs.object_fit import ObjectFit, fit_of_scene

@@ -12,7 +12,7 @@ from scipy.signal import fftconvolve
 pytest.importorskip("hydra", reason="presets are Hydra configs")
 pytest.importorskip("galsim", reason="PSFs are drawn with galsim")
 
-from autofit_ml.images import psf_fwhm
+from autofit_ml.measure import psf_fwhm
 from autofit_ml.simulation.noise import autocorrelation, observe
 from autofit_ml.simulation.psf import draw_psf
 from autofit_ml.simulation.recipe import Survey, compose_recipe, config_folder, list_recipes

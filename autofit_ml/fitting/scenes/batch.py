@@ -10,14 +10,13 @@ import numpy as np
 import torch
 
 from autofit_ml.fitting.geometry import padded_shape
-from autofit_ml.fitting.problem import bin_images
 from autofit_ml.fitting.scenes.extras import make_extras
 from autofit_ml.fitting.scenes.neighbours import Neighbour
 from autofit_ml.fitting.scenes.objects import IDENTITY, SceneObject, scale_of
 from autofit_ml.fitting.scenes.problem import ImageData, Placement, SceneProblem, chunk_of
 from autofit_ml.fitting.scenes.results import SceneSettings
-from autofit_ml.images.psf import psf_fwhm
 from autofit_ml.images.stamp import Stamp
+from autofit_ml.measure import bin_images, psf_fwhm
 from autofit_ml.rendering import Accuracy, make_plan, psf_modes
 from autofit_ml.scenes.layout import Layout
 

@@ -21,9 +21,9 @@ from autofit_ml.fitting.uncertainties import (
     axis_ratio_error,
     correlated_products,
     laplace,
-    measure_correlation,
     position_angle_error,
 )
+from autofit_ml.measure.correlation import measure_correlation
 from autofit_ml.scenes.derivatives import row_jacobian
 from autofit_ml.scenes.layout import Layout, Span
 from autofit_ml.scenes.model import Scene

@@ -27,10 +27,10 @@ from autofit_ml.fitting.scenes.batch import Member, SceneBatch
 from autofit_ml.fitting.scenes.fit import fit_scenes
 from autofit_ml.fitting.scenes.objects import SceneObject, object_of
 from autofit_ml.fitting.scenes.results import SceneFit, SceneSettings
-from autofit_ml.images.psf import no_psf
+from autofit_ml.images.psf import no_psf, psf_from_stars
 from autofit_ml.images.stamp import PSF, Frame, Stamp
-from autofit_ml.images.stars import find_stars, psf_from_stars
 from autofit_ml.initialisation.starts import Starts
+from autofit_ml.measure import find_stars
 from autofit_ml.profiles import get_profile
 from autofit_ml.rendering import make_plan, psf_modes, render_component
 from autofit_ml.scenes.build import parse_model
@@ -76,7 +76,7 @@ def fit_psf(frame: Frame, model: str = "moffat") -> tuple[PSF, tuple[str, ...]]:
         raise SettingsError(f"PSF model {model!r}", f"use one of: {', '.join(PSF_MODELS)}")
     if model != "moffat":
         return psf_from_stars(frame, modes=_MODES if model == "pixels" else 0)
-    stars = find_stars(frame)[:_MAX_STARS]
+    stars = find_stars(frame.data, frame.sigma, frame.mask)[:_MAX_STARS]
     fwhm = 2.0 * float(np.median(stars[:, 2])) if len(stars) else 0.0
     half = max(8, math.ceil(3.5 * fwhm))
     members = [
