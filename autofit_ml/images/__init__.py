@@ -25,7 +25,6 @@ from autofit_ml.images.reader import (
 )
 from autofit_ml.images.source import Discovery, Source
 from autofit_ml.images.stamp import PSF, Frame, Stamp
-from autofit_ml.images.surveys import SurveyPreset, list_surveys, survey_preset
 
 __all__ = [
     "FRAME_SIDE",
@@ -37,13 +36,11 @@ __all__ = [
     "ReadResult",
     "Source",
     "Stamp",
-    "SurveyPreset",
     "centre_psf",
     "cut_like",
     "cut_stamps",
     "discover",
     "gaussian_psf",
-    "list_surveys",
     "moffat_psf",
     "no_psf",
     "psf_from_stars",
@@ -54,5 +51,4 @@ __all__ = [
     "read_source",
     "read_stamp",
     "read_stamp_with_hashes",
-    "survey_preset",
 ]

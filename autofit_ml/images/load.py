@@ -23,8 +23,9 @@ from autofit_ml.images.options import MIN_SIDE, ReadOptions
 from autofit_ml.images.planes import Grouping, group_hdus
 from autofit_ml.images.roles import NOISE_PLANES
 from autofit_ml.images.source import Source
-from autofit_ml.images.surveys import SurveyPreset, survey_preset
+from autofit_ml.images.survey_files import build_noise
 from autofit_ml.measure import measure_sky, model_sigma
+from autofit_ml.presets import SurveyPreset, survey_preset
 
 __all__ = ["OpenFiles", "Planes", "finish_sigma", "plane_array", "read_planes"]
 
@@ -478,10 +479,9 @@ def finish_sigma(planes: Planes, source: Source, options: ReadOptions, frame: bo
         return
     calibration = planes.calibration
     preset = planes.preset
-    sigma = None
-    if preset is not None and preset.noise_model is not None and options.noise == "given":
+    if preset is not None and options.noise == "given":
         file = planes.files.open(planes.image_file)
-        sigma, notes = preset.build_noise(planes.data, planes.mask, file, calibration)
+        sigma, notes = build_noise(preset, planes.data, planes.mask, file, calibration)
         planes.messages += notes
         if sigma is not None:
             bad = ~np.isfinite(sigma) | (sigma <= 0)
