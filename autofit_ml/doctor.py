@@ -160,8 +160,8 @@ def _read(name: str, item: object, said: tuple[str, ...]) -> Checkup:
 
     from autofit_ml.catalogue import flag_names
     from autofit_ml.images import Stamp
-    from autofit_ml.images.psf import psf_fwhm
     from autofit_ml.images.stamp import Frame
+    from autofit_ml.measure import psf_fwhm
 
     if not isinstance(item, (Stamp, Frame)):
         raise TypeError(type(item).__name__)

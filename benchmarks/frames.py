@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 from documents import machine, markdown_table, write_section
 
-from autofit_ml.images import psf_fwhm
 from autofit_ml.images.stamp import Frame
+from autofit_ml.measure import psf_fwhm
 from autofit_ml.runs import FitSettings, fit_run
 from autofit_ml.runs.settings import FitSettings as Settings
 from autofit_ml.segmentation.detection import Detections

@@ -19,7 +19,7 @@ from documents import DOCS
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from autofit_ml.images import measure_sky
+from autofit_ml.measure import measure_sky
 from autofit_ml.simulation import compose_recipe, simulate_one
 
 REPOSITORY = Path(__file__).resolve().parent.parent

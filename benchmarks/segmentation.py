@@ -25,9 +25,9 @@ import torch
 from documents import machine, markdown_table, write_section
 
 from autofit_ml.fitting import RefineSettings, refine
-from autofit_ml.images import psf_fwhm
 from autofit_ml.images.stamp import Frame
 from autofit_ml.initialisation import initialise
+from autofit_ml.measure import psf_fwhm
 from autofit_ml.scenes import CATALOGUE_PARAMETERS
 from autofit_ml.segmentation import Segmentation, SepSettings, detect_sources, segment_sep
 from autofit_ml.segmentation.evaluation import MIN_PIXELS, MIN_SNR, Comparison, compare, figures

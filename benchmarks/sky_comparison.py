@@ -25,9 +25,8 @@ from astropy.io import fits
 from documents import DATA, DOCS, markdown_table, write_section
 from scipy import ndimage
 
-from autofit_ml.images import psf_fwhm
-from autofit_ml.images.background import object_mask, sky_statistics
 from autofit_ml.images.stamp import PSF
+from autofit_ml.measure import measure_sky, object_mask, psf_fwhm
 from autofit_ml.simulation.generate import simulate_one
 from autofit_ml.simulation.psf import draw_psf
 from autofit_ml.simulation.recipe import Survey, compose_recipe
@@ -104,7 +103,8 @@ class Measured:
 
 def sky_pixels(data: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, float, float]:
     """(source-free pixels, sky level, noise)."""
-    level, _, rms = sky_statistics(data, mask)
+    sky = measure_sky(data, mask)
+    level, rms = sky.level, sky.rms
     if not np.isfinite(rms) or rms <= 0:
         return np.zeros(data.shape, bool), np.nan, np.nan
     return ~object_mask(data, level, rms, mask, threshold=1.2, grow=1.0) & ~mask, level, rms

@@ -46,7 +46,9 @@ def test_configs_travel_inside_the_package(installed):
         "from autofit_ml.simulation.recipe import compose_recipe, config_folder, list_recipes\n"
         f"assert autofit_ml.__file__.startswith({str(installed)!r}), autofit_ml.__file__\n"
         f"assert str(config_folder()).startswith({str(installed)!r})\n"
-        "print(compose_recipe(['data=blends']).data.name, len(list_recipes('survey')))\n"
+        "from autofit_ml.presets import survey_preset\n"
+        "survey_preset('sdss')\n"
+        "print(compose_recipe(['data=blends', 'survey=hsc-i']).survey.name, len(list_recipes('survey')))\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -56,7 +58,7 @@ def test_configs_travel_inside_the_package(installed):
         capture_output=True,
         text=True,
     )
-    assert done.stdout.split()[0] == "blends"
+    assert done.stdout.split()[0] == "hsc-i"
 
 
 def test_weights_travel_inside_the_package(installed):

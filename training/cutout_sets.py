@@ -30,11 +30,11 @@ from safetensors.torch import save_file
 
 from autofit_ml.catalogue.flags import FATAL
 from autofit_ml.fitting import refine
-from autofit_ml.images.psf import psf_fwhm
 from autofit_ml.images.stamp import Stamp
 from autofit_ml.initialisation.cutouts import PSF_SIDE, SIDE, cut_outs
 from autofit_ml.initialisation.network import TARGETS, USUAL_LN_N, to_relative
 from autofit_ml.initialisation.starts import Starts
+from autofit_ml.measure import psf_fwhm
 from autofit_ml.scenes import to_fit_space
 from autofit_ml.segmentation import Segmentation
 from autofit_ml.segmentation.dispatch import segment_all

@@ -186,7 +186,7 @@ def _ranges(config: dict[str, Any]) -> dict[str, Any]:
 
 def _widths(survey: Survey) -> list[float]:
     """FWHM of some of a survey's PSFs as they are on its pixels: 5 and 95 % points."""
-    from autofit_ml.images import psf_fwhm
+    from autofit_ml.measure import psf_fwhm
     from autofit_ml.simulation import draw_psf
 
     rng = np.random.default_rng(1)

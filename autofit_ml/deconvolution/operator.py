@@ -40,8 +40,8 @@ from autofit_ml.deconvolution.target import (
     target_transfer,
 )
 from autofit_ml.errors import InputError, SettingsError
-from autofit_ml.images.psf import psf_fwhm
 from autofit_ml.images.stamp import PSF, Stamp
+from autofit_ml.measure import psf_fwhm
 
 __all__ = ["LARGEST", "Observation", "grid_side", "noise_power", "observe", "psf_transfer"]
 

@@ -32,8 +32,8 @@ from autofit_ml.deconvolution.summary import (
 from autofit_ml.deconvolution.target import LARGEST_RADIUS, TARGET_FWHM, WIDEST_PSF, target_transfer
 from autofit_ml.devices import usable_device
 from autofit_ml.errors import AutofitError, AutofitWarning, SettingsError
-from autofit_ml.images.psf import psf_fwhm
 from autofit_ml.images.stamp import Stamp
+from autofit_ml.measure import psf_fwhm
 from autofit_ml.posterior.diagnostics import split_rhat
 from autofit_ml.weights.bundle import sha256
 from autofit_ml.weights.choice import network as kept_network

@@ -13,11 +13,11 @@ from autofit_ml.fitting.extras import make_extras
 from autofit_ml.fitting.geometry import padded_shape
 from autofit_ml.fitting.neighbours import Neighbour
 from autofit_ml.fitting.objects import IDENTITY, SceneObject, scale_of
-from autofit_ml.fitting.pixels import ImageData, Placement, bin_images
+from autofit_ml.fitting.pixels import ImageData, Placement
 from autofit_ml.fitting.problem import GaussianPrior, SceneProblem, chunk_of
 from autofit_ml.fitting.settings import RefineSettings
-from autofit_ml.images.psf import psf_fwhm
 from autofit_ml.images.stamp import Stamp
+from autofit_ml.measure import bin_images, psf_fwhm
 from autofit_ml.rendering import Accuracy, FourierPlan, make_plan, psf_modes
 from autofit_ml.scenes.layout import Layout
 

@@ -10,11 +10,8 @@ import torch
 from autofit_ml.fitting.batch import SceneBatch
 from autofit_ml.fitting.pixels import pixel_sum
 from autofit_ml.fitting.problem import SceneProblem
-from autofit_ml.fitting.uncertainties import (
-    adjacent_correlation,
-    correlated_products,
-    measure_correlation,
-)
+from autofit_ml.fitting.uncertainties import correlated_products
+from autofit_ml.measure.correlation import adjacent_correlation, measure_correlation
 
 __all__ = ["ImageStatistics", "measure_images"]
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from autofit_ml.images.psf import psf_fwhm
 from autofit_ml.images.stamp import Stamp
 from autofit_ml.initialisation.moments import start_from_moments
+from autofit_ml.measure import psf_fwhm
 from autofit_ml.segmentation.result import Segmentation
 
 __all__ = ["Neighbour", "find_neighbours", "significant"]

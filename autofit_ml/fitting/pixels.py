@@ -16,7 +16,7 @@ import torch
 from autofit_ml.rendering import FourierPlan
 from autofit_ml.scenes.layout import Span
 
-__all__ = ["ImageData", "Placement", "bin_images", "pixel_sum"]
+__all__ = ["ImageData", "Placement", "pixel_sum"]
 
 
 @dataclass(frozen=True)
@@ -152,34 +152,3 @@ class ImageData:
 def pixel_sum(images: torch.Tensor) -> torch.Tensor:
     """Sum over the last two axes, one after the other: the same to the bit for any batch."""
     return images.sum(-1).sum(-1)
-
-
-def bin_images(
-    data: torch.Tensor, root_weight: torch.Tensor, factor: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Add up blocks of factor x factor pixels.
-
-    Parameters
-    ----------
-    data, root_weight : Tensor, (B, ny, nx)
-        ny and nx multiples of `factor`.
-
-    Returns
-    -------
-    data, root_weight : Tensor, (B, ny / factor, nx / factor)
-        The block's sum (of the mean of its good pixels), and 1/sigma of it; 0 where over half of
-        the block is masked.
-    """
-    b, ny, nx = data.shape
-    blocks = (b, ny // factor, factor, nx // factor, factor)
-    good = (root_weight > 0).to(data.dtype)
-    variance = torch.where(root_weight > 0, root_weight, torch.ones_like(root_weight)) ** -2 * good
-    count = good.view(blocks).sum((2, 4))
-    total = (data * good).view(blocks).sum((2, 4))
-    spread = variance.view(blocks).sum((2, 4))
-    area = factor * factor
-    mean = total / count.clamp_min(1)
-    root = torch.where(
-        2 * count > area, count / (area * spread.clamp_min(1e-30).sqrt()), torch.zeros_like(count)
-    )
-    return mean * area, root

@@ -28,10 +28,10 @@ from autofit_ml.fitting.fit import refine
 from autofit_ml.fitting.objects import SceneObject, object_of
 from autofit_ml.fitting.results import SceneFit
 from autofit_ml.fitting.settings import RefineSettings
-from autofit_ml.images.psf import no_psf
+from autofit_ml.images.psf import no_psf, psf_from_stars
 from autofit_ml.images.stamp import PSF, Frame, Stamp
-from autofit_ml.images.stars import find_stars, psf_from_stars
 from autofit_ml.initialisation.starts import Starts
+from autofit_ml.measure import find_stars
 from autofit_ml.profiles import get_profile
 from autofit_ml.rendering import make_plan, psf_modes, render_component
 from autofit_ml.scenes.build import parse_model

@@ -9,13 +9,11 @@ Neighbours: `autofit_ml.segmentation` and `autofit_ml.fitting` take stamps; `aut
 `discover` and `read_source`; flags are those of `autofit_ml.catalogue`.
 """
 
-from autofit_ml.images.background import Sky, background_map, measure_sky, sky_at, sky_statistics
 from autofit_ml.images.discover import discover
 from autofit_ml.images.frame import cut_like, cut_stamps
 from autofit_ml.images.manifest import MANIFEST_COLUMNS, read_manifest
-from autofit_ml.images.noise import model_sigma
 from autofit_ml.images.options import FRAME_SIDE, ReadOptions
-from autofit_ml.images.psf import centre_psf, gaussian_psf, moffat_psf, no_psf, psf_fwhm
+from autofit_ml.images.psf import centre_psf, gaussian_psf, moffat_psf, no_psf, psf_from_stars
 from autofit_ml.images.read import read
 from autofit_ml.images.reader import (
     ReadResult,
@@ -27,8 +25,6 @@ from autofit_ml.images.reader import (
 )
 from autofit_ml.images.source import Discovery, Source
 from autofit_ml.images.stamp import PSF, Frame, Stamp
-from autofit_ml.images.stars import psf_from_stars
-from autofit_ml.images.surveys import SurveyPreset, list_surveys, survey_preset
 
 __all__ = [
     "FRAME_SIDE",
@@ -38,23 +34,16 @@ __all__ = [
     "Frame",
     "ReadOptions",
     "ReadResult",
-    "Sky",
     "Source",
     "Stamp",
-    "SurveyPreset",
-    "background_map",
     "centre_psf",
     "cut_like",
     "cut_stamps",
     "discover",
     "gaussian_psf",
-    "list_surveys",
-    "measure_sky",
-    "model_sigma",
     "moffat_psf",
     "no_psf",
     "psf_from_stars",
-    "psf_fwhm",
     "read",
     "read_frame",
     "read_item",
@@ -62,7 +51,4 @@ __all__ = [
     "read_source",
     "read_stamp",
     "read_stamp_with_hashes",
-    "sky_at",
-    "sky_statistics",
-    "survey_preset",
 ]

@@ -24,7 +24,8 @@ from autofit_ml.images.roles import (
     split_role,
 )
 from autofit_ml.images.source import Discovery, Plane, Source
-from autofit_ml.images.surveys import SurveyPreset, survey_preset
+from autofit_ml.images.survey_files import is_survey_plane, match_files
+from autofit_ml.presets import SurveyPreset, survey_preset
 
 __all__ = ["discover"]
 
@@ -116,11 +117,17 @@ def _from_paths(
         elif not path.is_dir():
             ignored.append((path, "not a FITS file"))
     if preset is not None:
-        matched, candidates = preset.match_files(candidates)
+        matched, candidates = match_files(preset, candidates)
         sources.extend(matched)
     grouped, skipped = _group(candidates, named)
-    sources.extend(grouped)
     ignored.extend(skipped)
+    for source in grouped:
+        path = Path(source.file)
+        alone = "image" not in source.planes and path not in named
+        if preset is not None and alone and is_survey_plane(preset, path):
+            ignored.append((path, f"a plane of {preset.name}, whose image is not there"))
+        else:
+            sources.append(source)
     if not sources:
         detail = f"{len(ignored)} files there are no images" if ignored else "nothing is there"
         first = items[0]

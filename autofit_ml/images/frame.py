@@ -10,11 +10,11 @@ import numpy as np
 
 from autofit_ml.catalogue.flags import Flag
 from autofit_ml.errors import InputError
-from autofit_ml.images.background import sky_at
 from autofit_ml.images.options import ReadOptions
 from autofit_ml.images.psf import crop_psf
 from autofit_ml.images.roles import safe_id
 from autofit_ml.images.stamp import PSF, Frame, Stamp
+from autofit_ml.measure import sky_at
 
 __all__ = ["cut_like", "cut_stamps", "stamp_half_size"]
 

@@ -17,15 +17,15 @@ from astropy.io import fits
 
 from autofit_ml.catalogue.flags import Flag
 from autofit_ml.errors import InputError
-from autofit_ml.images.background import background_map, measure_sky
 from autofit_ml.images.fitsfile import FitsFile, HduInfo, image_array, open_fits
 from autofit_ml.images.header import Calibration, number_card, read_calibration
-from autofit_ml.images.noise import expected_source, model_sigma
 from autofit_ml.images.options import MIN_SIDE, ReadOptions
 from autofit_ml.images.planes import Grouping, group_hdus
 from autofit_ml.images.roles import NOISE_PLANES
 from autofit_ml.images.source import Source
-from autofit_ml.images.surveys import SurveyPreset, survey_preset
+from autofit_ml.images.survey_files import build_noise
+from autofit_ml.measure import measure_sky, model_sigma
+from autofit_ml.presets import SurveyPreset, survey_preset
 
 __all__ = ["OpenFiles", "Planes", "finish_sigma", "plane_array", "read_planes"]
 
@@ -479,35 +479,16 @@ def finish_sigma(planes: Planes, source: Source, options: ReadOptions, frame: bo
         return
     calibration = planes.calibration
     preset = planes.preset
-    sigma = None
-    if preset is not None and preset.noise_model is not None and options.noise == "given":
+    if preset is not None and options.noise == "given":
         file = planes.files.open(planes.image_file)
-        sigma, notes = preset.build_noise(planes.data, planes.mask, file, calibration)
+        sigma, notes = build_noise(preset, planes.data, planes.mask, file, calibration)
         planes.messages += notes
         if sigma is not None:
             bad = ~np.isfinite(sigma) | (sigma <= 0)
             planes.mask |= bad
             planes.sigma = np.where(bad, 1.0, sigma)
             return
-    if frame and not math.isfinite(calibration.sky_subtracted):
-        background, rms, _ = background_map(planes.data, planes.mask)
-        variance = np.square(rms, dtype=np.float64)
-        if not np.all(variance > 0):
-            raise InputError(
-                "no noise map, and the frame has no scatter to measure one from",
-                "give a sigma plane, or gain and read noise",
-                planes.image_file,
-            )
-        if math.isfinite(calibration.gain):
-            light = np.where(planes.mask, 0.0, planes.data - background)
-            variance = variance + expected_source(light, rms, calibration.gain) / calibration.gain
-            planes.messages.append("sigma built from the measured sky scatter and the gain")
-        else:
-            planes.messages.append(
-                "sigma is the measured sky scatter: without a gain photon noise is left out"
-            )
-        planes.sigma = np.sqrt(variance)
-    else:
+    try:
         planes.sigma, notes = model_sigma(
             planes.data,
             planes.mask,
@@ -515,7 +496,9 @@ def finish_sigma(planes: Planes, source: Source, options: ReadOptions, frame: bo
             rdnoise=calibration.rdnoise,
             sky_subtracted=calibration.sky_subtracted,
             sky_level=calibration.sky_level,
-            file=str(planes.image_file),
+            varying=frame,
         )
-        planes.messages += notes
+    except InputError as error:
+        raise InputError(error.problem, error.remedy, planes.image_file) from error
+    planes.messages += notes
     planes.flags |= int(Flag.SIGMA_ESTIMATED)

@@ -16,8 +16,10 @@ from autofit_ml.images.header import number_card
 from autofit_ml.images.load import Planes, plane_array
 from autofit_ml.images.options import FITTED_PSFS, ReadOptions
 from autofit_ml.images.psf import centre_psf, moffat_psf, no_psf
+from autofit_ml.images.sdss import psfield_psf
 from autofit_ml.images.source import Source
 from autofit_ml.images.stamp import PSF
+from autofit_ml.images.survey_files import is_survey_plane, read_survey_psf
 
 __all__ = ["THREE_WAYS", "choose_psf", "varying_psf"]
 
@@ -87,7 +89,7 @@ def choose_psf(
 def _typical_seeing(planes: Planes) -> str:
     if planes.preset is None:
         return ""
-    seeing = planes.preset.seeing(planes.calibration.filter)
+    seeing = planes.preset.typical_seeing(planes.calibration.filter)
     return "" if seeing is None else f"; {planes.preset.name} is typically {seeing:g} arcsec"
 
 
@@ -101,11 +103,12 @@ def _psf_from_file(
 ) -> PSF:
     messages = planes.messages
     file = planes.files.open(path)
-    preset = planes.preset
-    if preset is not None and preset.psf_reader is not None and key is None:
-        row, column = ((n - 1) / 2 for n in planes.data.shape)
-        data = preset.read_psf(file, planes.calibration, planes.header, row, column)
-        header = None
+    row, column = ((n - 1) / 2 for n in planes.data.shape)
+    own = None
+    if key is None:
+        own = read_survey_psf(planes.preset, file, planes.calibration, planes.header, row, column)
+    if own is not None:
+        data, header = own, None
     else:
         image_info = HduInfo(0, str(planes.header.get("EXTNAME", "")).upper(), 1, "image", (), True)
         data, file, info = plane_array((path, key), "psf", planes.files, image_info, messages)
@@ -137,12 +140,12 @@ def varying_psf(planes: Planes, options: ReadOptions) -> Callable[[float, float]
     if options.psf is not None or planes.psf_at is None or preset is None:
         return None
     path, key = planes.psf_at
-    if preset.psf_reader is None or key is not None:
+    if preset.psf_reader is None or key is not None or not is_survey_plane(preset, path, "psf"):
         return None
     file = planes.files.open(path)
 
     def psf_at(x: float, y: float) -> PSF:
-        image = preset.read_psf(file, planes.calibration, planes.header, y, x)
+        image = psfield_psf(file, planes.calibration, planes.header, y, x)
         return centre_psf(image, source=str(path), file=path)[0]
 
     return psf_at

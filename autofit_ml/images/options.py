@@ -11,7 +11,7 @@ import numpy as np
 
 from autofit_ml.errors import SettingsError
 from autofit_ml.images.stamp import PSF
-from autofit_ml.images.surveys import survey_preset
+from autofit_ml.presets import survey_preset
 
 __all__ = ["FRAME_SIDE", "MAX_STAMP_SIDE", "MIN_SIDE", "ReadOptions"]
 
@@ -49,7 +49,7 @@ class ReadOptions:
     psf_has_pixel : bool, optional
         Whether the PSF contains the detector pixel (default True).
     survey : str, optional
-        Name of a survey preset, see `autofit_ml.images.list_surveys`.
+        Name of a survey preset, see `autofit_ml.presets.list_surveys`.
     mode : {"auto", "stamp", "frame"}
         "auto" tells a frame by its size (`FRAME_SIDE`) or by the preset.
     zeropoint : float, optional

@@ -1,7 +1,6 @@
 """Point-spread functions: analytic ones, and checking and centring of given images.
 
 Every function returns a `PSF` that sums to 1 with its source at ``((h - 1) / 2, (w - 1) / 2)``.
-PSFs built from a frame's stars are in `autofit_ml.images.stars`.
 """
 
 from __future__ import annotations
@@ -11,20 +10,19 @@ import math
 from pathlib import Path
 
 import numpy as np
-from scipy import fft, ndimage, special
+from scipy import special
 
 from autofit_ml.errors import InputError
-from autofit_ml.images.stamp import PSF
+from autofit_ml.images.stamp import PSF, Frame
+from autofit_ml.measure import core_centroid, fourier_shift, psf_fwhm, stack_stars
 
 __all__ = [
     "centre_psf",
-    "core_centroid",
     "crop_psf",
-    "fourier_shift",
     "gaussian_psf",
     "moffat_psf",
     "no_psf",
-    "psf_fwhm",
+    "psf_from_stars",
 ]
 
 CENTROID_TOLERANCE = 0.05
@@ -103,114 +101,39 @@ def moffat_psf(fwhm: float, *, beta: float = 3.0, half_size: int | None = None) 
     return PSF((image / image.sum()).astype(np.float32), source="analytic")
 
 
-def psf_fwhm(psf: PSF) -> float:
-    """Full width at half maximum of a PSF, image pixels.
+def psf_from_stars(
+    frame: Frame, modes: int = 0, resamples: int = 48
+) -> tuple[PSF, tuple[str, ...]]:
+    """Build the PSF of a frame from its own stars (`autofit_ml.measure.stack_stars`).
 
     Parameters
     ----------
+    frame : Frame
+        At least three good stars; the PSF is assumed not to vary over the frame.
+    modes, resamples : int
+        As for `stack_stars`: with `modes`, the PSF's uncertainty is measured too.
+
+    Returns
+    -------
     psf : PSF
+        Contains the pixel; ``source`` is "stars".
+    messages : tuple of str
 
-    Returns
-    -------
-    float
-        Where the azimuthal mean (in rings of half a PSF pixel) falls to half of the central value,
-        doubled; 0 for a PSF of one pixel.
+    Raises
+    ------
+    InputError
+        Fewer than three good stars (five with `modes`).
     """
-    data = psf.data.astype(np.float64)
-    if data.size == 1:
-        return 0.0
-    height, width = data.shape
-    dy, dx = np.ogrid[:height, :width]
-    radius = np.hypot(dy - (height - 1) / 2, dx - (width - 1) / 2).ravel()
-    ring = np.round(2 * radius).astype(int)
-    count = np.bincount(ring)
-    filled = count > 0
-    mean_radius = np.bincount(ring, radius)[filled] / count[filled]
-    mean = np.bincount(ring, data.ravel())[filled] / count[filled]
-    half = mean[0] / 2
-    below = np.nonzero(mean < half)[0]
-    if mean[0] <= 0 or len(below) == 0:
-        return 2.0 * float(radius.max()) / psf.oversampling
-    k = int(below[0])
-    share = (mean[k - 1] - half) / (mean[k - 1] - mean[k])
-    edge = mean_radius[k - 1] + share * (mean_radius[k] - mean_radius[k - 1])
-    return 2.0 * float(edge) / psf.oversampling
-
-
-def fourier_shift(image: np.ndarray, dx: float, dy: float, *, pad: int = 8) -> np.ndarray:
-    """`image` moved by (dx, dy) pixels by the shift theorem, zero-padded against wrap-around.
-
-    Parameters
-    ----------
-    image : ndarray, shape (h, w)
-    dx, dy : float
-        Towards larger x and y, pixels.
-    pad : int
-        Zero pixels added around the image for the transform.
-
-    Returns
-    -------
-    ndarray, float64, shape (h, w)
-    """
-    h, w = image.shape
-    shape = tuple(fft.next_fast_len(n + 2 * pad, real=True) for n in (h, w))
-    spectrum = fft.rfft2(image, shape)
-    ky = fft.fftfreq(shape[0])[:, None]
-    kx = fft.rfftfreq(shape[1])[None, :]
-    phase = np.exp(-2j * np.pi * (kx * dx + ky * dy))
-    return fft.irfft2(spectrum * phase, shape)[:h, :w]
-
-
-def core_centroid(image: np.ndarray) -> tuple[float, float, float]:
-    """Centroid of the core of a PSF, blind to its wings.
-
-    Iterated centroid under a Gaussian window of the core's own width (the windowed position of
-    Bertin & Arnouts' SExtractor manual, "XWIN"), started at the highest smoothed pixel.
-
-    Parameters
-    ----------
-    image : ndarray, shape (h, w)
-        Background-free.
-
-    Returns
-    -------
-    x, y : float
-        0-based pixels.
-    fwhm : float
-        ``2 sqrt(N / pi)`` with N the number of pixels above half of the maximum, connected to it.
-    """
-    h, w = image.shape
-    # Noisy wings must not win over the core: look for the peak in a lightly smoothed image.
-    smooth = ndimage.gaussian_filter(image, 0.7, mode="constant") if min(h, w) >= 3 else image
-    y0, x0 = divmod(int(np.argmax(smooth)), w)
-    labels, _ = ndimage.label(image >= 0.5 * image[y0, x0])
-    count = int((labels == labels[y0, x0]).sum()) if labels[y0, x0] else 1
-    fwhm = 2.0 * math.sqrt(count / math.pi)
-    sigma = max(0.7, fwhm / 2.355)
-    half = math.ceil(4.0 * sigma) + 1
-    ylo, yhi = max(0, y0 - half), min(h, y0 + half + 1)
-    xlo, xhi = max(0, x0 - half), min(w, x0 + half + 1)
-    core = image[ylo:yhi, xlo:xhi]
-    gy = np.arange(ylo, yhi, dtype=float)
-    gx = np.arange(xlo, xhi, dtype=float)
-    x, y = float(x0), float(y0)
-    for _ in range(60):
-        wy = np.exp(-0.5 * ((gy - y) / sigma) ** 2)
-        wx = np.exp(-0.5 * ((gx - x) / sigma) ** 2)
-        weighted = core * wy[:, None] * wx[None, :]
-        total = float(weighted.sum())
-        if total <= 0:
-            break
-        step_x = 2.0 * float((weighted.sum(axis=0) * (gx - x)).sum()) / total
-        step_y = 2.0 * float((weighted.sum(axis=1) * (gy - y)).sum()) / total
-        if abs(step_x) > 2.0 or abs(step_y) > 2.0:
-            break
-        x, y = x + step_x, y + step_y
-        if abs(step_x) < 1e-4 and abs(step_y) < 1e-4:
-            break
-    if abs(x - x0) > 1.5 or abs(y - y0) > 1.5:  # ran away: the highest pixel is safer
-        return float(x0), float(y0), fwhm
-    return x, y, fwhm
+    try:
+        stack = stack_stars(frame.data, frame.sigma, frame.mask, modes=modes, resamples=resamples)
+    except InputError as error:
+        raise InputError(error.problem, error.remedy, frame.file) from error
+    psf, _ = centre_psf(stack.image, source="stars", file=frame.file)
+    width = psf_fwhm(psf)
+    messages = [f"PSF built from {stack.number} stars, FWHM {width:.2f} px"]
+    if width < 2.0:
+        messages.append("the PSF is undersampled: give an oversampled one for good results")
+    return PSF(psf.data, True, 1, (0.0, 0.0), "stars", stack.modes), tuple(messages)
 
 
 def _window(length: int, centre: float) -> tuple[int, int, float]:

@@ -19,10 +19,9 @@ from autofit_ml.images.header import Calibration
 from autofit_ml.images.load import Planes, finish_sigma, read_planes
 from autofit_ml.images.object_psf import THREE_WAYS, choose_psf, varying_psf
 from autofit_ml.images.options import FRAME_SIDE, MAX_STAMP_SIDE, MIN_SIDE, ReadOptions
-from autofit_ml.images.psf import crop_psf
+from autofit_ml.images.psf import crop_psf, psf_from_stars
 from autofit_ml.images.source import Source
 from autofit_ml.images.stamp import PSF, Frame, Stamp
-from autofit_ml.images.stars import psf_from_stars
 
 __all__ = [
     "ReadResult",

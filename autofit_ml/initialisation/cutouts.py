@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import interpolate, ndimage
 
-from autofit_ml.images.psf import psf_fwhm
 from autofit_ml.images.stamp import PSF, Stamp
 from autofit_ml.initialisation.sky import sky_of
+from autofit_ml.measure import block_sums, psf_fwhm
 from autofit_ml.segmentation.result import Segmentation
 
 __all__ = ["PSF_SIDE", "SCALARS", "SIDE", "Cutouts", "cut_outs"]
@@ -123,15 +123,14 @@ def _one(stamp: Stamp, found: Segmentation) -> tuple[np.ndarray, ...]:
         return _square(plane, left, low, b)
 
     valid = square(good.astype(np.float32))
-    number = valid.sum(-1)
-    usable = number > 0.5 * b * b
-    share = b * b / np.maximum(number, 1.0)
+    usable = valid > 0.5 * b * b
+    share = b * b / np.maximum(valid, 1.0)
     values = square(np.where(good, stamp.data - sky, 0.0))
     variance = square(np.where(good, stamp.sigma.astype(float) ** 2, 0.0))
-    data = np.where(usable, values.sum(-1) * share, 0.0) / unit
-    sigma = np.sqrt(np.maximum(variance.sum(-1), 1e-300)) * share / unit
+    data = np.where(usable, values * share, 0.0) / unit
+    sigma = np.sqrt(np.maximum(variance, 1e-300)) * share / unit
     root_weight = np.where(usable, 1.0 / np.maximum(sigma, 1e-6), 0.0)
-    footprint = square(own.astype(np.float32)).sum(-1) > 0.5 * b * b
+    footprint = square(own.astype(np.float32)) > 0.5 * b * b
     flux = float(data[footprint].sum()) if footprint.any() else 0.0
     error = max(int(footprint.sum()), 1) ** 0.5
     scalars = [
@@ -181,14 +180,14 @@ def _centroid(light: np.ndarray, own: np.ndarray) -> tuple[float, float]:
 
 
 def _square(plane: np.ndarray, left: int, low: int, b: int) -> np.ndarray:
-    """Pixels of each block, shape (SIDE, SIDE, b * b); 0 outside the plane."""
+    """Sums over b x b pixels, shape (SIDE, SIDE); 0 outside the plane."""
     ny, nx = plane.shape
     width = SIDE * b
     out = np.zeros((width, width), dtype=plane.dtype)
     y0, y1, x0, x1 = max(low, 0), min(low + width, ny), max(left, 0), min(left + width, nx)
     if y1 > y0 and x1 > x0:
         out[y0 - low : y1 - low, x0 - left : x1 - left] = plane[y0:y1, x0:x1]
-    return out.reshape(SIDE, b, SIDE, b).transpose(0, 2, 1, 3).reshape(SIDE, SIDE, b * b)
+    return block_sums(out, b)
 
 
 def _binned_psf(psf: PSF, b: int) -> np.ndarray:

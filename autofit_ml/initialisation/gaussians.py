@@ -14,7 +14,7 @@ from scipy.optimize import nnls
 from scipy.special import gamma, gammaincinv
 
 from autofit_ml.images.stamp import PSF
-from autofit_ml.initialisation.adaptive import adaptive_moments
+from autofit_ml.measure import adaptive_moments
 
 __all__ = ["SERSIC_VARIANCES", "PSFGaussians", "psf_gaussians", "sersic_gaussians"]
 

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from autofit_ml.images.stamp import Stamp
-from autofit_ml.initialisation.adaptive import AdaptiveMoments, adaptive_moments
 from autofit_ml.initialisation.gaussians import (
     SERSIC_VARIANCES,
     PSFGaussians,
@@ -23,6 +22,7 @@ from autofit_ml.initialisation.gaussians import (
 )
 from autofit_ml.initialisation.sky import sky_of
 from autofit_ml.initialisation.starts import PARAMETERS, Starts
+from autofit_ml.measure import AdaptiveMoments, adaptive_moments
 from autofit_ml.segmentation.result import Segmentation
 
 __all__ = ["start_from_moments"]

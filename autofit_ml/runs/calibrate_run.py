@@ -19,7 +19,6 @@ from autofit_ml.catalogue.writer import FITS_NAME, write_catalogue_files
 from autofit_ml.errors import AutofitError, InputError, SettingsError
 from autofit_ml.images import Source, discover, read_item
 from autofit_ml.images.options import ReadOptions
-from autofit_ml.images.psf import psf_fwhm
 from autofit_ml.images.stamp import Frame, Stamp
 from autofit_ml.injection.empty import emptied, empty_regions
 from autofit_ml.injection.galaxies import (
@@ -31,6 +30,7 @@ from autofit_ml.injection.galaxies import (
 )
 from autofit_ml.injection.page import calibration_page
 from autofit_ml.injection.recovery import MEASURED, Recovery, error_factor, measure
+from autofit_ml.measure import psf_fwhm
 from autofit_ml.runs.flow import fit_run
 from autofit_ml.runs.resume import RUN_FILE
 from autofit_ml.runs.settings import FitSettings

@@ -25,9 +25,9 @@ from autofit_ml.deconvolution import (
 )
 from autofit_ml.deconvolution.operator import LARGEST, grid_side
 from autofit_ml.errors import InputError, SettingsError
-from autofit_ml.fitting.uncertainties import measure_correlation
 from autofit_ml.images import Source, discover, read_item
 from autofit_ml.images.stamp import Frame, Stamp
+from autofit_ml.measure.correlation import measure_correlation
 from autofit_ml.runs.settings import FitSettings
 from autofit_ml.segmentation import Segmentation
 from autofit_ml.segmentation.dispatch import check_segmenter, segment_all

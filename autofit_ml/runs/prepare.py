@@ -13,9 +13,9 @@ from pathlib import Path
 from autofit_ml.errors import InputError, WeightsError
 from autofit_ml.images import ReadResult, Source, cut_like, cut_stamps, read_source
 from autofit_ml.images.options import FITTED_PSFS
-from autofit_ml.images.psf import psf_fwhm
 from autofit_ml.images.stamp import Frame, Stamp
 from autofit_ml.initialisation import Starts, initialise
+from autofit_ml.measure import psf_fwhm
 from autofit_ml.runs.settings import FitSettings
 from autofit_ml.segmentation import Segmentation
 from autofit_ml.segmentation.dispatch import detect_in_frame, segment_all

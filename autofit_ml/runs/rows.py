@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from autofit_ml.catalogue import Flag, empty_rows
-from autofit_ml.images.psf import psf_fwhm
+from autofit_ml.measure import psf_fwhm
 from autofit_ml.runs.model import RunModel
 from autofit_ml.runs.object_fit import ObjectFit
 from autofit_ml.runs.prepare import Failure, Prepared

@@ -15,8 +15,8 @@ from astropy.wcs import WCS
 from autofit_ml.catalogue import atomic_write_bytes, atomic_write_ecsv
 from autofit_ml.errors import InputError, SettingsError
 from autofit_ml.images import Source, discover, read_item
-from autofit_ml.images.psf import psf_fwhm
 from autofit_ml.images.stamp import Frame, Stamp
+from autofit_ml.measure import psf_fwhm
 from autofit_ml.report import segmentation_png
 from autofit_ml.runs.settings import FitSettings
 from autofit_ml.segmentation.dispatch import check_segmenter, detect_in_frame, segment_all

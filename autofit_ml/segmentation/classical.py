@@ -17,9 +17,9 @@ from scipy import ndimage
 
 from autofit_ml.errors import InputError
 from autofit_ml.images.stamp import PSF, Stamp
+from autofit_ml.measure import mode_of_sky
 from autofit_ml.segmentation.result import Segmentation
 from autofit_ml.segmentation.shapes import Ellipse, ellipse_of_source, grow_neighbours
-from autofit_ml.segmentation.sky import mode_of_sky
 from autofit_ml.segmentation.summary import blend_fraction, ellipse_of_footprint, sky_outside
 from autofit_ml.segmentation.symmetry import expected_light
 

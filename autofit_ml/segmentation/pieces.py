@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
+from autofit_ml.measure import block_sums
 from autofit_ml.segmentation.fragments import is_fragment
 
 __all__ = ["Piece", "bin_image", "draw", "enlarge", "pieces_of", "with_large"]
@@ -104,13 +105,10 @@ def bin_image(
     The noise is that of white noise, widened to the scatter of the binned image where that is
     larger (correlated noise).
     """
-    ny, nx = (side - side % b for side in image.shape)
-    blocks = (ny // b, b, nx // b, b)
-    good = (~bad[:ny, :nx]).reshape(blocks)
-    number = good.sum((1, 3))
-    total = np.where(good, image[:ny, :nx].reshape(blocks), 0).sum((1, 3))
+    number = block_sums(~bad, b)
+    total = block_sums(np.where(bad, 0, image), b)
     mean = (total / np.maximum(number, 1)).astype(np.float32)
-    noise = rms[:ny, :nx].reshape(blocks).mean((1, 3)) / b
+    noise = block_sums(rms, b) / b**3
     masked = number < b * b / 2
     faint = (mean < 0) & ~masked
     if np.count_nonzero(faint) > 50:  # the sky's own side: nothing of the objects

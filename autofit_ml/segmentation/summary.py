@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from autofit_ml.measure import clipped_sky
 from autofit_ml.segmentation.shapes import Ellipse, mirrored
-from autofit_ml.segmentation.sky import measure_sky
 
 __all__ = ["blend_fraction", "ellipse_of_footprint", "sky_outside"]
 
@@ -31,7 +31,7 @@ def sky_outside(
             free = far
     if np.count_nonzero(free) < 40:
         return float("nan"), float("nan")
-    return measure_sky(data[free])
+    return clipped_sky(data[free])
 
 
 def blend_fraction(

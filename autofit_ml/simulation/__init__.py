@@ -1,6 +1,6 @@
 """Simulated galaxy images with known truth, drawn by GalSim.
 
-In: a recipe (``conf/data``: which scenes; ``conf/survey``: observed how) and a seed. Out:
+In: a recipe (``conf/data``: which scenes; `autofit_ml.presets`: observed how) and a seed. Out:
 `SimulatedObject`: image, noise map, PSF, mask, instance labels, and the parameters of every source
 that made it; or a set of them on disk, in shards. `to_stamps` turns objects into what
 `autofit_ml.images` would have read, `export_fits` into a folder that ``autofit-ml fit`` reads.

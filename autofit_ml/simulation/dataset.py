@@ -17,7 +17,7 @@ import torch
 from torch.utils.data import ConcatDataset, Dataset, Sampler
 
 from autofit_ml.errors import SettingsError
-from autofit_ml.images.psf import psf_fwhm
+from autofit_ml.measure import psf_fwhm
 from autofit_ml.simulation.shards import (
     PLANES,
     SetManifest,

@@ -12,8 +12,8 @@ import numpy as np
 
 from autofit_ml.catalogue.flags import Flag
 from autofit_ml.errors import SettingsError
-from autofit_ml.images.psf import psf_fwhm
 from autofit_ml.images.stamp import PSF
+from autofit_ml.measure import psf_fwhm
 from autofit_ml.simulation.artefacts import apply_artefacts, ghosts
 from autofit_ml.simulation.draw import FAST, draw_box, extent
 from autofit_ml.simulation.labels import (

@@ -1,8 +1,8 @@
 """What to simulate: validated settings, and how they are read from Hydra configs.
 
 A `Recipe` has two parts: `data` (which scenes; the config group ``conf/data``) and `survey` (how
-they are observed; ``conf/survey``). Everything is checked before any work starts: a wrong value is
-named by its path in the config (``data.target.n: ...``).
+they are observed; the bands of `autofit_ml.presets`). Everything is checked before any work
+starts: a wrong value is named by its path in the config (``data.target.n: ...``).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
+import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -27,6 +28,7 @@ from pydantic import (
 )
 
 from autofit_ml.errors import SettingsError
+from autofit_ml.presets import simulated_surveys
 
 __all__ = [
     "Artefacts",
@@ -567,16 +569,29 @@ def config_folder() -> Path:
     return Path(__file__).resolve().parents[1] / "conf"
 
 
-def list_recipes(group: Literal["data", "survey"] = "data") -> list[str]:
-    """Names in a config group, e.g. what ``data=`` accepts."""
-    folder = config_folder() / group
-    return sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml"))
+def list_recipes(
+    group: Literal["data", "survey"] = "data", *, config_dir: str | Path | None = None
+) -> dict[str, str]:
+    """What ``data=`` or ``survey=`` accepts: name -> title, those of `config_dir` first."""
+    titles: dict[str, str] = {}
+    for folder in (config_dir, config_folder()):
+        root = Path(folder or "") / group
+        for path in sorted(root.rglob("*.yaml")) if folder is not None else ():
+            content = yaml.safe_load(path.read_text("utf-8")) or {}
+            name = str(path.relative_to(root).with_suffix(""))
+            titles.setdefault(name, str(content.get("title", "")))
+    if group == "survey":
+        for name, band in simulated_surveys().items():
+            titles.setdefault(name, str(band["title"]))
+    return titles
 
 
 def compose_recipe(
     overrides: Sequence[str] = (), *, config_dir: str | Path | None = None
 ) -> Recipe:
     """Compose ``conf/simulate.yaml`` with Hydra overrides and validate it.
+
+    ``survey=`` takes the bands of `autofit_ml.presets`, which are registered with Hydra here.
 
     Parameters
     ----------
@@ -597,6 +612,7 @@ def compose_recipe(
     """
     try:
         from hydra import compose, initialize_config_dir
+        from hydra.core.config_store import ConfigStore
         from hydra.errors import HydraException
         from omegaconf import OmegaConf
         from omegaconf.errors import OmegaConfBaseException
@@ -615,6 +631,8 @@ def compose_recipe(
     )
     if config_dir is not None and not Path(config_dir).is_dir():
         raise SettingsError(f"config folder {config_dir} does not exist", "give an existing folder")
+    for name, band in simulated_surveys().items():
+        ConfigStore.instance().store(name, dict(band), group="survey")
     try:
         with initialize_config_dir(str(config_folder()), version_base="1.3"):
             composed = compose("simulate", overrides=[*extra, *overrides])

@@ -100,7 +100,7 @@ def test_list(simulate):
     names = json.loads(simulate("--list", "--json")[1])
     assert list(names) == ["data", "survey"]
     for group, titles in names.items():
-        assert list(titles) == list_recipes(group)
+        assert titles == list_recipes(group)
         assert all(titles.values())
 
 

@@ -8,10 +8,10 @@ from scipy import ndimage
 from autofit_ml.fitting.uncertainties import (
     axis_ratio_error,
     laplace,
-    measure_correlation,
     position_angle_error,
     sandwich,
 )
+from autofit_ml.measure.correlation import measure_correlation
 
 F64 = torch.float64
 

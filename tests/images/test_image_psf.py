@@ -21,7 +21,8 @@ from autofit_ml.images import (
     psf_from_stars,
     read_frame,
 )
-from autofit_ml.images.psf import core_centroid, crop_psf, fourier_shift
+from autofit_ml.images.psf import crop_psf
+from autofit_ml.measure import core_centroid, fourier_shift
 
 
 def centroid(image):

@@ -9,16 +9,8 @@ from scipy import ndimage
 
 from autofit_ml.catalogue import Flag
 from autofit_ml.errors import InputError
-from autofit_ml.images import (
-    ReadOptions,
-    background_map,
-    discover,
-    measure_sky,
-    model_sigma,
-    read_source,
-    sky_statistics,
-)
-from autofit_ml.images.noise import expected_source
+from autofit_ml.images import ReadOptions, discover, read_source
+from autofit_ml.measure import background_map, expected_source, measure_sky, model_sigma
 
 
 def disc(shape, flux, scale, q=0.7):
@@ -33,10 +25,10 @@ def test_sky_beside_a_galaxy(level, unit):
     """Bias under 0.1 sigma of a pixel; rms within 4 %."""
     rng = np.random.default_rng(1)
     image = (disc((100, 100), 3000.0, 4.0) + level + rng.normal(0, 1, (100, 100))) * unit
-    found, error, rms = sky_statistics(image)
-    assert found / unit == pytest.approx(level, abs=0.1)
-    assert rms / unit == pytest.approx(1.0, rel=0.04)
-    assert 0.005 < error / unit < 0.1
+    sky = measure_sky(image)
+    assert sky.level / unit == pytest.approx(level, abs=0.1)
+    assert sky.rms / unit == pytest.approx(1.0, rel=0.04)
+    assert 0.005 < sky.level_err / unit < 0.1
 
 
 def test_sky_error_covers():
@@ -44,8 +36,8 @@ def test_sky_error_covers():
     inside = 0
     for seed in range(100):
         rng = np.random.default_rng(seed)
-        level, error, _ = sky_statistics(rng.normal(2.0, 1.0, (60, 60)))
-        inside += abs(level - 2.0) < error
+        sky = measure_sky(rng.normal(2.0, 1.0, (60, 60)))
+        inside += abs(sky.level - 2.0) < sky.level_err
     assert 50 <= inside <= 90
 
 
@@ -54,7 +46,7 @@ def test_sky_error_knows_correlated_noise():
     white = rng.normal(0, 1, (100, 100))
     smooth = ndimage.gaussian_filter(rng.normal(0, 1, (100, 100)), 2.0)
     smooth /= smooth.std()
-    assert sky_statistics(smooth)[1] > 2 * sky_statistics(white)[1]
+    assert measure_sky(smooth).level_err > 2 * measure_sky(white).level_err
 
 
 def test_masked_pixels_do_not_count():
@@ -63,7 +55,7 @@ def test_masked_pixels_do_not_count():
     mask = np.zeros(image.shape, bool)
     image[:, :20] += 100
     mask[:, :20] = True
-    assert sky_statistics(image, mask)[0] == pytest.approx(0, abs=0.15)
+    assert measure_sky(image, mask).level == pytest.approx(0, abs=0.15)
 
 
 def test_object_that_fills_the_image():
@@ -72,8 +64,10 @@ def test_object_that_fills_the_image():
 
 
 def test_too_few_pixels():
-    assert np.isnan(sky_statistics(np.zeros((4, 4)))).all()
-    assert np.isnan(sky_statistics(np.full((9, 9), np.nan))).all()
+    for image in (np.zeros((4, 4)), np.full((9, 9), np.nan)):
+        sky = measure_sky(image)
+        assert sky.n_pixels == 0
+        assert np.isnan([sky.level, sky.level_err, sky.rms]).all()
 
 
 def test_background_map_follows_a_gradient():

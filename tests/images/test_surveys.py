@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,33 +12,44 @@ from fits_builders import galaxy, gaussian, wcs_cards
 
 from autofit_ml.catalogue import Flag
 from autofit_ml.errors import InputError, SettingsError
-from autofit_ml.images import (
-    ReadOptions,
-    cut_stamps,
-    discover,
-    list_surveys,
-    read_source,
-    survey_preset,
+from autofit_ml.images import ReadOptions, cut_stamps, discover, read_source
+from autofit_ml.images.sdss import amplifier, reconstruct_psf, sky_image
+from autofit_ml.presets import list_surveys, survey_preset
+
+
+@pytest.mark.parametrize("name", list_surveys())
+def test_every_preset_loads(name):
+    preset = survey_preset(name)
+    assert preset.title
+    assert preset.references
+    assert all(url.startswith(("https://", "http://")) for url in preset.references)
+    for pattern in preset.files:
+        values = dict.fromkeys(re.compile(pattern.image).groupindex, "1")
+        assert pattern.id.format(**values)
+        assert all(text.format(**values) for names in pattern.planes.values() for text in names)
+        assert "image" in pattern.example
+
+
+def test_the_guide_names_every_preset():
+    guide = (Path(__file__).parents[2] / "docs/howto/survey.md").read_text()
+    rows = re.findall(r"^\| `([a-z]+)` \|", guide, flags=re.MULTILINE)
+    assert sorted(rows) == list_surveys()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ("title: a\nfancy: 1\n", "fancy"),
+        ("title: a\nreading: {noise: {model: magic}}\n", "magic"),
+        ("title: a\nseeing: {r: -1}\n", "seeing"),
+        ("title: a\nreading: {files: [{image: x}]}\n", "id"),
+    ],
 )
-from autofit_ml.images.surveys.sdss import amplifier, reconstruct_psf, sky_image
-
-
-def test_all_presets_load():
-    names = list_surveys()
-    assert names == ["euclid", "hsc", "hst", "jwst", "kids", "legacysurvey", "sdss"]
-    for name in names:
-        preset = survey_preset(name)
-        assert preset.title
-        assert all(url.startswith("https://") for url in preset.references)
-        assert preset.references
-        assert preset.kind in (None, "frame", "stamp")
-        for pattern in preset.files:
-            groups = re.compile(pattern.image).groupindex
-            values = dict.fromkeys(groups, "1")
-            assert pattern.id.format(**values)
-            for names_of_plane in pattern.planes.values():
-                for text in names_of_plane:
-                    assert text.format(**values)
+def test_broken_preset(wrong, message, tmp_path, monkeypatch):
+    (tmp_path / "broken.yaml").write_text(wrong)
+    monkeypatch.setattr("autofit_ml.presets.preset.resources.files", lambda _: tmp_path)
+    with pytest.raises(SettingsError, match=message):
+        survey_preset("broken")
 
 
 def test_unknown_preset():
@@ -46,45 +58,76 @@ def test_unknown_preset():
     assert "sdss" in caught.value.remedy
 
 
-@pytest.mark.parametrize(
-    ("survey", "image", "companions", "planes", "identity"),
-    [
-        (
-            "sdss", "frame-r-003366-3-0110.fits.bz2", ["psField-003366-3-0110.fit"],
-            {"image", "psf"}, "sdss-003366-3-0110-r",
-        ),
-        (
-            "legacysurvey", "legacysurvey-1498p020-image-r.fits.fz",
-            ["legacysurvey-1498p020-invvar-r.fits.fz", "legacysurvey-1498p020-maskbits.fits.fz"],
-            {"image", "ivar", "mask"}, "ls-1498p020-r",
-        ),
-        ("hsc", "calexp-HSC-I-9813-4,5.fits", ["psf-calexp-HSC-I-9813-4,5-1.fits"],
-         {"image", "psf"}, "hsc-9813-4_5-I"),
-        (
-            "kids", "KiDS_DR4.0_140.0_0.5_r_sci.fits",
-            ["KiDS_DR4.0_140.0_0.5_r_wei.fits", "KiDS_DR4.0_140.0_0.5_r_msk.fits"],
-            {"image", "wht", "mask"}, "KiDS_DR4.0_140.0_0.5_r",
-        ),
-        ("hst", "jb6v09010_drz.fits", ["jb6v09010_psf.fits"], {"image", "psf"}, "jb6v09010"),
-        ("jwst", "jw01345-o001_t021_nircam_clear-f200w_i2d.fits", [], {"image", "sigma"},
-         "jw01345-o001_t021_nircam_clear-f200w_i2d"),
-        (
-            "euclid",
-            "EUC_MER_BGSUB-MOSAIC-VIS_TILE102018211-ACBD03_20241018T142710.276838Z_00.00.fits",
-            ["EUC_MER_MOSAIC-VIS-RMS_TILE102018211-1BC5D8_20241018T142927_00.00.fits",
-             "EUC_MER_MOSAIC-VIS-FLAG_TILE102018211-8FED0D_20241018T142710_00.00.fits"],
-            {"image", "sigma", "mask"}, "euclid-102018211-VIS",
-        ),
-    ],
-)  # fmt: skip
-def test_file_names(survey, image, companions, planes, identity, tmp_path):
-    for name in (image, *companions):
+EXAMPLES = [
+    (name, number, pattern.example)
+    for name in list_surveys()
+    for number, pattern in enumerate(survey_preset(name).files)
+]
+
+
+@pytest.mark.parametrize(("survey", "number", "example"), EXAMPLES)
+def test_file_names_of_the_survey(survey, number, example, tmp_path):
+    for name in example.values():
         (tmp_path / name).write_bytes(b"")
-    found = discover(tmp_path, survey=survey)
-    assert [s.id for s in found] == [identity]
-    assert set(found[0].planes) == planes
-    assert found[0].survey == survey
-    assert found[0].kind == survey_preset(survey).kind
+    (found,) = discover(tmp_path, survey=survey)
+    files = {role: path.name for role, (path, _) in found.planes.items()}
+    assert files == dict.fromkeys(
+        survey_preset(survey).files[number].hdus, example["image"]
+    ) | dict(example)
+    assert found.survey == survey
+    assert found.kind == survey_preset(survey).kind
+
+
+@pytest.mark.parametrize(
+    ("survey", "name"),
+    [
+        ("sdss", "sdss-003366-3-0110-r"),
+        ("legacysurvey", "ls-1498p020-r"),
+        ("hsc", "hsc-9813-4_5-I"),
+        ("kids", "KiDS_DR4.0_140.0_0.5_r"),
+        ("euclid", "euclid-102018211-VIS"),
+    ],
+)
+def test_ids(survey, name, tmp_path):
+    (tmp_path / survey_preset(survey).files[0].example["image"]).write_bytes(b"")
+    assert [source.id for source in discover(tmp_path, survey=survey)] == [name]
+
+
+@pytest.mark.parametrize("survey", list_surveys())
+@pytest.mark.parametrize("naming", ["own", "common"])
+def test_every_preset_reads_both_namings(survey, naming, tmp_path):
+    """The survey's own file names, and those of the README, with its PSF found."""
+    filters = {"hst": "F814W", "jwst": "F200W", "euclid": "VIS"}
+    band = filters.get(survey, "r")
+    cards = fits.Header({"FILTER": band, "BUNIT": "count"} | wcs_cards(0.2))
+    example = survey_preset(survey).files[0].example
+    names = (
+        dict(example)
+        if naming == "own"
+        else {"image": "m51_image.fits", "sigma": "m51_sigma.fits", "psf": "m51_psf.fits"}
+    )
+    planes = {"psf": gaussian((25, 25), 3.0).astype("f4"), "mask": np.zeros((40, 44), np.int32)}
+    for role, name in names.items():
+        if name.startswith("psField"):
+            psfield(tmp_path, name)
+            continue
+        plane = galaxy() if role == "image" else planes.get(role, np.full((40, 44), 2.0, "f4"))
+        hdus = [fits.PrimaryHDU(plane, cards if role == "image" else None)]
+        if survey == "jwst" and naming == "own" and role == "image":
+            hdus = [
+                fits.PrimaryHDU(header=cards[:1]),
+                fits.ImageHDU(plane, cards, name="SCI"),
+                fits.ImageHDU(np.full((40, 44), 2.0), name="ERR"),
+            ]
+        fits.HDUList(hdus).writeto(tmp_path / name.removesuffix(".fz").removesuffix(".bz2"))
+    (source,) = discover(tmp_path, survey=survey)
+    stamp = read_source(source, ReadOptions(survey=survey, mode="stamp")).stamp
+    assert not stamp.flags & Flag.PSF_ESTIMATED
+    own = naming == "own" and survey == "sdss"  # a psField file has the wider PSF of its test
+    peak = gaussian((25, 25), 4.0 if own else 3.0).max()
+    assert stamp.psf.data.max() == pytest.approx(peak, rel=0.01)
+    if "sigma" in source.planes:
+        assert stamp.sigma[3, 3] == 2
 
 
 @pytest.mark.parametrize(
@@ -102,12 +145,12 @@ def test_file_names(survey, image, companions, planes, identity, tmp_path):
     ],
 )
 def test_sdss_amplifiers(run, camcol, band, gain, dark):
-    assert amplifier(survey_preset("sdss").defaults, run, camcol, band) == (gain, dark)
+    assert amplifier(survey_preset("sdss").noise, run, camcol, band) == (gain, dark)
 
 
 def test_sdss_amplifiers_of_real_images(real_data):
     """Gain and dark variance stored upstream with each of the 85 images."""
-    table = survey_preset("sdss").defaults
+    table = survey_preset("sdss").noise
     for band in "ugriz":
         with fits.open(real_data / f"celeste_stripe82/stamp-{band}-5.0073-0.0739.fits") as hdus:
             for hdu in hdus[::2]:
@@ -162,7 +205,7 @@ def eigenimages():
     return images, coefficients
 
 
-def psfield(folder):
+def psfield(folder, name="psField-004247-4-0060.fit"):
     images, coefficients = eigenimages()
     hdus = [fits.PrimaryHDU()]
     for band in range(5):
@@ -179,7 +222,7 @@ def psfield(folder):
                 ]
             )
         )
-    path = folder / "psField-004247-4-0060.fit"
+    path = folder / name
     fits.HDUList(hdus).writeto(path)
     return path
 

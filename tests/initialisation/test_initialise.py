@@ -8,8 +8,8 @@ import pytest
 from autofit_ml.errors import SettingsError
 from autofit_ml.images.stamp import PSF, Stamp
 from autofit_ml.initialisation import INITIALISERS, PARAMETERS, initialise, start_from_moments
-from autofit_ml.initialisation.adaptive import adaptive_moments
 from autofit_ml.initialisation.gaussians import SERSIC_VARIANCES, psf_gaussians, sersic_gaussians
+from autofit_ml.measure import adaptive_moments
 from autofit_ml.segmentation import Segmentation, segment_sep
 
 COLUMN = {name: index for index, name in enumerate(PARAMETERS)}

@@ -11,9 +11,9 @@ from astropy.io import fits
 
 from autofit_ml.errors import InputError, SettingsError
 from autofit_ml.images.stamp import PSF, Frame, Stamp
+from autofit_ml.measure import clipped_sky, mode_of_sky
 from autofit_ml.segmentation import detect_sources, segment, segment_given, segment_sep
 from autofit_ml.segmentation.shapes import Ellipse, grow_neighbours, mirrored
-from autofit_ml.segmentation.sky import measure_sky, mode_of_sky
 
 DATA = Path(
     os.environ.get("AUTOFIT_ML_TEST_DATA", Path(__file__).parents[2] / ".." / "shared" / "data")
@@ -57,7 +57,7 @@ def test_sky_mode_under_objects(filled):
     level, scatter = mode_of_sky(values, 2.0)
     assert level == pytest.approx(100, abs=0.5)
     assert scatter == pytest.approx(2, rel=0.2)
-    level, scatter = measure_sky(values[count:])
+    level, scatter = clipped_sky(values[count:])
     assert level == pytest.approx(100, abs=0.15)
     assert scatter == pytest.approx(2, rel=0.05)
 
@@ -65,7 +65,7 @@ def test_sky_mode_under_objects(filled):
 def test_sky_of_few_pixels():
     assert mode_of_sky(np.array([3.0]), 1.0) == (3.0, 1.0)
     assert mode_of_sky(np.array([]), 1.0) == (0.0, 1.0)
-    assert measure_sky(np.array([2.0, 2.0])) == (2.0, 0.0)
+    assert clipped_sky(np.array([2.0, 2.0])) == (2.0, 0.0)
 
 
 # ---- shapes -------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from autofit_ml.catalogue.flags import Flag
-from autofit_ml.images.psf import psf_fwhm
+from autofit_ml.measure import psf_fwhm
 from autofit_ml.simulation import (
     Artefact,
     SimulatedObject,

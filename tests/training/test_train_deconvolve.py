@@ -18,8 +18,9 @@ from training_scripts import TRAINING, script
 
 from autofit_ml.deconvolution import SamplingSettings, deconvolve_each
 from autofit_ml.deconvolution.target import TARGET_FWHM, target_psf
-from autofit_ml.images.psf import moffat_psf, psf_fwhm
+from autofit_ml.images.psf import moffat_psf
 from autofit_ml.images.stamp import Stamp
+from autofit_ml.measure import psf_fwhm
 from autofit_ml.weights import choice, weight_info
 
 RUN = Path("runs/debug/deconvolve/galaxies-any")

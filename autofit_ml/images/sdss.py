@@ -18,7 +18,7 @@ from scipy import ndimage
 from autofit_ml.errors import InputError
 from autofit_ml.images.fitsfile import READ_FAILURES, FitsFile
 from autofit_ml.images.header import Calibration, text_card
-from autofit_ml.images.noise import expected_source
+from autofit_ml.measure import expected_source
 
 __all__ = ["amplifier", "frame_noise", "psfield_psf", "reconstruct_psf", "sky_image"]
 

@@ -10,11 +10,11 @@ import sep
 from scipy import ndimage
 
 from autofit_ml.errors import InputError
-from autofit_ml.images.background import background_map
-from autofit_ml.images.psf import centre_psf, core_centroid, fourier_shift
-from autofit_ml.images.stamp import PSF, Frame
+from autofit_ml.measure.moments import adaptive_moments
+from autofit_ml.measure.psf import core_centroid, fourier_shift
+from autofit_ml.measure.sky import background_map
 
-__all__ = ["find_stars", "psf_from_stars"]
+__all__ = ["StarStack", "find_stars", "stack_stars"]
 
 MIN_STARS = 3
 MAX_STARS = 100
@@ -22,8 +22,11 @@ LOCUS_WIDTH = 0.10
 """Stars have half-light radii within this fraction of each other."""
 
 MIN_SNR = 20.0
-MAX_ELLIPTICITY = 0.12
-"""Of the weighted moments; half of the true ellipticity of a Gaussian."""
+MAX_ELLIPTICITY = 0.24
+"""(a^2 - b^2) / (a^2 + b^2) of the matched Gaussian."""
+
+MAX_VARIANCE = 60.0
+"""Of the matched Gaussian, pixels^2; objects that large are no stars."""
 
 MAX_CONTAMINATION = 0.03
 """Neighbours' light at the star's centre over its peak."""
@@ -43,7 +46,26 @@ class _Candidates:
     label: np.ndarray
 
 
-def find_stars(frame: Frame) -> np.ndarray:
+@dataclass(frozen=True)
+class StarStack:
+    """Mean image of stars.
+
+    Attributes
+    ----------
+    image : ndarray, float64, shape (h, w)
+        Centred on its middle pixel, never negative; any sum.
+    modes : ndarray, float32, shape (k, h, w), or None
+        Its changes by one standard deviation of k independent parameters.
+    number : int
+        Stars that went into it.
+    """
+
+    image: np.ndarray
+    modes: np.ndarray | None
+    number: int
+
+
+def find_stars(data: np.ndarray, sigma: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Positions of unsaturated, isolated stars.
 
     Objects with S/N above 20 that are round, off the border, free of bad pixels and of their
@@ -52,24 +74,31 @@ def find_stars(frame: Frame) -> np.ndarray:
 
     Parameters
     ----------
-    frame : Frame
-        ``psf`` is not used.
+    data, sigma : ndarray, shape (ny, nx)
+        Image and its 1-sigma noise, same units.
+    mask : ndarray of bool, shape (ny, nx)
+        True = do not use.
 
     Returns
     -------
     ndarray, shape (n, 3)
         x, y (0-based pixels) and half-light radius, brightest first.
+
+    Raises
+    ------
+    InputError
+        The image has no empty sky.
     """
-    *_, found = _candidates(frame)
+    *_, found = _candidates(data, sigma, mask)
     chosen = _locus(found)
     order = chosen[np.argsort(-found.flux[chosen])]
     return np.stack([found.x[order], found.y[order], found.r50[order]], axis=1)
 
 
-def psf_from_stars(
-    frame: Frame, modes: int = 0, resamples: int = 48
-) -> tuple[PSF, tuple[str, ...]]:
-    """Build the PSF of a frame from its own stars.
+def stack_stars(
+    data: np.ndarray, sigma: np.ndarray, mask: np.ndarray, *, modes: int = 0, resamples: int = 48
+) -> StarStack:
+    """Mean image of the stars of a frame.
 
     Each star is cut out, its neighbours masked, moved to the pixel centre by a Fourier shift,
     scaled to the running mean and combined by an inverse-variance weighted, clipped mean. Stars
@@ -78,59 +107,44 @@ def psf_from_stars(
 
     Parameters
     ----------
-    frame : Frame
-        At least three good stars; the PSF is assumed not to vary over the frame.
+    data, sigma, mask
+        As for `find_stars`; at least three good stars, whose shape is taken to be the same all
+        over the frame.
     modes : int
-        Also measure how uncertain the PSF is: its `modes` largest principal components over
+        Also measure how uncertain the mean is: its `modes` largest principal components over
         samples of the stars drawn with replacement (bootstrap). 0: not.
     resamples : int
         Number of samples.
-
-    Returns
-    -------
-    psf : PSF
-        Contains the pixel; ``source`` is "stars".
-    messages : tuple of str
 
     Raises
     ------
     InputError
         Fewer than three good stars (five with `modes`).
     """
-    stars, fwhm = _good_stars(frame)
+    stars, fwhm = _good_stars(data, sigma, mask)
     mean, error, used = _combine(stars, fwhm)
-    least = 5 if modes else MIN_STARS
-    if used < least:
-        raise InputError(f"only {used} stars look alike: no PSF can be built", _REMEDY, frame.file)
-    image = _quiet_wings(mean, error)
-    psf, _ = centre_psf(image, source="stars", file=frame.file)
-    middle = ((psf.data.shape[1] - 1) / 2, (psf.data.shape[0] - 1) / 2)
-    width = 2.0 * _core_shape(np.asarray(psf.data, np.float64), *middle)[2]
-    messages = [f"PSF built from {used} stars, FWHM {width:.2f} px"]
-    if width < 2.0:
-        messages.append("the PSF is undersampled: give an oversampled one for good results")
+    if used < (5 if modes else MIN_STARS):
+        raise InputError(f"only {used} stars look alike: no PSF can be built", _REMEDY)
     changes = _resampled_modes(stars, fwhm, modes, resamples) if modes else None
-    return PSF(psf.data, True, 1, (0.0, 0.0), "stars", changes), tuple(messages)
+    return StarStack(_quiet_wings(mean, error), changes, used)
 
 
-def _good_stars(frame: Frame) -> tuple[list[_Star], float]:
+def _good_stars(data: np.ndarray, sigma: np.ndarray, mask: np.ndarray) -> tuple[list[_Star], float]:
     """Cut-outs of the stars of a frame, and their FWHM."""
-    data, labels, found = _candidates(frame)
+    flat, noise, labels, found = _candidates(data, sigma, mask)
     chosen = _locus(found)
     if chosen.size < MIN_STARS:
-        raise InputError(
-            f"only {chosen.size} usable stars to build a PSF from", _REMEDY, frame.file
-        )
+        raise InputError(f"only {chosen.size} usable stars to build a PSF from", _REMEDY)
     chosen = chosen[np.argsort(-found.snr[chosen])][:MAX_STARS]
     fwhm = 2.0 * float(np.median(found.r50[chosen]))
     half = int(min(40, max(6, math.ceil(3.5 * fwhm))))
     cuts = [
-        _cutout(frame, data, labels, found.x[i], found.y[i], int(found.label[i]), half)
+        _cutout(flat, noise, mask, labels, found.x[i], found.y[i], int(found.label[i]), half)
         for i in chosen
     ]
     stars = [cut for cut in cuts if cut is not None]
     if len(stars) < MIN_STARS:
-        raise InputError(f"only {len(stars)} usable stars to build a PSF from", _REMEDY, frame.file)
+        raise InputError(f"only {len(stars)} usable stars to build a PSF from", _REMEDY)
     return stars, fwhm
 
 
@@ -151,21 +165,23 @@ def _resampled_modes(stars: list[_Star], fwhm: float, modes: int, resamples: int
     return out.astype(np.float32)
 
 
-def _candidates(frame: Frame) -> tuple[np.ndarray, np.ndarray, _Candidates]:
-    """(sky-subtracted data, segmentation, objects that may be stars)."""
-    background, _, _ = background_map(frame.data, frame.mask)
-    data = np.ascontiguousarray(np.where(frame.mask, 0.0, frame.data - background), np.float64)
-    scale = float(np.median(frame.sigma[~frame.mask]))
+def _candidates(
+    data: np.ndarray, sigma: np.ndarray, mask: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, _Candidates]:
+    """(data without sky, its noise, segmentation, objects that may be stars); unit: the noise."""
+    background, _, _ = background_map(data, mask)
+    data = np.ascontiguousarray(np.where(mask, 0.0, data - background), np.float64)
+    scale = float(np.median(sigma[~mask]))
     data /= scale
-    noise = np.ascontiguousarray(np.where(frame.mask, 1.0, frame.sigma / scale), np.float64)
-    bad = np.ascontiguousarray(frame.mask)
+    noise = np.ascontiguousarray(np.where(mask, 1.0, sigma / scale), np.float64)
+    bad = np.ascontiguousarray(mask)
     try:
         objects, labels = sep.extract(
             data, 4.0, err=noise, mask=bad, minarea=5, segmentation_map=True
         )
     except Exception as error:
         # sep raises bare Exception for a full buffer: a frame without empty sky.
-        raise InputError(f"no stars found: {error}", _REMEDY, frame.file) from error
+        raise InputError(f"no stars found: {error}", _REMEDY) from error
     x, y = np.array(objects["x"]), np.array(objects["y"])
     reach = np.maximum(6.0 * objects["a"], 5.0)
     flux, flux_err, _ = sep.sum_circle(
@@ -175,62 +191,24 @@ def _candidates(frame: Frame) -> tuple[np.ndarray, np.ndarray, _Candidates]:
     snr = flux / np.maximum(flux_err, 1e-9)
     bright = snr > MIN_SNR
     r50 = np.full(x.size, np.nan)
-    roundness = np.ones(x.size)
+    flattening = np.ones(x.size)
     for i in np.flatnonzero(bright):
-        x[i], y[i], r50[i], roundness[i] = _core_shape(data, x[i], y[i])
+        core = adaptive_moments(data, x[i], y[i], 2.0, min_variance=0.1, max_shift=3.0)
+        x[i], y[i] = core.x, core.y
+        if core.converged and core.xx + core.yy < 2 * MAX_VARIANCE:
+            r50[i] = math.sqrt(math.log(2.0) * (core.xx + core.yy))
+            flattening[i] = math.hypot(core.xx - core.yy, 2 * core.xy) / (core.xx + core.yy)
     ny, nx = data.shape
     margin = 4.0 * np.maximum(np.nan_to_num(r50, nan=1.0), 1.0)
     inside = (x > margin) & (y > margin) & (x < nx - 1 - margin) & (y < ny - 1 - margin)
     whole = (objects["flag"] & (sep.OBJ_TRUNC | sep.OBJ_SINGU)) == 0
-    good = bright & inside & whole & (roundness < MAX_ELLIPTICITY) & (r50 > 0.65)
+    good = bright & inside & whole & (flattening < MAX_ELLIPTICITY) & (r50 > 0.65)
     for i in np.flatnonzero(good):
-        good[i] = not _bad_core(frame.mask, x[i], y[i], 2.0 * r50[i])
+        good[i] = not _bad_core(mask, x[i], y[i], 2.0 * r50[i])
         good[i] &= _contamination(int(i), x, y, flux, extent, r50[i]) < MAX_CONTAMINATION
     numbers = np.arange(1, len(objects) + 1)
-    return (
-        data,
-        labels,
-        _Candidates(x[good], y[good], flux[good], snr[good], r50[good], numbers[good]),
-    )
-
-
-def _core_shape(data: np.ndarray, x: float, y: float) -> tuple[float, float, float, float]:
-    """(x, y, half-light radius, ellipticity) of the Gaussian that matches a core best.
-
-    Adaptive moments with a circular weight (Bernstein & Jarvis 2002, AJ 123, 583): the weight's
-    variance is made twice the weighted variance, which is the width of a matched Gaussian. NaN
-    for the radius where this does not converge.
-    """
-    ny, nx = data.shape
-    half = 12
-    row, column = round(y), round(x)
-    y0, y1 = max(0, row - half), min(ny, row + half + 1)
-    x0, x1 = max(0, column - half), min(nx, column + half + 1)
-    cut = data[y0:y1, x0:x1]
-    gy = np.arange(y0, y1, dtype=float)[:, None]
-    gx = np.arange(x0, x1, dtype=float)[None, :]
-    variance, ellipticity = 2.0, 1.0
-    for _ in range(60):
-        dx, dy = gx - x, gy - y
-        weighted = cut * np.exp(-0.5 * (dx**2 + dy**2) / variance)
-        total = float(weighted.sum())
-        if total <= 0:
-            return x, y, math.nan, 1.0
-        step_x = 2.0 * float((weighted * dx).sum()) / total
-        step_y = 2.0 * float((weighted * dy).sum()) / total
-        xx = float((weighted * dx**2).sum()) / total
-        yy = float((weighted * dy**2).sum()) / total
-        xy = float((weighted * dx * dy).sum()) / total
-        new = xx + yy  # twice the weighted variance per axis
-        if max(abs(step_x), abs(step_y)) > 2.0 or not 0.2 < new < 60.0:
-            return x, y, math.nan, 1.0
-        ellipticity = math.hypot(xx - yy, 2.0 * xy) / new
-        x, y = x + step_x, y + step_y
-        if abs(new - variance) < 1e-4 * variance and abs(step_x) + abs(step_y) < 1e-3:
-            variance = new
-            break
-        variance = new
-    return x, y, 1.1774 * math.sqrt(variance), ellipticity
+    chosen = _Candidates(x[good], y[good], flux[good], snr[good], r50[good], numbers[good])
+    return data, noise, labels, chosen
 
 
 def _contamination(
@@ -292,8 +270,9 @@ class _Star:
 
 
 def _cutout(
-    frame: Frame,
     data: np.ndarray,
+    sigma: np.ndarray,
+    mask: np.ndarray,
     labels: np.ndarray,
     x: float,
     y: float,
@@ -313,11 +292,10 @@ def _cutout(
     good = np.zeros((size, size), bool)
     inner = (slice(ya - y0, yb - y0), slice(xa - x0, xb - x0))
     image[inner] = data[ya:yb, xa:xb]
-    scale = float(np.median(frame.sigma[~frame.mask]))
-    noise[inner] = frame.sigma[ya:yb, xa:xb] / scale
+    noise[inner] = sigma[ya:yb, xa:xb]
     other = (labels[ya:yb, xa:xb] != 0) & (labels[ya:yb, xa:xb] != label)
     other = ndimage.binary_dilation(other, iterations=2)
-    good[inner] = ~frame.mask[ya:yb, xa:xb] & ~other
+    good[inner] = ~mask[ya:yb, xa:xb] & ~other
     if not good[pad - 1 : pad + 2, pad - 1 : pad + 2].all():
         return None
     mirrored = image[::-1, ::-1]

@@ -8,7 +8,7 @@ import numpy as np
 from scipy import ndimage
 
 from autofit_ml.errors import InputError
-from autofit_ml.images.background import Sky, measure_sky
+from autofit_ml.measure.sky import background_map, measure_sky
 
 __all__ = ["expected_source", "model_sigma"]
 
@@ -54,7 +54,7 @@ def model_sigma(
     rdnoise: float = math.nan,
     sky_subtracted: float = math.nan,
     sky_level: float = math.nan,
-    file: str | None = None,
+    varying: bool = False,
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Noise per pixel from the CCD equation, or from the measured sky scatter.
 
@@ -73,8 +73,9 @@ def model_sigma(
         Electrons; NaN if unknown.
     sky_subtracted, sky_level : float
         SKYSUB and SKYLEVEL, image units; NaN if unknown.
-    file : str, optional
-        For error messages.
+    varying : bool
+        The sky left in the image and its scatter are measured as a map (frames), not as one
+        number; SKYLEVEL is then not used.
 
     Returns
     -------
@@ -90,47 +91,46 @@ def model_sigma(
     unit = float(np.median(np.abs(data[good]))) or float(np.abs(data[good]).max()) or 1.0
     work = np.where(good, data / unit, 0.0)
     gain_w = gain * unit  # electrons per scaled unit
-    sky = _scaled(measure_sky(data, mask), 1.0 / unit)
-    have_gain = math.isfinite(gain)
-    knows_sky = math.isfinite(sky_subtracted) or (math.isfinite(sky_level) and sky_level > 0)
+    removed = sky_subtracted / unit if math.isfinite(sky_subtracted) else 0.0
+    knows_sky = math.isfinite(sky_subtracted)
+    level: float | np.ndarray
+    rms: float | np.ndarray
+    if varying and not knows_sky:
+        level, rms, _ = background_map(work, ~good)
+        n_pixels = work.size
+    else:
+        sky = measure_sky(work, mask)
+        level, rms, n_pixels = sky.level, sky.rms, sky.n_pixels
+        level = level if math.isfinite(level) else 0.0
+        knows_sky |= math.isfinite(sky_level) and sky_level > 0
+    light = np.where(good, work - level, 0.0)
     messages = []
-    level = sky.level if math.isfinite(sky.level) else 0.0
-    if have_gain and knows_sky:
-        removed = sky_subtracted / unit if math.isfinite(sky_subtracted) else 0.0
+    if math.isfinite(gain) and knows_sky:
         read = rdnoise / gain_w if math.isfinite(rdnoise) else 0.0
         if not math.isfinite(rdnoise):
             messages.append("no read noise known: taken as 0")
         floor = max((level + removed) / gain_w, 0.0) + read**2
         if floor > 0:
-            scatter = max(sky.rms, math.sqrt(floor)) if sky.n_pixels else math.sqrt(floor)
-            source = expected_source(np.where(good, work - level, 0.0), scatter, gain_w)
-            variance = floor + source / gain_w
+            built = math.sqrt(floor)
+            source = expected_source(light, max(rms, built) if n_pixels else built, gain_w)
             messages.append("sigma built from gain, read noise and sky")
-            if sky.n_pixels and not 0.8 < sky.rms / math.sqrt(floor) < 1.25:
-                messages.append(
-                    f"measured sky scatter is {sky.rms / math.sqrt(floor):.2f} of the built one"
-                )
-            return np.sqrt(variance) * unit, tuple(messages)
-    if not sky.rms > 0:
+            if n_pixels and not 0.8 < rms / built < 1.25:
+                messages.append(f"measured sky scatter is {rms / built:.2f} of the built one")
+            return np.sqrt(floor + source / gain_w) * unit, tuple(messages)
+    if not np.all(rms > 0):
         raise InputError(
             "no noise map, and the image has no scatter to measure one from",
             "give a sigma plane, or gain and read noise",
-            file,
         )
-    variance = np.full(data.shape, sky.rms**2)
-    if have_gain:
-        source = expected_source(np.where(good, work - level, 0.0), sky.rms, gain_w)
-        variance = variance + source / gain_w
+    variance = np.broadcast_to(np.square(rms, dtype=np.float64), data.shape)
+    if math.isfinite(gain):
+        variance = variance + expected_source(light, rms, gain_w) / gain_w
         messages.append("sigma built from the measured sky scatter and the gain")
     else:
         messages.append(
             "sigma is the measured sky scatter: without a gain the object's own photon noise is "
             "left out"
         )
-    if sky.n_pixels == 0:
+    if n_pixels == 0:
         messages.append("no sky outside the object: the noise is a guess from the whole image")
     return np.sqrt(variance) * unit, tuple(messages)
-
-
-def _scaled(sky: Sky, factor: float) -> Sky:
-    return Sky(sky.level * factor, sky.level_err * factor, sky.rms * factor, sky.n_pixels)
