@@ -114,7 +114,7 @@ def export(
     return folder
 
 
-_ABSOLUTE = re.compile(r"(?:(?<=^)|(?<=[\s='\"]))(?:~|[A-Za-z]:)?[/\\][^\s'\"]*")
+_ABSOLUTE = re.compile(r"(?:^|(?<=[\s='\"`(]))(?:~|[A-Za-z]:)?[/\\][^\s'\"`)]+")
 
 
 def portable(value: Any, folder: Path | None = None) -> Any:
