@@ -41,22 +41,25 @@ class NetworkModule(lightning.LightningModule):
     def configure_optimizers(self) -> Any:
         return configure(self.network, self.optimiser, self.total_steps)
 
-    def logged(
-        self, loss: torch.Tensor, size: int, terms: dict[str, torch.Tensor] | None = None
-    ) -> torch.Tensor:
-        """The training loss, logged with the terms that it is made of.
+    def loss(self, batch: Any) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Loss of a batch of the data module, and the terms that it is made of."""
+        raise NotImplementedError
+
+    def training_step(self, batch: Any, index: int) -> torch.Tensor:
+        """Lightning's: the loss of a batch, logged with its terms.
 
         Raises
         ------
         FloatingPointError
             The loss is not finite.
         """
-        terms = {name: value.detach() for name, value in (terms or {}).items()}
+        loss, terms = self.loss(batch)
+        terms = {name: value.detach() for name, value in terms.items()}
         if not torch.isfinite(loss):
             parts = ", ".join(f"{name} {float(value):.3g}" for name, value in terms.items())
             raise FloatingPointError(
                 f"the loss is {float(loss)} at step {self.global_step}" + (parts and f": {parts}")
             )
-        self.log_dict({f"train/{name}": value for name, value in terms.items()}, batch_size=size)
-        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=size)
+        self.log_dict({f"train/{name}": value for name, value in terms.items()})
+        self.log("train/loss", loss.detach(), prog_bar=True)
         return loss

@@ -125,8 +125,8 @@ class DeconvolveModule(NetworkModule):
                 alone = (error / skip.scale).abs().square() @ weights
         return loss, alone, sigma
 
-    def training_step(self, batch: torch.Tensor, index: int) -> torch.Tensor:
-        return self.logged(self.losses(turned(self._cropped(batch)))[0].mean(), len(batch))
+    def loss(self, batch: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        return self.losses(turned(self._cropped(batch)))[0].mean(), {}
 
     def _cropped(self, images: torch.Tensor) -> torch.Tensor:
         """Some batches as they are, the others' middles: any grid may be asked for later.

@@ -176,7 +176,7 @@ class InitialiseModule(NetworkModule):
         return min(max((self.global_step - start) / max(full - start, 1.0), 0.0), 1.0)
 
     def loss(self, batch: Batch) -> tuple[torch.Tensor, Batch]:
-        """The weighted sum of the terms for a batch as it is stored, and the terms."""
+        """The weighted sum of the terms for another view of a batch, and the terms."""
         batch = augment(batch, self.settings.augment)
         mean, lower = self._predict(batch)
         with torch.autocast(mean.device.type, enabled=False):
@@ -185,10 +185,6 @@ class InitialiseModule(NetworkModule):
         weights = [ramp.get(name, 1.0) * getattr(self.settings.loss, name) for name in terms]
         parts = [weight * value for weight, value in zip(weights, terms.values(), strict=True)]
         return torch.stack(parts).sum(), terms
-
-    def training_step(self, batch: Batch, index: int) -> torch.Tensor:
-        loss, terms = self.loss(batch)
-        return self.logged(loss, len(batch["known"]), terms)
 
     def validation_step(self, batch: Batch, index: int) -> None:
         batch = _wide(batch)

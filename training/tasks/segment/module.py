@@ -44,10 +44,9 @@ class SegmentModule(NetworkModule):
     def describe(self) -> dict[str, Any]:
         return describe(self.network)
 
-    def training_step(self, batch: Any, index: int) -> torch.Tensor:
-        images, targets = batch
-        losses = self.network(images, targets)
-        return self.logged(sum(losses.values()), len(images), losses)
+    def loss(self, batch: Any) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        losses = self.network(*batch)
+        return torch.stack(list(losses.values())).sum(), losses
 
     def validation_step(self, batch: Any, index: int) -> None:
         images, targets = batch
