@@ -60,7 +60,7 @@ from autofit_ml.simulation.scenes import draw_galaxy
 from autofit_ml.weights import load
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(REPOSITORY / "training"))
+sys.path.insert(0, str(REPOSITORY))
 SIDE = 64
 LEVELS = (20, 50, 100)
 STATISTICS = ("flux", "size", "ellipticity", "concentration", "fine structure")
@@ -71,14 +71,12 @@ STATISTICS = ("flux", "size", "ellipticity", "concentration", "fine structure")
 
 def galaxies(part: str = "test", training: Path | None = None) -> Any:
     """Sharp galaxies of a part of the experiment's sets, or of those in a run's training.yaml."""
-    from omegaconf import OmegaConf
-
-    from settings import compose
-    from sharp_data import SharpGalaxies
-    from sharp_sets import make_sharp_sets
+    from training.settings import compose, read_training
+    from training.tasks.deconvolve.galaxies import SharpGalaxies
+    from training.tasks.deconvolve.sets import make_sharp_sets
 
     sets = compose(["experiment=deconvolve"]).sets
-    entries = OmegaConf.load(training).sets[part] if training else sets[part]
+    entries = getattr(read_training(training).sets if training else sets, part)
     return SharpGalaxies(make_sharp_sets(entries, sets.folder))
 
 
@@ -654,7 +652,7 @@ def large_cases(number: int, re: tuple[float, float]) -> list[Case]:
 
 def large_galaxies(number: int, side: int, re: tuple[float, float]) -> torch.Tensor:
     """Sharp galaxies of unit flux (number, side, side) with half-light radii in pixels."""
-    from sharp_sets import ACCURACY, STRUCTURE
+    from training.tasks.deconvolve.sets import ACCURACY, STRUCTURE
 
     mix = {"sersic": 0.4, "bulge_disc": 0.3, "structured": 0.3}
     recipe = Galaxies(
@@ -674,7 +672,7 @@ def large_galaxies(number: int, side: int, re: tuple[float, float]) -> torch.Ten
 def neighbours(network: Any, scale: float, training: Path) -> str:
     """Nearest training images of prior samples and of held-out galaxies."""
     held_out = galaxies()
-    from deconvolve_module import neighbour_distances
+    from training.tasks.deconvolve.module import neighbour_distances
 
     train = galaxies("train", training)
     number = max(16, int(100 * scale))

@@ -13,18 +13,17 @@ import argparse
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 import numpy as np
 import torch
 from documents import machine, markdown_table, write_section
-from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent / "training"))
-
-from checkpoints import network_state  # noqa: E402
-from cutout_sets import make_cutout_sets  # noqa: E402
-from initialise_module import InitialiseModule  # noqa: E402
+from training.checkpoints import network_state
+from training.settings import Training, read_training
+from training.tasks.initialise.module import InitialiseModule, InitialiseTraining
+from training.tasks.initialise.sets import make_cutout_sets
 
 SETS = {
     "new, like it": {"data": "single", "surveys": ["sdss-r"], "count": 1500, "seed": 924},
@@ -41,12 +40,12 @@ TITLES = {
 }
 
 
-def network_of(run: Path) -> tuple[InitialiseModule, OmegaConf]:
+def network_of(run: Path) -> tuple[InitialiseModule, Training]:
     """The averaged weights at the end of a run."""
-    config = OmegaConf.load(run / "training.yaml")
-    module = InitialiseModule(config.model, 1)
+    training = read_training(run / "training.yaml")
+    module = InitialiseModule(training.settings(InitialiseTraining), 1)
     module.network.load_state_dict(network_state(run / "checkpoints" / "last.ckpt"))
-    return module.eval(), config
+    return module.eval(), training
 
 
 @torch.no_grad()
@@ -96,8 +95,8 @@ def main() -> None:
         run = arguments.runs / name
         if not (run / "checkpoints" / "last.ckpt").exists():
             continue
-        module, config = network_of(run)
-        simulated = [entry for entry in config.sets.train if "data" in entry]
+        module, training = network_of(run)
+        simulated = [entry for entry in training.sets.train if "data" in entry]
         own = [load_file(file) for file in make_cutout_sets(simulated, arguments.sets)]
         sets = {"its training set": {k: torch.cat([part[k] for part in own]) for k in own[0]}}
         for label, entry in SETS.items():

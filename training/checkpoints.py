@@ -1,14 +1,19 @@
-"""What a run's checkpoint holds: the only place where one is unpickled.
+"""A run's weights, read from its checkpoints.
 
-Lightning's checkpoints are pickles, so that a run can be continued; they are read from runs of
-one's own only. What leaves a run is safetensors (`export.py`).
+Lightning writes checkpoints as pickles. Those of `train` hold tensors, numbers and text only, and
+are read as such (``weights_only``): no class is imported, so that a checkpoint outlives every
+module's name, and a file from somebody else can do no harm. What leaves a run is safetensors
+(`export`).
 """
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import torch
+
+from autofit_ml.errors import DamagedWeightsError
 
 __all__ = ["network_state"]
 
@@ -21,7 +26,19 @@ def network_state(path: str | Path) -> dict[str, torch.Tensor]:
     Parameters
     ----------
     path : path
-        Of a checkpoint that `train.py` has written.
+        Of a checkpoint that `train` has written.
+
+    Raises
+    ------
+    DamagedWeightsError
+        The file is no such checkpoint.
     """
-    state = torch.load(path, map_location="cpu", weights_only=False)["state_dict"]
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError) as error:
+        raise DamagedWeightsError(
+            f"is no checkpoint of training/train.py: {str(error).splitlines()[0]}",
+            "give a run's checkpoints/last.ckpt or best.ckpt",
+            path,
+        ) from error
     return {k.removeprefix(_PREFIX): v for k, v in state.items() if k.startswith(_PREFIX)}

@@ -12,22 +12,26 @@ import argparse
 import dataclasses
 import json
 import math
+import re
+import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
+if not __package__:
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
 import yaml
-from omegaconf import OmegaConf
 
 from autofit_ml.catalogue.atomic import atomic_write_json
-from autofit_ml.simulation.recipe import Survey
+from autofit_ml.errors import AutofitError
 from autofit_ml.weights import WeightInfo, write_bundle
 from autofit_ml.weights.bundle import describe_files
 from autofit_ml.weights.manifest import MANIFEST_FORMAT, read_manifest
-from checkpoints import network_state
+from training.checkpoints import network_state
+from training.settings import read_training
+from training.tasks import find_task
 
-__all__ = ["export"]
+__all__ = ["export", "portable"]
 
 
 def export(
@@ -46,7 +50,7 @@ def export(
     Parameters
     ----------
     run : path
-        Of training/train.py.
+        Of `train`.
     out : path
         Folder with the manifest.
     version : str
@@ -62,41 +66,46 @@ def export(
         Store in half precision.
     """
     run, out = Path(run), Path(out)
-    training = (run / "training.yaml").read_text()
-    config = yaml.safe_load(training)
-    history = json.loads((run / "history.json").read_text())
+    training = read_training(run / "training.yaml")
+    task = find_task(training.task)
+    history = portable(json.loads((run / "history.json").read_text()))
+    module = task.module(training, 1)
     checkpoint = run / "checkpoints" / ("last.ckpt" if last else "best.ckpt")
-    state = network_state(checkpoint)
-    state, description = _finished(config, state)
+    module.network.load_state_dict(network_state(checkpoint))
+    task.finish(module, training)
+    state = module.network.state_dict()
     if half:
         state = {
             name: value.half() if value.is_floating_point() else value
             for name, value in state.items()
         }
-    name = f"{config['name']}@{version}"
+    name = f"{training.name}@{version}"
     folder = out / name
-    figures = _finite(json.loads(Path(metrics).read_text())) if metrics else {}
+    figures = portable(_finite(json.loads(Path(metrics).read_text()))) if metrics else {}
+    settings = portable(yaml.safe_load(training.yaml()))
     write_bundle(
         folder,
         state=state,
-        config=description,
+        config=module.describe(),
         metrics={"validation": history["validation"], "held_out": figures},
-        training=training,
-        card=_card(name, config, history, figures, card),
+        training=yaml.safe_dump(settings, sort_keys=False),
+        card=_card(name, training.title, history, figures, card),
     )
     log = run / "csv" / "metrics.csv"
     if log.exists():
         (folder / "log.csv").write_bytes(log.read_bytes())
-    ranges = _ranges(config)
-    survey, _, band = config["name"].partition("/")[2].rpartition("-")
+    coverage = task.coverage(training)
+    survey, _, band = training.name.partition("/")[2].rpartition("-")
     info = WeightInfo(
         name=name,
-        title=config["title"],
-        survey="multi" if len(ranges.pop("surveys")) > 1 else survey,
+        title=training.title,
+        survey="multi" if coverage.several else survey,
         band=band,
+        pixel_scale=coverage.pixel_scale,
+        psf_fwhm=coverage.psf_fwhm,
+        snr=coverage.snr,
         status=status,
         files=describe_files(folder),
-        **ranges,
     )
     bundles = read_manifest(out) if (out / "manifest.json").exists() else {}
     bundles[name] = info
@@ -105,103 +114,45 @@ def export(
     return folder
 
 
-def _finished(
-    config: dict[str, Any], state: dict[str, torch.Tensor]
-) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """The network's tensors with all that is measured after training, and its description."""
-    settings = OmegaConf.create(config)
-    task = settings.model.task
-    if task == "segment":
-        from segment_module import SegmentModule
-
-        return state, SegmentModule(settings.model, 1).describe()
-    if task == "initialise":
-        from initialise_module import InitialiseModule, calibrated
-
-        module = InitialiseModule(settings.model, 1)
-        module.network.load_state_dict(state)
-        calibrated(module, settings)
-        return module.network.state_dict(), module.describe()
-    if task == "deconvolve":
-        from deconvolve_module import DeconvolveModule, calibrated_prior
-
-        prior = DeconvolveModule(settings.model, 1)
-        prior.network.load_state_dict(state)
-        calibrated_prior(prior, settings)
-        return prior.network.state_dict(), prior.describe()
-    raise SystemExit(f"unknown task {task!r}")
+_ABSOLUTE = re.compile(r"(?:^|(?<=[\s='\"`(]))(?:~|[A-Za-z]:)?[/\\][^\s'\"`)]+")
 
 
-def _ranges(config: dict[str, Any]) -> dict[str, Any]:
-    """Pixel scales, PSF widths and S/N that the training sets cover."""
-    from autofit_ml.simulation import compose_recipe
+def portable(value: Any, folder: Path | None = None) -> Any:
+    """The same without paths of this machine.
 
-    if config["model"]["task"] == "deconvolve":
-        from autofit_ml.deconvolution.target import TARGET_FWHM
+    What lies in a folder is named from there, of other places only the last part is kept.
 
-        # In data pixels: output pixels at 1x, half as many at 2x.
-        seen = config["model"]["observations"]
-        low, high = (TARGET_FWHM * factor for factor in seen["fwhm"])
-        return {
-            "surveys": {"multi", "any"},
-            "pixel_scale": (0.0, 1e9),
-            "psf_fwhm": (low, high),
-            "snr": tuple(seen["snr"]),
-        }
+    Parameters
+    ----------
+    value : any
+        Text, or lists and mappings of it.
+    folder : Path, optional
+        The current one.
+    """
+    root = Path.cwd() if folder is None else folder
+    if isinstance(value, dict):
+        return {name: portable(item, root) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [portable(item, root) for item in value]
+    if not isinstance(value, str):
+        return value
 
-    scales: list[float] = []
-    widths: list[float] = []
-    snr: list[float] = []
-    surveys: set[str] = set()
-    for entry in config["sets"]["train"]:
-        for name in entry.get("surveys", []):
-            recipe = compose_recipe(
-                [f"data={entry['data']}", f"survey={name}", *entry.get("set", [])]
-            )
-            surveys.add(name)
-            scales.append(recipe.survey.pixel_scale)
-            widths += _widths(recipe.survey)
-            target = recipe.data.target
-            if target is not None and target.snr is not None:
-                snr += list(target.snr)
-        if "endless" in entry:
-            widths += entry["endless"].get("psf_fwhm", [])
-            snr += entry["endless"].get("snr", [])
-        if "images" in entry:
-            from cutout_sets import make_cutout_sets, ranges_of
+    def named(found: re.Match[str]) -> str:
+        path = Path(found[0])
+        inside = path.is_relative_to(root)
+        return path.relative_to(root).as_posix() if inside else re.split(r"[/\\]", found[0])[-1]
 
-            measured = ranges_of(make_cutout_sets([entry], config["sets"]["folder"])[0])
-            scales += measured["pixel_scale"]
-            widths += measured["psf_fwhm"]
-            surveys.add(entry["images"])
-    if not scales or not widths:
-        raise SystemExit("the training sets do not say which pixel scales and PSFs they cover")
-    return {
-        "surveys": surveys,
-        "pixel_scale": (min(scales), max(scales)),
-        "psf_fwhm": (round(min(widths), 2), round(max(widths), 2)),
-        "snr": (min(snr), max(snr)) if snr else (0.0, 1e9),
-    }
-
-
-def _widths(survey: Survey) -> list[float]:
-    """FWHM of some of a survey's PSFs as they are on its pixels: 5 and 95 % points."""
-    from autofit_ml.measure import psf_fwhm
-    from autofit_ml.simulation import draw_psf
-
-    rng = np.random.default_rng(1)
-    drawn = [psf_fwhm(draw_psf(survey.psf, survey.pixel_scale, rng)) for _ in range(60)]
-    return [float(value) for value in np.percentile(drawn, [5, 95])]
+    return _ABSOLUTE.sub(named, value)
 
 
 def _card(
-    name: str, config: dict[str, Any], history: dict[str, Any], figures: dict[str, Any], text: str
+    name: str, title: str, history: dict[str, Any], figures: dict[str, Any], text: str
 ) -> str:
     """What a user should know before relying on the weights."""
     lines = [
         f"# {name}",
         "",
-        config["title"] + ".",
+        title + ".",
         "",
         "## Training",
         "",
@@ -261,19 +212,20 @@ def main() -> None:
     parser.add_argument("--status", choices=("preview", "released"), default="preview")
     parser.add_argument("--half", action="store_true", help="half precision")
     arguments = parser.parse_args()
-    text = arguments.card.read_text() if arguments.card else ""
-    print(
-        export(
+    try:
+        folder = export(
             arguments.run,
             arguments.out,
             arguments.version,
             last=arguments.last,
             metrics=arguments.metrics,
-            card=text,
+            card=arguments.card.read_text() if arguments.card else "",
             status=arguments.status,
             half=arguments.half,
         )
-    )
+    except AutofitError as error:
+        sys.exit(f"export: {error}")
+    print(folder)
 
 
 if __name__ == "__main__":

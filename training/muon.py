@@ -65,18 +65,20 @@ class MuonAdamW(torch.optim.AdamW):
             if group["muon"]:
                 for weight in group["params"]:
                     if weight.grad is not None:
-                        self._move(weight, group["lr"], group["weight_decay"])
+                        self._move(weight, weight.grad, group["lr"], group["weight_decay"])
                         weight.grad = None  # AdamW has nothing to do with it
         super().step()
         return loss
 
-    def _move(self, weight: torch.Tensor, rate: float, decay: float) -> None:
+    def _move(
+        self, weight: torch.Tensor, gradient: torch.Tensor, rate: float, decay: float
+    ) -> None:
         state = self.state[weight]
         if "momentum" not in state:
             state["momentum"] = torch.zeros_like(weight)
             state["step"] = torch.tensor(0.0)  # AdamW asks for it when a run is continued
         state["step"] += 1
-        momentum, gradient = state["momentum"], weight.grad
+        momentum = state["momentum"]
         momentum.lerp_(gradient, 1 - _MOMENTUM)
         matrix = gradient.lerp(momentum, _MOMENTUM).flatten(1)
         direction = orthogonal(matrix).view_as(weight)

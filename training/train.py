@@ -13,9 +13,12 @@ import math
 import platform
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+if not __package__:
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import lightning
 import torch
@@ -27,118 +30,61 @@ from lightning.pytorch.callbacks import (
     ModelCheckpoint,
 )
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from omegaconf import DictConfig, OmegaConf
 
+from autofit_ml.errors import AutofitError
 from autofit_ml.weights import load
-from checkpoints import network_state
-from settings import compose
+from training.checkpoints import network_state
+from training.settings import Training, compose
+from training.tasks import find_task
 
 __all__ = ["train"]
 
 
-Parts = tuple[lightning.LightningDataModule, Callable[[int], Any]]
-"""Data, and what makes the Lightning module once the number of steps is known."""
-
-
-def _segment(config: DictConfig) -> Parts:
-    from data_module import ShardDataModule
-    from segment_module import SegmentModule, segment_collate
-    from training_sets import make_sets
-
-    sets = config.sets
-    data = ShardDataModule(
-        make_sets(sets.train, sets.folder, workers=sets.workers),
-        make_sets(sets.val, sets.folder, workers=sets.workers),
-        batch_size=config.trainer.batch_size,
-        workers=config.trainer.workers,
-        planes=("data", "mask", "labels", "psf_fwhm"),
-        collate=segment_collate,
-        seed=config.seed,
-    )
-
-    def make(total_steps: int) -> SegmentModule:
-        module = SegmentModule(config.model, total_steps)
-        data.sets.clear()
-        data.transform, data.eval_transform = module.transform(True), module.transform(False)
-        return module
-
-    return data, make
-
-
-def _initialise(config: DictConfig) -> Parts:
-    from cutout_data import CutoutDataModule
-    from cutout_sets import make_cutout_sets
-    from initialise_module import InitialiseModule
-
-    sets = config.sets
-    data = CutoutDataModule(
-        make_cutout_sets(sets.train, sets.folder, workers=sets.workers),
-        make_cutout_sets(sets.val, sets.folder, workers=sets.workers),
-        batch_size=config.trainer.batch_size,
-        seed=config.seed,
-        fresh=sets.fresh,
-    )
-    return data, lambda total_steps: InitialiseModule(config.model, total_steps)
-
-
-def _deconvolve(config: DictConfig) -> Parts:
-    from deconvolve_module import DeconvolveModule
-    from sharp_data import SharpDataModule
-    from sharp_sets import make_sharp_sets
-
-    sets = config.sets
-    data = SharpDataModule(
-        make_sharp_sets(sets.train, sets.folder, workers=sets.workers),
-        make_sharp_sets(sets.val, sets.folder, workers=sets.workers),
-        batch_size=config.trainer.batch_size,
-        seed=config.seed,
-    )
-
-    def make(total_steps: int) -> DeconvolveModule:
-        module = DeconvolveModule(config.model, total_steps)
-        if not (Path(config.run) / "checkpoints" / "last.ckpt").exists():
-            module.fit_classes(data.sets["train"])
-        return module
-
-    return data, make
-
-
-_TASKS: dict[str, Callable[[DictConfig], Parts]] = {
-    "segment": _segment,
-    "initialise": _initialise,
-    "deconvolve": _deconvolve,
-}
-
-
 def train(overrides: Sequence[str]) -> Path:
-    """Train as configured; the path of the last checkpoint."""
-    config = compose(overrides)
-    settings = config.trainer
-    if config.model.task not in _TASKS:
-        raise SystemExit(f"unknown task {config.model.task!r}")
-    if config.start is not None and not str(config.start).endswith(".ckpt"):
-        _take_architecture(config)
-    run = Path(config.run)
+    """Train as configured.
+
+    Parameters
+    ----------
+    overrides : sequence of str
+        Hydra's, over ``conf/train.yaml``.
+
+    Returns
+    -------
+    Path
+        The last checkpoint.
+
+    Raises
+    ------
+    SettingsError, WeightsError
+        What was asked for makes no sense, or cannot be begun with.
+    """
+    training = compose(overrides)
+    task, settings = find_task(training.task), training.trainer
+    if training.start is not None and not training.start.endswith(".ckpt"):
+        training = _with_architecture(training, training.start)
+    run = Path(training.run)
+    last = run / "checkpoints" / "last.ckpt"
     run.mkdir(parents=True, exist_ok=True)
-    lightning.seed_everything(config.seed, verbose=False)
-    data, make_module = _TASKS[config.model.task](config)
-    OmegaConf.save(config, run / "training.yaml", resolve=True)
+    lightning.seed_everything(training.seed, verbose=False)
+    data: Any = task.data(training)
+    (run / "training.yaml").write_text(training.yaml())
     data.setup("fit")
     steps = len(data.train_dataloader())
     total = steps * settings.epochs
     if settings.max_steps > 0:
         total = min(total, settings.max_steps)
-    module = make_module(total)
-
-    last = run / "checkpoints" / "last.ckpt"
-    if config.start is not None and not last.exists():
-        _begin_with(module.network, config.start)
+    module = task.module(training, total)
+    if not last.exists():
+        if training.start is None:
+            task.begin(module, data)
+        else:
+            _begin_with(module.network, training.start)
 
     gpu = torch.cuda.is_available() and settings.accelerator != "cpu"
-    precision = settings.precision
+    precision: Any = settings.precision
     if precision == "auto":
         precision = "bf16-mixed" if gpu else "32-true"
-    history = _History(run, config, gpu, data)
+    history = _History(run, training, gpu, data)
     trainer = lightning.Trainer(
         accelerator=settings.accelerator,
         devices=1,
@@ -146,7 +92,7 @@ def train(overrides: Sequence[str]) -> Path:
         max_epochs=settings.epochs,
         max_steps=settings.max_steps,
         val_check_interval=max(1, int(steps * settings.val_every)),
-        gradient_clip_val=config.model.optimiser.clip,
+        gradient_clip_val=module.optimiser.clip,
         default_root_dir=run,
         logger=[
             CSVLogger(run, name="", version="csv"),
@@ -155,7 +101,7 @@ def train(overrides: Sequence[str]) -> Path:
         callbacks=[
             EMAWeightAveraging(
                 decay=settings.ema_decay,
-                update_starting_at_step=min(config.model.optimiser.warmup_steps, total // 5),
+                update_starting_at_step=min(module.optimiser.warmup_steps, total // 5),
             ),
             ModelCheckpoint(
                 run / "checkpoints",
@@ -172,9 +118,9 @@ def train(overrides: Sequence[str]) -> Path:
         enable_progress_bar=sys.stderr.isatty(),
         enable_model_summary=False,
         log_every_n_steps=max(1, min(20, steps // 4)),
-        reload_dataloaders_every_n_epochs=1 if config.sets.fresh else 0,
+        reload_dataloaders_every_n_epochs=1 if training.sets.fresh else 0,
     )
-    trainer.fit(module, data, ckpt_path=str(last) if last.exists() else None, weights_only=False)
+    trainer.fit(module, data, ckpt_path=last if last.exists() else None, weights_only=True)
     history.record(trainer)
     return last
 
@@ -182,15 +128,31 @@ def train(overrides: Sequence[str]) -> Path:
 class _History(Callback):
     """Keeps history.json up to date: a run that is stopped can be exported as it is."""
 
-    def __init__(self, run: Path, config: DictConfig, gpu: bool, data: Any) -> None:
-        self.run, self.config, self.gpu, self.data = run, config, gpu, data
+    def __init__(self, run: Path, training: Training, gpu: bool, data: Any) -> None:
+        self.run, self.training, self.gpu, self.data = run, training, gpu, data
         self.since = time.time()
 
     def record(self, trainer: Any) -> None:
-        """Add the time since the last record."""
+        """Add the time since the last record: passes, time, hardware, over continued runs."""
         now = time.time()
-        objects = len(self.data.sets["train"])
-        _record(self.run, self.config, trainer, now - self.since, self.gpu, objects)
+        path = self.run / "history.json"
+        history = json.loads(path.read_text()) if path.exists() else {"seconds": 0.0}
+        history["seconds"] += now - self.since
+        history["steps"] = int(trainer.global_step)
+        history["image_passes"] = int(trainer.global_step) * self.training.trainer.batch_size
+        history["training_objects"] = len(self.data.sets["train"])
+        if self.training.start is not None:
+            history["start"] = self.training.start
+        history["hardware"] = (
+            torch.cuda.get_device_name()
+            if self.gpu
+            else f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+        )
+        history["versions"] = {"torch": torch.__version__, "lightning": lightning.__version__}
+        history["validation"] = {
+            key: float(value) for key, value in trainer.callback_metrics.items() if "val" in key
+        }
+        path.write_text(json.dumps(history, indent=2) + "\n")
         self.since = now
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
@@ -198,24 +160,18 @@ class _History(Callback):
             self.record(trainer)
 
 
-def _take_architecture(config: DictConfig) -> None:
-    """Of the bundle to begin with, where the configuration does not name one."""
-    settings = load(config.start).settings
-    if not config.model.network and dataclasses.is_dataclass(settings):
-        OmegaConf.update(
-            config,
-            "model.network",
-            dataclasses.asdict(settings),
-            force_add=True,  # type: ignore[arg-type]
-        )
+def _with_architecture(training: Training, start: str) -> Training:
+    """The network of the bundle to begin with, where the configuration does not name one."""
+    settings = load(start).settings
+    if training.model["network"] or not dataclasses.is_dataclass(settings):
+        return training
+    network = dataclasses.asdict(settings)
+    return dataclasses.replace(training, model={**training.model, "network": network})
 
 
 def _begin_with(network: torch.nn.Module, start: str) -> None:
     """Load the weights of a bundle or of another run's checkpoint."""
-    if start.endswith(".ckpt"):
-        state = network_state(start)
-    else:
-        state = load(start).state_dict()
+    state = network_state(start) if start.endswith(".ckpt") else load(start).state_dict()
     for name, values in network.state_dict().items():
         more = values.shape[-1] - state[name].shape[-1] if values.ndim == 2 else 0
         if more > 0:  # inputs that the older network lacked: of no weight at first
@@ -223,29 +179,13 @@ def _begin_with(network: torch.nn.Module, start: str) -> None:
     network.load_state_dict(state)
 
 
-def _record(
-    run: Path, config: DictConfig, trainer: Any, seconds: float, gpu: bool, objects: int
-) -> None:
-    """What a card must say: passes, time, hardware; added up over continued runs."""
-    path = run / "history.json"
-    history = json.loads(path.read_text()) if path.exists() else {"seconds": 0.0}
-    history["seconds"] += seconds
-    history["steps"] = int(trainer.global_step)
-    history["image_passes"] = int(trainer.global_step) * int(config.trainer.batch_size)
-    history["training_objects"] = objects
-    if config.start is not None:
-        history["start"] = str(config.start)
-    history["hardware"] = (
-        torch.cuda.get_device_name()
-        if gpu
-        else f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
-    )
-    history["versions"] = {"torch": torch.__version__, "lightning": lightning.__version__}
-    history["validation"] = {
-        key: float(value) for key, value in trainer.callback_metrics.items() if "val" in key
-    }
-    path.write_text(json.dumps(history, indent=2) + "\n")
+def main() -> None:
+    """Command line."""
+    try:
+        print(train(sys.argv[1:]))
+    except AutofitError as error:
+        sys.exit(f"training: {error}")
 
 
 if __name__ == "__main__":
-    print(train(sys.argv[1:]))
+    main()

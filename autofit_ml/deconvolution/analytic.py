@@ -17,9 +17,9 @@ from autofit_ml.deconvolution.spectra import coloured, fft2, ifft2
 __all__ = ["GaussianPrior", "TemplatePrior"]
 
 
-def _counts(side: int) -> torch.Tensor:
+def _counts(side: int, device: torch.device) -> torch.Tensor:
     """Modes of the full plane that each mode of a half plane stands for, (G, G // 2 + 1)."""
-    count = torch.full((side, side // 2 + 1), 2.0)
+    count = torch.full((side, side // 2 + 1), 2.0, device=device)
     count[:, 0] = 1.0
     if side % 2 == 0:
         count[:, -1] = 1.0
@@ -66,7 +66,7 @@ class TemplatePrior:
         side = u.shape[-1]
         total = self.power + spectrum
         # |u - m|^2 without |u|^2, as products of matrices; float64, since it is a difference.
-        weight = (_counts(side) / total).expand(len(u), side, -1).flatten(1).double()
+        weight = (_counts(side, u.device) / total).expand(len(u), side, -1).flatten(1).double()
         seen = weight * fft2(u).flatten(1)
         means = fft2(self.templates.double()).flatten(1)
         overlap = seen.real @ means.real.T + seen.imag @ means.imag.T
@@ -91,7 +91,9 @@ class TemplatePrior:
         variance = 1 / (1 / self.power + gain.abs().square() / noise)
         seen = fft2(observation.data) - gain[:, None] * fft2(self.templates)
         total = noise + gain.abs().square() * self.power
-        misfit = (seen.abs().square() * (_counts(side) / total)[:, None]).sum((-2, -1))
+        misfit = (seen.abs().square() * (_counts(side, total.device) / total)[:, None]).sum(
+            (-2, -1)
+        )
         change = ifft2((variance * gain.conj() / noise)[:, None] * seen, side)
         return (-0.5 * misfit).softmax(1), self.templates + change, variance
 

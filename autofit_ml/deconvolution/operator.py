@@ -25,6 +25,7 @@ power S(k) of mean 1, which is not let fall below `LEAST_POWER`.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -146,7 +147,7 @@ class Observation:
     def filled(self, x: torch.Tensor | None, number: int, draws: Draws) -> torch.Tensor:
         """Data (B, N, g, g) with what is missing drawn from the model of x (0 without)."""
         data = self.data.expand(-1, number, -1, -1)
-        if bool(self.known.all()):
+        if self._is_complete:
             return data
         if x is None:
             return data * self.known
@@ -188,15 +189,19 @@ class Observation:
         root = weight.sqrt()
         return root * ifft2(fft2(root * r) / self._half, r.shape[-1])
 
-    @property
+    # Asked at every step, and the host waits for a device that has to answer: once.
+
+    @functools.cached_property
+    def _is_complete(self) -> bool:
+        """Every pixel of the grid has data."""
+        return bool(self.known.all())
+
+    @functools.cached_property
     def _is_diagonal(self) -> bool:
         """Uniform noise, and no folding."""
-        even = self.weight[self.known]
-        if self.oversampling > 1:
-            band = _folds(self.transfer)
-            if band:
-                return False
-        return bool((even - self.typical.expand_as(self.weight)[self.known]).abs().max() < 1e-4)
+        if self.oversampling > 1 and _folds(self.transfer):
+            return False
+        return bool(((self.weight - self.typical) * self.known).abs().max() < 1e-4)
 
     def _conjugate_gradients(
         self,

@@ -32,10 +32,14 @@ def ifft2(spectrum: torch.Tensor, side: int) -> torch.Tensor:
 def coloured(
     spectrum: torch.Tensor, side: int, generator: torch.Generator | None = None
 ) -> torch.Tensor:
-    """Gaussian noise of a power spectrum (..., G, G // 2 + 1), as images (..., G, G)."""
+    """Gaussian noise of a power spectrum (..., G, G // 2 + 1), as images (..., G, G).
+
+    The same on every device with the same generator, which may be of another one.
+    """
     shape = (*spectrum.shape[:-2], side, side)
-    white = torch.randn(shape, generator=generator, dtype=spectrum.dtype, device=spectrum.device)
-    return ifft2(fft2(white) * spectrum.sqrt(), side)
+    where = spectrum.device if generator is None else generator.device
+    white = torch.randn(shape, generator=generator, dtype=spectrum.dtype, device=where)
+    return ifft2(fft2(white.to(spectrum.device)) * spectrum.sqrt(), side)
 
 
 @dataclass(frozen=True)

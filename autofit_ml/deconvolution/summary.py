@@ -149,7 +149,7 @@ def prior_fraction(samples: torch.Tensor, prior: torch.Tensor, floor: float) -> 
 
 def detail_share(samples: torch.Tensor, fwhm: float) -> float:
     """Share of the power at waves shorter than `fwhm` pixels that differs between samples."""
-    grid = grid_of(samples.shape[-1])
+    grid = grid_of(samples.shape[-1], str(samples.device))
     transforms = fft2(samples.double()).flatten(1)
     fine = torch.hypot(grid.ky, grid.kx) > 2 * np.pi / max(fwhm, 2.0)
     weight = grid.count * fine

@@ -77,7 +77,7 @@ def fit_psf(frame: Frame, model: str = "moffat") -> tuple[PSF, tuple[str, ...]]:
         raise SettingsError(f"PSF model {model!r}", f"use one of: {', '.join(PSF_MODELS)}")
     if model != "moffat":
         return psf_from_stars(frame, modes=_MODES if model == "pixels" else 0)
-    stars = find_stars(frame)[:_MAX_STARS]
+    stars = find_stars(frame.data, frame.sigma, frame.mask)[:_MAX_STARS]
     fwhm = 2.0 * float(np.median(stars[:, 2])) if len(stars) else 0.0
     half = max(8, math.ceil(3.5 * fwhm))
     members = [

@@ -148,7 +148,8 @@ def list_weights(
 
     Parameters
     ----------
-    task : {"segment", "initialise", "deconvolve"}, optional
+    task : str, optional
+        "segment", "initialise", "deconvolve", ...
     survey, band : str, optional
         Bundles for exactly these; multi-survey bundles are listed for every survey.
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import numpy as np
 import pytest
 import torch
@@ -11,34 +9,23 @@ import torch
 pytest.importorskip("lightning")
 pytest.importorskip("galsim")
 
-from training_scripts import TRAINING
-
 from autofit_ml.images.stamp import PSF, Stamp
 from autofit_ml.initialisation.cutouts import cut_outs
 from autofit_ml.initialisation.network import to_relative
 from autofit_ml.segmentation import Segmentation
 from autofit_ml.simulation import EndlessSersic, EndlessSettings
+from training.tasks.initialise.cutouts import CutoutDataModule
+from training.tasks.initialise.endless import cut_endless
+from training.tasks.initialise.sets import make_cutout_sets
 
 ENTRY = {"endless": {"snr": [50, 300], "re": [1.5, 5]}, "count": 40, "seed": 5}
 
 
-@pytest.fixture
-def training(monkeypatch):
-    """The training scripts as modules."""
-    monkeypatch.syspath_prepend(str(TRAINING))
-    import cutout_data
-    import cutout_sets
-
-    yield cutout_sets, cutout_data
-    for name in ("cutout_data", "cutout_sets", "training_sets"):
-        sys.modules.pop(name, None)
-
-
-def test_endless_cut_outs_are_those_of_the_pipeline(training):
+def test_endless_cut_outs_are_those_of_the_pipeline():
     """Flux, radius, scalars and targets, measured by either code on the same stamps."""
     settings = EndlessSettings(shape=(64, 64), psf_size=25, snr=(50, 300), re=(1.5, 5.0))
     batch = EndlessSersic(settings, 24, seed=3).batch(0)
-    ours = training[0]._cut_endless(batch)
+    ours = cut_endless(batch)
     assert len(ours["known"]) == 24
     stamps, found = [], []
     for k in range(24):
@@ -67,11 +54,10 @@ def test_endless_cut_outs_are_those_of_the_pipeline(training):
     )
 
 
-def test_fresh_galaxies_replace_those_of_the_last_epoch(training, tmp_path):
-    sets, data = training
-    (kept,) = sets.make_cutout_sets([ENTRY], tmp_path)
+def test_fresh_galaxies_replace_those_of_the_last_epoch(tmp_path):
+    (kept,) = make_cutout_sets([ENTRY], tmp_path)
     fresh = {**ENTRY, "seed": 6}
-    module = data.CutoutDataModule([kept], [kept], batch_size=8, fresh=[fresh])
+    module = CutoutDataModule([kept], [kept], batch_size=8, fresh=[fresh])
     module.setup()
     first = dict(module.sets["train"].tensors)
     module.renew(1)

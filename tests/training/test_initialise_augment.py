@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import dataclasses
 
 import numpy as np
 import pytest
@@ -11,32 +11,18 @@ import torch
 pytest.importorskip("lightning")
 pytest.importorskip("galsim")
 
-from omegaconf import OmegaConf
-from training_scripts import TRAINING
-
 from autofit_ml.images.stamp import PSF, Stamp
 from autofit_ml.initialisation.cutouts import cut_outs
 from autofit_ml.initialisation.network import to_relative
 from autofit_ml.initialisation.physics import cut_out_parameters, model_images, robust_chi2
 from autofit_ml.segmentation import Segmentation
 from autofit_ml.simulation import EndlessSersic, EndlessSettings
+from training.tasks.initialise import augment as views
+from training.tasks.initialise.augment import Augmentation, Masks, augment, masks
+from training.tasks.initialise.endless import cut_endless
 
 NUMBER = 48
-MASKED = {"share": 1.0, "large": 0.4, "edge": 0.4}
-QUIET = {"noise": 0.0, "sky_error": 0.0, "psf_error": 0.0}
-
-
-@pytest.fixture(scope="module")
-def training():
-    """The training scripts as modules."""
-    sys.path.insert(0, str(TRAINING))
-    import cutout_augment
-    import cutout_sets
-
-    yield cutout_augment, cutout_sets
-    sys.path.remove(str(TRAINING))
-    for name in ("cutout_augment", "cutout_sets", "training_sets"):
-        sys.modules.pop(name, None)
+MASKED = Masks(share=1.0, large=0.4, edge=0.4)
 
 
 @pytest.fixture(scope="module")
@@ -49,9 +35,9 @@ def drawn():
 
 
 @pytest.fixture
-def batch(training, drawn):
+def batch(drawn):
     """Their cut-outs, as a training batch."""
-    cut = training[1]._cut_endless(drawn)
+    cut = cut_endless(drawn)
     return {name: p.float() if p.is_floating_point() else p for name, p in cut.items()}
 
 
@@ -65,12 +51,12 @@ def chi2_of_the_truth(batch) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
-def test_the_truth_fits_every_view(training, batch, share):
+def test_the_truth_fits_every_view(batch, share):
     """Flips, turns, added noise, masks: what is relative to the image follows."""
     torch.manual_seed(4)
-    settings = OmegaConf.create({**QUIET, "noise": 0.5, "masked": {**MASKED, "share": share}})
+    settings = Augmentation(0.5, 0.0, 0.0, dataclasses.replace(MASKED, share=share))
     for _ in range(3):
-        view = training[0].augment(batch, settings)
+        view = augment(batch, settings)
         chi2 = chi2_of_the_truth(view)
         # about 1 +- sqrt(2 / pixels) for the smallest galaxies
         assert float(chi2.median()) == pytest.approx(1, abs=0.06)
@@ -81,13 +67,13 @@ def test_the_truth_fits_every_view(training, batch, share):
         assert (view["data"][view["root_weight"] == 0] == 0).all()
 
 
-def test_masks_are_of_three_kinds(training, batch):
+def test_masks_are_of_three_kinds(batch):
     """Small ones, large ones, and strips from border to border; none hides a whole galaxy."""
     torch.manual_seed(5)
     footprint = batch["footprint"].repeat(20, 1, 1)
 
     def drawn_masks(**changes):
-        return training[0].masks(footprint, OmegaConf.create({**MASKED, **changes}))
+        return masks(footprint, dataclasses.replace(MASKED, **changes))
 
     half = drawn_masks(share=0.5)
     assert float(half.any(2).any(1).float().mean()) == pytest.approx(0.5, abs=0.08)
@@ -112,13 +98,12 @@ def test_masks_are_of_three_kinds(training, batch):
     assert 0.1 < float((often < 0.67).float().mean()) < 0.6
 
 
-def test_a_masked_cut_out_is_that_of_a_masked_stamp(training, batch, drawn, monkeypatch):
+def test_a_masked_cut_out_is_that_of_a_masked_stamp(batch, drawn, monkeypatch):
     """A strip over the core's side: radius, centre, target as the pipeline measures them."""
-    augment, _ = training
-    monkeypatch.setattr(augment, "_coin", lambda share, b, device: torch.ones(b, dtype=torch.bool))
+    monkeypatch.setattr(views, "_coin", lambda share, b, device: torch.ones(b, dtype=torch.bool))
     masked = torch.zeros(NUMBER, 64, 64, dtype=torch.bool)
     masked[:, :, 33:] = True
-    ours = {**batch, **augment._hidden(batch, torch.arange(NUMBER), masked)}
+    ours = {**batch, **views._hidden(batch, torch.arange(NUMBER), masked)}
     stamps, found = [], []
     for k in range(NUMBER):
         plane = {name: drawn[name][k].numpy() for name in ("image", "sigma", "mask", "labels")}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 from pathlib import Path
 
@@ -14,7 +15,7 @@ pytest.importorskip("lightning")
 pytest.importorskip("galsim")
 pytest.importorskip("azula")
 
-from training_scripts import TRAINING, script
+from training_scripts import script
 
 from autofit_ml.deconvolution import SamplingSettings, deconvolve_each
 from autofit_ml.deconvolution.target import TARGET_FWHM, target_psf
@@ -22,6 +23,17 @@ from autofit_ml.images.psf import moffat_psf
 from autofit_ml.images.stamp import Stamp
 from autofit_ml.measure import psf_fwhm
 from autofit_ml.weights import choice, weight_info
+from training.muon import MuonAdamW, orthogonal
+from training.settings import compose
+from training.tasks.deconvolve.galaxies import SharpGalaxies
+from training.tasks.deconvolve.module import (
+    DeconvolveModule,
+    DeconvolveTraining,
+    neighbour_distances,
+)
+from training.tasks.deconvolve.observations import draw_observations
+from training.tasks.deconvolve.sets import KINDS, make_sharp_sets, sharp_image
+from training.train import _begin_with
 
 RUN = Path("runs/debug/deconvolve/galaxies-any")
 
@@ -72,16 +84,8 @@ def test_bundle_deconvolves(run, tmp_path, monkeypatch):
         choice.forget()
 
 
-@pytest.fixture
-def training_modules(monkeypatch):
-    """training/ on the path."""
-    monkeypatch.syspath_prepend(str(TRAINING))
-
-
-def test_sharp_images(training_modules):
+def test_sharp_images():
     """Unit flux, in the stamp, and not sharper than the target PSF; the same for the same seed."""
-    from sharp_sets import KINDS, sharp_image
-
     rng = np.random.default_rng(3)
     drawn = [sharp_image(rng, 48) for _ in range(40)]
     images = np.stack([image for image, _ in drawn])
@@ -94,12 +98,9 @@ def test_sharp_images(training_modules):
     assert psf_fwhm(target_psf()) == pytest.approx(TARGET_FWHM, rel=0.1)
 
 
-def test_observations(training_modules):
+def test_observations():
     """S/N as asked for; the kinds of members have the spectra that they should."""
-    from settings import compose
-    from sharp_observations import draw_observations
-
-    settings = compose(["experiment=deconvolve"]).model.observations
+    settings = compose(["experiment=deconvolve"]).settings(DeconvolveTraining).observations
     along = torch.arange(32) - 15.5
     image = torch.exp(-(along[:, None] ** 2 + along[None, :] ** 2) / 18)
     images = (image / image.sum()).expand(400, -1, -1)
@@ -114,10 +115,8 @@ def test_observations(training_modules):
     assert (spectra > 0).all() and torch.isfinite(flux).all()
 
 
-def test_muon_steps_are_orthogonal_and_of_adams_size(training_modules):
+def test_muon_steps_are_orthogonal_and_of_adams_size():
     """Of a convolution's weight; other parameters move as AdamW moves them."""
-    from muon import MuonAdamW, orthogonal
-
     generator = torch.Generator().manual_seed(0)
     matrix = torch.randn(8, 45, generator=generator)
     values = torch.linalg.svdvals(orthogonal(matrix))
@@ -157,14 +156,11 @@ def test_muon_steps_are_orthogonal_and_of_adams_size(training_modules):
     torch.testing.assert_close(other, (weight, bias))
 
 
-def test_large_images_are_mostly_cropped(training_modules):
+def test_large_images_are_mostly_cropped():
     """Each side once in a while; an image of the usual side with the usual share."""
-    from deconvolve_module import DeconvolveModule
-    from settings import compose
-
-    config = compose(["experiment=deconvolve", "size=debug"]).model
-    config.least_side, config.usual_side, config.cropped = 40, 64, 0.3
-    module = DeconvolveModule(config, 10)
+    settings = compose(["experiment=deconvolve", "size=debug"]).settings(DeconvolveTraining)
+    settings = dataclasses.replace(settings, least_side=40, usual_side=64, cropped=0.3)
+    module = DeconvolveModule(settings, 10)
     torch.manual_seed(0)
     for side, whole in ((64, 0.7), (112, 0.7 * (64 / 112) ** 2), (40, 1.0)):
         found = [module._cropped(torch.ones(1, side, side)).shape[-1] for _ in range(400)]
@@ -172,10 +168,8 @@ def test_large_images_are_mostly_cropped(training_modules):
         assert found.count(side) / 400 == pytest.approx(whole, abs=0.07)
 
 
-def test_an_older_network_goes_on(training_modules, tmp_path):
+def test_an_older_network_goes_on(tmp_path):
     """Inputs that it did not have count for nothing at first."""
-    from train import _begin_with
-
     old, new = torch.nn.Linear(3, 2), torch.nn.Linear(5, 2)
     state = {f"network.{name}": values for name, values in old.state_dict().items()}
     torch.save({"state_dict": state}, tmp_path / "old.ckpt")
@@ -184,12 +178,8 @@ def test_an_older_network_goes_on(training_modules, tmp_path):
     torch.testing.assert_close(new(x), old(x[:, :3]))
 
 
-def test_neighbours_are_found(training_modules, tmp_path):
+def test_neighbours_are_found(tmp_path):
     """A turned copy is at distance 0, another galaxy is not."""
-    from deconvolve_module import neighbour_distances
-    from sharp_data import SharpGalaxies
-    from sharp_sets import make_sharp_sets
-
     galaxies = SharpGalaxies(make_sharp_sets([{"sharp": 32, "count": 6, "seed": 1}], tmp_path))
     other = SharpGalaxies(make_sharp_sets([{"sharp": 32, "count": 6, "seed": 2}], tmp_path))
     copies = galaxies[torch.arange(6)].transpose(1, 2).flip(2)

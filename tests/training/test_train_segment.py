@@ -17,6 +17,7 @@ from training_scripts import TRAINING, script
 from autofit_ml.segmentation.maskrcnn import segment_maskrcnn
 from autofit_ml.simulation import EndlessSettings, compose_recipe, simulate_one, to_stamps
 from autofit_ml.weights import load, weight_info
+from training.checkpoints import network_state
 
 
 @pytest.fixture(scope="module")
@@ -83,11 +84,10 @@ def test_every_experiment_goes_all_the_way(run, experiment, tmp_path, monkeypatc
     out = tmp_path / "weights"
     script("export.py", str(folder), "--out", str(out), "--version", "0.0.1", "--last", cwd=run)
     (bundle,) = out.glob("segment/*@0.0.1")
-    assert "Began with the weights of" in (bundle / "CARD.md").read_text()
+    card, settings = ((bundle / name).read_text() for name in ("CARD.md", "training.yaml"))
+    assert "Began with the weights of `runs/debug/segment/ground-any/checkpoints/best.ckpt`" in card
+    assert str(run) not in card + settings
     weights = load(bundle).state_dict()
-    monkeypatch.syspath_prepend(str(TRAINING))
-    from checkpoints import network_state
-
     begun = network_state(start)
     name = "model.roi_heads.box_predictor.cls_score.weight"
     distance = (weights[name] - begun[name]).abs().max()

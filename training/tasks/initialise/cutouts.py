@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file
 from torch.utils.data import DataLoader, Dataset
 
-from cutout_sets import FIELDS, endless_cut_outs
-from memory_data import MemoryDataModule
+from training.memory import MemoryDataModule
+from training.settings import Entry
+from training.tasks.initialise.endless import endless_cut_outs
+from training.tasks.initialise.measure import FIELDS
 
 __all__ = ["CutoutDataModule", "Cutouts"]
 
@@ -40,7 +41,7 @@ class CutoutDataModule(MemoryDataModule):
     Parameters
     ----------
     train, val : sequence of path
-        Of `cutout_sets.make_cutout_sets`.
+        Of `sets.make_cutout_sets`.
     batch_size : int
     seed : int
     fresh : sequence of mapping
@@ -54,7 +55,7 @@ class CutoutDataModule(MemoryDataModule):
         *,
         batch_size: int,
         seed: int = 0,
-        fresh: Sequence[Mapping[str, Any]] = (),
+        fresh: Sequence[Entry] = (),
     ) -> None:
         super().__init__(batch_size=batch_size, seed=seed)
         self.files = {"train": list(train), "val": list(val)}

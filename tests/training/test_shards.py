@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,25 +11,15 @@ from autofit_ml.errors import InputError, SettingsError
 from autofit_ml.simulation import compose_recipe
 from autofit_ml.simulation.shards import write_set
 
-lightning = pytest.importorskip("lightning", reason="training needs Lightning")
+pytest.importorskip("lightning", reason="training needs Lightning")
 pytest.importorskip("galsim", reason="sets are made with GalSim")
+
+import lightning
+
+from training.shards import ShardDataModule
 
 # Lightning 2.6 uses a class that PyTorch 2.14 has deprecated; nothing here can change that.
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.* is deprecated:FutureWarning")
-
-TRAINING = Path(__file__).resolve().parents[2] / "training"
-
-
-@pytest.fixture(scope="module")
-def module():
-    """``training/data_module.py``, imported as the scripts beside it do."""
-    sys.path.insert(0, str(TRAINING))
-    try:
-        import data_module
-
-        return data_module
-    finally:
-        sys.path.remove(str(TRAINING))
 
 
 @pytest.fixture(scope="module")
@@ -84,11 +72,11 @@ def trainer(**options):
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a machine with one core
-def test_fit_with_workers(module, sets):
+def test_fit_with_workers(sets):
     """Two epochs, two reading processes; each epoch sees every object once, in its own order."""
     network = Brightness()
     before = network.line.weight.detach().clone()
-    data = module.ShardDataModule(sets / "train", sets / "val", batch_size=8, workers=2, seed=4)
+    data = ShardDataModule(sets / "train", sets / "val", batch_size=8, workers=2, seed=4)
     trainer(max_epochs=2, limit_val_batches=0, log_every_n_steps=1).fit(network, data)
     assert network.epochs == [0, 0, 0, 1, 1, 1]
     steps = network.trained[:3], network.trained[3:]
@@ -98,12 +86,12 @@ def test_fit_with_workers(module, sets):
     assert not torch.equal(network.line.weight, before)
 
 
-def test_two_steps_and_validation_in_this_process(module, sets, monkeypatch):
+def test_two_steps_and_validation_in_this_process(sets, monkeypatch):
     # Lightning warns of loaders without workers where there is more than one processor.
     connector = "lightning.pytorch.trainer.connectors.data_connector.suggested_max_num_workers"
     monkeypatch.setattr(connector, lambda devices: 1)
     network = Brightness()
-    data = module.ShardDataModule(sets / "train", sets / "val", batch_size=4)
+    data = ShardDataModule(sets / "train", sets / "val", batch_size=4)
     trainer(max_steps=2, val_check_interval=2, log_every_n_steps=1).fit(network, data)
     assert len(network.trained) == 2
     assert network.validated == list(range(6))  # in order, the smaller last batch included
@@ -113,23 +101,23 @@ def halved(item):
     return {**item, "data": item["data"] / 2}
 
 
-def test_transforms(module, sets):
+def test_transforms(sets):
     """Augmentation is for the training set only."""
-    data = module.ShardDataModule(sets / "train", sets / "val", batch_size=6, transform=halved)
+    data = ShardDataModule(sets / "train", sets / "val", batch_size=6, transform=halved)
     data.setup("fit")
-    assert torch.equal(data.sets["train"][3]["data"] * 2, _plain(module, sets)["train"][3]["data"])
+    assert torch.equal(data.sets["train"][3]["data"] * 2, _plain(sets)["train"][3]["data"])
     batch = next(iter(data.val_dataloader()))
-    assert torch.equal(batch["data"][2], _plain(module, sets)["val"][2]["data"])
+    assert torch.equal(batch["data"][2], _plain(sets)["val"][2]["data"])
 
 
-def _plain(module, sets):
-    data = module.ShardDataModule(sets / "train", sets / "val")
+def _plain(sets):
+    data = ShardDataModule(sets / "train", sets / "val")
     data.setup("fit")
     return data.sets
 
 
-def test_stages(module, sets):
-    data = module.ShardDataModule(sets / "train", sets / "val", sets / "val", batch_size=5)
+def test_stages(sets):
+    data = ShardDataModule(sets / "train", sets / "val", sets / "val", batch_size=5)
     data.setup("test")
     assert set(data.sets) == {"test"}
     assert [len(batch["id"]) for batch in data.test_dataloader()] == [5, 1]
@@ -137,21 +125,21 @@ def test_stages(module, sets):
     assert set(data.sets) == {"train", "val", "test"}
 
 
-def test_damaged_set_is_found_before_training(module, sets, tmp_path):
+def test_damaged_set_is_found_before_training(sets, tmp_path):
     folder = shutil.copytree(sets / "train", tmp_path / "train")
     path = folder / "shards" / "shard-00001.arrow"
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
     with pytest.raises(InputError, match="shard-00001.arrow has another sha256"):
-        module.ShardDataModule(folder, sets / "val").prepare_data()
-    module.ShardDataModule(folder, sets / "val", verify=False).prepare_data()
+        ShardDataModule(folder, sets / "val").prepare_data()
+    ShardDataModule(folder, sets / "val", verify=False).prepare_data()
 
 
-def test_calls_that_make_no_sense(module, sets):
+def test_calls_that_make_no_sense(sets):
     with pytest.raises(SettingsError, match="batch_size 0"):
-        module.ShardDataModule(sets / "train", sets / "val", batch_size=0)
-    data = module.ShardDataModule(sets / "train", sets / "val", batch_size=25)
+        ShardDataModule(sets / "train", sets / "val", batch_size=0)
+    data = ShardDataModule(sets / "train", sets / "val", batch_size=25)
     data.setup("fit")
     with pytest.raises(SettingsError, match="batches of 25 from a set of 24"):
         data.train_dataloader()

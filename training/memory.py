@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import lightning
 import torch
+from safetensors.torch import save_file
 from torch.utils.data import DataLoader, Sampler
 
 from autofit_ml.errors import SettingsError
 
-__all__ = ["Batches", "MemoryDataModule", "MemorySet"]
+__all__ = ["Batches", "MemoryDataModule", "MemorySet", "write_tensors"]
 
 
 class MemorySet(Protocol):
@@ -98,3 +100,22 @@ class MemoryDataModule(lightning.LightningDataModule):
         dataset = self.sets[part]
         batches = Batches(dataset.groups, self.batch_size, self.seed, shuffle=shuffle)
         return DataLoader(dataset, sampler=batches, batch_size=None)
+
+
+def write_tensors(
+    path: Path, tensors: Mapping[str, torch.Tensor], about: dict[str, str] | None = None
+) -> Path:
+    """Write a set's file, complete or not at all; its path.
+
+    Parameters
+    ----------
+    path : Path
+    tensors : mapping of str to Tensor
+    about : dict of str to str, optional
+        Written beside them.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    save_file(dict(tensors), partial, metadata=about)
+    partial.replace(path)
+    return path

@@ -7,12 +7,13 @@ anew, as `autofit_ml.initialisation.cutouts` would have measured it on such an i
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
-from omegaconf import DictConfig
 
-from cutout_sets import centroids, scalars_of
+from training.tasks.initialise.measure import centroids, scalars_of
 
-__all__ = ["augment", "masks"]
+__all__ = ["Augmentation", "Masks", "augment", "masks"]
 
 Batch = dict[str, torch.Tensor]
 
@@ -20,15 +21,55 @@ _LEAST = 0.3
 """Share of the footprint that a mask must leave: of what shows less, nothing is to be learnt."""
 
 
-def augment(batch: Batch, settings: DictConfig) -> Batch:
+@dataclass(frozen=True)
+class Masks:
+    """Masked blocks.
+
+    Attributes
+    ----------
+    share : float
+        Of the images, that have one.
+    large : float
+        Of these, a rectangle a fifth to half of the side wide and high.
+    edge : float
+        Of these, a strip along a border, an eighth to half of the side deep, as at the border of a
+        detector; the others are small.
+    """
+
+    share: float
+    large: float
+    edge: float
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How much a view differs.
+
+    Attributes
+    ----------
+    noise : float
+        Largest added noise, units of the image's own.
+    sky_error : float
+        Units of the sky noise.
+    psf_error : float
+        Relative scatter of the power that the PSF is raised to.
+    masked : Masks
+    """
+
+    noise: float
+    sky_error: float
+    psf_error: float
+    masked: Masks
+
+
+def augment(batch: Batch, settings: Augmentation) -> Batch:
     """Another view of the same objects.
 
     Parameters
     ----------
     batch : dict of Tensor
-        Fields of `cutout_sets.FIELDS`.
-    settings : DictConfig
-        ``augment`` of ``conf/model/initialise.yaml``.
+        Fields of `measure.FIELDS`.
+    settings : Augmentation
 
     Returns
     -------
@@ -77,22 +118,22 @@ def _coin(share: float, number: int, device: torch.device) -> torch.Tensor:
 
 def _turned(batch: Batch) -> Batch:
     """Mirrored, and turned by quarters; position and ellipticity follow."""
-    planes = (batch["data"].float(), batch["root_weight"].float(), batch["psf"].float())
-    planes = (*planes, batch["footprint"])
+    planes = [batch[name].float() for name in ("data", "root_weight", "psf")]
+    planes.append(batch["footprint"])
     target, centre = batch["target"].clone(), batch["centre"].clone()
     b, device = len(target), target.device
     side = planes[0].shape[-1] - 1.0
     for axis in (-1, -2):
         flip = _coin(0.5, b, device)
         where = flip[:, None, None]
-        planes = tuple(torch.where(where, plane.flip(axis), plane) for plane in planes)
+        planes = [torch.where(where, plane.flip(axis), plane) for plane in planes]
         column = 0 if axis == -1 else 1
         centre[:, column] = torch.where(flip, side - centre[:, column], centre[:, column])
         for k in (column, 6):
             target[:, k] = torch.where(flip, -target[:, k], target[:, k])
     swap = _coin(0.5, b, device)
     where = swap[:, None, None]
-    planes = tuple(torch.where(where, plane.transpose(-1, -2), plane) for plane in planes)
+    planes = [torch.where(where, plane.transpose(-1, -2), plane) for plane in planes]
     centre = torch.where(swap[:, None], centre.flip(1), centre)
     target[:, :2] = torch.where(swap[:, None], target[:, :2].flip(1), target[:, :2])
     target[:, 5] = torch.where(swap, -target[:, 5], target[:, 5])
@@ -108,16 +149,13 @@ def _turned(batch: Batch) -> Batch:
 # ------------------------------------------------------------------ masks
 
 
-def masks(footprint: torch.Tensor, settings: DictConfig) -> torch.Tensor:
+def masks(footprint: torch.Tensor, settings: Masks) -> torch.Tensor:
     """Masked pixels of some of the images, (B, side, side).
 
     Parameters
     ----------
     footprint : Tensor, bool, shape (B, side, side)
-    settings : DictConfig
-        ``share`` of the images; of those, the share with a ``large`` rectangle (a fifth to half of
-        the side each way) and with a strip along an ``edge`` (an eighth to half of the side deep),
-        as at the border of a detector; the others have a small one.
+    settings : Masks
 
     Notes
     -----

@@ -7,18 +7,13 @@ import torch
 
 pytest.importorskip("lightning")
 
-from training_scripts import TRAINING
+from safetensors.torch import save_file
 
-
-@pytest.fixture(autouse=True)
-def training_modules(monkeypatch):
-    """training/ on the path."""
-    monkeypatch.syspath_prepend(str(TRAINING))
+from training.memory import Batches
+from training.tasks.deconvolve.galaxies import SharpGalaxies, central
 
 
 def test_a_batch_has_members_of_one_group():
-    from memory_data import Batches
-
     batches = Batches((10, 7), 3, 1, shuffle=True)
     drawn = list(batches)
     assert len(drawn) == len(batches) == 5
@@ -34,8 +29,6 @@ def test_a_batch_has_members_of_one_group():
 
 
 def test_in_order_nothing_is_left_out():
-    from memory_data import Batches
-
     batches = Batches((10, 7), 3, 1, shuffle=False)
     assert torch.equal(torch.cat(list(batches)), torch.arange(17))
     assert [len(batch) for batch in batches] == [3, 3, 3, 1, 3, 3, 1] and len(batches) == 7
@@ -43,10 +36,6 @@ def test_in_order_nothing_is_left_out():
 
 def test_middles_of_larger_images(tmp_path):
     """Images of two sizes: batches of either, middles of both."""
-    from safetensors.torch import save_file
-
-    from sharp_data import SharpGalaxies, central
-
     generator = torch.Generator().manual_seed(0)
     small, large = (torch.rand(4, n, n, generator=generator) for n in (8, 12))
     for name, image in (("a", large), ("b", small)):

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch.utils.data import Dataset
 
-from memory_data import MemoryDataModule
+from training.memory import MemoryDataModule
 
 __all__ = ["SharpDataModule", "SharpGalaxies", "central"]
 
@@ -72,7 +72,7 @@ class SharpDataModule(MemoryDataModule):
     Parameters
     ----------
     train, val : sequence of path
-        Of `sharp_sets.make_sharp_sets`.
+        Of `sets.make_sharp_sets`.
     batch_size : int
     seed : int
     """

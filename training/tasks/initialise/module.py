@@ -1,6 +1,6 @@
 r"""The initialising network's training: losses, validation, calibration.
 
-The loss is a sum of terms, each with a weight in ``conf/model/initialise.yaml``:
+The loss is a sum of terms, each with a weight in ``conf/model/loss``:
 
 - ``mse``: squared error of the mean, in units of each parameter's usual scatter;
 - ``nll``: :math:`\frac12 (t - \mu)^T (L L^T)^{-1} (t - \mu) + \ln|L|`, weighted by
@@ -14,11 +14,10 @@ The loss is a sum of terms, each with a weight in ``conf/model/initialise.yaml``
 
 from __future__ import annotations
 
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import Any
 
-import lightning
 import torch
-from omegaconf import DictConfig, OmegaConf
 
 from autofit_ml.initialisation.network import (
     InitialiseNetwork,
@@ -32,13 +31,12 @@ from autofit_ml.initialisation.physics import (
     model_images,
     robust_chi2,
 )
-from autofit_ml.weights.settings import tuples
-from cutout_augment import augment
-from cutout_data import CutoutDataModule
-from cutout_sets import make_cutout_sets
-from optimiser import configure
+from training.module import NetworkModule
+from training.optimiser import OptimiserSettings
+from training.tasks.initialise.augment import Augmentation, augment
+from training.tasks.initialise.cutouts import Cutouts
 
-__all__ = ["InitialiseModule", "calibrated"]
+__all__ = ["InitialiseModule", "InitialiseTraining", "Loss", "calibrate"]
 
 Batch = dict[str, torch.Tensor]
 
@@ -49,18 +47,53 @@ _PRIOR = (2.0, 2.0, 1.5, 1.5, 0.8, 1.2, 1.2)
 """Standard deviations of the broad prior of ``elbo``, about 0."""
 
 
-class InitialiseModule(lightning.LightningModule):
+@dataclass(frozen=True)
+class Loss:
+    """Weights of the loss's terms (``conf/model/loss``).
+
+    Attributes
+    ----------
+    mse, nll, physics, elbo : float
+        0: the term is not computed.
+    beta : float
+        Of the beta-NLL.
+    ramp : (start, full)
+        Parts of the training between which the physics term grows from 0 to its weight.
+    """
+
+    mse: float
+    nll: float
+    physics: float
+    elbo: float
+    beta: float
+    ramp: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class InitialiseTraining:
+    """``conf/model/initialise.yaml``."""
+
+    network: InitialiseSettings
+    physics: PhysicsSettings
+    loss: Loss
+    augment: Augmentation
+    optimiser: OptimiserSettings
+
+
+class InitialiseModule(NetworkModule):
     """Losses of `InitialiseNetwork`; validation: scatter and coverage at S/N > 50."""
 
-    def __init__(self, config: DictConfig, total_steps: int) -> None:
-        super().__init__()
-        self.config, self.total_steps = config, total_steps
-        self.network = InitialiseNetwork(InitialiseSettings(**_plain(config.network)))
-        self.physics = PhysicsSettings(**_plain(config.physics))
+    usual: torch.Tensor
+    spread: torch.Tensor
+
+    def __init__(self, settings: InitialiseTraining, total_steps: int) -> None:
+        super().__init__(InitialiseNetwork(settings.network), settings.optimiser, total_steps)
+        self.settings = settings
+        self.register_buffer("usual", torch.tensor(_USUAL), persistent=False)
+        self.register_buffer("spread", torch.tensor(_PRIOR), persistent=False)
         self._validation: list[Batch] = []
 
     def describe(self) -> dict[str, Any]:
-        """For a bundle's ``config.json``."""
         return describe(self.network)
 
     def features(self, batch: Batch) -> torch.Tensor:
@@ -74,25 +107,26 @@ class InitialiseModule(lightning.LightningModule):
 
     def _terms(self, batch: Batch, mean: torch.Tensor, lower: torch.Tensor) -> Batch:
         """Each term of the loss that has a weight, before it is weighted."""
-        weights, known = self.config.loss, batch["known"]
+        weights, known = self.settings.loss, batch["known"]
+        error = batch["target"] - mean
         terms: Batch = {}
-        if known.any():
-            error = batch["target"][known] - mean[known]
-            if weights.mse > 0:
-                usual = torch.tensor(_USUAL, device=error.device)
-                terms["mse"] = torch.nn.functional.huber_loss(
-                    error / usual, torch.zeros_like(error), delta=5.0
-                )
-            if weights.nll > 0:
-                terms["nll"] = self._nll(error, lower[known])
+        if weights.mse > 0:
+            scaled = error / self.usual
+            squares = torch.nn.functional.huber_loss(
+                scaled, torch.zeros_like(scaled), reduction="none", delta=5.0
+            )
+            terms["mse"] = (squares.mean(1) * known).sum() / known.sum().clamp_min(1)
+        if weights.nll > 0:
+            terms["nll"] = self._nll(error, lower, known)
         if weights.physics > 0 and self._ramp() > 0:
             chi2, _ = self.chi2(batch, mean)
             terms["physics"] = chi2.clamp(1e-3, 1e6).log().mean()
         if weights.elbo > 0:
-            terms["elbo"] = self._elbo(batch, mean, lower)
+            terms["elbo"] = self._elbo(batch, mean, lower, torch.randn_like(mean))
         return terms
 
-    def _nll(self, error: torch.Tensor, lower: torch.Tensor) -> torch.Tensor:
+    def _nll(self, error: torch.Tensor, lower: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+        """The beta-NLL of the objects whose truth is known; 0 where there are none."""
         scaled = torch.linalg.solve_triangular(lower, error[..., None], upper=False)[..., 0]
         distance = scaled.square().sum(1)
         # A label may be wrong (a segmenter took another object): it must not decide.
@@ -100,12 +134,12 @@ class InitialiseModule(lightning.LightningModule):
             distance < 100, distance, 100 * (1 + (distance / 100).clamp_min(1e-6).log())
         )
         log_det = lower.diagonal(dim1=-2, dim2=-1).log().sum(1)
-        weight = (2 * self.config.loss.beta / 7 * log_det).exp().detach()
-        return (weight * (0.5 * distance + log_det)).sum() / weight.sum()
+        weight = (2 * self.settings.loss.beta / 7 * log_det).exp().detach() * known
+        return (weight * (0.5 * distance + log_det)).sum() / weight.sum().clamp_min(1e-30)
 
     def chi2(self, batch: Batch, relative: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Robust chi2 of relative parameters' images, and the number of pixels, (B,) each."""
-        with torch.autocast(self.device.type, enabled=False):
+        with torch.autocast(relative.device.type, enabled=False):
             parameters = cut_out_parameters(
                 relative.float(), batch["centre"], batch["flux"], batch["radius"]
             )
@@ -115,18 +149,19 @@ class InitialiseModule(lightning.LightningModule):
                 batch["root_weight"],
                 batch["centre"],
                 batch["radius"],
-                self.physics,
+                self.settings.physics,
             )
 
-    def _elbo(self, batch: Batch, mean: torch.Tensor, lower: torch.Tensor) -> torch.Tensor:
-        sample = mean + (lower @ torch.randn_like(mean)[..., None])[..., 0]
+    def _elbo(
+        self, batch: Batch, mean: torch.Tensor, lower: torch.Tensor, deviates: torch.Tensor
+    ) -> torch.Tensor:
+        sample = mean + (lower @ deviates[..., None])[..., 0]
         chi2, number = self.chi2(batch, sample)
         # What no Sérsic profile can fit does not make the parameters better known.
         with torch.no_grad():
             floor = self.chi2(batch, mean)[0].clamp_min(1.0)
         log_det = lower.diagonal(dim1=-2, dim2=-1).log().sum(1)
-        spread = torch.tensor(_PRIOR, device=mean.device)
-        prior = 0.5 * (sample / spread).square().sum(1)
+        prior = 0.5 * (sample / self.spread).square().sum(1)
         distance = 0.5 * number * (chi2 / floor - 1)
         distance = torch.where(
             distance < 50, distance, 50 * (1 + (distance / 50).clamp_min(1e-6).log())
@@ -135,27 +170,21 @@ class InitialiseModule(lightning.LightningModule):
 
     def _ramp(self) -> float:
         """Share of the physics term at this step."""
-        start, full = (part * self.total_steps for part in self.config.loss.ramp)
+        start, full = (part * self.total_steps for part in self.settings.loss.ramp)
         if full <= start:
             return 1.0
         return min(max((self.global_step - start) / max(full - start, 1.0), 0.0), 1.0)
 
-    def training_step(self, batch: Batch, index: int) -> torch.Tensor:
-        batch = augment(batch, self.config.augment)
+    def loss(self, batch: Batch) -> tuple[torch.Tensor, Batch]:
+        """The weighted sum of the terms for another view of a batch, and the terms."""
+        batch = augment(batch, self.settings.augment)
         mean, lower = self._predict(batch)
-        terms = self._terms(batch, mean, lower)
-        scale = {"physics": self._ramp()}
-        total = sum(
-            scale.get(name, 1.0) * self.config.loss[name] * value for name, value in terms.items()
-        )
-        if not isinstance(total, torch.Tensor) or not torch.isfinite(total):
-            raise FloatingPointError(f"the loss is {total} at step {self.global_step}: {terms}")
-        size = len(mean)
-        self.log_dict(
-            {f"train/{name}": value.detach() for name, value in terms.items()}, batch_size=size
-        )
-        self.log("train/loss", total.detach(), prog_bar=True, batch_size=size)
-        return total
+        with torch.autocast(mean.device.type, enabled=False):
+            terms = self._terms(batch, mean, lower)
+        ramp = {"physics": self._ramp()}
+        weights = [ramp.get(name, 1.0) * getattr(self.settings.loss, name) for name in terms]
+        parts = [weight * value for weight, value in zip(weights, terms.values(), strict=True)]
+        return torch.stack(parts).sum(), terms
 
     def validation_step(self, batch: Batch, index: int) -> None:
         batch = _wide(batch)
@@ -163,10 +192,10 @@ class InitialiseModule(lightning.LightningModule):
         chi2, _ = self.chi2(batch, mean)
         kept = {"mean": mean, "lower": lower, "log_chi2": chi2.clamp(1e-3, 1e6).log()}
         kept.update({name: batch[name] for name in ("target", "known", "snr")})
-        if self.config.loss.elbo > 0:
-            with torch.random.fork_rng(devices=[]):  # the same draws each time
-                torch.manual_seed(index)
-                kept["elbo"] = self._elbo(batch, mean, lower).expand(len(mean))
+        if self.settings.loss.elbo > 0:
+            same = torch.Generator().manual_seed(index)  # the same draws each time
+            deviates = torch.randn(mean.shape, generator=same).to(mean.device)
+            kept["elbo"] = self._elbo(batch, mean, lower, deviates).expand(len(mean))
         self._validation.append({name: value.cpu() for name, value in kept.items()})
 
     def on_validation_epoch_end(self) -> None:
@@ -177,39 +206,34 @@ class InitialiseModule(lightning.LightningModule):
         self._validation.clear()
         for name, value in _figures(joined).items():
             self.log(f"val/{name}", value, prog_bar=name == "loss")
-        weights, known = self.config.loss, joined["known"]
+        weights, known = self.settings.loss, joined["known"]
         terms = {"physics": joined["log_chi2"].mean()}
         if "elbo" in joined:
             terms["elbo"] = joined["elbo"].mean()
         if known.any():
-            error = (joined["target"] - joined["mean"])[known]
-            terms["mse"] = (error / torch.tensor(_USUAL)).square().clamp_max(25).mean()
-            terms["nll"] = self._nll(error, joined["lower"][known])
-        self.log("val/loss", sum(weights[name] * value for name, value in terms.items()))
-
-    def configure_optimizers(self) -> Any:
-        return configure(self.network, self.config.optimiser, self.total_steps)
+            error = joined["target"] - joined["mean"]
+            terms["mse"] = (error[known] / self.usual.cpu()).square().clamp_max(25).mean()
+            terms["nll"] = self._nll(error, joined["lower"], known)
+        total = sum(getattr(weights, name) * value for name, value in terms.items())
+        self.log("val/loss", total)
 
 
 @torch.no_grad()
-def calibrated(module: InitialiseModule, config: DictConfig) -> None:
+def calibrate(module: InitialiseModule, train: Cutouts, apart: Cutouts, seed: int) -> None:
     """Measure what a network must know once it is trained.
 
     Features and chi2 of the training cut-outs (for OUT_OF_DOMAIN and INIT_FALLBACK), and the scales
-    that make 68.3 % intervals hold 68.3 % of the cut-outs of ``sets.calibrate`` (of ``sets.val``
-    where there are none): targets of simulated stamps, segmented as the pipeline does it.
+    that make 68.3 % intervals hold 68.3 % of others.
+
+    Parameters
+    ----------
+    module : InitialiseModule
+    train, apart : Cutouts
+        Those trained on; targets of simulated stamps, segmented as the pipeline does it.
+    seed : int
     """
-    sets = config.sets
-    data = CutoutDataModule(
-        make_cutout_sets(sets.train, sets.folder, workers=sets.workers),
-        make_cutout_sets(sets.get("calibrate") or sets.val, sets.folder, workers=sets.workers),
-        batch_size=256,
-        fresh=sets.fresh,
-    )
-    data.setup()
     module.eval()
-    generator = torch.Generator().manual_seed(config.seed)
-    train, apart = data.sets["train"], data.sets["val"]
+    generator = torch.Generator().manual_seed(seed)
     sample = torch.randperm(len(train), generator=generator)[:20_000]
     features, chi2 = [], []
     for members in sample.split(256):
@@ -259,7 +283,3 @@ def _width(error: torch.Tensor) -> float:
     """Half the distance of the 16 and 84 % points."""
     low, high = torch.quantile(error[:200_000], torch.tensor([0.1587, 0.8413])).tolist()
     return 0.5 * (high - low)
-
-
-def _plain(values: Any) -> dict[str, Any]:
-    return tuples(cast(dict[str, Any], OmegaConf.to_container(values, resolve=True)))

@@ -11,25 +11,61 @@ beside that of the skip connection alone.
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import Any
 
-import lightning
 import torch
-from omegaconf import DictConfig, OmegaConf
 
-from autofit_ml.deconvolution.network import DeconvolveNetwork, DeconvolveSettings, Skip, describe
+from autofit_ml.deconvolution.network import DeconvolveNetwork, DeconvolveSettings, describe
 from autofit_ml.deconvolution.spectra import Grid, coloured, fft2, grid_of
-from autofit_ml.weights.settings import tuples
-from optimiser import configure
-from sharp_data import SharpDataModule, SharpGalaxies, central
-from sharp_observations import draw_observations, turned
-from sharp_sets import make_sharp_sets
+from training.memory import Batches
+from training.module import NetworkModule
+from training.optimiser import OptimiserSettings
+from training.tasks.deconvolve.galaxies import SharpGalaxies, central
+from training.tasks.deconvolve.observations import Observations, draw_observations, turned
 
-__all__ = ["DeconvolveModule", "calibrated_prior", "neighbour_distances"]
+__all__ = [
+    "DeconvolveModule",
+    "DeconvolveTraining",
+    "measure_usual_misfit",
+    "neighbour_distances",
+]
 
 _EDGES = (0.1, 1.0, 10.0)
 """Noise levels (units of the data's noise) between the bins of the validation."""
+
+
+@dataclass(frozen=True)
+class DeconvolveTraining:
+    """``conf/model/deconvolve.yaml``.
+
+    Attributes
+    ----------
+    network : DeconvolveSettings
+    class_images : int
+        That the mixture of the skip connection is fitted to.
+    cropped : float
+        Share of batches of which only the middles are used.
+    usual_side : int
+        Of larger images more: whole ones in proportion to 1 / area.
+    least_side : int
+        Of the middles.
+    bfloat16 : bool
+        The U-Net's precision in training.
+    observations : Observations
+    optimiser : OptimiserSettings
+    """
+
+    network: DeconvolveSettings
+    class_images: int
+    cropped: float
+    usual_side: int
+    least_side: int
+    bfloat16: bool
+    observations: Observations
+    optimiser: OptimiserSettings
 
 
 def _weights(grid: Grid) -> torch.Tensor:
@@ -39,18 +75,15 @@ def _weights(grid: Grid) -> torch.Tensor:
     return weight / weight.sum()
 
 
-class DeconvolveModule(lightning.LightningModule):
+class DeconvolveModule(NetworkModule):
     """Losses of `DeconvolveNetwork`."""
 
-    def __init__(self, config: DictConfig, total_steps: int) -> None:
-        super().__init__()
-        self.config, self.total_steps = config, total_steps
-        given = cast(dict[str, Any], OmegaConf.to_container(config.network, resolve=True))
-        self.network = DeconvolveNetwork(DeconvolveSettings(**tuples(given)))
+    def __init__(self, settings: DeconvolveTraining, total_steps: int) -> None:
+        super().__init__(DeconvolveNetwork(settings.network), settings.optimiser, total_steps)
+        self.settings = settings
         self._validation: list[tuple[torch.Tensor, ...]] = []
 
     def describe(self) -> dict[str, Any]:
-        """For a bundle's ``config.json``."""
         return describe(self.network)
 
     def fit_classes(self, galaxies: SharpGalaxies) -> None:
@@ -58,43 +91,42 @@ class DeconvolveModule(lightning.LightningModule):
         generator = torch.Generator().manual_seed(1)
         side = self.network.settings.side
         members = torch.randperm(galaxies.count(side), generator=generator)
-        images = galaxies.of_side(side, members[: self.config.class_images])
+        images = galaxies.of_side(side, members[: self.settings.class_images])
         self.network.fit_classes(turned(images, generator))
 
-    def _step(
+    def losses(
         self, images: torch.Tensor, generator: torch.Generator | None = None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Loss of each image, that of the skip connection, sigma."""
-        observations = self.config.observations
-        flux, spectra, sigma = draw_observations(images, observations, generator)
-        x = images * flux[:, None, None]
-        side = x.shape[-1]
-        u = x + coloured(spectra, side, generator)
-        autocast = torch.bfloat16 if self.config.bfloat16 and self.training else None
-        found, skip = self.network.estimate(u, spectra, autocast=autocast)
-        return self._loss(found - x, skip), self._skip_loss(u, spectra, x, skip), sigma
+        """Loss of each image, in validation that of the skip connection, sigma; all (B,).
 
-    def _loss(self, error: torch.Tensor, skip: Skip) -> torch.Tensor:
-        grid = grid_of(error.shape[-1])
-        return (fft2(error).flatten(1) / skip.scale).abs().square() @ _weights(grid)
+        Parameters
+        ----------
+        images : Tensor, shape (B, G, G)
+            Of unit flux.
+        generator : torch.Generator, optional
+        """
+        # A trainer's half precision is not for Fourier space.
+        with torch.autocast(images.device.type, enabled=False):
+            flux, spectra, sigma = draw_observations(images, self.settings.observations, generator)
+            x = images * flux[:, None, None]
+            side = x.shape[-1]
+            u = x + coloured(spectra, side, generator)
+            bfloat16 = self.settings.bfloat16 and self.training
+            found, skip = self.network.estimate(
+                u, spectra, autocast=torch.bfloat16 if bfloat16 else None
+            )
+            grid = grid_of(side, str(u.device))
+            weights, true = _weights(grid), fft2(x).flatten(1)
+            loss = ((fft2(found).flatten(1) - true) / skip.scale).abs().square() @ weights
+            alone = torch.zeros_like(loss)
+            if not self.training:
+                unit = spectra.flatten(1).log() @ grid.count / grid.count.sum()
+                error = skip.estimate * unit.div(2).exp()[:, None] - true
+                alone = (error / skip.scale).abs().square() @ weights
+        return loss, alone, sigma
 
-    @torch.no_grad()
-    def _skip_loss(
-        self, u: torch.Tensor, spectra: torch.Tensor, x: torch.Tensor, skip: Skip
-    ) -> torch.Tensor:
-        if self.training:
-            return torch.zeros(len(u))
-        grid = grid_of(x.shape[-1])
-        unit = (spectra.flatten(1).log() @ grid.count / grid.count.sum()).div(2).exp()[:, None]
-        error = skip.estimate * unit - fft2(x).flatten(1)
-        return (error / skip.scale).abs().square() @ _weights(grid)
-
-    def training_step(self, batch: torch.Tensor, index: int) -> torch.Tensor:
-        loss = self._step(turned(self._cropped(batch)))[0].mean()
-        if not torch.isfinite(loss):
-            raise FloatingPointError(f"the loss is {loss} at step {self.global_step}")
-        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch))
-        return loss
+    def loss(self, batch: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        return self.losses(turned(self._cropped(batch)))[0].mean(), {}
 
     def _cropped(self, images: torch.Tensor) -> torch.Tensor:
         """Some batches as they are, the others' middles: any grid may be asked for later.
@@ -102,16 +134,16 @@ class DeconvolveModule(lightning.LightningModule):
         Large images more often: a batch of 112 pixels a side takes three times as long as one of
         64, and shows as many galaxies.
         """
-        side, least = images.shape[-1], int(self.config.least_side)
-        sides = range(least, side, 8)
-        whole = (1 - self.config.cropped) * min(1.0, (self.config.usual_side / side) ** 2)
+        side, settings = images.shape[-1], self.settings
+        sides = range(settings.least_side, side, 8)
+        whole = (1 - settings.cropped) * min(1.0, (settings.usual_side / side) ** 2)
         if not sides or float(torch.rand(())) < whole:
             return images
         return central(images, sides[int(torch.randint(len(sides), ()))])
 
     def validation_step(self, batch: torch.Tensor, index: int) -> None:
         generator = torch.Generator().manual_seed(1000 + index)  # the same draws each time
-        self._validation.append(self._step(batch, generator))
+        self._validation.append(tuple(part.cpu() for part in self.losses(batch, generator)))
 
     def on_validation_epoch_end(self) -> None:
         loss, skip, sigma = (torch.cat(part) for part in zip(*self._validation, strict=True))
@@ -126,34 +158,28 @@ class DeconvolveModule(lightning.LightningModule):
                 self.log(f"val/loss_sigma{k}", loss[some].mean())
                 self.log(f"val/gain_db_sigma{k}", 10 * (skip / loss)[some].log10().mean())
 
-    def configure_optimizers(self) -> Any:
-        return configure(self.network, self.config.optimiser, self.total_steps)
-
 
 _USUAL = 0.99
 """Share of simulated galaxies whose misfit is called usual."""
 
 
 @torch.no_grad()
-def calibrated_prior(module: DeconvolveModule, config: DictConfig) -> None:
+def measure_usual_misfit(module: DeconvolveModule, galaxies: SharpGalaxies, seed: int) -> None:
     """Measure what the network must know once it is trained: the largest usual misfit.
 
-    On galaxies that it was not trained on (``sets.val``), under the training's random
-    observations at the level at which sampling starts.
+    Under the training's random observations at the level at which sampling starts.
+
+    Parameters
+    ----------
+    module : DeconvolveModule
+    galaxies : SharpGalaxies
+        That it was not trained on.
+    seed : int
     """
-    sets = config.sets
-    data = SharpDataModule(
-        make_sharp_sets(sets.train, sets.folder, workers=sets.workers),
-        make_sharp_sets(sets.val, sets.folder, workers=sets.workers),
-        batch_size=256,
-    )
-    data.setup()
-    galaxies = data.sets["val"]
-    settings = OmegaConf.merge(module.config.observations, {"prior": 0.0, "white": 0.0})
-    assert isinstance(settings, DictConfig)
-    generator = torch.Generator().manual_seed(config.seed)
+    settings = dataclasses.replace(module.settings.observations, prior=0.0, white=0.0)
+    generator = torch.Generator().manual_seed(seed)
     values = []
-    for members in list(data.val_dataloader().sampler) * 4:
+    for members in list(Batches(galaxies.groups, 256, seed, shuffle=False)) * 4:
         images = turned(galaxies[members], generator)
         side = images.shape[-1]
         flux, spectra, sigma = draw_observations(images, settings, generator)

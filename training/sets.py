@@ -1,17 +1,22 @@
-"""The simulated sets that a training needs: made where they are missing.
+"""Make the sets of an experiment: python training/sets.py experiment=segment_ground
 
-python training/training_sets.py experiment=segment_ground      # only make the sets
+A training makes them too; this makes the held-out ones as well, and trains nothing.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+if not __package__:
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from autofit_ml.errors import AutofitError
 from autofit_ml.simulation import compose_recipe, write_set
 from autofit_ml.simulation.recipe import Recipe
+from training.settings import Entry, compose
+from training.tasks import find_task
 
 __all__ = ["make_sets", "set_folder"]
 
@@ -22,9 +27,7 @@ def set_folder(root: str | Path, recipe: Recipe, count: int, seed: int) -> Path:
     return Path(root) / name
 
 
-def make_sets(
-    entries: Sequence[Mapping[str, Any]], root: str | Path, *, workers: int = 1
-) -> list[Path]:
+def make_sets(entries: Sequence[Entry], root: str | Path, *, workers: int = 1) -> list[Path]:
     """Folders of all sets, made first where they are not complete.
 
     Parameters
@@ -57,13 +60,15 @@ def make_sets(
 
 
 def main() -> None:
-    """Make the sets of an experiment."""
-    from settings import compose
-
-    config = compose(sys.argv[1:])
-    for part in ("train", "val"):
-        for folder in make_sets(config.sets[part], config.sets.folder, workers=config.sets.workers):
-            print(folder)
+    """Command line."""
+    try:
+        training = compose(sys.argv[1:])
+        sets, make = training.sets, find_task(training.task).sets
+        for entries in (sets.train, sets.val, sets.test, sets.calibrate):
+            for path in make(entries, sets.folder, sets.workers):
+                print(path)
+    except AutofitError as error:
+        sys.exit(f"sets: {error}")
 
 
 if __name__ == "__main__":

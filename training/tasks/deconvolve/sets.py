@@ -1,7 +1,5 @@
 """Sets of sharp galaxies for the deconvolution's prior: made where they are missing.
 
-python training/sharp_sets.py experiment=deconvolve      # only make the sets
-
 One safetensors file per set: noiseless stamps of unit flux as they look through the target PSF
 (`autofit_ml.deconvolution.target.TARGET_FWHM`), drawn by GalSim with the sources of
 `autofit_ml.simulation` at lower accuracy (2 % of a galaxy's light may fold back): point sources,
@@ -12,23 +10,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from omegaconf import DictConfig, OmegaConf
-from safetensors.torch import save_file
 
 from autofit_ml.deconvolution.target import TARGET_FWHM, target_psf
 from autofit_ml.simulation.draw import DrawAccuracy, draw_box
 from autofit_ml.simulation.recipe import Galaxies, Structure
 from autofit_ml.simulation.scenes import draw_galaxy
 from autofit_ml.simulation.sources import Source
+from training.memory import write_tensors
+from training.settings import Entry
 
 __all__ = ["ACCURACY", "KINDS", "NAMES", "STRUCTURE", "make_sharp_sets", "sharp_image"]
 
@@ -44,12 +41,13 @@ ACCURACY = DrawAccuracy(folding=2e-2, margin=1.2, largest=192)
 STRUCTURE = Structure(knot_fraction=(0.02, 0.3), bar_probability=0.4)
 """Of structured galaxies."""
 
+_Kind = Literal["sersic", "bulge_disc", "structured"]
 _CHUNK = 500
 _INSIDE = 0.85
 """Least share of the light that the stamp must hold."""
 
 
-def _galaxies(kind: str, **changes: Any) -> Galaxies:
+def _galaxies(kind: _Kind, **changes: Any) -> Galaxies:
     smallest = 2.5 if kind == "structured" else 0.4
     settings = {"re": (smallest, 16.0), "q": (0.15, 1.0), "structure": STRUCTURE, **changes}
     return Galaxies(morphology={kind: 1.0}, **settings)
@@ -134,9 +132,7 @@ def _group(
     return image, float(image.sum())
 
 
-def make_sharp_sets(
-    entries: Sequence[Mapping[str, Any]], root: str | Path, *, workers: int = 1
-) -> list[Path]:
+def make_sharp_sets(entries: Sequence[Entry], root: str | Path, *, workers: int = 1) -> list[Path]:
     """Files of all entries, made first where they are missing.
 
     Parameters
@@ -154,8 +150,7 @@ def make_sharp_sets(
         float32 (N,), of the image of unit flux; ``kind`` uint8 (N,), place in `NAMES`.
     """
     files = []
-    for given in entries:
-        entry = _plain(given)
+    for entry in entries:
         side, count, seed = int(entry["sharp"]), int(entry["count"]), int(entry["seed"])
         kinds = dict(entry.get("kinds") or KINDS)
         what = {"kinds": kinds, "fwhm": TARGET_FWHM, "inside": _INSIDE, "format": 1}
@@ -163,7 +158,8 @@ def make_sharp_sets(
         path = Path(root) / f"sharp-{side}-{count}-{seed}-{digest}.safetensors"
         if not path.exists():
             print(f"drawing {path}", flush=True)
-            _write(path, _drawn(side, count, seed, kinds, workers))
+            parts = _drawn(side, count, seed, kinds, workers)
+            write_tensors(path, {key: torch.cat([one[key] for one in parts]) for key in parts[0]})
         files.append(path)
     return files
 
@@ -192,32 +188,3 @@ def _chunk(job: tuple[int, int, int, int, dict[str, float]]) -> dict[str, torch.
         "peak": torch.from_numpy(peak),
         "kind": torch.tensor([NAMES.index(kind) for _, kind in drawn], dtype=torch.uint8),
     }
-
-
-def _write(path: Path, parts: Sequence[Mapping[str, torch.Tensor]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-    partial = path.with_suffix(".partial")
-    save_file(joined, partial)
-    partial.replace(path)
-
-
-def _plain(values: Any) -> dict[str, Any]:
-    if isinstance(values, DictConfig):
-        values = OmegaConf.to_container(values, resolve=True)
-    return dict(values)
-
-
-def main() -> None:
-    """Make the sets of an experiment."""
-    from settings import compose
-
-    config = compose(sys.argv[1:])
-    for part in ("train", "val", "test"):
-        entries = config.sets.get(part) or []
-        for file in make_sharp_sets(entries, config.sets.folder, workers=config.sets.workers):
-            print(file)
-
-
-if __name__ == "__main__":
-    main()
