@@ -14,13 +14,8 @@ from torchmetrics.detection import MeanAveragePrecision
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
 from autofit_ml.segmentation.maskrcnn import NARROWEST
-from autofit_ml.segmentation.network import (
-    NetworkSettings,
-    Preprocessing,
-    SegmentNetwork,
-    describe,
-    prepare,
-)
+from autofit_ml.segmentation.network import NetworkSettings, Preprocessing, describe, prepare
+from autofit_ml.segmentation.trainable import TrainableNetwork
 from autofit_ml.simulation.dataset import SOURCE_COLUMNS, SOURCE_KINDS
 from autofit_ml.weights.settings import tuples
 from optimiser import configure
@@ -151,7 +146,7 @@ class SegmentModule(lightning.LightningModule):
     def __init__(self, config: DictConfig, total_steps: int) -> None:
         super().__init__()
         self.config, self.total_steps = config, total_steps
-        self.network = SegmentNetwork(
+        self.network = TrainableNetwork(
             NetworkSettings(**_plain(config.network)), Preprocessing(**_plain(config.preprocessing))
         )
         self.precision_50 = MeanAveragePrecision(iou_type="segm", iou_thresholds=[0.5])

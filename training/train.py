@@ -29,7 +29,7 @@ from lightning.pytorch.callbacks import (
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 
-from autofit_ml.weights import load
+from autofit_ml.weights import load, trained_state
 from checkpoints import network_state
 from settings import compose
 
@@ -215,7 +215,7 @@ def _begin_with(network: torch.nn.Module, start: str) -> None:
     if start.endswith(".ckpt"):
         state = network_state(start)
     else:
-        state = load(start).state_dict()
+        state = trained_state(start)
     for name, values in network.state_dict().items():
         more = values.shape[-1] - state[name].shape[-1] if values.ndim == 2 else 0
         if more > 0:  # inputs that the older network lacked: of no weight at first
