@@ -32,7 +32,7 @@ from lightning.pytorch.callbacks import (
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from autofit_ml.errors import AutofitError
-from autofit_ml.weights import load
+from autofit_ml.weights import load, trained_state
 from training.checkpoints import network_state
 from training.settings import Training, compose
 from training.tasks import find_task
@@ -171,7 +171,7 @@ def _with_architecture(training: Training, start: str) -> Training:
 
 def _begin_with(network: torch.nn.Module, start: str) -> None:
     """Load the weights of a bundle or of another run's checkpoint."""
-    state = network_state(start) if start.endswith(".ckpt") else load(start).state_dict()
+    state = network_state(start) if start.endswith(".ckpt") else trained_state(start)
     for name, values in network.state_dict().items():
         more = values.shape[-1] - state[name].shape[-1] if values.ndim == 2 else 0
         if more > 0:  # inputs that the older network lacked: of no weight at first

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from scipy import ndimage
 from torch.nn import functional
-from torchvision.ops import nms
 
 from autofit_ml.errors import InputError
 from autofit_ml.images.stamp import Stamp
@@ -22,6 +21,7 @@ from autofit_ml.measure import mode_of_sky, psf_fwhm
 from autofit_ml.segmentation.fragments import join_fragments
 from autofit_ml.segmentation.network import CLASSES, DIVISIBLE, SegmentNetwork, prepare
 from autofit_ml.segmentation.pieces import LARGE, Piece, bin_image, draw, pieces_of, with_large
+from autofit_ml.segmentation.regions import nms
 from autofit_ml.segmentation.result import Segmentation
 from autofit_ml.segmentation.shapes import grow_neighbours
 from autofit_ml.segmentation.summary import blend_fraction, ellipse_of_footprint, sky_outside

@@ -15,7 +15,7 @@ Nothing is read at import, and nothing goes to the network unless a bundle has t
 """
 
 from autofit_ml.weights.bundle import Bundle, read_bundle, verify_bundle, write_bundle
-from autofit_ml.weights.loading import load
+from autofit_ml.weights.loading import load, trained_state
 from autofit_ml.weights.manifest import WeightInfo, list_weights, weight_info
 from autofit_ml.weights.resolve import cache_folder, find_bundle, installed_folder, pull
 
@@ -29,6 +29,7 @@ __all__ = [
     "load",
     "pull",
     "read_bundle",
+    "trained_state",
     "verify_bundle",
     "weight_info",
     "write_bundle",

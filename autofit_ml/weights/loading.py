@@ -14,7 +14,7 @@ from autofit_ml.weights.resolve import find_bundle
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["BUNDLE_FORMAT", "load"]
+__all__ = ["BUNDLE_FORMAT", "load", "trained_state"]
 
 BUNDLE_FORMAT = 1
 """Of config.json; a bundle of a higher one needs a newer autofit-ml."""
@@ -50,12 +50,7 @@ def load(
     UnknownWeightsError, MissingWeightsError, DamagedWeightsError, IncompatibleWeightsError
         Each says what to do.
     """
-    info: WeightInfo | None = None
-    if Path(name_or_path).is_dir():
-        folder = Path(name_or_path)
-    else:
-        folder, info = find_bundle(str(name_or_path), offline=offline)
-    bundle = read_bundle(folder)
+    bundle, info = _found(name_or_path, offline)
     network = _build(bundle, info)
     try:
         network.load_state_dict(_state(bundle), strict=True)
@@ -68,6 +63,22 @@ def load(
     network.bundle = bundle  # type: ignore[assignment]
     network.info = info  # type: ignore[assignment]
     return network.to(device).eval()
+
+
+def trained_state(name_or_path: str | Path, *, offline: bool = False) -> dict[str, torch.Tensor]:
+    """The weights of a bundle as they were trained; those of a loaded network may be folded.
+
+    Parameters and errors as in `load`.
+    """
+    bundle, _ = _found(name_or_path, offline)
+    return _state(bundle)
+
+
+def _found(name_or_path: str | Path, offline: bool) -> tuple[Bundle, WeightInfo | None]:
+    if Path(name_or_path).is_dir():
+        return read_bundle(Path(name_or_path)), None
+    folder, info = find_bundle(str(name_or_path), offline=offline)
+    return read_bundle(folder), info
 
 
 def _build(bundle: Bundle, info: WeightInfo | None) -> torch.nn.Module:

@@ -13,6 +13,7 @@ from autofit_ml.deconvolution.network import describe as describe_prior
 from autofit_ml.initialisation.network import InitialiseNetwork, InitialiseSettings
 from autofit_ml.initialisation.network import describe as describe_initialiser
 from autofit_ml.segmentation.network import NetworkSettings, Preprocessing, SegmentNetwork, describe
+from autofit_ml.segmentation.trainable import TrainableNetwork
 from autofit_ml.weights import WeightInfo, write_bundle
 from autofit_ml.weights.bundle import describe_files
 from autofit_ml.weights.manifest import MANIFEST_FORMAT
@@ -22,10 +23,18 @@ TINY = NetworkSettings(
 )
 
 
-def tiny_network(seed: int = 0) -> SegmentNetwork:
-    """An untrained network of a few thousand parameters."""
+def tiny_network(seed: int = 0, **changes) -> SegmentNetwork:
+    """An untrained network of a few thousand parameters; `changes` are fields of its settings."""
+    trained = tiny_trainable(seed)
+    network = SegmentNetwork(dataclasses.replace(TINY, **changes), trained.preprocessing).eval()
+    network.load_state_dict(trained.state_dict())
+    return network
+
+
+def tiny_trainable(seed: int = 0) -> TrainableNetwork:
+    """The same before it is trained."""
     torch.manual_seed(seed)
-    return SegmentNetwork(TINY, Preprocessing()).eval()
+    return TrainableNetwork(TINY, Preprocessing()).eval()
 
 
 def tiny_initialiser(seed: int = 0, **thresholds: float) -> InitialiseNetwork:
@@ -46,7 +55,7 @@ def add_initialise_bundle(root: Path, name: str, **changes) -> WeightInfo:
 
 def add_bundle(root: Path, name: str = "segment/test-r@1.0.0", **changes) -> WeightInfo:
     """A bundle of an untrained network in a folder with a manifest."""
-    network = tiny_network()
+    network = tiny_trainable()
     return _add(root, name, network, describe(network), changes)
 
 

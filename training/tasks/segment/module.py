@@ -10,12 +10,8 @@ import torch
 from torch import nn
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
-from autofit_ml.segmentation.network import (
-    NetworkSettings,
-    Preprocessing,
-    SegmentNetwork,
-    describe,
-)
+from autofit_ml.segmentation.network import NetworkSettings, Preprocessing, describe
+from autofit_ml.segmentation.trainable import TrainableNetwork
 from training.module import NetworkModule
 from training.optimiser import OptimiserSettings
 from training.tasks.segment.targets import Augmentation, Instances
@@ -38,7 +34,7 @@ class SegmentModule(NetworkModule):
     """Losses of torchvision's Mask R-CNN, summed; validation loss and AP50 of the masks."""
 
     def __init__(self, settings: SegmentSettings, total_steps: int) -> None:
-        network = SegmentNetwork(settings.network, settings.preprocessing)
+        network = TrainableNetwork(settings.network, settings.preprocessing)
         super().__init__(network, settings.optimiser, total_steps)
 
     def describe(self) -> dict[str, Any]:

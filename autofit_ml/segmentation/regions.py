@@ -1,0 +1,218 @@
+"""Boxes of a Mask R-CNN: anchors, their regression, features inside them, doubles among them.
+
+The same arithmetic as torchvision's ``AnchorGenerator``, ``BoxCoder``, ``LevelMapper``,
+``roi_align`` and ``batched_nms`` (``tests/segmentation/test_regions.py`` compares them), without
+torchvision's Python, whose import takes longer than segmenting a hundred stamps. Boxes are
+(x0, y0, x1, y1) in pixels of the image.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch.nn import functional
+
+__all__ = ["anchors", "clip", "decode", "level_of", "nms", "roi_align", "sides"]
+
+ASPECTS = (0.5, 1.0, 2.0)
+"""Height over width of the anchors of each pixel."""
+
+CANONICAL_SIDE, CANONICAL_LEVEL = 96, 4
+"""Boxes of this side are read from the level with 2**-4 of the image's sampling, those of half of
+it from the next finer level, and so on (Lin et al. 2017, equation 1)."""
+
+_SAMPLES = 2
+"""Points along each axis of a cell of the grid on which a box's features are read."""
+
+_LARGEST_STRETCH = math.log(1000 / 16)
+"""Of a box's side, ln: larger ones would overflow in an untrained network."""
+
+
+@functools.lru_cache(maxsize=64)
+def anchors(
+    side: float, grid: tuple[int, int], image: tuple[int, int], device: torch.device
+) -> torch.Tensor:
+    """Anchors of one level, row by row, shape (rows * columns * len(ASPECTS), 4).
+
+    Parameters
+    ----------
+    side : float
+        Of the square anchor, pixels.
+    grid, image : (int, int)
+        Rows and columns of the level's features and of the image.
+    device : torch.device
+    """
+    root = torch.tensor(ASPECTS).sqrt()
+    height, width = root * side, side / root
+    base = (torch.stack([-width, -height, width, height], dim=1) / 2).round()
+    y, x = (
+        torch.arange(number, dtype=torch.float32) * (pixels // number)
+        for number, pixels in zip(grid, image, strict=True)
+    )
+    y, x = (axis.flatten() for axis in torch.meshgrid(y, x, indexing="ij"))
+    corners = torch.stack([x, y, x, y], dim=1)
+    return (corners[:, None] + base).reshape(-1, 4).to(device)
+
+
+def decode(
+    shifts: torch.Tensor, boxes: torch.Tensor, weights: tuple[float, float] = (1.0, 1.0)
+) -> torch.Tensor:
+    """Boxes moved and stretched as a network says.
+
+    Parameters
+    ----------
+    shifts : Tensor, shape (..., 4)
+        Of the centre (x, y) in units of the box's sides, and of ln width and ln height, times the
+        weights.
+    boxes : Tensor, shape (..., 4)
+    weights : (float, float)
+        Of the centre and of the sides.
+    """
+    low, high = boxes.unflatten(-1, (2, 2)).unbind(-2)
+    sides = high - low
+    centre = low + 0.5 * sides + sides * shifts[..., :2] / weights[0]
+    half = 0.5 * sides * (shifts[..., 2:] / weights[1]).clamp(max=_LARGEST_STRETCH).exp()
+    return torch.cat([centre - half, centre + half], dim=-1)
+
+
+def clip(boxes: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+    """Boxes cut at the border of an image of `shape` (rows, columns)."""
+    ny, nx = shape
+    return boxes.clamp_min(0).minimum(boxes.new_tensor([nx, ny, nx, ny]))
+
+
+def sides(boxes: torch.Tensor) -> torch.Tensor:
+    """Width and height, shape (..., 2)."""
+    return boxes[..., 2:] - boxes[..., :2]
+
+
+def level_of(boxes: torch.Tensor, levels: int) -> torch.Tensor:
+    """Which of the levels with 1/2, 1/4 ... of the sampling a box is read from, shape (n,)."""
+    side = sides(boxes).prod(-1).sqrt()
+    level = torch.floor(CANONICAL_LEVEL + torch.log2(side / CANONICAL_SIDE) + 1e-6)
+    return level.clamp(1, levels).long() - 1
+
+
+def roi_align(maps: Sequence[torch.Tensor], boxes: torch.Tensor, side: int) -> torch.Tensor:
+    """Features inside boxes on a grid of side x side cells.
+
+    A cell's features are the mean of bilinear interpolations at 2 x 2 points (RoIAlign, He et al.
+    2017, section 3; torchvision's ``aligned=False``). Each is a sum of 16 rows of the maps, and all
+    of them are one `embedding_bag`.
+
+    Parameters
+    ----------
+    maps : sequence of Tensor, shape (channels, rows, columns)
+        Of one image at 1/2, 1/4 ... of its sampling; channels last in memory are read fastest.
+    boxes : Tensor, shape (n, 4)
+    side : int
+
+    Returns
+    -------
+    Tensor, shape (n, channels, side, side)
+    """
+    table = torch.cat([part.permute(1, 2, 0).flatten(0, 1) for part in maps])
+    shapes = [(part.shape[1], part.shape[2]) for part in maps]
+    starts = [0]
+    for ny, nx in shapes[:-1]:
+        starts.append(starts[-1] + ny * nx)
+    level = level_of(boxes, len(maps))
+    layout = torch.tensor([[*shape, start] for shape, start in zip(shapes, starts, strict=True)])
+    rows, columns, start = layout.to(boxes.device)[level].unbind(1)
+    scaled = boxes * (0.5 ** (level + 1))[:, None]
+    y, wy = _interpolation(scaled[:, 1], scaled[:, 3], rows, side)
+    x, wx = _interpolation(scaled[:, 0], scaled[:, 2], columns, side)
+    row = start[:, None, None] + y * columns[:, None, None]
+    places = row[:, :, None, :, None] + x[:, None, :, None, :]
+    weights = wy[:, :, None, :, None] * wx[:, None, :, None, :]
+    summed = functional.embedding_bag(
+        places.reshape(-1, (2 * _SAMPLES) ** 2),
+        table,
+        mode="sum",
+        per_sample_weights=weights.reshape(-1, (2 * _SAMPLES) ** 2).to(table.dtype),
+    )
+    return summed.unflatten(0, (len(boxes), side, side)).permute(0, 3, 1, 2)
+
+
+def _interpolation(
+    low: torch.Tensor, high: torch.Tensor, number: torch.Tensor, side: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pixels along one axis that make up the cells of boxes, and their weights.
+
+    Parameters
+    ----------
+    low, high : Tensor, shape (n,)
+        Ends of the boxes, pixels of their level.
+    number : Tensor of int, shape (n,)
+        Pixels that there are.
+    side : int
+        Cells.
+
+    Returns
+    -------
+    Tensor of int64, Tensor, both of shape (n, side, 2 * _SAMPLES)
+    """
+    step = (high - low).clamp_min(1.0) / side
+    points = torch.arange(side * _SAMPLES, device=low.device, dtype=low.dtype)
+    at = low[:, None] + (points + 0.5) / _SAMPLES * step[:, None]
+    last = number[:, None] - 1
+    outside = (at < -1) | (at > number[:, None])
+    at = at.clamp_min(0).minimum(last.to(at.dtype))
+    first = at.long()
+    share = at - first
+    weights = torch.stack([1 - share, share], dim=-1).masked_fill(outside[..., None], 0.0)
+    places = torch.stack([first, (first + 1).minimum(last)], dim=-1)
+    return places.unflatten(1, (side, _SAMPLES)).flatten(2), (
+        weights.unflatten(1, (side, _SAMPLES)).flatten(2) / _SAMPLES
+    )
+
+
+def nms(
+    boxes: torch.Tensor,
+    scores: torch.Tensor,
+    overlap: float,
+    kinds: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Which boxes stay if none may overlap with a surer one of its kind.
+
+    Parameters
+    ----------
+    boxes : Tensor, shape (n, 4)
+    scores : Tensor, shape (n,)
+    overlap : float
+        Largest intersection over union.
+    kinds : Tensor of int, shape (n,), optional
+        None: all are of one kind.
+
+    Returns
+    -------
+    Tensor of int64
+        Places of those that stay, the surest first.
+    """
+    if kinds is not None and len(boxes):
+        boxes = boxes + (kinds * (boxes.max() + 1))[:, None]
+    suppress: Callable[..., torch.Tensor] = _suppression()
+    return suppress(boxes, scores, overlap)
+
+
+@functools.cache
+def _suppression() -> Callable[..., torch.Tensor]:
+    """torchvision's compiled operation, without importing its Python where that can be avoided."""
+    found = importlib.util.find_spec("torchvision")
+    for folder in (found.submodule_search_locations or ()) if found is not None else ():
+        for library in sorted(Path(folder).glob("_C*")):
+            if hasattr(torch.ops.torchvision, "nms"):
+                break
+            try:
+                torch.ops.load_library(library)
+            except OSError:  # needs what torchvision's own import prepares
+                continue
+    if not hasattr(torch.ops.torchvision, "nms"):
+        importlib.import_module("torchvision")
+    return torch.ops.torchvision.nms
