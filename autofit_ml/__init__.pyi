@@ -1,6 +1,7 @@
 __version__: str
 
 from .api import fit as fit
+from .api import simulate as simulate
 from .catalogue import read_catalogue as read_catalogue
 from .deconvolution import deconvolve as deconvolve
 from .fitting import refine as refine

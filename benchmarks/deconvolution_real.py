@@ -36,7 +36,7 @@ from autofit_ml.deconvolution.target import sigma_of
 from autofit_ml.images import discover, psf_fwhm, read_item
 from autofit_ml.images.options import ReadOptions
 from autofit_ml.images.stamp import Stamp
-from autofit_ml.runs.deconvolve_run import cut_out, sky_correlation
+from autofit_ml.runs.deconvolve import cut_out, sky_correlation
 from autofit_ml.segmentation import Segmentation
 from autofit_ml.segmentation.dispatch import segment_all
 

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from autofit_ml.simulation import compose_recipe, write_set
+from autofit_ml.runs.simulate import write_set
+from autofit_ml.simulation import compose_recipe
 from autofit_ml.simulation.recipe import Recipe
 
 __all__ = ["make_sets", "set_folder"]

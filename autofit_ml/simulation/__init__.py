@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from autofit_ml.simulation.recipe import Recipe, compose_recipe, config_folder, list_recipes
     from autofit_ml.simulation.sample import simulate_sersic
     from autofit_ml.simulation.scenes import draw_galaxy, draw_neighbours, draw_target
-    from autofit_ml.simulation.shards import read_manifest, read_objects, verify_set, write_set
+    from autofit_ml.simulation.shards import read_manifest, read_objects, verify_set
     from autofit_ml.simulation.sources import Component, Source, sersic_indices
 
 _MODULES = {
@@ -82,7 +82,7 @@ _MODULES = {
     "recipe": ("Recipe", "compose_recipe", "config_folder", "list_recipes"),
     "sample": ("simulate_sersic",),
     "scenes": ("draw_galaxy", "draw_neighbours", "draw_target"),
-    "shards": ("read_manifest", "read_objects", "verify_set", "write_set"),
+    "shards": ("read_manifest", "read_objects", "verify_set"),
     "sources": ("Component", "Source", "sersic_indices"),
 }
 _OPTIONAL = {"galsim", "hydra", "omegaconf", "pydantic"}
@@ -134,7 +134,6 @@ __all__ = [
     "total_snr",
     "truth_table",
     "verify_set",
-    "write_set",
 ]
 
 
