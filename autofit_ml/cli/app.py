@@ -160,5 +160,6 @@ def _without_nan(value: Any) -> Any:
 
 def resume_command() -> str:
     """The command as typed, without --restart."""
-    words = [Path(sys.argv[0]).name, *(w for w in sys.argv[1:] if w != "--restart")]
-    return shlex.join(words)
+    name = Path(sys.argv[0]).name
+    program = ["python", "-m", "autofit_ml"] if name == "__main__.py" else [name]
+    return shlex.join([*program, *(word for word in sys.argv[1:] if word != "--restart")])

@@ -45,6 +45,7 @@ def weights_info(name: Annotated[str, typer.Argument(help="task/survey-band[@ver
     print(f"pixel scale {info.pixel_scale[0]:g} to {info.pixel_scale[1]:g} arcsec")
     print(f"PSF FWHM {info.psf_fwhm[0]:g} to {info.psf_fwhm[1]:g} pixels")
     print(f"S/N {info.snr[0]:g} to {info.snr[1]:g}")
+    print(f"address {info.url or '(none: it comes with the package)'}")
     folder, _ = find_bundle(name, offline=True)
     print(f"folder {folder}\n")
     print(read_bundle(folder).card)
@@ -66,7 +67,13 @@ def weights_verify(
 
 @weights_app.command("pull")
 def weights_pull(name: Annotated[str, typer.Argument(help="task/survey-band[@version].")]) -> None:
-    """Fetch a bundle into the cache."""
-    from autofit_ml.weights import pull
+    """Fetch a bundle into the cache; every file is checked against its sha256."""
+    from autofit_ml.weights import find_bundle, pull, weight_info
 
+    info = weight_info(name)
+    if info.url is None:
+        folder, _ = find_bundle(name, offline=True)  # says what to do where it is not here
+        print(f"{info.name} has no address to fetch it from; it is here already: {folder}")
+        return
+    print(f"fetching {info.name}, {info.bytes / 1e6:.1f} MB, from {info.url}")
     print(pull(name))

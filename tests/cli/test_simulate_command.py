@@ -183,7 +183,7 @@ def test_ctrl_c(tmp_path):
     assert process.returncode == 130
     assert printed == ""
     assert f"stopped; finished shards are saved in {out}" in err
-    assert f"to go on: cli.py simulate {SMALL[0]} '{SMALL[1]}'" in err
+    assert f"to go on: python -m autofit_ml simulate {SMALL[0]} '{SMALL[1]}'" in err
     assert "Traceback" not in err
     assert not list(out.rglob(".autofit-ml-tmp-*"))
     assert state.exists()

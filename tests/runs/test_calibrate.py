@@ -58,7 +58,7 @@ def test_the_runs_settings_are_taken_up(tmp_path, run):
     export_fits(simulate_sersic(1, seed=9, snr=(90.0, 120.0), size=48), tmp_path / "in")
     wanted = FitSettings(
         workers=0, segmenter="sep", init="moments", save=(), sky="fixed",
-        likelihood="huber:2.0", error_floor=0.01, zeropoint=24.0, noise="model",
+        likelihood="huber:2", error_floor=0.01, zeropoint=24.0, noise="model",
     )  # fmt: skip
     fit_run(tmp_path / "in", tmp_path / "out", wanted)
     found, inputs = settings_of_run(tmp_path / "out")
