@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from autofit_ml.profiles.hankel import HankelTable, Table, tabulate
     from autofit_ml.profiles.modifiers import modified
     from autofit_ml.profiles.products import row_products
+    from autofit_ml.profiles.tables import profile_radii
 
 __all__ = [
     "N_MAX",
@@ -51,6 +52,7 @@ __all__ = [
     "get_profile",
     "modified",
     "profile_names",
+    "profile_radii",
     "register",
     "row_products",
     "sersic_b",
@@ -64,6 +66,7 @@ __all__ = [
 _HOME = {
     **dict.fromkeys(("HankelTable", "Table", "tabulate"), "autofit_ml.profiles.hankel"),
     "row_products": "autofit_ml.profiles.products",
+    "profile_radii": "autofit_ml.profiles.tables",
     "modified": "autofit_ml.profiles.modifiers",
 }
 

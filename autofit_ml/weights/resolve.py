@@ -96,8 +96,8 @@ def _whole(info: WeightInfo) -> Path | None:
 
 def _by_hand(info: WeightInfo) -> str:
     return (
-        f"copy its folder into {cache_folder() / info.name}, or set ${ENVIRONMENT} to a folder that "
-        f"holds {info.name}"
+        f"copy its folder into {cache_folder() / info.name}, or set ${ENVIRONMENT} to a folder "
+        f"that holds {info.name}"
     )
 
 

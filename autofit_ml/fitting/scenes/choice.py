@@ -22,8 +22,8 @@ from autofit_ml.fitting.scenes.fit import fit_scenes
 from autofit_ml.fitting.scenes.objects import SceneObject
 from autofit_ml.fitting.scenes.results import SceneFit, SceneSettings
 from autofit_ml.initialisation.starts import Starts
-from autofit_ml.scenes.build import parse_model
 from autofit_ml.scenes.model import Scene
+from autofit_ml.scenes.parse import parse_model
 
 __all__ = ["LADDER", "Choice", "choose_models", "criterion"]
 

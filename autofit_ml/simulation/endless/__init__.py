@@ -7,8 +7,8 @@ sources (`render_scene`).
 Everything happens in PyTorch on one device: PSFs, scenes, light (`autofit_ml.rendering`), sky,
 noise, labels. A batch is a pure function of (settings, seed, step, device), so that steps can be
 spread over processes in any way, and no file is needed, nor GalSim, Hydra or pydantic; with the
-same parameters and the same PSF image the light equals `draw.render_source` to 1e-4 of the scene's peak
-(``benchmarks/simulation_speed.py``).
+same parameters and the same PSF image the light equals `draw.render_source` to 1e-4 of the scene's
+peak (``benchmarks/simulation_speed.py``).
 
     settings = EndlessSettings(shape=(64, 64), snr=(10, 1000))
     loader = DataLoader(EndlessSersic(settings, 64, seed=1), batch_size=None, num_workers=4)
