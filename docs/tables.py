@@ -1,4 +1,4 @@
-"""Pages that follow from declarations: options (`autofit_ml.settings`), columns of the catalogue."""
+"""Pages that follow from declarations: options and columns of the catalogue."""
 
 from __future__ import annotations
 
@@ -27,10 +27,11 @@ OPTIONS = {
 
 def options_page() -> str:
     """The options of every kind of run."""
-    text = (
-        "# Options\n\nKeywords from Python; on the command line ``--psf-fwhm`` for `psf_fwhm`. A run "
-        "that is continued\nmust have the same value of each option that changes results.\n"
-    )
+    text = """# Options
+
+Keywords from Python; on the command line `--psf-fwhm` for `psf_fwhm`. A run that is continued must
+have the same value of each option that changes results.
+"""
     for name, kind in OPTIONS.items():
         text += f"\n## {name}\n\n{options_table(kind)}"
     return text
@@ -38,11 +39,13 @@ def options_page() -> str:
 
 def columns_page() -> str:
     """The columns that every catalogue has."""
-    return (
-        "# Columns of the catalogue\n\nOf one Sérsic profile in one band. Component k > 1 adds "
-        "`<name>_k`, a band `<name>_<band>`; the\nfiles themselves carry units and descriptions.\n\n"
-        + columns_table()
-    )
+    text = """# Columns of the catalogue
+
+Of one Sérsic profile in one band. Component k > 1 adds `<name>_k`, a band `<name>_<band>`; the files
+themselves carry units and descriptions.
+
+"""
+    return text + columns_table()
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ from importlib import import_module
 from pkgutil import iter_modules
 
 from autofit_ml.errors import SettingsError
-from autofit_ml.profiles.modifiers import modified
 from autofit_ml.profiles.profile import KINDS, Profile, ShapeParameter
 
 __all__ = [
@@ -71,6 +70,8 @@ def get_profile(name: str) -> Profile:
 
 def _modified(name: str) -> Profile:
     """A profile with modifiers, by the name that `modified` gave it."""
+    from autofit_ml.profiles.modifiers import modified  # loads PyTorch
+
     base, _, rest = name.partition("[")
     words = [word.strip() for word in rest.rstrip("]").split(",") if word.strip()]
     modes = [word[1:] for word in words if word.startswith("f") and word[1:].isdigit()]

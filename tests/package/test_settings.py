@@ -170,8 +170,9 @@ def test_positions_that_are_given_up_warn():
     with pytest.warns(DeprecationWarning, match="samples=...") as caught:
         assert afm.deconvolve([], 8) == []
     assert caught[0].filename == __file__
-    with pytest.raises(SettingsError, match="samples is 1"), pytest.warns(DeprecationWarning):
-        afm.deconvolve([], 1)
+    with pytest.warns(DeprecationWarning, match="by keyword"):  # noqa: SIM117
+        with pytest.raises(SettingsError, match="samples is 1"):
+            afm.deconvolve([], 1)
 
 
 # --- command line -----------------------------------------------------------------------------
