@@ -30,6 +30,7 @@ lint: $(STAMP)
 docs: $(STAMP)
 	PYTHONWARNINGS=ignore $(BIN)/typer autofit_ml.cli utils docs --name autofit-ml \
 		--title "Command line" --output docs/reference/cli.md
+	$(BIN)/python docs/tables.py
 	$(BIN)/mkdocs build --strict --quiet
 	@echo "site: build/site/index.html"
 

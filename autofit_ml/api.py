@@ -1,31 +1,32 @@
-"""`fit`: the whole pipeline as one function."""
+"""Runs as functions for Python and notebooks: `fit`, `simulate`."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from astropy.table import QTable
 
 from autofit_ml.catalogue import table_to_qtable
-from autofit_ml.errors import SettingsError
-from autofit_ml.images.options import ReadOptions
-from autofit_ml.runs import FitSettings
+from autofit_ml.options import called_with
+from autofit_ml.settings import FitCall, FitSettings
 
-__all__ = ["fit", "settings_from"]
+if TYPE_CHECKING:
+    from autofit_ml.runs.simulate import SetSummary
+    from autofit_ml.simulation.objects import SimulatedObject
+    from autofit_ml.simulation.recipe import Recipe
+
+__all__ = ["fit", "simulate"]
 
 
-def fit(
-    paths: str | Path | Iterable[str | Path] | None = None,
-    out: str | Path | None = None,
-    *,
-    manifest: str | Path | None = None,
-    restart: bool = False,
-    **options: Any,
-) -> QTable:
-    """Fit every galaxy in `paths`.
+@called_with(FitCall)
+def fit(call: FitCall) -> QTable:
+    """Fit every galaxy in files, folders, globs or a manifest.
+
+    ``fit(paths, out, *, manifest, restart, ...)``; every further keyword is an option of
+    `autofit_ml.settings.FitSettings` (``model="sersic+exp"``, ``bands=("g", "r")``,
+    ``sky="fixed"``, ``psf_fwhm=0.8``, ``survey="kids"``, ``device="cuda"`` ...).
 
     Parameters
     ----------
@@ -36,12 +37,6 @@ def fit(
         nothing is written.
     manifest : path, optional
         Table of objects instead of `paths`.
-    restart : bool
-        Begin anew in a folder that holds results.
-    **options
-        Fields of `autofit_ml.runs.FitSettings` (``model="sersic+exp"`` or a
-        `autofit_ml.scenes.Scene`, ``bands=("g", "r")``, ``sky="fixed"``, ``device="cuda"`` ...) and
-        of `autofit_ml.images.ReadOptions` (``psf=...``, ``psf_fwhm=0.8``, ``survey="kids"`` ...).
 
     Returns
     -------
@@ -57,22 +52,59 @@ def fit(
     """
     from autofit_ml.runs import fit_run
 
-    settings = settings_from(options)
-    summary = fit_run(paths, out, settings, manifest=manifest, restart=restart)
+    summary = fit_run(
+        call.paths,
+        call.out,
+        call.part(FitSettings),
+        manifest=call.manifest,
+        restart=call.restart,
+    )
     if summary.interrupted or summary.table is None:
         raise KeyboardInterrupt
     return table_to_qtable(summary.table)
 
 
-def settings_from(options: dict[str, Any]) -> FitSettings:
-    """`FitSettings` from a flat dictionary of its own fields and those of `ReadOptions`."""
-    mine = {item.name for item in dataclasses.fields(FitSettings)} - {"read"}
-    reading = {item.name for item in dataclasses.fields(ReadOptions)}
-    unknown = sorted(set(options) - mine - reading)
-    if unknown:
-        raise SettingsError(
-            f"unknown option {', '.join(unknown)}",
-            f"options are: {', '.join(sorted(mine | reading))}",
-        )
-    read = ReadOptions(**{k: v for k, v in options.items() if k in reading})
-    return FitSettings(read=read, **{k: v for k, v in options.items() if k in mine})
+def simulate(
+    recipe: Recipe | Sequence[str],
+    *,
+    count: int | None = None,
+    seed: int | None = None,
+    out: str | Path | None = None,
+    workers: int = 1,
+    config_dir: str | Path | None = None,
+) -> list[SimulatedObject] | SetSummary:
+    """Simulated objects of a recipe, in memory or on disk.
+
+    Parameters
+    ----------
+    recipe : Recipe or sequence of str
+        Or Hydra overrides: ``["data=blends", "survey=hsc-i", "data.target.snr=[20,200]"]``.
+    count, seed : int, optional
+        The recipe's when not given. Object i depends on the recipe, the seed and i alone.
+    out : path, optional
+        Write a set of shards there instead of returning the objects.
+    workers : int
+        Processes (with `out`).
+    config_dir : path, optional
+        Folder of your own configs.
+
+    Returns
+    -------
+    list of SimulatedObject, or SetSummary with `out`
+
+    Raises
+    ------
+    SettingsError
+        The recipe is wrong; nothing has been done.
+    """
+    from autofit_ml import simulation
+
+    if out is None:
+        return simulation.simulate(recipe, count=count, seed=seed, config_dir=config_dir)
+    from autofit_ml.runs.simulate import write_set
+    from autofit_ml.simulation.generate import check_recipe
+
+    if not isinstance(recipe, simulation.Recipe):
+        recipe = simulation.compose_recipe(recipe, config_dir=config_dir)
+    check_recipe(recipe)
+    return write_set(recipe, out, count=count, seed=seed, workers=workers)

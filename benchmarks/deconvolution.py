@@ -48,7 +48,6 @@ from autofit_ml.deconvolution.gibbs import sample_gibbs
 from autofit_ml.deconvolution.network import InBfloat16
 from autofit_ml.deconvolution.operator import Observation, observe
 from autofit_ml.deconvolution.prior import sample_prior
-from autofit_ml.deconvolution.sampling import PRECISIONS
 from autofit_ml.deconvolution.spectra import coloured, fft2, grid_of
 from autofit_ml.deconvolution.summary import half_light_radius
 from autofit_ml.deconvolution.target import target_psf
@@ -766,7 +765,7 @@ def main() -> None:
     )
     parser.add_argument("--card", type=Path, help="the tables, for training/export.py --card")
     parser.add_argument("--docs", action="store_true", help="write into docs/deconvolution.md")
-    parser.add_argument("--precision", default="float32", choices=PRECISIONS)
+    parser.add_argument("--precision", default="float32", choices=("float32", "bfloat16"))
     arguments = parser.parse_args()
     wanted = arguments.section or list(sections)
     network: Any = None

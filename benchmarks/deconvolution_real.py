@@ -37,7 +37,7 @@ from autofit_ml.images import discover, read_item
 from autofit_ml.images.options import ReadOptions
 from autofit_ml.images.stamp import Stamp
 from autofit_ml.measure import psf_fwhm
-from autofit_ml.runs.deconvolve_run import cut_out, sky_correlation
+from autofit_ml.runs.deconvolve import cut_out, sky_correlation
 from autofit_ml.segmentation import Segmentation
 from autofit_ml.segmentation.dispatch import segment_all
 

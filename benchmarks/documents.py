@@ -88,7 +88,7 @@ def machine() -> str:
     """The hardware, in general terms."""
     import torch
 
-    from autofit_ml.worker_processes import processors
+    from autofit_ml.runs.workers import processors
 
     n = processors()
     kind, plural = torch.backends.cpu.get_cpu_capability(), "s" * (n != 1)

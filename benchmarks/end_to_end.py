@@ -126,8 +126,7 @@ def profile(images: Path, out: Path) -> str:
 
     import torch
 
-    from autofit_ml.api import settings_from
-    from autofit_ml.runs import fit_run
+    from autofit_ml.runs import FitSettings, fit_run
 
     torch.set_num_threads(1)
     spent: dict[str, float] = {}
@@ -146,8 +145,8 @@ def profile(images: Path, out: Path) -> str:
         setattr(module, name, wrapper)
 
     stages = (
-        ("flow", "discover", "find the inputs"),
-        ("flow", "source_fingerprints", "fingerprints of the inputs"),
+        ("sources", "discover", "find the inputs"),
+        ("loop", "source_fingerprints", "fingerprints of the inputs"),
         ("prepare", "read_source", "read files (3 a galaxy)"),
         ("prepare", "segment_all", "segment"),
         ("prepare", "initialise", "starting values"),
@@ -160,7 +159,7 @@ def profile(images: Path, out: Path) -> str:
         timed(import_module(f"autofit_ml.runs.{module}"), name, label)
     columns = []
     for options in PIPELINES.values():
-        settings = settings_from({"workers": 0, "save": (), **options})
+        settings = FitSettings(**{"workers": 0, "save": (), **options})
         shutil.rmtree(out, ignore_errors=True)
         spent.clear()
         began = time.thread_time()

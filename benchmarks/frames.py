@@ -20,7 +20,6 @@ from documents import machine, markdown_table, write_section
 from autofit_ml.images.stamp import Frame
 from autofit_ml.measure import psf_fwhm
 from autofit_ml.runs import FitSettings, fit_run
-from autofit_ml.runs.settings import FitSettings as Settings
 from autofit_ml.segmentation.detection import Detections
 from autofit_ml.segmentation.tiles import TileSettings, detect_instances
 from autofit_ml.simulation import (
@@ -100,10 +99,7 @@ def main() -> None:
         print(rows[-1], flush=True)
     with tempfile.TemporaryDirectory() as folder:
         export_fits([item], Path(folder) / "images")
-        read = Settings().read
-        settings = FitSettings(
-            read=type(read)(mode="frame"), segmenter="maskrcnn", weights=arguments.weights
-        )
+        settings = FitSettings(mode="frame", segmenter="maskrcnn", weights=arguments.weights)
         began = time.perf_counter()
         summary = fit_run(Path(folder) / "images", Path(folder) / "out", settings)
         seconds = time.perf_counter() - began

@@ -37,9 +37,9 @@ from speed import sample, scaling, truth
 from undisturbed import Disturbances, undisturbed
 
 from autofit_ml.fitting import object_of
+from autofit_ml.runs.workers import processors
 from autofit_ml.simulation import observe_scene, simulate_sersic, to_stamps
 from autofit_ml.simulation.sources import Source
-from autofit_ml.worker_processes import processors
 
 OUT = Path(__file__).resolve().parent / "out" / "side_by_side"
 PAGE = "side-by-side.md"

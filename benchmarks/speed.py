@@ -32,9 +32,9 @@ from undisturbed import Disturbances, undisturbed
 from autofit_ml.catalogue.flags import FATAL, Flag
 from autofit_ml.fitting import Fits, refine
 from autofit_ml.initialisation import Starts, initialise
+from autofit_ml.runs.workers import processors
 from autofit_ml.segmentation import segment_sep
 from autofit_ml.simulation import render_source, simulate_sersic, to_stamps
-from autofit_ml.worker_processes import processors
 
 HERE = Path(__file__).resolve().parent
 PEERS = HERE / "peers"

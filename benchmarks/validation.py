@@ -32,8 +32,8 @@ from default_pipeline import column, fit_as_files
 from documents import DOCS, machine, markdown_table, write_section
 
 import autofit_ml
-from autofit_ml.runs import FitSettings
-from autofit_ml.runs.segment_run import segment_run
+from autofit_ml.runs.segment import segment_run
+from autofit_ml.settings import SegmentSettings
 from autofit_ml.simulation import compose_recipe, export_fits, simulate_one
 
 DOCUMENT = "validation.md"
@@ -259,9 +259,8 @@ def frames(count: int) -> tuple[str, str]:
         rows = []
         for name in ("maskrcnn", "sep"):
             out = Path(folder) / name
-            settings = autofit_ml.api.settings_from({"mode": "frame", "segmenter": name})
-            assert isinstance(settings, FitSettings)
-            segment_run(images, out, settings, pictures=False)
+            settings = SegmentSettings(mode="frame", segmenter=name, pictures=False)
+            segment_run(images, out, settings)
             rows += _detection(name, objects, Table.read(out / "instances.ecsv"), edges)
         table = autofit_ml.fit(images, Path(folder) / "results", mode="frame", save="none")
         fits = _frame_fits(objects, table, edges)

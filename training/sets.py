@@ -13,7 +13,8 @@ if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from autofit_ml.errors import AutofitError
-from autofit_ml.simulation import compose_recipe, write_set
+from autofit_ml.runs.simulate import write_set
+from autofit_ml.simulation import compose_recipe
 from autofit_ml.simulation.recipe import Recipe
 from training.settings import Entry, compose
 from training.tasks import find_task

@@ -31,6 +31,7 @@ from autofit_ml.catalogue.rows import (
 )
 from autofit_ml.catalogue.schema import (
     COVARIANCE_PARAMETERS,
+    FIT_NUMBERS,
     BandParameter,
     Column,
     ComponentColumns,
@@ -46,6 +47,7 @@ from autofit_ml.catalogue.writer import merge_shards, shard_ids, write_shard
 __all__ = [
     "COVARIANCE_PARAMETERS",
     "FATAL",
+    "FIT_NUMBERS",
     "FLAG_MEANINGS",
     "BandParameter",
     "BandPlanes",

@@ -20,6 +20,7 @@ __all__ = [
     "atomic_write_ecsv",
     "atomic_write_json",
     "atomic_write_text",
+    "remove_file",
     "remove_temporaries",
 ]
 
@@ -161,6 +162,21 @@ def atomic_write_ecsv(path: str | Path, table: Any, *, fsync: bool = True) -> No
     payload = io.StringIO()
     table.write(payload, format="ascii.ecsv")
     atomic_write_text(path, payload.getvalue(), fsync=fsync)
+
+
+def remove_file(path: str | Path) -> None:
+    """Remove a file, if it is there.
+
+    Raises
+    ------
+    OutputError
+        It cannot be removed.
+    """
+    path = Path(path)
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise _output_error(error, path) from error
 
 
 def remove_temporaries(folder: str | Path) -> int:

@@ -16,6 +16,7 @@ from autofit_ml.errors import SettingsError
 
 __all__ = [
     "COVARIANCE_PARAMETERS",
+    "FIT_NUMBERS",
     "BandParameter",
     "Column",
     "ComponentColumns",
@@ -23,6 +24,7 @@ __all__ = [
     "ShapeColumn",
     "band_suffix",
     "columns_for",
+    "columns_table",
     "covariance_order",
     "covariance_size",
     "suffix",
@@ -124,6 +126,8 @@ class Column:
         One sentence in ASCII (FITS headers carry nothing else).
     size : int
         Numbers per row; more than 1 for ``cov`` only.
+    of_fit : bool
+        The value is that of the same name in the result of the fit, as it is.
     known_without_fit : bool
         True for a float that describes the input or the run, and so keeps its value in the row
         of a failed object; every other float of such a row is NaN.
@@ -135,6 +139,7 @@ class Column:
     description: str
     size: int = 1
     known_without_fit: bool = False
+    of_fit: bool = False
 
 
 def _float(name: str, unit: str, description: str) -> Column:
@@ -143,6 +148,11 @@ def _float(name: str, unit: str, description: str) -> Column:
 
 def _input(name: str, unit: str, description: str) -> Column:
     return Column(name, "float64", unit, description, known_without_fit=True)
+
+
+def _result(name: str, dtype: str, description: str) -> Column:
+    """A number that the result of a fit has under the same name."""
+    return Column(name, dtype, "", description, of_fit=True)
 
 
 def _measured(name: str, unit: str, description: str) -> tuple[Column, Column]:
@@ -225,17 +235,15 @@ _INIT = (
 _SKY_INIT = (_float("sky_init", "", "Starting value of sky, image units per pixel"),)
 
 _FIT = (
-    _float("chi2", "", "Sum of squared residuals over sigma at the best fit"),
-    Column(
-        "ndof", "int32", "", "Degrees of freedom: pixels used less free parameters; 0 if failed"
-    ),
+    _result("chi2", "float64", "Sum of squared residuals over sigma at the best fit"),
+    _result("ndof", "int32", "Degrees of freedom: pixels used less free parameters; 0 if failed"),
     _float("chi2_red", "", "Reduced chi2: chi2 / ndof"),
-    _float("snr", "", "Total signal-to-noise ratio of the model"),
-    Column("n_pix", "int32", "", "Pixels used in the fit; 0 if failed"),
-    Column("n_starts", "int32", "", "Starting points tried; 0 if failed"),
-    Column("n_iter", "int32", "", "Evaluations of the model, all starts together; 0 if failed"),
-    _float("logl", "", "Natural logarithm of the likelihood at the best fit"),
-    _float("bic", "", "Bayesian information criterion of the model (lower is better)"),
+    _result("snr", "float64", "Total signal-to-noise ratio of the model"),
+    _result("n_pix", "int32", "Pixels used in the fit; 0 if failed"),
+    _result("n_starts", "int32", "Starting points tried; 0 if failed"),
+    _result("n_iter", "int32", "Evaluations of the model, all starts together; 0 if failed"),
+    _result("logl", "float64", "Natural logarithm of the likelihood at the best fit"),
+    _result("bic", "float64", "Bayesian information criterion of the model (lower is better)"),
     _float("bic_point_source", "", "Bayesian information criterion of a point source"),
     Column("model", "str", "", "Model fitted to the target: sersic, sersic+exp, ..."),
     Column("segmenter", "str", "", "How the target was found: sep, given, maskrcnn"),
@@ -429,4 +437,17 @@ def columns_for(model: ModelColumns | None = None) -> tuple[Column, ...]:
     )
 
 
+def columns_table(model: ModelColumns | None = None) -> str:
+    """Markdown table of a catalogue's columns."""
+    lines = ["| column | type | unit | meaning |", "|---|---|---|---|"]
+    lines += [
+        f"| `{column.name}` | {column.dtype} | {column.unit} | {column.description} |"
+        for column in columns_for(model)
+    ]
+    return "\n".join(lines) + "\n"
+
+
 _SINGLE = ModelColumns()
+
+FIT_NUMBERS = tuple(column.name for column in columns_for() if column.of_fit)
+"""Columns that are copied from the result of a fit."""

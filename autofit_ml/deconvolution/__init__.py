@@ -17,44 +17,8 @@ Needs azula (``pip install 'autofit-ml[deconvolve]'``) for the network, nothing 
 Reads `autofit_ml.images` (stamps) and `autofit_ml.weights`; training is in ``training/``.
 """
 
-from __future__ import annotations
+import lazy_loader
 
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from autofit_ml.deconvolution.files import sharp_fits_bytes
-    from autofit_ml.deconvolution.preview import sharp_preview_png
-    from autofit_ml.deconvolution.sampling import SamplingSettings, deconvolve, deconvolve_each
-    from autofit_ml.deconvolution.summary import Sharp
-    from autofit_ml.deconvolution.uses import SampleFits, fit_samples
-
-_HOME = {
-    "SampleFits": "uses",
-    "SamplingSettings": "sampling",
-    "Sharp": "summary",
-    "deconvolve": "sampling",
-    "deconvolve_each": "sampling",
-    "fit_samples": "uses",
-    "sharp_fits_bytes": "files",
-    "sharp_preview_png": "preview",
-}
-
-__all__ = [
-    "SampleFits",
-    "SamplingSettings",
-    "Sharp",
-    "deconvolve",
-    "deconvolve_each",
-    "fit_samples",
-    "sharp_fits_bytes",
-    "sharp_preview_png",
-]
-
-
-def __getattr__(name: str) -> Any:
-    # On first use: drawing training sets needs `target` alone, not the samplers.
-    if name in _HOME:
-        from importlib import import_module
-
-        return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# On first use (``__init__.pyi`` lists the names): drawing training sets needs `target` alone,
+# not the samplers.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import inspect
 import math
 import warnings as python_warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, Protocol, overload
 
 import numpy as np
 import torch
@@ -30,133 +31,88 @@ from autofit_ml.deconvolution.summary import (
     statistics,
 )
 from autofit_ml.deconvolution.target import LARGEST_RADIUS, TARGET_FWHM, WIDEST_PSF, target_transfer
-from autofit_ml.devices import usable_device
 from autofit_ml.errors import AutofitError, AutofitWarning, SettingsError
 from autofit_ml.images.stamp import Stamp
 from autofit_ml.measure import psf_fwhm
+from autofit_ml.options import by_keyword, option
 from autofit_ml.posterior.diagnostics import split_rhat
+from autofit_ml.settings import SamplingSettings
 from autofit_ml.weights.bundle import sha256
 from autofit_ml.weights.choice import network as kept_network
+from autofit_ml.weights.devices import usable_device
 from autofit_ml.weights.manifest import list_weights
 
-__all__ = ["PRECISIONS", "SAMPLERS", "SamplingSettings", "deconvolve", "deconvolve_each"]
+__all__ = ["DeconvolveOptions", "SamplingSettings", "deconvolve", "deconvolve_each"]
 
-SAMPLERS = ("eps", "gibbs")
-PRECISIONS = ("float32", "bfloat16")
+P = ParamSpec("P")
 
 _PRIOR_SAMPLES = 32
 _RHAT_WARNING = 1.05
 
 
-@dataclass(frozen=True)
-class SamplingSettings:
-    """How to deconvolve.
+@dataclass(frozen=True, kw_only=True)
+class DeconvolveOptions(SamplingSettings):
+    """Keywords of `deconvolve`."""
 
-    Attributes
-    ----------
-    samples : int
-        Posterior samples of each object.
-    sampler : {"eps", "gibbs"}
-    oversampling : {1, 2}
-        Output pixels per data pixel.
-    target_fwhm : float or None
-        FWHM of the Gaussian target PSF, pixel included, output pixels; None: the finest that the
-        weights have, 2. Wider targets are the samples convolved.
-    weights : str
-        Name or folder of a bundle; empty: the newest that is installed.
-    seed : int
-    steps : int
-        Noise levels of the reverse diffusion.
-    sweeps : int
-        Of the Gibbs sampler, after as many steps of "eps".
-    padding : int or None
-        Data pixels around the stamp; see `operator.grid_side`.
-    sky : float or None
-        Level that is subtracted, image units; None: the stamp's ``sky_prior``, 0 without.
-    device : {"auto", "cpu", "cuda"}
-    precision : {"float32", "bfloat16"}
-        Of the U-Net; "bfloat16" takes a third less time on processors that compute in it.
-    batch : int
-        Images that go through the network together.
-    objects : int
-        Objects that are sampled together.
-    prior : bool
-        Draw prior samples for PRIORFRAC (a third of an object's time, once for each size of grid).
-    """
-
-    samples: int = 64
-    sampler: str = "eps"
-    oversampling: int = 1
-    target_fwhm: float | None = None
-    weights: str = ""
-    seed: int = 0
-    steps: int = 48
-    sweeps: int = 40
-    padding: int | None = None
-    sky: float | None = None
-    device: str = "auto"
-    precision: str = "float32"
-    batch: int = 64
-    objects: int = 4
-    prior: bool = True
-
-    def __post_init__(self) -> None:
-        if self.sampler not in SAMPLERS:
-            raise SettingsError(f"sampler {self.sampler!r}", f"one of {', '.join(SAMPLERS)}")
-        if self.precision not in PRECISIONS:
-            raise SettingsError(f"precision {self.precision!r}", f"one of {', '.join(PRECISIONS)}")
-        if self.oversampling not in (1, 2):
-            raise SettingsError(f"oversampling {self.oversampling}", "1 or 2")
-        for name, least in (("samples", 2), ("steps", 4), ("sweeps", 1), ("batch", 1)):
-            if getattr(self, name) < least:
-                raise SettingsError(f"{name} {getattr(self, name)}", f"at least {least}")
-        fwhm = self.target_fwhm
-        if fwhm is not None and not (TARGET_FWHM <= fwhm <= 30):
-            raise SettingsError(
-                f"target_fwhm {fwhm}",
-                f"from {TARGET_FWHM:g} output pixels, what the weights were trained for, to 30"
-                + ("" if self.oversampling == 2 else "; oversampling 2 halves the output pixel"),
-            )
+    weights: Any = option(  # noqa: RUF009
+        None,
+        "Name or folder of a bundle, or anything with ``denoise(u, spectrum)``; None: the newest "
+        "that is installed.",
+    )
 
 
-def deconvolve(
-    stamps: Stamp | Sequence[Stamp],
-    samples: int = 64,
-    sampler: str = "eps",
-    oversampling: int = 1,
-    target_fwhm: float | None = None,
-    weights: Any = None,
-    seed: int = 0,
-    device: str = "auto",
-    **settings: Any,
-) -> Any:
+class _OneOrMany(Protocol[P]):
+    """One result for one stamp, a list for several."""
+
+    @overload
+    def __call__(self, stamps: Stamp, /, *args: P.args, **kwargs: P.kwargs) -> Sharp: ...
+    @overload
+    def __call__(
+        self, stamps: Sequence[Stamp], /, *args: P.args, **kwargs: P.kwargs
+    ) -> list[Sharp]: ...
+
+
+def _one_or_many(
+    options: Callable[P, DeconvolveOptions],
+    function: Callable[[Sequence[Stamp], DeconvolveOptions], list[Sharp]],
+) -> _OneOrMany[P]:
+    """The function with the keywords of its options; some of them once came by position."""
+    order = ("samples", "sampler", "oversampling", "target_fwhm", "weights", "seed", "device")
+    signature = inspect.signature(options)
+
+    @functools.wraps(function)
+    def wrapper(stamps: Any, *args: Any, **kwargs: Any) -> Any:
+        given = by_keyword(function.__name__, signature, args, kwargs, order)
+        chosen = DeconvolveOptions(**given)
+        found = function([stamps] if isinstance(stamps, Stamp) else stamps, chosen)
+        return found[0] if isinstance(stamps, Stamp) else found
+
+    first = inspect.Parameter("stamps", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    vars(wrapper)["__signature__"] = inspect.Signature(
+        [first, *signature.parameters.values()], return_annotation="Sharp | list[Sharp]"
+    )
+    return wrapper  # type: ignore[return-value]
+
+
+def _deconvolve(stamps: Sequence[Stamp], options: DeconvolveOptions) -> list[Sharp]:
     """Posterior samples of galaxies as they would look with a narrower PSF and without noise.
+
+    ``deconvolve(stamps, *, samples, sampler, ...)``; the keywords are those of
+    `autofit_ml.settings.SamplingSettings`.
 
     Parameters
     ----------
     stamps : Stamp or sequence of Stamp
         With PSF, noise and mask; the sky subtracted, or given as `sky`.
-    samples : int
-        Of each object.
-    sampler : {"eps", "gibbs"}
-        The fast one, or the reference (about seven times as long).
-    oversampling : {1, 2}
-        Output pixels per data pixel.
-    target_fwhm : float, optional
-        Of the Gaussian target PSF, pixel included, output pixels; at least 2, the default.
     weights : str, path or network, optional
         Name or folder of a bundle, or anything with ``denoise(u, spectrum)``; None: the newest
         installed.
-    seed : int
-        An object's samples depend on this and on its id, not on the other objects.
-    device : {"auto", "cpu", "cuda"}
-    **settings
-        Other fields of `SamplingSettings`.
 
     Returns
     -------
     Sharp or list of Sharp
-        One for each stamp; a single one for a single stamp.
+        One for each stamp; a single one for a single stamp. An object's samples depend on the seed
+        and on its id, not on the other objects.
 
     Raises
     ------
@@ -164,26 +120,21 @@ def deconvolve(
         A stamp cannot be deconvolved (see `operator.observe`).
     SettingsError, WeightsError
     """
-    denoiser = None if weights is None or isinstance(weights, str | Path) else weights
-    chosen = SamplingSettings(
-        samples=samples,
-        sampler=sampler,
-        oversampling=oversampling,
-        target_fwhm=target_fwhm,
-        weights="" if weights is None or denoiser is not None else str(weights),
-        seed=seed,
-        device=device,
-        **settings,
-    )
-    given = [stamps] if isinstance(stamps, Stamp) else list(stamps)
+    weights = options.weights
+    named = weights is None or isinstance(weights, str | Path)
+    settings = options.part(SamplingSettings, weights=str(weights or "") if named else "")
     found = []
-    for _, result in deconvolve_each(given, chosen, denoiser=denoiser):
+    for _, result in deconvolve_each(stamps, settings, denoiser=None if named else weights):
         if isinstance(result, Exception):
             raise result
         for text in result.warnings:
-            python_warnings.warn(f"{result.id}: {text}", AutofitWarning, stacklevel=2)
+            python_warnings.warn(f"{result.id}: {text}", AutofitWarning, stacklevel=3)
         found.append(result)
-    return found[0] if isinstance(stamps, Stamp) else found
+    return found
+
+
+_deconvolve.__name__ = _deconvolve.__qualname__ = "deconvolve"
+deconvolve = _one_or_many(DeconvolveOptions, _deconvolve)
 
 
 def deconvolve_each(

@@ -24,8 +24,8 @@ from autofit_ml.fitting.objects import SceneObject
 from autofit_ml.fitting.results import SceneFit
 from autofit_ml.fitting.settings import RefineSettings
 from autofit_ml.initialisation.starts import Starts
-from autofit_ml.scenes.build import parse_model
 from autofit_ml.scenes.model import Scene
+from autofit_ml.scenes.parse import parse_model
 
 __all__ = ["LADDER", "Choice", "choose_models", "criterion"]
 

@@ -34,7 +34,7 @@ from autofit_ml.initialisation.starts import Starts
 from autofit_ml.measure import find_stars
 from autofit_ml.profiles import get_profile
 from autofit_ml.rendering import make_plan, psf_modes, render_component
-from autofit_ml.scenes.build import parse_model
+from autofit_ml.scenes.parse import parse_model
 from autofit_ml.segmentation.result import Segmentation
 
 __all__ = ["PSF_MODELS", "fit_psf"]

@@ -24,7 +24,8 @@ from dataclasses import dataclass
 from autofit_ml.errors import SettingsError
 from autofit_ml.galfit.functions import Function, Photometry
 from autofit_ml.scenes.expressions import Expression
-from autofit_ml.scenes.model import SKY, Component, Parameter, Scene, limits, named
+from autofit_ml.scenes.model import SKY, Component, Parameter, Scene, named
+from autofit_ml.scenes.quantities import limits
 
 __all__ = ["apply_constraints", "write_constraints"]
 

@@ -18,7 +18,7 @@ import torch
 from autofit_ml.errors import SettingsError
 from autofit_ml.profiles.live import half_light, sample_light
 from autofit_ml.profiles.registry import Profile, get_profile
-from autofit_ml.profiles.tables import half_light_radius, live_table
+from autofit_ml.profiles.tables import half_light_radius, live_table, profile_radii
 
 __all__ = ["FUNCTIONS", "Function", "Photometry", "function_of"]
 
@@ -151,7 +151,7 @@ class Function:
             return 1.0
         profile = get_profile(self.profile)
         shapes = [values.get(shape.name, shape.default) for shape in profile.shapes]
-        return 1.0 / float(profile.radii(shapes)[self.radius])
+        return 1.0 / float(profile_radii(profile, shapes)[self.radius])
 
     @property
     def size_depends_on_shape(self) -> bool:
@@ -247,7 +247,7 @@ def _edge_surface(values: Values) -> float:
 
 def _radius(profile: Profile, values: Mapping[str, float], name: str) -> float:
     shapes = [np.float64(values[shape.name]) for shape in profile.shapes]
-    return float(profile.radii(shapes)[name])
+    return float(profile_radii(profile, shapes)[name])
 
 
 _MAGNITUDE, _CENTRE = "integrated magnitude", "central surface brightness [mag/arcsec^2]"

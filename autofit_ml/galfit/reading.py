@@ -17,8 +17,9 @@ from autofit_ml.galfit.feedme import Entry, Feedme, parse_feedme
 from autofit_ml.galfit.file import GalfitBand, GalfitFile
 from autofit_ml.galfit.functions import Function, function_of
 from autofit_ml.galfit.shapes import SHAPE_KEYS, read_shape
-from autofit_ml.scenes.model import SKY, Component, Parameter, Scene, limits, named
+from autofit_ml.scenes.model import SKY, Component, Parameter, Scene, named
 from autofit_ml.scenes.naming import base_name, free_name, profile_of
+from autofit_ml.scenes.quantities import limits
 
 __all__ = ["read_galfit"]
 

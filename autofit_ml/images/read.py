@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
-from pathlib import Path
 
-from autofit_ml.errors import AutofitWarning, InputError, SettingsError
+from autofit_ml.errors import AutofitWarning, InputError
 from autofit_ml.images.discover import discover
-from autofit_ml.images.options import ReadOptions
 from autofit_ml.images.reader import read_source
 from autofit_ml.images.stamp import Stamp
+from autofit_ml.options import called_with
+from autofit_ml.settings import ReadCall
 
 __all__ = ["read"]
 
 
-def read(
-    paths: str | Path | Iterable[str | Path] | None = None,
-    *,
-    manifest: str | Path | None = None,
-    errors: str = "raise",
-    **options,
-) -> list[Stamp]:
+@called_with(ReadCall)
+def read(call: ReadCall) -> list[Stamp]:
     """Stamps of all objects in files, folders, globs or a manifest.
+
+    ``read(paths, *, manifest, errors, ...)``; every further keyword is one of
+    `autofit_ml.settings.ReadOptions` (``survey="kids"``, ``psf_fwhm=0.8``, ``gain=2.5`` ...).
 
     Parameters
     ----------
@@ -30,8 +27,6 @@ def read(
     manifest : path, optional
     errors : {"raise", "skip"}
         "skip": objects that cannot be read are left out, each with an `AutofitWarning`.
-    **options
-        Fields of `ReadOptions`.
 
     Returns
     -------
@@ -46,14 +41,9 @@ def read(
     SettingsError
         Nothing found, or a wrong option.
     """
-    if errors not in ("raise", "skip"):
-        raise SettingsError(f"errors is {errors!r}", "use raise or skip")
-    try:
-        settings = ReadOptions(**options)
-    except TypeError as error:
-        raise SettingsError(f"unknown option: {error}", "see ReadOptions") from error
+    settings = call.read
     stamps = []
-    found = discover(paths, manifest=manifest, survey=settings.survey, mode=settings.mode)
+    found = discover(call.paths, manifest=call.manifest, survey=settings.survey, mode=settings.mode)
     for source in found:
         try:
             item = read_source(source, settings).item
@@ -64,9 +54,9 @@ def read(
                     source.file,
                 )
         except InputError as error:
-            if errors == "raise":
+            if call.errors == "raise":
                 raise
-            warnings.warn(str(error), AutofitWarning, stacklevel=2)
+            warnings.warn(str(error), AutofitWarning, stacklevel=3)
             continue
         stamps.append(item)
     return stamps

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from autofit_ml.catalogue.flags import Flag
-from autofit_ml.devices import usable_device
 from autofit_ml.errors import SettingsError
 from autofit_ml.images.stamp import Stamp
 from autofit_ml.initialisation.moments import start_from_moments
 from autofit_ml.initialisation.starts import Starts
 from autofit_ml.measure import psf_fwhm
 from autofit_ml.segmentation.result import Segmentation
+from autofit_ml.weights.devices import usable_device
 
 __all__ = ["INITIALISERS", "check_initialiser", "initialise"]
 

@@ -28,7 +28,7 @@ from functools import cache, partial
 import torch
 
 from autofit_ml.errors import SettingsError
-from autofit_ml.profiles.registry import Profile, ShapeParameter
+from autofit_ml.profiles.profile import Profile, ShapeParameter
 
 __all__ = ["Modifier", "modified"]
 

@@ -32,7 +32,7 @@ import torch
 from autofit_ml.profiles.fftlog import LogGrid, smooth_grid
 from autofit_ml.profiles.live import HalfLight, Scale, half_light, sample_light
 from autofit_ml.profiles.products import each_product
-from autofit_ml.profiles.registry import Profile
+from autofit_ml.profiles.profile import Profile
 
 __all__ = ["PolarTable", "polar_table"]
 

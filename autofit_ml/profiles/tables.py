@@ -19,9 +19,9 @@ from autofit_ml.profiles.fftlog import LogGrid, smooth_grid, truncated_grid
 from autofit_ml.profiles.hankel import HankelTable, Table, chebyshev_series
 from autofit_ml.profiles.live import LiveTable, cubic_coefficients
 from autofit_ml.profiles.polar import polar_table
-from autofit_ml.profiles.registry import Profile
+from autofit_ml.profiles.profile import Profile
 
-__all__ = ["half_light_radius", "live_table", "log_grid", "profile_table"]
+__all__ = ["half_light_radius", "live_table", "log_grid", "profile_radii", "profile_table"]
 
 _N_SERIES = 32
 _BEYOND = 0.02
@@ -88,3 +88,25 @@ def _cubic(live: LiveTable, shapes: np.ndarray) -> np.ndarray:
     """Cubic coefficients of S, (B, n_kappa, 4)."""
     value, slope = live.node_values(torch.as_tensor(shapes, dtype=torch.float64))
     return cubic_coefficients(value[:, 0], slope[:, 0] * live.log_kappa_step).numpy()
+
+
+def profile_radii(profile: Profile, shapes: Sequence[Any] = ()) -> dict[str, np.ndarray]:
+    """Other radii of a profile, in units of its half-light radius.
+
+    Parameters
+    ----------
+    profile : Profile
+    shapes : sequence of array_like
+        The profile's own shape parameters (without modifiers), catalogue units, of one shape.
+
+    Returns
+    -------
+    dict
+        "fwhm", "scale_length", "core", "break", "truncation": those that the profile has.
+        Along the minor axis ("scale_height") in units of re q.
+    """
+    if profile.natural_radii is None:
+        return {}
+    half = half_light_radius(profile, shapes)
+    natural = profile.natural_radii(*(np.asarray(shape, dtype=np.float64) for shape in shapes))
+    return {name: np.asarray(radius / half) for name, radius in natural.items()}

@@ -7,6 +7,7 @@ Neighbours: called by `autofit_ml.runs` and the ``report`` command; reads files 
 `autofit_ml.catalogue`. The page itself is ``static/report.{html.jinja,css,js}``.
 """
 
+from autofit_ml.report.drawing import ellipse_outline
 from autofit_ml.report.html import (
     EMBEDDED_THUMBNAILS,
     REPORT_NAME,
@@ -17,7 +18,6 @@ from autofit_ml.report.html import (
 from autofit_ml.report.measurement import format_measurement
 from autofit_ml.report.preview import (
     BandPicture,
-    ellipse_outline,
     preview_png,
     segmentation_png,
     thumbnail,

@@ -1,46 +1,34 @@
-"""The flow: images -> segment -> initialise -> refine -> catalogue -> report, in batches.
+"""Runs: from paths and settings to a folder of results, in batches, resumable.
 
-In: paths and `FitSettings`. Out: a results folder (or, without one, a table in memory).
+In: paths and settings (`autofit_ml.settings`). Out: a folder with what was found (or, without one,
+a table in memory), and a `RunSummary`.
 
-A fit:
+One file for each kind of run:
 
-- `flow`: `fit_run`, the loop over batches; `plan`: what it would do, without doing it.
-- `batches`: batches of prepared objects, from worker processes that read ahead.
-- `prepare`: one object from file to starting values; runs in those workers.
+- `fit`: images to a catalogue; `plan`: what it would do, without doing it.
+- `segment`, `deconvolve`: labels; samples of sharp images.
+- `simulate`: sets of simulated objects; `calibrate`: injection and recovery in a run's own images.
+- `doctor`: what is installed, and what is wrong with images.
+
+What they share:
+
+- `loop`: the loop over sources; `sources`: batches of them, from `workers` that read ahead.
+- `folder`: what a folder already holds and whose it is; `locking`: one run at a time.
+- `identity`: whether settings and inputs are still the same.
+- `summary`: what the caller is told, and the exit status.
+
+The parts of a fit:
+
+- `prepare`: one object from file to starting values, in the workers.
 - `model`, `modelled`, `galfit_inputs`: what is fitted, as the user's model or GALFIT file says.
 - `fitting`: one batch through the refiner; `scenes`: of it, what is no plain Sérsic profile.
 - `object_fit`: one object's fit in the catalogue's terms; `rows`: catalogue rows.
 - `outputs`: pictures, shards, catalogue, run.json.
-- `resume`: what a results folder already holds, and whether it belongs to this run.
-- `settings`, `summary`: everything the user can choose, and is told.
-
-Runs of other kinds: `segment_run`, `deconvolve_run`, and `calibrate_run` (injection and recovery).
 
 Calls the stages; is called by the command line and by `autofit_ml.fit`.
 """
 
-from __future__ import annotations
+import lazy_loader
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from autofit_ml.runs.flow import fit_run
-    from autofit_ml.runs.settings import FitSettings
-    from autofit_ml.runs.summary import Progress, RunSummary
-
-__all__ = ["FitSettings", "Progress", "RunSummary", "fit_run"]
-
-_HOME = {
-    "FitSettings": "autofit_ml.runs.settings",
-    "Progress": "autofit_ml.runs.summary",
-    "RunSummary": "autofit_ml.runs.summary",
-    "fit_run": "autofit_ml.runs.flow",
-}
-
-
-def __getattr__(name: str) -> Any:
-    # Imported on first use: worker processes import `prepare` from here and nothing else.
-    if name in _HOME:
-        return getattr(import_module(_HOME[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# On first use (``__init__.pyi`` lists the names): worker processes import `prepare` and no more.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

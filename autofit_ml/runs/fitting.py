@@ -18,7 +18,7 @@ from autofit_ml.runs.object_fit import ObjectFit
 from autofit_ml.runs.prepare import Failure, Prepared
 from autofit_ml.runs.rows import catalogue_rows
 from autofit_ml.runs.scenes import fit_objects
-from autofit_ml.runs.settings import FitSettings
+from autofit_ml.settings import FitSettings
 
 __all__ = ["FitPolicy", "FittedBatch", "fit_batch"]
 

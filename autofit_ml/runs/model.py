@@ -20,10 +20,17 @@ from autofit_ml.catalogue import (
 
 if TYPE_CHECKING:
     from autofit_ml.galfit import GalfitFile
-    from autofit_ml.runs.settings import FitSettings
     from autofit_ml.scenes import Component, Scene
+    from autofit_ml.settings import FitSettings
 
-__all__ = ["RunModel", "galfit_file", "model_identity", "run_model", "scene_of"]
+__all__ = [
+    "RunModel",
+    "checked_likelihood",
+    "galfit_file",
+    "model_identity",
+    "run_model",
+    "scene_of",
+]
 
 
 @dataclass(frozen=True)
@@ -129,14 +136,29 @@ def galfit_file(settings: FitSettings) -> GalfitFile:
     return read_galfit(settings.galfit)
 
 
+def checked_likelihood(settings: FitSettings) -> str:
+    """The likelihood's one text.
+
+    Raises
+    ------
+    SettingsError
+        There is no such likelihood.
+    """
+    if settings.likelihood == "gaussian":  # needs no torch
+        return settings.likelihood
+    from autofit_ml.fitting import Likelihood
+
+    return str(Likelihood.parse(settings.likelihood))
+
+
 def model_identity(settings: FitSettings) -> dict[str, str]:
     """What is fitted, for the record of a run: text, and a hash of what a file or object says."""
-    if settings.galfit is None and settings.model == "sersic":
-        return {"model": "sersic", "galfit": "", "sky": settings.sky or "free"}
+    if settings.galfit is None and settings.default_model:
+        return {"model": "sersic", "galfit": "", "sky": str(settings.sky or "free")}
     from autofit_ml.scenes import Scene, write_model
 
     scene = scene_of(settings)
-    out = {"model": str(settings.model), "galfit": "", "sky": settings.sky or str(scene.sky)}
+    out = {"model": str(settings.model), "galfit": "", "sky": str(settings.sky or scene.sky)}
     if settings.galfit is not None:
         path, file = Path(settings.galfit), galfit_file(settings)
         constraints = file.locate(file.constraints)

@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from autofit_ml.catalogue import Flag, band_suffix, covariance_order, pack_covariance, suffix
+from autofit_ml.catalogue import (
+    FIT_NUMBERS,
+    Flag,
+    band_suffix,
+    covariance_order,
+    pack_covariance,
+    suffix,
+)
 from autofit_ml.images.stamp import Stamp
 
 if TYPE_CHECKING:
@@ -122,7 +129,7 @@ def fit_of_scene(fit: SceneFit, one: SceneObject, scene: Scene, columns: ModelCo
         numbers |= reading.bands(columns)
     numbers["cov"] = pack_covariance(reading.covariance(columns))
     numbers["at_bound"] = " ".join(reading.bound_name(name) for name in fit.at_bound)
-    for name in ("chi2", "ndof", "snr", "n_pix", "n_starts", "n_iter", "logl", "bic"):
+    for name in FIT_NUMBERS:
         numbers[name] = getattr(fit, name)
     numbers["chi2_red"] = fit.chi2 / fit.ndof if fit.ndof > 0 else np.nan
     numbers["noise_correlation"] = fit.noise_correlation

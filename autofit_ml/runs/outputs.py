@@ -28,12 +28,13 @@ from autofit_ml.catalogue import (
 from autofit_ml.images import Source
 from autofit_ml.images.stamp import Stamp
 from autofit_ml.report import THUMBNAIL_FOLDER, BandPicture, preview_png, thumbnail
+from autofit_ml.runs.folder import RunFolder
+from autofit_ml.runs.kinds import RUN_FILE
 from autofit_ml.runs.model import RunModel
 from autofit_ml.runs.object_fit import Drawn, ObjectFit
 from autofit_ml.runs.prepare import Prepared
-from autofit_ml.runs.resume import RUN_FILE, ResultsFolder, read_journal
-from autofit_ml.runs.settings import FitSettings
 from autofit_ml.segmentation import Segmentation
+from autofit_ml.settings import FitSettings
 
 if TYPE_CHECKING:
     from autofit_ml.posterior.scenes import ScenePosterior
@@ -47,7 +48,7 @@ _VERSIONS = (
 
 
 def save_pictures(
-    folder: ResultsFolder,
+    folder: RunFolder,
     prepared: Prepared,
     fits: Mapping[str, ObjectFit],
     rows: dict[str, np.ndarray],
@@ -67,9 +68,7 @@ def save_pictures(
         _save_object(folder, images, segmentation, fits[stamp.id], model, row, kinds)
 
 
-def _save_posterior(
-    folder: ResultsFolder, name: str, posterior: ScenePosterior, model: str
-) -> None:
+def _save_posterior(folder: RunFolder, name: str, posterior: ScenePosterior, model: str) -> None:
     """``posterior/<id>.nc`` (ArviZ InferenceData) and a corner plot of the target beside it."""
     from autofit_ml.posterior import corner_figure, to_inference_data, write_inference_data
 
@@ -130,7 +129,7 @@ class _Pictured:
 
 
 def _save_object(
-    folder: ResultsFolder,
+    folder: RunFolder,
     images: Sequence[Stamp | None],
     segmentation: Segmentation,
     fit: ObjectFit,
@@ -199,28 +198,24 @@ def _band_picture(band: str, one: _Pictured, row: Mapping[str, Any]) -> BandPict
 
 
 def save_shard(
-    folder: ResultsFolder,
+    folder: RunFolder,
     rows: dict[str, np.ndarray],
     prepared: Prepared,
     model: RunModel,
     identity: dict[str, Any],
 ) -> None:
-    """The batch's journal, then its rows. The shard alone makes the batch count as done."""
-    shard = folder.next_shard()
+    """Save a batch's rows: it counts as done."""
     about = {"autofit_ml": str(identity["autofit_ml"]), "settings": json.dumps(identity)}
-    journal = {
-        "objects": prepared.objects,
-        "hashes": prepared.hashes,
-        "unfinished": sorted(prepared.unfinished),
-    }
-    atomic_write_json(shard.with_suffix(".json"), journal)
-    write_shard(shard, rows, about, model.columns)
-    folder.shards.append(shard)
-    folder.add(prepared.objects, prepared.unfinished)
+    folder.save(
+        lambda shard: write_shard(shard, rows, about, model.columns),
+        prepared.objects,
+        hashes=prepared.hashes,
+        unfinished=sorted(prepared.unfinished),
+    )
 
 
 def write_catalogue(
-    folder: ResultsFolder,
+    folder: RunFolder,
     sources: Sequence[Source],
     settings: FitSettings,
     identity: dict[str, Any],
@@ -232,13 +227,13 @@ def write_catalogue(
 
     Parameters
     ----------
-    folder : ResultsFolder
+    folder : RunFolder
         Every source is in it.
     sources : sequence of Source
         In the order of the catalogue.
     settings : FitSettings
     identity : dict
-        See `autofit_ml.runs.resume.open_results`.
+        From `autofit_ml.runs.fit.fit_identity`.
     weights : dict
         Bundle -> sha256 of its weights, of those that the run could use.
     began : float
@@ -247,8 +242,8 @@ def write_catalogue(
         None when nothing was left to fit.
     """
     hashes: dict[str, str] = {}
-    for shard in folder.shards:
-        hashes.update(read_journal(shard.with_suffix(".json"))["hashes"])
+    for journal in folder.journals:
+        hashes.update(journal["hashes"])
     order = [name for source in sources for name in folder.done[source.id]]
     table = merge_shards(folder.shards, folder.path, order)
     status = table.column("status").to_pylist()

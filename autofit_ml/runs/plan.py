@@ -9,21 +9,25 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import tempfile
-import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from autofit_ml.errors import AutofitError
 from autofit_ml.images import Discovery, Source
 from autofit_ml.images.fitsfile import list_hdus
-from autofit_ml.runs.resume import open_results, saved_state, source_fingerprints
-from autofit_ml.runs.settings import FitSettings
-from autofit_ml.runs.summary import Progress, RunSummary
+from autofit_ml.runs.fit import fit_found, fit_identity, fit_inputs
+from autofit_ml.runs.folder import saved_state
+from autofit_ml.runs.identity import source_fingerprints
+from autofit_ml.runs.kinds import FITTED
+from autofit_ml.runs.sources import Paths
+from autofit_ml.runs.summary import Progress
+from autofit_ml.settings import FitSettings
 
 __all__ = ["RunPlan", "plan_run"]
 
@@ -92,7 +96,7 @@ class RunPlan:
 
 
 def plan_run(
-    paths: str | Path | Iterable[str | Path] | None,
+    paths: Paths,
     out: str | Path | None = None,
     settings: FitSettings | None = None,
     *,
@@ -114,12 +118,11 @@ def plan_run(
     SettingsError, WeightsError
         What `fit_run` would refuse before it begins, but for the results folder.
     """
-    from autofit_ml.runs.flow import inputs_of, run_identity
     from autofit_ml.runs.model import run_model
 
     settings = settings or FitSettings()
-    found = inputs_of(paths, manifest, settings)
-    identity, used = run_identity(settings, found, Progress())
+    found = fit_inputs(paths, manifest, settings)
+    identity, used = fit_identity(settings, found, Progress())
     folder, done = _results(out, identity, found, restart)
     large = [source for source in found.sources if _is_large(source)]
     plan = RunPlan(
@@ -147,7 +150,7 @@ def _results(
     if out is None or restart or not Path(out).exists():
         return "new", set()
     try:
-        state = saved_state(out, identity, source_fingerprints(found.sources))
+        state = saved_state(out, FITTED, identity, source_fingerprints(found.sources))
     except AutofitError as error:
         return str(error), set()
     return ("new", set()) if state is None else ("continues", state)
@@ -189,28 +192,20 @@ def _tried(
     found: Discovery,
 ) -> RunPlan:
     """The plan with what fitting some objects tells."""
-    from autofit_ml.runs.flow import fit_sources
-
     # The first object pays for imports and tables; with one object only it has to count itself.
     parts = [some[:1], some[1:]] if len(some) > 1 else [some, some]
-    summary = RunSummary(None)
     messages: Counter[str] = Counter()
     failed, seconds = 0, float("nan")
-    quick = dataclasses.replace(settings, workers=0)
+    quick = settings.replace(workers=0)
     for part in parts:
+        told = _Rows()
+        tried = dataclasses.replace(found, sources=tuple(part))
         with tempfile.TemporaryDirectory(prefix="autofit-ml-") as folder:
-            claim = open_results(folder, identity, source_fingerprints(part))
-            with claim as results:
-                rows: list[dict[str, np.ndarray]] = []
-                progress = _Rows(rows)
-                began = time.perf_counter()
-                fit_sources(
-                    part, quick, found.bands, results, identity, progress,
-                    threading.Event(), summary,
-                )  # fmt: skip
-                seconds = (time.perf_counter() - began) / len(part)
-        failed = sum(int((one["status"] == "failed").sum()) for one in rows)
-        messages = Counter(text for one in rows for text in one["message"] if text)
+            began = time.perf_counter()
+            fit_found(tried, folder, quick, identity, told)
+            seconds = (time.perf_counter() - began) / len(part)
+        failed = sum(int((one["status"] == "failed").sum()) for one in told.rows)
+        messages = Counter(text for one in told.rows for text in one["message"] if text)
     small = plan.todo - plan.large - len(plan.problems)
     return dataclasses.replace(
         plan,
@@ -224,9 +219,9 @@ def _tried(
 class _Rows(Progress):
     """Keeps the rows of every batch."""
 
-    def __init__(self, rows: list[dict[str, np.ndarray]]) -> None:
-        self.rows = rows
+    def __init__(self) -> None:
+        self.rows: list[Mapping[str, Any]] = []
 
-    def batch(self, n_sources: int, rows: dict[str, np.ndarray]) -> None:
+    def batch(self, n_sources: int, rows: Mapping[str, Any]) -> None:
         """After a batch."""
         self.rows.append(rows)

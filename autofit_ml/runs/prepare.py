@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import time
 import warnings
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from autofit_ml.errors import InputError, WeightsError
 from autofit_ml.images import ReadResult, Source, cut_like, cut_stamps, read_source
-from autofit_ml.images.options import FITTED_PSFS
 from autofit_ml.images.stamp import Frame, Stamp
 from autofit_ml.initialisation import Starts, initialise
 from autofit_ml.measure import psf_fwhm
-from autofit_ml.runs.settings import FitSettings
+from autofit_ml.runs.identity import source_hashes
+from autofit_ml.runs.sources import Job
 from autofit_ml.segmentation import Segmentation
 from autofit_ml.segmentation.dispatch import detect_in_frame, segment_all
+from autofit_ml.settings import FITTED_PSFS, FitSettings
 
 Others = dict[str, tuple[Stamp | None, ...]]
 """Id -> images in the further bands."""
 
-__all__ = ["Failure", "Prepared", "failed", "joined", "prepare", "prepare_in_parts"]
+__all__ = ["PREPARE", "Failure", "Prepared", "failed", "joined", "prepare", "prepare_in_parts"]
 
 
 @dataclass(frozen=True)
@@ -96,6 +94,14 @@ def prepare_in_parts(
                 began, read = time.perf_counter(), []
             read.append((source.id, item))
     yield _prepared(read, settings, hashes, others, frozenset(), began)
+
+
+def _with_sources(
+    sources: Sequence[Source], settings: FitSettings, done: Collection[str]
+) -> Iterator[tuple[list[Source], Prepared]]:
+    """`prepare_in_parts`, each part with the sources that end with it."""
+    for part in prepare_in_parts(sources, settings, done):
+        yield ([] if part.unfinished else list(sources)), part
 
 
 def _prepared(
@@ -177,7 +183,7 @@ def _failure(item: Stamp, error: Exception) -> Failure:
 def failed(source: Source, message: str) -> Prepared:
     """A source none of whose objects can be prepared."""
     failure = Failure(source.id, source.file, f"{source.file}: {message}")
-    return Prepared([], [], None, [failure], {source.id: [source.id]}, _hashes(source))
+    return Prepared([], [], None, [failure], {source.id: [source.id]}, source_hashes(source))
 
 
 def joined(parts: Sequence[Prepared]) -> Prepared:
@@ -216,11 +222,11 @@ def _stamps_of(
                 warnings.simplefilter("ignore")
                 item = next(items, None)
         except InputError as error:
-            hashes.update(_hashes(source))
+            hashes.update(source_hashes(source))
             yield Failure(source.id, source.file, _naming(error, source.file))
             return
         except Exception as error:  # one object must never cost the others
-            hashes.update(_hashes(source))
+            hashes.update(source_hashes(source))
             yield Failure(source.id, source.file, _unexpected(error, source.file))
             return
         if item is None:
@@ -273,18 +279,6 @@ def _told_of_bands(stamp: Stamp, source: Source, others: Sequence[Stamp | None])
             flags |= image.flags
             messages += [f"{other.band}: {text}" for text in image.messages]
     return stamp.replace(flags=flags, messages=tuple(messages))
-
-
-def _hashes(source: Source) -> dict[str, str]:
-    """sha256 of every file of a source that can be opened, for the record of the run."""
-    files = {Path(path) for path, _ in source.every_plane.values()}
-    if source.problem is not None and source.problem.file is not None:
-        files.add(source.problem.file)
-    out = {}
-    for path in files:
-        with contextlib.suppress(OSError), path.open("rb") as file:
-            out[str(path)] = hashlib.file_digest(file, "sha256").hexdigest()
-    return out
 
 
 def _cut(
@@ -367,3 +361,9 @@ def _unexpected(error: Exception, file: str) -> str:
         f"{file}: unexpected {type(error).__name__}: {error} "
         "(this is a bug: please report it with the file)"
     )
+
+
+PREPARE: Job[Prepared] = Job(
+    prepare, joined, lambda part: len(part.order), failed, in_parts=_with_sources
+)
+"""What the workers of a fit do."""

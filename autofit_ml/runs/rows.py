@@ -11,7 +11,7 @@ from autofit_ml.measure import psf_fwhm
 from autofit_ml.runs.model import RunModel
 from autofit_ml.runs.object_fit import ObjectFit
 from autofit_ml.runs.prepare import Failure, Prepared
-from autofit_ml.runs.settings import FitSettings
+from autofit_ml.settings import FitSettings
 
 __all__ = ["catalogue_rows"]
 

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-__all__ = ["Progress", "RunSummary"]
+__all__ = ["Progress", "RunSummary", "exit_status"]
+
+
+def exit_status(n_objects: int, n_failed: int, *, interrupted: bool = False) -> int:
+    """Of every command: 0 all objects ok; 3 some failed; 1 all of them; 130 interrupted."""
+    if interrupted:
+        return 130
+    if n_objects == n_failed:
+        return 1
+    return 3 if n_failed else 0
 
 
 class Progress:
@@ -18,8 +28,8 @@ class Progress:
     def begin(self, n_sources: int, n_done: int, ignored: Sequence[tuple[Path, str]]) -> None:
         """Before the first batch: sources in all, sources done by an earlier run."""
 
-    def batch(self, n_sources: int, rows: dict[str, np.ndarray]) -> None:
-        """After a batch: sources in it, and their rows."""
+    def batch(self, n_sources: int, rows: Mapping[str, Any]) -> None:
+        """After a batch: sources in it, and their rows (at least id, status, message, flags)."""
 
     def stage(self, text: str) -> None:
         """Something that takes a moment begins."""
@@ -42,16 +52,22 @@ class RunSummary:
     ----------
     out : Path or None
     table : pyarrow.Table or None
-        The catalogue; None when the run was interrupted.
+        The catalogue of a fit; None when the run was interrupted.
     n_objects, n_ok, n_flagged, n_failed : int
-        Rows of this and earlier parts of the run: all; without a fatal flag; with one; failed.
+        Objects of this and earlier parts of the run: all; without a fatal flag; with one; failed.
     n_new : int
-        Rows made by this call.
+        Objects done by this call.
     interrupted : bool
     seconds : float
     report : Path or None
     ignored : list of str
         Files in the given folders that are no images, and why.
+    failures : dict
+        Object -> why it could not be segmented or deconvolved (fits say it in their rows).
+    warnings : dict
+        Object -> what its samples cannot be trusted with.
+    n_instances : int
+        Segmented galaxies and stars.
     """
 
     out: Path | None
@@ -65,15 +81,14 @@ class RunSummary:
     seconds: float = 0.0
     report: Path | None = None
     ignored: list[str] = field(default_factory=list)
+    failures: dict[str, str] = field(default_factory=dict)
+    warnings: dict[str, list[str]] = field(default_factory=dict)
+    n_instances: int = 0
 
     @property
     def exit_status(self) -> int:
-        """0 all objects ok; 3 some failed; 1 nothing could be fitted; 130 interrupted."""
-        if self.interrupted:
-            return 130
-        if self.n_objects == self.n_failed:
-            return 1
-        return 3 if self.n_failed else 0
+        """See `exit_status`."""
+        return exit_status(self.n_objects, self.n_failed, interrupted=self.interrupted)
 
     def count(self, table: pa.Table) -> None:
         """Take `table` as the catalogue and count its rows."""

@@ -1,12 +1,11 @@
 """What is fitted: components, their parameters, and the smooth space that the refiner works in.
 
-In: a model, as plain functions (`sersic`, `scene`), a model string (`parse_model`), a YAML file
-(`read_model`) or a GALFIT file (`read_galfit`). Out: a checked `Scene` in catalogue parameters (see
-docs/conventions); fit-space vectors, bounds, and the derivatives that carry covariances back. Used
-by `autofit_ml.initialisation` and `autofit_ml.fitting`; knows nothing about images.
+In: a model, as plain functions (`sersic`, `scene`), a model string (`parse_model`) or a YAML file
+(`read_model`); `autofit_ml.galfit` reads GALFIT's. Out: a checked `Scene` in catalogue parameters
+(see docs/conventions); fit-space vectors, bounds, and the derivatives that carry covariances back.
+Used by `autofit_ml.initialisation` and `autofit_ml.fitting`; knows nothing about images.
 """
 
-from autofit_ml.galfit import GalfitBand, GalfitFile, read_galfit, write_galfit
 from autofit_ml.scenes.build import (
     as_parameter,
     component,
@@ -22,7 +21,6 @@ from autofit_ml.scenes.build import (
     mge,
     moffat,
     nuker,
-    parse_model,
     point,
     scene,
     sersic,
@@ -42,6 +40,7 @@ from autofit_ml.scenes.parameters import (
     to_catalogue,
     to_fit_space,
 )
+from autofit_ml.scenes.parse import parse_model
 from autofit_ml.scenes.priors import (
     Prior,
     log_normal,
@@ -58,8 +57,6 @@ __all__ = [
     "Bounds",
     "Component",
     "Expression",
-    "GalfitBand",
-    "GalfitFile",
     "Parameter",
     "Prior",
     "Scene",
@@ -83,7 +80,6 @@ __all__ = [
     "nuker",
     "parse_model",
     "point",
-    "read_galfit",
     "read_model",
     "scene",
     "sersic",
@@ -95,6 +91,5 @@ __all__ = [
     "uniform",
     "with_sky",
     "with_values",
-    "write_galfit",
     "write_model",
 ]

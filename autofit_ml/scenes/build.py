@@ -11,11 +11,10 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from autofit_ml.errors import SettingsError
-from autofit_ml.profiles.registry import get_profile, profile_names
+from autofit_ml.profiles.registry import get_profile
 from autofit_ml.scenes.model import SKY, Component, Parameter, Scene, named
 from autofit_ml.scenes.naming import free_name, profile_of
 from autofit_ml.scenes.parameters import Bounds
@@ -36,7 +35,6 @@ __all__ = [
     "mge",
     "moffat",
     "nuker",
-    "parse_model",
     "point",
     "scene",
     "sersic",
@@ -432,66 +430,6 @@ def _scene(part: Any) -> Scene:
     if not isinstance(part, Scene):
         raise SettingsError(f"{part!r} is not a component", "give e.g. sersic() or 'sersic'")
     return part
-
-
-def parse_model(
-    model: str | Path, sky: str | float | Mapping | None = None, **bounds: Any
-) -> Scene:
-    """The scene of a model string, or of a YAML file.
-
-    Parameters
-    ----------
-    model : str or path
-        ``sersic``, ``sersic+exp``, ``psf+sersic``: profiles (or aliases) joined by ``+``, with
-        modifiers in brackets, ``sersic[boxiness,f3]``. All components share one centre: x and y of
-        the later ones are tied to the first's. ``sky`` and ``tilted_sky`` among them set the sky.
-        A text that ends in .yaml or .yml is a file (`autofit_ml.scenes.read_model`).
-    sky : "free", "fixed", "tilted", float or mapping, optional
-        Overrules the model's.
-    **bounds
-        Fields of `autofit_ml.scenes.Bounds`.
-
-    Raises
-    ------
-    SettingsError
-    """
-    text = str(model).strip()
-    if text.lower().endswith((".yaml", ".yml")):
-        from autofit_ml.scenes.files import read_model
-
-        read = read_model(Path(text))
-        if bounds:
-            read = dataclasses.replace(read, bounds=dataclasses.replace(read.bounds, **bounds))
-        return read if sky is None else with_sky(read, sky)
-    made: list[Component] = []
-    own_sky: str | None = None
-    for part in re.split(r"\+", text):
-        match = re.fullmatch(r"\s*([\w-]+)\s*(?:\[([^\]]*)\])?\s*", part)
-        if match is None:
-            raise SettingsError(
-                f"the model {text!r} cannot be read",
-                "join profiles with +, e.g. sersic+exp, or name a .yaml file; profiles: "
-                + ", ".join(profile_names()),
-            )
-        modifiers = [word.strip() for word in (match[2] or "").split(",") if word.strip()]
-        with named(f"model {text!r}"):
-            profile = profile_of(match[1], modifiers)
-        if profile.kind == "background":
-            if own_sky is not None:
-                raise SettingsError(f"model {text!r} has two skies", "keep one")
-            own_sky = "tilted" if profile.name == "tilted_sky" else "free"
-            continue
-        parameters = {}
-        if made:
-            first = made[0].name
-            parameters = {axis: Parameter(tie=f"{first}.{axis}") for axis in ("x", "y")}
-        base = get_profile(match[1]).name
-        name = free_name(base, [other.name for other in made])
-        made.append(Component(name, profile, parameters))
-    with named(f"model {text!r}"):
-        return Scene(
-            tuple(made), bounds=Bounds(**bounds), **_sky(own_sky or "free" if sky is None else sky)
-        ).check()
 
 
 # --- Changes ---------------------------------------------------------------------------------

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
-from autofit_ml.scenes.model import Component, Parameter, Scene, limits, unit
 from autofit_ml.scenes.naming import base_name
 from autofit_ml.scenes.priors import describe_prior
+from autofit_ml.scenes.quantities import limits, unit
+
+if TYPE_CHECKING:
+    from autofit_ml.scenes.model import Component, Parameter, Scene
 
 __all__ = ["describe"]
 

@@ -25,6 +25,7 @@ import torch
 
 from autofit_ml.errors import SettingsError
 from autofit_ml.profiles.registry import Profile, get_profile
+from autofit_ml.scenes.describe import describe
 from autofit_ml.scenes.expressions import (
     FUNCTIONS,
     Expression,
@@ -35,31 +36,16 @@ from autofit_ml.scenes.expressions import (
 from autofit_ml.scenes.naming import base_name, modifier_names, profile_of, short_name
 from autofit_ml.scenes.parameters import Bounds
 from autofit_ml.scenes.priors import describe_prior, restricted
+from autofit_ml.scenes.quantities import limits
 
 if TYPE_CHECKING:
     from autofit_ml.scenes.priors import Prior
 
-__all__ = ["SKY", "Component", "Parameter", "Scene", "limits", "unit"]
+__all__ = ["SKY", "Component", "Parameter", "Scene", "limits"]
 
 SKY = "sky"
 """Name of the background component (``sky.sky``, ``sky.sky_dx``)."""
 
-_LIMITS = {
-    "flux": (0.0, math.inf),
-    "re": (0.0, math.inf),
-    "q": (0.0, 1.0),
-}
-_UNITS = {
-    "x": "px",
-    "y": "px",
-    "flux": "image",
-    "re": "px",
-    "q": "",
-    "pa": "deg",
-    "sky": "image/px",
-    "sky_dx": "image/px/px",
-    "sky_dy": "image/px/px",
-}
 _DEGREE_MAX = 8
 
 
@@ -225,22 +211,6 @@ def _check_name(name: str) -> None:
         raise SettingsError(f"{name!r} is a function in expressions", "choose another name")
 
 
-def limits(profile: Profile, name: str) -> tuple[float, float]:
-    """Range in which a parameter has a meaning (flux > 0, 0 < q <= 1), or is tabulated."""
-    for shape in profile.shapes:
-        if shape.name == name:
-            return (float(shape.bounds[0]), float(shape.bounds[1]))
-    return _LIMITS.get(name, (-math.inf, math.inf))
-
-
-def unit(profile: Profile, name: str) -> str:
-    """Unit of a parameter."""
-    for shape in profile.shapes:
-        if shape.name == name:
-            return shape.unit
-    return _UNITS.get(name, "")
-
-
 def _check_parameter(parameter: Parameter, low: float, high: float) -> None:
     """Value, bounds and prior against each other and against the range that makes sense."""
     own_low, own_high = parameter.bounds
@@ -399,8 +369,6 @@ class Scene:
         )
 
     def __str__(self) -> str:
-        from autofit_ml.scenes.describe import describe
-
         return describe(self)
 
     @cached_property

@@ -6,13 +6,13 @@ import warnings
 from collections.abc import Iterator, Sequence
 
 from autofit_ml.catalogue.flags import Flag
-from autofit_ml.devices import usable_device
 from autofit_ml.errors import WeightsError
 from autofit_ml.images.stamp import Frame, Stamp
 from autofit_ml.measure import psf_fwhm
 from autofit_ml.segmentation.classical import segment_given, segment_sep
 from autofit_ml.segmentation.detection import Detections, detect_sources
 from autofit_ml.segmentation.result import Segmentation
+from autofit_ml.weights.devices import usable_device
 
 __all__ = ["SEGMENTERS", "check_segmenter", "detect_in_frame", "segment_all"]
 

@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -34,9 +33,6 @@ from autofit_ml.simulation.scenes import (
 )
 from autofit_ml.simulation.sources import Source
 
-if TYPE_CHECKING:
-    from autofit_ml.simulation.shards import SetSummary
-
 __all__ = ["check_recipe", "simulate", "simulate_one"]
 
 _NEGLIGIBLE = 0.01
@@ -48,11 +44,9 @@ def simulate(
     *,
     count: int | None = None,
     seed: int | None = None,
-    out: str | Path | None = None,
-    workers: int = 1,
     config_dir: str | Path | None = None,
-) -> list[SimulatedObject] | SetSummary:
-    """Simulated objects of a recipe, in memory or on disk.
+) -> list[SimulatedObject]:
+    """Simulated objects of a recipe, in memory (`autofit_ml.simulate` writes them too).
 
     Parameters
     ----------
@@ -60,16 +54,12 @@ def simulate(
         Or Hydra overrides: ``["data=blends", "survey=hsc-i", "data.target.snr=[20,200]"]``.
     count, seed : int, optional
         The recipe's when not given. Object i depends on the recipe, the seed and i alone.
-    out : path, optional
-        Write a set of shards there instead of returning the objects.
-    workers : int
-        Processes (with `out`).
     config_dir : path, optional
         Folder of your own configs; see `compose_recipe`.
 
     Returns
     -------
-    list of SimulatedObject, or SetSummary with `out`
+    list of SimulatedObject
 
     Raises
     ------
@@ -79,10 +69,6 @@ def simulate(
     if not isinstance(recipe, Recipe):
         recipe = compose_recipe(recipe, config_dir=config_dir)
     check_recipe(recipe)
-    if out is not None:
-        from autofit_ml.simulation.shards import write_set
-
-        return write_set(recipe, out, count=count, seed=seed, workers=workers)
     number = recipe.data.count if count is None else count
     return [simulate_one(recipe, index, seed) for index in range(number)]
 

@@ -26,8 +26,6 @@ BUNDLE_FILES = ("model.safetensors", "config.json", "metrics.json", "training.ya
 """Weights; architecture, preprocessing, parameter transforms, units; held-out figures; resolved
 training configuration; what a user should know."""
 
-_PULL = "autofit-ml weights pull NAME fetches it anew"
-
 
 @dataclass(frozen=True)
 class Bundle:
@@ -75,21 +73,30 @@ def verify_bundle(folder: str | Path, info: WeightInfo | None = None) -> None:
     DamagedWeightsError
         Names the file.
     """
-    folder = Path(folder)
+    folder, remedy = Path(folder), _remedy(info)
     for name in BUNDLE_FILES:
         path = folder / name
         if not path.is_file():
-            raise DamagedWeightsError("is missing from the bundle", _PULL, path)
+            raise DamagedWeightsError("is missing from the bundle", remedy, path)
         expected = None if info is None else info.files.get(name)
         if expected is None:
             continue
         size = path.stat().st_size
         if size != expected["bytes"]:
             raise DamagedWeightsError(
-                f"has {size} bytes instead of {expected['bytes']}", _PULL, path
+                f"has {size} bytes instead of {expected['bytes']}", remedy, path
             )
         if sha256(path) != expected["sha256"]:
-            raise DamagedWeightsError("has been altered: its sha256 differs", _PULL, path)
+            raise DamagedWeightsError("has been altered: its sha256 differs", remedy, path)
+
+
+def _remedy(info: WeightInfo | None) -> str:
+    """How a damaged bundle is mended."""
+    if info is None:
+        return "copy the folder anew from where it came"
+    if info.url is None:  # nothing to pull from
+        return "it comes with the package: install autofit-ml anew, or copy the folder anew"
+    return f"autofit-ml weights pull {info.name} fetches it anew"
 
 
 def read_bundle(folder: str | Path) -> Bundle:
@@ -107,7 +114,9 @@ def read_bundle(folder: str | Path) -> Bundle:
         try:
             contents.append(json.loads((folder / name).read_text()))
         except ValueError as error:
-            raise DamagedWeightsError(f"is no JSON: {error}", _PULL, folder / name) from error
+            raise DamagedWeightsError(
+                f"is no JSON: {error}", _remedy(None), folder / name
+            ) from error
     return Bundle(folder, contents[0], contents[1], (folder / "CARD.md").read_text())
 
 

@@ -15,7 +15,15 @@ from autofit_ml.weights.bundle import read_bundle, sha256
 from autofit_ml.weights.loading import load
 from autofit_ml.weights.manifest import WeightInfo, list_weights, weight_info
 
-__all__ = ["choose_weights", "forget", "in_domain", "network", "network_name", "usable_weights"]
+__all__ = [
+    "choose_weights",
+    "forget",
+    "given_weights",
+    "in_domain",
+    "network",
+    "network_name",
+    "usable_weights",
+]
 
 _MARGIN = 1.25
 """Widths beyond the trained range by this factor still count as inside."""
@@ -57,7 +65,7 @@ def usable_weights(task: str, given: str) -> dict[str, str]:
     WeightsError
         One cannot be used; see `autofit_ml.load`.
     """
-    names = _given(task, given) or [info.name for info in _installed(task)]
+    names = given_weights(task, given) or [info.name for info in _installed(task)]
     if not names:
         raise _none_installed(task)
     return {name: sha256(network(name).bundle.weights) for name in names}
@@ -80,7 +88,7 @@ def choose_weights(task: str, given: str, pixel_scale: float, fwhm: float) -> st
     SettingsError
         There are no weights of this task at all.
     """
-    names = _given(task, given)
+    names = given_weights(task, given)
     for name in names:
         if Path(name).is_dir() or in_domain(weight_info(name), pixel_scale, fwhm):
             return name
@@ -99,7 +107,7 @@ def _none_installed(task: str) -> SettingsError:
 
 
 @functools.lru_cache(maxsize=32)
-def _given(task: str, given: str) -> list[str]:
+def given_weights(task: str, given: str) -> list[str]:
     """The names of a task among those that a user gave, with their versions."""
     names = []
     for name in filter(None, (text.strip() for text in given.split(","))):
@@ -155,7 +163,7 @@ def network(name: str, device: str = "cpu") -> Any:
     return load(name, device)
 
 
-_CACHED = (_given, _installed, network)
+_CACHED = (given_weights, _installed, network)
 
 
 def network_name(loaded: Any) -> str:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from autofit_ml.errors import MissingWeightsError, WeightsError
+from autofit_ml.errors import DamagedWeightsError, MissingWeightsError, WeightsError
 from autofit_ml.weights.bundle import BUNDLE_FILES, verify_bundle
 from autofit_ml.weights.manifest import (
     ENVIRONMENT,
@@ -19,6 +18,8 @@ from autofit_ml.weights.manifest import (
 __all__ = ["cache_folder", "find_bundle", "installed_folder", "pull"]
 
 CACHE_ENVIRONMENT = "AUTOFIT_ML_CACHE"
+
+NO_ADDRESS = "the manifest names no address for"
 
 
 def cache_folder() -> Path:
@@ -60,36 +61,73 @@ def find_bundle(name: str, *, offline: bool = False) -> tuple[Path, WeightInfo]:
         A file is missing or altered.
     """
     info = weight_info(name)
-    for folder in _candidates(info):
-        if folder.is_dir():
-            verify_bundle(folder, info)
-            return folder, info
+    folder = _whole(info)
+    if folder is not None:
+        return folder, info
     if offline or info.url is None:
-        why = "--offline" if offline else "the manifest names no address for it"
+        why = f"and {NO_ADDRESS} it" if info.url is None else "and this is offline"
+        fetch = "" if info.url is None else f"; or run autofit-ml weights pull {info.name}"
         raise MissingWeightsError(
-            f"the files of {info.name} are not on this machine ({why})",
-            f"copy its folder into {cache_folder() / info.name}, or set ${ENVIRONMENT} to a folder "
-            f"that holds {info.name}"
-            + ("" if info.url is None else "; or run without offline to fetch them"),
+            f"the files of {info.name} are not on this machine, {why}", _by_hand(info) + fetch
         )
     return pull(info.name), info
+
+
+def _whole(info: WeightInfo) -> Path | None:
+    """The first folder that holds a bundle undamaged; None where no folder holds it.
+
+    Raises
+    ------
+    DamagedWeightsError
+        Every folder that holds it is damaged: what is wrong with the first.
+    """
+    damage: DamagedWeightsError | None = None
+    for folder in _candidates(info):
+        if folder.is_dir():
+            try:
+                verify_bundle(folder, info)
+                return folder
+            except DamagedWeightsError as error:
+                damage = damage or error
+    if damage is not None:
+        raise damage
+    return None
+
+
+def _by_hand(info: WeightInfo) -> str:
+    return (
+        f"copy its folder into {cache_folder() / info.name}, or set ${ENVIRONMENT} to a folder "
+        f"that holds {info.name}"
+    )
 
 
 def pull(name: str) -> Path:
     """Fetch a bundle into the cache, each file checked against its sha256.
 
+    Files that are there and whole are not fetched again.
+
+    Parameters
+    ----------
+    name : str
+        As in `weight_info`.
+
+    Returns
+    -------
+    Path
+        The bundle's folder.
+
     Raises
     ------
+    UnknownWeightsError
+        No such name.
     MissingWeightsError
-        No address, or it cannot be reached.
+        No address, or it cannot be reached, or gives other files.
     """
     import pooch
 
     info = weight_info(name)
     if info.url is None:
-        raise MissingWeightsError(
-            f"the manifest names no address for {info.name}", "it comes with the package"
-        )
+        raise MissingWeightsError(f"{NO_ADDRESS} {info.name}", _by_hand(info))
     folder = cache_folder() / info.name
     try:
         for file in BUNDLE_FILES:
@@ -98,11 +136,11 @@ def pull(name: str) -> Path:
                 known_hash=f"sha256:{info.files[file]['sha256']}",
                 fname=file,
                 path=folder,
-                progressbar=sys.stderr.isatty(),
             )
     except (OSError, ValueError) as error:
         raise MissingWeightsError(
-            f"{info.name} cannot be fetched: {error}", "check the connection, or copy the folder"
+            f"{info.name} cannot be fetched from {info.url}: {error}",
+            f"check the connection, or {_by_hand(info)}",
         ) from error
     except KeyError as error:
         raise WeightsError(

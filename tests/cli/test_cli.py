@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from autofit_ml import cli
-from autofit_ml.progress import PlainProgress, RichProgress, counting
+from autofit_ml.cli.progress import PlainProgress, RichProgress, counting
 from autofit_ml.runs import FitSettings, fit_run
 
 
@@ -363,7 +363,7 @@ def test_plain_progress(images):
 
 def test_slow_objects_are_counted_in_seconds_each(monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr("autofit_ml.progress.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("autofit_ml.cli.progress.time.monotonic", lambda: clock[0])
     console = Console(file=io.StringIO(), width=80)
     with counting("deconvolving", console) as count:
         count(1, 4)
@@ -396,7 +396,7 @@ def test_live_progress_on_a_terminal(images, tmp_path):
     spoil(images)
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 150, 0, 0))
-    command = [sys.executable, "-m", "autofit_ml.cli", "fit", str(images), "--out"]
+    command = [sys.executable, "-m", "autofit_ml", "fit", str(images), "--out"]
     run = subprocess.Popen(
         [*command, str(tmp_path / "out"), "--workers", "0", "--batch-size", "3", "--json"],
         stdin=slave,
@@ -432,7 +432,7 @@ def test_segment(command, images, tmp_path):
     assert len(list((tmp_path / "out").glob("*_seg.fits"))) == 8
     assert not list((tmp_path / "out").glob("*.png"))
     spoil(images)
-    status, out, err = command(*words, "--json", "-q")
+    status, out, err = command(*words, "--no-pictures", "--json", "-q")
     assert status == 3
     assert json.loads(out)["failures"].keys() == {"broken"}
     assert "broken" in err

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from autofit_ml import doctor
 from autofit_ml.cli import app
+from autofit_ml.runs import doctor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "pipeline"))
 

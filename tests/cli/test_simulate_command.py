@@ -15,8 +15,8 @@ import yaml
 from rich.console import Console
 
 from autofit_ml import cli
+from autofit_ml.cli.progress import counting
 from autofit_ml.images import read
-from autofit_ml.progress import counting
 from autofit_ml.simulation import compose_recipe, generate, list_recipes
 from autofit_ml.simulation.recipe import Recipe
 from autofit_ml.simulation.shards import read_manifest, verify_set
@@ -137,8 +137,8 @@ def test_recipes_of_your_own(simulate, tmp_path):
         (["data=nothing", "--out", "set"], "data is one of"),
         (["survey=nothing", "--dry-run"], "survey one of"),
         (["data.galaxies.n=[0.1,9]", "--out", "set"], "data.galaxies.n: "),
-        (["--out", "set", "-n", "0"], "at least 1 object"),
-        (["--out", "set", "--workers", "-3"], "workers -3"),
+        (["--out", "set", "-n", "0"], "count is 0"),
+        (["--out", "set", "--workers", "-3"], "workers is -3"),
         (["--list", "--config-dir", "absent"], "config folder absent does not exist"),
         (["--out", "set", "--config-dir", "absent"], "config folder absent does not exist"),
         (["survey.psf.kind=folder", "survey.psf.folder=absent", "--out", "set"], "survey.psf"),
@@ -168,7 +168,7 @@ def test_ctrl_c(tmp_path):
     """Also while the workers start: no tracebacks, and the same command continues."""
     out = tmp_path / "set"
     words = [*SMALL, "-n", "4000", "--shard-size", "20", "--out", str(out), "--workers", "2"]
-    program = [sys.executable, "-m", "autofit_ml.cli", "simulate", *words]
+    program = [sys.executable, "-m", "autofit_ml", "simulate", *words]
     with subprocess.Popen(
         program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
@@ -183,7 +183,7 @@ def test_ctrl_c(tmp_path):
     assert process.returncode == 130
     assert printed == ""
     assert f"stopped; finished shards are saved in {out}" in err
-    assert f"to go on: cli.py simulate {SMALL[0]} '{SMALL[1]}'" in err
+    assert f"to go on: python -m autofit_ml simulate {SMALL[0]} '{SMALL[1]}'" in err
     assert "Traceback" not in err
     assert not list(out.rglob(".autofit-ml-tmp-*"))
     assert state.exists()

@@ -158,11 +158,9 @@ OPTION_KINDS = {
 
 @pytest.mark.parametrize("kind", OPTION_KINDS)
 def test_option_that_no_object_can_follow(kind, tmp_path):
-    from autofit_ml.api import settings_from
-
     options, says = OPTION_KINDS[kind]
     write_object(tmp_path, "a", psf=False if "psf_fwhm" in options else gaussian())
-    chosen = settings_from({**options, "workers": 0, "save": ()})
+    chosen = FitSettings(**options, workers=0, save=())
     row = row_of(fit_run(tmp_path, None, chosen).table, "a")
     assert_failed_row(row)
     assert re.search(says, row["message"])
@@ -264,7 +262,9 @@ WRONG_CALLS = {
     "nothing": lambda f: fit_run(None),
     "pattern without hits": lambda f: fit_run(f / "*.fits"),
     "missing manifest": lambda f: fit_run(None, manifest=f / "list.csv"),
-    "model": lambda f: FitSettings(model="sersic+dragon"),
+    "model": lambda f: fit_run(
+        write_object(f, "a").parent, None, FitSettings(model="sersic+dragon")
+    ),
     "segmenter": lambda f: FitSettings(segmenter="guess"),
     "init": lambda f: FitSettings(init="guess"),
     "device": lambda f: FitSettings(device="tpu"),
@@ -293,20 +293,21 @@ def test_settings_are_normalised():
 
 
 def test_identity_tells_psfs_apart():
-    from autofit_ml.images import PSF, ReadOptions
+    from autofit_ml.images import PSF
+    from autofit_ml.runs.identity import identity_of
 
     data = gaussian().astype(np.float32)
     kinds = [
         PSF(data), PSF(data, has_pixel=False), PSF(data, oversampling=3), data, data.astype(float)
     ]  # fmt: skip
-    seen = {FitSettings(read=ReadOptions(psf=psf)).identity()["psf"] for psf in kinds}
+    seen = {identity_of(FitSettings(psf=psf))["psf"] for psf in kinds}
     assert len(seen) == len(kinds)
 
 
 def test_identity_follows_the_psf_file(tmp_path):
-    from autofit_ml.images import ReadOptions
+    from autofit_ml.runs.identity import identity_of
 
     path = write_plane(tmp_path, "psf.fits", gaussian())
-    before = FitSettings(read=ReadOptions(psf=path)).identity()
+    before = identity_of(FitSettings(psf=path))
     write_plane(tmp_path, "psf.fits", gaussian(fwhm=4.0))
-    assert FitSettings(read=ReadOptions(psf=path)).identity() != before
+    assert identity_of(FitSettings(psf=path)) != before

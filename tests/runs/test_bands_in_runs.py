@@ -277,11 +277,8 @@ def test_frames_of_several_bands(tmp_path):
         with fits.open(tmp_path / f"f_{band}_image.fits", mode="update") as hdus:
             hdus[0].header["CRPIX1"] += moved
             hdus[0].header["CRPIX2"] += moved
-    from autofit_ml.images import ReadOptions
 
-    settings = FitSettings(
-        **{**QUIET, "segmenter": "sep"}, bands="r,g,i", read=ReadOptions(mode="frame")
-    )
+    settings = FitSettings(**{**QUIET, "segmenter": "sep"}, bands="r,g,i", mode="frame")
     rows = fit_run(tmp_path, None, settings).table.to_pylist()
     assert len(rows) == 3
     for row in rows:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from autofit_ml.catalogue import read_catalogue_arrow
-from autofit_ml.runs import FitSettings, Progress, batches, fit_run
+from autofit_ml.runs import FitSettings, Progress, fit_run, sources
 from autofit_ml.runs.prepare import joined, prepare, prepare_in_parts
 from autofit_ml.simulation import compose_recipe, export_fits, simulate_one
 
@@ -17,23 +17,19 @@ from autofit_ml.simulation import compose_recipe, export_fits, simulate_one
 @pytest.fixture(scope="module")
 def frame(tmp_path_factory):
     """A folder with one small frame, and settings."""
-    from autofit_ml.images.options import ReadOptions
-
     folder = tmp_path_factory.mktemp("frame") / "images"
     recipe = compose_recipe(
         ["data=frame", "data.shape=[300,320]", "data.neighbours.magnitude=[15,20.5]"]
     )
     export_fits([simulate_one(recipe, 0, 4)], folder)
-    settings = FitSettings(
-        read=ReadOptions(mode="frame"), workers=0, batch_size=5, segmenter="sep", save="none"
-    )
+    settings = FitSettings(mode="frame", workers=0, batch_size=5, segmenter="sep", save="none")
     return folder, settings
 
 
 @pytest.fixture
 def large(monkeypatch):
     """Every file counts as very large."""
-    monkeypatch.setattr(batches, "_BYTES_PER_TASK", 0)
+    monkeypatch.setattr(sources, "_BYTES_PER_TASK", 0)
 
 
 def same(one, two):
@@ -65,7 +61,7 @@ def test_parts_together_are_the_whole(frame):
 def test_exactly_full_last_part_is_finished(frame):
     sources = sources_of(frame)
     number = len(prepare(sources, frame[1]).order)
-    settings = FitSettings(read=frame[1].read, workers=0, batch_size=number, segmenter="sep")
+    settings = frame[1].replace(batch_size=number)
     (only,) = prepare_in_parts(sources, settings)
     assert only.unfinished == frozenset()
 

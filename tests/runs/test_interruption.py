@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import os
 import random
@@ -322,12 +323,14 @@ def test_object_that_kills_its_worker_fails_alone(many_images):
     from deadly_job import DEADLY, prepare_or_die
 
     from autofit_ml.images import discover
-    from autofit_ml.runs.batches import prepared_batches
+    from autofit_ml.runs.prepare import PREPARE
+    from autofit_ml.runs.sources import batches
 
     sources = discover(many_images).sources[:12]
     settings = FitSettings(workers=1, batch_size=6, segmenter="sep")
-    with prepared_batches(sources, settings, threading.Event(), job=prepare_or_die) as batches:
-        parts = [part for _, part in batches]
+    job = dataclasses.replace(PREPARE, do=prepare_or_die)
+    with batches(sources, settings, job, threading.Event()) as found:
+        parts = [part for _, part in found]
     assert [name for part in parts for name in part.order] == [s.id for s in sources]
     failures = [failure for part in parts for failure in part.failures]
     dead = next(failure for failure in failures if failure.id == DEADLY)
@@ -343,14 +346,16 @@ def test_workers_that_never_start(many_images, monkeypatch):
     import threading
 
     from autofit_ml.images import discover
-    from autofit_ml.runs import batches as module
+    from autofit_ml.runs import workers as module
+    from autofit_ml.runs.prepare import PREPARE
+    from autofit_ml.runs.sources import batches
 
     monkeypatch.setattr(module, "_begin_worker", os._exit)
     told = Killer()
     sources = discover(many_images).sources[:5]
     settings = FitSettings(workers=1, batch_size=2, segmenter="sep")
-    with module.prepared_batches(sources, settings, threading.Event(), told) as batches:
-        parts = [part for _, part in batches]
+    with batches(sources, settings, PREPARE, threading.Event(), told) as found:
+        parts = [part for _, part in found]
     assert sum(len(part.order) for part in parts) == 5
     assert [f.id for part in parts for f in part.failures] == ["all-nan"]
     assert any("reading in this process" in text for text in told.stages)
@@ -378,12 +383,12 @@ def test_script_without_a_main_guard(many_images, tmp_path):
 def test_workers_import_no_torch_and_use_one_thread(monkeypatch):
     from deadly_job import surroundings
 
-    from autofit_ml.runs.batches import _Pool
+    from autofit_ml.runs.workers import Pool
 
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
     main = sys.modules["__main__"]
-    pool = _Pool(1)
+    pool = Pool(1)
     try:
         found = pool.submit(surroundings).result()
     finally:
@@ -397,25 +402,25 @@ def test_workers_import_no_torch_and_use_one_thread(monkeypatch):
 
 
 def test_default_number_of_workers(monkeypatch):
-    from autofit_ml.runs import batches
+    from autofit_ml.runs import sources
+    from autofit_ml.runs import workers as module
 
     for processors, workers in ((1, 1), (2, 1), (4, 2), (64, 4)):
         here = set(range(processors))
-        monkeypatch.setattr(batches.os, "sched_getaffinity", lambda _, here=here: here)
-        classical, network = FitSettings(segmenter="sep"), FitSettings()
-        assert batches._useful_workers(63, classical) == batches._useful_workers(127, network) == 0
-        assert batches._useful_workers(64, classical) == workers
-        assert batches._useful_workers(128, network) == min(processors, 8)
+        monkeypatch.setattr(module.os, "sched_getaffinity", lambda _, here=here: here)
+        useful = sources.useful_workers
+        assert useful(63, "sep") == useful(127, "auto") == useful(127, "maskrcnn") == 0
+        assert useful(64, "sep") == workers
+        assert useful(128, "auto") == min(processors, 8)
 
 
 def test_batches_are_not_kept(many_images, tmp_path, monkeypatch):
     """Memory does not grow with the number of objects: a batch is gone when the next is read."""
     import gc
     import weakref
-    from functools import partial
 
-    from autofit_ml.runs import flow
-    from autofit_ml.runs.prepare import prepare
+    from autofit_ml.runs import fit
+    from autofit_ml.runs.prepare import PREPARE, prepare
 
     alive: weakref.WeakSet = weakref.WeakSet()
     counts = []
@@ -434,7 +439,7 @@ def test_batches_are_not_kept(many_images, tmp_path, monkeypatch):
         def __init__(self, stamp):
             object.__setattr__(stamp, "_held", self)
 
-    monkeypatch.setattr(flow, "prepared_batches", partial(flow.prepared_batches, job=watched))
+    monkeypatch.setattr(fit, "PREPARE", dataclasses.replace(PREPARE, do=watched))
     fit_run(
         many_images,
         tmp_path / "out",

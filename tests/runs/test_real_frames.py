@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from table_checks import assert_same_rows
 
-from autofit_ml.images import ReadOptions
 from autofit_ml.runs import FitSettings, fit_run
 
 FRAMES = {
@@ -21,7 +20,7 @@ def test_frame(name, real_data, tmp_path):
     file, least = FRAMES[name]
     if not (real_data / file).exists():
         pytest.skip(f"{file} is not there")
-    settings = FitSettings(workers=0, read=ReadOptions(mode="frame"), save=("report",))
+    settings = FitSettings(workers=0, mode="frame", save=("report",))
     first = fit_run(real_data / file, tmp_path / "first", settings)
     again = fit_run(real_data / file, None, settings)
     assert first.n_objects >= least

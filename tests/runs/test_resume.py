@@ -70,8 +70,8 @@ def test_batches_workers_and_device_may_change(folder, out):
         (FitSettings(workers=0, sky="fixed"), "sky: 'free' -> 'fixed'"),
         (FitSettings(workers=0, segmenter="sep"), "segmenter: 'auto' -> 'sep'"),
         (FitSettings(workers=0, save=()), "save: 'objects,previews,report' -> 'none'"),
-        (FitSettings(workers=0, read=ReadOptions(gain=2.5)), "gain: None -> 2.5"),
-        (FitSettings(workers=0, read=ReadOptions(psf="none")), "psf: None -> 'none'"),
+        (FitSettings(workers=0, gain=2.5), "gain: None -> 2.5"),
+        (FitSettings(workers=0, psf="none"), "psf: None -> 'none'"),
     ],
 )
 def test_changed_settings_are_refused(folder, out, changed, says):
@@ -85,7 +85,7 @@ def test_changed_settings_are_refused(folder, out, changed, says):
 
 def test_all_changes_are_listed(folder, out):
     fit_run(folder, out, FIT)
-    changed = FitSettings(workers=0, sky="3", read=ReadOptions(zeropoint=25.0))
+    changed = FitSettings(workers=0, sky="3", zeropoint=25.0)
     with pytest.raises(ResumeError, match=r"sky.*zeropoint"):
         fit_run(folder, out, changed)
 
@@ -154,7 +154,7 @@ def test_psf_file_is_a_setting(folder, out, tmp_path):
     from fits_inputs import write_plane
 
     path = write_plane(tmp_path, "p.fits", gaussian())
-    settings = FitSettings(workers=0, read=ReadOptions(psf=path))
+    settings = FitSettings(workers=0, psf=path)
     fit_run(folder, out, settings)
     write_plane(tmp_path, "p.fits", gaussian(fwhm=3.5))
     with pytest.raises(ResumeError, match="psf: "):
@@ -190,7 +190,7 @@ def test_restart_keeps_what_the_user_put_there(folder, out):
 def test_files_of_others_are_never_replaced(folder, out, name, restart):
     (out / name).parent.mkdir(parents=True)
     (out / name).write_text("mine")
-    with pytest.raises(ResumeError, match="did not write") as caught:
+    with pytest.raises(ResumeError, match="no run of this program left there") as caught:
         fit_run(folder, out, FIT, restart=restart)
     assert "another --out" in caught.value.remedy
     assert (out / name).read_text() == "mine"
@@ -206,11 +206,11 @@ def test_results_without_their_state(folder, out):
 
 
 def test_restart_that_was_stopped_goes_on(folder, out, monkeypatch):
-    from autofit_ml.runs import resume
+    from autofit_ml.runs import folder as module
 
     fit_run(folder, out, FIT)
     with monkeypatch.context() as patch:
-        patch.setattr(resume.shutil, "rmtree", _stop)
+        patch.setattr(module.shutil, "rmtree", _stop)
         with pytest.raises(KeyboardInterrupt):
             fit_run(folder, out, FIT, restart=True)
     assert not (out / "catalog.fits").exists()
@@ -385,7 +385,7 @@ def test_damage_during_the_run(folder, out):
 
 def test_run_json(folder, out, tmp_path):
     (folder / "broken.fits").write_bytes(b"no")
-    settings = FitSettings(workers=0, batch_size=2, read=ReadOptions(zeropoint=25.0))
+    settings = FitSettings(workers=0, batch_size=2, zeropoint=25.0)
     summary = fit_run([folder, folder / "broken.fits"], out, settings)
     run = json.loads((out / "run.json").read_text())
     files = sorted(folder.iterdir())
@@ -532,7 +532,7 @@ def test_object_of_a_frame_that_cannot_be_cut(tmp_path, monkeypatch):
 def test_frames_go_a_few_at_a_time(tmp_path, monkeypatch):
     """Tasks are bounded in bytes, not only in number."""
     from autofit_ml.images import discover
-    from autofit_ml.runs import batches
+    from autofit_ml.runs import sources as batches
 
     for number in range(6):
         write_object(tmp_path, f"g{number}")

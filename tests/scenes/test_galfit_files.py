@@ -10,21 +10,17 @@ from astropy.io import fits
 from scipy import integrate, optimize, special
 
 from autofit_ml.errors import SettingsError
-from autofit_ml.galfit import galfit_constraints
+from autofit_ml.galfit import GalfitBand, GalfitFile, galfit_constraints, read_galfit, write_galfit
 from autofit_ml.galfit.functions import FUNCTIONS, Photometry, function_of
 from autofit_ml.scenes import (
-    GalfitBand,
-    GalfitFile,
     Parameter,
     exponential,
     fixed,
     free,
     normal,
     parse_model,
-    read_galfit,
     sersic,
     with_values,
-    write_galfit,
 )
 from autofit_ml.scenes import scene as make_scene
 

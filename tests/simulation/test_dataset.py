@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from autofit_ml.errors import InputError, SettingsError
+from autofit_ml.runs.simulate import write_set
 from autofit_ml.simulation import compose_recipe
 from autofit_ml.simulation.dataset import (
     NUMBERS,
@@ -20,7 +21,7 @@ from autofit_ml.simulation.dataset import (
     ShardDataset,
     collate,
 )
-from autofit_ml.simulation.shards import read_objects, write_set
+from autofit_ml.simulation.shards import read_objects
 
 pytest.importorskip("galsim", reason="sets are made with GalSim")
 

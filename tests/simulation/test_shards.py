@@ -26,6 +26,7 @@ from pyarrow import ipc
 from autofit_ml.catalogue import atomic
 from autofit_ml.errors import AutofitError, InputError, OutputError, ResumeError, SettingsError
 from autofit_ml.images import read
+from autofit_ml.runs.simulate import default_shard_size, write_set
 from autofit_ml.simulation import (
     compose_recipe,
     export_fits,
@@ -40,9 +41,8 @@ from autofit_ml.simulation.shards import (
     read_objects,
     shard_schema,
     verify_set,
-    write_set,
 )
-from autofit_ml.simulation.shards.writer import default_shard_size
+from autofit_ml.simulation.shards.identity import IDENTITY
 
 pytest.importorskip("galsim", reason="sets are made with GalSim")
 
@@ -506,17 +506,17 @@ def test_disk_full(made, tmp_path, monkeypatch):
 
 def test_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(OutputError, match="Not a directory"):
+    with pytest.raises(SettingsError, match="Not a directory"):
         write_set(recipe(*TINY), tmp_path / "file" / "set", workers=0)
 
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"count": 0}, "count 0"),
-        ({"seed": -1}, "seed -1"),
-        ({"shard_size": 0}, "shard size 0"),
-        ({"workers": -2}, "workers -2"),
+        ({"count": 0}, "count is 0"),
+        ({"seed": -1}, "seed is -1"),
+        ({"shard_size": 0}, "shard_size is 0"),
+        ({"workers": -2}, "workers is -2"),
     ],
 )
 def test_values_that_make_no_sense(tmp_path, wrong, message):
@@ -536,7 +536,7 @@ def test_values_that_make_no_sense(tmp_path, wrong, message):
         ((), {"seed": 4}, "data.seed: 3 -> 4"),
         ((), {"count": 12}, "data.count: 11 -> 12"),
         ((), {"shard_size": 4}, "shard_size: 3 -> 4"),
-        ((), {"make": refuses_7}, r"generator: .*simulate_one\" -> .*refuses_7"),
+        ((), {"make": refuses_7}, r"generator: .*simulate_one' -> .*refuses_7"),
     ],
 )
 def test_another_set_is_refused(made, overrides, changes, message):
@@ -555,8 +555,9 @@ def test_another_version_is_refused(tiny, finished):
         (tiny / "manifest.json").write_text(json.dumps(manifest))
     else:
         (tiny / "manifest.json").unlink()
-        (tiny / ".work" / "state.json").write_text(json.dumps(manifest))
-    with pytest.raises(ResumeError, match='versions.galsim: "2.1" -> '):
+        state = {"settings": {name: manifest[name] for name in IDENTITY}, "inputs": {}}
+        (tiny / ".work" / "state.json").write_text(json.dumps(state))
+    with pytest.raises(ResumeError, match="versions.galsim: '2.1' -> "):
         write_set(recipe(*TINY), tiny, shard_size=3, workers=0)
 
 
@@ -597,7 +598,7 @@ def test_restart_deletes_only_what_a_run_wrote(tiny):
 def test_restart_that_was_killed_is_completed(made, tiny):
     """A half-deleted set is never taken for the beginning of one."""
     (tiny / "manifest.json").unlink()
-    (tiny / ".work" / "state.json").write_text('{"clearing": true}')
+    (tiny / ".work" / "state.json").write_text('{"settings": {}, "inputs": {}, "clearing": true}')
     write_set(recipe(*TINY, "data.target.snr=[20,30]"), tiny, count=2, workers=0)
     assert len(list(tiny.glob("shards/*"))) == 1
     assert hashes(tiny) != hashes(made)[:1]

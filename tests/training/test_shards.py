@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from autofit_ml.errors import InputError, SettingsError
+from autofit_ml.runs.simulate import write_set
 from autofit_ml.simulation import compose_recipe
-from autofit_ml.simulation.shards import write_set
 
 pytest.importorskip("lightning", reason="training needs Lightning")
 pytest.importorskip("galsim", reason="sets are made with GalSim")

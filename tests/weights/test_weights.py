@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import http.server
 import json
 import shutil
 import subprocess
 import sys
-import threading
 
 import pytest
 import torch
@@ -96,7 +94,12 @@ def test_flipped_byte(weights, name):
     with pytest.raises(DamagedWeightsError, match="altered") as caught:
         load("segment/test-r")
     assert caught.value.file == path
-    assert "pull" in caught.value.remedy
+    assert "install autofit-ml anew" in caught.value.remedy
+    add_bundle(weights, "segment/test-r@1.0.0", url="http://127.0.0.1:9/nothing")
+    path.write_bytes(content)
+    with pytest.raises(DamagedWeightsError) as caught:
+        load("segment/test-r")
+    assert "weights pull segment/test-r@1.0.0" in caught.value.remedy
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "metrics.json"])
@@ -186,27 +189,6 @@ def test_no_address(weights):
     shutil.rmtree(weights / "segment/gone-r@1.0.0")
     with pytest.raises(MissingWeightsError, match="no address"):
         load("segment/gone-r")
-
-
-@pytest.fixture
-def server(tmp_path):
-    """A server on this machine's loopback."""
-    root = tmp_path / "served"
-    root.mkdir()
-
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def __init__(self, *args):
-            super().__init__(*args, directory=str(root))
-
-        def log_message(self, *args):
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quiet) as running:
-        thread = threading.Thread(target=running.serve_forever, daemon=True)
-        thread.start()
-        yield root, f"http://127.0.0.1:{running.server_address[1]}"
-        running.shutdown()
-        thread.join()
 
 
 def test_pull_checks_every_file(weights, server, tmp_path):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 from typer.testing import CliRunner
 from weights_bundles import add_bundle
 
 from autofit_ml.cli import app, main
-from autofit_ml.errors import DamagedWeightsError, UnknownWeightsError
+from autofit_ml.errors import DamagedWeightsError, MissingWeightsError, UnknownWeightsError
 from autofit_ml.weights import manifest
 
 
@@ -60,3 +61,34 @@ def test_exit_status(root, monkeypatch, capsys):
         main()
     assert caught.value.code == 2
     assert "known:" in capsys.readouterr().err
+
+
+def test_pull(root, server, tmp_path):
+    """From an address, each file checked; a damaged copy elsewhere does not matter any more."""
+    served, address = server
+    add_bundle(root, "segment/web-r@1.0.0", url=f"{address}/web")
+    shutil.copytree(root / "segment/web-r@1.0.0", served / "web")
+    (root / "segment/web-r@1.0.0" / "CARD.md").write_text("x")
+    assert isinstance(run("verify", "segment/web-r").exception, DamagedWeightsError)
+    done = run("pull", "segment/web-r")
+    assert done.exit_code == 0
+    folder = tmp_path / "cache" / "segment/web-r@1.0.0"
+    assert done.stdout.splitlines()[-1] == str(folder)
+    assert f"from {address}/web" in done.stdout
+    assert f"ok  segment/web-r@1.0.0  {folder}" in run("verify", "segment/web-r").stdout
+    (served / "web" / "CARD.md").write_text("another")
+    (folder / "CARD.md").unlink()
+    assert isinstance(run("pull", "segment/web-r").exception, MissingWeightsError)
+
+
+def test_pull_without_an_address(root):
+    done = run("pull", "segment/test-r")
+    assert done.exit_code == 0
+    assert "no address" in done.stdout
+    assert str(root / "segment/test-r@1.0.0") in done.stdout
+    assert "none: it comes with the package" in run("info", "segment/test-r").stdout
+    shutil.rmtree(root / "segment/test-r@1.0.0")
+    error = run("pull", "segment/test-r").exception
+    assert isinstance(error, MissingWeightsError)
+    assert "no address" in error.problem
+    assert "copy its folder" in error.remedy

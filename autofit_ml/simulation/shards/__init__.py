@@ -20,10 +20,8 @@ complete, and only then gets its journal: whatever stops a run, the same call go
 - `manifest`: which files a set has, what they hold, and whether they are whole.
 - `reader`: objects by number.
 - `export`: a set as FITS files.
-- `writer`: a set is made or completed.
-- `identity`: what the bytes depend on; a folder with another set is refused.
-- `folder`: lock, journals, and whose files these are.
-- `workers`: one shard is made, here or in a worker process.
+- `identity`: what the bytes depend on.
+- `shard`: one shard is made. `autofit_ml.runs.simulate` makes or completes a set of them.
 
 Neighbours: `simulate.generate` makes the objects, `simulate.objects` says what one is;
 `simulate.dataset` (PyTorch), the command line and training read sets. Nothing here imports torch.
@@ -49,13 +47,11 @@ from autofit_ml.simulation.shards.manifest import (
     verify_set,
 )
 from autofit_ml.simulation.shards.reader import ShardReader, read_objects
-from autofit_ml.simulation.shards.writer import SetSummary, write_set
 
 __all__ = [
     "FORMAT",
     "PLANES",
     "SetManifest",
-    "SetSummary",
     "ShardEntry",
     "ShardReader",
     "export_set",
@@ -68,5 +64,4 @@ __all__ = [
     "shard_schema",
     "truth_of",
     "verify_set",
-    "write_set",
 ]

@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from autofit_ml.catalogue.atomic import atomic_write_json
+from autofit_ml.catalogue.atomic import atomic_write_ecsv, atomic_write_json, remove_file
 from autofit_ml.errors import SettingsError
 from autofit_ml.simulation.files import export_fits
 from autofit_ml.simulation.objects import SimulatedObject, source_table, truth_table
 from autofit_ml.simulation.shards.columns import decode
-from autofit_ml.simulation.shards.folder import writing
 from autofit_ml.simulation.shards.manifest import Progress
 from autofit_ml.simulation.shards.reader import ShardReader, read_columns
 
@@ -81,10 +80,9 @@ def export_set(
         known += [_without_pixels(item) for item in chunk]
         if progress is not None:
             progress(len(known), total)
-    with writing(out):
-        source_table(known).write(out / "sources.ecsv", format="ascii.ecsv", overwrite=True)
-        if manifest.kind == "stamp":
-            truth_table(known).write(out / "truth.ecsv", format="ascii.ecsv", overwrite=True)
+    atomic_write_ecsv(out / "sources.ecsv", source_table(known))
+    if manifest.kind == "stamp":
+        atomic_write_ecsv(out / "truth.ecsv", truth_table(known))
     return out
 
 
@@ -106,12 +104,11 @@ def _claim(out: Path, record: Mapping[str, Any]) -> None:
             raise SettingsError(
                 "the record of an earlier export cannot be read", "remove that folder", mark
             ) from error
-        with writing(out):
-            for name in names:
-                for plane in ("image", "sigma", "psf", "mask", "seg"):
-                    (out / f"{name}_{plane}.fits").unlink(missing_ok=True)
-            for table in ("truth.ecsv", "sources.ecsv"):
-                (out / table).unlink(missing_ok=True)
+        for name in names:
+            for plane in ("image", "sigma", "psf", "mask", "seg"):
+                remove_file(out / f"{name}_{plane}.fits")
+        for table in ("truth.ecsv", "sources.ecsv"):
+            remove_file(out / table)
     elif out.is_dir() and any(out.iterdir()):
         raise SettingsError(
             "it holds files that are no export of a set", "move them away, or choose another", out

@@ -1,11 +1,10 @@
-"""What the bytes of a set depend on, and in what two sets differ."""
+"""What the bytes of a set depend on."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,13 @@ from autofit_ml.simulation.recipe import Recipe
 from autofit_ml.simulation.shards.columns import FORMAT
 from autofit_ml.simulation.shards.manifest import sha256_of
 
-__all__ = ["differences", "identity_of"]
+__all__ = ["IDENTITY", "set_identity"]
+
+IDENTITY = ("format", "versions", "generator", "recipe", "inputs", "shard_size")
+"""Entries of a manifest that say what the bytes depend on."""
 
 
-def identity_of(recipe: Recipe, shard_size: int, make: Callable) -> dict[str, Any]:
+def set_identity(recipe: Recipe, shard_size: int, make: Callable) -> dict[str, Any]:
     """Everything that the bytes of the shards depend on, as the manifest states it.
 
     Raises
@@ -63,30 +65,3 @@ def _input_hashes(recipe: Recipe) -> dict[str, str]:
             ) from error
         hashes[str(place)] = hashlib.sha256("\n".join(parts).encode()).hexdigest()
     return hashes
-
-
-def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """``name: old -> new`` of each setting of `now` that was another `before`; dotted names."""
-    old = _flat({name: before.get(name) for name in now})
-    new = _flat(json.loads(json.dumps(now)))
-    return [
-        f"{name}: {_shown(old, name)} -> {_shown(new, name)}"
-        for name in sorted(set(old) | set(new))
-        if old.get(name) != new.get(name)
-    ]
-
-
-def _shown(values: Mapping[str, Any], name: str) -> str:
-    return json.dumps(values[name]) if name in values else "(not set)"
-
-
-def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, with dotted names."""
-    out = {}
-    for name, value in content.items():
-        path = f"{prefix}{name}"
-        if isinstance(value, Mapping) and value:
-            out.update(_flat(value, f"{path}."))
-        else:
-            out[path.removeprefix("recipe.")] = value
-    return out

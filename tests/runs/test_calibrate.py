@@ -15,9 +15,10 @@ import autofit_ml as afm
 from autofit_ml.catalogue import read_catalogue
 from autofit_ml.cli import app
 from autofit_ml.errors import InputError, SettingsError
-from autofit_ml.images import ReadOptions
 from autofit_ml.runs import FitSettings, fit_run
-from autofit_ml.runs.calibrate_run import calibrate_run, settings_of_run
+from autofit_ml.runs.calibrate import calibrate_run, settings_of_run
+from autofit_ml.runs.identity import identity_of
+from autofit_ml.settings import CalibrateSettings
 from autofit_ml.simulation import export_fits, simulate_sersic
 
 SETTINGS = FitSettings(workers=0, segmenter="sep", init="moments", save=())
@@ -49,7 +50,7 @@ def test_page_tables_and_factors(run):
     assert np.isfinite(catalogue["re_err_factor"]).all()
     assert catalogue["re_err_factor"].info.description.startswith("Factor for re_err")
     # A second time the columns are replaced, not doubled.
-    calibrate_run(results, number=16, apply=True)
+    calibrate_run(results, settings=CalibrateSettings(number=16, apply=True), restart=True)
     assert sum(name == "re_err_factor" for name in read_catalogue(results).colnames) == 1
 
 
@@ -57,11 +58,11 @@ def test_the_runs_settings_are_taken_up(tmp_path, run):
     export_fits(simulate_sersic(1, seed=9, snr=(90.0, 120.0), size=48), tmp_path / "in")
     wanted = FitSettings(
         workers=0, segmenter="sep", init="moments", save=(), sky="fixed",
-        likelihood="huber:2.0", error_floor=0.01, read=ReadOptions(zeropoint=24.0, noise="model"),
+        likelihood="huber:2", error_floor=0.01, zeropoint=24.0, noise="model",
     )  # fmt: skip
     fit_run(tmp_path / "in", tmp_path / "out", wanted)
     found, inputs = settings_of_run(tmp_path / "out")
-    assert found.identity() == {**wanted.identity(), "weights": found.weights}
+    assert identity_of(found) == {**identity_of(wanted), "weights": found.weights}
     assert any(name.endswith("_image.fits") for name in inputs)
 
 
@@ -70,13 +71,15 @@ def test_what_is_in_the_folder_is_left_alone(run, tmp_path):
     mine = tmp_path / "injected" / "mine.fits"
     mine.parent.mkdir()
     mine.write_bytes(b"mine")
-    with pytest.raises(SettingsError, match="holds other files"):
-        calibrate_run(run / "results", out=tmp_path, number=4)
+    with pytest.raises(SettingsError, match=r"injected/ that no run"):
+        calibrate_run(run / "results", settings=CalibrateSettings(number=4), out=tmp_path)
     assert mine.read_bytes() == b"mine"
 
 
 def test_the_catalogue_with_factors_is_named(run, tmp_path):
-    summary = calibrate_run(run / "results", out=tmp_path / "c", number=16, apply=True)
+    summary = calibrate_run(
+        run / "results", settings=CalibrateSettings(number=16, apply=True), out=tmp_path / "c"
+    )
     assert summary.catalogue == run / "results" / "catalog.fits" and summary.catalogue.exists()
     assert summary.out == tmp_path / "c"
 
@@ -88,12 +91,14 @@ def test_runs_that_cannot_be_calibrated(run, tmp_path):
         workers=0, segmenter="sep", init="moments", save=(), model="sersic+exp"))  # fmt: skip
     with pytest.raises(SettingsError, match="one Sérsic profile"):
         calibrate_run(tmp_path / "two")
-    with pytest.raises(SettingsError, match="0 galaxies"):
-        calibrate_run(run / "results", number=0)
+    with pytest.raises(SettingsError, match="number is 0"):
+        CalibrateSettings(number=0)
     moved = tmp_path / "moved"
     export_fits(simulate_sersic(1, seed=2, snr=(90.0, 120.0), size=48), moved / "in")
     afm.fit(moved / "in", out=moved / "out", segmenter="sep", init="moments", save="none")
     (moved / "in").rename(moved / "elsewhere")
     with pytest.raises(InputError, match="not where it was"):
         calibrate_run(moved / "out")
-    assert calibrate_run(moved / "out", moved / "elsewhere", number=2).stamps == 1
+    assert (
+        calibrate_run(moved / "out", moved / "elsewhere", CalibrateSettings(number=2)).stamps == 1
+    )

@@ -15,6 +15,7 @@ from importlib import metadata
 from pathlib import Path
 
 from autofit_ml.errors import AutofitError
+from autofit_ml.settings import ReadOptions
 
 __all__ = ["Checkup", "check_images", "check_installation"]
 
@@ -107,10 +108,9 @@ def _weights() -> list[Checkup]:
 
 def check_images(
     paths: str | Path | Iterable[str | Path] | None,
+    options: ReadOptions | None = None,
     *,
     manifest: str | Path | None = None,
-    survey: str | None = None,
-    mode: str = "auto",
 ) -> list[Checkup]:
     """Read every image as a run would.
 
@@ -118,9 +118,9 @@ def check_images(
     ----------
     paths : path or iterable of paths, or None
         As of `autofit_ml.fit`.
+    options : ReadOptions, optional
+        What is said about the images.
     manifest : path, optional
-    survey : str, optional
-    mode : {"auto", "stamp", "frame"}
 
     Returns
     -------
@@ -134,11 +134,10 @@ def check_images(
         Nothing to read.
     """
     from autofit_ml.images import discover, read_item
-    from autofit_ml.images.options import ReadOptions
-    from autofit_ml.runs.resume import is_result
+    from autofit_ml.runs.kinds import is_result
 
-    options = ReadOptions(survey=survey, mode=mode)
-    found = discover(paths, manifest=manifest, survey=survey, mode=mode)
+    options = options or ReadOptions()
+    found = discover(paths, manifest=manifest, survey=options.survey, mode=options.mode)
     out = []
     for source in found.sources:
         if source.file and is_result(source.file):

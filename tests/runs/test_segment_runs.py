@@ -12,24 +12,35 @@ from PIL import Image
 
 import autofit_ml
 from autofit_ml.errors import SettingsError
-from autofit_ml.runs import FitSettings
-from autofit_ml.runs.segment_run import segment_run
+from autofit_ml.runs import Progress
+from autofit_ml.runs.segment import segment_run
 from autofit_ml.segmentation.instances import instance_table
+from autofit_ml.settings import SegmentSettings
+
+SEP = SegmentSettings(segmenter="sep", batch_size=5)
+
+
+class Told(Progress):
+    """Keeps what a run says."""
+
+    def __init__(self):
+        self.calls = []
+
+    def begin(self, n_sources, n_done, ignored):
+        self.calls.append((n_done, n_sources))
+
+    def batch(self, n_sources, rows):
+        assert len(rows["id"]) == n_sources
+        self.calls.append((self.calls[-1][0] + n_sources, self.calls[-1][1]))
 
 
 def test_labels_table_and_pictures(images, tmp_path):
-    calls = []
-    summary = segment_run(
-        images,
-        tmp_path / "out",
-        FitSettings(segmenter="sep"),
-        progress=lambda done, total: calls.append((done, total)),
-    )
-    assert (summary.images, summary.exit_status, summary.failures) == (8, 0, {})
-    assert calls[0] == (0, 8)
-    assert calls[-1] == (8, 8)
+    told = Told()
+    summary = segment_run(images, tmp_path / "out", SEP, progress=told)
+    assert (summary.n_ok, summary.exit_status, summary.failures) == (8, 0, {})
+    assert told.calls == [(0, 8), (5, 8), (8, 8)]
     table = QTable.read(tmp_path / "out" / "instances.ecsv")
-    assert len(table) == summary.instances >= 8
+    assert len(table) == summary.n_instances >= 8
     for path in sorted((tmp_path / "out").glob("*_seg.fits")):
         labels, header = fits.getdata(path, header=True)
         own = table[table["id"] == path.name.removesuffix("_seg.fits")]
@@ -46,7 +57,7 @@ def test_labels_table_and_pictures(images, tmp_path):
 
 def test_fit_takes_the_labels_that_lie_beside_the_images(images, tmp_path):
     plain = autofit_ml.fit(images, save="none", workers=0, segmenter="sep")
-    segment_run(images, images, FitSettings(segmenter="sep"), pictures=False)
+    segment_run(images, images, SEP.replace(pictures=False))
     given = autofit_ml.fit(images, save="none", workers=0)
     assert set(given["segmenter"]) == {"given"}
     np.testing.assert_allclose(given["re"].value, plain["re"].value, rtol=0.02)
@@ -54,16 +65,16 @@ def test_fit_takes_the_labels_that_lie_beside_the_images(images, tmp_path):
 
 def test_one_bad_image_does_not_cost_the_others(images, tmp_path):
     (images / "broken.fits").write_bytes(b"nothing of use")
-    summary = segment_run(images, tmp_path / "out", FitSettings(segmenter="sep"))
-    assert (summary.images, summary.exit_status) == (8, 3)
+    summary = segment_run(images, tmp_path / "out", SEP)
+    assert (summary.n_ok, summary.exit_status) == (8, 3)
     assert "broken.fits" in summary.failures["broken"]
     lonely = tmp_path / "lonely"
     lonely.mkdir()
     shutil.copy(images / "broken.fits", lonely)
-    assert segment_run(lonely, tmp_path / "no", FitSettings(segmenter="sep")).exit_status == 1
+    assert segment_run(lonely, tmp_path / "no", SEP).exit_status == 1
     (tmp_path / "empty").mkdir()
     with pytest.raises(SettingsError):
-        segment_run(tmp_path / "empty", tmp_path / "no", FitSettings(segmenter="sep"))
+        segment_run(tmp_path / "empty", tmp_path / "no", SEP)
 
 
 def test_instances_are_measured_on_their_own_pixels():

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ from autofit_ml.catalogue import Flag, atomic_write_ecsv, atomic_write_text, rea
 from autofit_ml.catalogue.writer import FITS_NAME, write_catalogue_files
 from autofit_ml.errors import AutofitError, InputError, SettingsError
 from autofit_ml.images import Source, discover, read_item
-from autofit_ml.images.options import ReadOptions
 from autofit_ml.images.stamp import Frame, Stamp
 from autofit_ml.injection.empty import emptied, empty_regions
 from autofit_ml.injection.galaxies import (
@@ -31,14 +29,25 @@ from autofit_ml.injection.galaxies import (
 from autofit_ml.injection.page import calibration_page
 from autofit_ml.injection.recovery import MEASURED, Recovery, error_factor, measure
 from autofit_ml.measure import psf_fwhm
-from autofit_ml.runs.flow import fit_run
-from autofit_ml.runs.resume import RUN_FILE
-from autofit_ml.runs.settings import FitSettings
+from autofit_ml.options import declared
+from autofit_ml.runs.fit import fit_run
+from autofit_ml.runs.folder import claimed
+from autofit_ml.runs.identity import identity_of
+from autofit_ml.runs.kinds import RUN_FILE, Kind
+from autofit_ml.runs.sources import Paths
 from autofit_ml.runs.summary import Progress
 from autofit_ml.segmentation import Segmentation
 from autofit_ml.segmentation.dispatch import detect_in_frame, segment_all
+from autofit_ml.settings import CalibrateSettings, FitSettings, ReadOptions
 
 __all__ = ["CalibrationSummary", "calibrate_run", "settings_of_run"]
+
+CALIBRATED = Kind(
+    ("calibration.html", "injections.ecsv", "by_magnitude.ecsv", "by_size.ecsv"),
+    {"injected": (".fits",)},
+    began=lambda folder: (folder / "fits" / ".work" / "state.json").exists(),
+)
+"""What a calibration writes, beside the run of its own in ``fits/``."""
 
 _TOGETHER = 32
 _PER_FRAME = 64
@@ -91,30 +100,26 @@ def settings_of_run(results: str | Path) -> tuple[FitSettings, list[str]]:
             f"the run fitted {what}" + (" in several bands" if given.get("bands") else ""),
             "calibration is for runs of one Sérsic profile in one band",
         )
-    mine = {item.name for item in dataclasses.fields(FitSettings)} - {"read", "save", "wavelengths"}
-    reading = {item.name for item in dataclasses.fields(ReadOptions)}
     weights = re.sub(r" sha256:\w+", "", given.get("weights") or "")
-    options = {k: v for k, v in given.items() if k in mine and v not in (None, "")}
+    known = set(declared(FitSettings)) - {"save", "wavelengths"}
+    options = {name: v for name, v in given.items() if name in known and v not in (None, "")}
     options |= {"weights": weights.replace(" ", ""), "save": "none", "posterior": "laplace"}
     if given.get("segmenter") == "given":
         options["segmenter"] = "auto"  # there are no labels of injected galaxies
-    read = {k: v for k, v in given.items() if k in reading and v is not None}
-    if isinstance(read.get("psf"), str):
-        read["psf"] = re.sub(r" sha256:\w+$", "", read["psf"])
-    return FitSettings(read=ReadOptions(**read), **options), inputs
+    if isinstance(options.get("psf"), str):
+        options["psf"] = re.sub(r" sha256:\w+$", "", options["psf"])
+    return FitSettings(**options), inputs
 
 
 def calibrate_run(
     results: str | Path,
-    paths: str | Path | Iterable[str | Path] | None = None,
+    paths: Paths = None,
+    settings: CalibrateSettings | None = None,
     *,
     out: str | Path | None = None,
     manifest: str | Path | None = None,
-    number: int = 300,
-    seed: int = 0,
-    apply: bool = False,
+    restart: bool = False,
     progress: Progress | None = None,
-    note: Callable[[str], object] | None = None,
 ) -> CalibrationSummary:
     """Inject galaxies like the catalogue's into the run's own images, fit them, compare.
 
@@ -124,18 +129,15 @@ def calibrate_run(
         Of a finished run of ``autofit-ml fit`` with one Sérsic profile.
     paths, manifest
         Its images, where they are no longer those that run.json names, or were a manifest's.
+    settings : CalibrateSettings, optional
+        With ``apply``: ``<name>_err_factor`` is added to the catalogue: by what the errors of
+        flux, re, n, q should be multiplied at the object's magnitude.
     out : path, optional
-        Default: ``calibration`` in the results folder.
-    number : int
-        Galaxies.
-    seed : int
-    apply : bool
-        Add ``<name>_err_factor`` to the catalogue: by what the errors of flux, re, n, q should be
-        multiplied at the object's magnitude.
+        Default: ``calibration`` in the results folder. A run that stopped there is continued.
+    restart : bool
+        Begin anew in a folder that holds another calibration.
     progress : Progress, optional
-        Of the fit.
-    note : callable, optional
-        Called with a line at every stage.
+        Told of every stage, and of the fit.
 
     Returns
     -------
@@ -144,12 +146,12 @@ def calibrate_run(
     Raises
     ------
     InputError, SettingsError
-        No run, or one whose galaxies cannot be injected; no usable rows; no empty sky.
+        No run, or one whose galaxies cannot be injected; no usable rows; no empty sky;
+        `ResumeError` for a folder that holds another calibration.
     """
-    if number < 1:
-        raise SettingsError(f"{number} galaxies", "give a positive number")
-    results, say = Path(results), note or (lambda text: None)
-    settings, inputs = settings_of_run(results)
+    results, told = Path(results), progress or Progress()
+    settings = settings or CalibrateSettings()
+    of_run, inputs = settings_of_run(results)
     like = _galaxies_of(results)
     if paths is None and manifest is None:
         missing = [name for name in inputs if not Path(name).exists()]
@@ -160,61 +162,60 @@ def calibrate_run(
                 missing[0],
             )
         paths = inputs
-    read = settings.read
-    sources = discover(paths, manifest=manifest, survey=read.survey, mode=read.mode).sources
+    sources = discover(paths, manifest=manifest, survey=of_run.survey, mode=of_run.mode).sources
     folder = Path(out) if out is not None else results / "calibration"
-    injected = folder / "injected"
-    injected.mkdir(parents=True, exist_ok=True)
-    for old in injected.glob(f"{_NAME}-[0-9]*.fits"):
-        old.unlink()
-    if any(injected.iterdir()):
-        raise SettingsError(f"{injected} holds other files", "give another --out")
-    say("looking for empty sky")
-    rng = np.random.default_rng(seed)
-    table = read_catalogue_arrow(results)
-    rows_of = {row["id"]: row for row in table.to_pylist()}
-    places, skipped = _places(sources, settings, number, rng, rows_of)
-    if not places:
-        raise InputError(
-            f"no empty sky in {len(sources)} images",
-            "larger cut-outs or frames are needed to inject galaxies",
-            results,
-        )
-    say(f"injecting {number} galaxies into {len(places)} empty stamps")
-    truth, names = [], []
-    for k in range(number):
-        stamp = places[k % len(places)]
-        galaxy = like.draw(rng, stamp)
-        name = f"{_NAME}-{k:06d}"
-        built = bool(stamp.flags & int(Flag.SIGMA_ESTIMATED))
-        write_stamp(inject(stamp, galaxy, rng), injected, name, sigma=not built)
-        truth.append({**galaxy, "zeropoint": stamp.zeropoint})
-        names.append(name)
-    own = dataclasses.replace(settings, read=_reading(settings.read))
-    summary = fit_run(injected, folder / "fits", own, restart=True, progress=progress)
-    if summary.table is None:
-        raise KeyboardInterrupt
-    rows = {row["id"]: row for row in summary.table.to_pylist()}
-    recovery = measure(truth, rows, names)
-    for name, table in (
-        ("injections", recovery.objects),
-        ("by_magnitude", recovery.by_magnitude),
-        ("by_size", recovery.by_size),
-    ):
-        atomic_write_ecsv(folder / f"{name}.ecsv", table)
-    text = f"{len(places)} places"
-    notes = [f"{skipped} images had too little sky and were left out."] if skipped else []
-    if not all(place.gain > 0 for place in places):
-        notes.append("The gain is not known everywhere: there, the galaxies have no photon noise.")
-    page = calibration_page(recovery, results.name, text, notes)
-    atomic_write_text(folder / "calibration.html", page)
-    catalogue = _with_factors(results, recovery) if apply else None
+    names = [f"{_NAME}-{k:06d}" for k in range(settings.number)]
+    identity = identity_of(settings) | {"run": identity_of(of_run)}
+    claim = claimed(folder, CALIBRATED, identity, dict.fromkeys(names), restart=restart)
+    with claim as state:
+        injected = folder / "injected"
+        injected.mkdir(exist_ok=True)
+        told.note("looking for empty sky")
+        rng = np.random.default_rng(settings.seed)
+        table = read_catalogue_arrow(results)
+        rows_of = {row["id"]: row for row in table.to_pylist()}
+        places, skipped = _places(sources, of_run, settings.number, rng, rows_of)
+        if not places:
+            raise InputError(
+                f"no empty sky in {len(sources)} images",
+                "larger cut-outs or frames are needed to inject galaxies",
+                results,
+            )
+        told.note(f"injecting {settings.number} galaxies into {len(places)} empty stamps")
+        truth = []
+        for k, name in enumerate(names):
+            stamp = places[k % len(places)]
+            galaxy = like.draw(rng, stamp)
+            built = bool(stamp.flags & int(Flag.SIGMA_ESTIMATED))
+            write_stamp(inject(stamp, galaxy, rng), injected, name, sigma=not built)
+            truth.append({**galaxy, "zeropoint": stamp.zeropoint})
+        own = of_run.replace(**_only_noise(of_run))
+        summary = fit_run(injected, folder / "fits", own, restart=not state, progress=progress)
+        if summary.table is None:
+            raise KeyboardInterrupt
+        rows = {row["id"]: row for row in summary.table.to_pylist()}
+        recovery = measure(truth, rows, names)
+        for name, table in (
+            ("injections", recovery.objects),
+            ("by_magnitude", recovery.by_magnitude),
+            ("by_size", recovery.by_size),
+        ):
+            atomic_write_ecsv(folder / f"{name}.ecsv", table)
+        notes = [f"{skipped} images had too little sky and were left out."] if skipped else []
+        if not all(place.gain > 0 for place in places):
+            notes.append(
+                "The gain is not known everywhere: there, the galaxies have no photon noise."
+            )
+        page = calibration_page(recovery, results.name, f"{len(places)} places", notes)
+        atomic_write_text(folder / "calibration.html", page)
+        catalogue = _with_factors(results, recovery) if settings.apply else None
     return CalibrationSummary(folder, recovery, len(places), skipped, catalogue)
 
 
-def _reading(read: ReadOptions) -> ReadOptions:
-    """For the injected stamps, whose planes say everything: only how the noise is made."""
-    return ReadOptions(noise=read.noise, rdnoise=read.rdnoise, mode="stamp")
+def _only_noise(given: FitSettings) -> dict[str, Any]:
+    """Reading options of the injected stamps, whose planes say everything but how noise is made."""
+    plain = ReadOptions(noise=given.noise, rdnoise=given.rdnoise, mode="stamp")
+    return {name: getattr(plain, name) for name in declared(ReadOptions)}
 
 
 def _galaxies_of(results: Path) -> Population:

@@ -1,4 +1,4 @@
-"""What all worker processes have in common: how they begin, and that none outlives its run."""
+"""Worker processes: how they begin, that none outlives its run, what happens when one dies."""
 
 from __future__ import annotations
 
@@ -7,11 +7,18 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from types import ModuleType
+from typing import ParamSpec, TypeVar
 
-__all__ = ["end_with_main_process", "processors", "surroundings_of_workers"]
+__all__ = ["Pool", "new_pool", "processors", "surroundings_of_workers", "usable_pool"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -21,6 +28,66 @@ def processors() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+class Pool:
+    """Worker processes, one thread in each, that end when this object is left or its process dies.
+
+    Parameters
+    ----------
+    workers : int
+    setup : callable, optional
+        Called with `arguments` in every worker when it begins; a module-level function.
+
+    Raises
+    ------
+    OSError, ImportError, NotImplementedError
+        The system has no means for processes (semaphores).
+    """
+
+    def __init__(
+        self, workers: int, setup: Callable[..., object] | None = None, *arguments: object
+    ) -> None:
+        context = get_context("spawn")
+        self._reader, self._lifeline = context.Pipe(duplex=False)
+        self._executor = ProcessPoolExecutor(
+            workers,
+            mp_context=context,
+            initializer=_begin_worker,
+            initargs=(self._reader, setup, arguments),
+        )
+
+    def submit(self, job: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Future[R]:
+        """Processes are started by this call, not before."""
+        with surroundings_of_workers():
+            return self._executor.submit(job, *args, **kwargs)
+
+    def close(self) -> None:
+        """End the workers at once; whatever they still do is dropped."""
+        self._lifeline.close()
+        self._executor.shutdown(wait=True, cancel_futures=True)
+        self._reader.close()
+
+
+def new_pool(workers: int) -> Pool | None:
+    """A pool; None where the system has no means for it."""
+    try:
+        return Pool(workers)
+    except (OSError, ImportError, NotImplementedError):
+        return None
+
+
+def usable_pool(workers: int) -> Pool | None:
+    """A pool whose workers start; None where they do not."""
+    pool = new_pool(workers)
+    if pool is None:
+        return None
+    try:
+        pool.submit(os.getpid).result()
+    except (BrokenProcessPool, OSError):
+        pool.close()
+        return None
+    return pool
 
 
 @contextlib.contextmanager
@@ -72,16 +139,17 @@ def _ctrl_c_later() -> Iterator[None]:
             signal.raise_signal(signal.SIGINT)
 
 
-def end_with_main_process(lifeline: Connection) -> None:
-    """In a worker: leave Ctrl-C to the main process, and end when that ends, however it ends.
+def _begin_worker(
+    lifeline: Connection, setup: Callable[..., object] | None, arguments: tuple[object, ...]
+) -> None:
+    """Leave Ctrl-C to the main process, and end when that ends, however it ends.
 
-    Parameters
-    ----------
-    lifeline : Connection
-        The reading end of a pipe whose other end only the main process holds, and closes when the
-        worker is to end.
+    `lifeline` is the reading end of a pipe whose other end only the main process holds, and closes
+    when the worker is to end.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # where it cannot be blocked
+    if setup is not None:
+        setup(*arguments)
 
     def watch() -> None:
         with contextlib.suppress(EOFError, OSError):

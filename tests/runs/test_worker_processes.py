@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from autofit_ml.worker_processes import processors, surroundings_of_workers
+from autofit_ml.runs.workers import processors, surroundings_of_workers
 
 
 @pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="POSIX signals")

@@ -14,16 +14,15 @@ from typer.testing import CliRunner
 from weights_bundles import add_deconvolve_bundle
 
 from autofit_ml.cli import app
-from autofit_ml.deconvolution import SamplingSettings, deconvolve_each
+from autofit_ml.deconvolution import deconvolve_each
 from autofit_ml.deconvolution.operator import LARGEST, grid_side
 from autofit_ml.errors import SettingsError
 from autofit_ml.images import PSF, Stamp
-from autofit_ml.runs import FitSettings
-from autofit_ml.runs import deconvolve_run as run_module
-from autofit_ml.runs.deconvolve_run import cut_out, deconvolve_run, sky_correlation
+from autofit_ml.runs import Progress
+from autofit_ml.runs import deconvolve as run_module
+from autofit_ml.runs.deconvolve import cut_out, deconvolve_run, sky_correlation
 from autofit_ml.segmentation import Segmentation
-
-SETTINGS = FitSettings(segmenter="sep")
+from autofit_ml.settings import DeconvolveSettings
 
 
 @pytest.fixture
@@ -41,12 +40,26 @@ def folder(tmp_path, monkeypatch):
     return path
 
 
-def sampling(tmp_path, **changes) -> SamplingSettings:
+def settings(tmp_path, **changes) -> DeconvolveSettings:
     # The folder, as no manifest is needed for it.
     weights = str(tmp_path / "weights" / "deconvolve" / "galaxies-any@0.1.0")
-    return SamplingSettings(
-        **{"samples": 4, "steps": 6, "prior": False, "weights": weights, **changes}
-    )
+    given = {"samples": 4, "steps": 6, "prior": False, "weights": weights, "segmenter": "sep"}
+    return DeconvolveSettings(**given | changes)
+
+
+class Told(Progress):
+    """Calls a function with (objects that are done, all of them)."""
+
+    def __init__(self, call):
+        self.call = call
+
+    def begin(self, n_sources, n_done, ignored):
+        self.done, self.total = n_done, n_sources
+        self.call(n_done, n_sources)
+
+    def batch(self, n_sources, rows):
+        self.done += n_sources
+        self.call(self.done, self.total)
 
 
 @pytest.mark.filterwarnings("ignore::autofit_ml.errors.AutofitWarning")
@@ -54,12 +67,12 @@ def test_files_of_a_run(folder, tmp_path):
     out = tmp_path / "sharp"
     steps = []
     summary = deconvolve_run(
-        folder, out, sampling(tmp_path), SETTINGS, fit=True,
-        progress=lambda done, total: steps.append((done, total)),
+        folder, out, settings(tmp_path, fit=True),
+        progress=Told(lambda done, total: steps.append((done, total))),
     )  # fmt: skip
-    assert summary.objects == 1 and summary.exit_status == 3 and steps == [(0, 2), (1, 2), (2, 2)]
+    assert summary.n_ok == 1 and summary.exit_status == 3 and steps == [(0, 2), (1, 2), (2, 2)]
     assert "no PSF" in summary.failures["bare"]
-    assert {path.name for path in out.iterdir()} == {"good.fits", "good.png", "sharp.ecsv"}
+    assert {path.name for path in out.iterdir()} == {".work", "good.fits", "good.png", "sharp.ecsv"}
     table = Table.read(out / "sharp.ecsv")
     rows = {row["id"]: row for row in table}
     assert rows["bare"]["status"] == "failed" and np.isnan(rows["bare"]["re"])
@@ -84,14 +97,16 @@ def test_each_object_is_written_and_counted_when_it_is_found(folder, tmp_path, m
             yield stamp, result
 
     monkeypatch.setattr(run_module, "deconvolve_each", watched)
-    monkeypatch.setattr(run_module, "_TOGETHER", 2)
 
     def progress(done, total):
         listed = len(Table.read(out / "sharp.ecsv")) if (out / "sharp.ecsv").exists() else 0
         events.append((done, len(list(out.glob("*.fits"))), listed))
 
     deconvolve_run(
-        folder, out, sampling(tmp_path, objects=1), SETTINGS, pictures=False, progress=progress
+        folder,
+        out,
+        settings(tmp_path, objects=1, pictures=False, batch_size=2),
+        progress=Told(progress),
     )
     assert events == [(0, 0, 0), (1, 0, 0), "good", (2, 1, 0), "later", (3, 2, 2)]
     assert len(Table.read(out / "sharp.ecsv")) == 3
@@ -99,7 +114,7 @@ def test_each_object_is_written_and_counted_when_it_is_found(folder, tmp_path, m
 
 @pytest.mark.filterwarnings("ignore::autofit_ml.errors.AutofitWarning")
 def test_the_command(folder, tmp_path):
-    weights = sampling(tmp_path).weights
+    weights = settings(tmp_path).weights
     words = ["deconvolve", str(folder / "good_image.fits"), "--out", str(tmp_path / "out")]
     words += ["--samples", "2", "--segmenter", "sep", "--weights", weights, "--json"]
     words += ["--psf", str(folder / "good_psf.fits")]
@@ -112,14 +127,14 @@ def test_the_command(folder, tmp_path):
 def test_wrong_calls(folder, tmp_path):
     for words, text in (
         (["deconvolve"], "nothing to deconvolve"),
-        (["deconvolve", str(folder), "--sampler", "dps"], "sampler 'dps'"),
-        (["deconvolve", str(folder), "--oversampling", "3"], "oversampling 3"),
-        (["deconvolve", str(folder), "--target-fwhm", "1"], "target_fwhm 1.0"),
+        (["deconvolve", str(folder), "--sampler", "dps"], "sampler is 'dps'"),
+        (["deconvolve", str(folder), "--oversampling", "3"], "oversampling is 3"),
+        (["deconvolve", str(folder), "--target-fwhm", "1"], "target_fwhm is 1.0"),
     ):
         with pytest.raises(SettingsError, match=text):
             CliRunner().invoke(app, words, catch_exceptions=False)
     with pytest.raises(SettingsError, match="a size of 8"):
-        deconvolve_run(folder, tmp_path / "out", sampling(tmp_path), SETTINGS, size=8)
+        deconvolve_run(folder, tmp_path / "out", settings(tmp_path, size=8))
 
 
 def test_the_target_alone():

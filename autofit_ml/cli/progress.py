@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Self, TextIO
 
-import numpy as np
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
@@ -24,10 +24,20 @@ from rich.progress import (
 )
 
 from autofit_ml.catalogue import flag_names, usable
-from autofit_ml.runs import Progress, RunSummary
+from autofit_ml.cli.app import INTERRUPTED, print_json, resume_command, stderr
+from autofit_ml.cli.calls import Told
 from autofit_ml.runs.plan import RunPlan
+from autofit_ml.runs.summary import Progress, RunSummary
 
-__all__ = ["PlainProgress", "QuietProgress", "RichProgress", "counting", "plan_lines"]
+__all__ = [
+    "PlainProgress",
+    "QuietProgress",
+    "RichProgress",
+    "counting",
+    "plan_lines",
+    "progress_for",
+    "run_and_tell",
+]
 
 _SECONDS_BETWEEN_LINES = 10.0
 
@@ -80,17 +90,75 @@ def _pace(speed: float) -> str:
     return f"{1 / speed:.0f} s each" if speed > 0 else ""
 
 
+def progress_for(what: str, *, quiet: bool = False, verbose: bool = False) -> QuietProgress:
+    """The progress of a run on this terminal, or in this log."""
+    if quiet:
+        return QuietProgress()
+    console = stderr()
+    if console.is_terminal:
+        return RichProgress(console, verbose, what)
+    return PlainProgress(sys.stderr, verbose)
+
+
+def run_and_tell(
+    what: str,
+    told: Told,
+    run: Callable[[Progress], RunSummary],
+    said: Callable[[RunSummary], str],
+    counts: Callable[[RunSummary], dict[str, Any]],
+) -> int:
+    """Do a run without a catalogue and print what became of it; its exit status.
+
+    Parameters
+    ----------
+    what : str
+        "segmenting", ...
+    told : Told
+    run : callable
+    said : callable
+        The line that is printed at the end.
+    counts : callable
+        Further entries of the JSON.
+    """
+    console = stderr()
+    try:
+        with progress_for(what, quiet=told.quiet) as progress:
+            summary = run(progress)
+    except KeyboardInterrupt:
+        if not told.quiet:
+            console.print(f"stopped at once\nto go on: {escape(resume_command())}")
+        return INTERRUPTED
+    if told.quiet:  # else they were named when they came
+        for name, why in summary.failures.items():
+            console.print(f"[red]failed[/] {escape(name)}: {escape(why)}")
+    else:
+        for name, texts in summary.warnings.items():
+            for text in texts:
+                console.print(f"[yellow]warning[/] {escape(name)}: {escape(text)}")
+    if told.as_json:
+        end = {"failures": summary.failures, "exit_status": summary.exit_status}
+        print_json({"out": str(summary.out)} | counts(summary) | end)
+    elif summary.interrupted:
+        progress.end(summary, resume_command())
+    elif not told.quiet:
+        print(said(summary))
+    return summary.exit_status
+
+
 class QuietProgress(Progress):
     """Nothing at all."""
 
-    def __enter__(self) -> QuietProgress:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         pass
 
+    def end(self, summary: RunSummary, again: str) -> None:
+        """The closing lines."""
 
-class _Counting(Progress):
+
+class _Counting(QuietProgress):
     """Counts of ok, flagged and failed objects, and the messages of the last two."""
 
     def __init__(self, verbose: bool) -> None:
@@ -98,7 +166,7 @@ class _Counting(Progress):
         self.ok = self.flagged = self.failed = 0
         self.began = time.monotonic()
 
-    def count(self, rows: dict[str, np.ndarray]) -> list[str]:
+    def count(self, rows: Mapping[str, Any]) -> list[str]:
         """Add a batch; lines that name what went wrong (only failures unless verbose)."""
         lines = []
         for i, name in enumerate(rows["id"]):
@@ -146,12 +214,6 @@ class PlainProgress(_Counting):
         self.stream = stream
         self.total = self.done = self.new = 0
 
-    def __enter__(self) -> PlainProgress:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        pass
-
     def _say(self, text: str) -> None:
         print(text, file=self.stream, flush=True)
 
@@ -164,7 +226,7 @@ class PlainProgress(_Counting):
             for path, why in ignored:
                 self._say(f"ignored  {path}: {why}")
 
-    def batch(self, n_sources: int, rows: dict[str, np.ndarray]) -> None:
+    def batch(self, n_sources: int, rows: Mapping[str, Any]) -> None:
         self.done += n_sources
         self.new += n_sources
         for line in self.count(rows):
@@ -196,23 +258,13 @@ class PlainProgress(_Counting):
 class RichProgress(_Counting):
     """A live bar with rate, time left and counts."""
 
-    def __init__(self, console: Console, verbose: bool = False) -> None:
+    def __init__(self, console: Console, verbose: bool = False, what: str = "fitting") -> None:
         super().__init__(verbose)
-        self.console = console
-        self.bar = RichBar(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[counts]}"),
-            console=console,
-        )
+        self.console, self.what = console, what
+        self.bar = _bar(console)
         self.task: Any = None
 
-    def __enter__(self) -> RichProgress:
+    def __enter__(self) -> Self:
         self.bar.start()
         return self
 
@@ -226,10 +278,10 @@ class RichProgress(_Counting):
                 for path, why in ignored:
                     self.bar.print(f"[dim]ignored  {escape(str(path))}: {escape(why)}[/]")
         self.task = self.bar.add_task(
-            "fitting", total=n_sources, completed=n_done, rate="", counts=""
+            self.what, total=n_sources, completed=n_done, rate="", counts=""
         )
 
-    def batch(self, n_sources: int, rows: dict[str, np.ndarray]) -> None:
+    def batch(self, n_sources: int, rows: Mapping[str, Any]) -> None:
         for line in self.count(rows):
             self.bar.print(f"[yellow]{escape(line)}[/]")
         self.bar.update(
@@ -256,6 +308,20 @@ class RichProgress(_Counting):
             self.console.print(escape(line), highlight=False)
 
 
+def _bar(console: Console) -> RichBar:
+    return RichBar(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[counts]}"),
+        console=console,
+    )
+
+
 @contextlib.contextmanager
 def counting(
     description: str, console: Console, *, quiet: bool = False
@@ -274,19 +340,9 @@ def counting(
     if not console.is_terminal:
         yield _Lines(description, console)
         return
-    bar = RichBar(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=console,
-    )
     rate = _Rate()
-    with bar:
-        task = bar.add_task(description, total=None, rate="")
+    with _bar(console) as bar:
+        task = bar.add_task(description, total=None, rate="", counts="")
 
         def show(done: int, total: int) -> None:
             speed = rate(done)

@@ -1,11 +1,16 @@
-"""Sets are written: which shards, in how many processes, and the tables at the end."""
+"""`write_set`: a set of simulated objects, the same to the byte however it is made."""
 
 from __future__ import annotations
 
 import contextlib
+import json
+import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +19,28 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from autofit_ml.catalogue.atomic import atomic_file, atomic_write_json
-from autofit_ml.errors import InputError, SettingsError
+from autofit_ml.errors import AutofitError, InputError, ResumeError, SettingsError
+from autofit_ml.runs.folder import claimed, forget_work
+from autofit_ml.runs.identity import ANEW
+from autofit_ml.runs.kinds import Kind
+from autofit_ml.runs.workers import Pool, processors
+from autofit_ml.settings import SimulateSettings
 from autofit_ml.simulation.recipe import Recipe
 from autofit_ml.simulation.shards.columns import TRUTH, objects_per_batch, shard_schema
-from autofit_ml.simulation.shards.folder import claimed, finished_shards, forget_work
-from autofit_ml.simulation.shards.identity import identity_of
+from autofit_ml.simulation.shards.identity import IDENTITY, set_identity
 from autofit_ml.simulation.shards.manifest import (
     MANIFEST,
+    SHARDS,
     SOURCES,
+    WORK,
     Progress,
     ShardEntry,
     problem_of,
     read_manifest,
+    shard_file,
 )
 from autofit_ml.simulation.shards.reader import read_columns
-from autofit_ml.simulation.shards.workers import Make, ShardTask, make_shards
-from autofit_ml.worker_processes import processors
+from autofit_ml.simulation.shards.shard import Make, ShardTask, make_shard
 
 __all__ = ["SetSummary", "default_shard_size", "write_set"]
 
@@ -40,6 +51,48 @@ _SOURCE_ROWS = 1 << 16
 """Rows of a row group of the table of sources, about."""
 
 _UNITS = {"x": "pix", "y": "pix", "mag": "mag", "re": "pix", "pa": "deg"}
+
+
+_SHARD_NAME = re.compile(r"shard-\d{5,}\.arrow")
+
+
+def _began(folder: Path) -> bool:
+    """Whether a run has made, or begun to make, a set in a folder."""
+    return (folder / WORK / "lock").exists() or {"format", "generator"} <= set(
+        _manifest(folder, tolerant=True)
+    )
+
+
+def _manifest(folder: Path, tolerant: bool) -> dict[str, Any]:
+    """What the complete set in a folder depends on; empty where there is none."""
+    path = folder / MANIFEST
+    try:
+        content = json.loads(path.read_text("utf-8"))
+        return {name: content[name] for name in IDENTITY if name in content}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError) as error:
+        if tolerant:
+            return {}
+        raise ResumeError("the record of the earlier run cannot be read", ANEW, path) from error
+
+
+def _shards(folder: Path) -> Iterator[Path]:
+    here = folder / SHARDS
+    every = list(here.iterdir()) if here.is_dir() else []
+    return (path for path in every if _SHARD_NAME.fullmatch(path.name))
+
+
+SIMULATED = Kind(
+    (MANIFEST, SOURCES),
+    {SHARDS: ()},
+    WORK,
+    ".arrow",
+    SHARDS,
+    began=_began,
+    finished=_manifest,
+    also_mine=_shards,
+)
 
 
 @dataclass(frozen=True)
@@ -127,6 +180,7 @@ def write_set(
     """
     began = time.perf_counter()
     folder = Path(folder)
+    SimulateSettings(count=count, seed=seed, shard_size=shard_size, workers=workers)  # checked
     recipe = _resolved(recipe, count, seed)
     total = recipe.data.count
     shard_size = default_shard_size(recipe) if shard_size is None else shard_size
@@ -134,11 +188,11 @@ def write_set(
         from autofit_ml.simulation.generate import simulate_one  # reading a set needs no GalSim
 
         make = simulate_one
-    _check_call(shard_size, workers, make)
-    identity = identity_of(recipe, shard_size, make)
+    _check_make(make, workers)
+    identity = set_identity(recipe, shard_size, make)
     parts = [(first, min(shard_size, total - first)) for first in range(0, total, shard_size)]
-    with claimed(folder, identity, restart):
-        entries = finished_shards(folder, parts)
+    with claimed(folder, SIMULATED, identity, restart=restart):
+        entries = _finished(folder, parts)
         todo = [
             ShardTask(recipe, make, folder, number, first, rows)
             for number, (first, rows) in enumerate(parts)
@@ -152,7 +206,7 @@ def write_set(
             if progress is not None and number:
                 progress(total - n_new + number, total)
 
-        making = make_shards(todo, _number_of_workers(workers, len(todo)), made)
+        making = _making(todo, _number_of_workers(workers, len(todo)), made)
         with contextlib.closing(making):  # ends the workers, whatever happens
             entries.update(making)
         shards = [entries[number] for number in range(len(parts))]
@@ -172,10 +226,6 @@ def _resolved(recipe: Recipe, count: int | None, seed: int | None) -> Recipe:
     """The recipe with the number of objects and the seed that are meant."""
     count = recipe.data.count if count is None else count
     seed = recipe.data.seed if seed is None else seed
-    if count < 1 or seed < 0:
-        raise SettingsError(
-            f"count {count}, seed {seed}", "at least 1 object, and a seed of at least 0"
-        )
     data = recipe.data.model_copy(update={"count": int(count), "seed": int(seed)})
     return recipe.model_copy(update={"data": data})
 
@@ -186,13 +236,7 @@ def default_shard_size(recipe: Recipe) -> int:
     return max(1, _SHARD_PIXELS // (ny * nx))
 
 
-def _check_call(shard_size: int, workers: int, make: Make) -> None:
-    if shard_size < 1:
-        raise SettingsError(f"shard size {shard_size}", "at least 1 object")
-    if workers < -1:
-        raise SettingsError(
-            f"workers {workers}", "a number of processes, 0 for none, -1 for one per processor"
-        )
+def _check_make(make: Make, workers: int) -> None:
     if make.__module__ == "__main__" and workers:
         raise SettingsError(
             f"worker processes cannot import {make.__qualname__} from a script",
@@ -219,7 +263,7 @@ def _finish(
         with contextlib.suppress(InputError):
             sources = read_manifest(folder).sources
             if not problem_of(folder, sources):
-                forget_work(folder)
+                forget_work(folder, SIMULATED)
                 return sources
     sources = _write_sources(folder, shard_schema(recipe), shards)
     content = {
@@ -232,7 +276,7 @@ def _finish(
         "sources": asdict(sources),
     }
     atomic_write_json(folder / MANIFEST, content)
-    forget_work(folder)
+    forget_work(folder, SIMULATED)
     return sources
 
 
@@ -260,3 +304,109 @@ def _write_sources(folder: Path, columns: pa.Schema, shards: Sequence[ShardEntry
                 writer.write_table(table)
                 waiting = []
     return ShardEntry.of(folder, SOURCES, rows)
+
+
+# --- shards -----------------------------------------------------------------------------------
+
+
+def _making(
+    tasks: Sequence[ShardTask], workers: int, made: Callable[[int], None]
+) -> Generator[tuple[int, ShardEntry], None, None]:
+    """Make, write and record shards: number and entry of each, as they are finished.
+
+    `made` is called now and then with the number of objects that are made. Workers end when the
+    generator is closed.
+    """
+    if workers:
+        yield from _in_workers(tasks, workers, made)
+        return
+    number = 0
+
+    def tick() -> None:
+        nonlocal number
+        number += 1
+        made(number)
+
+    for task in tasks:
+        yield task.number, _recorded(task, tick)
+
+
+def _recorded(task: ShardTask, tick: Callable[[], None]) -> ShardEntry:
+    entry = make_shard(task, tick)
+    atomic_write_json(_journal(task.folder, task.number), asdict(entry))
+    return entry
+
+
+def _in_workers(
+    tasks: Sequence[ShardTask], workers: int, made: Callable[[int], None]
+) -> Iterator[tuple[int, ShardEntry]]:
+    try:
+        counter = get_context("spawn").Value("q", 0)
+        pool = Pool(workers, _count_in, counter)
+    except (OSError, ImportError, NotImplementedError) as error:
+        raise SettingsError(
+            f"worker processes do not start here: {error}", "use --workers 0"
+        ) from error
+    try:
+        futures = {pool.submit(_in_worker, task): task.number for task in tasks}
+        running = set(futures)
+        while running:
+            done, running = wait(running, timeout=0.25, return_when=FIRST_COMPLETED)
+            for future in done:
+                yield futures[future], future.result()
+            made(counter.value)
+    except BrokenProcessPool as error:
+        raise AutofitError(
+            "a worker process died: out of memory, or a crash in a library",
+            "use fewer --workers; finished shards are kept: the same command continues",
+        ) from error
+    finally:
+        pool.close()
+
+
+_counter: Any = None
+"""In a worker process: how many objects all workers have made."""
+
+
+def _count_in(counter: Any) -> None:
+    global _counter
+    _counter = counter
+
+
+def _in_worker(task: ShardTask) -> ShardEntry:
+    def tick() -> None:
+        with _counter.get_lock():
+            _counter.value += 1
+
+    return _recorded(task, tick)
+
+
+def _finished(folder: Path, expected: Sequence[tuple[int, int]]) -> dict[int, ShardEntry]:
+    """Shards that are there and whole, and need not be made: number -> entry.
+
+    `expected` has the number of the first object, and how many there are, of each shard of the set.
+    """
+    listed: dict[str, ShardEntry] = {}
+    with contextlib.suppress(InputError):
+        listed = {entry.file: entry for entry in read_manifest(folder).shards}
+    entries = {}
+    for number, (first, rows) in enumerate(expected):
+        file = shard_file(number)
+        entry = _read_journal(_journal(folder, number)) or listed.get(file)
+        if entry is None or (entry.file, entry.first, entry.rows) != (file, first, rows):
+            continue
+        if not problem_of(folder, entry):
+            entries[number] = entry
+    return entries
+
+
+def _journal(folder: Path, number: int) -> Path:
+    return folder / WORK / f"shard-{number:05d}.json"
+
+
+def _read_journal(path: Path) -> ShardEntry | None:
+    """None where there is none, or it is damaged: the shard is then made anew."""
+    try:
+        return ShardEntry(**json.loads(path.read_text("utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None

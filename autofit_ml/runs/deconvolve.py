@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ from scipy import ndimage
 from autofit_ml.catalogue import atomic_write_bytes, atomic_write_ecsv
 from autofit_ml.deconvolution import (
     SampleFits,
-    SamplingSettings,
     Sharp,
     deconvolve_each,
     fit_samples,
@@ -25,60 +24,38 @@ from autofit_ml.deconvolution import (
 )
 from autofit_ml.deconvolution.operator import LARGEST, grid_side
 from autofit_ml.errors import InputError, SettingsError
-from autofit_ml.images import Source, discover, read_item
+from autofit_ml.images import Source, read_source
 from autofit_ml.images.stamp import Frame, Stamp
 from autofit_ml.measure.correlation import measure_correlation
-from autofit_ml.runs.settings import FitSettings
+from autofit_ml.runs.folder import RunFolder
+from autofit_ml.runs.identity import identity_of, source_hashes, weights_text
+from autofit_ml.runs.kinds import DECONVOLVED
+from autofit_ml.runs.loop import Handle, Work, go_through
+from autofit_ml.runs.results import Result, count, each, rows_of, save_results, saved_tables
+from autofit_ml.runs.sources import Paths, inputs_of
+from autofit_ml.runs.summary import Progress, RunSummary
 from autofit_ml.segmentation import Segmentation
 from autofit_ml.segmentation.dispatch import check_segmenter, segment_all
+from autofit_ml.settings import DeconvolveSettings, SamplingSettings
+from autofit_ml.weights.choice import given_weights, usable_weights
 
-__all__ = ["DeconvolveSummary", "cut_out", "deconvolve_run", "sky_correlation"]
+__all__ = ["cut_out", "deconvolve_run", "sky_correlation"]
 
-_TOGETHER = 16
 _LAG = 3
 _AWAY = 4
 _LEAST_SKY = 400
 _FITTED = ("flux", "re", "n", "q", "pa")
 
 
-@dataclass
-class DeconvolveSummary:
-    """What a run of `deconvolve_run` did.
-
-    Attributes
-    ----------
-    out : Path
-    objects : int
-        Deconvolved.
-    warnings, failures : dict
-        Object -> what its samples cannot be trusted with; why there are none.
-    """
-
-    out: Path
-    objects: int = 0
-    warnings: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    failures: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def exit_status(self) -> int:
-        """As of the command: 0 all, 3 some failed, 1 none could be deconvolved."""
-        if not self.failures:
-            return 0
-        return 3 if self.objects else 1
-
-
 def deconvolve_run(
-    paths: str | Path | Iterable[str | Path] | None,
+    paths: Paths,
     out: str | Path,
-    sampling: SamplingSettings | None = None,
-    settings: FitSettings | None = None,
+    settings: DeconvolveSettings | None = None,
     *,
     manifest: str | Path | None = None,
-    size: int = 0,
-    fit: bool = False,
-    pictures: bool = True,
-    progress: Callable[[int, int], object] | None = None,
-) -> DeconvolveSummary:
+    restart: bool = False,
+    progress: Progress | None = None,
+) -> RunSummary:
     """Deconvolve images and write what was found.
 
     Other objects than the target are masked and the sky is subtracted, as the segmenter sees them;
@@ -90,105 +67,131 @@ def deconvolve_run(
         Files, folders, globs; None with a manifest.
     out : path
         Folder for ``<id>.fits`` (`autofit_ml.deconvolution.sharp_fits_bytes`), ``<id>.png`` and
-        ``sharp.ecsv``, which has a row for every object (written again after every 16).
-    sampling : SamplingSettings, optional
-    settings : FitSettings, optional
-        Its ``read``, ``segmenter`` and ``weights`` (of the segmenter) matter.
+        ``sharp.ecsv``, which has a row for every object (written again after every batch). A run
+        that stopped there is continued.
+    settings : DeconvolveSettings, optional
     manifest : path, optional
         Table of objects.
-    size : int
-        Data pixels of the square around the target that is deconvolved; 0: what the target needs,
-        at least 48.
-    fit : bool
-        Fit a Sérsic profile to each sample: more columns, and the planes STRUCTURE and STRUCTSIG.
-    pictures : bool
-    progress : callable, optional
-        Called with (objects that are done, all of them).
+    restart : bool
+        Begin anew in a folder that holds results.
+    progress : Progress, optional
+        Told of every object.
 
     Returns
     -------
-    DeconvolveSummary
+    RunSummary
+        With ``failures`` and ``warnings``.
 
     Raises
     ------
     SettingsError, WeightsError
-        Nothing to deconvolve, or weights that cannot be used.
+        Nothing to deconvolve, or weights that cannot be used; `ResumeError` for a folder that
+        belongs to another run.
     """
-    sampling, settings = sampling or SamplingSettings(), settings or FitSettings()
-    if size and not 16 <= size * sampling.oversampling <= LARGEST:
-        most = LARGEST // sampling.oversampling
-        raise SettingsError(f"a size of {size} data pixels", f"give 16 to {most}, or 0")
-    folder = Path(out)
-    found = discover(paths, manifest=manifest, survey=settings.read.survey, mode=settings.read.mode)
-    if not found.sources:
-        raise SettingsError("nothing to deconvolve", "give FITS files or folders of them")
-    check_segmenter(settings.segmenter, settings.weights)
-    folder.mkdir(parents=True, exist_ok=True)
-    summary, rows = DeconvolveSummary(folder), []
-    number = len(found.sources)
-    if progress is not None:
-        progress(0, number)
-    for first in range(0, number, _TOGETHER):
-        some = found.sources[first : first + _TOGETHER]
-        for source, stamp, result in _results(some, sampling, settings, size):
-            if isinstance(result, Exception) or stamp is None:
-                summary.failures[source.id] = str(result)
-                rows.append({"id": source.id, "file": source.file, "status": "failed",
-                             "message": str(result)})  # fmt: skip
-            else:
-                fits = fit_samples(result, stamp.position) if fit else None
-                atomic_write_bytes(folder / f"{result.id}.fits", sharp_fits_bytes(result, fits))
-                if pictures:
-                    atomic_write_bytes(folder / f"{result.id}.png", sharp_preview_png(result))
-                if result.warnings:
-                    summary.warnings[result.id] = result.warnings
-                rows.append(_row(source, stamp, result, fits))
-                summary.objects += 1
-            if progress is not None:
-                progress(len(rows), number)
-        _write_table(folder / "sharp.ecsv", rows)
+    began = time.perf_counter()
+    settings, summary = settings or DeconvolveSettings(), RunSummary(Path(out))
+    if settings.size and not 16 <= settings.size * settings.oversampling <= LARGEST:
+        most = LARGEST // settings.oversampling
+        raise SettingsError(f"a size of {settings.size} data pixels", f"give 16 to {most}, or 0")
+    found = inputs_of(paths, manifest, survey=settings.survey, mode=settings.mode)
+    used = check_segmenter(settings.segmenter, settings.weights)
+    identity = identity_of(settings) | {"weights": weights_text(used, "")}
+    priors = usable_weights("deconvolve", settings.weights)
+    identity["prior_weights"] = weights_text(priors, "")
+    prior = next(iter(given_weights("deconvolve", settings.weights)), "")
+    sampling = settings.part(SamplingSettings, weights=prior)
+
+    def begin(folder: RunFolder | None) -> Handle[list[Result[Stamp]]]:
+        assert folder is not None
+        before = saved_tables(folder)
+
+        def handle(
+            sources: Sequence[Source], prepared: list[Result[Stamp]]
+        ) -> Iterator[tuple[int, Mapping[str, Any]]]:
+            files = {source.id: source.file for source in sources}
+            results, rows = [], []
+            for result, row in _sharp(prepared, files, folder.path, sampling, settings):
+                results.append(result)
+                rows.append(row)
+                yield 1, rows_of([result])
+            save_results(folder, results, _table(rows))
+            before.append(_table(rows))
+            atomic_write_ecsv(folder.path / "sharp.ecsv", _filled(before))
+
+        return handle
+
+    def finish(folder: RunFolder | None) -> None:
+        assert folder is not None
+        count(summary, folder)
+
+    work = Work(DECONVOLVED, each(_prepared), begin, finish)
+    go_through(
+        found, work, settings, identity, out, summary, progress or Progress(), restart=restart
+    )
+    summary.seconds = time.perf_counter() - began
     return summary
 
 
-def _results(
-    sources: Sequence[Source], sampling: SamplingSettings, settings: FitSettings, size: int
-) -> Iterator[tuple[Source, Stamp | None, Sharp | Exception]]:
-    """Each source with the stamp that was deconvolved and the result, or with what is wrong.
-
-    One after the other, as they are found.
-    """
+def _prepared(sources: Sequence[Source], settings: DeconvolveSettings) -> list[Result[Stamp]]:
+    """The targets, cut out; runs in worker processes."""
     stamps: dict[str, Stamp] = {}
-    problems: dict[str, Exception] = {}
+    out: dict[str, Result[Stamp]] = {}
+    hashes: dict[str, dict[str, str]] = {}
     for source in sources:
+        name = source.id
         try:
-            item = read_item(source, settings.read)
-            if isinstance(item, Frame):
+            read = read_source(source, settings.read)
+            hashes[name] = read.hashes
+            if isinstance(read.item, Frame):
                 raise InputError(
                     "a frame, not a stamp of one galaxy",
                     "cut the galaxies out (a manifest with x, y does), or give --mode stamp",
                     source.file,
                 )
-            stamps[source.id] = item
+            stamps[name] = read.item
         except InputError as error:
-            problems[source.id] = error
+            known = hashes.get(name) or source_hashes(source)
+            out[name] = Result(name, None, str(error), known)
     segmented = segment_all(
         list(stamps.values()), settings.segmenter, settings.weights, settings.device
     )
-    ready: dict[str, Stamp] = {}
     for name, (stamp, segmentation) in zip(stamps, segmented, strict=True):
         if isinstance(segmentation, Exception):
-            problems[name] = segmentation
-        else:
-            cut = cut_out(stamp, segmentation, size, sampling.oversampling)
-            if sampling.sampler == "eps" and cut.noise_correlation is None:
-                cut = cut.replace(noise_correlation=sky_correlation(stamp, segmentation))
-            ready[name] = cut
-    results = deconvolve_each(list(ready.values()), sampling)
-    for source in sources:
-        if source.id in problems:
-            yield source, None, problems[source.id]
-        else:
-            yield source, *next(results)
+            out[name] = Result(name, None, str(segmentation), hashes[name])
+            continue
+        cut = cut_out(stamp, segmentation, settings.size, settings.oversampling)
+        if settings.sampler == "eps" and cut.noise_correlation is None:
+            cut = cut.replace(noise_correlation=sky_correlation(stamp, segmentation))
+        out[name] = Result(name, cut, "", hashes[name])
+    return [out[source.id] for source in sources]
+
+
+def _sharp(
+    prepared: Sequence[Result[Stamp]],
+    files: Mapping[str, str],
+    folder: Path,
+    sampling: SamplingSettings,
+    settings: DeconvolveSettings,
+) -> Iterator[tuple[Result[Stamp], dict[str, Any]]]:
+    """Each object as it is found: deconvolved and written, or with what is wrong with it."""
+    ready = [result.value for result in prepared if result.value is not None]
+    found = deconvolve_each(ready, sampling)
+    for one in prepared:
+        file = files[one.id]
+        why = one.why
+        if one.value is not None:
+            stamp, sharp = next(found)
+            if isinstance(sharp, Sharp):
+                fits = fit_samples(sharp, stamp.position) if settings.fit else None
+                atomic_write_bytes(folder / f"{one.id}.fits", sharp_fits_bytes(sharp, fits))
+                if settings.pictures:
+                    atomic_write_bytes(folder / f"{one.id}.png", sharp_preview_png(sharp))
+                row = _row(one.id, file, stamp, sharp, fits)
+                yield Result(one.id, stamp, "", one.hashes, tuple(sharp.warnings)), row
+                continue
+            why = str(sharp)
+        row = {"id": one.id, "file": file, "status": "failed", "message": why}
+        yield Result(one.id, None, why, one.hashes), row
 
 
 def cut_out(stamp: Stamp, segmentation: Segmentation, size: int, oversampling: int) -> Stamp:
@@ -263,11 +266,13 @@ def _window(stamp: Stamp, segmentation: Segmentation, x: float, y: float, side: 
     )
 
 
-def _row(source: Source, stamp: Stamp, sharp: Sharp, fits: SampleFits | None) -> dict[str, Any]:
+def _row(
+    name: str, file: str, stamp: Stamp, sharp: Sharp, fits: SampleFits | None
+) -> dict[str, Any]:
     flux = sharp.samples.sum(axis=(1, 2), dtype=np.float64)
     row: dict[str, Any] = {
-        "id": source.id,
-        "file": source.file,
+        "id": name,
+        "file": file,
         "status": "ok",
         "message": "; ".join(sharp.warnings),
         "x0": stamp.origin[0],
@@ -292,12 +297,16 @@ def _row(source: Source, stamp: Stamp, sharp: Sharp, fits: SampleFits | None) ->
 
 
 _TEXTS = {"id", "file", "status", "message", "sampler", "weights"}
+_WHOLE = {"x0", "y0", "n_fitted"}
 
 
-def _write_table(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+def _table(rows: Sequence[dict[str, Any]]) -> Table:
     """A row for every object; NaN (-1 for whole numbers) where there is nothing."""
     names = list(dict.fromkeys(name for row in rows for name in row))
-    whole = {"x0", "y0", "n_fitted"}
-    blank = {name: "" if name in _TEXTS else -1 if name in whole else np.nan for name in names}
-    table = Table({name: [row.get(name, blank[name]) for row in rows] for name in names})
-    atomic_write_ecsv(path, table)
+    blank = {name: "" if name in _TEXTS else -1 if name in _WHOLE else np.nan for name in names}
+    return Table({name: [row.get(name, blank[name]) for row in rows] for name in names})
+
+
+def _filled(tables: Sequence[Table]) -> Table:
+    """All batches, in order."""
+    return _table([dict(zip(t.colnames, row, strict=True)) for t in tables for row in t])

@@ -1,4 +1,4 @@
-"""Batches of prepared objects, made here or by worker processes that run ahead.
+"""Sources of a run: what is to be read, and batches of it, made here or by workers that run ahead.
 
 The workers import only what they need (torch if a network segments), use one thread each, and end
 when this process ends, however it ends. One that dies (out of memory, a crash in a library) costs
@@ -8,30 +8,27 @@ at most the object that killed it.
 from __future__ import annotations
 
 import contextlib
-import os
+import dataclasses
 import threading
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
 
-from autofit_ml.images import Source
-from autofit_ml.runs.prepare import Prepared, failed, joined, prepare, prepare_in_parts
-from autofit_ml.runs.settings import FitSettings
+from autofit_ml.errors import SettingsError
+from autofit_ml.images import Discovery, Source, discover
+from autofit_ml.runs.kinds import is_result
 from autofit_ml.runs.summary import Progress
-from autofit_ml.worker_processes import (
-    end_with_main_process,
-    processors,
-    surroundings_of_workers,
-)
+from autofit_ml.runs.workers import Pool, new_pool, processors, usable_pool
 
-__all__ = ["prepared_batches"]
+__all__ = ["Job", "Paths", "RunSettings", "batches", "inputs_of"]
 
+Paths = str | Path | Iterable[str | Path] | None
 Task = list[Source]
-Job = Callable[[Task, FitSettings], Prepared]
+Part = TypeVar("Part")
 
 _SOURCES_PER_TASK = 16
 """The most sources that a worker process prepares at a time."""
@@ -55,16 +52,82 @@ _MOST_NETWORKS = 8
 """Workers when the network segments; each holds PyTorch and the weights, about 0.5 GB."""
 
 
+class RunSettings(Protocol):
+    """What the settings of every run over images have."""
+
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def workers(self) -> int: ...
+    @property
+    def segmenter(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class Job(Generic[Part]):
+    """What is done with sources before their run goes on in the main process.
+
+    Attributes
+    ----------
+    do : callable
+        ``do(sources, settings)``: a module-level function; never raises for a bad object.
+    joined : callable
+        Several parts as one, in order.
+    size : callable
+        Objects of a part.
+    failed : callable
+        ``failed(source, message)``: the part of a source that killed its worker.
+    in_parts : callable, optional
+        ``in_parts(sources, settings, done)``: the same in parts of at most a batch, for very large
+        sources, as pairs of the sources that end with a part and the part; objects whose ids are
+        in `done` are left out.
+    """
+
+    do: Callable[[Task, Any], Part]
+    joined: Callable[[Sequence[Part]], Part]
+    size: Callable[[Part], int]
+    failed: Callable[[Source, str], Part]
+    in_parts: Callable[[Task, Any, Collection[str]], Iterator[tuple[Task, Part]]] | None = None
+
+
+def inputs_of(
+    paths: Paths,
+    manifest: str | Path | None,
+    *,
+    survey: str | None = None,
+    mode: str = "auto",
+    bands: Sequence[str] = (),
+) -> Discovery:
+    """What a run reads; results of runs that lie among the images are no images.
+
+    Raises
+    ------
+    SettingsError
+        Nothing to read, or nothing but results of a run.
+    """
+    found = discover(paths, manifest=manifest, survey=survey, mode=mode, bands=bands)
+    results = [source for source in found.sources if is_result(source.file)]
+    if not results:
+        return found
+    kept = tuple(source for source in found.sources if not is_result(source.file))
+    if not kept:
+        raise SettingsError(
+            "these files are results of a run, not images", "name the images", results[0].file
+        )
+    ignored = [(Path(source.file), "written by a run of this program") for source in results]
+    return dataclasses.replace(found, sources=kept, ignored=(*found.ignored, *ignored))
+
+
 @contextlib.contextmanager
-def prepared_batches(
+def batches(
     sources: Sequence[Source],
-    settings: FitSettings,
+    settings: RunSettings,
+    job: Job[Part],
     stop: threading.Event,
     progress: Progress | None = None,
     *,
-    job: Job = prepare,
     done: Collection[str] = (),
-) -> Iterator[Iterator[tuple[Task, Prepared]]]:
+) -> Iterator[Iterator[tuple[Task, Part]]]:
     """Sources in order, in batches of about ``settings.batch_size`` objects.
 
     A batch holds whole sources, save for very large frames: these are read in this process and
@@ -74,68 +137,69 @@ def prepared_batches(
     Parameters
     ----------
     sources : sequence of Source
-    settings : FitSettings
+    settings : RunSettings
+    job : Job
     stop : threading.Event
         Ends the iteration before the next batch.
     progress : Progress, optional
-    job : callable
-        `prepare`, or what stands for it in a test; a module-level function.
     done : collection of str
         Ids of objects of unfinished frames that need no more work.
 
     Yields
     ------
-    iterator of (list of Source, Prepared)
+    iterator of (list of Source, part)
     """
     tasks = _tasks(sources, settings.batch_size)
-    workers = settings.workers if settings.workers >= 0 else _useful_workers(len(sources), settings)
+    workers = settings.workers
+    if workers < 0:
+        workers = useful_workers(len(sources), settings.segmenter)
     if not workers:
         parts = (part for task, size in tasks for part in _here(task, size, settings, job, done))
-        yield _batched(parts, settings.batch_size, stop)
+        yield _batched(parts, settings.batch_size, job, stop)
         return
     ahead = _ReadAhead(tasks, settings, workers, progress or Progress(), job, done)
     try:
-        yield _batched(ahead.parts(stop), settings.batch_size, stop)
+        yield _batched(ahead.parts(stop), settings.batch_size, job, stop)
     finally:
         ahead.close()
 
 
-def _here(
-    task: Task, size: float, settings: FitSettings, job: Job, done: Collection[str]
-) -> Iterator[tuple[Task, Prepared]]:
-    """A task done in this process."""
-    if size <= _BYTES_PER_TASK:
-        yield task, job(task, settings)
-        return
-    for part in prepare_in_parts(task, settings, done):
-        yield ([] if part.unfinished else task), part
-
-
-def _batched(
-    parts: Iterator[tuple[Task, Prepared]], batch_size: int, stop: threading.Event
-) -> Iterator[tuple[Task, Prepared]]:
-    members: Task = []
-    prepared: list[Prepared] = []
-    for task, part in parts:
-        if stop.is_set():
-            return
-        members += task
-        prepared.append(part)
-        if sum(len(p.order) for p in prepared) >= batch_size:
-            yield members, joined(prepared)
-            members, prepared = [], []
-    if members and not stop.is_set():
-        yield members, joined(prepared)
-
-
-def _useful_workers(n_sources: int, settings: FitSettings) -> int:
-    if settings.segmenter in ("auto", "maskrcnn"):
+def useful_workers(n_sources: int, segmenter: str) -> int:
+    """Worker processes that make a run over so many sources faster."""
+    if segmenter in ("auto", "maskrcnn"):
         # The network takes five times as long as the fit of what it finds.
         return min(_MOST_NETWORKS, processors()) if n_sources >= _WORTH_NETWORKS else 0
     if n_sources < _WORTH_WORKERS:
         return 0
     # The fitting itself uses every processor: half of them keep it fed.
     return min(_MOST_WORKERS, max(1, processors() // 2))
+
+
+def _here(
+    task: Task, size: float, settings: Any, job: Job[Part], done: Collection[str]
+) -> Iterator[tuple[Task, Part]]:
+    """A task done in this process."""
+    if size <= _BYTES_PER_TASK or job.in_parts is None:
+        yield task, job.do(task, settings)
+    else:
+        yield from job.in_parts(task, settings, done)
+
+
+def _batched(
+    parts: Iterator[tuple[Task, Part]], batch_size: int, job: Job[Part], stop: threading.Event
+) -> Iterator[tuple[Task, Part]]:
+    members: Task = []
+    prepared: list[Part] = []
+    for task, part in parts:
+        if stop.is_set():
+            return
+        members += task
+        prepared.append(part)
+        if sum(map(job.size, prepared)) >= batch_size:
+            yield members, job.joined(prepared)
+            members, prepared = [], []
+    if members and not stop.is_set():
+        yield members, job.joined(prepared)
 
 
 def _tasks(sources: Sequence[Source], batch_size: int) -> list[tuple[Task, float]]:
@@ -165,57 +229,27 @@ def _bytes(source: Source) -> float:
     return total
 
 
-# --- worker processes -------------------------------------------------------------------------
-
-
-class _Pool:
-    """Worker processes that end when this object is left or this process dies."""
-
-    def __init__(self, workers: int):
-        context = get_context("spawn")
-        reader, self._lifeline = context.Pipe(duplex=False)
-        self._reader = reader
-        self._executor = ProcessPoolExecutor(
-            workers, mp_context=context, initializer=_begin_worker, initargs=(reader,)
-        )
-
-    def submit(self, job: Callable, *arguments: object) -> Future:
-        """Processes are started by this call, not before."""
-        with surroundings_of_workers():
-            return self._executor.submit(job, *arguments)
-
-    def close(self) -> None:
-        """End the workers at once; whatever they still do is dropped."""
-        self._lifeline.close()
-        self._executor.shutdown(wait=True, cancel_futures=True)
-        self._reader.close()
-
-
-def _begin_worker(lifeline: Connection) -> None:
-    end_with_main_process(lifeline)
-
-
-class _ReadAhead:
+class _ReadAhead(Generic[Part]):
     """Tasks done by a pool, in order; a pool that breaks is replaced."""
 
     def __init__(
         self,
         tasks: Sequence[tuple[Task, float]],
-        settings: FitSettings,
+        settings: RunSettings,
         workers: int,
         progress: Progress,
-        job: Job,
+        job: Job[Part],
         done: Collection[str],
-    ):
+    ) -> None:
         self._waiting = deque(tasks)
-        self._running: deque[tuple[Task, float, Future[Prepared] | None]] = deque()
+        self._running: deque[tuple[Task, float, Future[Part] | None]] = deque()
         self._settings, self._workers = settings, workers
         self._progress, self._job, self._done = progress, job, done
-        self._pool = _new_pool(workers)
+        self._pool = new_pool(workers)
         with contextlib.suppress(BrokenProcessPool):  # noticed by `parts`
             self._submit()
 
-    def parts(self, stop: threading.Event) -> Iterator[tuple[Task, Prepared]]:
+    def parts(self, stop: threading.Event) -> Iterator[tuple[Task, Part]]:
         while (self._waiting or self._running) and self._pool is not None:
             try:
                 self._submit()
@@ -243,8 +277,8 @@ class _ReadAhead:
         while self._waiting and self._pool is not None and self._has_room():
             task, size = self._waiting[0]
             future = None
-            if size <= _BYTES_PER_TASK:
-                future = self._pool.submit(self._job, task, self._settings)
+            if size <= _BYTES_PER_TASK or self._job.in_parts is None:
+                future = self._pool.submit(self._job.do, task, self._settings)
             self._running.append((task, size, future))
             self._waiting.popleft()
 
@@ -256,7 +290,7 @@ class _ReadAhead:
             and sum(size for _, size, _ in self._running) < _BYTES_AHEAD
         )
 
-    def _after_a_death(self) -> tuple[Task, Prepared]:
+    def _after_a_death(self) -> tuple[Task, Part]:
         """The first task, done apart from the others, of which any may have done it."""
         self._progress.stage("a worker process died: starting another")
         self._waiting.extendleft((task, size) for task, size, _ in reversed(self._running))
@@ -264,7 +298,7 @@ class _ReadAhead:
         self.close()
         task, _ = self._waiting.popleft()
         part = _apart(task, self._settings, self._job)
-        self._pool = _usable_pool(self._workers)
+        self._pool = usable_pool(self._workers)
         return task, part
 
     def close(self) -> None:
@@ -274,43 +308,22 @@ class _ReadAhead:
             self._pool = None
 
 
-def _new_pool(workers: int) -> _Pool | None:
-    """None where the system has no means for it (semaphores, processes)."""
-    try:
-        return _Pool(workers)
-    except (OSError, ImportError, NotImplementedError):
-        return None
-
-
-def _usable_pool(workers: int) -> _Pool | None:
-    """A pool whose workers start; None where they do not."""
-    pool = _new_pool(workers)
-    if pool is None:
-        return None
-    try:
-        pool.submit(os.getpid).result()
-    except (BrokenProcessPool, OSError):
-        pool.close()
-        return None
-    return pool
-
-
-def _apart(task: Task, settings: FitSettings, job: Job) -> Prepared:
+def _apart(task: Task, settings: Any, job: Job[Part]) -> Part:
     """Sources one at a time in a worker of their own: the one that kills it fails alone."""
-    parts: list[Prepared] = []
-    pool: _Pool | None = None
+    parts: list[Part] = []
+    pool: Pool | None = None
     for source in task:
-        pool = pool or _usable_pool(1)
+        pool = pool or usable_pool(1)
         if pool is None:
-            parts.append(job([source], settings))
+            parts.append(job.do([source], settings))
             continue
         try:
-            parts.append(pool.submit(job, [source], settings).result())
+            parts.append(pool.submit(job.do, [source], settings).result())
         except BrokenProcessPool:
             pool.close()
             pool = None
             parts.append(
-                failed(
+                job.failed(
                     source,
                     "the process that read it died: out of memory, or a crash in a library "
                     "(fit it alone with --workers 0, and cut large images into stamps)",
@@ -318,4 +331,4 @@ def _apart(task: Task, settings: FitSettings, job: Job) -> Prepared:
             )
     if pool is not None:
         pool.close()
-    return joined(parts)
+    return job.joined(parts)

@@ -1,0 +1,165 @@
+"""The application: from the declarations of `autofit_ml.settings` to commands; errors, JSON."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+import shlex
+import sys
+from collections.abc import Callable
+from dataclasses import Field
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from autofit_ml.errors import AutofitError, InputError, SettingsError
+from autofit_ml.options import Option, declared
+from autofit_ml.settings import (
+    CALIBRATION,
+    INPUT,
+    MODEL,
+    OUTPUT,
+    PSFS,
+    SAMPLING,
+    STARTS,
+    WORK,
+)
+
+__all__ = ["app", "command", "main", "print_json", "resume_command", "stderr"]
+
+NOTHING, USAGE, INTERRUPTED = 1, 2, 130
+
+S = TypeVar("S")
+
+app = typer.Typer(
+    name="autofit-ml",
+    help="Structural parameters of galaxies from folders of images.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+_PANELS = ("", MODEL, STARTS, SAMPLING, PSFS, CALIBRATION, INPUT, OUTPUT, WORK)
+_TYPES = {"str": str, "int": int, "float": float, "bool": bool, "Path": Path, "Paths": list[Path]}
+
+
+def main() -> None:
+    """Entry point of the ``autofit-ml`` script."""
+    try:
+        app()
+    except AutofitError as error:
+        stderr(soft_wrap=True).print(f"[bold red]error:[/] {escape(str(error))}")
+        # An InputError that ends the program is about what the user named (no catalogue there):
+        # one about an object is a row of the catalogue.
+        usage = isinstance(error, (SettingsError, InputError))
+        raise SystemExit(USAGE if usage else NOTHING) from None
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from autofit_ml import __version__
+
+        print(f"autofit-ml {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def command(kind: type[S]) -> Callable[[Callable[[S], int | None]], Callable[[S], int | None]]:
+    """Make a function of one `Settings` object a command with the options that are declared there.
+
+    The function returns the exit status; its docstring is the command's help.
+    """
+
+    def decorate(function: Callable[[S], int | None]) -> Callable[[S], int | None]:
+        options = declared(kind)
+        order = sorted(options, key=lambda name: _PANELS.index(options[name][1].panel))
+        parameters = [
+            _parameter(name, *options[name]) for name in order if not options[name][1].python_only
+        ]
+
+        def callback(**given: Any) -> None:
+            chosen = {name: _meant(options[name][1], value) for name, value in given.items()}
+            status = function(kind(**{k: v for k, v in chosen.items() if v is not None}))
+            if status:
+                raise typer.Exit(status)
+
+        callback.__doc__ = function.__doc__
+        callback.__annotations__ = {item.name: item.annotation for item in parameters}
+        vars(callback)["__signature__"] = inspect.Signature(parameters)
+        app.command(function.__name__)(callback)
+        return function
+
+    return decorate
+
+
+def _parameter(name: str, item: Field, about: Option) -> inspect.Parameter:
+    default = item.default
+    if isinstance(default, tuple):
+        default = ",".join(default)
+    if about.stands_for is not True:
+        default = False
+    kind = about.shell or _TYPES.get(str(item.type).removesuffix(" | None"), str)
+    shown = about.help if not about.unit else f"{about.help} ({about.unit})"
+    details: dict[str, Any] = {"help": shown, "show_default": default not in (None, "")}
+    if about.argument:
+        info: Any = typer.Argument(metavar="".join(about.words) or None, **details)
+        if default == Path():
+            default = inspect.Parameter.empty
+    else:
+        words = about.words or (f"--{name.replace('_', '-')}",)
+        if kind is bool and default is True and not about.words:
+            words = (f"{words[0]}/--no-{words[0][2:]}",)
+        if about.choices:
+            details["metavar"] = "|".join(map(str, about.choices))
+        info = typer.Option(*words, rich_help_panel=about.panel or None, **details)
+    annotated = Annotated[kind | None if default is None else kind, info]  # type: ignore[valid-type]
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotated
+    )
+
+
+def _meant(about: Option, value: Any) -> Any:
+    """What a value of the command line means; None: the default."""
+    if about.stands_for is not True:
+        return about.stands_for if value else None
+    return value or None if isinstance(value, list) else value
+
+
+# --- what commands print ----------------------------------------------------------------------
+
+
+def stderr(**options: Any) -> Console:
+    """Standard error, for people."""
+    return Console(stderr=True, **{"soft_wrap": True, "highlight": False} | options)
+
+
+def print_json(content: Any, **options: Any) -> None:
+    """One line of JSON on standard output; NaN and infinity, which it does not have, as null."""
+    print(json.dumps(_without_nan(content), allow_nan=False, **options))
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _without_nan(item) for name, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def resume_command() -> str:
+    """The command as typed, without --restart."""
+    name = Path(sys.argv[0]).name
+    program = ["python", "-m", "autofit_ml"] if name == "__main__.py" else [name]
+    return shlex.join([*program, *(word for word in sys.argv[1:] if word != "--restart")])

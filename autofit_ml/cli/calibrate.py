@@ -1,0 +1,33 @@
+"""``autofit-ml calibrate``."""
+
+from __future__ import annotations
+
+from autofit_ml.cli.app import command, print_json
+from autofit_ml.cli.calls import CalibrateCommand
+from autofit_ml.cli.progress import progress_for
+from autofit_ml.settings import CalibrateSettings
+
+
+@command(CalibrateCommand)
+def calibrate(call: CalibrateCommand) -> None:
+    """Inject galaxies like the catalogue's into the run's own images and see what is found.
+
+    The images are read, and the galaxies fitted, with the settings of the run. Exit status: 0
+    done; 2 wrong usage, or a run that cannot be calibrated.
+    """
+    from autofit_ml.runs.calibrate import calibrate_run, figures
+
+    with progress_for("fitting", quiet=call.quiet) as progress:
+        summary = calibrate_run(
+            call.results, call.paths or None, call.part(CalibrateSettings), out=call.out,
+            manifest=call.manifest, restart=call.restart, progress=progress,
+        )  # fmt: skip
+    found = figures(summary.recovery)
+    if call.as_json:
+        print_json(found | {"out": str(summary.out)})
+    elif not call.quiet:
+        print(f"{100 * found['recovered']:.0f} % of {found['galaxies']} galaxies recovered")
+        for name in ("flux", "re", "n", "q"):
+            bias, coverage = found[f"bias_{name}"], 100 * found[f"coverage_{name}"]
+            print(f"{name:5s} bias {bias:+.3f}, {coverage:.0f} % within one error")
+        print(f"report: {summary.out / 'calibration.html'}")

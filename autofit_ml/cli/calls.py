@@ -1,0 +1,168 @@
+"""What each command takes: the settings of its run, and where to read, write and what to say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from autofit_ml.errors import SettingsError
+from autofit_ml.options import Settings, option
+from autofit_ml.settings import (
+    INPUT,
+    OUTPUT,
+    CalibrateSettings,
+    DeconvolveSettings,
+    FitSettings,
+    Paths,
+    ReadOptions,
+    Resumed,
+    SegmentSettings,
+    SimulateSettings,
+)
+
+__all__ = [
+    "CalibrateCommand",
+    "DeconvolveCommand",
+    "DoctorCommand",
+    "FitCommand",
+    "Inputs",
+    "SegmentCommand",
+    "SimulateCommand",
+    "Told",
+]
+
+
+def _out(default: str | None, help: str) -> Any:
+    chosen = None if default is None else Path(default)
+    return option(chosen, help, OUTPUT, shell=Path, words=("--out", "-o"), changes_results=False)
+
+
+def _paths(help: str, optional: bool = False) -> Any:
+    metavar = "[PATH...]" if optional else "PATH..."
+    return option(None, help, words=(metavar,), argument=True, changes_results=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs(Settings):
+    """Where the images are."""
+
+    paths: Paths = _paths("FITS files, folders or globs.")
+    manifest: str | Path | None = option(
+        None, "Table of objects (csv, ecsv, parquet).", INPUT, shell=Path, changes_results=False
+    )
+
+    def some_paths(self, what: str) -> Any:
+        """The paths, None for those of a manifest.
+
+        Raises
+        ------
+        SettingsError
+            Neither is given.
+        """
+        paths = self.paths or None
+        if paths is None and self.manifest is None:
+            raise SettingsError(f"nothing to {what}", "give files or folders, or --manifest TABLE")
+        return paths
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told(Settings):
+    """What a command says."""
+
+    quiet: bool = option(
+        False, "Say nothing but errors.", OUTPUT, words=("--quiet", "-q"), changes_results=False
+    )
+    as_json: bool = option(
+        False,
+        "Print a summary as JSON on standard output.",
+        OUTPUT,
+        words=("--json",),
+        changes_results=False,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitCommand(FitSettings, Resumed, Told, Inputs):
+    """Options of ``autofit-ml fit``."""
+
+    out: Path = _out("results", "Results folder.")
+    dry_run: bool = option(
+        False,
+        "Only say what would be read and fitted, and how long it would take.",
+        OUTPUT,
+        changes_results=False,
+    )
+    verbose: bool = option(
+        False,
+        "Name every flagged or failed object.",
+        OUTPUT,
+        words=("--verbose", "-v"),
+        changes_results=False,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentCommand(SegmentSettings, Resumed, Told, Inputs):
+    """Options of ``autofit-ml segment``."""
+
+    out: Path = _out("segmented", "Folder for the labels; beside the images, `fit` reads them.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeconvolveCommand(DeconvolveSettings, Resumed, Told, Inputs):
+    """Options of ``autofit-ml deconvolve``."""
+
+    out: Path = _out("sharp", "Folder for the sharp images.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrateCommand(CalibrateSettings, Resumed, Told, Inputs):
+    """Options of ``autofit-ml calibrate``."""
+
+    results: Path = option(
+        Path(), "Results folder of a finished run.", argument=True, changes_results=False
+    )
+    paths: Paths = _paths("Its images, where they are no longer those that the run read.", True)
+    out: Path | None = _out(None, "Default: calibration/ in the results.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoctorCommand(ReadOptions, Inputs):
+    """Options of ``autofit-ml doctor``."""
+
+    paths: Paths = _paths("Files or folders to look into.", True)
+    as_json: bool = option(
+        False, "Print as JSON.", OUTPUT, words=("--json",), changes_results=False
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimulateCommand(SimulateSettings, Resumed, Told):
+    """Options of ``autofit-ml simulate``."""
+
+    overrides: Sequence[str] | None = option(
+        None,
+        "data=RECIPE, survey=SURVEY, or any value: data.target.snr=[20,200].",
+        words=("[OVERRIDES]...",),
+        argument=True,
+        shell=list[str],
+        changes_results=False,
+    )
+    out: Path | None = _out(None, "Folder of the set.")
+    config_dir: Path | None = option(
+        None, "Folder of your own recipes.", INPUT, changes_results=False
+    )
+    fits: bool = option(
+        False,
+        "Write FITS files for `autofit-ml fit` to OUT/fits too.",
+        OUTPUT,
+        changes_results=False,
+    )
+    list_them: bool = option(
+        False, "List recipes and surveys.", OUTPUT, words=("--list",), changes_results=False
+    )
+    dry_run: bool = option(
+        False, "Print the resolved recipe and stop.", OUTPUT, changes_results=False
+    )

@@ -1,0 +1,37 @@
+"""``autofit-ml doctor``."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from rich.console import Console
+from rich.markup import escape
+
+from autofit_ml.cli.app import NOTHING, command, print_json
+from autofit_ml.cli.calls import DoctorCommand
+
+_COLOURS = {"ok": "green", "note": "yellow", "bad": "bold red"}
+
+
+@command(DoctorCommand)
+def doctor(call: DoctorCommand) -> int:
+    """Say what is installed, or what is wrong with files and folders.
+
+    Exit status: 0 all well; 3 something cannot be used; 2 wrong usage; 1 no image can be used.
+    """
+    from autofit_ml.runs.doctor import check_images, check_installation
+
+    if call.paths or call.manifest is not None:
+        found = check_images(call.paths or None, call.read, manifest=call.manifest)
+    else:
+        found = check_installation()
+    if call.as_json:
+        print_json([dataclasses.asdict(one) for one in found])
+    else:
+        width = min(max((len(one.what) for one in found), default=0), 40)
+        console = Console(soft_wrap=True, highlight=False)
+        for one in found:
+            state = f"[{_COLOURS[one.state]}]{one.state:4s}[/]"
+            console.print(f"{state}  {escape(one.what):{width}s}  {escape(one.text)}")
+    bad = sum(one.state == "bad" for one in found)
+    return 0 if not bad else NOTHING if bad == len(found) else 3

@@ -1,0 +1,43 @@
+"""``autofit-ml query``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from autofit_ml.cli.app import app, print_json
+
+_SHOWN = 1000
+"""Rows that are printed for people."""
+
+
+@app.command()
+def query(
+    results: Annotated[Path, typer.Argument(help="Results folder or catalogue file.")],
+    sql: Annotated[str, typer.Argument(help="SQL over the view `catalog`.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print rows as JSON.")] = False,
+) -> None:
+    """Ask a catalogue in SQL: autofit-ml query results "SELECT id, mag FROM catalog WHERE use"."""
+    from autofit_ml.catalogue import query as run_query
+
+    table = run_query(results, sql)
+    if as_json:
+        print_json(table.to_pylist(), default=str)
+        return
+    from rich.table import Table
+
+    pretty = Table(*table.column_names)
+    for row in table.slice(0, _SHOWN).to_pylist():
+        pretty.add_row(*(_cell(row[name]) for name in table.column_names))
+    Console(width=None if sys.stdout.isatty() else 200).print(pretty)
+    if len(table) > _SHOWN:
+        print(f"... and {len(table) - _SHOWN} more rows")
+
+
+def _cell(value: Any) -> str:
+    return escape(f"{value:.6g}" if isinstance(value, float) else str(value))

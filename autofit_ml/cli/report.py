@@ -1,0 +1,18 @@
+"""``autofit-ml report``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from autofit_ml.cli.app import app
+
+
+@app.command()
+def report(results: Annotated[Path, typer.Argument(help="Results folder.")]) -> None:
+    """Write report.html anew from a results folder."""
+    from autofit_ml.report import write_report
+
+    print(write_report(results))

@@ -1,0 +1,79 @@
+"""``autofit-ml weights list | info | verify | pull``."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated
+
+import typer
+
+from autofit_ml.cli.app import app, print_json
+
+weights_app = typer.Typer(
+    help="Pretrained weights: list, describe, check, fetch.", no_args_is_help=True
+)
+app.add_typer(weights_app, name="weights")
+
+
+@weights_app.command("list")
+def weights_list(
+    task: Annotated[str | None, typer.Option(help="segment, initialise or deconvolve.")] = None,
+    survey: Annotated[str | None, typer.Option(help="E.g. sdss.")] = None,
+    band: Annotated[str | None, typer.Option(help="E.g. r.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """List the weights that can be loaded by name."""
+    from autofit_ml.weights import list_weights
+
+    found = list_weights(task, survey, band)
+    if as_json:
+        print_json([dataclasses.asdict(info) for info in found])
+        return
+    for info in found:
+        print(f"{info.name:36s} {info.bytes / 1e6:6.1f} MB  {info.status:9s} {info.title}")
+    if not found:
+        print("no weights match")
+
+
+@weights_app.command("info")
+def weights_info(name: Annotated[str, typer.Argument(help="task/survey-band[@version].")]) -> None:
+    """Say what one bundle is for and what it was trained on; print its card."""
+    from autofit_ml.weights import find_bundle, read_bundle, weight_info
+
+    info = weight_info(name)
+    print(f"{info.name}  ({info.status}, {info.licence}, {info.bytes / 1e6:.1f} MB)")
+    print(f"pixel scale {info.pixel_scale[0]:g} to {info.pixel_scale[1]:g} arcsec")
+    print(f"PSF FWHM {info.psf_fwhm[0]:g} to {info.psf_fwhm[1]:g} pixels")
+    print(f"S/N {info.snr[0]:g} to {info.snr[1]:g}")
+    print(f"address {info.url or '(none: it comes with the package)'}")
+    folder, _ = find_bundle(name, offline=True)
+    print(f"folder {folder}\n")
+    print(read_bundle(folder).card)
+
+
+@weights_app.command("verify")
+def weights_verify(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Default: all.", show_default=False)
+    ] = None,
+) -> None:
+    """Compare the files of bundles with their sha256."""
+    from autofit_ml.weights import find_bundle, list_weights
+
+    for name in names or [info.name for info in list_weights()]:
+        folder, info = find_bundle(name, offline=True)
+        print(f"ok  {info.name}  {folder}")
+
+
+@weights_app.command("pull")
+def weights_pull(name: Annotated[str, typer.Argument(help="task/survey-band[@version].")]) -> None:
+    """Fetch a bundle into the cache; every file is checked against its sha256."""
+    from autofit_ml.weights import find_bundle, pull, weight_info
+
+    info = weight_info(name)
+    if info.url is None:
+        folder, _ = find_bundle(name, offline=True)  # says what to do where it is not here
+        print(f"{info.name} has no address to fetch it from; it is here already: {folder}")
+        return
+    print(f"fetching {info.name}, {info.bytes / 1e6:.1f} MB, from {info.url}")
+    print(pull(name))

@@ -1,0 +1,164 @@
+"""The text of previews: numbers, flags, names, in the colours of what they are about."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from PIL import ImageFont
+
+from autofit_ml.catalogue.flags import FATAL, Flag
+from autofit_ml.report.measurement import format_measurement
+
+__all__ = [
+    "FAINT_TEXT",
+    "RGB",
+    "TEXT",
+    "colour_of",
+    "elided",
+    "font_of",
+    "number_of",
+    "pair",
+    "suffixes_of",
+    "text_lines",
+]
+
+TEXT = (232, 234, 237)
+FAINT_TEXT = (154, 160, 170)
+_FATAL_TEXT = (255, 128, 118)
+_FLAG_TEXT = (255, 200, 92)
+_GOOD_TEXT = (120, 214, 150)
+_ELLIPSES = ((64, 224, 208), (255, 176, 70), (196, 150, 255), (255, 128, 170))
+RGB = tuple[int, int, int]
+
+
+@functools.lru_cache(maxsize=8)
+def font_of(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans as it comes with matplotlib."""
+    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
+    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", name), size)
+
+
+def number_of(row: Mapping[str, Any], name: str) -> float:
+    value = row.get(name)
+    return math.nan if value is None else float(value)
+
+
+def suffixes_of(row: Mapping[str, Any]) -> list[str]:
+    """What follows the names of each component of the model that has a position."""
+    names = ["", *(f"_{k}" for k in range(2, 10))]
+    known = [extra for extra in names if f"x{extra}" in row]
+    return [extra for extra in known if math.isfinite(number_of(row, f"x{extra}"))]
+
+
+def colour_of(extra: str) -> RGB:
+    """Colour of a component."""
+    return _ELLIPSES[(int(extra[1:]) - 1 if extra else 0) % len(_ELLIPSES)]
+
+
+def elided(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
+    """`text`, shortened in the middle until it fits."""
+    text = "".join(c if c.isprintable() else "·" for c in text)
+    if font.getlength(text[:1000]) <= width and len(text) <= 1000:
+        return text
+    keep = min(len(text), 1000) // 2
+    while keep > 1 and font.getlength(f"{text[:keep]}…{text[-keep:]}") > width:
+        keep = max(1, int(keep * 0.9))
+    return f"{text[:keep]}…{text[-keep:]}"
+
+
+def _flowed(
+    items: Sequence[tuple[str, RGB]], font: ImageFont.FreeTypeFont, width: float, space: float
+) -> list[list[tuple[float, str, RGB]]]:
+    """Set items one after another, breaking lines at `width`."""
+    lines: list[list[tuple[float, str, RGB]]] = [[]]
+    at = 0.0
+    for text, colour in items:
+        length = font.getlength(text)
+        if at > 0 and at + length > width:
+            lines.append([])
+            at = 0.0
+        lines[-1].append((at, text, colour))
+        at += length + space
+    return lines
+
+
+def pair(row: Mapping[str, Any], name: str) -> str:
+    """A value and its error."""
+    error = number_of(row, f"{name}_err")
+    return format_measurement(number_of(row, name), error)
+
+
+def _shape_numbers(row: Mapping[str, Any], extra: str) -> list[str]:
+    """Brightness, size and shape of a component; what it has not is left out."""
+    brightness = "mag" if math.isfinite(number_of(row, f"mag{extra}")) else "flux"
+    out = [f"{brightness} {pair(row, brightness + extra)}"]
+    if math.isfinite(number_of(row, f"re{extra}")):
+        re = f"re {pair(row, f're{extra}')} px"
+        if math.isfinite(number_of(row, f"re_arcsec{extra}")):
+            re += f" ({format_measurement(number_of(row, f're_arcsec{extra}'), digits=3)}″)"
+        out.append(re)
+    for name, unit in (("n", ""), ("q", ""), ("pa", "°")):
+        if math.isfinite(number_of(row, f"{name}{extra}")):
+            out.append(f"{name} {pair(row, name + extra)}{unit}")
+    return out
+
+
+def _fit_numbers(row: Mapping[str, Any]) -> list[str]:
+    """Signal to noise, goodness of fit, neighbours."""
+    out = [
+        f"S/N {format_measurement(number_of(row, 'snr'), digits=3)}",
+        f"χ²/ν {format_measurement(number_of(row, 'chi2_red'), digits=3)}",
+    ]
+    count = number_of(row, "n_neighbours")
+    if count > 0:
+        out.append(f"{count:.0f} neighbour{'s' if count > 1 else ''} fitted too")
+    return out
+
+
+def _key_numbers(row: Mapping[str, Any]) -> list[list[tuple[str, RGB]]]:
+    """Lines of numbers under the panels."""
+    components = suffixes_of(row)
+    if len(components) < 2:
+        return [[(text, TEXT) for text in (*_shape_numbers(row, ""), *_fit_numbers(row))]]
+    brightness = "mag_total" if math.isfinite(number_of(row, "mag_total")) else "flux_total"
+    whole = [
+        f"{brightness.replace('_', ' ')} {pair(row, brightness)}",
+        f"fraction {pair(row, 'fraction')}",
+        *_fit_numbers(row),
+    ]
+    lines = [[(text, TEXT) for text in whole]]
+    names = str(row.get("model", "")).split("+")
+    for extra in components:
+        k = int(extra[1:]) if extra else 1
+        name = f"{k} {names[k - 1]}" if len(names) >= k else str(k)
+        numbers = [(text, TEXT) for text in _shape_numbers(row, extra)]
+        lines.append([(name, colour_of(extra)), *numbers])
+    return lines
+
+
+def text_lines(
+    row: Mapping[str, Any], width: float
+) -> list[tuple[ImageFont.FreeTypeFont, list[tuple[float, str, RGB]]]]:
+    """The lines under the panels: id, key numbers (or why there are none), flags."""
+    title, font = font_of(15, bold=True), font_of(13)
+    lines = [(title, [(0.0, elided(str(row.get("id", "")), title, width), TEXT)])]
+    failed = row.get("status") == "failed"
+    if failed:
+        message = str(row.get("message", "")) or "no reason recorded"
+        words = [(elided(word, font, width), _FATAL_TEXT) for word in message.split()]
+        body = _flowed([("no fit:", _FATAL_TEXT), *words], font, width, font.getlength(" "))
+        lines += [(font, line) for line in body[:4]]
+    else:
+        for numbers in _key_numbers(row):
+            lines += [(font, line) for line in _flowed(numbers, font, width, 22)]
+    flags = Flag(int(row.get("flags") or 0) & sum(Flag))
+    named = [(str(f.name), _FATAL_TEXT if f & FATAL else _FLAG_TEXT) for f in Flag if f & flags]
+    if not named:
+        named = [("no flags", _GOOD_TEXT)]
+    lines += [(font, line) for line in _flowed(named, font, width, 14)]
+    return lines

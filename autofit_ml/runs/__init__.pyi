@@ -1,0 +1,4 @@
+from .fit import FitSettings as FitSettings
+from .fit import fit_run as fit_run
+from .summary import Progress as Progress
+from .summary import RunSummary as RunSummary

@@ -1,0 +1,211 @@
+"""`fit_run`: every galaxy in images fitted, from paths to a catalogue."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from autofit_ml.catalogue import rows_to_table
+from autofit_ml.errors import SettingsError
+from autofit_ml.images import Discovery, Source
+from autofit_ml.initialisation.dispatch import check_initialiser
+from autofit_ml.runs.folder import RunFolder
+from autofit_ml.runs.identity import identity_of, weights_text
+from autofit_ml.runs.kinds import FITTED
+from autofit_ml.runs.loop import Handle, Work, go_through
+from autofit_ml.runs.prepare import PREPARE, Prepared
+from autofit_ml.runs.sources import Paths, inputs_of
+from autofit_ml.runs.summary import Progress, RunSummary
+from autofit_ml.segmentation.dispatch import check_segmenter
+from autofit_ml.settings import FitSettings
+
+__all__ = ["FitSettings", "fit_found", "fit_identity", "fit_inputs", "fit_run"]
+
+
+def fit_run(
+    paths: Paths,
+    out: str | Path | None = None,
+    settings: FitSettings | None = None,
+    *,
+    manifest: str | Path | None = None,
+    restart: bool = False,
+    progress: Progress | None = None,
+) -> RunSummary:
+    """Fit everything in `paths`.
+
+    Parameters
+    ----------
+    paths : path or iterable of paths, or None
+        Files, folders, globs; None with a manifest, or for the images that a GALFIT file names.
+        What an earlier run wrote is left out.
+    out : path, optional
+        Results folder; a run that stopped there is continued. None: nothing is written.
+    settings : FitSettings, optional
+    manifest : path, optional
+        Table of objects.
+    restart : bool
+        Begin anew in a folder that holds results.
+    progress : Progress, optional
+
+    Returns
+    -------
+    RunSummary
+
+    Raises
+    ------
+    SettingsError
+        Nothing to fit, or a setting that makes no sense; `ResumeError` for a folder that belongs
+        to another run.
+    OutputError
+        Results cannot be written; what is finished is kept and the run can be resumed.
+    KeyboardInterrupt
+        Interrupted twice: the running batch is lost, what was finished before is kept.
+    """
+    began = time.perf_counter()
+    settings, progress = settings or FitSettings(), progress or Progress()
+    found = fit_inputs(paths, manifest, settings)
+    identity, used = fit_identity(settings, found, progress)
+    fitting = _Fitting(found, settings, identity, used, progress, began)
+    summary = fitting.go(out, restart=restart)
+    summary.seconds = time.perf_counter() - began
+    return summary
+
+
+def fit_found(
+    found: Discovery,
+    out: str | Path,
+    settings: FitSettings,
+    identity: dict[str, Any],
+    told: Progress,
+) -> None:
+    """Fit some sources into a folder, without a catalogue at the end."""
+    fitting = _Fitting(found, settings, identity, {}, told, time.perf_counter())
+    fitting.go(out, finish=False)
+
+
+def fit_inputs(paths: Paths, manifest: str | Path | None, settings: FitSettings) -> Discovery:
+    """What is to be fitted.
+
+    Raises
+    ------
+    SettingsError
+        Nothing, or what the settings contradict.
+    """
+    if paths is None and manifest is None and settings.galfit is not None:
+        from autofit_ml.runs.galfit_inputs import galfit_inputs
+        from autofit_ml.runs.model import galfit_file
+
+        if settings.bands:
+            raise SettingsError(
+                "bands are given, and the images are those of a GALFIT file",
+                "leave the bands out: they are the file's",
+            )
+        return galfit_inputs(galfit_file(settings))
+    return inputs_of(
+        paths, manifest, survey=settings.survey, mode=settings.mode, bands=settings.bands
+    )
+
+
+def fit_identity(
+    settings: FitSettings, found: Discovery, progress: Progress
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """What decides a run's results, checked, and the weights that it may use (name -> sha256).
+
+    Raises
+    ------
+    SettingsError, WeightsError
+        Settings, inputs and weights that do not go together.
+    """
+    from autofit_ml.runs.model import checked_likelihood, model_identity, run_model
+
+    identity = identity_of(settings) | model_identity(settings)
+    identity["likelihood"] = checked_likelihood(settings)
+    identity["save"] = identity["save"] or "none"
+    if found.bands:
+        identity["bands"] = ",".join(found.bands)
+        if settings.bands and found.bands[0] != settings.bands[0]:
+            progress.note(
+                f"the reference band is {found.bands[0]}: not every object has an image in "
+                f"{settings.bands[0]}"
+            )
+    simple = settings.default_model and settings.galfit is None and settings.sky != "tilted"
+    if found.bands or not simple:  # one Sérsic profile cannot be wrong, and needs no torch
+        run_model(settings, found.bands)
+    used = check_segmenter(settings.segmenter, settings.weights)
+    used |= check_initialiser(settings.init, settings.weights)
+    identity["weights"] = weights_text(used, settings.weights)
+    return identity, used
+
+
+@dataclass
+class _Fitting:
+    """One call of `fit_run`."""
+
+    found: Discovery
+    settings: FitSettings
+    identity: dict[str, Any]
+    weights: dict[str, str]
+    progress: Progress
+    began: float
+    device: str | None = None
+    tables: list[pa.Table] = field(default_factory=list)
+    summary: RunSummary = field(default_factory=lambda: RunSummary(None))
+
+    def go(
+        self, out: str | Path | None, *, restart: bool = False, finish: bool = True
+    ) -> RunSummary:
+        self.summary.out = None if out is None else Path(out)
+        work = Work(FITTED, PREPARE, self.begin, self.finish if finish else None)
+        go_through(
+            self.found, work, self.settings, self.identity, out, self.summary, self.progress,
+            restart=restart,
+        )  # fmt: skip
+        return self.summary
+
+    def begin(self, folder: RunFolder | None) -> Handle[Prepared]:
+        from autofit_ml.runs.fitting import fit_batch
+        from autofit_ml.runs.model import run_model
+        from autofit_ml.runs.outputs import save_pictures, save_shard
+        from autofit_ml.weights.devices import usable_device
+
+        settings = self.settings
+        model = run_model(settings, self.found.bands)
+        self.device = device = usable_device(settings.device)
+        images = folder is not None and bool(settings.save)
+
+        def handle(
+            sources: Sequence[Source], batch: Prepared
+        ) -> Iterator[tuple[int, Mapping[str, Any]]]:
+            prepared, fits, rows = fit_batch(batch, model, settings, device, images)
+            if folder is None:
+                self.tables.append(rows_to_table(rows, model.columns))
+            else:
+                if images:
+                    save_pictures(folder, prepared, fits, rows, model, settings)
+                save_shard(folder, rows, prepared, model, self.identity)
+            yield len(sources), rows
+
+        return handle
+
+    def finish(self, folder: RunFolder | None) -> None:
+        """Catalogue, run.json and report from the shards."""
+        if folder is None:
+            self.summary.count(pa.concat_tables(self.tables))
+            return
+        from autofit_ml.report import write_report
+        from autofit_ml.runs.outputs import write_catalogue
+
+        self.progress.stage("writing the catalogue")
+        table = write_catalogue(
+            folder, self.found.sources, self.settings, self.identity, self.weights, self.began,
+            self.device,
+        )  # fmt: skip
+        if "report" in self.settings.save:
+            self.progress.stage("writing the report")
+            self.summary.report = write_report(folder.path)
+        self.summary.count(table)

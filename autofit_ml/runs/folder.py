@@ -1,0 +1,428 @@
+"""The folder of a run: one run at a time, whose files these are, what is finished already.
+
+Every kind of run that writes has such a folder (`Kind` says which files it writes there), and
+keeps below ``.work`` what makes it resumable:
+
+- ``lock``: held while a run is writing;
+- ``state.json``: the settings and inputs that the folder was begun with (`autofit_ml.runs.identity`
+  tells whether they are still the same);
+- a journal (JSON) for each finished part of the work: the part counts when its journal and its
+  rows are there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import shutil
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from autofit_ml.catalogue import (
+    atomic_write_json,
+    read_catalogue_arrow,
+    remove_temporaries,
+    shard_ids,
+)
+from autofit_ml.errors import AutofitError, OutputError, ResumeError, SettingsError
+from autofit_ml.runs.identity import ANEW, refuse_other_inputs, refuse_other_settings, some
+from autofit_ml.runs.kinds import FITTED, Kind
+from autofit_ml.runs.locking import locked
+
+__all__ = [
+    "RunFolder",
+    "as_our_errors",
+    "claimed",
+    "forget_work",
+    "open_folder",
+    "read_journal",
+    "saved_state",
+]
+
+
+@dataclass
+class RunFolder:
+    """A folder in use by one run over sources.
+
+    Attributes
+    ----------
+    path : Path
+    kind : Kind
+    done : dict
+        Source id -> ids of its objects, for sources that need no more work.
+    shards : list of Path
+        Rows of finished batches, in order of their number.
+    partial : dict
+        Source id -> ids of those of its objects that need no more work, for frames that an
+        interruption left unfinished.
+    """
+
+    path: Path
+    kind: Kind = FITTED
+    done: dict[str, list[str]] = field(default_factory=dict)
+    shards: list[Path] = field(default_factory=list)
+    partial: dict[str, list[str]] = field(default_factory=dict)
+
+    def add(self, objects: Mapping[str, list[str]], unfinished: Iterable[str] = ()) -> None:
+        """Count a batch's objects as done."""
+        for name, ids in objects.items():
+            every = [*self.partial.pop(name, []), *ids]
+            if name in unfinished:
+                self.partial[name] = every
+            else:
+                self.done[name] = every
+
+    def save(
+        self, write: Callable[[Path], object], objects: Mapping[str, list[str]], **more: Any
+    ) -> None:
+        """Write a batch's journal, then its rows. The rows alone make the batch count as done.
+
+        Parameters
+        ----------
+        write : callable
+            Writes the rows to the path that it is given.
+        objects : dict
+            Source id -> ids of its objects.
+        **more
+            Further entries of the journal: ``hashes`` (file -> sha256), ``unfinished``.
+        """
+        last = int(self.shards[-1].stem) if self.shards else -1
+        shard = self.path / self.kind.parts / f"{last + 1:06d}{self.kind.ending}"
+        content = {"objects": objects, "hashes": {}, "unfinished": []} | more
+        atomic_write_json(shard.with_suffix(".json"), content)
+        write(shard)
+        self.shards.append(shard)
+        self.add(objects, content["unfinished"])
+
+    @property
+    def journals(self) -> Iterator[dict[str, Any]]:
+        """Journals of the finished batches."""
+        return (read_journal(shard.with_suffix(".json")) for shard in self.shards)
+
+
+# --- claiming a folder ------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def claimed(
+    folder: Path,
+    kind: Kind,
+    settings: Mapping[str, Any],
+    inputs: Mapping[str, Any] | None = None,
+    *,
+    restart: bool = False,
+) -> Iterator[dict[str, Any]]:
+    """Keep others out of a folder, and make sure that what it holds is (a part of) this run.
+
+    Parameters
+    ----------
+    folder : path
+        Made if absent.
+    kind : Kind
+    settings : dict
+        What decides the results.
+    inputs : dict, optional
+        Id -> what tells whether an input has changed.
+    restart : bool
+        Delete what an earlier run left there (only files that autofit-ml writes).
+
+    Yields
+    ------
+    dict
+        The ``settings`` and ``inputs`` that the folder was begun with; empty: this run begins.
+
+    Raises
+    ------
+    ResumeError
+        The folder holds a run with other settings (the message lists the differences), or files of
+        others; its state is damaged; another run is writing there.
+    SettingsError
+        The folder cannot be made or written.
+    OutputError
+        The disk is full.
+    """
+    _refuse_foreign(folder, kind, inputs or {})
+    with contextlib.ExitStack() as held:
+        with as_our_errors(folder):
+            (folder / kind.parts).mkdir(parents=True, exist_ok=True)
+            (folder / kind.work).mkdir(parents=True, exist_ok=True)
+            held.enter_context(locked(folder / kind.work / "lock", folder))
+        state = recorded(folder, kind, tolerant=restart)
+        cleared = restart or bool(state.get("clearing"))
+        if cleared:
+            _clear(folder, kind, state)
+            state = {}
+        elif not state:
+            _refuse_own(folder, kind)
+        if state:
+            refuse_other_settings(folder, state["settings"], settings)
+        with as_our_errors(folder):
+            for part in ("", kind.work, kind.parts, *kind.folders):
+                remove_temporaries(folder / part)
+        if not state or not kind.state(folder).exists():
+            with as_our_errors(folder):
+                _forget_parts(folder, kind, state)
+            write_state(folder, kind, settings, inputs or {})
+        try:
+            yield state
+        finally:
+            with contextlib.suppress(OSError):  # what workers left that were ended
+                remove_temporaries(folder / kind.parts)
+
+
+def write_state(
+    folder: Path, kind: Kind, settings: Mapping[str, Any], inputs: Mapping[str, Any]
+) -> None:
+    """Record what a run depends on."""
+    atomic_write_json(kind.state(folder), {"settings": settings, "inputs": inputs})
+
+
+def _forget_parts(folder: Path, kind: Kind, state: Mapping[str, Any]) -> None:
+    """Parts without a state belong to no run; those of a complete set do."""
+    if not state and kind.parts.startswith(kind.work):
+        shutil.rmtree(folder / kind.parts)
+        (folder / kind.parts).mkdir()
+
+
+def recorded(folder: Path, kind: Kind, *, tolerant: bool = False) -> dict[str, Any]:
+    """Settings and inputs of the run in a folder; empty where there is none.
+
+    Raises
+    ------
+    ResumeError
+        The record is damaged (unless `tolerant`).
+    """
+    path = kind.state(folder)
+    try:
+        state = json.loads(path.read_text("utf-8"))
+        if not (isinstance(state["settings"], dict) and isinstance(state["inputs"], dict)):
+            raise TypeError("not the expected content")
+        return state
+    except FileNotFoundError:
+        finished = kind.finished(folder, tolerant)
+        return {"settings": finished, "inputs": {}} if finished else {}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        if tolerant:
+            return {}
+        raise ResumeError("the state of the earlier run cannot be read", ANEW, path) from error
+
+
+def _refuse_foreign(folder: Path, kind: Kind, names: Collection[str]) -> None:
+    """Refuse names of ours that this program did not write there."""
+    found = [] if kind.is_ours(folder) else kind.leftovers(folder, names)
+    if found:
+        shown = some(found)
+        raise ResumeError(
+            f"it holds {shown} that no run of this program left there",
+            "move them away, or give another --out",
+            folder,
+        )
+
+
+def _refuse_own(folder: Path, kind: Kind) -> None:
+    """Refuse results whose state is gone: nobody knows what they depend on."""
+    found = kind.leftovers(folder)
+    if found:
+        raise ResumeError(
+            f"it holds {', '.join(found)} of another run",
+            "use --restart to replace them, or another --out",
+            folder,
+        )
+
+
+def _clear(folder: Path, kind: Kind, state: Mapping[str, Any]) -> None:
+    """Delete the files of an earlier run, and nothing else that lies in the folder.
+
+    A kill in the midst of it leaves a state that says so; the next run goes on clearing.
+    """
+    if not kind.is_ours(folder):
+        return
+    names = sorted(_known_names(folder, kind, state))
+    with as_our_errors(folder):
+        marked = {"settings": {}, "inputs": dict.fromkeys(names), "clearing": True}
+        atomic_write_json(kind.state(folder), marked)
+        mine = (folder / name for name in kind.files)
+        for path in (*kind.objects_files(folder, names), *mine, *kind.also_mine(folder)):
+            path.unlink(missing_ok=True)
+        for part in filter(None, kind.folders):
+            remove_temporaries(folder / part)
+            with contextlib.suppress(OSError):  # something of the user's is in it
+                (folder / part).rmdir()
+        forget_work(folder, kind)
+        for place in (folder, folder / kind.work):
+            remove_temporaries(place)
+
+
+def forget_work(folder: Path, kind: Kind) -> None:
+    """Remove state, journals and thumbnails: what they are of is complete, or gone."""
+    with as_our_errors(folder):
+        work = folder / kind.work
+        shutil.rmtree(work / "thumbs", ignore_errors=True)
+        if kind.parts.startswith(kind.work):
+            shutil.rmtree(folder / kind.parts)
+            (folder / kind.parts).mkdir()
+        for path in work.glob("shard-*.json"):
+            path.unlink()
+        kind.state(folder).unlink(missing_ok=True)
+
+
+def _known_names(folder: Path, kind: Kind, state: Mapping[str, Any]) -> set[str]:
+    """Ids of all objects that the earlier run may have written files for."""
+    names = set(state.get("inputs", ()))
+    for journal in (folder / kind.parts).glob("*.json"):
+        with contextlib.suppress(AutofitError, KeyError):
+            names.update(name for ids in read_journal(journal)["objects"].values() for name in ids)
+    names.update(thumb.stem for thumb in (folder / kind.work / "thumbs").glob("*.jpg"))
+    if kind is FITTED:
+        with contextlib.suppress(AutofitError):
+            names.update(read_catalogue_arrow(folder).column("id").to_pylist())
+    return names
+
+
+# --- runs over sources ------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def open_folder(
+    path: str | Path,
+    kind: Kind,
+    settings: Mapping[str, Any],
+    fingerprints: Mapping[str, Mapping[str, list]],
+    *,
+    restart: bool = False,
+) -> Iterator[RunFolder]:
+    """Claim a folder while the context lasts: make it, or take up the run that it holds.
+
+    Parameters
+    ----------
+    path, kind, settings, restart
+        See `claimed`.
+    fingerprints : dict
+        From `autofit_ml.runs.identity.source_fingerprints`.
+
+    Raises
+    ------
+    ResumeError, SettingsError, OutputError
+        As of `claimed`; also for inputs that have changed since.
+    """
+    path = Path(path)
+    with claimed(path, kind, dict(settings), fingerprints, restart=restart) as state:
+        if not state:
+            yield RunFolder(path, kind)
+            return
+        folder, fresh = _taken_up(path, kind, state, fingerprints)
+        if fresh != state["inputs"]:
+            write_state(path, kind, settings, fresh)
+        yield folder
+
+
+def saved_state(
+    path: str | Path,
+    kind: Kind,
+    settings: Mapping[str, Any],
+    fingerprints: Mapping[str, Mapping[str, list]],
+) -> set[str] | None:
+    """Ids of the sources that the run in a folder has finished, without touching the folder.
+
+    None where there is no run.
+
+    Raises
+    ------
+    ResumeError
+        As `open_folder`, but for a run that goes on at this moment.
+    """
+    path = Path(path)
+    state = recorded(path, kind)
+    if state.get("clearing"):
+        return None
+    if not state:
+        _refuse_foreign(path, kind, fingerprints)
+        _refuse_own(path, kind)
+        return None
+    refuse_other_settings(path, state["settings"], settings)
+    return set(_taken_up(path, kind, state, fingerprints)[0].done)
+
+
+def _taken_up(
+    path: Path,
+    kind: Kind,
+    state: Mapping[str, Any],
+    fingerprints: Mapping[str, Mapping[str, list]],
+) -> tuple[RunFolder, dict[str, Any]]:
+    """What a run has finished, if its inputs are still these; their fingerprints."""
+    folder = RunFolder(path, kind)
+    hashes: dict[str, str] = {}
+    for shard in sorted((path / kind.parts).glob(f"*{kind.ending}")):
+        journal = read_journal(shard.with_suffix(".json"))
+        if kind is FITTED:
+            _check_shard(shard, journal)
+        folder.shards.append(shard)
+        folder.add(journal["objects"], journal.get("unfinished", ()))
+        hashes.update(journal["hashes"])
+    fresh = json.loads(json.dumps(fingerprints))
+    refuse_other_inputs(path, state["inputs"], fresh, {**folder.done, **folder.partial}, hashes)
+    return folder, fresh
+
+
+def read_journal(path: Path) -> dict[str, Any]:
+    """The journal of a batch: ``objects`` (source id -> object ids), ``hashes`` (file -> sha256),
+    ``unfinished`` (sources of which more objects follow).
+
+    Raises
+    ------
+    ResumeError
+        It is missing or damaged.
+    """
+    try:
+        journal = json.loads(path.read_text("utf-8"))
+        objects, hashes = journal["objects"], journal["hashes"]
+        if not (isinstance(objects, dict) and isinstance(hashes, dict)):
+            raise TypeError("not the expected content")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ResumeError(
+            "the journal of a finished part cannot be read",
+            f"delete the file and its {path.stem}.parquet, and run the same command again: their "
+            "objects are done anew",
+            path,
+        ) from error
+    return journal
+
+
+def _check_shard(shard: Path, journal: Mapping[str, Any]) -> None:
+    """The shard can be read and holds the objects of its journal."""
+    listed = [name for names in journal["objects"].values() for name in names]
+    try:
+        ids = shard_ids(shard)
+    except OutputError as error:
+        raise ResumeError(error.problem, error.remedy, shard) from error
+    if ids != listed:
+        raise ResumeError(
+            "a part of the catalogue does not hold the objects that its journal lists",
+            "delete this file and run the same command again: its objects are fitted anew",
+            shard,
+        )
+
+
+@contextlib.contextmanager
+def as_our_errors(path: Path) -> Iterator[None]:
+    """`OutputError` for a full disk, `SettingsError` for any other `OSError`."""
+    try:
+        yield
+    except AutofitError:
+        raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise OutputError(
+                f"cannot be used for results: {reason}",
+                "free some space and run the same command again, or choose another --out",
+                path,
+            ) from error
+        raise SettingsError(
+            f"cannot be used for results: {reason}",
+            "choose another --out, or check what lies in the way and the permissions",
+            path,
+        ) from error

@@ -1,0 +1,113 @@
+"""What each kind of run writes into its folder, and whether a file is a result."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+__all__ = ["DECONVOLVED", "FITTED", "RUN_FILE", "SEGMENTED", "Kind", "is_result"]
+
+RUN_FILE = "run.json"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a kind of run writes.
+
+    Attributes
+    ----------
+    files : tuple of str
+        Of the whole run.
+    folders : dict
+        Folder -> endings of the files that each object has there; "": the run's folder itself.
+    work : str
+        Folder of the run's state.
+    ending : str
+        Of the rows of a finished part.
+    parts : str
+        Folder of these rows.
+    began : callable
+        Whether a folder without a state was written by such a run.
+    finished : callable
+        The settings that a complete run has recorded elsewhere than in its state.
+    also_mine : callable
+        Further files that a run of this kind has written in a folder.
+    """
+
+    files: tuple[str, ...]
+    folders: Mapping[str, tuple[str, ...]]
+    work: str = ".work"
+    ending: str = ".parquet"
+    parts: str = ".work/shards"
+    began: Callable[[Path], bool] = lambda folder: False
+    finished: Callable[[Path, bool], dict[str, Any]] = lambda folder, tolerant: {}
+    also_mine: Callable[[Path], Iterable[Path]] = lambda folder: ()
+
+    def state(self, folder: Path) -> Path:
+        """File of the state."""
+        return folder / self.work / "state.json"
+
+    def is_ours(self, folder: Path) -> bool:
+        """Whether such a run has begun, or ended, in a folder."""
+        return self.state(folder).exists() or self.began(folder)
+
+    def leftovers(self, folder: Path, names: Collection[str] = ()) -> list[str]:
+        """Names of ours that are taken in a folder."""
+        found = [name for name in self.files if (folder / name).exists()]
+        for part, endings in self.folders.items():
+            if part:
+                here = folder / part
+                found += [f"{part}/"] if here.is_dir() and any(here.iterdir()) else []
+            else:
+                every = (f"{name}{ending}" for name in names for ending in endings)
+                found += [name for name in every if (folder / name).exists()]
+        return found
+
+    def objects_files(self, folder: Path, names: Iterable[str]) -> Iterator[Path]:
+        """Every file that a run may have written for these objects."""
+        for name in names:
+            for part, endings in self.folders.items():
+                yield from (folder / part / f"{name}{ending}" for ending in endings)
+
+
+def _wrote_catalogue(folder: Path) -> bool:
+    try:
+        return "autofit-ml" in json.loads((folder / RUN_FILE).read_text("utf-8"))["versions"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+FITTED = Kind(
+    ("catalog.parquet", "catalog.fits", RUN_FILE, "report.html"),
+    {"objects": (".fits",), "previews": (".png",), "posterior": (".nc", ".png")},
+    began=_wrote_catalogue,
+)
+SEGMENTED = Kind(
+    ("instances.ecsv",),
+    {"": ("_seg.fits", "_seg.png")},
+    ".work/segment",
+    ".ecsv",
+    ".work/segment/shards",
+)
+DECONVOLVED = Kind(
+    ("sharp.ecsv",),
+    {"": (".fits", ".png")},
+    ".work/deconvolve",
+    ".ecsv",
+    ".work/deconvolve/shards",
+)
+
+
+def is_result(path: str | Path) -> bool:
+    """Whether a file was written by a fit: such a file is never an input.
+
+    That is the catalogue, or a file in ``objects/``, ``previews/`` or ``posterior/``, of a folder
+    with the state of a run.
+    """
+    path = Path(path)
+    if path.name in FITTED.files and FITTED.state(path.parent).is_file():
+        return True
+    return path.parent.name in FITTED.folders and FITTED.state(path.parents[1]).is_file()

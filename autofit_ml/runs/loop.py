@@ -1,0 +1,142 @@
+"""The loop that every run over sources shares: claim, resume, batches, progress, Ctrl-C, finish."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from autofit_ml.images import Discovery, Source
+from autofit_ml.runs.folder import RunFolder, open_folder
+from autofit_ml.runs.identity import source_fingerprints
+from autofit_ml.runs.kinds import Kind
+from autofit_ml.runs.sources import Job, RunSettings, batches
+from autofit_ml.runs.summary import Progress, RunSummary
+
+__all__ = ["Work", "go_through", "interruptible"]
+
+Part = TypeVar("Part")
+Handle = Callable[[Sequence[Source], Part], Iterator[tuple[int, Mapping[str, Any]]]]
+
+
+@dataclass(frozen=True)
+class Work(Generic[Part]):
+    """What a kind of run does.
+
+    Attributes
+    ----------
+    kind : Kind
+        What it writes.
+    job : Job
+        What is done with sources, in workers where these are worth their while.
+    begin : callable
+        ``begin(folder)``, called when the workers have begun: returns what is done with each batch
+        in this process, as a function of its sources and the job's result that yields (number of
+        sources, rows) as they are finished, and saves them in the folder.
+    finish : callable, optional
+        ``finish(folder)``, when every source is done.
+    leave_out : tuple of str
+        Planes of the inputs that do not matter.
+    """
+
+    kind: Kind
+    job: Job[Part]
+    begin: Callable[[RunFolder | None], Handle[Part]]
+    finish: Callable[[RunFolder | None], object] | None = None
+    leave_out: tuple[str, ...] = ()
+
+
+def go_through(
+    found: Discovery,
+    work: Work[Part],
+    settings: RunSettings,
+    identity: Mapping[str, Any],
+    out: str | Path | None,
+    summary: RunSummary,
+    progress: Progress,
+    *,
+    restart: bool = False,
+) -> None:
+    """Do the work on every source that is not done yet.
+
+    Parameters
+    ----------
+    found : Discovery
+    work : Work
+    settings : RunSettings
+    identity : dict
+        What decides the results.
+    out : path, optional
+        The run's folder; a run that stopped there is continued. None: nothing is written.
+    summary : RunSummary
+        Its ``ignored`` and ``interrupted`` are set.
+    progress : Progress
+    restart : bool
+        Begin anew in a folder that holds results.
+
+    Raises
+    ------
+    ResumeError, SettingsError, OutputError
+        See `autofit_ml.runs.folder.claimed`.
+    KeyboardInterrupt
+        Interrupted twice: the running batch is lost, what was finished before is kept.
+    """
+    summary.ignored = [f"{path}: {why}" for path, why in found.ignored]
+    with contextlib.ExitStack() as held:
+        folder = None
+        if out is not None:
+            fingerprints = source_fingerprints(found.sources, work.leave_out)
+            claim = open_folder(out, work.kind, identity, fingerprints, restart=restart)
+            folder = held.enter_context(claim)
+        todo = [s for s in found.sources if folder is None or s.id not in folder.done]
+        progress.begin(len(found), len(found) - len(todo), found.ignored)
+        stop = held.enter_context(interruptible(progress))
+        if todo:
+            partial = {} if folder is None else folder.partial
+            done = frozenset(name for ids in partial.values() for name in ids)
+            with batches(todo, settings, work.job, stop, progress, done=done) as parts:
+                # Imports of torch wait until here: wrong calls are answered, and nothing left to
+                # do is noticed, without them; worker processes read on meanwhile.
+                handle = work.begin(folder)
+                for sources, part in parts:
+                    for number, rows in handle(sources, part):
+                        summary.n_new += len(rows["id"])
+                        progress.batch(number, rows)
+                    if stop.is_set():
+                        break
+        summary.interrupted = stop.is_set()
+        if work.finish is not None and not summary.interrupted:
+            work.finish(folder)
+
+
+@contextlib.contextmanager
+def interruptible(progress: Progress) -> Iterator[threading.Event]:
+    """An event that the first Ctrl-C, SIGTERM or SIGHUP sets; a second one interrupts at once."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def handler(signum: int, frame: object) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+        progress.stopping()
+
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    numbers += [signal.SIGHUP] if hasattr(signal, "SIGHUP") else []
+    previous = {}
+    for number in numbers:
+        # What is ignored (nohup) stays so; what another program handles is its own, but Ctrl-C.
+        default = (signal.SIG_DFL, signal.default_int_handler)
+        if number == signal.SIGINT or signal.getsignal(number) in default:
+            previous[number] = signal.signal(number, handler)
+    try:
+        yield stop
+    finally:
+        for number, before in previous.items():
+            signal.signal(number, before)

@@ -1,0 +1,538 @@
+"""Every option that a user can choose, declared once, as the settings of each kind of run.
+
+A new option is one more field here, and the code that uses it: command line, Python signatures,
+validation, docs and the identity that guards a continued run follow (`autofit_ml.options`). What
+only the command line has (``--quiet``, ``--json`` ...) is declared in `autofit_ml.cli.calls`.
+
+Imports nothing of the package but `options` and `errors`: every other module may import it.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from autofit_ml.errors import SettingsError
+from autofit_ml.options import Option, Settings, any_of, option, texts_of, word_or_number
+
+if TYPE_CHECKING:
+    from autofit_ml.images.stamp import PSF
+    from autofit_ml.scenes import Scene
+
+__all__ = [
+    "CalibrateSettings",
+    "DeconvolveSettings",
+    "FitCall",
+    "FitSettings",
+    "ReadCall",
+    "ReadOptions",
+    "Resumed",
+    "SamplingSettings",
+    "SegmentSettings",
+    "SimulateSettings",
+]
+
+Paths: TypeAlias = "str | Path | Iterable[str | Path] | None"
+
+FITTED_PSFS = ("moffat", "pixels")
+"""PSFs that are fitted to the stars of a frame, with their uncertainty."""
+
+SEGMENTERS = ("auto", "maskrcnn", "sep", "given")
+INITIALISERS = ("resnet", "moments")
+DEVICES = ("auto", "cpu", "cuda")
+SAVED = ("objects", "previews", "report")
+
+# Panels of the command line.
+INPUT, OUTPUT, MODEL = "Input", "Output", "Model"
+CALIBRATION, PSFS, STARTS = "Calibration of the images", "PSF", "Segmentation and starting values"
+SAMPLING, WORK = "Sampling", "Work"
+
+
+# --- reading images ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadOptions(Settings):
+    """What the user says about the images. None means: as the file says.
+
+    Per-object values of a manifest win over these; these win over header cards; header cards win
+    over the survey preset. For the PSF: `psf`, then the object's own PSF plane, then `psf_fwhm`,
+    then (frames only) the frame's stars.
+    """
+
+    survey: str | None = option(
+        None, "Survey preset: sdss, kids, hst, ... (`list_surveys` names them).", INPUT
+    )
+    mode: str = option(
+        "auto",
+        "A file is one galaxy's stamp or a whole frame; auto tells by its size or the preset.",
+        INPUT,
+        choices=("auto", "stamp", "frame"),
+    )
+    psf: str | Path | np.ndarray | PSF | None = option(
+        None,
+        "One PSF image for all objects; none: fit without; moffat, pixels: fitted to a frame's "
+        "stars.",
+        PSFS,
+        shell=str,
+    )
+    psf_fwhm: float | None = option(
+        None, "FWHM of a Moffat PSF with beta 3, pixel included.", PSFS, unit="arcsec", above=0
+    )
+    psf_oversampling: int | None = option(None, "PSF pixels per image pixel.", PSFS, least=1)
+    psf_has_pixel: bool | None = option(
+        None,
+        "Whether the PSF contains the detector pixel (default: it does).",
+        PSFS,
+        words=("--psf-optical",),
+        stands_for=False,
+    )
+    zeropoint: float | None = option(
+        None, "AB magnitude of one image unit.", CALIBRATION, unit="mag"
+    )
+    pixel_scale: float | None = option(
+        None, "Pixel scale.", CALIBRATION, unit="arcsec/pixel", above=0
+    )
+    gain: float | None = option(
+        None, "Electrons per image unit.", CALIBRATION, unit="electrons", above=0
+    )
+    rdnoise: float | None = option(None, "Read noise.", CALIBRATION, unit="electrons", least=0)
+    sky_subtracted: float | None = option(
+        None,
+        "Sky already removed from the image: its photon noise is still there.",
+        CALIBRATION,
+        unit="image units",
+    )
+    saturate: float | None = option(
+        None, "Saturation level.", CALIBRATION, unit="image units", above=0
+    )
+    sigma: float | None = option(
+        None,
+        "Constant noise of a pixel, for images without a noise plane.",
+        CALIBRATION,
+        unit="image units",
+        above=0,
+    )
+    noise: str = option(
+        "given",
+        "given: the noise plane, else a model; model: always a model.",
+        CALIBRATION,
+        choices=("given", "model"),
+    )
+    mask_ignore_bits: int | None = option(
+        None, "Bits of an integer mask that do not make a pixel bad, added up.", INPUT, least=0
+    )
+    stamp_radius_factor: float = option(
+        3.0, "Half side of a stamp cut from a frame, in radii of the object.", INPUT, least=1
+    )
+
+    def check(self) -> None:
+        """The PSF file exists."""
+        given = isinstance(self.psf, (str, Path)) and str(self.psf) not in ("none", *FITTED_PSFS)
+        if given and not Path(str(self.psf)).is_file():
+            raise SettingsError("the PSF file does not exist", "check the path", str(self.psf))
+
+    @functools.cached_property
+    def read(self) -> ReadOptions:
+        """The reading options alone."""
+        return self if type(self) is ReadOptions else self.part(ReadOptions)
+
+
+# --- work, networks ---------------------------------------------------------------------------
+
+
+def _segmenter(default: str, choices: tuple[str, ...]) -> str:
+    return option(
+        default,
+        "How objects are found: auto (labels given with an object, else the network), maskrcnn "
+        "(the network; sep for images unlike those it was trained on), sep, or given.",
+        STARTS,
+        choices=choices,
+    )
+
+
+def _batch_size(default: int) -> int:
+    return option(
+        default,
+        "Objects worked on together; also the most that an interruption can lose.",
+        WORK,
+        least=1,
+        changes_results=False,
+    )
+
+
+def _number(default: int | None, help: str, **details: Any) -> Any:
+    return option(default, help, INPUT, words=("--number", "-n"), **details)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Networks(Settings):
+    """Which networks are used, and where."""
+
+    weights: str = option(
+        "",
+        "Names or folders of weights, separated by commas, each for its task; empty: the installed "
+        "ones that suit the images.",
+        STARTS,
+    )
+    device: str = option(
+        "auto", "Where it is computed.", WORK, choices=DEVICES, changes_results=False
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Working(Settings):
+    """How the work is spread; results do not depend on it."""
+
+    batch_size: int = _batch_size(256)
+    workers: int = option(
+        -1,
+        "Processes that read, segment and find starting values; 0: none; -1: as many as useful.",
+        WORK,
+        least=-1,
+        changes_results=False,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seeded(Settings):
+    """Where random numbers are drawn."""
+
+    seed: int = option(0, "Random seed.", WORK, least=0)
+
+
+# --- fit --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitSettings(Working, Networks, ReadOptions):
+    """How galaxies are fitted, and everything that is said about their images."""
+
+    model: str | Path | Scene = option(
+        "sersic",
+        "What is fitted: sersic, sersic+exp, psf+sersic, ..., a YAML file (from Python also a "
+        "`Scene`), or auto: the simplest that describes an object.",
+        MODEL,
+        shell=str,
+        normalise=lambda value: value.strip() if isinstance(value, str) else value,
+    )
+    galfit: str | Path | None = option(
+        None, "GALFIT input file: the model and, without PATH, the images.", MODEL, shell=Path
+    )
+    bands: str | Sequence[str] = option(
+        (),
+        "Bands fitted together, the reference first: g,r,i; with wavelengths for parameters that "
+        "are polynomials in it: g:477,r:623.",
+        MODEL,
+    )
+    wavelengths: Mapping[str, float] = field(
+        default_factory=dict,
+        metadata={"option": Option("Band -> wavelength, any unit.", MODEL, python_only=True)},
+    )
+    neighbours: str = option(
+        "fit",
+        "Overlapping neighbours are fitted along with the target, or masked.",
+        MODEL,
+        choices=("fit", "mask"),
+    )
+    sky: str | float | None = option(
+        None,
+        "free, fixed (at 0), tilted, or a value in image units per pixel (default: as the model "
+        "says, else free).",
+        MODEL,
+        normalise=word_or_number("free", "fixed", "tilted"),
+    )
+    likelihood: str = option(
+        "gaussian", "gaussian, poisson, student-t[:nu], huber[:k] or cauchy[:c].", MODEL
+    )
+    error_floor: float = option(
+        0.0, "Error of the model, as a share of its light.", MODEL, least=0, below=1
+    )
+    prior: str = option(
+        "none",
+        "network: what the resnet predicts is a prior of the fit.",
+        MODEL,
+        choices=("none", "network"),
+    )
+    posterior: str = option(
+        "laplace",
+        "Errors from laplace (the curvature), or samples: bootstrap, hmc, nested (seconds an "
+        "object).",
+        MODEL,
+        choices=("laplace", "bootstrap", "hmc", "nested"),
+    )
+    segmenter: str = _segmenter("auto", SEGMENTERS)
+    init: str = option(
+        "resnet",
+        "Starting values: resnet (a network; moments, with INIT_FALLBACK, where its answer is not "
+        "to be trusted) or moments.",
+        STARTS,
+        choices=INITIALISERS,
+    )
+    save: str | Sequence[str] = option(
+        SAVED, "Any of objects,previews,report; or none.", OUTPUT, normalise=any_of(SAVED)
+    )
+
+    def check(self) -> None:
+        """What goes together."""
+        super().check()
+        bands, wavelengths = _bands(self.bands, self.wavelengths)
+        object.__setattr__(self, "bands", bands)
+        object.__setattr__(self, "wavelengths", wavelengths)
+        if self.galfit is not None and not self.default_model:
+            raise SettingsError("both a model and a GALFIT file are given", "give one of them")
+        if self.prior == "network":
+            self._check_prior()
+
+    def _check_prior(self) -> None:
+        if self.init != "resnet":
+            raise SettingsError(
+                f"prior 'network' needs init 'resnet' (init is {self.init!r})", "use init resnet"
+            )
+        other = not self.default_model or self.galfit is not None or self.sky == "tilted"
+        unlike = [
+            what
+            for what, given in (
+                ("another model", other),
+                ("several bands", bool(self.bands)),
+            )
+            if given
+        ]
+        if unlike:
+            raise SettingsError(
+                f"the network's prior is that of one Sérsic profile, not of {' and '.join(unlike)}",
+                "leave the prior out, or give --model sersic without --bands",
+            )
+
+    @property
+    def default_model(self) -> bool:
+        """Whether the model is one Sérsic profile as a matter of course."""
+        return isinstance(self.model, str) and self.model == "sersic"
+
+    @property
+    def sky_value(self) -> str | float:
+        """`sky` as `autofit_ml.scenes.sersic` takes it."""
+        sky = self.sky or "free"
+        return str(sky) if sky in ("free", "fixed", "tilted") else float(sky)
+
+
+def _bands(value: Any, wavelengths: Mapping[str, Any]) -> tuple[tuple[str, ...], dict[str, float]]:
+    """Bands, and their wavelengths where there are some."""
+    given: dict[str, Any] = dict(wavelengths or {})
+    names = []
+    for word in (str(word).strip() for word in texts_of(value)):
+        name, colon, number = word.partition(":")
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", name):
+            raise SettingsError(
+                f"a band is called {name!r}", "name bands like g,r,i or F606W,F814W"
+            )
+        if colon:
+            given[name] = number
+        names.append(name)
+    if len({name.lower() for name in names}) < len(names):
+        raise SettingsError(f"a band is given twice: {', '.join(names)}", "name each band once")
+    out = {}
+    for name, number in given.items():
+        try:
+            out[name] = float(number)
+        except (TypeError, ValueError):
+            out[name] = math.nan
+        if not out[name] > 0 or not math.isfinite(out[name]):
+            raise SettingsError(
+                f"the wavelength of band {name} is {number!r}", "write for example g:477,r:623"
+            )
+    lacking = [name for name in names if out and name not in out]
+    if lacking or set(out) - set(names):
+        raise SettingsError(
+            f"wavelengths of {', '.join(sorted(out))} for bands {', '.join(names) or '(none)'}",
+            "give a wavelength for every band, or for none",
+        )
+    return tuple(names), out
+
+
+# --- segment ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentSettings(Working, Networks, ReadOptions):
+    """How galaxies and stars are found, without a fit."""
+
+    segmenter: str = _segmenter("maskrcnn", SEGMENTERS)
+    batch_size: int = _batch_size(64)
+    pictures: bool = option(True, "Draw the outlines as PNG.", OUTPUT)
+
+
+# --- deconvolve -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingSettings(Seeded, Networks):
+    """How sharp images are drawn from their posterior."""
+
+    samples: int = option(64, "Posterior samples of each object.", SAMPLING, least=2)
+    sampler: str = option(
+        "eps",
+        "eps, or gibbs: the reference, several times as long.",
+        SAMPLING,
+        choices=("eps", "gibbs"),
+    )
+    oversampling: int = option(1, "Output pixels per data pixel.", SAMPLING, choices=(1, 2))
+    target_fwhm: float | None = option(
+        None,
+        "FWHM of the Gaussian target PSF, pixel included; 2, the default, is the finest that the "
+        "weights have.",
+        SAMPLING,
+        unit="output pixels",
+        least=2,
+        most=30,
+    )
+    precision: str = option(
+        "float32",
+        "Of the network; bfloat16 takes a third less time on processors that compute in it.",
+        SAMPLING,
+        choices=("float32", "bfloat16"),
+    )
+    steps: int = option(
+        48, "Noise levels of the reverse diffusion.", SAMPLING, least=4, python_only=True
+    )
+    sweeps: int = option(
+        40,
+        "Sweeps of the Gibbs sampler, after as many steps of eps.",
+        SAMPLING,
+        least=1,
+        python_only=True,
+    )
+    padding: int | None = option(
+        None, "Data pixels around the stamp; None: as the PSF needs.", SAMPLING, python_only=True
+    )
+    sky: float | None = option(
+        None,
+        "Level that is subtracted; None: the stamp's ``sky_prior``, 0 without.",
+        SAMPLING,
+        unit="image units",
+        python_only=True,
+    )
+    prior: bool = option(
+        True,
+        "Draw prior samples for PRIORFRAC (a third of an object's time, once for each size of "
+        "grid).",
+        SAMPLING,
+        python_only=True,
+    )
+    batch: int = option(
+        64,
+        "Images that go through the network together.",
+        WORK,
+        least=1,
+        python_only=True,
+        changes_results=False,
+    )
+    objects: int = option(
+        4,
+        "Objects that are sampled together.",
+        WORK,
+        least=1,
+        python_only=True,
+        changes_results=False,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeconvolveSettings(Working, SamplingSettings, ReadOptions):
+    """How images are deconvolved, and everything that is said about them."""
+
+    segmenter: str = _segmenter("auto", SEGMENTERS)
+    size: int = option(
+        0,
+        "Side of the square around the target that is deconvolved; 0: as the target needs.",
+        SAMPLING,
+        unit="data pixels",
+        least=0,
+    )
+    fit: bool = option(False, "Fit a Sérsic profile to every sample.", OUTPUT)
+    pictures: bool = option(True, "Draw a PNG of each object.", OUTPUT)
+    batch_size: int = _batch_size(16)
+
+
+# --- calibrate, simulate ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrateSettings(Seeded):
+    """Which galaxies are injected into a run's own images."""
+
+    number: int = _number(300, "Galaxies to inject.", least=1)
+    apply: bool = option(
+        False, "Add factors for the errors to the catalogue.", OUTPUT, changes_results=False
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimulateSettings(Settings):
+    """Which set is simulated, beside its recipe."""
+
+    count: int | None = option(
+        None, "Objects (default: the recipe's).", INPUT, least=1, words=("--count", "-n")
+    )
+    seed: int | None = option(None, "Random seed (default: the recipe's).", WORK, least=0)
+    shard_size: int | None = option(
+        None, "Objects in a file (default: 2**20 pixels).", WORK, least=1
+    )
+    workers: int = option(
+        -1,
+        "Processes; 0: none; -1: one for each processor.",
+        WORK,
+        least=-1,
+        changes_results=False,
+    )
+
+
+# --- calls from Python -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resumed(Settings):
+    """What happens to an earlier run in the same folder."""
+
+    restart: bool = option(
+        False,
+        "Begin anew, or continue a stopped run.",
+        OUTPUT,
+        words=("--restart/--resume",),
+        changes_results=False,
+    )
+
+
+@dataclass(frozen=True)
+class FitCall(FitSettings, Resumed):
+    """Keywords of `autofit_ml.fit`."""
+
+    paths: Paths = None
+    out: str | Path | None = None
+    manifest: str | Path | None = field(default=None, kw_only=True)
+
+
+@dataclass(frozen=True)
+class ReadCall(ReadOptions):
+    """Keywords of `autofit_ml.read`."""
+
+    paths: Paths = None
+    manifest: str | Path | None = field(default=None, kw_only=True)
+    errors: str = field(
+        default="raise",
+        kw_only=True,
+        metadata={
+            "option": Option(
+                "Objects that cannot be read raise, or are left out with a warning.",
+                choices=("raise", "skip"),
+                python_only=True,
+            )
+        },
+    )
