@@ -17,8 +17,8 @@ from astropy.wcs import WCS
 from autofit_ml.catalogue import atomic_write_bytes, atomic_write_ecsv
 from autofit_ml.errors import InputError
 from autofit_ml.images import Source, read_source
-from autofit_ml.measure import psf_fwhm
 from autofit_ml.images.stamp import Frame, Stamp
+from autofit_ml.measure import psf_fwhm
 from autofit_ml.report import segmentation_png
 from autofit_ml.runs.folder import RunFolder
 from autofit_ml.runs.identity import identity_of, source_hashes, weights_text
