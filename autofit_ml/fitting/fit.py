@@ -1,8 +1,8 @@
 """Fit scenes: bucket the objects, search from several starts, fit, describe.
 
 The work is done coarse to fine. All starts are taken towards their minima on binned images; the
-best goes on, on the same pixels, with an accurate renderer; and the fit on all pixels begins so
-near its minimum that one or two evaluations end it.
+best goes on with an accurate renderer, on these and then on finer pixels; and the fit on all pixels
+begins so near its minimum that one or two evaluations end it.
 """
 
 from __future__ import annotations
@@ -239,15 +239,17 @@ def _fit_batch(batch: SceneBatch, scene: Scene, components: bool) -> list[SceneF
     n_starts = wanted.sum(1)
     started = found[:, 0]
 
-    # 2. The fit on the same pixels, from the best start and from rivals that are nearly as good.
+    # 2. The fit on these and on ever finer blocks of pixels, from the best start and from rivals
+    # that are nearly as good.
     owner, at = _rivals(found, chi2, _RIVALS)
     spent = n_iter
-    if max(blocks) > 1:
+    while max(blocks) > 1:
         fits = fit_from(
             batch, everyone[owner], at, lower[owner], upper[owner], settings.polish, blocks
         )
         spent = spent.index_add(0, owner, fits.n_iter)
         owner, at = _rivals_of(fits, owner, len(rows))
+        blocks = tuple(max(1, block // 2) for block in blocks)
 
     # 3. The fit on all pixels.
     fits = fit_from(batch, everyone[owner], at, lower[owner], upper[owner], settings.final)

@@ -11,7 +11,7 @@ distance to the minimum in units of its own uncertainty, and it is only small wh
 is. Running out of steps is reported as such.
 
 The last step needs no derivatives: near the minimum the full step is taken, and where chi2 then is
-what the quadratic model says, the problem has converged there.
+nearly what the quadratic model says, the problem has converged there.
 
 A step that would cross a bound ends on it: that parameter is set to the bound and the others are
 solved for again, since a step that is merely cut short leads nowhere in a narrow valley.
@@ -161,6 +161,10 @@ class LMResult:
         self.at_bound[index] = other.at_bound
 
 
+_SHORT = 0.1
+"""Largest last step without derivatives, in units of the largest step: where a step is longer the
+quadratic model may be right by chance."""
+
 Evaluate = Callable[[torch.Tensor, torch.Tensor], Evaluation]
 """(indices of problems (A,), theta (A, D)) -> Evaluation of length A."""
 
@@ -234,7 +238,8 @@ def minimise(
         keep = ~(done | stuck)
         active, step, full = active[keep], step[keep], full[keep]
         if measure is not None and len(active):
-            near = (result.expected[active] < finish[active]).nonzero()[:, 0]
+            short = (full.abs() <= _SHORT * max_step).all(1)
+            near = (short & (result.expected[active] < finish[active])).nonzero()[:, 0]
             if len(near):
                 some = active[near]
                 last = _finished(measure, result, theta, some, full[near], lower, upper, settings)
@@ -276,19 +281,24 @@ def _finished(
     upper: torch.Tensor,
     settings: LMSettings,
 ) -> torch.Tensor:
-    """Take the full step where chi2 falls by what the quadratic model says; True where it did."""
+    """Take the full step where chi2 falls by what the quadratic model says; True where it did.
+
+    If the curvature along the step is wrong by a share e, chi2 misses its prediction by e times the
+    expected decrease, and what remains to be gained is e^2 times it.
+    """
     trial = theta[some] + full
     inside = ((trial >= lower[some]) & (trial <= upper[some])).all(1)
     state, expected = result.state, result.expected[some]
     chi2 = measure(some, trial)
     result.n_iter[some] += 1
-    missing = (state.chi2[some] - chi2 - expected).abs()
-    good = inside & (missing < (settings.relative * chi2).clamp_min(settings.tolerance))
+    remaining = (state.chi2[some] - chi2 - expected).square() / expected
+    limit = (settings.relative * chi2).clamp_min(settings.tolerance)
+    good = inside & (remaining < limit / 4)
     taken = some[good]
     theta[taken] = trial[good]
     state.chi2[taken] = chi2[good]
     state.gradient[taken] = 0.0
-    result.expected[taken] = missing[good]
+    result.expected[taken] = remaining[good]
     result.converged[taken] = True
     return good
 
