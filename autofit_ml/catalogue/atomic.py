@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import io
 import json
 import os
@@ -20,6 +21,7 @@ __all__ = [
     "atomic_write_ecsv",
     "atomic_write_json",
     "atomic_write_text",
+    "file_sha256",
     "remove_file",
     "remove_temporaries",
 ]
@@ -162,6 +164,12 @@ def atomic_write_ecsv(path: str | Path, table: Any, *, fsync: bool = True) -> No
     payload = io.StringIO()
     table.write(payload, format="ascii.ecsv")
     atomic_write_text(path, payload.getvalue(), fsync=fsync)
+
+
+def file_sha256(path: str | Path) -> str:
+    """sha256 of a file, in hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def remove_file(path: str | Path) -> None:

@@ -15,6 +15,7 @@ from typing import Any, ParamSpec, Protocol, overload
 import numpy as np
 import torch
 
+from autofit_ml.catalogue.atomic import file_sha256
 from autofit_ml.deconvolution.diffusion import Draws
 from autofit_ml.deconvolution.eps import highest_level, sample_eps
 from autofit_ml.deconvolution.gibbs import sample_gibbs
@@ -37,7 +38,6 @@ from autofit_ml.measure import psf_fwhm
 from autofit_ml.options import by_keyword, option
 from autofit_ml.posterior.diagnostics import split_rhat
 from autofit_ml.settings import SamplingSettings
-from autofit_ml.weights.bundle import sha256
 from autofit_ml.weights.choice import network as kept_network
 from autofit_ml.weights.devices import usable_device
 from autofit_ml.weights.manifest import list_weights
@@ -208,7 +208,7 @@ def _network(weights: str) -> tuple[str, str, Any]:
             f"{weights} is no prior for deconvolution", "give weights deconvolve/..."
         )
     info = getattr(network, "info", None)
-    return weights if info is None else info.name, sha256(network.bundle.weights), network
+    return weights if info is None else info.name, file_sha256(network.bundle.weights), network
 
 
 @functools.lru_cache(maxsize=2)

@@ -7,7 +7,6 @@ Reads every image of the paths as a run would; fits nothing.
 from __future__ import annotations
 
 import importlib.util
-import os
 import platform
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from importlib import metadata
 from pathlib import Path
 
 from autofit_ml.errors import AutofitError
+from autofit_ml.runs.workers import processors
 from autofit_ml.settings import ReadOptions
 
 __all__ = ["Checkup", "check_images", "check_installation"]
@@ -69,13 +69,12 @@ def check_installation() -> list[Checkup]:
 
 
 def _devices() -> list[Checkup]:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     try:
         import torch
     except (ImportError, OSError) as error:
         return [Checkup("torch", "bad", f"cannot be imported: {error}")]
     threads = torch.get_num_threads()
-    out = [Checkup("cpu", "ok", f"{cores} processors, {threads} threads of PyTorch")]
+    out = [Checkup("cpu", "ok", f"{processors()} processors, {threads} threads of PyTorch")]
     if not torch.cuda.is_available():
         text = "none that PyTorch can use; fits run on the processors"
         return [*out, Checkup("cuda", "note", text)]

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from autofit_ml.catalogue.atomic import file_sha256
 from autofit_ml.errors import ResumeError
 from autofit_ml.images import Source
 from autofit_ml.images.stamp import PSF
@@ -24,7 +25,6 @@ from autofit_ml.settings import FITTED_PSFS
 __all__ = [
     "ANEW",
     "differences",
-    "file_sha256",
     "identity_of",
     "refuse_other_inputs",
     "refuse_other_settings",
@@ -75,12 +75,6 @@ def _plain(name: str, value: Any) -> Any:
     if isinstance(value, (np.integer, np.floating)):
         return value.item()
     return value if isinstance(value, (int, float, str, bool, type(None))) else str(value)
-
-
-def file_sha256(path: str | Path) -> str:
-    """sha256 of a file, in hexadecimal digits."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 # --- settings ---------------------------------------------------------------------------------

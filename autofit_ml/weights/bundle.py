@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from autofit_ml.catalogue.atomic import atomic_write_bytes, atomic_write_json, atomic_write_text
+from autofit_ml.catalogue.atomic import (
+    atomic_write_bytes,
+    atomic_write_json,
+    atomic_write_text,
+    file_sha256,
+)
 from autofit_ml.errors import DamagedWeightsError, IncompatibleWeightsError
 from autofit_ml.weights.manifest import WeightInfo
 
@@ -51,16 +55,13 @@ class Bundle:
         return self.folder / "model.safetensors"
 
 
-def sha256(path: Path) -> str:
-    """Of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def describe_files(folder: str | Path) -> dict[str, dict[str, Any]]:
     """``files`` of a manifest entry for a bundle's folder."""
     return {
-        name: {"sha256": sha256(Path(folder) / name), "bytes": (Path(folder) / name).stat().st_size}
+        name: {
+            "sha256": file_sha256(Path(folder) / name),
+            "bytes": (Path(folder) / name).stat().st_size,
+        }
         for name in BUNDLE_FILES
     }
 
@@ -86,7 +87,7 @@ def verify_bundle(folder: str | Path, info: WeightInfo | None = None) -> None:
             raise DamagedWeightsError(
                 f"has {size} bytes instead of {expected['bytes']}", remedy, path
             )
-        if sha256(path) != expected["sha256"]:
+        if file_sha256(path) != expected["sha256"]:
             raise DamagedWeightsError("has been altered: its sha256 differs", remedy, path)
 
 

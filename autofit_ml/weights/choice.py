@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from autofit_ml.catalogue.atomic import file_sha256
 from autofit_ml.errors import SettingsError
-from autofit_ml.weights.bundle import read_bundle, sha256
+from autofit_ml.weights.bundle import read_bundle
 from autofit_ml.weights.loading import load
 from autofit_ml.weights.manifest import WeightInfo, list_weights, weight_info
 
@@ -68,7 +69,7 @@ def usable_weights(task: str, given: str) -> dict[str, str]:
     names = given_weights(task, given) or [info.name for info in _installed(task)]
     if not names:
         raise _none_installed(task)
-    return {name: sha256(network(name).bundle.weights) for name in names}
+    return {name: file_sha256(network(name).bundle.weights) for name in names}
 
 
 def choose_weights(task: str, given: str, pixel_scale: float, fwhm: float) -> str | None:

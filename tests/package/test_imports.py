@@ -28,6 +28,8 @@ LAYERS = (
     ("rendering",),
     ("profiles",),
     ("images",),
+    ("measure",),
+    ("presets",),
     ("report",),
     ("weights",),
     ("catalogue",),

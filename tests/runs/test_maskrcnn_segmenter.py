@@ -11,9 +11,9 @@ from weights_bundles import add_bundle
 
 import autofit_ml
 from autofit_ml.catalogue import Flag
+from autofit_ml.catalogue.atomic import file_sha256
 from autofit_ml.errors import DamagedWeightsError, SettingsError, UnknownWeightsError
 from autofit_ml.weights import choice, manifest
-from autofit_ml.weights.bundle import sha256
 from autofit_ml.weights.choice import choose_weights
 
 
@@ -69,7 +69,7 @@ def test_a_folder_is_believed_and_recorded(images, weights, tmp_path):
     table = fit(images, segmenter="maskrcnn", weights=str(folder), out=out)
     assert set(table["weights"]) == {str(folder)}
     recorded = json.loads((out / "run.json").read_text())["weights"]
-    assert recorded == {str(folder): sha256(folder / "model.safetensors")}
+    assert recorded == {str(folder): file_sha256(folder / "model.safetensors")}
 
 
 def test_wrong_weights_stop_the_run_before_it_begins(images, weights, tmp_path):

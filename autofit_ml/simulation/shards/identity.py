@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autofit_ml import __version__
+from autofit_ml.catalogue.atomic import file_sha256
 from autofit_ml.errors import InputError
 from autofit_ml.simulation.shards.columns import FORMAT
-from autofit_ml.simulation.shards.manifest import sha256_of
 
 if TYPE_CHECKING:
     from autofit_ml.simulation.recipe import Recipe
@@ -58,9 +58,9 @@ def _input_hashes(recipe: Recipe) -> dict[str, str]:
     for place in filter(None, places):
         try:
             if place.is_file():
-                hashes[str(place)] = sha256_of(place)
+                hashes[str(place)] = file_sha256(place)
                 continue
-            parts = [f"{path.name} {sha256_of(path)}" for path in sorted(place.glob("*.fits*"))]
+            parts = [f"{path.name} {file_sha256(path)}" for path in sorted(place.glob("*.fits*"))]
         except OSError as error:
             raise InputError(
                 f"cannot be read: {error.strerror or error}", "check its permissions", place

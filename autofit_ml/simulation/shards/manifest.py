@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from autofit_ml.catalogue.atomic import file_sha256
 from autofit_ml.errors import InputError
 from autofit_ml.simulation.shards.columns import FORMAT, schema_of
 
@@ -26,7 +26,6 @@ __all__ = [
     "ShardEntry",
     "problem_of",
     "read_manifest",
-    "sha256_of",
     "shard_file",
     "verify_set",
 ]
@@ -60,7 +59,7 @@ class ShardEntry:
     def of(cls, folder: Path, file: str, rows: int, first: int = 0) -> ShardEntry:
         """The entry of a file that is complete."""
         path = folder / file
-        return cls(file, rows, first, path.stat().st_size, sha256_of(path))
+        return cls(file, rows, first, path.stat().st_size, file_sha256(path))
 
 
 @dataclass(frozen=True)
@@ -209,14 +208,8 @@ def problem_of(folder: Path, entry: ShardEntry) -> str:
         size = path.stat().st_size
         if size != entry.bytes:
             return f"has {size} bytes instead of {entry.bytes}"
-        return "" if sha256_of(path) == entry.sha256 else "has another sha256"
+        return "" if file_sha256(path) == entry.sha256 else "has another sha256"
     except FileNotFoundError:
         return "is missing"
     except OSError as error:
         return f"cannot be read: {error.strerror or error}"
-
-
-def sha256_of(path: Path) -> str:
-    """sha256 of a file, in hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
