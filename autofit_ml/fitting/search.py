@@ -1,4 +1,4 @@
-"""Several starts per object, and a quick search that picks among them.
+"""A quick search that picks among several starts of each object.
 
 A single start leaves about one galaxy in two hundred in a wrong minimum (a cusp for a disc, or the
 reverse). The initialiser's start is joined by others with a different Sérsic index; all are taken
@@ -15,11 +15,7 @@ import torch
 
 from autofit_ml.fitting.levenberg_marquardt import Evaluate, LMSettings, minimise
 
-__all__ = ["search", "several_starts"]
-
-_SCALE_WITH_N = {"flux": 0.35, "re": 0.5}
-"""Exponents of (n_new / n_old) in flux and re that keep the light inside a growth-curve aperture
-roughly the same when the Sérsic index of a start is changed (n from 1 to 4)."""
+__all__ = ["search"]
 
 
 class Shared(Protocol):
@@ -28,57 +24,6 @@ class Shared(Protocol):
     def evaluator(self, owner: torch.Tensor) -> Evaluate:
         """Problem i is object ``owner[i]``."""
         ...
-
-
-def several_starts(
-    theta: torch.Tensor,
-    indices: tuple[float, ...],
-    lower: torch.Tensor,
-    upper: torch.Tensor,
-    cov: torch.Tensor | None = None,
-    spread: float = 1.5,
-    certain: float = 0.0,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Starts from one start: itself, then others with another Sérsic index.
-
-    Parameters
-    ----------
-    theta : Tensor, float64, (B, 8)
-    indices : tuple of float
-        Sérsic index of each further start of objects without a covariance.
-    lower, upper : Tensor, (B, 8)
-    cov : Tensor, float64, (B, 8, 8), optional
-        Covariance of the starts; zeros where there is none. Where there is one, the further
-        starts lie `spread` standard deviations of ln n to both sides, the other parameters
-        following their regression on ln n.
-    spread : float
-    certain : float
-        Objects whose ln n is known better than this need no further start.
-
-    Returns
-    -------
-    starts : Tensor, (B, K, 8)
-    wanted : Tensor, bool, (B, K)
-    """
-    out = [theta]
-    for n in indices:
-        other = theta.clone()
-        log_ratio = torch.log(torch.as_tensor(n, dtype=theta.dtype)) - theta[:, 4]
-        other[:, 2] += (_SCALE_WITH_N["flux"] * log_ratio).clamp(-0.5, 0.5)
-        other[:, 3] += (_SCALE_WITH_N["re"] * log_ratio).clamp(-0.7, 0.7)
-        other[:, 4] += log_ratio
-        out.append(other)
-    starts = torch.stack(out, 1)
-    wanted = torch.ones(starts.shape[:2], dtype=torch.bool, device=theta.device)
-    if cov is not None and len(indices):
-        sigma = cov[:, 4, 4].sqrt()
-        given = sigma > 0
-        along = spread * cov[:, :, 4] / sigma.clamp_min(1e-12)[:, None]
-        for k in range(len(indices)):
-            side = theta + (along if k % 2 else -along) * (1 + k // 2)
-            starts[:, k + 1] = torch.where(given[:, None], side, starts[:, k + 1])
-        wanted[:, 1:] = ~(given & (sigma < certain))[:, None]
-    return torch.maximum(torch.minimum(starts, upper[:, None]), lower[:, None]), wanted
 
 
 def search(
