@@ -52,6 +52,7 @@ BENCHMARKS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "real_scenes": ("real galaxies of several components", ("--docs",), ()),
     "deconvolution": ("the prior and its samplers", ("--docs",), ("exact", "--scale", "0.1")),
     "deconvolution_real": ("real galaxies sharpened", ("--docs",), ("cosmos", "--samples", "4")),
+    "gpu": ("a GPU beside the CPU", (), ("--quick", "--device", "cpu")),
     "posteriors": ("samplers side by side", ("--docs",), ("efficiency", "-n", "2")),
 }
 """Script -> (what it measures, its arguments, those with --quick)."""

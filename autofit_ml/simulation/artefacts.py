@@ -8,13 +8,16 @@ Everything else happens to the observed image (`apply_artefacts`).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.special import ndtr
 
 from autofit_ml.errors import InputError, SettingsError
 from autofit_ml.simulation.objects import Artefact
-from autofit_ml.simulation.recipe import Artefacts
+
+if TYPE_CHECKING:
+    from autofit_ml.simulation.recipe import Artefacts
 
 __all__ = [
     "apply_artefacts",

@@ -6,6 +6,7 @@ import functools
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from astropy.io import fits
@@ -14,7 +15,9 @@ from autofit_ml.errors import SettingsError
 from autofit_ml.images.stamp import PSF
 from autofit_ml.measure import core_centroid, fourier_shift
 from autofit_ml.simulation.galsim_module import require_galsim
-from autofit_ml.simulation.recipe import PSFModel
+
+if TYPE_CHECKING:
+    from autofit_ml.simulation.recipe import PSFModel
 
 __all__ = ["PSFGrid", "draw_psf", "draw_psf_grid", "moffat_psf"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,8 +11,10 @@ import pyarrow as pa
 from autofit_ml.images.stamp import PSF
 from autofit_ml.simulation.objects import SOURCE_DTYPE, SimulatedObject, SourceLight
 from autofit_ml.simulation.psf import PSFGrid
-from autofit_ml.simulation.recipe import Recipe
 from autofit_ml.simulation.sources import Component, Source
+
+if TYPE_CHECKING:
+    from autofit_ml.simulation.recipe import Recipe
 
 __all__ = [
     "FORMAT",

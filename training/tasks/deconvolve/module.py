@@ -116,12 +116,12 @@ class DeconvolveModule(NetworkModule):
                 u, spectra, autocast=torch.bfloat16 if bfloat16 else None
             )
             grid = grid_of(side, str(u.device))
-            weights, true = _weights(grid), fft2(x).flatten(1)
-            loss = ((fft2(found).flatten(1) - true) / skip.scale).abs().square() @ weights
+            weights = _weights(grid)
+            loss = (fft2(found - x).flatten(1) / skip.scale).abs().square() @ weights
             alone = torch.zeros_like(loss)
             if not self.training:
                 unit = spectra.flatten(1).log() @ grid.count / grid.count.sum()
-                error = skip.estimate * unit.div(2).exp()[:, None] - true
+                error = skip.estimate * unit.div(2).exp()[:, None] - fft2(x).flatten(1)
                 alone = (error / skip.scale).abs().square() @ weights
         return loss, alone, sigma
 
