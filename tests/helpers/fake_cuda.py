@@ -44,6 +44,10 @@ class Decisions(TorchDispatchMode):
         if function is aten._local_scalar_dense.default:
             self._wait(args[0])
             return _number(args[0].dtype, self.answer)
+        if function is aten._to_copy.default:
+            there = torch.device(kwargs.get("device") or args[0].device)
+            if there.type == "cpu" and not kwargs.get("non_blocking"):
+                self._wait(args[0])
         if function is aten.nonzero.default:
             self._wait(args[0])
             return args[0].new_zeros((args[0].numel(), args[0].ndim), dtype=torch.int64)

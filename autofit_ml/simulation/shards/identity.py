@@ -7,13 +7,15 @@ import hashlib
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from autofit_ml import __version__
 from autofit_ml.errors import InputError
-from autofit_ml.simulation.recipe import Recipe
 from autofit_ml.simulation.shards.columns import FORMAT
 from autofit_ml.simulation.shards.manifest import sha256_of
+
+if TYPE_CHECKING:
+    from autofit_ml.simulation.recipe import Recipe
 
 __all__ = ["IDENTITY", "set_identity"]
 

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 from pyarrow import ipc
@@ -13,13 +14,15 @@ from pyarrow import ipc
 from autofit_ml.catalogue.atomic import atomic_file
 from autofit_ml.errors import AutofitError
 from autofit_ml.simulation.objects import SimulatedObject
-from autofit_ml.simulation.recipe import Recipe
 from autofit_ml.simulation.shards.columns import encode, objects_per_batch, shard_schema
 from autofit_ml.simulation.shards.manifest import ShardEntry, shard_file
 
+if TYPE_CHECKING:
+    from autofit_ml.simulation.recipe import Recipe
+
 __all__ = ["Make", "ShardTask", "make_shard"]
 
-Make = Callable[[Recipe, int, int], SimulatedObject]
+Make = Callable[["Recipe", int, int], SimulatedObject]
 """``make(recipe, index, seed)``: one object."""
 
 _COMPRESSION_LEVEL = 3
