@@ -35,9 +35,10 @@ def network_state(path: str | Path) -> dict[str, torch.Tensor]:
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError) as error:
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, KeyError, TypeError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise DamagedWeightsError(
-            f"is no checkpoint of training/train.py: {str(error).splitlines()[0]}",
+            f"is no checkpoint of training/train.py: {reason}",
             "give a run's checkpoints/last.ckpt or best.ckpt",
             path,
         ) from error

@@ -85,13 +85,13 @@ class Own:
     """A class of this module, as a checkpoint of somebody else might hold one."""
 
 
-@pytest.mark.parametrize("content", ["class", "text", "no state"])
+@pytest.mark.parametrize("content", ["class", "text", "no state", "nothing"])
 def test_checkpoints_hold_no_classes(tmp_path, content):
     """What would have to be imported to be read is refused: no module's name is ever needed."""
     path = tmp_path / "last.ckpt"
     if content == "text":
         path.write_text("not a checkpoint")
-    else:
+    elif content != "nothing":
         torch.save({"state_dict": {}, "own": Own()} if content == "class" else {"a": 1}, path)
     with pytest.raises(DamagedWeightsError, match=r"last\.ckpt.*no checkpoint of training/train"):
         network_state(path)
