@@ -11,7 +11,7 @@ from typing import Any, TypeVar, get_type_hints
 
 import yaml
 
-from autofit_ml.errors import SettingsError
+from autofit_ml.errors import InputError, SettingsError
 
 __all__ = ["Entry", "Sets", "TrainerSettings", "Training", "compose", "read_training", "typed"]
 
@@ -153,8 +153,18 @@ def compose(overrides: Sequence[str]) -> Training:
 
 
 def read_training(path: str | Path) -> Training:
-    """The settings of a run or bundle from its ``training.yaml``."""
-    return _training(yaml.safe_load(Path(path).read_text()))
+    """The settings of a run or bundle from its ``training.yaml``.
+
+    Raises
+    ------
+    InputError
+        There is no such file.
+    """
+    try:
+        text = Path(path).read_text()
+    except OSError as error:
+        raise InputError(f"no {path}", "give the folder of a run or of a bundle") from error
+    return _training(yaml.safe_load(text))
 
 
 def _training(values: Mapping[str, Any]) -> Training:

@@ -115,11 +115,11 @@ def test_bad_objects_do_not_stop_the_others():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"sampler": "dps"}, "sampler 'dps'"),
-        ({"precision": "float16"}, "precision 'float16'"),
-        ({"oversampling": 4}, "oversampling 4"),
-        ({"target_fwhm": 1.0}, "target_fwhm 1.0"),
-        ({"samples": 1}, "samples 1"),
+        ({"sampler": "dps"}, "sampler is 'dps'"),
+        ({"precision": "float16"}, "precision is 'float16'"),
+        ({"oversampling": 4}, "oversampling is 4"),
+        ({"target_fwhm": 1.0}, "target_fwhm is 1.0"),
+        ({"samples": 1}, "samples is 1"),
     ],
 )
 def test_bad_settings(changes, message):

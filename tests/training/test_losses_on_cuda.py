@@ -10,6 +10,7 @@ pytest.importorskip("hydra")
 pytest.importorskip("azula")
 
 from fake_cuda import fake_cuda, on_cuda
+from weights_bundles import tiny_network
 
 from autofit_ml.initialisation.cutouts import PSF_SIDE, SCALARS, SIDE
 from training.settings import compose
@@ -105,6 +106,15 @@ def test_mask_rcnn():
         losses = module._losses(*detections(2))
         assert {value.device.type for value in losses.values()} == {"cuda"}
         for found in module.network(detections(2)[0]):
+            assert {value.device.type for value in found.values()} == {"cuda"}
+
+
+@BOTH
+def test_detection(answer):
+    """The loaded Mask R-CNN, for images of one size."""
+    network = tiny_network()
+    with fake_cuda(answer):
+        for found in on_cuda(network)(detections(2)[0]):
             assert {value.device.type for value in found.values()} == {"cuda"}
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -95,6 +97,23 @@ def test_checkpoints_hold_no_classes(tmp_path, content):
         torch.save({"state_dict": {}, "own": Own()} if content == "class" else {"a": 1}, path)
     with pytest.raises(DamagedWeightsError, match=r"last\.ckpt.*no checkpoint of training/train"):
         network_state(path)
+
+
+def test_commands_are_files_and_modules(tmp_path):
+    """Run either way, from anywhere and from the checkout, with a message instead of a traceback."""
+    ways = [
+        ([str(REPOSITORY / "training" / "export.py")], tmp_path),
+        (["-m", "training.export"], REPOSITORY),
+    ]
+    for words, folder in ways:
+        done = subprocess.run(
+            [sys.executable, *words, "nowhere"], cwd=folder, capture_output=True, text=True
+        )
+        assert done.returncode == 1
+        assert (
+            done.stderr
+            == "export: no nowhere/training.yaml (give the folder of a run or of a bundle)\n"
+        )
 
 
 def test_bundles_name_no_folder_of_this_machine(tmp_path):
