@@ -161,7 +161,7 @@ def claimed(
         if state:
             refuse_other_settings(folder, state["settings"], settings)
         with as_our_errors(folder):
-            for part in ("", kind.work, kind.parts, *kind.folders):
+            for part in ("", kind.work, kind.parts, f"{kind.work}/thumbs", *kind.folders):
                 remove_temporaries(folder / part)
         if not state or not kind.state(folder).exists():
             with as_our_errors(folder):
