@@ -148,7 +148,8 @@ def claimed(
     with contextlib.ExitStack() as held:
         with as_our_errors(folder):
             (folder / kind.parts).mkdir(parents=True, exist_ok=True)
-            (folder / kind.work).mkdir(parents=True, exist_ok=True)
+            if not kind.parts_at_work:
+                (folder / kind.work).mkdir(exist_ok=True)
             held.enter_context(locked(folder / kind.work / "lock", folder))
         state = recorded(folder, kind, tolerant=restart)
         cleared = restart or bool(state.get("clearing"))
@@ -160,7 +161,7 @@ def claimed(
         if state:
             refuse_other_settings(folder, state["settings"], settings)
         with as_our_errors(folder):
-            for part in ("", kind.work, kind.parts, *kind.folders):
+            for part in ("", kind.work, kind.parts, f"{kind.work}/thumbs", *kind.folders):
                 remove_temporaries(folder / part)
         if not state or not kind.state(folder).exists():
             with as_our_errors(folder):
@@ -182,7 +183,7 @@ def write_state(
 
 def _forget_parts(folder: Path, kind: Kind, state: Mapping[str, Any]) -> None:
     """Parts without a state belong to no run; those of a complete set do."""
-    if not state and kind.parts.startswith(kind.work):
+    if not state and kind.parts_at_work:
         shutil.rmtree(folder / kind.parts)
         (folder / kind.parts).mkdir()
 
@@ -212,8 +213,8 @@ def recorded(folder: Path, kind: Kind, *, tolerant: bool = False) -> dict[str, A
 
 def _refuse_foreign(folder: Path, kind: Kind, names: Collection[str]) -> None:
     """Refuse names of ours that this program did not write there."""
-    found = [] if kind.is_ours(folder) else kind.leftovers(folder, names)
-    if found:
+    found = kind.leftovers(folder, names)
+    if found and not kind.is_ours(folder):
         shown = some(found)
         raise ResumeError(
             f"it holds {shown} that no run of this program left there",
@@ -261,7 +262,7 @@ def forget_work(folder: Path, kind: Kind) -> None:
     with as_our_errors(folder):
         work = folder / kind.work
         shutil.rmtree(work / "thumbs", ignore_errors=True)
-        if kind.parts.startswith(kind.work):
+        if kind.parts_at_work:
             shutil.rmtree(folder / kind.parts)
             (folder / kind.parts).mkdir()
         for path in work.glob("shard-*.json"):

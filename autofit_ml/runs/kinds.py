@@ -50,6 +50,11 @@ class Kind:
         """File of the state."""
         return folder / self.work / "state.json"
 
+    @property
+    def parts_at_work(self) -> bool:
+        """Whether the rows of finished parts are no results, but lie below `work`."""
+        return self.parts.startswith(self.work)
+
     def is_ours(self, folder: Path) -> bool:
         """Whether such a run has begun, or ended, in a folder."""
         return self.state(folder).exists() or self.began(folder)

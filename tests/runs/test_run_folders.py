@@ -14,7 +14,7 @@ from fits_inputs import galaxy, write_object
 from weights_bundles import add_deconvolve_bundle
 
 from autofit_ml.errors import ResumeError
-from autofit_ml.runs import Progress
+from autofit_ml.runs import FitSettings, Progress, fit_run
 from autofit_ml.runs.deconvolve import deconvolve_run
 from autofit_ml.runs.loop import interruptible
 from autofit_ml.runs.segment import segment_run
@@ -179,3 +179,16 @@ def test_a_thread_cannot_be_interrupted():
     thread.start()
     thread.join()
     assert found == [False]
+
+
+def test_what_a_killed_run_left_half_written_is_removed(folder, tmp_path):
+    """In every folder that a run writes into."""
+    out = tmp_path / "out"
+    settings = FitSettings(workers=0, segmenter="sep")
+    fit_run(folder, out, settings)
+    places = [path for path in (out, *out.rglob("*")) if path.is_dir()]
+    assert {path.name for path in places} >= {"out", ".work", "shards", "thumbs", "objects"}
+    for place in places:
+        (place / ".autofit-ml-tmp-1-a").write_text("half")
+    fit_run(folder, out, settings)
+    assert not list(out.rglob(".autofit-ml-tmp-*"))
