@@ -109,7 +109,7 @@ class NetworkSettings:
     proposals: int = 300
     detections: int = 200
     score: float = 0.5
-    objectness: float = 0.05
+    objectness: float = 0.02
 
     def proposals_in(self, shape: Sequence[int]) -> int:
         """Proposals that an image of `shape` (ny, nx) may need."""
@@ -393,8 +393,11 @@ class _Heads(nn.Module):
         self, maps: Sequence[torch.Tensor], proposals: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Probabilities (n, classes) and boxes (n, classes, 4) of proposals."""
-        x = regions.roi_align(maps, proposals, _GRID).flatten(1)
-        x = self.box_head["fc7"](self.box_head["fc6"](x).relu_()).relu_()
+        x = regions.roi_align(maps, proposals, _GRID)
+        # A layer over all of the grid is a convolution, of which a processor makes two a product.
+        first: Any = self.box_head["fc6"]
+        x = functional.conv2d(x, first.weight.unflatten(1, x.shape[1:]), first.bias).flatten(1)
+        x = self.box_head["fc7"](x.relu_()).relu_()
         chances = self.box_predictor["cls_score"](x).softmax(1)
         shifts = self.box_predictor["bbox_pred"](x).unflatten(1, (len(CLASSES), 4))
         return chances, regions.decode(shifts, proposals[:, None], _BOX_WEIGHTS)

@@ -123,19 +123,18 @@ def roi_align(maps: Sequence[torch.Tensor], boxes: torch.Tensor, side: int) -> t
     for ny, nx in shapes[:-1]:
         starts.append(starts[-1] + ny * nx)
     level = level_of(boxes, len(maps))
-    layout = torch.tensor([[*shape, start] for shape, start in zip(shapes, starts, strict=True)])
-    rows, columns, start = layout.to(boxes.device)[level].unbind(1)
+    layout = [(*shape, start) for shape, start in zip(shapes, starts, strict=True)]
+    rows, columns, start = torch.tensor(layout, dtype=torch.int32).to(boxes.device)[level].unbind(1)
     scaled = boxes * (0.5 ** (level + 1))[:, None]
     y, wy = _interpolation(scaled[:, 1], scaled[:, 3], rows, side)
     x, wx = _interpolation(scaled[:, 0], scaled[:, 2], columns, side)
     row = start[:, None, None] + y * columns[:, None, None]
-    places = row[:, :, None, :, None] + x[:, None, :, None, :]
-    weights = wy[:, :, None, :, None] * wx[:, None, :, None, :]
+    # All pairs of a cell's 4 rows and 4 columns.
+    points = 2 * _SAMPLES
+    places = row.repeat_interleave(points, 2)[:, :, None] + x.repeat(1, 1, points)[:, None]
+    weights = wy.repeat_interleave(points, 2)[:, :, None] * wx.repeat(1, 1, points)[:, None]
     summed = functional.embedding_bag(
-        places.reshape(-1, (2 * _SAMPLES) ** 2),
-        table,
-        mode="sum",
-        per_sample_weights=weights.reshape(-1, (2 * _SAMPLES) ** 2).to(table.dtype),
+        places.flatten(0, 2), table, mode="sum", per_sample_weights=weights.flatten(0, 2)
     )
     return summed.unflatten(0, (len(boxes), side, side)).permute(0, 3, 1, 2)
 
@@ -143,20 +142,20 @@ def roi_align(maps: Sequence[torch.Tensor], boxes: torch.Tensor, side: int) -> t
 def _interpolation(
     low: torch.Tensor, high: torch.Tensor, number: torch.Tensor, side: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pixels along one axis that make up the cells of boxes, and their weights.
+    """Pixels (int32) along one axis that make up the cells of boxes, and their weights.
 
     Parameters
     ----------
     low, high : Tensor, shape (n,)
         Ends of the boxes, pixels of their level.
-    number : Tensor of int, shape (n,)
+    number : Tensor, int32, shape (n,)
         Pixels that there are.
     side : int
         Cells.
 
     Returns
     -------
-    Tensor of int64, Tensor, both of shape (n, side, 2 * _SAMPLES)
+    Tensor, Tensor, both of shape (n, side, 2 * _SAMPLES)
     """
     step = (high - low).clamp_min(1.0) / side
     points = torch.arange(side * _SAMPLES, device=low.device, dtype=low.dtype)
@@ -164,7 +163,7 @@ def _interpolation(
     last = number[:, None] - 1
     outside = (at < -1) | (at > number[:, None])
     at = at.clamp_min(0).minimum(last.to(at.dtype))
-    first = at.long()
+    first = at.int()
     share = at - first
     weights = torch.stack([1 - share, share], dim=-1).masked_fill(outside[..., None], 0.0)
     places = torch.stack([first, (first + 1).minimum(last)], dim=-1)
