@@ -25,7 +25,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torchvision.models.resnet import BasicBlock
 
 from autofit_ml.initialisation.cutouts import SCALARS, SIDE, Cutouts
 from autofit_ml.profiles import N_MAX, N_MIN
@@ -87,6 +86,31 @@ class InitialiseSettings:
     hidden: int = 192
 
 
+class _Block(nn.Module):
+    """Two convolutions beside a shortcut (He et al. 2016, arXiv:1512.03385).
+
+    torchvision's ``BasicBlock``, names of weights included, without its second of import.
+    """
+
+    def __init__(self, before: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(before, width, 3, stride=stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.downsample: nn.Module | None = None
+        if stride != 1 or before != width:
+            self.downsample = nn.Sequential(
+                nn.Conv2d(before, width, 1, stride=stride, bias=False), nn.BatchNorm2d(width)
+            )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        x = self.relu(self.bn1(self.conv1(x)))
+        return self.relu(self.bn2(self.conv2(x)) + shortcut)
+
+
 class InitialiseNetwork(nn.Module):
     """Mean and Cholesky factor for a batch of cut-outs.
 
@@ -107,7 +131,7 @@ class InitialiseNetwork(nn.Module):
         for k, (width, blocks) in enumerate(zip(settings.widths, settings.blocks, strict=True)):
             stride = 1 if k == 0 else 2
             for i in range(blocks):
-                layers.append(_block(before, width, stride if i == 0 else 1))
+                layers.append(_Block(before, width, stride if i == 0 else 1))
                 before = width
         self.trunk = nn.Sequential(*layers)
         psf_layers: list[nn.Module] = []
@@ -323,15 +347,6 @@ def _ln_sigma(lower: torch.Tensor) -> torch.Tensor:
 
 def _quantile(values: torch.Tensor, share: float) -> torch.Tensor:
     return values.sort().values[min(int(share * len(values)), len(values) - 1)]
-
-
-def _block(before: int, width: int, stride: int) -> BasicBlock:
-    shortcut = None
-    if stride != 1 or before != width:
-        shortcut = nn.Sequential(
-            nn.Conv2d(before, width, 1, stride=stride, bias=False), nn.BatchNorm2d(width)
-        )
-    return BasicBlock(before, width, stride, shortcut)
 
 
 def inputs_of(

@@ -7,15 +7,16 @@ light is in excess of the larger one's symmetric light, and if it does not sit a
 
 from __future__ import annotations
 
-import dataclasses
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
 
+from autofit_ml.segmentation.shapes import Ellipse
 from autofit_ml.segmentation.summary import ellipse_of_footprint
 from autofit_ml.segmentation.symmetry import expected_light
 
-__all__ = ["EXCESS", "EXCESS_SNR", "is_fragment", "join_fragments"]
+__all__ = ["EXCESS", "EXCESS_SNR", "Host", "host_of", "is_fragment", "join_fragments"]
 
 EXCESS, EXCESS_SNR = 0.25, 7.0
 """A part stays an object of its own if this share of its light, with this significance, is in
@@ -31,8 +32,33 @@ _MARGIN = 12
 _EIGHT = np.ones((3, 3), dtype=bool)
 
 
+@dataclass(frozen=True)
+class Host:
+    """A larger instance, of which smaller ones may be parts.
+
+    Attributes
+    ----------
+    outline : Ellipse
+        Of its footprint without holes.
+    x, y : float
+        Its brightest part, pixels.
+    """
+
+    outline: Ellipse
+    x: float
+    y: float
+
+
+def host_of(image: np.ndarray, footprint: np.ndarray) -> Host:
+    """The `Host` of a footprint (bool, at least one pixel) in a sky-subtracted image."""
+    # Many times as fast as `ndimage.binary_fill_holes`.
+    parts, _ = ndimage.label(np.pad(~footprint, 1, constant_values=True))
+    whole = (parts != parts[0, 0])[1:-1, 1:-1]
+    return Host(ellipse_of_footprint(whole), *_peak(image, footprint))
+
+
 def is_fragment(
-    image: np.ndarray, noise: np.ndarray, large: np.ndarray, small: np.ndarray, free: np.ndarray
+    image: np.ndarray, noise: np.ndarray, host: Host, small: np.ndarray, free: np.ndarray
 ) -> bool:
     """Whether an instance is part of a larger one.
 
@@ -40,21 +66,21 @@ def is_fragment(
     ----------
     image, noise : ndarray, shape (ny, nx)
         Sky subtracted, and its noise.
-    large, small : ndarray, bool, shape (ny, nx)
-        The two footprints.
+    host : Host
+        The larger one.
+    small : ndarray, bool, shape (ny, nx)
+        Footprint of the smaller one.
     free : ndarray, bool, shape (ny, nx)
         Pixels that are the large one's or nobody's.
     """
-    whole = ndimage.binary_fill_holes(large)
-    if not whole.any() or not small.any():
-        return False
-    ellipse = ellipse_of_footprint(whole)
     rows, columns = np.nonzero(small)
-    apart = np.hypot(columns.mean() - ellipse.x, rows.mean() - ellipse.y)
-    if apart < max(_CONCENTRIC[0], _CONCENTRIC[1] * ellipse.semi_major):
+    if not rows.size:
+        return False
+    outline = host.outline
+    apart = np.hypot(columns.mean() - outline.x, rows.mean() - outline.y)
+    if apart < max(_CONCENTRIC[0], _CONCENTRIC[1] * outline.semi_major):
         return True
-    x, y = _peak(image, large)
-    ellipse = dataclasses.replace(ellipse, x=x, y=y, q=max(ellipse.q, 0.3))
+    ellipse = Ellipse(host.x, host.y, outline.semi_major, max(outline.q, 0.3), outline.theta)
     light = image[small]
     excess = float(np.sum(light - expected_light(image, free, small, ellipse)))
     error = float(np.sqrt(np.sum(noise[small].astype(float) ** 2)))
@@ -69,16 +95,13 @@ def _peak(image: np.ndarray, own: np.ndarray) -> tuple[float, float]:
     return float(x.mean()), float(y.mean())
 
 
-def _opposite(
-    labels: np.ndarray, image: np.ndarray, large: np.ndarray, small: np.ndarray
-) -> np.ndarray:
+def _opposite(labels: np.ndarray, host: Host, large: np.ndarray, small: np.ndarray) -> np.ndarray:
     """The instance at the other side of the larger one's centre: the other end of a bar, say.
 
     Two instances that are each other's mirror image are the larger one's own symmetry.
     """
-    x, y = _peak(image, large)
     rows, columns = np.nonzero(small)
-    v, h = np.rint(2 * y - rows).astype(int), np.rint(2 * x - columns).astype(int)
+    v, h = np.rint(2 * host.y - rows).astype(int), np.rint(2 * host.x - columns).astype(int)
     there = (v >= 0) & (v < labels.shape[0]) & (h >= 0) & (h < labels.shape[1])
     met = labels[v[there], h[there]]
     met = met[(met > 0) & ~large[v[there], h[there]] & ~small[v[there], h[there]]]
@@ -122,16 +145,18 @@ def _join_island(
     while True:
         present, counts = np.unique(labels[island], return_counts=True)
         order = present[np.argsort(-counts, kind="stable")]
+        touching = _touching(labels)
         joined = False
         for k, large in enumerate(order[:-1]):
+            others = [small for small in order[k + 1 :] if (large, small) in touching]
+            if not others:
+                continue
             own = labels == large
-            near = ndimage.binary_dilation(own, structure=_EIGHT)
-            for small in order[k + 1 :]:
+            host = host_of(image, own)
+            for small in others:
                 part = labels == small
-                if not (near & part).any():
-                    continue
-                free = own | (labels == 0) | _opposite(labels, image, own, part)
-                if is_fragment(image, noise, own, part & ~bad, free & ~bad):
+                free = own | (labels == 0) | _opposite(labels, host, own, part)
+                if is_fragment(image, noise, host, part & ~bad, free & ~bad):
                     labels[part] = large
                     joined = True
                     break
@@ -139,3 +164,17 @@ def _join_island(
                 break
         if not joined:
             return
+
+
+def _touching(labels: np.ndarray) -> set[tuple[int, int]]:
+    """Pairs of different labels with pixels beside each other, diagonally too; both ways round."""
+    pairs: set[tuple[int, int]] = set()
+    for one, other in (
+        (labels[:-1], labels[1:]),
+        (labels[:, :-1], labels[:, 1:]),
+        (labels[:-1, :-1], labels[1:, 1:]),
+        (labels[:-1, 1:], labels[1:, :-1]),
+    ):
+        met = (one != other) & (one > 0) & (other > 0)
+        pairs.update(zip(one[met].tolist(), other[met].tolist(), strict=True))
+    return pairs | {(b, a) for a, b in pairs}

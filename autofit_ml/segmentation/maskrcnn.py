@@ -7,6 +7,7 @@ where two overlap, the pixel goes to the instance whose mask is surer of it.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -24,7 +25,7 @@ from autofit_ml.segmentation.pieces import LARGE, Piece, bin_image, draw, pieces
 from autofit_ml.segmentation.regions import nms
 from autofit_ml.segmentation.result import Segmentation
 from autofit_ml.segmentation.shapes import grow_neighbours
-from autofit_ml.segmentation.summary import blend_fraction, ellipse_of_footprint, sky_outside
+from autofit_ml.segmentation.summary import blend_fraction, ellipses_of_labels, sky_outside
 from autofit_ml.weights.choice import network_name
 
 __all__ = ["Instances", "MaskRCNNSettings", "find_instances", "segment_cut_out", "segment_maskrcnn"]
@@ -132,11 +133,12 @@ def segment_maskrcnn(
     """
     settings = settings or MaskRCNNSettings()
     skies = [_sky_of(stamp) for stamp in stamps]
+    fwhms = [psf_fwhm(stamp.psf) for stamp in stamps]
     found = _at_all_scales(
         [stamp.data for stamp in stamps],
         skies,
         [stamp.mask for stamp in stamps],
-        [psf_fwhm(stamp.psf) for stamp in stamps],
+        fwhms,
         network,
         settings,
     )
@@ -144,9 +146,10 @@ def segment_maskrcnn(
         _joined(instances, stamp, sky)
         for stamp, sky, instances in zip(stamps, skies, found, strict=True)
     ]
+    weights = network_name(network)
     return [
-        _segmentation(stamp, sky, instances, settings, network_name(network))
-        for stamp, sky, instances in zip(stamps, skies, found, strict=True)
+        _segmentation(stamp, sky, fwhm, instances, settings, weights)
+        for stamp, sky, fwhm, instances in zip(stamps, skies, fwhms, found, strict=True)
     ]
 
 
@@ -252,8 +255,8 @@ def segment_cut_out(
         for number, label in enumerate(present, start=1)
         if int(label) in stamp.label_classes
     }
-    sky = _sky_of(stamp)
-    return _finished(stamp, sky, small.astype(np.int32), target, classes, settings, weights)
+    sky, fwhm = _sky_of(stamp), psf_fwhm(stamp.psf)
+    return _finished(stamp, sky, fwhm, small.astype(np.int32), target, classes, settings, weights)
 
 
 @torch.no_grad()
@@ -333,9 +336,9 @@ def _instances(
     keep = torch.nonzero(output["scores"] >= settings.score).flatten()
     # torchvision suppresses doubles within a class; one object may be called galaxy and star.
     keep = keep[nms(output["boxes"][keep], output["scores"][keep], settings.same_box)]
-    boxes = (output["boxes"][keep] / zoom).cpu()
+    boxes = (output["boxes"][keep] / zoom).cpu().numpy()
     scores, classes = output["scores"][keep].cpu().numpy(), output["labels"][keep].cpu().numpy()
-    small = output["masks"][keep][:, 0].float().cpu()
+    small = output["masks"][keep][:, 0].float().cpu().numpy()
     labels = np.zeros(shape, dtype=np.int32)
     surest = np.full(shape, settings.mask, dtype=np.float32)
     for k, (box, mask) in enumerate(zip(boxes, small, strict=True)):
@@ -350,24 +353,28 @@ def _instances(
     kept = np.flatnonzero(sizes >= settings.min_pixels)
     mapping = np.zeros(len(scores) + 1, dtype=np.int32)
     mapping[kept + 1] = np.arange(1, len(kept) + 1)
-    return Instances(boxes.numpy()[kept], scores[kept], classes[kept], mapping[labels])
+    return Instances(boxes[kept], scores[kept], classes[kept], mapping[labels])
 
 
 def _pasted(
-    mask: torch.Tensor, box: torch.Tensor, shape: tuple[int, int]
+    mask: np.ndarray, box: np.ndarray, shape: tuple[int, int]
 ) -> tuple[np.ndarray, int, int]:
     """A box's 28 x 28 mask on the image's pixels: values, and the (y, x) of the first."""
     x0, y0, x1, y1 = box.tolist()
-    left, top = max(int(np.floor(x0)), 0), max(int(np.floor(y0)), 0)
-    right, bottom = min(int(np.ceil(x1)), shape[1]), min(int(np.ceil(y1)), shape[0])
-    if right <= left or bottom <= top:
-        return np.zeros((0, 0), np.float32), 0, 0
-    # Pixel centres in the mask's coordinates, -1 to 1 from edge to edge.
-    v = (torch.arange(top, bottom) + 0.5 - y0) / max(y1 - y0, 1e-3) * 2 - 1
-    h = (torch.arange(left, right) + 0.5 - x0) / max(x1 - x0, 1e-3) * 2 - 1
-    grid = torch.stack(torch.meshgrid(v, h, indexing="ij")[::-1], dim=-1)
-    values = functional.grid_sample(mask[None, None], grid[None], align_corners=False)
-    return values[0, 0].numpy(), top, left
+    top, along_y = _hats(y0, y1, shape[0], mask.shape[0])
+    left, along_x = _hats(x0, x1, shape[1], mask.shape[1])
+    return along_y @ mask @ along_x.T, top, left
+
+
+def _hats(low: float, high: float, number: int, cells: int) -> tuple[int, np.ndarray]:
+    """Linear interpolation from a box's cells to the pixels that it covers of an image's `number`.
+
+    Returns the first pixel and weights (pixels, cells); what lies outside of the cells is 0.
+    """
+    first, last = max(math.floor(low), 0), min(math.ceil(high), number)
+    centre = (np.arange(first, last) + 0.5 - low) / max(high - low, 1e-3) * cells - 0.5
+    distance = np.abs(centre[:, None] - np.arange(cells))
+    return first, np.maximum(1 - distance, 0).astype(np.float32)
 
 
 def _sky_of(stamp: Stamp) -> tuple[float, float]:
@@ -384,21 +391,23 @@ def _sky_of(stamp: Stamp) -> tuple[float, float]:
 def _segmentation(
     stamp: Stamp,
     sky: tuple[float, float],
+    fwhm: float,
     found: Instances,
     settings: MaskRCNNSettings,
     weights: str,
 ) -> Segmentation:
-    target = _target(found, stamp.position, max(settings.search_radius, psf_fwhm(stamp.psf)))
+    target = _target(found, stamp.position, max(settings.search_radius, fwhm))
     classes = {
         int(label): CLASSES[int(found.classes[label - 1])]
         for label in np.unique(found.labels[found.labels > 0])
     }
-    return _finished(stamp, sky, found.labels, target, classes, settings, weights)
+    return _finished(stamp, sky, fwhm, found.labels, target, classes, settings, weights)
 
 
 def _finished(
     stamp: Stamp,
     sky: tuple[float, float],
+    fwhm: float,
     labels: np.ndarray,
     target: int,
     classes: dict[int, str],
@@ -407,14 +416,13 @@ def _finished(
 ) -> Segmentation:
     """Neighbours grown, sky and blending measured."""
     level, rms = sky
-    present = np.unique(labels[labels > 0])
-    ellipses = {int(label): ellipse_of_footprint(labels == label) for label in present}
+    ellipses = ellipses_of_labels(labels)
     contaminants = grow_neighbours(
         labels,
         target,
         ellipses,
         relative=settings.grow_relative,
-        minimum=settings.grow_minimum + 0.5 * psf_fwhm(stamp.psf),
+        minimum=settings.grow_minimum + 0.5 * fwhm,
     )
     better = sky_outside(stamp.data / rms, ~stamp.mask, labels, contaminants, ellipses.get(target))
     if np.isfinite(better[0]):

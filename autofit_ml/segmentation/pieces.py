@@ -13,7 +13,7 @@ import numpy as np
 from scipy import ndimage
 
 from autofit_ml.measure import block_sums
-from autofit_ml.segmentation.fragments import is_fragment
+from autofit_ml.segmentation.fragments import host_of, is_fragment
 
 __all__ = ["Piece", "bin_image", "draw", "enlarge", "pieces_of", "with_large"]
 
@@ -175,6 +175,8 @@ def _fragments(
     pieces: Sequence[Piece], galaxy: Piece, image: np.ndarray, noise: np.ndarray
 ) -> list[Piece]:
     """Those of `pieces` that are no more than the galaxy's own light."""
+    if not pieces:
+        return []
     rows, columns = galaxy.window
     data, sigma = image[rows, columns], noise[rows, columns]
     ny, nx = data.shape
@@ -191,10 +193,11 @@ def _fragments(
     for own in footprints:
         if not own[middle]:
             free &= ~own
+    host = host_of(data, galaxy.mask)
     return [
         piece
         for piece, own in zip(pieces, footprints, strict=True)
-        if is_fragment(data, sigma, galaxy.mask, own, free)
+        if is_fragment(data, sigma, host, own, free)
     ]
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from autofit_ml.measure import clipped_sky
 from autofit_ml.segmentation.shapes import Ellipse, mirrored
 
-__all__ = ["blend_fraction", "ellipse_of_footprint", "sky_outside"]
+__all__ = ["blend_fraction", "ellipse_of_footprint", "ellipses_of_labels", "sky_outside"]
 
 
 def sky_outside(
@@ -56,17 +56,28 @@ def blend_fraction(
 
 def ellipse_of_footprint(footprint: np.ndarray) -> Ellipse:
     """The ellipse of a footprint's second moments and area (shape (ny, nx), bool)."""
-    rows, columns = np.nonzero(footprint)
-    x, y = columns.mean(), rows.mean()
-    xx, yy = columns.var() + 1 / 12, rows.var() + 1 / 12
-    xy = np.mean((columns - x) * (rows - y))
+    return ellipses_of_labels(footprint.astype(np.int32))[1]
+
+
+def ellipses_of_labels(labels: np.ndarray) -> dict[int, Ellipse]:
+    """The ellipse of each label's second moments and area (labels: int, shape (ny, nx))."""
+    rows, columns = np.nonzero(labels)
+    label = labels[rows, columns]
+    area = np.bincount(label)
+    present = np.flatnonzero(area)
+
+    def mean(values: np.ndarray) -> np.ndarray:
+        return np.bincount(label, values, len(area))[present] / area[present]
+
+    # Sums of whole numbers are exact.
+    x, y = mean(columns), mean(rows)
+    xx = mean(columns * columns) - x * x + 1 / 12
+    yy = mean(rows * rows) - y * y + 1 / 12
+    xy = mean(columns * rows) - x * y
     half = np.hypot((xx - yy) / 2, xy)
-    mean = (xx + yy) / 2
-    q = float(np.sqrt(max(mean - half, 0.02 * mean) / (mean + half)))
-    return Ellipse(
-        x=float(x),
-        y=float(y),
-        semi_major=float(np.sqrt(rows.size / (np.pi * q))),
-        q=q,
-        theta=float(0.5 * np.arctan2(2 * xy, xx - yy)),
-    )
+    middle = (xx + yy) / 2
+    q = np.sqrt(np.maximum(middle - half, 0.02 * middle) / (middle + half))
+    semi_major = np.sqrt(area[present] / (np.pi * q))
+    theta = 0.5 * np.arctan2(2 * xy, xx - yy)
+    table = np.stack([x, y, semi_major, q, theta], axis=1).tolist()
+    return {int(k): Ellipse(*numbers) for k, numbers in zip(present, table, strict=True)}

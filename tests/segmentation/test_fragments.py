@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from autofit_ml.segmentation.fragments import is_fragment, join_fragments
+from autofit_ml.segmentation.fragments import host_of, is_fragment, join_fragments
 
 SHAPE = (90, 100)
 NOISE = np.full(SHAPE, 0.2, np.float32)
@@ -93,4 +93,4 @@ def test_masked_light_does_not_count(galaxy):
     bad = spike > 100
     large = (labels == 1) & ~small
     free = (large | (labels == 0)) & ~bad
-    assert is_fragment(spike, NOISE, large, small & ~bad, free)
+    assert is_fragment(spike, NOISE, host_of(spike, large), small & ~bad, free)
