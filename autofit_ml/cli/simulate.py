@@ -80,20 +80,16 @@ def simulate(call: SimulateCommand) -> int:
 
 def _print_recipes(call: SimulateCommand) -> None:
     """Names and titles of all recipes and surveys, those of the user's folder first."""
-    import yaml
 
-    from autofit_ml.simulation.recipe import config_folder
+    from autofit_ml.simulation.recipe import list_recipes
 
     config_dir = call.config_dir
     if config_dir is not None and not config_dir.is_dir():
         raise SettingsError(f"config folder {config_dir} does not exist", "give an existing folder")
-    found: dict[str, dict[str, str]] = {"data": {}, "survey": {}}
-    for group, titles in found.items():
-        for folder in filter(None, (config_dir, config_folder())):
-            for path in sorted((folder / group).rglob("*.yaml")):
-                name = str(path.relative_to(folder / group).with_suffix(""))
-                content = yaml.safe_load(path.read_text("utf-8")) or {}
-                titles.setdefault(name, str(content.get("title", "")))
+    found = {
+        "data": list_recipes("data", config_dir=config_dir),
+        "survey": list_recipes("survey", config_dir=config_dir),
+    }
     if call.as_json:
         print_json(found)
         return

@@ -165,14 +165,14 @@ def test_radii_in_units_of_the_half_light_radius():
     king = profile_radii(get_profile("king"), [2.0, np.array([3.0, 30.0])])
     assert np.allclose(king["truncation"] / king["core"], [3.0, 30.0], rtol=1e-12)
     # A far end changes nothing.
-    far = get_profile("truncated_sersic").radii([1.0, 30.0])
+    far = profile_radii(get_profile("truncated_sersic"), [1.0, 30.0])
     assert far["truncation"] == pytest.approx(30.0, rel=1e-4)
-    sharp = get_profile("core_sersic").radii([4.0, 1e-3, 0.0, 5.0])
+    sharp = profile_radii(get_profile("core_sersic"), [4.0, 1e-3, 0.0, 5.0])
     assert sharp["outer_half_light"] == pytest.approx(1.0, rel=1e-3)
-    height = get_profile("edge_on_disc").radii()
+    height = profile_radii(get_profile("edge_on_disc"))
     assert height["scale_height"] / height["scale_length"] == pytest.approx(6 / np.pi)
 
 
 def test_modifiers_leave_the_radii():
     plain = get_profile("exponential")
-    assert modified(plain, boxiness=True).radii() == plain.radii()
+    assert profile_radii(modified(plain, boxiness=True)) == profile_radii(plain)

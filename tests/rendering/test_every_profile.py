@@ -333,7 +333,7 @@ def test_agrees_with_galsim(name, given, re):
         "truncated_sersic": lambda: galsim.Sersic(
             values["n"],
             half_light_radius=circular,
-            trunc=float(profile.radii([values["n"], values["truncation"]])["truncation"])
+            trunc=float(profile_radii(profile, [values["n"], values["truncation"]])["truncation"])
             * circular,
         ),
     }[name]

@@ -169,16 +169,16 @@ def test_option_that_no_object_can_follow(kind, tmp_path):
 
 def test_one_broken_object_in_the_refiner(tmp_path, monkeypatch, alone):
     """The refiner raises for one object of a batch: it fails alone."""
-    from autofit_ml.runs import fitting
+    from autofit_ml.runs import scenes
 
-    refine = fitting.refine
+    refine = scenes.refine
 
-    def breaks(stamps, *args, **kwargs):
-        if any(stamp.id == "good-b" for stamp in stamps):
+    def breaks(objects, *args, **kwargs):
+        if any(one.reference.id == "good-b" for one in objects):
             raise RuntimeError("singular")
-        return refine(stamps, *args, **kwargs)
+        return refine(objects, *args, **kwargs)
 
-    monkeypatch.setattr(fitting, "refine", breaks)
+    monkeypatch.setattr(scenes, "refine", breaks)
     write_good(tmp_path)
     summary = fit_run(tmp_path, tmp_path / "out", FitSettings(workers=0))
     row = row_of(summary.table, "good-b")
@@ -193,12 +193,12 @@ def test_one_broken_object_in_the_refiner(tmp_path, monkeypatch, alone):
 
 
 def test_no_object_at_all_survives_the_refiner(tmp_path, monkeypatch):
-    from autofit_ml.runs import fitting
+    from autofit_ml.runs import scenes
 
     def breaks(*args, **kwargs):
         raise RuntimeError("no memory")
 
-    monkeypatch.setattr(fitting, "refine", breaks)
+    monkeypatch.setattr(scenes, "refine", breaks)
     write_good(tmp_path)
     summary = fit_run(tmp_path, tmp_path / "out", FitSettings(workers=0))
     assert summary.n_failed == len(GOOD)

@@ -366,7 +366,6 @@ WRONG = {
     "galfit and model": {"model": "exp", "galfit": "a.feedme"},
     "galfit": {"galfit": "nothing.feedme"},
     "network's prior of two components": {"model": "sersic+exp", "prior": "network"},
-    "network's prior with neighbours": {"prior": "network"},
 }
 FILES = {
     "broken": "components: [",
