@@ -28,6 +28,11 @@ class Flag(enum.IntFlag):
     POINT_SOURCE = 1 << 13
     CORRELATED_NOISE = 1 << 14
     LOW_SNR = 1 << 15
+    NO_TARGET = 1 << 16
+    EXTRAPOLATED = 1 << 17
+    UNDETERMINED = 1 << 18
+    BAD_SIGMA = 1 << 19
+    BAD_PSF = 1 << 20
 
 
 FLAG_MEANINGS: dict[Flag, str] = {
@@ -47,9 +52,22 @@ FLAG_MEANINGS: dict[Flag, str] = {
     Flag.POINT_SOURCE: "a point source explains the data as well (BIC)",
     Flag.CORRELATED_NOISE: "neighbouring pixels' noise is correlated; errors were widened",
     Flag.LOW_SNR: "total S/N below 10",
+    Flag.NO_TARGET: "nothing was detected where the target should be (message: nearest source)",
+    Flag.EXTRAPOLATED: "over half of the flux, or re, lies outside the stamp",
+    Flag.UNDETERMINED: "the data do not say: re_err > re / 2 or mag_err > 0.5",
+    Flag.BAD_SIGMA: "the sky's scatter is not what the noise plane says (outside 0.8 to 1.25)",
+    Flag.BAD_PSF: "the PSF image has a plateau, a second source, cut wings or another pixel scale",
 }
 
-FATAL = Flag.FAILED | Flag.NOT_CONVERGED | Flag.AT_BOUND | Flag.BAD_COVARIANCE | Flag.CENTRE_MASKED
+FATAL = (
+    Flag.FAILED
+    | Flag.NOT_CONVERGED
+    | Flag.AT_BOUND
+    | Flag.BAD_COVARIANCE
+    | Flag.CENTRE_MASKED
+    | Flag.NO_TARGET
+    | Flag.UNDETERMINED
+)
 """An object with any of these bits has ``use == False``."""
 
 

@@ -15,13 +15,20 @@ from autofit_ml.errors import InputError, SettingsError
 from autofit_ml.images.bands import group_bands
 from autofit_ml.images.fitsfile import list_hdus
 from autofit_ml.images.manifest import read_manifest
-from autofit_ml.images.planes import group_hdus
+from autofit_ml.images.planes import group_hdus, unused_hdus
 from autofit_ml.images.roles import (
     fits_stem,
     is_auxiliary,
     is_fits_name,
     safe_id,
     split_role,
+)
+from autofit_ml.images.siblings import (
+    is_unnamed_plane,
+    planes_beside,
+    preferred,
+    siblings,
+    split_hdu,
 )
 from autofit_ml.images.source import Discovery, Plane, Source
 from autofit_ml.images.survey_files import is_survey_plane, match_files
@@ -45,7 +52,8 @@ def discover(
     Parameters
     ----------
     paths : path or iterable of paths, or None
-        Files, folders (not searched deeper) or glob patterns (``**`` allowed).
+        Files, ``file.fits[HDU]`` (index, EXTNAME or ``EXTNAME,EXTVER``), folders (not searched
+        deeper) or glob patterns (``**`` allowed).
     manifest : path, optional
         Table of objects, see `autofit_ml.images.read_manifest`; then `paths` must be empty.
     survey : str, optional
@@ -98,9 +106,9 @@ def _as_list(paths: str | Path | Iterable[str | Path] | None) -> list[Path]:
 def _from_paths(
     items: Sequence[Path], preset: SurveyPreset | None, bands: Sequence[str]
 ) -> Discovery:
-    named, listed = _expand(items)
+    named, listed, hdus = _expand(items)
     ignored: list[tuple[Path, str]] = []
-    sources: list[Source] = []
+    sources = [_one_hdu(path, key, preset) for path, key in hdus]
     candidates: list[Path] = []
     for path in sorted(named | listed, key=_sort_key):
         explicit = path in named
@@ -161,10 +169,20 @@ def _sort_key(path: Path) -> str:
     return str(path)
 
 
-def _expand(items: Sequence[Path]) -> tuple[set[Path], set[Path]]:
-    """(files named outright, files found in folders and by globs)."""
+def _one_hdu(path: Path, key: int | str, preset: SurveyPreset | None) -> Source:
+    """The object of ``file.fits[HDU]``."""
+    planes, messages = planes_beside(path, preset)
+    name = f"{split_role(path)[0] or fits_stem(path)}_{key}"
+    return Source(safe_id(name), {"image": (path, key), **planes}, messages=messages)
+
+
+def _expand(
+    items: Sequence[Path],
+) -> tuple[set[Path], set[Path], list[tuple[Path, int | str]]]:
+    """(files named outright, files found in folders and by globs, ``file.fits[HDU]``)."""
     named: set[Path] = set()
     listed: set[Path] = set()
+    hdus: list[tuple[Path, int | str]] = []
     for item in items:
         try:
             if item.is_dir() and not is_fits_name(item):
@@ -179,6 +197,10 @@ def _expand(items: Sequence[Path]) -> tuple[set[Path], set[Path]]:
             named.add(item)
             continue
         text = str(item)
+        file, key = split_hdu(text)
+        if key is not None and is_fits_name(Path(file)) and Path(file).is_file():
+            hdus.append((Path(file), key))
+            continue
         if any(sign in text for sign in "*?["):
             hits = [Path(hit) for hit in glob.glob(text, recursive=True)]
             if not hits:
@@ -186,7 +208,7 @@ def _expand(items: Sequence[Path]) -> tuple[set[Path], set[Path]]:
             listed.update(hits)
             continue
         raise SettingsError("no such file or folder", "check the path", item)
-    return named, listed - named
+    return named, listed - named, hdus
 
 
 def _group(
@@ -198,15 +220,19 @@ def _group(
     for path in candidates:
         base, role, _ = split_role(path)
         group = groups.setdefault((path.parent, base), {})
-        if role in group:
-            ignored.append((path, f"same plane as {group[role].name}"))
-        else:
-            group[role] = path
-    listings: dict[Path, dict[tuple[str, str], Path]] = {}
+        first = group.setdefault(role, path)
+        if first != path:
+            group[role] = preferred(first, path)
+            other = path if group[role] == first else first
+            ignored.append((other, f"same plane as {group[role].name}"))
     for (folder, base), group in groups.items():
         if any(path in named for path in group.values()):
-            for role, path in _siblings(folder, base, listings).items():
+            for role, path in siblings(folder, base).items():
                 group.setdefault(role, path)
+    images: dict[Path, dict[str, Path]] = {}
+    for (folder, base), group in groups.items():
+        if "image" in group:
+            images.setdefault(folder, {})[base] = group["image"]
     shared = {
         folder: group["psf"]
         for (folder, base), group in groups.items()
@@ -222,6 +248,11 @@ def _group(
             sources.append(_orphan(base, files))
             continue
         image = files["image"]
+        if len(files) == 1 and image not in named and not split_role(image)[2]:
+            reason = is_unnamed_plane(image, images[folder])
+            if reason:
+                ignored.append((image, reason))
+                continue
         planes: dict[str, Plane] = {role: (path, None) for role, path in files.items()}
         messages: tuple[str, ...] = ()
         if "psf" not in planes and folder in shared:
@@ -236,23 +267,6 @@ def _group(
         if reason:
             ignored.append((image, reason))
     return sources, ignored
-
-
-def _siblings(
-    folder: Path, base: str, listings: dict[Path, dict[tuple[str, str], Path]]
-) -> dict[str, Path]:
-    """Planes that lie beside a file named outright."""
-    if folder not in listings:
-        try:
-            files = sorted(path for path in folder.iterdir() if is_fits_name(path))
-        except OSError:
-            files = []
-        listing: dict[tuple[str, str], Path] = {}
-        for path in files:
-            stem, role, _ = split_role(path)
-            listing.setdefault((stem, role), path)
-        listings[folder] = listing
-    return {role: path for (stem, role), path in listings[folder].items() if stem == base}
 
 
 def _orphan(base: str, files: dict[str, Path]) -> Source:
@@ -292,7 +306,7 @@ def _look_into(
         own: dict[str, Plane] = {role: (path, index) for role, index in roles.items()}
         own = {**{role: plane for role, plane in planes.items() if role != "image"}, **own}
         sources.append(Source(safe_id(f"{name}_{part}"), own, messages=messages))
-    return sources, ""
+    return sources, "; ".join(unused_hdus(path, grouping.unused))
 
 
 def _unique_ids(sources: Sequence[Source]) -> list[Source]:

@@ -1,13 +1,22 @@
-"""Open one FITS file from bytes read once: sha256, decompression in memory, typed errors."""
+"""Open one FITS file from bytes read once: sha256, decompression in memory, typed errors.
+
+Objects often share a file (a table of positions in one frame, thousands of extensions), so each
+thread keeps the files that it read last, up to `KEPT_BYTES`.
+"""
 
 from __future__ import annotations
 
 import bz2
+import contextlib
+import functools
 import gzip
 import hashlib
 import io
+import os
+import threading
 import warnings
 import zlib
+from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +26,7 @@ from astropy.io import fits
 from astropy.io.fits.verify import VerifyError
 
 from autofit_ml.errors import InputError
+from autofit_ml.images.roles import hdu_role
 
 __all__ = ["FitsFile", "HduInfo", "image_array", "list_hdus", "open_fits"]
 
@@ -41,6 +51,11 @@ FITS_BLOCK = 2880
 MAX_PIXELS = 2**31
 """Largest number of pixels read from one HDU; a larger NAXISn is a damaged header."""
 
+KEPT_BYTES = 512 * 2**20
+"""Uncompressed size of the files that a thread keeps open, together."""
+
+_kept = threading.local()
+
 
 @dataclass(frozen=True)
 class HduInfo:
@@ -58,6 +73,8 @@ class HduInfo:
         numpy order; () without data.
     bare : bool
         True when the header says nothing beyond the array's layout (no WCS, no calibration).
+    role : str or None
+        Plane that its name tells ("image" for unnamed ones), see `autofit_ml.images.roles`.
     """
 
     index: int
@@ -66,6 +83,7 @@ class HduInfo:
     kind: str
     shape: tuple[int, ...]
     bare: bool
+    role: str | None = None
 
 
 @dataclass(frozen=True)
@@ -80,10 +98,10 @@ class FitsFile:
     messages: tuple[str, ...]
 
     def find(self, key: int | str) -> HduInfo:
-        """The HDU with index or EXTNAME `key` (InputError when there is none)."""
+        """The HDU with index, EXTNAME or "EXTNAME,EXTVER" `key` (InputError: there is none)."""
         for info in self.infos:
-            matches = info.index == key if isinstance(key, int) else info.name == key.upper()
-            if matches:
+            titles = (info.name, f"{info.name},{info.extver}")
+            if info.index == key if isinstance(key, int) else key.upper() in titles:
                 return info
         names = ", ".join(f"{i.index}:{i.name or i.kind}" for i in self.infos)
         raise InputError(f"no HDU {key!r} (has {names})", "name an HDU that exists", self.path)
@@ -135,7 +153,13 @@ def open_fits(path: str | Path) -> FitsFile:
         No such file, a directory, no permission, empty, not FITS, truncated or damaged.
     """
     path = Path(path)
+    files: OrderedDict[tuple, FitsFile] = _kept.__dict__.setdefault("files", OrderedDict())
     try:
+        status = path.stat()
+        key = (os.fspath(path), status.st_ino, status.st_size, status.st_mtime_ns)
+        if key in files:
+            files.move_to_end(key)
+            return files[key]
         raw = path.read_bytes()
     except FileNotFoundError as error:
         raise InputError("no such file", "check the path", path) from error
@@ -146,6 +170,14 @@ def open_fits(path: str | Path) -> FitsFile:
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise InputError(f"cannot be read: {reason}", "check the permissions", path) from error
+    file = _parsed(raw, path)
+    files[key] = file
+    while sum(one.length for one in files.values()) > KEPT_BYTES:
+        files.popitem(last=False)
+    return file
+
+
+def _parsed(raw: bytes, path: Path) -> FitsFile:
     digest = hashlib.sha256(raw).hexdigest()
     content = _decompress(raw, path)
     if content[:9] != b"SIMPLE  =":
@@ -188,7 +220,8 @@ def _describe(index: int, hdu: Any) -> HduInfo:
     if not shape or 0 in shape:
         return HduInfo(index, name, extver, "empty", (), bare)
     kind = "vector" if sum(n > 1 for n in shape) == 1 and len(shape) == 1 else "image"
-    return HduInfo(index, name, extver, kind, shape, bare)
+    role = hdu_role(name, str(header.get("UTYPE", "")))
+    return HduInfo(index, name, extver, kind, shape, bare, role)
 
 
 def list_hdus(path: str | Path) -> tuple[HduInfo, ...]:
@@ -200,21 +233,26 @@ def list_hdus(path: str | Path) -> tuple[HduInfo, ...]:
         As `open_fits`.
     """
     path = Path(path)
-    try:
-        with path.open("rb") as stream:
-            head = stream.read(9)
-        if head == b"SIMPLE  =":
+    with contextlib.suppress(OSError):
+        return _listed(path, path.stat().st_mtime_ns)
+    return open_fits(path).infos  # raises the typed error
+
+
+@functools.lru_cache(maxsize=128)
+def _listed(path: Path, _changed: int) -> tuple[HduInfo, ...]:
+    with contextlib.suppress(*READ_FAILURES), path.open("rb") as stream:
+        if stream.read(9) == b"SIMPLE  =":
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 with fits.open(path, memmap=True) as hdus:
                     return tuple(_describe(index, hdu) for index, hdu in enumerate(hdus))
-    except READ_FAILURES:
-        pass  # open_fits below raises the typed error
     return open_fits(path).infos
 
 
 def image_array(file: FitsFile, info: HduInfo, what: str) -> tuple[np.ndarray, list[str]]:
     """Pixels of an image HDU as a 2-D native array (BZERO, BSCALE and BLANK applied).
+
+    A new array for each call: the file keeps none.
 
     Parameters
     ----------
@@ -255,10 +293,13 @@ def image_array(file: FitsFile, info: HduInfo, what: str) -> tuple[np.ndarray, l
             DAMAGED,
             file.path,
         )
-    with warnings.catch_warnings(record=True) as caught:
+    # A signalling NaN among float32 pixels makes the casts "invalid"; they become NaN like others.
+    with warnings.catch_warnings(record=True) as caught, np.errstate(invalid="ignore"):
         warnings.simplefilter("always")
         try:
-            data = hdu.data
+            data = hdu.section[...]
+            if data.dtype.kind == "f":
+                data = np.array(data, dtype=np.float64)
         except READ_FAILURES as error:
             raise InputError(f"damaged {what}: {error}", DAMAGED, file.path) from error
     messages += [
@@ -290,5 +331,5 @@ def image_array(file: FitsFile, info: HduInfo, what: str) -> tuple[np.ndarray, l
     if data.dtype.kind not in "fiub":
         raise InputError(f"the {what} has type {data.dtype}", "give a numeric image", file.path)
     if data.dtype.kind == "f":
-        return np.array(data, dtype=np.float64), messages
+        return data, messages
     return data.astype(data.dtype.newbyteorder("=")), messages

@@ -13,6 +13,7 @@ from autofit_ml.errors import InputError
 from autofit_ml.images.options import ReadOptions
 from autofit_ml.images.psf import crop_psf
 from autofit_ml.images.roles import safe_id
+from autofit_ml.images.sky_coordinates import pixel_positions, sky_positions
 from autofit_ml.images.stamp import PSF, Frame, Stamp
 from autofit_ml.measure import sky_at
 
@@ -172,10 +173,10 @@ def cut_like(
     y = (ny - 1) / 2 if stamp.y is None else stamp.y
     scale = 1.0
     if stamp.wcs is not None and frame.wcs is not None:
-        sky = stamp.wcs.all_pix2world([[x, y], [x + 1, y], [x, y + 1]], 0)
+        corner = np.array([x, x + 1, x]), np.array([y, y, y + 1])
         try:
-            there = frame.wcs.all_world2pix(sky, 0)
-        except Exception:  # astropy: no convergence far outside of a distorted field
+            there = np.transpose(pixel_positions(frame.wcs, *sky_positions(stamp.wcs, *corner)))
+        except Exception:  # astropy raises many kinds where a position is far outside
             return None
         along, across = there[1] - there[0], there[2] - there[0]
         scale = math.sqrt(abs(float(along[0] * across[1] - along[1] * across[0])))

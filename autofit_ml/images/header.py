@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,12 +18,19 @@ from astropy.wcs.utils import proj_plane_pixel_scales
 
 from autofit_ml.images.fitsfile import READ_FAILURES
 
-__all__ = ["Calibration", "number_card", "read_calibration", "text_card", "unit_zeropoint"]
+__all__ = [
+    "Calibration",
+    "header_pixel_scale",
+    "number_card",
+    "read_calibration",
+    "text_card",
+    "unit_zeropoint",
+]
 
 ZEROPOINT_CARDS = ("ZP", "MAGZERO", "PHOTZP", "MAGZPT", "ZEROPNT", "MAGZP", "MAG0")
 GAIN_CARDS = ("GAIN", "EGAIN", "ARAWGAIN", "CCDGAIN", "EFFGAIN")
 READ_NOISE_CARDS = ("RDNOISE", "READNOIS", "RON", "READNSE")
-PIXEL_SCALE_CARDS = ("PIXSCALE", "PIXSCAL1", "SECPIX", "SECPIX1", "D001SCAL")
+PIXEL_SCALE_CARDS = ("PIXSCALE", "PIXELSCL", "PIXSCAL1", "SECPIX", "SECPIX1", "D001SCAL")
 FILTER_CARDS = ("FILTER", "FILTER1", "FILTER2", "FILTNAM1", "BAND", "FILTNAME")
 EXPTIME_CARDS = ("EXPTIME", "XPOSURE", "EXPOSURE", "TEXPTIME", "EFFEXPTM")
 
@@ -229,21 +237,26 @@ def _zeropoint(
     return math.nan
 
 
-def _gain(headers: Sequence[fits.Header], unit: str, exptime: float, messages: list[str]) -> float:
-    """Electrons per image unit.
+def _gain(
+    headers: Sequence[fits.Header], unit: str, exptime: float, messages: list[str]
+) -> tuple[float, float]:
+    """(electrons per image unit, exposures that were averaged), and what was made of the cards.
 
-    BUNIT in electrons fixes it (1, or the exposure time for a rate); else the gain card is taken
-    as electrons per image unit, else the mean of the amplifiers' GAINA, GAINB.
+    A BUNIT in electrons fixes the gain: 1, or the exposure time for a rate. Else the card's, or the
+    mean of the amplifiers' GAINA, GAINB, is that of a count: for a rate it is multiplied by the
+    exposure time (unless it is so large that this has been done), for an average of NCOMBINE
+    exposures by their number, as GALFIT does.
     """
+    gain = number_card(headers, GAIN_CARDS, messages, 0.0, open_low=True)
     text = unit.lower().replace(" ", "")
     if text.startswith(("electron", "e-", "e/", "photoelectron")) or text == "e":
-        if not _per_second(unit):
-            return 1.0
-        if math.isfinite(exptime):
-            return exptime
-        messages.append(f"BUNIT={unit!r} without EXPTIME: the gain is unknown")
-        return math.nan
-    gain = number_card(headers, GAIN_CARDS, messages, 0.0, open_low=True)
+        rate = _per_second(unit)
+        used = exptime if rate else 1.0
+        if math.isfinite(gain) and not math.isclose(gain, used):
+            messages.append(f"GAIN={gain:g} not used: BUNIT={unit!r} are electrons")
+        if rate and not math.isfinite(exptime):
+            messages.append(f"BUNIT={unit!r} without EXPTIME: the gain is unknown")
+        return used, 1.0
     if not math.isfinite(gain):
         amplifiers = [
             number_card(headers, (name,), messages, 0.0, open_low=True)
@@ -253,12 +266,25 @@ def _gain(headers: Sequence[fits.Header], unit: str, exptime: float, messages: l
         if amplifiers:
             gain = float(np.mean(amplifiers))
             messages.append(f"gain {gain:.3f} is the mean of {len(amplifiers)} amplifiers")
-    if _per_second(unit) and math.isfinite(exptime) and exptime > 1 and gain < exptime:
-        messages.append(
-            f"gain {gain:g} is taken as electrons per image unit although BUNIT={unit!r}: give "
-            "--gain if it is per count"
-        )
-    return gain
+    if not math.isfinite(gain):
+        return gain, 1.0
+    said = f"gain {gain:g}"
+    if _per_second(unit):
+        if math.isfinite(exptime) and gain < exptime:
+            said += f" x EXPTIME {exptime:g}"
+            gain *= exptime
+        else:
+            messages.append(
+                f"gain {gain:g} is taken as electrons per image unit, although BUNIT={unit!r}"
+            )
+    frames = number_card(headers, ("NCOMBINE",), [], 1.0, 1e6)
+    averaged = frames if math.isfinite(frames) else 1.0
+    if averaged > 1:
+        said += f" x NCOMBINE {averaged:g} (taken as an average)"
+        gain *= averaged
+    if "x" in said:
+        messages.append(f"{said} = {gain:.4g} electrons per image unit")
+    return gain, averaged
 
 
 def _common_units(header: fits.Header) -> fits.Header:
@@ -286,10 +312,13 @@ def _wcs(header: fits.Header, messages: list[str]) -> WCS | None:
             messages.append(f"broken WCS ignored: {name}={value!r} is not a number")
             return None
     header = _common_units(header)
-    if _raw_card(header, "A_ORDER") is not None and not str(ctype[0]).endswith("-SIP"):
-        header = copy.copy(header)  # astropy otherwise writes to its log
-        header["CTYPE1"] = f"{str(ctype[0])[:8]}-SIP"
-        header["CTYPE2"] = f"{str(ctype[1])[:8]}-SIP"
+    if not str(ctype[0]).endswith("-SIP"):
+        sip = [name for name in header if re.fullmatch(r"[AB]P?_(ORDER|DMAX|\d_\d)", name)]
+        if sip:  # left over from an image that was resampled since; astropy would use them
+            header = header.copy()
+            for name in sip:
+                del header[name]
+            messages.append(f"SIP coefficients without -SIP in CTYPE1={ctype[0]!r} ignored")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -316,6 +345,32 @@ def _wcs(header: fits.Header, messages: list[str]) -> WCS | None:
             messages.append(f"broken WCS ignored: {reason}")
             return None
     return wcs
+
+
+def header_pixel_scale(header: fits.Header, messages: list[str]) -> float:
+    """arcsec per pixel by a PIXSCALE card, else by CD, CDELT and PC; NaN where they do not say.
+
+    Matrices without CTYPE count too (a PSF image has no position); a CDELT of 1 is the default.
+    """
+    scale = number_card([header], PIXEL_SCALE_CARDS, messages, 1e-5, 1e4)
+    if math.isfinite(scale):
+        return scale
+
+    def matrix(kind: str, default: float) -> np.ndarray:
+        names = [f"{kind}{i}_{j}" for i in (1, 2) for j in (1, 2)]
+        values = [number_card([header], (name,), []) for name in names]
+        missing = [default, 0.0, 0.0, default]
+        filled = [
+            one if math.isfinite(one) else other for one, other in zip(values, missing, strict=True)
+        ]
+        return np.array(filled).reshape(2, 2)
+
+    steps = [number_card([header], (name,), []) for name in ("CDELT1", "CDELT2")]
+    pixel = matrix("CD", 0.0)
+    if not np.any(pixel) and all(map(math.isfinite, steps)):
+        pixel = np.diag(steps) @ matrix("PC", 1.0)
+    scale = 3600.0 * math.sqrt(abs(float(np.linalg.det(pixel))))
+    return scale if 1e-4 < scale < 1800.0 else math.nan
 
 
 def read_calibration(headers: Sequence[fits.Header], messages: Sequence[str] = ()) -> Calibration:
@@ -363,12 +418,15 @@ def read_calibration(headers: Sequence[fits.Header], messages: Sequence[str] = (
             break
         if value is not None:
             notes.append(f"PSFPIX={value!r} is not T or F, ignored")
+    zeropoint = _zeropoint(headers, unit, exptime, pixel_scale, notes)
+    gain, averaged = _gain(headers, unit, exptime, notes)
+    read_noise = number_card(headers, READ_NOISE_CARDS, notes, 0.0)
     return Calibration(
         wcs=wcs,
         pixel_scale=pixel_scale,
-        zeropoint=_zeropoint(headers, unit, exptime, pixel_scale, notes),
-        gain=_gain(headers, unit, exptime, notes),
-        rdnoise=number_card(headers, READ_NOISE_CARDS, notes, 0.0),
+        zeropoint=zeropoint,
+        gain=gain,
+        rdnoise=read_noise * math.sqrt(averaged),
         exptime=exptime,
         sky_level=number_card(headers, ("SKYLEVEL",), notes),
         sky_subtracted=number_card(headers, ("SKYSUB",), notes),

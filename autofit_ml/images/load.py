@@ -18,9 +18,10 @@ from astropy.io import fits
 from autofit_ml.catalogue.flags import Flag
 from autofit_ml.errors import InputError
 from autofit_ml.images.fitsfile import FitsFile, HduInfo, image_array, open_fits
+from autofit_ml.images.gaps import constant_regions
 from autofit_ml.images.header import Calibration, number_card, read_calibration
 from autofit_ml.images.options import MIN_SIDE, ReadOptions
-from autofit_ml.images.planes import Grouping, group_hdus
+from autofit_ml.images.planes import Grouping, group_hdus, unused_hdus
 from autofit_ml.images.roles import NOISE_PLANES
 from autofit_ml.images.source import Source
 from autofit_ml.images.survey_files import build_noise
@@ -154,6 +155,11 @@ def read_planes(source: Source, options: ReadOptions) -> Planes:
     saturated = _saturated(data, mask, calibration, messages)
     if saturated is not None:
         mask |= saturated
+    gaps, full, said = constant_regions(data, mask)
+    messages += said
+    mask |= gaps | full
+    if full.any():
+        saturated = full if saturated is None else saturated | full
     if mask.all():
         raise InputError("every pixel is masked", "check the mask", image_path)
 
@@ -202,12 +208,20 @@ def _resolve_planes(
     if "image" not in planes:
         raise InputError("no image plane", "add the image, or name it in a manifest")
     path, key = planes["image"]
+    file = files.open(path)
+    grouping = group_hdus(file.infos)
     if key is None:
-        file = files.open(path)
-        group = _only_group(group_hdus(file.infos), file, messages)
-        for role, index in group.items():
-            if role == "image" or role not in planes:
-                planes[role] = (path, index)
+        group = _only_group(grouping, file, messages)
+        planes["image"] = (path, group["image"])
+    else:
+        wanted = file.find(key).index
+        group = next((g for _, g in grouping.objects if g["image"] == wanted), {"image": wanted})
+    for role, index in group.items():
+        planes.setdefault(role, (path, index))
+    if len(grouping.objects) == 1 and not (preset is not None and preset.noise):
+        own = [at for where, at in planes.values() if where == path and at is not None]
+        mine = {file.find(at).index for at in own}
+        messages += unused_hdus(file.path, [i for i in grouping.unused if i.index not in mine])
     return planes
 
 
@@ -248,17 +262,12 @@ def plane_array(
         images = [i for i in file.infos if i.kind in ("image", "vector")]
         if not images:
             raise InputError(f"the {role} file has no image HDU", "give a FITS image", path)
-        grouping = group_hdus(file.infos)
-        same_role = [i for i in images if i.name and _is_role(i, role, grouping)]
+        same_role = [i for i in images if i.name and i.role == role]
         same_name = [i for i in images if i.name and i.name == image_info.name]
         info = (same_role or same_name or images)[0]
     data, notes = image_array(file, info, role)
     messages.extend(notes)
     return data, file, info
-
-
-def _is_role(info: HduInfo, role: str, grouping: Grouping) -> bool:
-    return grouping.roles.get(info.index) == role
 
 
 def _check_shape(data: np.ndarray, shape: tuple[int, ...], role: str, path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,9 @@ from autofit_ml.errors import InputError, SettingsError
 from autofit_ml.images.bands import group_bands
 from autofit_ml.images.fitsfile import READ_FAILURES
 from autofit_ml.images.roles import fits_stem, safe_id, split_role
+from autofit_ml.images.siblings import planes_beside, split_hdu
 from autofit_ml.images.source import Discovery, Plane, Source
+from autofit_ml.presets import SurveyPreset, survey_preset
 
 __all__ = ["MANIFEST_COLUMNS", "read_manifest"]
 
@@ -76,14 +77,9 @@ def _is_missing(value: Any) -> bool:
 
 
 def _plane(text: str, folder: Path) -> Plane:
-    """``file.fits``, ``file.fits[3]`` or ``file.fits[SCI]``, relative to `folder`."""
-    text = text.strip()
-    key: int | str | None = None
-    found = re.match(r"^(.*\S)\s*\[([^\[\]]+)\]$", text)
-    if found is not None:
-        text, name = found.groups()
-        key = int(name) if name.strip().isdigit() else name.strip()
-    path = Path(text)
+    """A file, with its HDU if that is named, relative to `folder`."""
+    file, key = split_hdu(text)
+    path = Path(file)
     return (path if path.is_absolute() else folder / path), key
 
 
@@ -97,7 +93,8 @@ def read_manifest(
     path : path
         ``.csv``, ``.ecsv`` or ``.parquet`` with the columns of `MANIFEST_COLUMNS`; only ``image``
         must be there. File names are relative to the table's folder and may end in ``[HDU]``
-        (index or EXTNAME). x and y are 0-based pixels of the file.
+        (index or EXTNAME). Planes that a row does not name are looked for beside its image, as in a
+        folder. x and y are 0-based pixels of the file; ra and dec ICRS degrees.
     survey : str, optional
         Preset of all rows.
     bands : sequence of str
@@ -139,13 +136,14 @@ def read_manifest(
         )
     if len(table) == 0:
         raise SettingsError("the manifest has no rows", "list at least one image", path)
+    preset = survey_preset(survey) if survey is not None else None
     sources: list[Source] = []
     seen: dict[tuple[str, str], int] = {}
     for number, row in enumerate(table, start=1):
         values = {
             name: row[column] for name, column in columns.items() if not _is_missing(row[column])
         }
-        source = _source(values, number, path, survey)
+        source = _source(values, number, path, preset)
         if (source.id, source.band) in seen:
             if "id" in values:
                 raise SettingsError(
@@ -168,7 +166,7 @@ def read_manifest(
     return Discovery(tuple(joined.sources), (*ignored, *joined.ignored), joined.bands)
 
 
-def _source(values: dict[str, Any], number: int, path: Path, survey: str | None) -> Source:
+def _source(values: dict[str, Any], number: int, path: Path, preset: SurveyPreset | None) -> Source:
     folder = path.parent
     planes = {role: _plane(str(values[role]), folder) for role in _PLANES if role in values}
     problem = None
@@ -215,4 +213,10 @@ def _source(values: dict[str, Any], number: int, path: Path, survey: str | None)
     for file, _ in planes.values():
         if problem is None and not file.exists():
             problem = InputError("no such file", f"correct row {number} of {path.name}", file)
-    return Source(safe_id(name), planes, None, overrides, problem, survey, band=band)
+    messages: tuple[str, ...] = ()
+    if problem is None:
+        beside, messages = planes_beside(planes["image"][0], preset, planes)
+        planes = beside | planes
+    name = safe_id(name)
+    survey = None if preset is None else preset.name
+    return Source(name, planes, None, overrides, problem, survey, messages, band)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -12,16 +13,22 @@ from astropy.io import fits
 from autofit_ml.catalogue.flags import Flag
 from autofit_ml.errors import InputError
 from autofit_ml.images.fitsfile import HduInfo
-from autofit_ml.images.header import number_card
+from autofit_ml.images.header import header_pixel_scale, number_card
 from autofit_ml.images.load import Planes, plane_array
 from autofit_ml.images.options import FITTED_PSFS, ReadOptions
-from autofit_ml.images.psf import centre_psf, moffat_psf, no_psf
+from autofit_ml.images.psf import centre_psf, moffat_psf, no_psf, resample_psf
+from autofit_ml.images.psf_checks import check_psf
 from autofit_ml.images.sdss import psfield_psf
 from autofit_ml.images.source import Source
 from autofit_ml.images.stamp import PSF
 from autofit_ml.images.survey_files import is_survey_plane, read_survey_psf
 
 __all__ = ["THREE_WAYS", "choose_psf", "varying_psf"]
+
+MAX_OVERSAMPLING = 25
+
+SAME_SCALE = 0.02
+"""Pixel scales this close, relative, are the same: cards are rounded."""
 
 THREE_WAYS = "give a PSF plane (<name>_psf.fits), --psf FILE, or --psf-fwhm ARCSEC"
 
@@ -51,7 +58,7 @@ def choose_psf(
         return None, 0
     scale = planes.calibration.pixel_scale
     if given is not None and not isinstance(given, np.ndarray):
-        return _psf_from_file(Path(given), None, planes, source, options, has_pixel), 0
+        return _psf_from_file(Path(given), None, planes, source, options, has_pixel)
     if isinstance(given, np.ndarray):
         psf, notes = centre_psf(
             given,
@@ -60,10 +67,10 @@ def choose_psf(
             source="array",
         )
         messages += notes
-        return psf, 0
+        return _checked(psf, messages)
     if planes.psf_at is not None:
         path, key = planes.psf_at
-        return _psf_from_file(path, key, planes, source, options, has_pixel), 0
+        return _psf_from_file(path, key, planes, source, options, has_pixel)
     fwhm = overrides.get("psf_fwhm", options.psf_fwhm)
     if fwhm is not None:
         if not math.isfinite(scale):
@@ -100,7 +107,7 @@ def _psf_from_file(
     source: Source,
     options: ReadOptions,
     has_pixel: bool | None,
-) -> PSF:
+) -> tuple[PSF, int]:
     messages = planes.messages
     file = planes.files.open(path)
     row, column = ((n - 1) / 2 for n in planes.data.shape)
@@ -115,8 +122,15 @@ def _psf_from_file(
         header = file.hdus[info.index].header
     headers = [] if header is None else [header]
     oversampling = source.overrides.get("psf_oversampling", options.psf_oversampling)
+    step = 1.0
     if oversampling is None:
-        oversampling = _psf_oversampling(headers, planes, path)
+        oversampling, step = _sampling(headers, planes, path)
+    if oversampling > MAX_OVERSAMPLING:
+        raise InputError(
+            f"a PSF oversampled {oversampling} times (at most {MAX_OVERSAMPLING} are possible)",
+            "bin it",
+            path,
+        )
     if has_pixel is None:
         for candidate in (*headers, planes.header):
             value = candidate.get("PSFPIX")
@@ -131,7 +145,22 @@ def _psf_from_file(
         file=path,
     )
     messages += notes
-    return psf
+    flags = 0
+    if step != 1.0:
+        image = resample_psf(psf.data.astype(np.float64), step)
+        psf = dataclasses.replace(psf, data=(image / image.sum()).astype(np.float32))
+        flags = int(Flag.BAD_PSF)
+    psf, found = _checked(psf, messages) if own is None else (psf, 0)
+    return psf, flags | found
+
+
+def _checked(psf: PSF, messages: list[str]) -> tuple[PSF, int]:
+    """The PSF without what is wrong with its image, and BAD_PSF where something was."""
+    checked = check_psf(psf.data)
+    messages += checked.messages
+    if not checked.bad:
+        return psf, 0
+    return dataclasses.replace(psf, data=checked.data.astype(np.float32)), int(Flag.BAD_PSF)
 
 
 def varying_psf(planes: Planes, options: ReadOptions) -> Callable[[float, float], PSF] | None:
@@ -151,28 +180,38 @@ def varying_psf(planes: Planes, options: ReadOptions) -> Callable[[float, float]
     return psf_at
 
 
-def _psf_oversampling(headers: list[fits.Header], planes: Planes, path: Path) -> int:
-    """OVERSAMP of the PSF's header, else the ratio of the pixel scales; 1 when unknown."""
+def _sampling(headers: list[fits.Header], planes: Planes, path: Path) -> tuple[int, float]:
+    """(oversampling, size of a wanted pixel in the PSF's own) by its header; (1, 1) when unknown.
+
+    Pixel scales tell it best; an OVERSAMP card decides where they contradict it.
+    """
     if not headers:
-        return 1
-    card = number_card(headers, ("OVERSAMP", "PSFOVER"), planes.messages, 1.0, 64.0)
-    if math.isfinite(card):
-        if card != int(card):
-            planes.messages.append(f"OVERSAMP={card:g} is not a whole number, ignored")
-        else:
-            return int(card)
-    scale = number_card(headers, ("PIXSCALE", "PIXELSCL"), planes.messages, 1e-5, 1e4)
+        return 1, 1.0
+    messages = planes.messages
+    card = number_card(headers, ("OVERSAMP", "PSFOVER"), messages, 1.0, 64.0)
+    if math.isfinite(card) and card != int(card):
+        messages.append(f"OVERSAMP={card:g} is not a whole number, ignored")
+        card = math.nan
+    scale = header_pixel_scale(headers[0], messages)
     image = planes.calibration.pixel_scale
-    if not (math.isfinite(scale) and math.isfinite(image)):
-        return 1
     ratio = image / scale
+    if math.isfinite(card) and not 0.8 < ratio / card < 1.25:
+        return int(card), 1.0
+    if not math.isfinite(ratio):
+        return 1, 1.0
+    if not 0.4 < ratio < MAX_OVERSAMPLING + 0.5:
+        raise InputError(
+            f"the PSF's pixels of {scale:.4g} arcsec do not go with the image's of {image:.4g}",
+            "correct its PIXSCALE or WCS, or give --psf-oversampling",
+            path,
+        )
     whole = max(1, round(ratio))
-    if abs(ratio / whole - 1.0) <= 0.05:
-        if whole > 1:
-            planes.messages.append(f"PSF taken as {whole} times oversampled, by its PIXSCALE")
-        return whole
-    planes.messages.append(
-        f"the PSF's pixel scale {scale:g} differs from the image's {image:.4g} arcsec/px: "
-        "its pixels are taken as image pixels"
+    if whole > 1:
+        messages.append(f"PSF taken as {whole} times oversampled, by its pixel scale")
+    if abs(ratio / whole - 1.0) <= SAME_SCALE:
+        return whole, 1.0
+    messages.append(
+        f"PSF resampled: its pixels are {scale:.4g} arcsec, the image's {image:.4g}"
+        + (f" / {whole}" if whole > 1 else "")
     )
-    return 1
+    return whole, ratio / whole

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
 
 from autofit_ml.images.fitsfile import HduInfo
-from autofit_ml.images.roles import extname_role
+from autofit_ml.images.roles import EXTNAMES
 
-__all__ = ["Grouping", "group_hdus"]
+__all__ = ["Grouping", "group_hdus", "unused_hdus"]
 
 
 @dataclass(frozen=True)
@@ -19,8 +21,8 @@ class Grouping:
     ----------
     objects : tuple of (str, dict)
         (name within the file, plane -> HDU index). The name is "" when the file has one object.
-    roles : dict
-        HDU index -> plane, of the HDUs whose EXTNAME is a known one.
+    unused : tuple of HduInfo
+        HDUs with data that belong to no object.
     problem : str
         Set when a plane is there twice for the same image.
     why_none : str
@@ -28,12 +30,13 @@ class Grouping:
     """
 
     objects: tuple[tuple[str, dict[str, int]], ...]
-    roles: dict[int, str] = field(default_factory=dict)
+    unused: tuple[HduInfo, ...] = ()
     problem: str = ""
     why_none: str = ""
 
 
-def group_hdus(infos: Sequence[HduInfo]) -> Grouping:
+@functools.lru_cache(maxsize=16)
+def group_hdus(infos: tuple[HduInfo, ...]) -> Grouping:
     """Which HDUs belong together.
 
     - One image HDU (named SCI, IMAGE, or unnamed): the other known names are its planes.
@@ -42,23 +45,24 @@ def group_hdus(infos: Sequence[HduInfo]) -> Grouping:
     - No HDU with an image's name but some with others (G000, G001, ...): each is an object.
     - An unnamed HDU with a bare header right after an image of its shape is that image's noise
       plane, of a kind to be found from its values ("noise").
+    - Of two planes of a kind for one image (ERR and UNCERT) the name that comes first in
+      `autofit_ml.images.roles` is used; twice the same name is a problem.
 
     Parameters
     ----------
-    infos : sequence of HduInfo
+    infos : tuple of HduInfo
     """
     usable = [info for info in infos if info.kind in ("image", "vector")]
     if not usable:
         kinds = sorted({info.kind for info in infos if info.kind != "empty"})
-        return Grouping((), {}, "", "only " + " and ".join(kinds) if kinds else "no data")
-    roles = {i.index: role for i in usable if (role := extname_role(i.name)) is not None}
-    images = [i for i in usable if roles.get(i.index) == "image"]
+        return Grouping((), (), "", "only " + " and ".join(kinds) if kinds else "no data")
+    images = [i for i in usable if i.role == "image"]
     images = [i for i in images if i.name] or images  # a named SCI wins over unnamed HDUs
     images = [i for i in images if i.kind == "image"] or images
     if not images:
-        images = [i for i in usable if i.index not in roles and i.kind == "image"]
+        images = [i for i in usable if i.role is None and i.kind == "image"]
     if not images:
-        return Grouping((), roles, "", "only planes that are no image, and no SCI or IMAGE")
+        return Grouping((), (), "", "only planes that are no image, and no SCI or IMAGE")
 
     noise_of: dict[int, int] = {}
     kept: list[HduInfo] = []
@@ -85,31 +89,39 @@ def group_hdus(infos: Sequence[HduInfo]) -> Grouping:
         if info.index in noise_of:
             planes[position]["noise"] = noise_of[info.index]
     by_version = len({i.extver for i in images}) == len(images) > 1
-    image_indices = {i.index for i in images}
-    others = [
-        i
-        for i in usable
-        if i.index in roles and roles[i.index] != "image" and i.index not in image_indices
-    ]
+    order = {name: rank for rank, name in enumerate(EXTNAMES)}
+    others = sorted(
+        (i for i in usable if i.role not in (None, "image")),
+        key=lambda info: (order.get(info.name, -1), info.index),
+    )
     for info in others:
-        role = roles[info.index]
+        role = str(info.role)
         if len(images) == 1:
             owners = [0]
-        elif sum(roles[o.index] == role for o in others) == 1 and role == "psf":
+        elif sum(other.role == role for other in others) == 1 and role == "psf":
             owners = list(range(len(images)))
         elif by_version:
             owners = [n for n, i in enumerate(images) if i.extver == info.extver]
         else:
             owners = [n for n, i in enumerate(images) if i.index < info.index][-1:]
         for owner in owners:
-            if role in planes[owner]:
-                first = planes[owner][role]
+            first = planes[owner].setdefault(role, info.index)
+            if first != info.index and by_index[first].name == info.name:
                 return Grouping(
-                    (), roles, f"two {info.name} planes for one image (HDUs {first}, {info.index})"
+                    (), (), f"two {info.name} planes for one image (HDUs {first}, {info.index})"
                 )
-            planes[owner][role] = info.index
-    names = _names(images)
-    return Grouping(tuple(zip(names, planes, strict=True)), roles)
+    used = {index for part in planes for index in part.values()}
+    unused = tuple(i for i in infos if i.kind != "empty" and i.index not in used)
+    return Grouping(tuple(zip(_names(images), planes, strict=True)), unused)
+
+
+def unused_hdus(path: Path, infos: Sequence[HduInfo]) -> list[str]:
+    """One sentence that names the HDUs with data that are not read; none where there are none."""
+    if not infos:
+        return []
+    names = [f"{info.index} {info.name or info.kind}" for info in infos]
+    more = f" and {len(names) - 12} more" if len(names) > 12 else ""
+    return [f"{path.name}: not used: HDU {', '.join(names[:12])}{more} (no plane by its name)"]
 
 
 def _names(images: Sequence[HduInfo]) -> list[str]:

@@ -10,7 +10,7 @@ import math
 from pathlib import Path
 
 import numpy as np
-from scipy import special
+from scipy import ndimage, special
 
 from autofit_ml.errors import InputError
 from autofit_ml.images.stamp import PSF, Frame
@@ -23,6 +23,7 @@ __all__ = [
     "moffat_psf",
     "no_psf",
     "psf_from_stars",
+    "resample_psf",
 ]
 
 CENTROID_TOLERANCE = 0.05
@@ -231,6 +232,29 @@ def _recentre(data: np.ndarray, x: float, y: float) -> np.ndarray:
     pad = max(0, -y_first, -x_first, y_end - h, x_end - w)
     data = np.pad(data, pad)
     return data[y_first + pad : y_end + pad, x_first + pad : x_end + pad]
+
+
+def resample_psf(image: np.ndarray, step: float) -> np.ndarray:
+    """A PSF image on pixels `step` times as large, centred, by cubic splines.
+
+    Parameters
+    ----------
+    image : ndarray, shape (h, w)
+        Its source at ``((h - 1) / 2, (w - 1) / 2)``.
+    step : float
+        Size of a new pixel in old ones.
+
+    Returns
+    -------
+    ndarray, float64, odd shape
+        The light per new pixel, its source in the middle.
+    """
+    axes = []
+    for length in image.shape:
+        half = int((length - 1) / 2 / step)
+        axes.append((length - 1) / 2 + step * np.arange(-half, half + 1))
+    places = np.meshgrid(*axes, indexing="ij")
+    return step**2 * ndimage.map_coordinates(image, places, order=3, mode="nearest")
 
 
 def crop_psf(psf: PSF, shape: tuple[int, int]) -> tuple[PSF, tuple[str, ...]]:

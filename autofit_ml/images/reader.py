@@ -5,6 +5,7 @@ Each file is read from disk once per object; its sha256 is handed on for the run
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from autofit_ml.images.load import Planes, finish_sigma, read_planes
 from autofit_ml.images.object_psf import THREE_WAYS, choose_psf, varying_psf
 from autofit_ml.images.options import FRAME_SIDE, MAX_STAMP_SIDE, MIN_SIDE, ReadOptions
 from autofit_ml.images.psf import crop_psf, psf_from_stars
+from autofit_ml.images.sky_coordinates import pixel_positions
 from autofit_ml.images.source import Source
 from autofit_ml.images.stamp import PSF, Frame, Stamp
 
@@ -31,6 +33,9 @@ __all__ = [
     "read_stamp",
     "read_stamp_with_hashes",
 ]
+
+LARGEST_PSF = 8
+"""A PSF image is at most this many times larger than the stamp along an axis."""
 
 
 @dataclass(frozen=True)
@@ -164,10 +169,14 @@ def _position(
     if "ra" in overrides and "dec" in overrides:
         if calibration.wcs is None:
             raise InputError("ra and dec are given but the image has no WCS", "give x and y")
-        x, y = calibration.wcs.wcs_world2pix(
-            [[float(overrides["ra"]), float(overrides["dec"])]], 0
-        )[0]
-        return float(x), float(y)
+        ra, dec = float(overrides["ra"]), float(overrides["dec"])
+        x, y = pixel_positions(calibration.wcs, np.array([ra]), np.array([dec]))
+        if not math.isfinite(x[0] + y[0]):
+            raise InputError(
+                f"ra {ra:g}, dec {dec:g} are outside of the image's WCS",
+                "give ICRS degrees inside the image, or x and y",
+            )
+        return float(x[0]), float(y[0])
     return None, None
 
 
@@ -213,6 +222,13 @@ def _make_stamp(source: Source, options: ReadOptions, planes: Planes) -> Stamp:
     psf, psf_flags = choose_psf(planes, source, options, required=True)
     if psf is None:
         raise InputError("no PSF", THREE_WAYS, planes.image_file)
+    larger = float(np.max(np.divide(psf.data.shape, data.shape))) / psf.oversampling
+    if larger > LARGEST_PSF:
+        raise InputError(
+            f"the PSF of {psf.data.shape} pixels is {larger:.0f} times larger than the stamp",
+            "cut the PSF, or say how it is oversampled (--psf-oversampling)",
+            planes.image_file,
+        )
     psf, notes = crop_psf(psf, data.shape)
     planes.messages += notes
     calibration = planes.calibration

@@ -1,8 +1,8 @@
 """Which plane of an object a file or an HDU holds, told by its name.
 
 The planes are ``image``, ``sigma``, ``var``, ``ivar``, ``wht`` (a weight map that may be only
-proportional to the inverse variance), ``psf``, ``mask`` and ``seg``. The two tables below are
-the whole rule.
+proportional to the inverse variance), ``psf``, ``mask`` and ``seg``. The three tables below are
+the whole rule; where an object has two planes of a kind, the name that comes first is used.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ __all__ = [
     "EXTNAMES",
     "NOISE_PLANES",
     "SUFFIXES",
-    "extname_role",
     "fits_stem",
+    "hdu_role",
     "is_auxiliary",
     "is_fits_name",
     "safe_id",
@@ -29,16 +29,31 @@ SUFFIXES: dict[str, str] = {
     "img": "image",
     "sigma": "sigma",
     "err": "sigma",
+    "error": "sigma",
     "rms": "sigma",
+    "std": "sigma",
+    "stddev": "sigma",
+    "unc": "sigma",
+    "uncert": "sigma",
+    "uncertainty": "sigma",
+    "noise": "sigma",
     "var": "var",
+    "variance": "var",
     "ivar": "ivar",
     "invvar": "ivar",
     "wht": "wht",
+    "weight": "wht",
+    "weights": "wht",
     "psf": "psf",
     "mask": "mask",
     "dq": "mask",
+    "bpm": "mask",
+    "badpix": "mask",
+    "flag": "mask",
+    "flags": "mask",
     "seg": "seg",
     "segm": "seg",
+    "segmap": "seg",
 }
 """Last word of a file name (``m51_r_sigma.fits``) -> plane."""
 
@@ -48,23 +63,49 @@ EXTNAMES: dict[str, str] = {
     "COMPRESSED_IMAGE": "image",
     "SCI": "image",
     "IMAGE": "image",
+    "DATA": "image",
     "ERR": "sigma",
     "ERROR": "sigma",
     "SIGMA": "sigma",
     "RMS": "sigma",
+    "STD": "sigma",
+    "STDDEV": "sigma",
+    "UNC": "sigma",
+    "UNCERT": "sigma",
+    "UNCERTAINTY": "sigma",
+    "NOISE": "sigma",
     "VAR": "var",
     "VARIANCE": "var",
+    "STAT": "var",
     "IVAR": "ivar",
     "INVVAR": "ivar",
     "WHT": "wht",
+    "WT": "wht",
+    "WGT": "wht",
     "WEIGHT": "wht",
+    "WEIGHTS": "wht",
     "PSF": "psf",
+    "PSFIMAGE": "psf",
     "MASK": "mask",
     "DQ": "mask",
+    "BPM": "mask",
+    "BADPIX": "mask",
+    "FLAG": "mask",
+    "FLAGS": "mask",
+    "QUAL": "mask",
     "SEG": "seg",
     "SEGM": "seg",
+    "SEGMAP": "seg",
 }
-"""EXTNAME (upper case) -> plane; any other name is an image of its own."""
+"""EXTNAME (upper case) -> plane; any other name is an image of its own. ESO calls the image DATA,
+its variance STAT and its mask QUAL."""
+
+UTYPES: dict[str, str] = {
+    "StdDevUncertainty": "sigma",
+    "VarianceUncertainty": "var",
+    "InverseVariance": "ivar",
+}
+"""UTYPE card of an uncertainty that astropy's CCDData wrote -> plane; wins over the EXTNAME."""
 
 NOISE_PLANES = ("sigma", "ivar", "var", "wht")
 """Planes that give the noise, the preferred first."""
@@ -119,9 +160,9 @@ def split_role(path: Path) -> tuple[str, str, bool]:
     return stem, "image", False
 
 
-def extname_role(name: str) -> str | None:
-    """Plane of an HDU named `name`; None when the name is not one of the known ones."""
-    return EXTNAMES.get(name.strip().upper())
+def hdu_role(name: str, utype: str = "") -> str | None:
+    """Plane of an HDU called `name` with a UTYPE card; None when neither is a known one."""
+    return UTYPES.get(utype) or EXTNAMES.get(name.strip().upper())
 
 
 def is_auxiliary(path: Path) -> bool:

@@ -22,6 +22,7 @@ from autofit_ml.catalogue import (
     pack_covariance,
     suffix,
 )
+from autofit_ml.images.sky_coordinates import sky_angle
 from autofit_ml.images.stamp import Stamp
 
 if TYPE_CHECKING:
@@ -352,20 +353,12 @@ def _suffixed(name: str, extra: str) -> str:
 
 
 def sky_coordinates(stamp: Stamp, x: float, y: float, pa: float) -> tuple[float, float, float]:
-    """(ra, dec, position angle east of north) in degrees at stamp pixel (x, y); NaN without WCS.
-
-    The angle is measured on the sky between the centre and a point one pixel along the major axis,
-    so that rotation, flips and distortion of the image are all in it.
-    """
+    """ICRS position and angle of `sky_angle` at a stamp pixel; NaN without a WCS that works."""
     if stamp.wcs is None:
         return math.nan, math.nan, math.nan
-    angle = math.radians(pa)
-    points = np.array([[x, y], [x - math.sin(angle), y + math.cos(angle)]])
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            (ra, dec), (ra1, dec1) = stamp.wcs.all_pix2world(points, 0)
+            return sky_angle(stamp.wcs, x, y, pa)
     except Exception:  # astropy raises many kinds; a WCS that fails here gives no position
         return math.nan, math.nan, math.nan
-    east = ((ra1 - ra + 180.0) % 360.0 - 180.0) * math.cos(math.radians(dec))
-    return float(ra) % 360.0, float(dec), math.degrees(math.atan2(east, dec1 - dec)) % 180.0

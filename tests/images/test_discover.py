@@ -184,7 +184,7 @@ def test_planes_by_extname(tmp_path):
     np.testing.assert_array_equal(stamp.data, good)
     assert np.all(stamp.sigma == 2)
     assert stamp.labels is not None
-    assert stamp.messages == ()
+    assert stamp.messages == ("one.fits: not used: HDU 6 MODEL (no plane by its name)",)
 
 
 def test_separate_psf_wins_over_the_one_inside(tmp_path, writer):

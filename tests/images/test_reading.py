@@ -356,7 +356,8 @@ def test_psf_cards(writer):
     writer.plane("g1_psf.fits", gaussian(), {"PIXSCALE": 0.3})
     stamp = only(path)
     assert stamp.psf.oversampling == 1
-    assert any("pixel scale" in m for m in stamp.messages)
+    assert stamp.flags & Flag.BAD_PSF
+    assert any("PSF resampled" in m for m in stamp.messages)
     assert only(path, psf_oversampling=2, psf_has_pixel=False).psf.oversampling == 2
 
 

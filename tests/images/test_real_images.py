@@ -28,7 +28,9 @@ def test_complete_sets(name, real_data):
     assert len(stamps) == count
     for stamp in stamps:
         assert min(abs(stamp.pixel_scale / s - 1) for s in scales) < 0.01
-        assert stamp.flags == 0
+        # 31 pixels cut 2 to 5 % of the light of these PSFs, by the slope of their wings.
+        cut = stamp.id.startswith("pair1_hsc")
+        assert stamp.flags == (Flag.BAD_PSF if cut else 0)
         assert stamp.psf.data.sum() == pytest.approx(1, abs=1e-4)
         assert np.isfinite(stamp.data).all()
         assert (stamp.sigma > 0).all()
