@@ -1,4 +1,5 @@
-"""Images of the same object in several bands, told by file names, FILTER cards or a manifest.
+"""Images of the same object in several bands, told by file names, FILTER cards, positions or a
+manifest.
 
 In: sources of one image each. Out: one source for each object: its image in the reference band,
 the others in `Source.others`.
@@ -12,15 +13,22 @@ import warnings
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+import numpy as np
+from astropy import units
+from astropy.coordinates import SkyCoord
 from astropy.io import fits
 
 from autofit_ml.errors import InputError, SettingsError
 from autofit_ml.images.fitsfile import READ_FAILURES
-from autofit_ml.images.header import FILTER_CARDS, text_card
+from autofit_ml.images.header import FILTER_CARDS, read_calibration, text_card
 from autofit_ml.images.roles import safe_id
+from autofit_ml.images.sky_coordinates import sky_positions
 from autofit_ml.images.source import Source
 
 __all__ = ["GroupedBands", "group_bands"]
+
+MATCH = 1.0
+"""Arcsec within which centres of images are the same place (or two pixels)."""
 
 _CALL = "call it <object>_<band>.fits, give it a FILTER card, or use a manifest"
 
@@ -50,8 +58,10 @@ def group_bands(
     """Group images into objects by band.
 
     A source with ``band`` (a manifest's column) is of that band. Of the others the id tells it:
-    ``<object>_<band>`` or ``<object>_<survey>-<band>``; else the FILTER card does, and sources
-    with the same id are one object.
+    ``<object>_<band>``, ``<object>_<survey>-<band>``, or with the number of an epoch
+    ``<object>_<band>2``; else the FILTER card does, and sources with the same id are one object.
+    Of several epochs of a band the first is used. Objects that lack bands and lie at the same place
+    of the sky (a manifest's ra and dec, else the images' centres) are one.
 
     Parameters
     ----------
@@ -69,12 +79,12 @@ def group_bands(
     """
     ignored: list[tuple[Path, str]] = []
     broken: list[Source] = []
-    members: list[tuple[str, str, Source]] = []
+    members: list[_Member] = []
     seen: dict[str, None] = {}
     for source in sources:
-        name, band, told = _told(source, bands)
-        if band:
-            members.append((name, band, source))
+        member, told = _told(source, bands)
+        if member.band:
+            members.append(member)
             continue
         seen.setdefault(told or source.id.rpartition("_")[2])
         if source.problem is not None:
@@ -86,8 +96,10 @@ def group_bands(
             broken.append(dataclasses.replace(source, problem=problem))
         else:
             ignored.append((Path(source.file), "its name and its header do not tell its band"))
-    _refuse_missing(bands, [band for _, band, _ in members], seen)
-    objects = _objects(members)
+    _refuse_missing(bands, [member.band for member in members], seen)
+    members, later = _first_epochs(members)
+    ignored += later
+    objects = _at_one_place(_objects(members), bands)
     reference = _reference(bands, [images for _, images in objects])
     order = (reference, *(band for band in bands if band != reference))
     if len(order) > 1 and all(len(images) < 2 for _, images in objects):
@@ -99,19 +111,103 @@ def group_bands(
     return GroupedBands([*joined, *broken], order, ignored)
 
 
-def _told(source: Source, bands: Sequence[str]) -> tuple[str, str, str]:
-    """(object, band of those wanted or "", what manifest or FILTER card say)."""
+@dataclasses.dataclass(frozen=True)
+class _Member:
+    """An image: its object's name, band ("": none of those wanted) and epoch (0: not numbered)."""
+
+    name: str
+    band: str
+    epoch: int
+    source: Source
+
+
+def _told(source: Source, bands: Sequence[str]) -> tuple[_Member, str]:
+    """What a source is an image of, and what manifest or FILTER card say of its band."""
     if source.band:
         band = _matching(source.band, bands)
-        return _without(source.id, source.band), band, source.band
-    for band in sorted(bands, key=len, reverse=True):
-        ending = re.escape(safe_id(band))
-        for flags in (0, re.IGNORECASE):
-            found = re.fullmatch(rf"(.+)_(?:[A-Za-z0-9]+-)?{ending}", source.id, flags)
-            if found and not (flags and _ambiguous(band, bands)):
-                return found.group(1), band, band
+        return _Member(_without(source.id, source.band), band, 0, source), source.band
+    for number in ("", r"\d{1,3}"):  # i1 and i2 may be bands of their own
+        for band in sorted(bands, key=len, reverse=True):
+            ending = rf"{re.escape(safe_id(band))}({number})"
+            for flags in (0, re.IGNORECASE):
+                found = re.fullmatch(rf"(.+)_(?:[A-Za-z0-9]+-)?{ending}", source.id, flags)
+                if found and not (flags and _ambiguous(band, bands)):
+                    return _Member(found[1], band, int(found[2] or 0), source), band
     told = _filter_card(source)
-    return source.id, _matching(told, bands), told
+    return _Member(source.id, _matching(told, bands), 0, source), told
+
+
+def _first_epochs(
+    members: Sequence[_Member],
+) -> tuple[list[_Member], list[tuple[Path, str]]]:
+    """One epoch of each object in each band, and the files of the others."""
+    first: dict[tuple[str, str, Path], _Member] = {}
+    for member in members:
+        key = member.name, member.band, Path(member.source.file).parent
+        if member.epoch and (key not in first or member.epoch < first[key].epoch):
+            first[key] = member
+    kept, later = [], []
+    for member in members:
+        key = member.name, member.band, Path(member.source.file).parent
+        chosen = first.get(key, member)
+        if not member.epoch or member is chosen:
+            kept.append(member)
+        else:
+            used = f"{member.band}{chosen.epoch}"
+            why = f"another epoch: {used} is used (name {member.band}{member.epoch} in --bands)"
+            later.append((Path(member.source.file), why))
+    return kept, later
+
+
+def _at_one_place(
+    objects: list[tuple[str, dict[str, list[Source]]]], bands: Sequence[str]
+) -> list[tuple[str, dict[str, list[Source]]]]:
+    """Objects that lack bands joined where their images lie at the same place of the sky."""
+    lacking = [k for k, (_, images) in enumerate(objects) if len(images) < len(bands)]
+    places = {k: place for k in lacking if (place := _place(objects[k][1])) is not None}
+    if len(places) < 2:
+        return objects
+    keys = list(places)
+    sky = SkyCoord([places[k][:2] for k in keys], unit="deg")
+    reach = max(places[k][2] for k in keys)
+    first, second, distance, _ = sky.search_around_sky(sky, reach * units.arcsec)
+    joined: dict[int, int] = {}
+    for i, j, apart in zip(first.tolist(), second.tolist(), distance.arcsec.tolist(), strict=True):
+        one, other = keys[i], keys[j]
+        if i >= j or other in joined or apart > max(places[one][2], places[other][2]):
+            continue
+        one = joined.get(one, one)
+        if not objects[one][1].keys() & objects[other][1].keys():
+            objects[one][1].update(objects[other][1])
+            joined[other] = one
+    return [item for k, item in enumerate(objects) if k not in joined]
+
+
+def _place(images: dict[str, list[Source]]) -> tuple[float, float, float] | None:
+    """(ra, dec, reach in arcsec) of an object's first image; None without a position."""
+    source = next(iter(images.values()))[0]
+    wanted = source.overrides
+    if "ra" in wanted and "dec" in wanted:
+        return float(wanted["ra"]), float(wanted["dec"]), MATCH
+    if source.problem is not None or "image" not in source.planes:
+        return None
+    path, key = source.planes["image"]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with fits.open(path) as hdus:
+                images_of = [hdu for hdu in hdus if len(hdu.shape) == 2]
+                hdu = hdus[key] if key is not None else images_of[0]
+                ny, nx = hdu.shape
+                calibration = read_calibration([hdu.header])
+                if calibration.wcs is None:
+                    return None
+                x = np.array([float(wanted.get("x", (nx - 1) / 2))])
+                y = np.array([float(wanted.get("y", (ny - 1) / 2))])
+                ra, dec = sky_positions(calibration.wcs, x, y)
+    except READ_FAILURES:
+        return None
+    return float(ra[0]), float(dec[0]), max(MATCH, 2.0 * calibration.pixel_scale)
 
 
 def _ambiguous(band: str, bands: Sequence[str]) -> bool:
@@ -168,7 +264,7 @@ def _refuse_missing(bands: Sequence[str], found: Sequence[str], seen: Collection
 
 
 def _objects(
-    members: Sequence[tuple[str, str, Source]],
+    members: Sequence[_Member],
 ) -> list[tuple[str, dict[str, list[Source]]]]:
     """(name, band -> its images) of each object.
 
@@ -176,8 +272,9 @@ def _objects(
     images of a band, each folder has its own objects.
     """
     whole: dict[str, dict[str, list[Source]]] = {}
-    for name, band, source in members:
-        whole.setdefault(name, {}).setdefault(band, []).append(source)
+    for member in members:
+        images = whole.setdefault(member.name, {})
+        images.setdefault(member.band, []).append(member.source)
     out: list[tuple[str, dict[str, list[Source]]]] = []
     for name, images in whole.items():
         if all(len(some) == 1 for some in images.values()):

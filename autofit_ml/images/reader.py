@@ -5,18 +5,21 @@ Each file is read from disk once per object; its sha256 is handed on for the run
 
 from __future__ import annotations
 
+import contextlib
 import math
+import threading
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from astropy.wcs import WCS
 
 from autofit_ml.catalogue.flags import Flag
 from autofit_ml.errors import InputError
 from autofit_ml.images.frame import cut_stamps
-from autofit_ml.images.header import Calibration
 from autofit_ml.images.load import Planes, finish_sigma, read_planes
 from autofit_ml.images.object_psf import THREE_WAYS, choose_psf, varying_psf
 from autofit_ml.images.options import FRAME_SIDE, MAX_STAMP_SIDE, MIN_SIDE, ReadOptions
@@ -33,6 +36,9 @@ __all__ = [
     "read_stamp",
     "read_stamp_with_hashes",
 ]
+
+_last = threading.local()
+"""The frame that a thread read last, for further positions in it."""
 
 LARGEST_PSF = 8
 """A PSF image is at most this many times larger than the stamp along an axis."""
@@ -62,6 +68,13 @@ class ReadResult:
             raise TypeError(f"{self.item.id} is a frame")
         return self.item
 
+    @property
+    def frame(self) -> Frame:
+        """The frame (TypeError if a stamp was read)."""
+        if not isinstance(self.item, Frame):
+            raise TypeError(f"{self.item.id} is a stamp")
+        return self.item
+
 
 def read_source(source: Source, options: ReadOptions | None = None) -> ReadResult:
     """Read a source as what it is: a stamp, or (by size, preset or mode) a frame.
@@ -85,19 +98,62 @@ def read_source(source: Source, options: ReadOptions | None = None) -> ReadResul
         The object cannot be used; names the file and the remedy.
     """
     options = ReadOptions() if options is None else options
+    if _has_position(source.overrides):
+        return _read_positioned(source, options)
     planes = read_planes(source, options)
-    kind = _kind(source, options, planes)
-    if kind == "frame" and _has_position(source.overrides):
-        frame = _make_frame(source, options, planes)
-        x, y = _position(source.overrides, planes.calibration)
-        detection = {"id": source.id, "x": x, "y": y, "radius": source.overrides.get("radius")}
-        psf_at = varying_psf(planes, options)
-        stamp = next(iter(cut_stamps(frame, [detection], options, psf_at=psf_at)))
-        return ReadResult(stamp.replace(id=source.id), planes.files.hashes())
-    if kind == "frame":
+    if _kind(source, options, planes) == "frame":
         frame = _make_frame(source, options, planes)
         return ReadResult(frame, planes.files.hashes(), varying_psf(planes, options))
     return ReadResult(_make_stamp(source, options, planes), planes.files.hashes())
+
+
+def _read_positioned(source: Source, options: ReadOptions) -> ReadResult:
+    """The stamp around a position.
+
+    Many positions of one frame are common: the frame that was read last is kept, until another
+    is; so is the reason why it cannot be used.
+    """
+    key = _frame_key(source, options)
+    frame: ReadResult | InputError
+    if getattr(_last, "key", None) == key:
+        frame = _last.frame
+    else:
+        _last.key = None
+        try:
+            planes = read_planes(source, options)
+            if _kind(source, options, planes) != "frame":
+                return ReadResult(_make_stamp(source, options, planes), planes.files.hashes())
+            item = _make_frame(source, options, planes)
+            frame = ReadResult(item, planes.files.hashes(), varying_psf(planes, options))
+        except InputError as error:
+            frame = error
+        _last.key, _last.frame = key, frame
+    if isinstance(frame, InputError):
+        raise frame
+    x, y = _position(source.overrides, frame.item.wcs)
+    detection = {"id": source.id, "x": x, "y": y, "radius": source.overrides.get("radius")}
+    stamps = cut_stamps(frame.frame, [detection], options, psf_at=frame.psf_at)
+    return ReadResult(next(iter(stamps)).replace(id=source.id), frame.hashes)
+
+
+def _frame_key(source: Source, options: ReadOptions) -> tuple:
+    """What a frame depends on: files with their times, all values but the position, options."""
+    planes = []
+    for role, (path, hdu) in sorted(source.planes.items()):
+        with contextlib.suppress(OSError):
+            status = path.stat()
+            planes.append((role, path, hdu, status.st_ino, status.st_size, status.st_mtime_ns))
+    place = ("x", "y", "ra", "dec", "radius")
+    values = sorted((name, value) for name, value in source.overrides.items() if name not in place)
+    chosen = (
+        options.replace(psf=None),
+        repr(options.psf) if _is_name(options.psf) else id(options.psf),
+    )
+    return (*planes, *values, source.kind, source.survey, source.messages, *chosen)
+
+
+def _is_name(psf: object) -> bool:
+    return psf is None or isinstance(psf, (str, Path))
 
 
 def read_item(source: Source, options: ReadOptions | None = None) -> Stamp | Frame:
@@ -160,17 +216,15 @@ def _has_position(overrides: Mapping[str, Any]) -> bool:
     return ("x" in overrides and "y" in overrides) or ("ra" in overrides and "dec" in overrides)
 
 
-def _position(
-    overrides: Mapping[str, Any], calibration: Calibration
-) -> tuple[float | None, float | None]:
+def _position(overrides: Mapping[str, Any], wcs: WCS | None) -> tuple[float | None, float | None]:
     """Target position in file pixels, from x, y or from ra, dec through the WCS."""
     if "x" in overrides and "y" in overrides:
         return float(overrides["x"]), float(overrides["y"])
     if "ra" in overrides and "dec" in overrides:
-        if calibration.wcs is None:
+        if wcs is None:
             raise InputError("ra and dec are given but the image has no WCS", "give x and y")
         ra, dec = float(overrides["ra"]), float(overrides["dec"])
-        x, y = pixel_positions(calibration.wcs, np.array([ra]), np.array([dec]))
+        x, y = pixel_positions(wcs, np.array([ra]), np.array([dec]))
         if not math.isfinite(x[0] + y[0]):
             raise InputError(
                 f"ra {ra:g}, dec {dec:g} are outside of the image's WCS",
@@ -232,7 +286,7 @@ def _make_stamp(source: Source, options: ReadOptions, planes: Planes) -> Stamp:
     psf, notes = crop_psf(psf, data.shape)
     planes.messages += notes
     calibration = planes.calibration
-    x, y = _position(source.overrides, calibration)
+    x, y = _position(source.overrides, calibration.wcs)
     x0, y0 = window[1].start, window[0].start
     if x is not None and y is not None:
         x, y = x - x0, y - y0
