@@ -4,7 +4,8 @@ A new option is one more field here, and the code that uses it: command line, Py
 validation, docs and the identity that guards a continued run follow (`autofit_ml.options`). What
 only the command line has (``--quiet``, ``--json`` ...) is declared in `autofit_ml.cli.calls`.
 
-Imports nothing of the package but `options` and `errors`: every other module may import it.
+Imports nothing of the package but `options`, `errors` and (when a survey is named) `presets`: every
+other module may import it.
 """
 
 from __future__ import annotations
@@ -55,6 +56,15 @@ CALIBRATION, PSFS, STARTS = "Calibration of the images", "PSF", "Segmentation an
 SAMPLING, WORK = "Sampling", "Work"
 
 
+def _known_survey(name: Any) -> Any:
+    """The name of a survey, if there is a preset for it."""
+    if name is not None:
+        from autofit_ml.presets import survey_preset
+
+        survey_preset(str(name))
+    return name
+
+
 # --- reading images ---------------------------------------------------------------------------
 
 
@@ -68,7 +78,10 @@ class ReadOptions(Settings):
     """
 
     survey: str | None = option(
-        None, "Survey preset: sdss, kids, hst, ... (`list_surveys` names them).", INPUT
+        None,
+        "Survey preset: sdss, kids, hst, ... (`list_surveys` names them).",
+        INPUT,
+        normalise=_known_survey,
     )
     mode: str = option(
         "auto",

@@ -171,9 +171,10 @@ def _sort_key(path: Path) -> str:
 
 def _one_hdu(path: Path, key: int | str, preset: SurveyPreset | None) -> Source:
     """The object of ``file.fits[HDU]``."""
-    planes, messages = planes_beside(path, preset)
+    planes, messages, shared = planes_beside(path, preset)
     name = f"{split_role(path)[0] or fits_stem(path)}_{key}"
-    return Source(safe_id(name), {"image": (path, key), **planes}, messages=messages)
+    planes = {"image": (path, key), **planes}
+    return Source(safe_id(name), planes, messages=messages, psf_shared=shared)
 
 
 def _expand(
@@ -225,14 +226,6 @@ def _group(
             group[role] = preferred(first, path)
             other = path if group[role] == first else first
             ignored.append((other, f"same plane as {group[role].name}"))
-    for (folder, base), group in groups.items():
-        if any(path in named for path in group.values()):
-            for role, path in siblings(folder, base).items():
-                group.setdefault(role, path)
-    images: dict[Path, dict[str, Path]] = {}
-    for (folder, base), group in groups.items():
-        if "image" in group:
-            images.setdefault(folder, {})[base] = group["image"]
     shared = {
         folder: group["psf"]
         for (folder, base), group in groups.items()
@@ -240,6 +233,17 @@ def _group(
         and set(group) == {"psf"}
         and any(other == folder and name for other, name in groups)
     }
+    for (folder, base), group in groups.items():
+        if any(path in named for path in group.values()):
+            for role, path in siblings(folder, base).items():
+                group.setdefault(role, path)
+            beside = siblings(folder, "").get("psf")
+            if beside is not None and (folder, "") not in groups:
+                shared[folder] = beside
+    images: dict[Path, dict[str, Path]] = {}
+    for (folder, base), group in groups.items():
+        if "image" in group:
+            images.setdefault(folder, {})[base] = group["image"]
     sources: list[Source] = []
     for (folder, base), files in groups.items():
         if base == "" and folder in shared:
@@ -254,15 +258,14 @@ def _group(
                 ignored.append((image, reason))
                 continue
         planes: dict[str, Plane] = {role: (path, None) for role, path in files.items()}
-        messages: tuple[str, ...] = ()
-        if "psf" not in planes and folder in shared:
+        common = "psf" not in planes and folder in shared
+        if common:
             planes["psf"] = (shared[folder], None)
-            messages = (f"PSF shared by the folder: {shared[folder].name}",)
         name = base or folder.resolve().name
-        if split_role(image)[2] or len(planes) > 1 + bool(messages):
-            sources.append(Source(safe_id(name), planes, messages=messages))
+        if split_role(image)[2] or len(planes) > 1 + common:
+            sources.append(Source(safe_id(name), planes, psf_shared=common))
             continue
-        found, reason = _look_into(image, name, planes, messages, image in named)
+        found, reason = _look_into(image, name, planes, common, image in named)
         sources.extend(found)
         if reason:
             ignored.append((image, reason))
@@ -283,29 +286,33 @@ def _orphan(base: str, files: dict[str, Path]) -> Source:
 
 
 def _look_into(
-    path: Path, name: str, planes: dict[str, Plane], messages: tuple[str, ...], explicit: bool
+    path: Path, name: str, planes: dict[str, Plane], common: bool, explicit: bool
 ) -> tuple[list[Source], str]:
     """Sources in a lone file without a plane suffix, or the reason why there is none."""
+
+    def one(problem: InputError | None = None) -> list[Source]:
+        return [Source(safe_id(name), planes, problem=problem, psf_shared=common)]
+
     try:
         infos = list_hdus(path)
     except InputError as error:
-        return [Source(safe_id(name), planes, problem=error)], ""
+        return one(error), ""
     grouping = group_hdus(infos)
     if grouping.problem:
-        problem = InputError(grouping.problem, "give each plane once", path)
-        return [Source(safe_id(name), planes, problem=problem)], ""
+        return one(InputError(grouping.problem, "give each plane once", path)), ""
     if not grouping.objects:
         if explicit:
-            problem = InputError(f"no image in it: {grouping.why_none}", "give an image", path)
-            return [Source(safe_id(name), planes, problem=problem)], ""
+            reason = f"no image in it: {grouping.why_none}"
+            return one(InputError(reason, "give an image", path)), ""
         return [], f"no image in it: {grouping.why_none}"
     if len(grouping.objects) == 1:
-        return [Source(safe_id(name), planes, messages=messages)], ""
+        return one(), ""
+    beside = {role: plane for role, plane in planes.items() if role != "image"}
     sources = []
     for part, roles in grouping.objects:
         own: dict[str, Plane] = {role: (path, index) for role, index in roles.items()}
-        own = {**{role: plane for role, plane in planes.items() if role != "image"}, **own}
-        sources.append(Source(safe_id(f"{name}_{part}"), own, messages=messages))
+        shared = common and "psf" not in own
+        sources.append(Source(safe_id(f"{name}_{part}"), beside | own, psf_shared=shared))
     return sources, "; ".join(unused_hdus(path, grouping.unused))
 
 

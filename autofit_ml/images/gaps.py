@@ -52,10 +52,11 @@ def constant_regions(
         return region, full, ()
     if values.size > _VALUES:
         return region, full, ("groups of pixels are equal: an image enlarged by repeating pixels",)
-    largest, total = data[~mask].max(), int((~mask).sum())
+    good = data[~mask]
+    largest, total, counts = good.max(), good.size, np.array_equal(good, np.rint(good))
     messages = []
     for value in values + 0.0:  # no "-0"
-        found, share = _told((data == value) & ~mask, total)
+        found, share = _told((data == value) & ~mask, total, counts)
         number = int(found.sum())
         if number and value == largest:
             full |= found
@@ -92,7 +93,7 @@ def _candidates(data: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return np.unique(np.concatenate(found))
 
 
-def _told(same: np.ndarray, total: int) -> tuple[np.ndarray, float]:
+def _told(same: np.ndarray, total: int, counts: bool) -> tuple[np.ndarray, float]:
     """Regions of one value that chance does not make, and its share of the other pixels."""
     found = np.zeros_like(same)
     share, sizes = 0.0, (0, 0)
@@ -100,7 +101,7 @@ def _told(same: np.ndarray, total: int) -> tuple[np.ndarray, float]:
         share = float((same & ~found).sum()) / max(total - int(found.sum()), 1)
         least = (math.log(total) - math.log(1e-6)) / -math.log(min(max(share, 1e-3), 0.999))
         side, run = max(_SIDE, math.ceil(math.sqrt(least))), max(_RUN, math.ceil(least))
-        if side > _SIDE:  # pixels of resampled images are not independent
+        if side > _SIDE and not counts:  # pixels of resampled images are not independent
             side, run = 2 * side + 1, 3 * run
         if (side, run) == sizes:
             break
@@ -108,7 +109,7 @@ def _told(same: np.ndarray, total: int) -> tuple[np.ndarray, float]:
         seeds = _opened(same, side, side) | _opened(same, 1, run) | _opened(same, run, 1)
         if not seeds.any():
             return np.zeros_like(same), share
-        if share < 0.01:  # whatever hangs on it; else that is mostly chance
+        if share < 1e-3:  # whatever hangs on it; else that is mostly chance
             labels, _ = ndimage.label(same)
             hit = np.unique(labels[seeds])
             seeds = np.isin(labels, hit)

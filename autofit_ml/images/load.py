@@ -25,7 +25,7 @@ from autofit_ml.images.planes import Grouping, group_hdus, unused_hdus
 from autofit_ml.images.roles import NOISE_PLANES
 from autofit_ml.images.source import Source
 from autofit_ml.images.survey_files import build_noise
-from autofit_ml.measure import measure_sky, model_sigma
+from autofit_ml.measure import clipped_sky, measure_sky, model_sigma
 from autofit_ml.presets import SurveyPreset, survey_preset
 
 __all__ = ["OpenFiles", "Planes", "finish_sigma", "plane_array", "read_planes"]
@@ -216,6 +216,10 @@ def _resolve_planes(
     else:
         wanted = file.find(key).index
         group = next((g for _, g in grouping.objects if g["image"] == wanted), {"image": wanted})
+    if source.psf_shared and "psf" in group:
+        del planes["psf"]
+    elif source.psf_shared:
+        messages.append(f"PSF shared by the folder: {planes['psf'][0].name}")
     for role, index in group.items():
         planes.setdefault(role, (path, index))
     if len(grouping.objects) == 1 and not (preset is not None and preset.noise):
@@ -432,8 +436,17 @@ def _guess_noise_role(values: np.ndarray, data: np.ndarray, mask: np.ndarray) ->
 def _rescaled_weight(
     sigma: np.ndarray, data: np.ndarray, mask: np.ndarray, messages: list[str]
 ) -> tuple[np.ndarray, bool]:
-    """A weight map may be an exposure map: scale it to the measured sky if it is far off."""
+    """A weight map may be an exposure map: scale it to the measured sky if it is far off.
+
+    Where the sky is quieter under low weights it is no weight at all: it holds the noise itself.
+    """
     sky = measure_sky(data, mask, np.where(mask, np.inf, sigma))
+    least, _ = _explains(sigma, data, mask)
+    for name, values in (("1-sigma noise", 1.0 / sigma**2), ("variance", 1.0 / sigma)):
+        likelihood, scale = _explains(values, data, mask)
+        if likelihood > least + 0.05 and 0.8 < scale < 1.25:
+            messages.append(f"the weight map is taken as {name}: that is how the sky scatters")
+            return values, True
     expected = float(np.median(sigma[~mask]))
     if sky.n_pixels and sky.rms > 0 and not 1 / 3 < sky.rms / expected < 3:
         messages.append(
@@ -442,6 +455,25 @@ def _rescaled_weight(
         )
         return sigma * (sky.rms / expected), True
     return sigma, False
+
+
+def _explains(sigma: np.ndarray, data: np.ndarray, mask: np.ndarray) -> tuple[float, float]:
+    """(log likelihood per sky pixel of a noise map times a factor, the factor that suits best).
+
+    Objects are outliers; at most 100 000 pixels are looked at, and fewer than 500 tell nothing.
+    """
+    good = ~mask & np.isfinite(sigma) & (sigma > 0)
+    some = np.flatnonzero(good)
+    some = some[:: math.ceil(some.size / 100_000) or 1]
+    if some.size < 500:
+        return math.inf, math.nan
+    values, noise = data.ravel()[some], sigma.ravel()[some]
+    pull = np.abs(values - clipped_sky(values)[0]) / noise
+    scale = 1.4826 * float(np.median(pull))
+    if not scale > 0:
+        return math.inf, math.nan
+    cost = np.log(scale * noise) + 0.5 * np.minimum(pull / scale, 4.0) ** 2
+    return -float(np.mean(cost)), scale
 
 
 def _with_overrides(

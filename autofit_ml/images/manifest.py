@@ -214,9 +214,10 @@ def _source(values: dict[str, Any], number: int, path: Path, preset: SurveyPrese
         if problem is None and not file.exists():
             problem = InputError("no such file", f"correct row {number} of {path.name}", file)
     messages: tuple[str, ...] = ()
+    shared = False
     if problem is None:
-        beside, messages = planes_beside(planes["image"][0], preset, planes)
+        beside, messages, shared = planes_beside(planes["image"][0], preset, planes)
         planes = beside | planes
     name = safe_id(name)
     survey = None if preset is None else preset.name
-    return Source(name, planes, None, overrides, problem, survey, messages, band)
+    return Source(name, planes, None, overrides, problem, survey, messages, band, psf_shared=shared)

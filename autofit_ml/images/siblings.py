@@ -102,11 +102,25 @@ def _listing(folder: Path, _changed: int) -> Mapping[str, dict[str, Path]]:
 
 def planes_beside(
     image: Path, preset: SurveyPreset | None = None, known: Collection[str] = ()
-) -> tuple[dict[str, Plane], tuple[str, ...]]:
-    """Planes that a folder would give an image named outright, and a sentence that says so.
+) -> tuple[dict[str, Plane], tuple[str, ...], bool]:
+    """Planes that a folder would give an image named outright.
 
-    Those of the survey's own naming, else files with the same base name and a plane's suffix, and
-    the folder's ``psf.fits``; without the planes that are `known` (one of noise: none of noise).
+    Parameters
+    ----------
+    image : Path
+    preset : SurveyPreset, optional
+        Its own naming comes first.
+    known : collection of str
+        Planes that are not looked for; one of noise: none of noise.
+
+    Returns
+    -------
+    planes : dict
+        From files with the same base name and a plane's suffix, and the folder's ``psf.fits``.
+    messages : tuple of str
+        What was found.
+    shared : bool
+        The PSF is the folder's.
     """
     if any(role in NOISE_PLANES for role in known):
         known = {*known, *NOISE_PLANES}
@@ -117,11 +131,15 @@ def planes_beside(
     if not planes:
         base, role, _ = split_role(image)
         found = dict(siblings(image.parent, base)) if role == "image" else {}
-        found.setdefault("psf", siblings(image.parent, "").get("psf", image))
         planes |= {name: (path, None) for name, path in found.items() if path != image}
     planes = {role: plane for role, plane in planes.items() if role not in {"image", *known}}
     names = [f"{role} {path.name}" for role, (path, _) in planes.items() if path != image]
-    return planes, (f"found beside the image: {', '.join(names)}",) if names else ()
+    messages = (f"found beside the image: {', '.join(names)}",) if names else ()
+    common = siblings(image.parent, "").get("psf")
+    shared = common is not None and "psf" not in {*planes, *known}
+    if common is not None and shared:
+        planes["psf"] = (common, None)
+    return planes, messages, shared
 
 
 def is_unnamed_plane(path: Path, bases: Mapping[str, Path]) -> str:

@@ -41,6 +41,8 @@ class Source:
         Assumptions made on the way.
     band : str
         Of the image, where images are grouped by band.
+    psf_shared : bool
+        The PSF is that of the folder, for images that have none in their own file.
     others : tuple of Source or None
         The same object in the run's other bands, in their order; None where it has no image.
     """
@@ -54,6 +56,7 @@ class Source:
     messages: tuple[str, ...] = ()
     band: str = ""
     others: tuple[Source | None, ...] = ()
+    psf_shared: bool = False
 
     @property
     def every_plane(self) -> dict[str, Plane]:

@@ -164,18 +164,10 @@ def object_mask(
         if "buffer" not in str(error) and "limit" not in str(error):
             raise
         return ndimage.binary_dilation(work > 3.0, iterations=3)
-    grown = labels > 0
-    reaches = grow * np.sqrt(objects["npix"] / math.pi) + 2.0
-    corners = np.stack([objects[name] for name in ("ymin", "ymax", "xmin", "xmax")], axis=1)
-    for label, (reach, (y0, y1, x0, x1)) in enumerate(zip(reaches, corners, strict=True), start=1):
-        pad = math.ceil(reach)
-        window = (
-            slice(max(0, y0 - pad), y1 + pad + 1),
-            slice(max(0, x0 - pad), x1 + pad + 1),
-        )
-        distance = ndimage.distance_transform_edt(labels[window] != label)
-        grown[window] |= distance <= reach
-    return grown
+    radius = np.concatenate([[0.0], np.sqrt(objects["npix"] / math.pi)])
+    distance, nearest = ndimage.distance_transform_edt(labels == 0, return_indices=True)
+    owner = labels[tuple(nearest)]
+    return distance <= grow * radius[owner] + 2.0
 
 
 def measure_sky(

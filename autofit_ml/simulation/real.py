@@ -18,7 +18,7 @@ from astropy.io import fits
 from autofit_ml.errors import InputError, SettingsError
 from autofit_ml.images.psf import centre_psf
 from autofit_ml.images.stamp import PSF
-from autofit_ml.measure import psf_fwhm
+from autofit_ml.measure import measure_sky, psf_fwhm
 from autofit_ml.simulation.galsim_module import require_galsim
 from autofit_ml.simulation.recipe import Galaxies
 from autofit_ml.simulation.sources import Component, Source
@@ -144,9 +144,9 @@ def _read(path: Path) -> _CutOut:
     if image.ndim != 2 or not np.isfinite(image).all():
         raise InputError("is not a finite 2-d image", "remove it or repair it", path)
     psf, _ = centre_psf(psf_image, file=psf_path)
-    background = sep.Background(image, bw=max(image.shape), bh=max(image.shape))
-    image = image - background.globalback
-    found = sep.extract(image, 2.0, err=background.globalrms)
+    sky = measure_sky(image)
+    image = image - sky.level
+    found = sep.extract(image, 2.0, err=sky.rms)
     if not len(found):
         raise InputError("shows no source", "remove it from the folder of real galaxies", path)
     ny, nx = image.shape
@@ -159,7 +159,7 @@ def _read(path: Path) -> _CutOut:
         image=image,
         psf=psf.data.astype(np.float64),
         scale=float(scale),
-        variance=float(background.globalrms**2),
+        variance=sky.rms**2,
         x=float(main["x"]),
         y=float(main["y"]),
         re=float(max(radius[0], 0.5) / np.sqrt(q)),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from astropy.coordinates import SkyCoord
 from astropy.io import fits
+from fits_builders import wcs_cards
 
 from autofit_ml.errors import SettingsError
 from autofit_ml.images import discover
@@ -177,3 +179,59 @@ def test_bad_row_of_a_band_is_a_problem_of_its_object(tmp_path):
     )
     found = discover(None, manifest=path)
     assert "gain" in str(found[0].problem) and "no such file" in str(found[1].problem)
+
+
+def test_epochs_of_a_band(tmp_path):
+    """Names with the number of an epoch: the first of each band; another by its own name."""
+    write(tmp_path, *(f"m51_{b}_image.fits" for b in ("g1", "g2", "r2", "r3")))
+    found = discover(tmp_path, bands=("g", "r"))
+    assert [source.id for source in found] == ["m51"]
+    assert images(found[0]) == {"g": "m51_g1_image.fits", "r": "m51_r2_image.fits"}
+    assert [(p.name, why.split(" (")[0]) for p, why in found.ignored] == [
+        ("m51_g2_image.fits", "another epoch: g1 is used"),
+        ("m51_r3_image.fits", "another epoch: r2 is used"),
+    ]
+    found = discover(tmp_path, bands=("g2", "r3"))
+    assert images(found[0]) == {"g2": "m51_g2_image.fits", "r3": "m51_r3_image.fits"}
+
+
+def test_bands_with_a_number_of_their_own(tmp_path):
+    write(tmp_path, "a_i.fits", "a_i1.fits")
+    found = discover(tmp_path, bands=("i", "i1"))
+    assert images(found[0]) == {"i": "a_i.fits", "i1": "a_i1.fits"}
+
+
+def placed(folder, name, ra, dec, card, **cards):
+    header = fits.Header(wcs_cards(0.2, (3.5, 3.5)) | {"CRVAL1": ra, "CRVAL2": dec, "FILTER": card})
+    header.update(cards)
+    fits.writeto(folder / name, np.arange(36.0).reshape(6, 6), header)
+
+
+def test_positions_tell_the_objects(tmp_path):
+    """Names that share nothing; the same places of the sky within a second of arc."""
+    arcsec = 1 / 3600
+    placed(tmp_path, "first.fits", 150.0, 2.0, "g")
+    placed(tmp_path, "zz-17.fits", 150.0 + 0.5 * arcsec, 2.0, "r")
+    placed(tmp_path, "second.fits", 150.01, 2.0, "g")
+    placed(tmp_path, "x99.fits", 150.01, 2.0 - 0.6 * arcsec, "r")
+    placed(tmp_path, "lonely.fits", 150.02, 2.0, "g")
+    placed(tmp_path, "far.fits", 150.02 + 4 * arcsec, 2.0, "r")
+    found = discover(tmp_path, bands=("g", "r"))
+    grouped = {source.id: images(source) for source in found if source.problem is None}
+    assert grouped == {
+        "first": {"g": "first.fits", "r": "zz-17.fits"},
+        "second": {"g": "second.fits", "r": "x99.fits"},
+        "lonely": {"g": "lonely.fits"},
+    }
+
+
+def test_positions_in_other_systems(tmp_path):
+    """An equatorial and a galactic image of one place."""
+    placed(tmp_path, "one.fits", 150.0, 2.0, "g")
+    there = SkyCoord(150.0, 2.0, unit="deg").galactic
+    placed(
+        tmp_path, "other.fits", there.l.deg, there.b.deg, "r",
+        CTYPE1="GLON-TAN", CTYPE2="GLAT-TAN",
+    )  # fmt: skip
+    (source,) = discover(tmp_path, bands=("g", "r"))
+    assert images(source) == {"g": "one.fits", "r": "other.fits"}

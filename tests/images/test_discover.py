@@ -127,7 +127,7 @@ def test_folder_per_object_and_shared_psf(tmp_path):
     touch(tmp_path, "all/a_image.fits", "all/b_image.fits", "all/b_psf.fits", "all/psf.fits")
     found = discover(tmp_path / "all")
     assert [roles(s)["psf"] for s in found] == ["psf.fits", "b_psf.fits"]
-    assert "shared" in found[0].messages[0]
+    assert [s.psf_shared for s in found] == [True, False]
 
 
 def test_same_plane_twice_uses_one(tmp_path):

@@ -74,10 +74,43 @@ def test_card_and_unit_disagree():
         ({"BUNIT": "ELECTRONS/S", "EXPTIME": 500.0, "CCDGAIN": 2.0}, 500.0),
         ({"GAINA": 4.0, "GAINB": 4.4}, 4.2),
         ({"BUNIT": "adu", "GAIN": 1.7}, 1.7),
+        # Rates: the card is that of a count, unless the time is in it already.
+        ({"BUNIT": "adu/s", "GAIN": 1.7, "EXPTIME": 300.0}, 510.0),
+        ({"BUNIT": "DN/s", "GAIN": 400.0, "EXPTIME": 300.0}, 400.0),
+        ({"BUNIT": "DN/s", "GAIN": 247.88}, 247.88),
+        # Averages of several exposures, as GALFIT takes them.
+        ({"BUNIT": "adu", "GAIN": 2.0, "NCOMBINE": 5}, 10.0),
+        ({"BUNIT": "count/s", "GAIN": 2.0, "EXPTIME": 100.0, "NCOMBINE": 4}, 800.0),
+        ({"BUNIT": "electron", "GAIN": 2.0, "NCOMBINE": 5}, 1.0),
+        ({"GAIN": 2.0, "NCOMBINE": 0}, 2.0),
     ],
 )
 def test_gains(cards, gain):
     assert calibration(**cards).gain == pytest.approx(gain)
+
+
+@pytest.mark.parametrize(
+    ("cards", "words"),
+    [
+        ({"BUNIT": "adu/s", "GAIN": 1.7, "EXPTIME": 300.0}, "1.7 x EXPTIME 300 = 510 electrons"),
+        ({"GAIN": 2.0, "NCOMBINE": 5}, "2 x NCOMBINE 5 (taken as an average) = 10 electrons"),
+        ({"BUNIT": "electron", "GAIN": 2.0}, "GAIN=2 not used: BUNIT='electron'"),
+        ({"BUNIT": "DN/s", "GAIN": 400.0, "EXPTIME": 300.0}, "electrons per image unit, although"),
+        ({"BUNIT": "electron/s"}, "without EXPTIME: the gain is unknown"),
+    ],
+)
+def test_what_is_made_of_units_is_said(cards, words):
+    assert any(words in text for text in calibration(**cards).messages)
+
+
+def test_plain_units_are_not_talked_about():
+    for cards in ({"GAIN": 2.0}, {"BUNIT": "electron", "GAIN": 1.0}, {"BUNIT": "adu"}):
+        assert calibration(**cards).messages == ()
+
+
+def test_read_noise_of_an_average():
+    """sqrt(5) reads of 3 electrons, in the electrons of all five exposures."""
+    assert calibration(GAIN=2.0, NCOMBINE=5, RDNOISE=3.0).rdnoise == pytest.approx(3 * 5**0.5)
 
 
 @pytest.mark.parametrize(
