@@ -221,12 +221,13 @@ def sky_at(data: np.ndarray, mask: np.ndarray | None, x: float, y: float) -> Sky
     rows, columns = np.nonzero(outside & (np.abs(work - level) <= 3.0 * rms + 1e-300))
     reach = max(data.shape)
     design = np.stack([np.ones(rows.size), (columns - x) / reach, (rows - y) / reach], axis=1)
-    normal = design.T @ design
+    # No BLAS: its threads spin on a busy machine, for sums as small as these.
+    normal = np.einsum("ni,nj->ij", design, design)
     try:
         inverse = np.linalg.inv(normal)
     except np.linalg.LinAlgError:
         return measure_sky(data, mask)
-    plane = inverse @ (design.T @ work[rows, columns])
+    plane = inverse @ np.einsum("ni,n->i", design, work[rows, columns])
     slope = plane[1] * (np.arange(data.shape[1]) - x) + (
         plane[2] * (np.arange(data.shape[0]) - y)[:, None]
     )
