@@ -18,6 +18,9 @@ from autofit_ml.measure import core_centroid
 
 __all__ = ["CheckedPSF", "check_psf"]
 
+LEAST_SIDE = 13
+"""Pixels of a PSF image below which its rim says nothing."""
+
 PLATEAU = 0.005
 """Share of the light in a plateau over the whole image, from which it is one."""
 
@@ -131,6 +134,8 @@ def _without_plateau(data: np.ndarray) -> tuple[np.ndarray, list[str]]:
         edges = [0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
     else:
         edges = [0.45, 0.55, 0.65, 0.75, 0.85, 0.95, 1.05, np.inf]
+    if min(data.shape) < LEAST_SIDE:
+        return data, []
     rings = np.array([_ring(data, *pair) for pair in itertools.pairwise(edges)])
     level, sure = _constant(*rings.T)
     share = level * data.size
@@ -169,9 +174,11 @@ def _constant(radius: np.ndarray, level: np.ndarray, error: np.ndarray) -> tuple
 
 def _cut_wings(data: np.ndarray) -> list[str]:
     """Light beyond the border, by the slope of the wings at it."""
+    if min(data.shape) < LEAST_SIDE:
+        return []
     r1, inner, _ = _ring(data, 0.65, 0.85)
     r2, rim, error = _ring(data, 0.85, 1.03)
-    if rim < 5.0 * error or inner <= rim:
+    if rim <= 5.0 * error or inner <= rim:
         return []
     slope = max(math.log(inner / rim) / math.log(r2 / r1), SHALLOWEST)
     half = (min(data.shape) - 1) / 2

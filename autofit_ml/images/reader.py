@@ -119,10 +119,10 @@ def _read_positioned(source: Source, options: ReadOptions) -> ReadResult:
         frame = _last.frame
     else:
         _last.key = None
+        planes = read_planes(source, options)
+        if _kind(source, options, planes) != "frame":  # what is wrong with it may be the position
+            return ReadResult(_make_stamp(source, options, planes), planes.files.hashes())
         try:
-            planes = read_planes(source, options)
-            if _kind(source, options, planes) != "frame":
-                return ReadResult(_make_stamp(source, options, planes), planes.files.hashes())
             item = _make_frame(source, options, planes)
             frame = ReadResult(item, planes.files.hashes(), varying_psf(planes, options))
         except InputError as error:

@@ -194,8 +194,13 @@ def make_plan(
     weight = 1.0 - _split_weight(ky, kx, widths[0], accuracy)
     if not accuracy.refinements:
         weight = np.ones_like(weight)
-    # The highest frequency of an even length is one-sided: it carries nothing.
-    weight = np.where(np.abs(ky)[:, :, None, None] > (s - 1e-9) * np.pi, 0.0, weight)
+    if s == 1:
+        # The highest frequency along y is -pi and +pi in equal parts; the latter comes last.
+        ky = np.append(ky, [[np.pi]], axis=1)
+        weight = np.concatenate([weight, weight[:, ly // 2 : ly // 2 + 1]], axis=1)
+        weight[:, [ly // 2, ly]] /= 2
+    else:  # one of its aliases lies on the border, on one side of it: it carries nothing
+        weight = np.where(np.abs(ky)[:, :, None, None] > (s - 1e-9) * np.pi, 0.0, weight)
     place: dict[str, Any] = {"device": device, "dtype": dtype}
     levels = [_level(ky, kx, weight, place)]
     reach = _reach(accuracy)
@@ -379,7 +384,10 @@ def synthesise_levels(plan: FourierPlan, first: torch.Tensor, others: torch.Tens
     part = first.view(-1, *level.kx.shape, *level.ky.shape)
     if len(plan.levels) > 1:
         _add_others(plan, part, others)
-    rows = torch.fft.ifft(_folded(part), dim=-1)[..., : plan.shape[0]]
+    part, ly = _folded(part), plan.fft_shape[0]
+    if part.shape[-1] > ly:
+        part[..., ly // 2] += part[..., ly]
+    rows = torch.fft.ifft(part[..., :ly], dim=-1)[..., : plan.shape[0]]
     image = torch.fft.irfft(rows.transpose(-1, -2), n=plan.fft_shape[1], dim=-1)
     return image[..., : plan.shape[1]]
 
@@ -398,7 +406,8 @@ def _add_others(plan: FourierPlan, first: torch.Tensor, spectra: torch.Tensor) -
         added = added + (pair[:, :, 0] + pair[:, :, 1].flip(1))
     low = (torch.view_as_complex(added) * plan.turn).transpose(1, 2)
     first[:, 0, :jx, 0, : jy // 2 + 1] += low[..., jy // 2 :]
-    first[:, 0, :jx, 0, first.shape[-1] - jy // 2 :] += low[..., : jy // 2]
+    ly = plan.fft_shape[0]
+    first[:, 0, :jx, 0, ly - jy // 2 : ly] += low[..., : jy // 2]
 
 
 def _folded(part: torch.Tensor) -> torch.Tensor:

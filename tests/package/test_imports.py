@@ -29,11 +29,11 @@ LAYERS = (
     ("profiles",),
     ("images",),
     ("measure",),
-    ("presets",),
     ("report",),
     ("weights",),
     ("catalogue",),
     ("settings",),
+    ("presets",),
     ("options",),
     ("errors",),
 )

@@ -13,6 +13,7 @@ from autofit_ml.profiles import (
     get_profile,
     modified,
     profile_names,
+    profile_radii,
 )
 from autofit_ml.rendering import (
     Accuracy,
