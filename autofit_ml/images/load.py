@@ -269,6 +269,8 @@ def plane_array(
         same_role = [i for i in images if i.name and i.role == role]
         same_name = [i for i in images if i.name and i.name == image_info.name]
         info = (same_role or same_name or images)[0]
+        others = [i for i in file.infos if i.kind != "empty" and i.index != info.index]
+        messages.extend(unused_hdus(path, others))
     data, notes = image_array(file, info, role)
     messages.extend(notes)
     return data, file, info

@@ -61,7 +61,7 @@ def check_psf(image: np.ndarray) -> CheckedPSF:
     Parameters
     ----------
     image : ndarray, shape (h, w)
-        Centred, any positive sum. Images under 9 pixels a side are not judged.
+        Centred, any positive sum. Images under `LEAST_SIDE` are not judged.
 
     Returns
     -------
@@ -70,7 +70,7 @@ def check_psf(image: np.ndarray) -> CheckedPSF:
         are left as they are.
     """
     data = np.asarray(image, dtype=np.float64) / float(np.sum(image))
-    if min(data.shape) < 9:
+    if min(data.shape) < LEAST_SIDE:
         return CheckedPSF(data, (), False)
     messages = []
     data, note = _without_second(data)
@@ -122,6 +122,8 @@ def _ring(data: np.ndarray, low: float, high: float) -> tuple[float, float, floa
     radius = _radii(data.shape) / ((min(data.shape) - 1) / 2)
     inside = (radius >= low) & (radius < high)
     values = data[inside]
+    if values.size < 8:
+        return math.nan, math.nan, math.nan
     error = _scatter(values) / math.sqrt(values.size)
     return float(radius[inside].mean()), float(np.median(values)), error
 
@@ -134,9 +136,10 @@ def _without_plateau(data: np.ndarray) -> tuple[np.ndarray, list[str]]:
         edges = [0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
     else:
         edges = [0.45, 0.55, 0.65, 0.75, 0.85, 0.95, 1.05, np.inf]
-    if min(data.shape) < LEAST_SIDE:
-        return data, []
     rings = np.array([_ring(data, *pair) for pair in itertools.pairwise(edges)])
+    rings = rings[np.isfinite(rings[:, 0])]
+    if len(rings) < 5:
+        return data, []
     level, sure = _constant(*rings.T)
     share = level * data.size
     _, rim, error = rings[-1]  # a plateau is what is left there
@@ -174,11 +177,9 @@ def _constant(radius: np.ndarray, level: np.ndarray, error: np.ndarray) -> tuple
 
 def _cut_wings(data: np.ndarray) -> list[str]:
     """Light beyond the border, by the slope of the wings at it."""
-    if min(data.shape) < LEAST_SIDE:
-        return []
     r1, inner, _ = _ring(data, 0.65, 0.85)
     r2, rim, error = _ring(data, 0.85, 1.03)
-    if rim <= 5.0 * error or inner <= rim:
+    if not rim > 5.0 * error or not inner > rim:
         return []
     slope = max(math.log(inner / rim) / math.log(r2 / r1), SHALLOWEST)
     half = (min(data.shape) - 1) / 2

@@ -87,6 +87,21 @@ def test_a_broken_frame_is_broken_once(frame, parsed):
     assert parsed.count("frame.fits") == 1
 
 
+def test_a_wrong_position_is_that_rows_alone(frame, writer):
+    """In frames, and in stamps that several rows share."""
+    writer.object("small")
+    rows = ["a,frame.fits,900,5", "b,frame.fits,300,300"]
+    rows += ["c,small_image.fits,400,3", "d,small_image.fits,20,20"]
+    frame.write_text("id,image,x,y\n" + "\n".join(rows))
+    problems = []
+    for source in discover(None, manifest=frame):
+        try:
+            read_source(source)
+        except InputError as error:
+            problems.append((source.id, "outside" in error.problem))
+    assert problems == [("a", True), ("c", True)]
+
+
 def test_extensions_of_one_file(tmp_path, parsed):
     hdus = [fits.ImageHDU(galaxy(seed=k), name=f"G{k:03d}") for k in range(20)]
     fits.HDUList([fits.PrimaryHDU(), *hdus]).writeto(tmp_path / "many.fits")
