@@ -192,7 +192,7 @@ def test_ctrl_c_twice(forked_runs, many_images, unbroken, tmp_path, workers):
 def test_ctrl_c_in_a_terminal_with_workers(many_images, unbroken, tmp_path):
     """Ctrl-C goes to all processes of the terminal; the workers leave it to the main one."""
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "autofit_ml.cli", *map(str, fit(many_images, out))]
+    command = [sys.executable, "-m", "autofit_ml", *map(str, fit(many_images, out))]
     run = subprocess.Popen(
         [*command, "--workers", "2"],
         stderr=subprocess.PIPE,
