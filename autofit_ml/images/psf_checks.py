@@ -156,20 +156,22 @@ def _without_plateau(data: np.ndarray) -> tuple[np.ndarray, list[str]]:
 
 def _constant(radius: np.ndarray, level: np.ndarray, error: np.ndarray) -> tuple[float, bool]:
     """(c of A r^-p + c, whether every p that fits wants it with its sign)."""
-    fits = []
-    for slope in np.arange(2.0, 9.1, 0.25):
-        wing = (radius / radius[0]) ** -slope
-        scatter = error + 1e-9
-        for _ in range(4):  # rings and spikes: the wings follow a power law to 10 %
-            design = np.stack([wing, np.ones_like(wing)], axis=1) / scatter[:, None]
-            covariance = np.linalg.inv(design.T @ design)
-            height, constant = covariance @ design.T @ (level / scatter)
-            scatter = np.hypot(error + 1e-9, WAVINESS * np.abs(height) * wing)
-        chi2 = float((((level - height * wing - constant) / scatter) ** 2).sum())
-        # The weights depend on the fit: a likelihood, not chi2 alone.
-        fits.append((chi2 + 2 * float(np.log(scatter).sum()), constant, covariance[1, 1] ** 0.5))
-    cost, constant, spread = np.array(fits).T
-    best = int(np.argmin(cost))
+    slopes = np.arange(2.0, 9.1, 0.25)
+    wing = (radius / radius[0]) ** -slopes[:, None]
+    scatter = np.tile(error + 1e-9, (len(slopes), 1))
+    for _ in range(4):  # rings and spikes: the wings follow a power law to 10 %
+        weight = scatter**-2
+        ww, w, one = (weight * wing**2).sum(1), (weight * wing).sum(1), weight.sum(1)
+        right, level_sum = (weight * wing * level).sum(1), (weight * level).sum(1)
+        determinant = ww * one - w**2
+        height = (right * one - level_sum * w) / determinant
+        constant = (ww * level_sum - w * right) / determinant
+        spread = np.sqrt(ww / determinant)
+        scatter = np.hypot(error + 1e-9, WAVINESS * np.abs(height)[:, None] * wing)
+    misfit = (level - height[:, None] * wing - constant[:, None]) / scatter
+    # The weights depend on the fit: a likelihood, not chi2 alone.
+    cost = (misfit**2 + 2 * np.log(scatter)).sum(1)
+    best = int(cost.argmin())
     possible = cost < cost[best] + 4.0
     sign = math.copysign(1.0, constant[best])
     return float(constant[best]), bool(np.all((sign * constant - 3.0 * spread)[possible] > 0))
