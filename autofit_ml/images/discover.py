@@ -13,7 +13,7 @@ from pathlib import Path
 
 from autofit_ml.errors import InputError, SettingsError
 from autofit_ml.images.bands import group_bands
-from autofit_ml.images.fitsfile import list_hdus
+from autofit_ml.images.fitsfile import list_hdus, open_fits
 from autofit_ml.images.manifest import read_manifest
 from autofit_ml.images.planes import group_hdus, unused_hdus
 from autofit_ml.images.roles import (
@@ -301,6 +301,13 @@ def _look_into(
     if grouping.problem:
         return one(InputError(grouping.problem, "give each plane once", path)), ""
     if not grouping.objects:
+        try:
+            unread = open_fits(path).unread
+        except InputError as error:
+            return one(error), ""
+        if unread:
+            reason = f"no image before the damaged header: {grouping.why_none}"
+            return one(InputError(reason, "copy or download the file again", path)), ""
         if explicit:
             reason = f"no image in it: {grouping.why_none}"
             return one(InputError(reason, "give an image", path)), ""

@@ -88,7 +88,10 @@ class HduInfo:
 
 @dataclass(frozen=True)
 class FitsFile:
-    """A parsed file: its HDUs, the sha256 of the bytes on disk and what astropy warned of."""
+    """A parsed file: its HDUs, the sha256 of the bytes on disk and what astropy warned of.
+
+    `unread` bytes follow the last HDU and are no padding: a damaged header, as a rule.
+    """
 
     path: Path
     sha256: str
@@ -96,6 +99,7 @@ class FitsFile:
     infos: tuple[HduInfo, ...]
     length: int
     messages: tuple[str, ...]
+    unread: int = 0
 
     def find(self, key: int | str) -> HduInfo:
         """The HDU with index, EXTNAME or "EXTNAME,EXTVER" `key` (InputError: there is none)."""
@@ -199,7 +203,13 @@ def _parsed(raw: bytes, path: Path) -> FitsFile:
         if "truncated" in text.lower():
             continue  # judged per HDU in image_array, where it matters
         messages.append(f"{path.name}: {text[:200]}")
-    return FitsFile(path, digest, hdus, infos, len(content), tuple(dict.fromkeys(messages)))
+    place = hdus[-1].fileinfo() or {}
+    rest = content[int(place.get("datLoc", 0)) + int(place.get("datSpan", 0)) :].strip(b"\0 ")
+    if rest:
+        last = f"{infos[-1].index} {infos[-1].name}".strip()
+        messages.append(f"{path.name}: what follows HDU {last} cannot be read: a damaged header")
+    said = tuple(dict.fromkeys(messages))
+    return FitsFile(path, digest, hdus, infos, len(content), said, len(rest))
 
 
 def _describe(index: int, hdu: Any) -> HduInfo:
@@ -216,6 +226,8 @@ def _describe(index: int, hdu: Any) -> HduInfo:
         hdu, fits.CompImageHDU
     ):
         return HduInfo(index, name, extver, "table", (), bare)
+    if not hasattr(hdu, "shape"):  # astropy could not tell what it is
+        raise ValueError(f"the header of HDU {index} is damaged")
     shape = tuple(int(n) for n in hdu.shape)
     if not shape or 0 in shape:
         return HduInfo(index, name, extver, "empty", (), bare)

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,42 +16,19 @@ from astropy.io import fits
 
 from autofit_ml.catalogue.flags import Flag
 from autofit_ml.errors import InputError
-from autofit_ml.images.fitsfile import FitsFile, HduInfo, image_array, open_fits
+from autofit_ml.images.fitsfile import FitsFile, HduInfo, image_array
 from autofit_ml.images.gaps import constant_regions
 from autofit_ml.images.header import Calibration, number_card, read_calibration
+from autofit_ml.images.noise_plane import SENTINEL_VALUE, read_sigma
+from autofit_ml.images.open_files import OpenFiles, check_shape, plane_array
 from autofit_ml.images.options import MIN_SIDE, ReadOptions
 from autofit_ml.images.planes import Grouping, group_hdus, unused_hdus
-from autofit_ml.images.roles import NOISE_PLANES
 from autofit_ml.images.source import Source
 from autofit_ml.images.survey_files import build_noise
-from autofit_ml.measure import clipped_sky, measure_sky, model_sigma
+from autofit_ml.measure import model_sigma
 from autofit_ml.presets import SurveyPreset, survey_preset
 
-__all__ = ["OpenFiles", "Planes", "finish_sigma", "plane_array", "read_planes"]
-
-SENTINEL_SIGMA = 1e10
-"""A sigma this large stands for "no weight"."""
-
-SENTINEL_VALUE = 1e30
-"""A pixel this large stands for "no data" (SExtractor's and others' convention)."""
-
-
-@dataclass
-class OpenFiles:
-    """Files of one object, opened once each."""
-
-    opened: dict[Path, FitsFile] = field(default_factory=dict)
-    messages: list[str] = field(default_factory=list)
-
-    def open(self, path: Path) -> FitsFile:
-        if path not in self.opened:
-            file = open_fits(path)
-            self.opened[path] = file
-            self.messages.extend(file.messages)
-        return self.opened[path]
-
-    def hashes(self) -> dict[str, str]:
-        return {str(path): file.sha256 for path, file in self.opened.items()}
+__all__ = ["Planes", "finish_sigma", "read_planes"]
 
 
 @dataclass
@@ -178,7 +154,7 @@ def read_planes(source: Source, options: ReadOptions) -> Planes:
     flags = 0
     sigma = None
     if options.noise == "given":
-        sigma, estimated = _read_sigma(planes, files, data, mask, info, messages)
+        sigma, estimated = read_sigma(planes, files, data, mask, info, messages)
         flags |= int(Flag.SIGMA_ESTIMATED) if estimated else 0
     if sigma is None and options.sigma is not None:
         sigma = np.full(data.shape, float(options.sigma))
@@ -246,45 +222,6 @@ def _only_group(grouping: Grouping, file: FitsFile, messages: list[str]) -> dict
     return dict(grouping.objects[0][1])
 
 
-def plane_array(
-    plane: tuple[Path, int | str | None],
-    role: str,
-    files: OpenFiles,
-    image_info: HduInfo,
-    messages: list[str],
-) -> tuple[np.ndarray, FitsFile, HduInfo]:
-    """Array of a plane other than the image.
-
-    In a file of its own: the HDU named, else the one called like the plane, like the image's HDU,
-    else the only (first) image.
-    """
-    path, key = plane
-    file = files.open(path)
-    if key is not None:
-        info = file.find(key)
-    else:
-        images = [i for i in file.infos if i.kind in ("image", "vector")]
-        if not images:
-            raise InputError(f"the {role} file has no image HDU", "give a FITS image", path)
-        same_role = [i for i in images if i.name and i.role == role]
-        same_name = [i for i in images if i.name and i.name == image_info.name]
-        info = (same_role or same_name or images)[0]
-        others = [i for i in file.infos if i.kind != "empty" and i.index != info.index]
-        messages.extend(unused_hdus(path, others))
-    data, notes = image_array(file, info, role)
-    messages.extend(notes)
-    return data, file, info
-
-
-def _check_shape(data: np.ndarray, shape: tuple[int, ...], role: str, path: Path) -> None:
-    if data.shape != shape:
-        raise InputError(
-            f"the {role} has shape {data.shape}, the image {shape} (ny, nx)",
-            "give planes cut to the same pixels",
-            path,
-        )
-
-
 def _check_size(data: np.ndarray, path: Path) -> None:
     if data.size == 0:
         raise InputError("the image is empty", "check NAXIS1 and NAXIS2", path)
@@ -307,7 +244,7 @@ def _read_mask(
 ) -> np.ndarray:
     """True = bad: non-zero, after leaving out the bits that the options or preset ignore."""
     values, file, info = plane_array(plane, "mask", files, image_info, messages)
-    _check_shape(values, shape, "mask", plane[0])
+    check_shape(values, shape, "mask", plane[0])
     header = file.hdus[info.index].header
     ignore = options.mask_ignore_bits
     if ignore is None and preset is not None:
@@ -330,7 +267,7 @@ def _read_labels(
     messages: list[str],
 ) -> tuple[np.ndarray, int | None]:
     values, file, info = plane_array(plane, "seg", files, image_info, messages)
-    _check_shape(values, shape, "segmentation", plane[0])
+    check_shape(values, shape, "segmentation", plane[0])
     labels = np.nan_to_num(np.asarray(values, np.float64), nan=0.0, posinf=0.0, neginf=0.0)
     if np.any(labels != np.rint(labels)) or np.any(np.abs(labels) > 2**31 - 1):
         raise InputError(
@@ -360,122 +297,6 @@ def _saturated(
     if saturated.any():
         messages.append(f"{int(saturated.sum())} saturated pixels masked")
     return saturated
-
-
-def _read_sigma(
-    planes: Mapping[str, tuple[Path, int | str | None]],
-    files: OpenFiles,
-    data: np.ndarray,
-    mask: np.ndarray,
-    image_info: HduInfo,
-    messages: list[str],
-) -> tuple[np.ndarray | None, bool]:
-    """(sigma, estimated) from the preferred noise plane; bad pixels are added to `mask`."""
-    present = [role for role in (*NOISE_PLANES, "noise") if role in planes]
-    if not present:
-        return None, False
-    role = present[0]
-    if len(present) > 1:
-        messages.append(f"several noise planes ({', '.join(present)}): {role} is used")
-    values, _, info = plane_array(planes[role], role, files, image_info, messages)
-    path = planes[role][0]
-    if np.asarray(values).dtype.kind != "f":
-        values = np.asarray(values, dtype=np.float64)
-    _check_shape(values, data.shape, role, path)
-    if role == "noise":
-        role = _guess_noise_role(values, data, mask)
-        if role == "":
-            messages.append(f"unnamed HDU {info.index} is not a noise map of the image: not used")
-            return None, False
-        messages.append(f"unnamed HDU {info.index} taken as {role}: it matches the sky's scatter")
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        if role == "sigma":
-            sigma = values
-        elif role == "var":
-            sigma = np.sqrt(values)
-        else:
-            sigma = 1.0 / np.sqrt(values)
-        bad = ~np.isfinite(sigma) | (sigma <= 0) | (sigma >= SENTINEL_VALUE)
-    large = ~bad & (sigma >= SENTINEL_SIGMA)
-    if large.any() and not (large | bad).all():
-        usual = float(np.median(sigma[~(large | bad)]))
-        if usual < 1e-3 * SENTINEL_SIGMA:
-            bad |= large
-    if bad.all() or not (~bad & ~mask).any():
-        raise InputError(
-            f"no usable pixel in the {role} plane (zero, negative, NaN or without weight)",
-            "give the 1-sigma noise per pixel in image units, or leave the plane out",
-            path,
-        )
-    n_bad = int((bad & ~mask).sum())
-    if n_bad:
-        messages.append(f"{n_bad} pixels without valid {role} masked")
-    mask |= bad
-    sigma = np.where(bad, 1.0, sigma)
-    if role == "wht":
-        return _rescaled_weight(sigma, data, mask, messages)
-    return sigma, False
-
-
-def _guess_noise_role(values: np.ndarray, data: np.ndarray, mask: np.ndarray) -> str:
-    """Whether an unnamed plane is ivar, sigma or var: the one whose sky noise fits the image's."""
-    good = np.isfinite(values) & (values > 0) & ~mask
-    if good.sum() < 100:
-        return ""
-    sky = measure_sky(data, ~good)
-    typical = float(np.median(values[good]))
-    if not sky.rms > 0:
-        return ""
-    ratios = {
-        "ivar": sky.rms * math.sqrt(typical),
-        "sigma": sky.rms / typical,
-        "var": sky.rms / math.sqrt(typical),
-    }
-    role = min(ratios, key=lambda name: abs(math.log(ratios[name])))
-    return role if 0.5 < ratios[role] < 2.0 else ""
-
-
-def _rescaled_weight(
-    sigma: np.ndarray, data: np.ndarray, mask: np.ndarray, messages: list[str]
-) -> tuple[np.ndarray, bool]:
-    """A weight map may be an exposure map: scale it to the measured sky if it is far off.
-
-    Where the sky is quieter under low weights it is no weight at all: it holds the noise itself.
-    """
-    sky = measure_sky(data, mask, np.where(mask, np.inf, sigma))
-    least, _ = _explains(sigma, data, mask)
-    for name, values in (("1-sigma noise", 1.0 / sigma**2), ("variance", 1.0 / sigma)):
-        likelihood, scale = _explains(values, data, mask)
-        if likelihood > least + 0.05 and 0.8 < scale < 1.25:
-            messages.append(f"the weight map is taken as {name}: that is how the sky scatters")
-            return values, True
-    expected = float(np.median(sigma[~mask]))
-    if sky.n_pixels and sky.rms > 0 and not 1 / 3 < sky.rms / expected < 3:
-        messages.append(
-            f"weight map scaled by {expected / sky.rms:.3g} in sigma to the measured sky scatter: "
-            "it is not an inverse variance"
-        )
-        return sigma * (sky.rms / expected), True
-    return sigma, False
-
-
-def _explains(sigma: np.ndarray, data: np.ndarray, mask: np.ndarray) -> tuple[float, float]:
-    """(log likelihood per sky pixel of a noise map times a factor, the factor that suits best).
-
-    Objects are outliers; at most 100 000 pixels are looked at, and fewer than 500 tell nothing.
-    """
-    good = ~mask & np.isfinite(sigma) & (sigma > 0)
-    some = np.flatnonzero(good)
-    some = some[:: math.ceil(some.size / 100_000) or 1]
-    if some.size < 500:
-        return math.inf, math.nan
-    values, noise = data.ravel()[some], sigma.ravel()[some]
-    pull = np.abs(values - clipped_sky(values)[0]) / noise
-    scale = 1.4826 * float(np.median(pull))
-    if not scale > 0:
-        return math.inf, math.nan
-    cost = np.log(scale * noise) + 0.5 * np.minimum(pull / scale, 4.0) ** 2
-    return -float(np.mean(cost)), scale
 
 
 def _with_overrides(

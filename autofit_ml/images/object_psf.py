@@ -14,7 +14,8 @@ from autofit_ml.catalogue.flags import Flag
 from autofit_ml.errors import InputError
 from autofit_ml.images.fitsfile import HduInfo
 from autofit_ml.images.header import header_pixel_scale, number_card
-from autofit_ml.images.load import Planes, plane_array
+from autofit_ml.images.load import Planes
+from autofit_ml.images.open_files import plane_array
 from autofit_ml.images.options import FITTED_PSFS, ReadOptions
 from autofit_ml.images.psf import centre_psf, moffat_psf, no_psf, resample_psf
 from autofit_ml.images.psf_checks import check_psf

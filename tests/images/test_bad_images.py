@@ -12,6 +12,7 @@ from astropy.io import fits
 from astropy.table import Table
 from fits_builders import Writer, galaxy, gaussian
 
+from autofit_ml.catalogue import Flag
 from autofit_ml.errors import InputError, SettingsError
 from autofit_ml.images import ReadOptions, discover, read, read_source
 
@@ -389,3 +390,33 @@ def test_bad_manifest_row_leaves_the_others(row, word, writer):
         read_source(found[0])
     assert caught.value.remedy
     assert read_source(found[1]).stamp.position == (20.0, 20.0)
+
+
+@pytest.mark.parametrize("place", [0, 80 + 10, 160 + 25, 240 + 29])
+def test_damaged_header_of_the_image_has_its_row(place, tmp_path):
+    """Bits of XTENSION, BITPIX, NAXIS or NAXIS1: the file was meant as an image, a table not."""
+    hdus = [fits.PrimaryHDU(), fits.ImageHDU(galaxy(), name="SCI")]
+    fits.HDUList(hdus).writeto(tmp_path / "a.fits")
+    content = bytearray((tmp_path / "a.fits").read_bytes())
+    content[2880 + place] ^= 1 << 6
+    (tmp_path / "b.fits").write_bytes(content)
+    table = fits.BinTableHDU.from_columns([fits.Column("X", "E", array=[1.0])])
+    fits.HDUList([fits.PrimaryHDU(), table]).writeto(tmp_path / "c.fits")
+    found = discover(tmp_path)
+    assert [source.id for source in found] == ["a", "b"]
+    assert found[0].problem is None
+    with pytest.raises(InputError):
+        read_source(found[1], ReadOptions(psf="none"))
+    assert [path.name for path, _ in found.ignored] == ["c.fits"]
+
+
+def test_a_damaged_plane_after_the_image_is_said(tmp_path):
+    """A header cut short: the image is read, what is missing is named."""
+    hdus = [fits.PrimaryHDU(), fits.ImageHDU(galaxy(), name="SCI")]
+    hdus.append(fits.ImageHDU(np.ones((40, 44)), name="ERR"))
+    fits.HDUList(hdus).writeto(tmp_path / "a.fits")
+    content = (tmp_path / "a.fits").read_bytes()
+    (tmp_path / "a.fits").write_bytes(content[: content.index(b"XTENSION", 6000) + 500])
+    stamp = read_source(discover(tmp_path)[0], ReadOptions(psf="none")).stamp
+    assert any("what follows HDU 1 SCI cannot be read" in text for text in stamp.messages)
+    assert stamp.flags & Flag.SIGMA_ESTIMATED
