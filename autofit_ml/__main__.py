@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import ctypes
 import os
 import sys
 
 __all__ = ["run"]
+
+_M_ARENA_MAX = -8
+"""Of the GNU allocator's ``mallopt``."""
 
 
 def run() -> None:
@@ -25,6 +29,9 @@ def run() -> None:
         os._exit(status)
 
     atexit.register(end)  # first, and thus called last
+    # The threads of every batch of fits would each begin a heap of 64 MB, and leave it behind.
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # another allocator
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
     from autofit_ml.cli import main
     from autofit_ml.runs.workers import collect_rarely
 

@@ -356,7 +356,7 @@ class _Heads(nn.Module):
         super().__init__()
         width, hidden, layers = settings.pyramid, settings.hidden, settings.mask_layers
         self.box_head = nn.ModuleDict(
-            {"fc6": nn.Linear(width * _GRID**2, hidden), "fc7": nn.Linear(hidden, hidden)}
+            {"fc6": _WholeGrid(width, hidden), "fc7": nn.Linear(hidden, hidden)}
         )
         self.box_predictor = nn.ModuleDict(
             {
@@ -402,11 +402,8 @@ class _Heads(nn.Module):
         self, features: regions.Features, proposals: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Probabilities (n, classes) and boxes (n, classes, 4) of proposals."""
-        x = regions.roi_align(features, proposals, _GRID)
-        # A layer over all of the grid is a convolution, of which a processor makes two a product.
-        first: Any = self.box_head["fc6"]
-        x = functional.conv2d(x, first.weight.unflatten(1, x.shape[1:]), first.bias).flatten(1)
-        x = self.box_head["fc7"](x.relu_()).relu_()
+        x = self.box_head["fc6"](regions.roi_align(features, proposals, _GRID)).relu_()
+        x = self.box_head["fc7"](x).relu_()
         chances = self.box_predictor["cls_score"](x).softmax(1)
         shifts = self.box_predictor["bbox_pred"](x).unflatten(1, (len(CLASSES), 4))
         return chances, regions.decode(shifts, proposals[:, None], _BOX_WEIGHTS)
@@ -419,6 +416,17 @@ class _Heads(nn.Module):
         x = self.mask_predictor["conv5_mask"](x).relu_()
         logits = self.mask_predictor["mask_fcn_logits"](x)
         return logits[torch.arange(len(labels), device=labels.device), labels, None].sigmoid()
+
+
+class _WholeGrid(nn.Linear):
+    """A layer over all of a grid as a convolution, of which a processor makes two a product."""
+
+    def __init__(self, width: int, features: int) -> None:
+        super().__init__(width * _GRID**2, features)
+
+    def forward(self, grid: torch.Tensor) -> torch.Tensor:
+        kernel = self.weight.unflatten(1, grid.shape[1:])
+        return functional.conv2d(grid, kernel, self.bias).flatten(1)
 
 
 _GRID = 7

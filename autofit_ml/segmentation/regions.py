@@ -146,15 +146,19 @@ def roi_align(features: Features, boxes: torch.Tensor, side: int) -> torch.Tenso
     Tensor, shape (n, channels, side, side)
     """
     level = level_of(boxes, len(features.layout))
-    rows, columns, start = features.layout[level].unbind(1)
-    scaled = boxes * (0.5 ** (level + 1))[:, None]
-    y, wy = _interpolation(scaled[:, 1], scaled[:, 3], rows, side)
-    x, wx = _interpolation(scaled[:, 0], scaled[:, 2], columns, side)
-    row = start[:, None, None] + y * columns[:, None, None]
+    layout = features.layout[level]
+    scaled = (boxes * (0.5 ** (level + 1))[:, None]).unflatten(1, (2, 2))
+    pixels, parts = _interpolation(scaled[:, 0], scaled[:, 1], layout[:, [1, 0]], side)
+    row = layout[:, 2, None, None] + pixels[:, 1] * layout[:, 1, None, None]
     # All pairs of a cell's 4 rows and 4 columns.
     points = 2 * _SAMPLES
-    places = row.repeat_interleave(points, 2)[:, :, None] + x.repeat(1, 1, points)[:, None]
-    weights = wy.repeat_interleave(points, 2)[:, :, None] * wx.repeat(1, 1, points)[:, None]
+    places = (
+        row.repeat_interleave(points, 2)[:, :, None] + pixels[:, 0].repeat(1, 1, points)[:, None]
+    )
+    weights = (
+        parts[:, 1].repeat_interleave(points, 2)[:, :, None]
+        * (parts[:, 0].repeat(1, 1, points)[:, None])
+    )
     summed = functional.embedding_bag(
         places.flatten(0, 2), features.table, mode="sum", per_sample_weights=weights.flatten(0, 2)
     )
@@ -164,33 +168,33 @@ def roi_align(features: Features, boxes: torch.Tensor, side: int) -> torch.Tenso
 def _interpolation(
     low: torch.Tensor, high: torch.Tensor, number: torch.Tensor, side: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pixels (int32) along one axis that make up the cells of boxes, and their weights.
+    """Pixels (int32) along each axis that make up the cells of boxes, and their weights.
 
     Parameters
     ----------
-    low, high : Tensor, shape (n,)
-        Ends of the boxes, pixels of their level.
-    number : Tensor, int32, shape (n,)
+    low, high : Tensor, shape (n, 2)
+        Ends of the boxes along x and y, pixels of their level.
+    number : Tensor, int32, shape (n, 2)
         Pixels that there are.
     side : int
         Cells.
 
     Returns
     -------
-    Tensor, Tensor, both of shape (n, side, 2 * _SAMPLES)
+    Tensor, Tensor, both of shape (n, 2, side, 2 * _SAMPLES)
     """
     step = (high - low).clamp_min(1.0) / side
     points = torch.arange(side * _SAMPLES, device=low.device, dtype=low.dtype)
-    at = low[:, None] + (points + 0.5) / _SAMPLES * step[:, None]
-    last = number[:, None] - 1
-    outside = (at < -1) | (at > number[:, None])
+    at = low[..., None] + (points + 0.5) / _SAMPLES * step[..., None]
+    last = number[..., None] - 1
+    outside = (at < -1) | (at > number[..., None])
     at = at.clamp_min(0).minimum(last.to(at.dtype))
     first = at.int()
     share = at - first
     weights = torch.stack([1 - share, share], dim=-1).masked_fill(outside[..., None], 0.0)
-    places = torch.stack([first, (first + 1).minimum(last)], dim=-1)
-    return places.unflatten(1, (side, _SAMPLES)).flatten(2), (
-        weights.unflatten(1, (side, _SAMPLES)).flatten(2) / _SAMPLES
+    pixels = torch.stack([first, (first + 1).minimum(last)], dim=-1)
+    return pixels.unflatten(2, (side, _SAMPLES)).flatten(3), (
+        weights.unflatten(2, (side, _SAMPLES)).flatten(3) / _SAMPLES
     )
 
 
