@@ -179,6 +179,16 @@ class SceneBatch:
         """Image units per scaled unit of the first image, (B,)."""
         return self._images[0]["scale"]
 
+    @property
+    def own(self) -> torch.Tensor | None:
+        """Which numbers of theta do not belong to neighbours, (D,); None: all."""
+        count = len(self.members[0].neighbours)
+        if count == 0:
+            return None
+        around = {span.component.name for span in self.layout.spans[-count:]}
+        mine = [name.rpartition(".")[0] not in around for name in self.layout.names]
+        return torch.tensor(mine, device=self.device)
+
     def units(self, image: int, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Scale and pedestal of an image, image units."""
         return self._images[image]["scale"][rows], self._images[image]["pedestal"][rows]

@@ -12,7 +12,7 @@ from autofit_ml.catalogue.flags import Flag
 from autofit_ml.fitting.batch import SceneBatch
 from autofit_ml.fitting.geometry import geometry_flags
 from autofit_ml.fitting.image_statistics import ImageStatistics, measure_images
-from autofit_ml.fitting.levenberg_marquardt import LMResult, solve_damped
+from autofit_ml.fitting.levenberg_marquardt import LMResult
 from autofit_ml.fitting.problem import SceneProblem
 from autofit_ml.fitting.results import SceneFit
 from autofit_ml.fitting.uncertainties import laplace
@@ -83,8 +83,6 @@ def describe(
     base = batch.base[members.cpu()].to(batch.device)
     frozen = (lower == upper) | fit.at_bound
     covariance, good = laplace(fit.state.matrix, frozen)
-    variance = covariance.diagonal(dim1=1, dim2=2)
-    settled = _settled(layout, scene, fit, frozen, variance, settings.final.tolerance)
     names = value_names(layout)
     numbers = catalogue_values(batch, target, rows, fit.theta, base, covariance, started)
     seen = ImageStatistics.empty(len(rows), fit.theta)
@@ -114,7 +112,7 @@ def describe(
     n_pix = batch.total("n_pix")[rows]
     log_sigma = batch.total("log_sigma")[rows]
     bound = (fit.at_bound & (lower < upper)).cpu().numpy()
-    converged, good_cov = settled.cpu().numpy(), good.cpu().numpy()
+    converged, good_cov = fit.converged.cpu().numpy(), good.cpu().numpy()
     spent, begun = n_iter.cpu().numpy(), n_starts.cpu().numpy()
     theta, theta_cov = fit.theta.cpu().numpy(), covariance.cpu().numpy()
     limits = torch.stack([lower, upper]).cpu().numpy()
@@ -195,30 +193,6 @@ def describe(
             )
         )
     return out
-
-
-def _settled(
-    layout: Layout,
-    scene: Scene,
-    fit: LMResult,
-    frozen: torch.Tensor,
-    variance: torch.Tensor,
-    tolerance: float,
-) -> torch.Tensor:
-    """Fits that have converged as far as the target is concerned, bool, (B,).
-
-    The minimiser asks that the expected decrease of chi2, g^T A^-1 g, be small. Where it stopped
-    earlier because a neighbour wanders (a smudge of a few sigma has no definite shape), the target
-    may be settled all the same: when no parameter of its own, and no sky, would still move by more
-    than the square root of the same tolerance, in units of its error.
-    """
-    undamped = torch.zeros(len(fit.theta), dtype=fit.theta.dtype, device=fit.theta.device)
-    _, step, expected = solve_damped(fit.state, undamped, frozen)
-    target = {component.name for component in scene.components}
-    own = [name.rpartition(".")[0] in target | {""} for name in layout.names]
-    moves = step.square() / variance.clamp_min(1e-300) > tolerance
-    moves &= torch.tensor(own, device=moves.device) & ~frozen
-    return fit.converged | (torch.isfinite(expected) & ~moves.any(1))
 
 
 def _light_errors(

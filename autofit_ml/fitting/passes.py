@@ -82,6 +82,7 @@ def fit_from(
             max_step,
             settings,
             problem.measurer(slot),
+            batch.own,
         )
         result.put(some, out)
         if not serve_wide and blocks is None:
