@@ -356,9 +356,9 @@ def _blocked(theta, gradient, lower, upper) -> torch.Tensor:
 class Steps(NamedTuple):
     """Steps of B problems.
 
-    damped, full (B, D): with and without damping; expected (B,): decrease of chi2 that the quadratic
-    model promises for the full step; own (B,): the part of it that the wanted parameters, the
-    others free, would gain.
+    damped, full (B, D): with and without damping; expected (B,): decrease of chi2 that the
+    quadratic model promises for the full step; own (B,): the part of it that the wanted parameters,
+    the others free, would gain.
     """
 
     damped: torch.Tensor
