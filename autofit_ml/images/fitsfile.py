@@ -96,11 +96,14 @@ class PlainImage:
     Attributes
     ----------
     header : Header
+    text : str
+        Its cards as they are in the file.
     pixels : ndarray, shape (naxis n, ..., naxis 1)
         Read-only, with the file's byte order.
     """
 
     header: fits.Header
+    text: str
     pixels: np.ndarray
 
     @property
@@ -292,7 +295,7 @@ def _plain_image(content: bytes, start: int) -> tuple[PlainImage, int]:
     place = end + 80 + -(end + 80) % FITS_BLOCK
     pixels = np.frombuffer(content, dtype, math.prod(shape), place).reshape(shape)
     stop = place + pixels.nbytes
-    return PlainImage(header, pixels), stop + -stop % FITS_BLOCK
+    return PlainImage(header, text, pixels), stop + -stop % FITS_BLOCK
 
 
 def _describe(index: int, hdu: Any) -> HduInfo:
