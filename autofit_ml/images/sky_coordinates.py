@@ -6,6 +6,7 @@ import functools
 import math
 import re
 import warnings
+from typing import TypeAlias
 
 import numpy as np
 from astropy import units
@@ -72,7 +73,7 @@ def undistorted_wcs(text: str, pixels: tuple[int, int] | None) -> WCS:
     return wcs
 
 
-PackedWCS = WCS | None | tuple[str, tuple[int, int] | None]
+PackedWCS: TypeAlias = WCS | None | tuple[str, tuple[int, int] | None]
 
 
 def packed_wcs(wcs: WCS | None) -> PackedWCS:
