@@ -73,7 +73,7 @@ def undistorted_wcs(text: str, pixels: tuple[int, int] | None) -> WCS:
     return wcs
 
 
-PackedWCS: TypeAlias = WCS | None | tuple[str, tuple[int, int] | None]
+PackedWCS: TypeAlias = WCS | tuple[str, tuple[int, int] | None] | None
 
 
 def packed_wcs(wcs: WCS | None) -> PackedWCS:
