@@ -25,6 +25,7 @@ from autofit_ml.catalogue import (
     object_fits_bytes,
     write_shard,
 )
+from autofit_ml.catalogue.arrow import numpy_values
 from autofit_ml.images import Source
 from autofit_ml.images.stamp import Stamp
 from autofit_ml.report import THUMBNAIL_FOLDER, BandPicture, preview_png, thumbnail
@@ -247,7 +248,7 @@ def write_catalogue(
     order = [name for source in sources for name in folder.done[source.id]]
     table = merge_shards(folder.shards, folder.path, order)
     status = table.column("status").to_pylist()
-    flags = np.asarray(table.column("flags").to_numpy())
+    flags = numpy_values(table.column("flags"))
     atomic_write_json(
         folder.path / RUN_FILE,
         {
@@ -274,7 +275,7 @@ def write_catalogue(
                 },
             },
             "timings": {
-                "object_seconds": float(np.nansum(table.column("time_ms").to_numpy())) / 1e3,
+                "object_seconds": float(np.nansum(numpy_values(table.column("time_ms")))) / 1e3,
                 "last_call_seconds": time.perf_counter() - began,
                 "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             },
