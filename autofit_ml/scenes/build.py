@@ -450,23 +450,11 @@ def with_values(model: Scene, values: Mapping[str, float]) -> Scene:
             raise SettingsError(
                 f"there is no parameter {name!r}", f"there are {', '.join(model.parameters)}"
             )
-    changed = {
-        part.name: {
-            name: dataclasses.replace(parameter, value=float(values[f"{part.name}.{name}"]))
-            if f"{part.name}.{name}" in values
-            else parameter
-            for name, parameter in part.parameters.items()
+    return model.with_parameters(
+        {
+            name: dataclasses.replace(model.parameters[name], value=float(value))
+            for name, value in values.items()
         }
-        for part in (*model.components, model.background)
-    }
-    sky = model.sky if isinstance(model.sky, str) and model.sky != "fixed" else "free"
-    return dataclasses.replace(
-        model,
-        components=tuple(
-            Component(part.name, part.profile, changed[part.name]) for part in model.components
-        ),
-        sky=sky,
-        sky_parameters=changed[SKY],
     )
 
 
@@ -476,10 +464,11 @@ def shifted(model: Scene, dx: float, dy: float) -> Scene:
     Values and bounds move; a prior of a position is refused, since it belongs to its pixels.
     """
 
-    def moved(name: str, parameter: Parameter) -> Parameter:
+    moved = {}
+    for name, parameter in model.parameters.items():
         step = {"x": dx, "y": dy}.get(name.rpartition(".")[2], 0.0)
         if step == 0.0 or parameter.tie:
-            return parameter
+            continue
         if parameter.prior is not None:
             raise SettingsError(
                 f"{name} has a prior, which would have to move with the pixels",
@@ -487,19 +476,5 @@ def shifted(model: Scene, dx: float, dy: float) -> Scene:
             )
         low, high = (None if bound is None else bound + step for bound in parameter.bounds)
         value = None if parameter.value is None else parameter.value + step
-        return dataclasses.replace(parameter, value=value, bounds=(low, high))
-
-    return dataclasses.replace(
-        model,
-        components=tuple(
-            Component(
-                part.name,
-                part.profile,
-                {
-                    name: moved(f"{part.name}.{name}", parameter)
-                    for name, parameter in part.parameters.items()
-                },
-            )
-            for part in model.components
-        ),
-    )
+        moved[name] = dataclasses.replace(parameter, value=value, bounds=(low, high))
+    return model.with_parameters(moved)

@@ -31,7 +31,7 @@ from autofit_ml.profiles import Profile
 from autofit_ml.scenes.derivatives import row_jacobian
 from autofit_ml.scenes.model import Component, Parameter, Scene
 
-__all__ = ["Layout", "Span", "make_layout"]
+__all__ = ["Layout", "Span", "band_abscissa", "make_layout"]
 
 _LN_FLUX = (math.log(1e-3), math.log(1e12))
 """Range of the logarithm of a flux over the noise of a pixel."""
@@ -511,7 +511,7 @@ def make_layout(
         spans.append(Span(component, first, size, shape))
         first += len(component.profile.parameters)
     by_name = {span.component.name: span for span in spans}
-    abscissa = _abscissa(bands, wavelengths)
+    abscissa = band_abscissa(bands, wavelengths)
     free: list[_Free] = []
     rows: dict[int, list[tuple[int, list[float]]]] = {}
     links: dict[int, int] = {}
@@ -596,7 +596,7 @@ def _resolved(links: Mapping[int, int]) -> dict[int, int]:
     return out
 
 
-def _abscissa(bands: Sequence[str], wavelengths: Sequence[float] | None) -> np.ndarray:
+def band_abscissa(bands: Sequence[str], wavelengths: Sequence[float] | None) -> np.ndarray:
     """Wavelengths from -1 to 1; band numbers where none are given."""
     if wavelengths is None:
         distinct = list(dict.fromkeys(bands))

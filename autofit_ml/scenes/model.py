@@ -414,6 +414,20 @@ class Scene:
             }
         )
 
+    def with_parameters(self, changed: Mapping[str, Parameter]) -> Scene:
+        """The same scene with other parameters (``component.parameter``, ``sky.sky``)."""
+        parts = {
+            part.name: {
+                name: changed.get(f"{part.name}.{name}", parameter)
+                for name, parameter in part.parameters.items()
+            }
+            for part in (*self.components, self.background)
+        }
+        sky = parts.pop(SKY)
+        kind = self.sky if sky == dict(self.sky_parameters) or self.sky == "tilted" else "free"
+        components = [dataclasses.replace(c, parameters=parts[c.name]) for c in self.components]
+        return dataclasses.replace(self, components=tuple(components), sky=kind, sky_parameters=sky)
+
     def component(self, name: str) -> Component:
         """The component of that name; ``sky`` is the background."""
         for component in (*self.components, self.background):
@@ -519,14 +533,11 @@ class Scene:
                 )
             ranges[name] = (max(low, least), min(high, most))
         self._check_constraints(ranges)
-        ties = {name: expression.text for name, expression in self.ties}
-        components = tuple(_with_ties(component, ties) for component in self.components)
-        return dataclasses.replace(
-            self,
-            components=components,
-            constraints=tuple(condition.text for condition in self.conditions),
-            sky_parameters=_with_ties(self.background, ties).parameters,
+        written = self.with_parameters(
+            {name: Parameter(tie=expression.text) for name, expression in self.ties}
         )
+        constraints = tuple(condition.text for condition in self.conditions)
+        return dataclasses.replace(written, constraints=constraints)
 
     def _check_constraints(self, ranges: Mapping[str, tuple[float, float]]) -> None:
         larger: dict[str, Expression] = {}
@@ -560,16 +571,6 @@ class Scene:
 
 def _span(low: float, high: float) -> str:
     return f"{low:g}" if low == high else f"{low:g} to {high:g}"
-
-
-def _with_ties(component: Component, ties: Mapping[str, str]) -> Component:
-    parameters = {
-        name: dataclasses.replace(parameter, tie=ties[f"{component.name}.{name}"])
-        if parameter.tie
-        else parameter
-        for name, parameter in component.parameters.items()
-    }
-    return Component(component.name, component.profile, parameters)
 
 
 def _check_ranking(larger: Mapping[str, Expression]) -> None:
