@@ -9,6 +9,7 @@ has the list.
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -47,8 +48,8 @@ __all__ = [
 _BOUNDS = tuple(field.name for field in dataclasses.fields(Bounds) if field.name != "n")
 _KEYS = ("start", "fixed", "bounds", "prior", "tie", "bands")
 
-_PRIOR_FIELDS = {"mean": ("median",), "median": ("mean",), "sigma": ("sd",)}
-"""Other names of a prior's numbers."""
+_OTHER_NAMES = (("mean", "median"), ("median", "mean"), ("sigma", "sd"))
+"""What a prior's numbers may be called besides."""
 
 
 # --- Specifications --------------------------------------------------------------------------
@@ -155,55 +156,53 @@ def _from_mapping(given: Mapping) -> Parameter:
 
 def _take_prior(rest: dict) -> Prior | None:
     """Remove the prior from a mapping and make it."""
-    named_priors = [name for name in PRIORS if name in rest]
-    if len(named_priors) + ("prior" in rest) > 1:
+    named_priors = [name for name in ("prior", *PRIORS) if name in rest]
+    if len(named_priors) > 1:
         raise SettingsError("it has more than one prior", "give one")
-    if named_priors:
-        return _prior(named_priors[0], rest.pop(named_priors[0]))
-    prior = rest.pop("prior", None)
-    if prior is None or isinstance(prior, Prior):
-        return prior
-    if isinstance(prior, Mapping) and len(prior) == 1:
-        name, numbers = next(iter(prior.items()))
+    if not named_priors:
+        return None
+    given = rest.pop(named_priors[0])
+    if named_priors[0] != "prior":
+        return _prior(named_priors[0], given)
+    if given is None or isinstance(given, Prior):
+        return given
+    if isinstance(given, Mapping) and len(given) == 1:
+        name, numbers = next(iter(given.items()))
         return _prior(name, numbers)
-    if isinstance(prior, str):  # {prior: normal, mean: 4, sd: 1}
-        fields = _prior_fields(prior)
-        names = {*fields, *(other for name in fields for other in _others(name))}
-        return _prior(prior, {name: rest.pop(name) for name in list(rest) if name in names})
-    raise SettingsError(f"the prior is {prior!r}", "write e.g. {normal: [4, 1]}")
+    if isinstance(given, str):  # {prior: normal, mean: 4, sd: 1}
+        fields = _prior_fields(given)
+        return _prior(given, {key: rest.pop(key) for key in list(rest) if key in fields})
+    raise SettingsError(f"the prior is {given!r}", "write e.g. {normal: [4, 1]}")
 
 
-def _others(field: str) -> tuple[str, ...]:
-    return tuple(name for name, fields in _PRIOR_FIELDS.items() if field in fields)
-
-
-def _prior_fields(name: str) -> tuple[str, ...]:
+def _prior_fields(name: str) -> dict[str, str]:
+    """What a prior's numbers may be called, and its own names for them."""
     if name not in PRIORS:
         raise SettingsError(f"there is no prior {name!r}", f"use one of {', '.join(PRIORS)}")
-    return tuple(field.name for field in dataclasses.fields(PRIORS[name]))
+    own = {field.name: field.name for field in dataclasses.fields(PRIORS[name])}
+    return {other: field for other, field in _OTHER_NAMES if field in own} | own
 
 
 def _prior(name: str, numbers: Any) -> Prior:
     """A prior of its name and numbers: a list in order, or a mapping by name."""
     fields = _prior_fields(name)
-    remedy = f"write {{{name}: [{', '.join(fields)}]}}"
+    own = [field.name for field in dataclasses.fields(PRIORS[name])]
+    remedy = f"write {{{name}: [{', '.join(own)}]}}"
     if isinstance(numbers, Mapping):
         given = {}
         for key, number in numbers.items():
-            others = (key, *_PRIOR_FIELDS.get(key, ()))
-            field = next((other for other in others if other in fields), None)
-            if field is None or field in given:
+            if key not in fields or fields[key] in given:
                 raise SettingsError(f"{key!r} in a {name} prior", remedy)
-            given[field] = number
+            given[fields[key]] = number
+        missing = [field for field in own if field not in given]
+        if missing:
+            raise SettingsError(f"the {name} prior lacks {', '.join(missing)}", remedy)
     elif isinstance(numbers, Sequence) and not isinstance(numbers, str):
-        given = dict(zip(fields, numbers, strict=False))
-        if len(numbers) != len(fields):
+        given = dict(zip(own, numbers, strict=False))
+        if len(numbers) != len(own):
             raise SettingsError(f"a {name} prior with {len(numbers)} numbers", remedy)
     else:
         raise SettingsError(f"a {name} prior of {numbers!r}", remedy)
-    if set(given) != set(fields):
-        missing = ", ".join(field for field in fields if field not in given)
-        raise SettingsError(f"the {name} prior lacks {missing}", remedy)
     if name == "log-normal":
         given["sd"] = _natural(given["sd"])
     return PRIORS[name](**given)
@@ -211,11 +210,9 @@ def _prior(name: str, numbers: Any) -> Prior:
 
 def _natural(sd: Any) -> Any:
     """Standard deviation in ln of "0.3 dex"."""
-    match = re.fullmatch(r"\s*(\S+)\s*dex\s*", sd) if isinstance(sd, str) else None
-    if match is None:
-        return sd
+    match = re.fullmatch(r"\s*([\d.eE+-]+)\s*dex\s*", sd) if isinstance(sd, str) else None
     try:
-        return float(match[1]) * 2.302585092994046
+        return sd if match is None else float(match[1]) * math.log(10)
     except ValueError:
         return sd
 

@@ -35,7 +35,7 @@ from autofit_ml.scenes.expressions import (
 )
 from autofit_ml.scenes.naming import base_name, modifier_names, profile_of, short_name
 from autofit_ml.scenes.parameters import Bounds
-from autofit_ml.scenes.priors import describe_prior, restricted
+from autofit_ml.scenes.priors import SMALLEST_MASS, describe_prior
 from autofit_ml.scenes.quantities import limits
 
 if TYPE_CHECKING:
@@ -238,8 +238,13 @@ def _check_parameter(parameter: Parameter, low: float, high: float) -> None:
                 "change one of them",
             )
     if parameter.prior is not None:
-        prior = restricted(parameter.prior, narrow_low, narrow_high)
-        below, above = prior.support
+        below, above = parameter.prior.support
+        if not parameter.prior.mass(narrow_low, narrow_high) > SMALLEST_MASS:
+            raise SettingsError(
+                f"the prior {describe_prior(parameter.prior)} lies outside the bounds "
+                f"{narrow_low:g} to {narrow_high:g}",
+                "let the two overlap",
+            )
         if value is not None and not below <= value <= above:
             raise SettingsError(
                 f"the start {value:g} lies where the prior {describe_prior(parameter.prior)} "
