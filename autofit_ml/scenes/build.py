@@ -385,48 +385,36 @@ def scene(
         Checked: see `autofit_ml.scenes.Scene.check`.
     """
     made: list[Component] = []
-    defaults: list[Bounds] = []
+    defaults: set[Bounds] = set()
     conditions: list[str] = []
-    for part in parts:
-        part = component(part) if isinstance(part, str) else _scene(part)
-        renamed = {}
+    for keyword, given in [*(("", part) for part in parts), *components.items()]:
+        part = component(given) if isinstance(given, str) else given
+        if not isinstance(part, Scene):
+            raise SettingsError(f"{part!r} is not a component", "give e.g. sersic() or 'sersic'")
+        if keyword and len(part.components) != 1:
+            raise SettingsError(
+                f"{keyword}: a scene of {len(part.components)} components", "give one of them"
+            )
         for one in part.components:
-            name = free_name(one.name, [other.name for other in made] + list(components))
-            renamed[one.name] = name
-            made.append(Component(name, one.profile, one.parameters))
-        if any(old != new for old, new in renamed.items()) and (part.ties or part.constraints):
-            raise SettingsError(
-                "parts with ties or constraints have components of the same name",
-                "name them: scene(bulge=..., disk=...)",
-            )
+            taken = [other.name for other in made] + list(components)
+            name = keyword or free_name(one.name, taken)
+            if not keyword and name != one.name and (part.ties or part.constraints):
+                raise SettingsError(
+                    "parts with ties or constraints have components of the same name",
+                    "name them: scene(bulge=..., disk=...)",
+                )
+            made.append(dataclasses.replace(one, name=name))
         conditions += part.constraints
-        defaults.append(dataclasses.replace(part.bounds, n=Bounds().n))
-    for name, given in components.items():
-        part = component(given) if isinstance(given, str) else _scene(given)
-        if len(part.components) != 1:
-            raise SettingsError(
-                f"{name}: a scene of {len(part.components)} components", "give one of them"
-            )
-        one = part.components[0]
-        made.append(Component(name, one.profile, one.parameters))
-        defaults.append(dataclasses.replace(part.bounds, n=Bounds().n))
-    if bounds is None:
-        bounds = defaults[0] if defaults else Bounds()
-        changed = {default for default in defaults if default != Bounds()}
-        if len(changed) > 1:
-            raise SettingsError(
-                "the parts have different re_min, re_max_stamps or q_min",
-                "give the scene's: scene(..., bounds=Bounds(...))",
-            )
-        bounds = changed.pop() if changed else bounds
+        defaults.add(dataclasses.replace(part.bounds, n=Bounds().n))
+    changed = defaults - {Bounds()}
+    if bounds is None and len(changed) > 1:
+        raise SettingsError(
+            "the parts have different re_min, re_max_stamps or q_min",
+            "give the scene's: scene(..., bounds=Bounds(...))",
+        )
+    bounds = bounds or next(iter(changed), Bounds())
     conditions += [constraints] if isinstance(constraints, str) else list(constraints)
     return Scene(tuple(made), constraints=tuple(conditions), bounds=bounds, **_sky(sky)).check()
-
-
-def _scene(part: Any) -> Scene:
-    if not isinstance(part, Scene):
-        raise SettingsError(f"{part!r} is not a component", "give e.g. sersic() or 'sersic'")
-    return part
 
 
 # --- Changes ---------------------------------------------------------------------------------

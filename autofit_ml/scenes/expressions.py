@@ -251,7 +251,9 @@ class _Parser:
     def resolve(self, name: str) -> str:
         """``component.parameter`` of a name as written."""
         parts = {full: full.rpartition(".") for full in self.known}
-        spellings = {f"{parameter}_{component}": full for full, (component, _, parameter) in parts.items()}
+        spellings = {
+            f"{parameter}_{component}": full for full, (component, _, parameter) in parts.items()
+        }
         spellings |= {full: full for full in self.known}
         if name in spellings:
             return spellings[name]

@@ -18,6 +18,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from graphlib import CycleError, TopologicalSorter
+from itertools import pairwise
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -33,7 +35,7 @@ from autofit_ml.scenes.expressions import (
     parse,
     parse_constraint,
 )
-from autofit_ml.scenes.naming import base_name, modifier_names, profile_of, short_name
+from autofit_ml.scenes.naming import short_name
 from autofit_ml.scenes.parameters import Bounds
 from autofit_ml.scenes.priors import SMALLEST_MASS, describe_prior
 from autofit_ml.scenes.quantities import limits
@@ -181,14 +183,11 @@ class Component:
         object.__setattr__(self, "parameters", MappingProxyType(complete))
 
     def __reduce__(self):  # neither a mapping proxy nor a profile's functions can be pickled
-        named_by = (base_name(self.profile), tuple(modifier_names(self.profile)))
-        return _component, (self.name, *named_by, dict(self.parameters))
+        return _component, (self.name, self.profile.name, dict(self.parameters))
 
 
-def _component(
-    name: str, profile: str, modifiers: tuple[str, ...], parameters: dict[str, Parameter]
-) -> Component:
-    return Component(name, profile_of(profile, modifiers), parameters)
+def _component(name: str, profile: str, parameters: dict[str, Parameter]) -> Component:
+    return Component(name, get_profile(profile), parameters)
 
 
 @contextmanager
@@ -388,13 +387,6 @@ class Scene:
         return "+".join(short_name(component.profile) for component in self.components)
 
     @property
-    def fixed_sky(self) -> float | None:
-        """The value that a flat sky is held at; None when it is fitted."""
-        if self.sky == "fixed":
-            return 0.0
-        return None if isinstance(self.sky, str) else float(self.sky)
-
-    @property
     def single_sersic(self) -> bool:
         """One plain Sérsic with nothing fixed, tied, started or given a prior, on a flat sky."""
         if len(self.components) != 1 or self.constraints or self.sky == "tilted":
@@ -403,7 +395,7 @@ class Scene:
         if component.profile.name != "sersic":
             return False
         sky = self.sky_parameters["sky"]
-        return (sky.plain or sky == Parameter(self.fixed_sky, fixed=True)) and all(
+        return (sky.plain or sky == Parameter(sky.value, fixed=True)) and all(
             parameter.plain or (name == "n" and parameter == Parameter(bounds=self.bounds.n))
             for name, parameter in component.parameters.items()
         )
@@ -545,21 +537,26 @@ class Scene:
         return dataclasses.replace(written, constraints=constraints)
 
     def _check_constraints(self, ranges: Mapping[str, tuple[float, float]]) -> None:
-        larger: dict[str, Expression] = {}
+        smaller: dict[str, list[str]] = {}
         for condition in self.conditions:
             if condition.interval(ranges)[1] <= 0:
                 raise SettingsError(
                     f"the constraint {condition.text!r} cannot hold within the bounds",
                     "correct it, or the bounds of its parameters",
                 )
-            free = [name for name in condition.names if self.parameters[name].free]
-            tied = [name for name in condition.names if self.parameters[name].tie]
-            if not free and not tied:
-                continue  # it holds, for ever
             left, _, right = condition.text.partition(" > ")
             if left in self.parameters and right in self.parameters:
-                larger[f"{left} > {right}"] = condition
-        _check_ranking(larger)
+                smaller.setdefault(left, []).append(right)
+        try:
+            TopologicalSorter(smaller).prepare()
+        except CycleError as error:
+            circle = error.args[1][::-1]
+            shown = ", ".join(f"{a} > {b}" for a, b in pairwise(circle))
+            raise SettingsError(
+                f"the constraints contradict each other: {circle[0]} is to be larger than itself "
+                f"({shown})",
+                "remove one of them",
+            ) from None
 
     def start_values(self) -> dict[str, torch.Tensor]:
         """Starts and fixed values that are set, as tensors; ties between them filled in."""
@@ -576,24 +573,3 @@ class Scene:
 
 def _span(low: float, high: float) -> str:
     return f"{low:g}" if low == high else f"{low:g} to {high:g}"
-
-
-def _check_ranking(larger: Mapping[str, Expression]) -> None:
-    """Refuse a > b, b > c, c > a."""
-    edges: dict[str, set[str]] = {}
-    for text in larger:
-        left, _, right = text.partition(" > ")
-        edges.setdefault(left, set()).add(right)
-    for first in edges:
-        reached, todo = set(), [first]
-        while todo:
-            for smaller in edges.get(todo.pop(), ()):
-                if smaller == first:
-                    raise SettingsError(
-                        f"the constraints contradict each other: {first} is to be larger than "
-                        "itself (" + ", ".join(larger) + ")",
-                        "remove one of them",
-                    )
-                if smaller not in reached:
-                    reached.add(smaller)
-                    todo.append(smaller)

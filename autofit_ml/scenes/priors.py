@@ -77,7 +77,9 @@ class Prior:
         density = -(place if self.log else 0.0 * place) - math.log(self._whole)
         if self.gaussian is not None:
             mean, sd = self.gaussian
-            density = density - 0.5 * ((place - mean) / sd) ** 2 - 0.5 * math.log(2 * math.pi * sd**2)
+            density = (
+                density - 0.5 * ((place - mean) / sd) ** 2 - 0.5 * math.log(2 * math.pi * sd**2)
+            )
         return torch.where(inside == value, density, torch.full_like(value, -math.inf))
 
     def mass(self, low: float, high: float) -> float:
