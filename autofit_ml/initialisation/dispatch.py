@@ -13,7 +13,7 @@ from autofit_ml.initialisation.moments import start_from_moments
 from autofit_ml.initialisation.starts import Starts
 from autofit_ml.measure import psf_fwhm
 from autofit_ml.segmentation.result import Segmentation
-from autofit_ml.weights.devices import usable_device
+from autofit_ml.weights.choice import usable_device
 
 __all__ = ["INITIALISERS", "check_initialiser", "initialise"]
 
