@@ -202,7 +202,7 @@ def _candidates(
         good[i] = not core.any()
         good[i] &= _contamination(int(i), x, y, flux, extent, r50[i]) < MAX_CONTAMINATION
     columns = [x, y, flux, snr, r50, np.arange(1, len(objects) + 1)]
-    found = np.rec.fromarrays(columns, names="x, y, flux, snr, r50, label")
+    found = np.rec.fromarrays(columns, formats=None, names="x, y, flux, snr, r50, label")
     return data, noise, labels, found[good]
 
 
