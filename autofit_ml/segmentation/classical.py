@@ -24,7 +24,7 @@ from autofit_ml.segmentation.shapes import (
     ellipse_of_footprint,
     ellipse_of_source,
     expected_light,
-    label_at,
+    pixel_at,
 )
 
 __all__ = [
@@ -167,7 +167,7 @@ def segment_given(stamp: Stamp) -> Segmentation:
             stamp.file or None,
         )
     if stamp.target_label is None:
-        target = label_at(labels, stamp.position)
+        target = pixel_at(labels, stamp.position)
     else:
         target = int(stamp.target_label)
         if target and not np.any(labels == target):
@@ -382,7 +382,7 @@ def _choose_target(
     """Label of the source at the position, else of the nearest within `search_radius`, else 0."""
     if not len(sources):
         return 0
-    here = label_at(labels, position)
+    here = pixel_at(labels, position)
     distance = np.hypot(sources["xcpeak"] - position[0], sources["ycpeak"] - position[1])
     best = int(np.argmin(distance)) + 1
     nearest = float(distance[best - 1])

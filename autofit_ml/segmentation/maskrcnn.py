@@ -23,7 +23,7 @@ from autofit_ml.segmentation.network import CLASSES, DIVISIBLE, SegmentNetwork, 
 from autofit_ml.segmentation.pieces import LARGE, Piece, bin_image, draw, pieces_of, with_large
 from autofit_ml.segmentation.regions import nms
 from autofit_ml.segmentation.result import Segmentation, finished, mode_of_stamp
-from autofit_ml.segmentation.shapes import Ellipse, ellipses_of_labels, label_at, renumbered
+from autofit_ml.segmentation.shapes import Ellipse, ellipses_of_labels, pixel_at, renumbered
 from autofit_ml.weights.choice import network_name
 
 __all__ = ["MaskRCNNSettings", "find_instances", "segment_cut_out", "segment_maskrcnn"]
@@ -118,7 +118,7 @@ def _target(
     radius: float,
 ) -> int:
     """Label of the instance at a position: the one there, or the nearest centre within a radius."""
-    here = label_at(labels, position)
+    here = pixel_at(labels, position)
     if here or not ellipses:
         return here
     distance, nearest = min(

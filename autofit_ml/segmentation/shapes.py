@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
@@ -18,9 +19,9 @@ __all__ = [
     "ellipses_of_labels",
     "expected_light",
     "grow_neighbours",
-    "label_at",
     "mirrored",
     "moments_of_labels",
+    "pixel_at",
     "renumbered",
 ]
 
@@ -82,14 +83,13 @@ def ellipse_of_source(source: np.void, area: float) -> Ellipse:
 
 def mirrored(image: np.ndarray, x: float, y: float, fill: float = 0.0) -> np.ndarray:
     """The image turned by 180 degrees about (x, y), to the nearest half pixel; `fill` outside."""
-    ny, nx = image.shape
-    rows = round(2 * y) - np.arange(ny)
-    columns = round(2 * x) - np.arange(nx)
-    inside_rows, inside_columns = (rows >= 0) & (rows < ny), (columns >= 0) & (columns < nx)
+    # pixel i comes from pixel 2 * centre - i: what has a partner inside is a box turned in itself
+    box = tuple(
+        slice(max(twice - side + 1, 0), max(min(twice + 1, side), 0))
+        for twice, side in zip((round(2 * y), round(2 * x)), image.shape, strict=True)
+    )
     result = np.full_like(image, fill)
-    result[np.ix_(inside_rows, inside_columns)] = image[
-        np.ix_(rows[inside_rows], columns[inside_columns])
-    ]
+    result[box] = image[box][::-1, ::-1]
     return result
 
 
@@ -146,10 +146,10 @@ def moments_of_labels(labels: np.ndarray, light: np.ndarray | None = None) -> li
     return [present, area[present], x, y, middle + half, middle - half, theta]
 
 
-def label_at(labels: np.ndarray, position: tuple[float, float]) -> int:
-    """The label of the pixel at a position (x, y), or of the nearest where that lies outside."""
-    (x, y), (ny, nx) = position, labels.shape
-    return int(labels[min(max(round(y), 0), ny - 1), min(max(round(x), 0), nx - 1)])
+def pixel_at(image: np.ndarray, position: tuple[float, float]) -> Any:
+    """The value of the pixel at a position (x, y), or of the nearest where that lies outside."""
+    (x, y), (ny, nx) = position, image.shape
+    return image[min(max(round(y), 0), ny - 1), min(max(round(x), 0), nx - 1)].item()
 
 
 def renumbered(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
