@@ -94,13 +94,7 @@ def _deconvolve(config: DictConfig) -> Parts:
         seed=config.seed,
     )
 
-    def make(total_steps: int) -> DeconvolveModule:
-        module = DeconvolveModule(config.model, total_steps)
-        if not (Path(config.run) / "checkpoints" / "last.ckpt").exists():
-            module.fit_classes(data.sets["train"])
-        return module
-
-    return data, make
+    return data, lambda total_steps: DeconvolveModule(config.model, total_steps)
 
 
 _TASKS: dict[str, Callable[[DictConfig], Parts]] = {
@@ -131,8 +125,13 @@ def train(overrides: Sequence[str]) -> Path:
     module = make_module(total)
 
     last = run / "checkpoints" / "last.ckpt"
-    if config.start is not None and not last.exists():
-        _begin_with(module.network, config.start)
+    if not last.exists():
+        if config.start is not None:
+            _begin_with(module.network, config.start)
+        if config.model.task == "deconvolve" and (
+            config.start is None or config.model.classes == "fit"
+        ):
+            module.fit_classes(data.sets["train"])
 
     gpu = torch.cuda.is_available() and settings.accelerator != "cpu"
     precision = settings.precision
@@ -149,7 +148,7 @@ def train(overrides: Sequence[str]) -> Path:
         gradient_clip_val=config.model.optimiser.clip,
         default_root_dir=run,
         logger=[
-            CSVLogger(run, name="", version="csv"),
+            _csv_log(run),
             TensorBoardLogger(run, name="", version="tb"),
         ],
         callbacks=[
@@ -177,6 +176,18 @@ def train(overrides: Sequence[str]) -> Path:
     trainer.fit(module, data, ckpt_path=str(last) if last.exists() else None, weights_only=False)
     history.record(trainer)
     return last
+
+
+def _csv_log(run: Path) -> CSVLogger:
+    """A log that goes on when a run is continued: Lightning would remove what is there."""
+    path = run / "csv" / "metrics.csv"
+    kept = path.read_text() if path.exists() else ""
+    logger = CSVLogger(run, name="", version="csv")
+    writer = logger.experiment
+    if kept:
+        path.write_text(kept)
+        writer.metrics_keys = kept.splitlines()[0].split(",")
+    return logger
 
 
 class _History(Callback):
@@ -217,9 +228,11 @@ def _begin_with(network: torch.nn.Module, start: str) -> None:
     else:
         state = load(start).state_dict()
     for name, values in network.state_dict().items():
-        more = values.shape[-1] - state[name].shape[-1] if values.ndim == 2 else 0
-        if more > 0:  # inputs that the older network lacked: of no weight at first
+        more = values.shape[-1] - state[name].shape[-1] if values.ndim in (2, 3) else 0
+        if more > 0 and values.ndim == 2:  # inputs that it lacked: of no weight at first
             state[name] = torch.nn.functional.pad(state[name], (0, more))
+        elif more > 0:  # images of classes
+            state[name] = torch.nn.functional.pad(state[name], (more // 2, more - more // 2) * 2)
     network.load_state_dict(state)
 
 

@@ -86,7 +86,7 @@ class DeconvolveSettings:
     blocks: tuple[int, ...] = (2, 2, 2)
     features: int = 96
     classes: int = 128
-    side: int = 96
+    side: int = 160
     window: int = 64
 
 
@@ -131,15 +131,21 @@ class _CentralNorm(nn.Module):
         self.window, self.groups = window, groups
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """In float32, which is twice as fast to go back through as bfloat16."""
         side = x.shape[-1]
         if side <= self.window:
-            return nn.functional.group_norm(x, self.groups, eps=1e-5)
+            return nn.functional.group_norm(x.float(), self.groups, eps=1e-5).to(x.dtype)
         first = (side - self.window) // 2
-        middle = slice(first, first + self.window)
-        parts = x[..., middle, middle].unflatten(1, (self.groups, -1))
-        variance, mean = torch.var_mean(parts.float(), (2, 3, 4), keepdim=True, correction=0)
-        scaled = (x.unflatten(1, (self.groups, -1)) - mean) * torch.rsqrt(variance + 1e-5)
-        return scaled.flatten(1, 2).to(x.dtype)
+        middle = x[..., first : first + self.window, first : first + self.window].float()
+        mean = self._of_groups(middle)
+        scale = torch.rsqrt(self._of_groups((middle - mean).square()) + 1e-5)
+        return torch.addcmul((-mean * scale).to(x.dtype), x, scale.to(x.dtype))
+
+    def _of_groups(self, x: torch.Tensor) -> torch.Tensor:
+        """Mean over pixels and the channels of each group, (B, C, 1, 1)."""
+        size = x.shape[1] // self.groups
+        mean = x.mean((2, 3), keepdim=True).unflatten(1, (self.groups, size))
+        return mean.mean(2, keepdim=True).expand(-1, -1, size, -1, -1).flatten(1, 2)
 
 
 class DeconvolveNetwork(Denoiser):
@@ -381,22 +387,26 @@ class DeconvolveNetwork(Denoiser):
         """Set the classes from images of unit flux (N, side, side): k-means in Fourier space.
 
         Distances are between transforms at wavelengths above 16/3 pixels, weighted by the inverse
-        square root of each mode's variance.
+        square root of each mode's variance. Begins with the classes that there are, if any, so
+        that a U-Net trained beside them still knows them.
         """
-        side = self.settings.side
+        side, number = self.settings.side, self.settings.classes
         if images.shape[-1] != side:
             raise ValueError(f"images of {images.shape[-1]} pixels, the classes have {side}")
+        if len(images) < number:
+            raise ValueError(f"{number} classes from {len(images)} images")
         grid = grid_of(side)
-        generator = torch.Generator().manual_seed(seed)
         transforms = fft2(images.float()).flatten(1)
         low = transforms[:, grid.low]
         variance = (low - low.mean(0)).abs().square().mean(0)
         weight = (grid.count[grid.low] / variance.clamp_min(1e-12 * variance.max()).sqrt()).sqrt()
         points = torch.view_as_real(low * weight).flatten(1)
-        number = self.settings.classes
-        centres = points[torch.randperm(len(points), generator=generator)[:number]]
-        if len(centres) < number:
-            raise ValueError(f"{number} classes from {len(centres)} images")
+        known = self.get_buffer("class_mean")
+        if known.any():
+            centres = torch.view_as_real(fft2(known).flatten(1)[:, grid.low] * weight).flatten(1)
+        else:
+            generator = torch.Generator().manual_seed(seed)
+            centres = points[torch.randperm(len(points), generator=generator)[:number]]
         member = torch.cdist(points, centres).argmin(1)
         for _ in range(rounds):
             away = (points - centres[member]).square().sum(1)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import csv
+import dataclasses
 import json
 from pathlib import Path
 
@@ -17,9 +19,11 @@ pytest.importorskip("azula")
 from training_scripts import TRAINING, script
 
 from autofit_ml.deconvolve import SamplingSettings, deconvolve_each
+from autofit_ml.deconvolve.summary import half_light_radius
 from autofit_ml.deconvolve.target import TARGET_FWHM, target_psf
 from autofit_ml.images.psf import moffat_psf, psf_fwhm
 from autofit_ml.images.stamp import Stamp
+from autofit_ml.simulate.scenes import draw_galaxy
 from autofit_ml.weights import choice, weight_info
 
 RUN = Path("runs/debug/deconvolve/galaxies-any")
@@ -35,12 +39,16 @@ def run(tmp_path_factory):
 
 def test_run_has_logs_and_goes_on(run):
     header = (run / RUN / "csv" / "metrics.csv").read_text().splitlines()[0]
-    assert {"val/loss", "val/skip", "val/gain_db", "train/loss"} <= set(header.split(","))
+    names = {"val/loss", "val/skip", "val/gain_db", "val/gain_db_side32", "train/loss"}
+    assert names <= set(header.split(","))
     before = json.loads((run / RUN / "history.json").read_text())
     out = script("train.py", "experiment=deconvolve", "size=debug", "trainer.epochs=3", cwd=run)
     after = json.loads((run / RUN / "history.json").read_text())
     assert after["steps"] == before["steps"] * 3 // 2
     assert "drawing" not in out
+    with (run / RUN / "csv" / "metrics.csv").open(newline="") as file:
+        steps = [int(row["step"]) for row in csv.DictReader(file) if row["val/loss"]]
+    assert len(steps) == 3 and min(steps) < before["steps"] <= max(steps) < after["steps"]
 
 
 def test_bundle_deconvolves(run, tmp_path, monkeypatch):
@@ -79,18 +87,58 @@ def training_modules(monkeypatch):
 
 def test_sharp_images(training_modules):
     """Unit flux, in the stamp, and not sharper than the target PSF; the same for the same seed."""
-    from sharp_sets import KINDS, sharp_image
+    from sharp_sets import KINDS, SharpRecipe, sharp_image
 
-    rng = np.random.default_rng(3)
-    drawn = [sharp_image(rng, 48) for _ in range(40)]
+    rng, recipe = np.random.default_rng(3), SharpRecipe(48)
+    drawn = [sharp_image(rng, recipe) for _ in range(40)]
     images = np.stack([image for image, _ in drawn])
     assert {kind for _, kind in drawn} <= set(KINDS)
     np.testing.assert_allclose(images.sum((1, 2)), 1, rtol=1e-4)
     # Nothing is brighter than a point source of all the light.
     assert images.max() <= 1.03 * target_psf().data.max()
     assert images.min() > -0.03 * images.max()
-    np.testing.assert_array_equal(sharp_image(np.random.default_rng(3), 48)[0], images[0])
+    np.testing.assert_array_equal(sharp_image(np.random.default_rng(3), recipe)[0], images[0])
     assert psf_fwhm(target_psf()) == pytest.approx(TARGET_FWHM, rel=0.1)
+
+
+def test_large_sharp_galaxies(training_modules, monkeypatch):
+    """As large as asked for; those too large for the image are left out as far as asked for."""
+    import sharp_sets
+    from sharp_sets import SharpRecipe, sharp_image
+
+    drawn = []
+    monkeypatch.setattr(
+        sharp_sets, "draw_galaxy", lambda *a, **k: drawn.append(draw_galaxy(*a, **k)) or drawn[-1]
+    )
+
+    def of(inside):
+        rng = np.random.default_rng(4)
+        recipe = SharpRecipe(64, kinds=(("sersic", 1.0),), re=(14.0, 20.0), inside=inside)
+        drawn.clear()
+        return [sharp_image(rng, recipe)[0] for _ in range(24)]
+
+    assert all(image.sum() == pytest.approx(1) for image in of(0.2))
+    assert len(drawn) == 24 and all(14 <= source.re <= 20 for source in drawn)
+    images = of(0.9)
+    assert len(drawn) > 30
+    radii = [half_light_radius(torch.from_numpy(image)) for image in images]
+    assert max(radii) < 20 and 5 < np.median(radii) < 14  # circularised
+
+
+def test_sets_that_are_drawn_are_found_again(training_modules):
+    """Names say what is in a set; those of sets drawn before stay."""
+    from sharp_sets import SharpRecipe
+
+    names = {
+        recipe.digest()
+        for recipe in (
+            SharpRecipe(64),
+            SharpRecipe(64, re=(0.4, 32.0)),
+            SharpRecipe(64, inside=0.6),
+            SharpRecipe(64, kinds=(("group", 1.0),)),
+        )
+    }
+    assert len(names) == 4 and SharpRecipe(64).digest() == "543c0a3b"
 
 
 def test_observations(training_modules):
@@ -157,7 +205,7 @@ def test_muon_steps_are_orthogonal_and_of_adams_size(training_modules):
 
 
 def test_large_images_are_mostly_cropped(training_modules):
-    """Each side once in a while; an image of the usual side with the usual share."""
+    """Each side once in a while, small ones more often; half of the image at least."""
     from deconvolve_module import DeconvolveModule
     from settings import compose
 
@@ -165,10 +213,13 @@ def test_large_images_are_mostly_cropped(training_modules):
     config.least_side, config.usual_side, config.cropped = 40, 64, 0.3
     module = DeconvolveModule(config, 10)
     torch.manual_seed(0)
-    for side, whole in ((64, 0.7), (112, 0.7 * (64 / 112) ** 2), (40, 1.0)):
-        found = [module._cropped(torch.ones(1, side, side)).shape[-1] for _ in range(400)]
-        assert set(found) == set(range(40, side + 1, 8))
-        assert found.count(side) / 400 == pytest.approx(whole, abs=0.07)
+    for side, least in ((64, 40), (112, 56), (160, 80), (40, 40)):
+        found = [module._cropped(torch.ones(1, side, side)).shape[-1] for _ in range(600)]
+        assert set(found) == set(range(least, side + 1, 8))
+        whole = 0.7 * min(1.0, (64 / side) ** 2) if side > least else 1.0
+        assert found.count(side) / 600 == pytest.approx(whole, abs=0.07)
+        if side == 160:
+            assert found.count(80) > 2 * found.count(152)
 
 
 def test_an_older_network_goes_on(training_modules, tmp_path):
@@ -181,6 +232,39 @@ def test_an_older_network_goes_on(training_modules, tmp_path):
     _begin_with(new, str(tmp_path / "old.ckpt"))
     x = torch.randn(4, 5)
     torch.testing.assert_close(new(x), old(x[:, :3]))
+
+
+def _blobs(side, number=64):
+    """Round and elongated, small and large: four kinds in turn."""
+    along = torch.arange(side) - (side - 1) / 2
+    width = torch.tensor([[1.5, 1.5], [3.0, 3.0], [1.5, 4.0], [4.0, 1.5]])[:, :, None, None]
+    kinds = torch.exp(-0.5 * (along[:, None] / width[:, 0]) ** 2 - 0.5 * (along / width[:, 1]) ** 2)
+    images = kinds[torch.arange(number) % 4]
+    images = images * (1 + 0.05 * torch.randn(number, side, side))
+    return images / images.sum((1, 2), keepdim=True)
+
+
+def test_classes_go_on_from_those_of_a_smaller_network(training_modules, tmp_path):
+    """Larger images of the classes change nothing; fitted again, each is still what it was."""
+    from train import _begin_with
+
+    from autofit_ml.deconvolve.network import DeconvolveNetwork, DeconvolveSettings
+
+    torch.manual_seed(0)
+    settings = DeconvolveSettings(widths=(8, 16), blocks=(1, 1), features=16, classes=4, side=32)
+    small = DeconvolveNetwork(settings)
+    small.fit_classes(_blobs(32))
+    state = {f"network.{name}": values for name, values in small.state_dict().items()}
+    torch.save({"state_dict": state}, tmp_path / "small.ckpt")
+    large = DeconvolveNetwork(dataclasses.replace(settings, side=48))
+    _begin_with(large, str(tmp_path / "small.ckpt"))
+    u, q = torch.randn(3, 64, 64), torch.ones(3, 64, 33)
+    torch.testing.assert_close(large.denoise(u, q), small.denoise(u, q))
+
+    before = large.get_buffer("class_mean").clone()
+    large.fit_classes(_blobs(48), seed=5)
+    distance = torch.cdist(large.get_buffer("class_mean").flatten(1), before.flatten(1))
+    assert distance.argmin(1).tolist() == [0, 1, 2, 3]
 
 
 def test_neighbours_are_found(training_modules, tmp_path):
