@@ -94,7 +94,13 @@ def _deconvolve(config: DictConfig) -> Parts:
         seed=config.seed,
     )
 
-    return data, lambda total_steps: DeconvolveModule(config.model, total_steps)
+    def make(total_steps: int) -> DeconvolveModule:
+        module = DeconvolveModule(config.model, total_steps)
+        if config.start is None and not (Path(config.run) / "checkpoints" / "last.ckpt").exists():
+            module.fit_classes(data.sets["train"])
+        return module
+
+    return data, make
 
 
 _TASKS: dict[str, Callable[[DictConfig], Parts]] = {
@@ -125,13 +131,8 @@ def train(overrides: Sequence[str]) -> Path:
     module = make_module(total)
 
     last = run / "checkpoints" / "last.ckpt"
-    if not last.exists():
-        if config.start is not None:
-            _begin_with(module.network, config.start)
-        if config.model.task == "deconvolve" and (
-            config.start is None or config.model.classes == "fit"
-        ):
-            module.fit_classes(data.sets["train"])
+    if config.start is not None and not last.exists():
+        _begin_with(module.network, config.start)
 
     gpu = torch.cuda.is_available() and settings.accelerator != "cpu"
     precision = settings.precision
@@ -228,11 +229,9 @@ def _begin_with(network: torch.nn.Module, start: str) -> None:
     else:
         state = load(start).state_dict()
     for name, values in network.state_dict().items():
-        more = values.shape[-1] - state[name].shape[-1] if values.ndim in (2, 3) else 0
-        if more > 0 and values.ndim == 2:  # inputs that it lacked: of no weight at first
+        more = values.shape[-1] - state[name].shape[-1] if values.ndim == 2 else 0
+        if more > 0:  # inputs that the older network lacked: of no weight at first
             state[name] = torch.nn.functional.pad(state[name], (0, more))
-        elif more > 0:  # images of classes
-            state[name] = torch.nn.functional.pad(state[name], (more // 2, more - more // 2) * 2)
     network.load_state_dict(state)
 
 

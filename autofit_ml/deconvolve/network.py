@@ -86,7 +86,7 @@ class DeconvolveSettings:
     blocks: tuple[int, ...] = (2, 2, 2)
     features: int = 96
     classes: int = 128
-    side: int = 160
+    side: int = 96
     window: int = 64
 
 
@@ -387,26 +387,22 @@ class DeconvolveNetwork(Denoiser):
         """Set the classes from images of unit flux (N, side, side): k-means in Fourier space.
 
         Distances are between transforms at wavelengths above 16/3 pixels, weighted by the inverse
-        square root of each mode's variance. Begins with the classes that there are, if any, so
-        that a U-Net trained beside them still knows them.
+        square root of each mode's variance.
         """
-        side, number = self.settings.side, self.settings.classes
+        side = self.settings.side
         if images.shape[-1] != side:
             raise ValueError(f"images of {images.shape[-1]} pixels, the classes have {side}")
-        if len(images) < number:
-            raise ValueError(f"{number} classes from {len(images)} images")
         grid = grid_of(side)
+        generator = torch.Generator().manual_seed(seed)
         transforms = fft2(images.float()).flatten(1)
         low = transforms[:, grid.low]
         variance = (low - low.mean(0)).abs().square().mean(0)
         weight = (grid.count[grid.low] / variance.clamp_min(1e-12 * variance.max()).sqrt()).sqrt()
         points = torch.view_as_real(low * weight).flatten(1)
-        known = self.get_buffer("class_mean")
-        if known.any():
-            centres = torch.view_as_real(fft2(known).flatten(1)[:, grid.low] * weight).flatten(1)
-        else:
-            generator = torch.Generator().manual_seed(seed)
-            centres = points[torch.randperm(len(points), generator=generator)[:number]]
+        number = self.settings.classes
+        centres = points[torch.randperm(len(points), generator=generator)[:number]]
+        if len(centres) < number:
+            raise ValueError(f"{number} classes from {len(centres)} images")
         member = torch.cdist(points, centres).argmin(1)
         for _ in range(rounds):
             away = (points - centres[member]).square().sum(1)

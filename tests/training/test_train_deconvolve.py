@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import csv
-import dataclasses
 import json
 from pathlib import Path
 
@@ -232,39 +231,6 @@ def test_an_older_network_goes_on(training_modules, tmp_path):
     _begin_with(new, str(tmp_path / "old.ckpt"))
     x = torch.randn(4, 5)
     torch.testing.assert_close(new(x), old(x[:, :3]))
-
-
-def _blobs(side, number=64):
-    """Round and elongated, small and large: four kinds in turn."""
-    along = torch.arange(side) - (side - 1) / 2
-    width = torch.tensor([[1.5, 1.5], [3.0, 3.0], [1.5, 4.0], [4.0, 1.5]])[:, :, None, None]
-    kinds = torch.exp(-0.5 * (along[:, None] / width[:, 0]) ** 2 - 0.5 * (along / width[:, 1]) ** 2)
-    images = kinds[torch.arange(number) % 4]
-    images = images * (1 + 0.05 * torch.randn(number, side, side))
-    return images / images.sum((1, 2), keepdim=True)
-
-
-def test_classes_go_on_from_those_of_a_smaller_network(training_modules, tmp_path):
-    """Larger images of the classes change nothing; fitted again, each is still what it was."""
-    from train import _begin_with
-
-    from autofit_ml.deconvolve.network import DeconvolveNetwork, DeconvolveSettings
-
-    torch.manual_seed(0)
-    settings = DeconvolveSettings(widths=(8, 16), blocks=(1, 1), features=16, classes=4, side=32)
-    small = DeconvolveNetwork(settings)
-    small.fit_classes(_blobs(32))
-    state = {f"network.{name}": values for name, values in small.state_dict().items()}
-    torch.save({"state_dict": state}, tmp_path / "small.ckpt")
-    large = DeconvolveNetwork(dataclasses.replace(settings, side=48))
-    _begin_with(large, str(tmp_path / "small.ckpt"))
-    u, q = torch.randn(3, 64, 64), torch.ones(3, 64, 33)
-    torch.testing.assert_close(large.denoise(u, q), small.denoise(u, q))
-
-    before = large.get_buffer("class_mean").clone()
-    large.fit_classes(_blobs(48), seed=5)
-    distance = torch.cdist(large.get_buffer("class_mean").flatten(1), before.flatten(1))
-    assert distance.argmin(1).tolist() == [0, 1, 2, 3]
 
 
 def test_neighbours_are_found(training_modules, tmp_path):
