@@ -139,6 +139,8 @@ def train(overrides: Sequence[str]) -> Path:
     if precision == "auto":
         precision = "bf16-mixed" if gpu else "32-true"
     history = _History(run, config, gpu, data)
+    # Weights drawn at random are not worth averaging before they have learnt something.
+    unlearnt = 0 if config.start is not None else config.model.optimiser.warmup_steps
     trainer = lightning.Trainer(
         accelerator=settings.accelerator,
         devices=1,
@@ -155,7 +157,7 @@ def train(overrides: Sequence[str]) -> Path:
         callbacks=[
             EMAWeightAveraging(
                 decay=settings.ema_decay,
-                update_starting_at_step=min(config.model.optimiser.warmup_steps, total // 5),
+                update_starting_at_step=min(unlearnt, total // 5),
             ),
             ModelCheckpoint(
                 run / "checkpoints",
