@@ -89,13 +89,15 @@ def main() -> None:
     rows.append(["instances", str(len(usual.sources))])
     again = detect_instances(frame, detector, fwhm=fwhm)
     rows.append(["the same again", "identical" if same(usual, again) else "differs"])
-    for core, halo in ((256, 96), (512, 96), (384, 128)):
+    usual_tiles = TileSettings()
+    for core, halo in ((256, 96), (384, 96), (512, 128)):
         other = detect_instances(
             frame, detector, fwhm=fwhm, settings=TileSettings(core=core, halo=halo)
         )
         share, offset = difference(usual, other)
         text = f"{100 * share:.2f} % with a partner within 1 pixel, offset {offset:.3f} pixels rms"
-        rows.append([f"tiles of {core} + {halo} instead of 384 + 96 ({len(other.sources)})", text])
+        label = f"tiles of {core} + {halo} instead of {usual_tiles.core} + {usual_tiles.halo}"
+        rows.append([f"{label} ({len(other.sources)})", text])
         print(rows[-1], flush=True)
     with tempfile.TemporaryDirectory() as folder:
         export_fits([item], Path(folder) / "images")

@@ -8,6 +8,10 @@ over 5 and masks of 5 pixels and more; see `autofit_ml.segmentation.evaluation`.
 sep is tuned first: a random search over its settings on 160 images of the training sets, for the
 sum of completeness, purity, the target's overlap and right pairs. Then the same refiner fits the
 blends with the masks of each, and the errors of re, flux and n are compared.
+
+With ``--speed`` instead: our forward pass beside torchvision's over the same weights and without a
+threshold for proposals, on new images (seed 9004), faint ones among them; the two take turns, 16
+images at a time, in one process with one thread, and what is compared is processor time.
 """
 
 from __future__ import annotations
@@ -34,8 +38,9 @@ from autofit_ml.segmentation.evaluation import MIN_PIXELS, MIN_SNR, Comparison, 
 from autofit_ml.segmentation.maskrcnn import segment_maskrcnn
 from autofit_ml.segmentation.network import prepare
 from autofit_ml.segmentation.tiles import detect_instances
+from autofit_ml.segmentation.trainable import TrainableNetwork
 from autofit_ml.simulation import SimulatedObject, compose_recipe, simulate_one, to_stamps
-from autofit_ml.weights import load, weight_info
+from autofit_ml.weights import load, trained_state, weight_info
 
 FAMILIES = {
     "ground": ("sdss-r", "legacysurvey-r", "kids-r", "hsc-i"),
@@ -48,6 +53,17 @@ FRAMES = {
         *("data.neighbours.magnitude=[16,25]", "data.neighbours.faint_magnitude=27"),
     ],
 }
+_SMALL, _FAINT = "data.shape=[64,64]", "data.target.snr=[5,20]"
+SPEED = {
+    "blends, 128 x 128": ["data=blends"],
+    "blends, 64 x 64": ["data=blends", _SMALL],
+    "faint blends, 128 x 128": ["data=blends", _FAINT],
+    "faint blends, 64 x 64": ["data=blends", _SMALL, _FAINT],
+    "single, 128 x 128": ["data=single", "data.shape=[128,128]"],
+    "single, 64 x 64": ["data=single"],
+    "faint single, 64 x 64": ["data=single", _FAINT],
+}
+"""Faint: targets of S/N 5 to 20."""
 PAIRS = [
     *("data.neighbours.number=3", "data.neighbours.clustering.fraction=0.8"),
     "data.neighbours.clustering.scale=7",
@@ -57,11 +73,15 @@ Segmenter = Callable[[list[SimulatedObject]], list[Segmentation]]
 
 
 def blends_of(
-    surveys: Sequence[str], each: int, seed: int, overrides: Sequence[str] = ()
+    surveys: Sequence[str],
+    each: int,
+    seed: int,
+    overrides: Sequence[str] = (),
+    data: str = "data=blends",
 ) -> list[SimulatedObject]:
-    """Blends of several surveys."""
+    """Blends (or another recipe's images) of several surveys."""
     return [
-        simulate_one(compose_recipe(["data=blends", f"survey={name}", *overrides]), k, seed)
+        simulate_one(compose_recipe([data, f"survey={name}", *overrides]), k, seed)
         for name in surveys
         for k in range(each)
     ]
@@ -119,15 +139,15 @@ def tuned_sep(surveys: Sequence[str], trials: int) -> SepSettings:
     return best
 
 
-def average_precision(objects: list[SimulatedObject], network: torch.nn.Module) -> float:
+def average_precision(objects: list[SimulatedObject], network: Any) -> float:
     """AP50 of the masks, classes told apart."""
     from torchmetrics.detection import MeanAveragePrecision
     from torchvision.models.detection.roi_heads import paste_masks_in_image
 
     metric = MeanAveragePrecision(iou_type="segm", iou_thresholds=[0.5])
     metric.warn_on_many_detections = False
-    heads: Any = network.model.roi_heads
-    threshold, heads.score_thresh = heads.score_thresh, 0.05
+    usual = network.settings
+    network.settings = dataclasses.replace(usual, score=0.05, objectness=0.0)
     for item in objects:
         channels = prepare(torch.as_tensor(item.data), item.sky, item.sky_rms, psf_fwhm(item.psf))
         with torch.no_grad():
@@ -142,7 +162,7 @@ def average_precision(objects: list[SimulatedObject], network: torch.nn.Module) 
             [{"masks": masks, "scores": out["scores"], "labels": out["labels"]}],
             [{"masks": true, "labels": torch.tensor(kinds, dtype=torch.int64)}],
         )
-    heads.score_thresh = threshold
+    network.settings = usual
     return float(metric.compute()["map_50"])
 
 
@@ -211,6 +231,42 @@ def table(columns: dict[str, dict[str, dict[str, float]]]) -> str:
     return markdown_table(["figure", "cases", *columns], rows)
 
 
+def speed(weights: str, network: Any, surveys: Sequence[str], each: int) -> str:
+    """Our forward pass beside torchvision's: times, and whether they find the same."""
+    torch.set_num_threads(1)
+    settings = dataclasses.replace(network.settings, objectness=0.0)
+    reference = TrainableNetwork(settings, network.preprocessing).eval()
+    reference.load_state_dict(trained_state(weights))
+    header = ["images", "number", "same labels", "target IoU, torchvision's", "ours",
+              "completeness at S/N 5-10, torchvision's", "ours",
+              "ms a stamp, torchvision's", "ours", "ratio"]  # fmt: skip
+    rows = []
+    for name, recipe in SPEED.items():
+        objects = blends_of(surveys, each, 9004, recipe[1:], recipe[0])
+        found: list[list[Segmentation]] = [[], []]
+        seconds = [0.0, 0.0]
+        for start in range(0, len(objects), 16):
+            for k, one in enumerate((reference, network)):
+                stamps = to_stamps(objects[start : start + 16])
+                began = time.thread_time()
+                found[k] += segment_maskrcnn(stamps, one)
+                seconds[k] += time.thread_time() - began
+        same = [np.array_equal(a.labels, b.labels) for a, b in zip(*found, strict=True)]
+        against = [compared(objects, some) for some in found]
+        iou = [float(np.nanmean([one.target for one in some])) for some in against]
+        complete = [
+            figures(some, resamples=0)["completeness, S/N 5-10"]["value"] for some in against
+        ]
+        took = [1e3 * value / len(objects) for value in seconds]
+        rows.append([
+            name, f"{len(objects)}", f"{100 * np.mean(same):.1f} %", *(f"{x:.4f}" for x in iou),
+            *(f"{x:.3f}" if np.isfinite(x) else "-" for x in complete),
+            *(f"{x:.1f}" for x in took), f"{took[1] / took[0]:.2f}",
+        ])  # fmt: skip
+        print(rows[-1], flush=True)
+    return f"Measured on {machine()}.\n\n" + markdown_table(header, rows)
+
+
 def main() -> None:
     """Tune, compare, print, write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
@@ -219,10 +275,21 @@ def main() -> None:
     parser.add_argument("-n", type=int, default=100, help="images a survey")
     parser.add_argument("--trials", type=int, default=40, help="of the search for sep's settings")
     parser.add_argument("--json", type=Path, help="write the figures here too")
+    parser.add_argument("--speed", action="store_true", help="compare forward passes instead")
     parser.add_argument("--docs", action="store_true", help="write docs/segmentation.md's tables")
     arguments = parser.parse_args()
     surveys = FAMILIES[arguments.family]
     network: Any = load(arguments.weights)
+    if arguments.speed:
+        command = f"python benchmarks/segmentation.py {arguments.weights} --speed"
+        command += f" --family {arguments.family} -n {arguments.n}"
+        heading = f"`{arguments.weights}` (`{command}`)"
+        result = speed(arguments.weights, network, surveys, arguments.n)
+        print(result)
+        if arguments.docs:
+            text = f"{heading}\n\n{result}"
+            write_section("segmentation.md", f"speed {arguments.family}", text)
+        return
     settings = tuned_sep(surveys, arguments.trials)
     print("tuned sep:", settings, flush=True)
     segmenters: dict[str, Segmenter] = {

@@ -48,7 +48,7 @@ _TYPES = {"str": str, "int": int, "float": float, "bool": bool, "Path": Path, "P
 
 
 def main() -> None:
-    """Entry point of the ``autofit-ml`` script."""
+    """Run the command that `sys.argv` says; it ends in `SystemExit` unless all went well."""
     try:
         app()
     except AutofitError as error:

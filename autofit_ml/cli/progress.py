@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self, TextIO
+from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from rich.console import Console
 from rich.markup import escape
@@ -26,8 +26,10 @@ from rich.progress import (
 from autofit_ml.catalogue import flag_names, usable
 from autofit_ml.cli.app import INTERRUPTED, print_json, resume_command, stderr
 from autofit_ml.cli.calls import Told
-from autofit_ml.runs.plan import RunPlan
 from autofit_ml.runs.summary import Progress, RunSummary
+
+if TYPE_CHECKING:
+    from autofit_ml.runs.plan import RunPlan
 
 __all__ = [
     "PlainProgress",

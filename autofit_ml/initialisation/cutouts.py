@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import interpolate, ndimage
+from scipy import ndimage
 
 from autofit_ml.images.stamp import PSF, Stamp
 from autofit_ml.initialisation.sky import sky_of
@@ -194,12 +194,11 @@ def _binned_psf(psf: PSF, b: int) -> np.ndarray:
     """PSF at the sampling of the square, centred: by linear interpolation of its running sum."""
     wanted = (np.arange(PSF_SIDE + 1) - PSF_SIDE / 2) * (psf.oversampling * b)
     out = psf.data.astype(float)
-    for axis in (0, 1):
-        edges = np.arange(out.shape[axis] + 1) - out.shape[axis] / 2
-        total = np.concatenate([np.zeros_like(np.take(out, [0], axis)), np.cumsum(out, axis)], axis)
-        between = interpolate.interp1d(
-            edges, total, axis=axis, bounds_error=False,
-            fill_value=(np.take(total, 0, axis), np.take(total, -1, axis)),
-        )  # fmt: skip
-        out = np.diff(between(wanted), axis=axis)
+    for _ in ("y", "x"):
+        number, others = out.shape
+        total = np.concatenate([np.zeros((1, others)), np.cumsum(out, axis=0)])
+        at = np.clip(wanted + number / 2, 0, number)
+        whole = np.minimum(at.astype(int), number - 1)
+        share = (at - whole)[:, None]
+        out = np.diff((1 - share) * total[whole] + share * total[whole + 1], axis=0).T
     return (out / max(out.sum(), 1e-30)).astype(np.float32)

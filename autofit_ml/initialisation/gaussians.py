@@ -10,7 +10,6 @@ import functools
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import nnls
 from scipy.special import gamma, gammaincinv
 
 from autofit_ml.images.stamp import PSF
@@ -40,6 +39,8 @@ def sersic_gaussians(n: float) -> np.ndarray:
     -------
     ndarray, shape (19,)
     """
+    from scipy.optimize import nnls
+
     b = gammaincinv(2 * n, 0.5)
     radius = np.geomspace(3e-3, 30.0, 120)
     profile = b ** (2 * n) / (2 * np.pi * n * gamma(2 * n)) * np.exp(-b * radius ** (1 / n))
@@ -81,6 +82,8 @@ def psf_gaussians(psf: PSF) -> PSFGaussians:
     dy, dx = np.ogrid[:height, :width]
     square = (dy - (height - 1) / 2) ** 2.0 + (dx - (width - 1) / 2) ** 2.0
     # half-light radius from the core: wings of an empirical PSF are noisy
+    from scipy.optimize import nnls
+
     order = np.argsort(square, axis=None)
     growth = np.cumsum(np.ravel(data)[order])
     half = int(np.searchsorted(growth, 0.5 * growth[-1]))

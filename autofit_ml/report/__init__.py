@@ -7,32 +7,7 @@ Neighbours: called by `autofit_ml.runs` and the ``report`` command; reads files 
 `autofit_ml.catalogue`. The page itself is ``static/report.{html.jinja,css,js}``.
 """
 
-from autofit_ml.report.drawing import ellipse_outline
-from autofit_ml.report.html import (
-    EMBEDDED_THUMBNAILS,
-    REPORT_NAME,
-    THUMBNAIL_FOLDER,
-    thumbnail_bytes,
-    write_report,
-)
-from autofit_ml.report.measurement import format_measurement
-from autofit_ml.report.preview import (
-    BandPicture,
-    preview_png,
-    segmentation_png,
-    thumbnail,
-)
+import lazy_loader
 
-__all__ = [
-    "EMBEDDED_THUMBNAILS",
-    "REPORT_NAME",
-    "THUMBNAIL_FOLDER",
-    "BandPicture",
-    "ellipse_outline",
-    "format_measurement",
-    "preview_png",
-    "segmentation_png",
-    "thumbnail",
-    "thumbnail_bytes",
-    "write_report",
-]
+# On first use (``__init__.pyi`` lists the names): without pictures, nothing that draws is loaded.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

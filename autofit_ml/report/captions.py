@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 from PIL import ImageFont
 
 from autofit_ml.catalogue.flags import FATAL, Flag
@@ -39,6 +38,8 @@ RGB = tuple[int, int, int]
 @functools.lru_cache(maxsize=8)
 def font_of(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
     """DejaVu Sans as it comes with matplotlib."""
+    import matplotlib
+
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
     return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", name), size)
 

@@ -9,7 +9,6 @@ import zlib
 from collections.abc import Mapping
 from typing import Any
 
-import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw
 
@@ -60,6 +59,8 @@ def colour_table(name: str) -> np.ndarray:
 
     Fewer colours make smaller files; steps this small are not seen.
     """
+    import matplotlib
+
     levels = np.arange(256) // 3 * 3 + 1
     return (matplotlib.colormaps[name](levels)[:, :3] * 255 + 0.5).astype(np.uint8)
 

@@ -9,7 +9,8 @@ pixels to leave out of the fit, the sky's level and scatter. Neighbours: `images
 - `shapes`: footprints as ellipses; growing the masks of neighbours.
 - `symmetry`: the light that a galaxy is expected to have, by its own symmetry.
 - `detection`: sources of a large frame, from which stamps are cut.
-- `network`, `maskrcnn`: the Mask R-CNN, and from its detections to a `Segmentation`.
+- `network`, `maskrcnn`: the Mask R-CNN, and from its detections to a `Segmentation`; `regions`: its
+  boxes; `trainable`: the same network with what only training needs.
 - `pieces`, `tiles`: objects from binned images and from the tiles of a frame, each once.
 - `dispatch`: the segmenter that was chosen, over many stamps or a frame.
 - `instances`, `evaluation`: a label image as a table; how well it agrees with the truth.

@@ -42,6 +42,10 @@ CHANNELS = 4
 DIVISIBLE = 16
 """Images are filled up to multiples of this many pixels."""
 
+_SHARED = 256**2
+"""Pixels of the largest image that shares a batch with others: for larger ones that takes memory
+and saves no time."""
+
 
 @dataclass(frozen=True)
 class Preprocessing:
@@ -163,6 +167,8 @@ class SegmentNetwork(nn.Module):
             ``boxes`` (n, 4), x0, y0, x1, y1, pixels; ``labels`` (n,), positions in `CLASSES`;
             ``scores`` (n,); ``masks`` (n, 1, 28, 28), probabilities on a grid over the box.
         """
+        if len(images) > 1 and any(image[0].numel() > _SHARED for image in images):
+            return [found for image in images for found in self([image])]
         parts: Any = self.model
         batch = _batch(images)
         maps = parts["backbone"](batch)
@@ -177,22 +183,23 @@ class SegmentNetwork(nn.Module):
             ny, nx = image.shape[-2:]
             own = [(likely[k], shifts[k]) for likely, shifts in guesses]
             proposals = _proposals(own, anchors, (ny, nx), self.settings)
-            features = [part[k] for part in maps[:-1]]
+            features = regions.Features.of([part[k] for part in maps[:-1]])
             results.append(parts["roi_heads"](features, proposals, (ny, nx), self.settings))
         return results
 
 
 def _batch(images: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Images in one tensor, filled up with sky; one alone comes twice.
+    """Images in one tensor, filled up with sky; a small one alone comes twice.
 
     Convolutions take another way, with other rounding errors, for batches of one.
     """
+    least = 2 if images[0][0].numel() <= _SHARED else 1
     ny, nx = (
         -(-max(image.shape[axis] for image in images) // DIVISIBLE) * DIVISIBLE for axis in (1, 2)
     )
     batch = (
         images[0]
-        .new_zeros((max(len(images), 2), CHANNELS, ny, nx))
+        .new_zeros((max(len(images), least), CHANNELS, ny, nx))
         .contiguous(memory_format=torch.channels_last)
     )
     for k in range(len(batch)):
@@ -349,7 +356,7 @@ class _Heads(nn.Module):
         super().__init__()
         width, hidden, layers = settings.pyramid, settings.hidden, settings.mask_layers
         self.box_head = nn.ModuleDict(
-            {"fc6": nn.Linear(width * _GRID**2, hidden), "fc7": nn.Linear(hidden, hidden)}
+            {"fc6": _WholeGrid(width, hidden), "fc7": nn.Linear(hidden, hidden)}
         )
         self.box_predictor = nn.ModuleDict(
             {
@@ -372,13 +379,14 @@ class _Heads(nn.Module):
 
     def forward(
         self,
-        maps: Sequence[torch.Tensor],
+        features: regions.Features,
         proposals: torch.Tensor,
         shape: tuple[int, int],
         settings: NetworkSettings,
     ) -> dict[str, torch.Tensor]:
         """Instances of one image, see `SegmentNetwork.forward`."""
-        chances, boxes = self.classified(maps, proposals)
+        parts = [self.classified(features, some) for some in proposals.split(_AT_ONCE)]
+        chances, boxes = (torch.cat(some) for some in zip(*parts, strict=True))
         boxes = regions.clip(boxes, shape)
         kept = (chances > settings.score) & (regions.sides(boxes) >= _SMALLEST).all(2)
         kept[:, 0] = False  # the sky
@@ -386,34 +394,46 @@ class _Heads(nn.Module):
         boxes, scores = boxes[kept], chances[kept]
         best = regions.nms(boxes, scores, _SAME, labels)[: settings.detections_in(shape)]
         boxes, scores, labels = boxes[best], scores[best], labels[best]
-        masks = self.masks(maps, boxes, labels)
+        several = zip(boxes.split(_AT_ONCE), labels.split(_AT_ONCE), strict=True)
+        masks = torch.cat([self.masks(features, *some) for some in several])
         return {"boxes": boxes, "labels": labels, "scores": scores, "masks": masks}
 
     def classified(
-        self, maps: Sequence[torch.Tensor], proposals: torch.Tensor
+        self, features: regions.Features, proposals: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Probabilities (n, classes) and boxes (n, classes, 4) of proposals."""
-        x = regions.roi_align(maps, proposals, _GRID)
-        # A layer over all of the grid is a convolution, of which a processor makes two a product.
-        first: Any = self.box_head["fc6"]
-        x = functional.conv2d(x, first.weight.unflatten(1, x.shape[1:]), first.bias).flatten(1)
-        x = self.box_head["fc7"](x.relu_()).relu_()
+        x = self.box_head["fc6"](regions.roi_align(features, proposals, _GRID)).relu_()
+        x = self.box_head["fc7"](x).relu_()
         chances = self.box_predictor["cls_score"](x).softmax(1)
         shifts = self.box_predictor["bbox_pred"](x).unflatten(1, (len(CLASSES), 4))
         return chances, regions.decode(shifts, proposals[:, None], _BOX_WEIGHTS)
 
     def masks(
-        self, maps: Sequence[torch.Tensor], boxes: torch.Tensor, labels: torch.Tensor
+        self, features: regions.Features, boxes: torch.Tensor, labels: torch.Tensor
     ) -> torch.Tensor:
         """Probabilities that the pixels of boxes are the objects', shape (n, 1, 28, 28)."""
-        x = self.mask_head(regions.roi_align(maps, boxes, 2 * _GRID))
+        x = self.mask_head(regions.roi_align(features, boxes, 2 * _GRID))
         x = self.mask_predictor["conv5_mask"](x).relu_()
         logits = self.mask_predictor["mask_fcn_logits"](x)
         return logits[torch.arange(len(labels), device=labels.device), labels, None].sigmoid()
 
 
+class _WholeGrid(nn.Linear):
+    """A layer over all of a grid as a convolution, of which a processor makes two a product."""
+
+    def __init__(self, width: int, features: int) -> None:
+        super().__init__(width * _GRID**2, features)
+
+    def forward(self, grid: torch.Tensor) -> torch.Tensor:
+        kernel = self.weight.unflatten(1, grid.shape[1:])
+        return functional.conv2d(grid, kernel, self.bias).flatten(1)
+
+
 _GRID = 7
 """Cells along a box's side that its class is told from; masks have four times as many."""
+
+_AT_ONCE = 512
+"""Boxes whose features are in memory together."""
 
 
 def build(config: Mapping[str, Any]) -> SegmentNetwork:

@@ -13,12 +13,13 @@ import importlib
 import importlib.util
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch.nn import functional
 
-__all__ = ["anchors", "clip", "decode", "level_of", "nms", "roi_align", "sides"]
+__all__ = ["Features", "anchors", "clip", "decode", "level_of", "nms", "roi_align", "sides"]
 
 ASPECTS = (0.5, 1.0, 2.0)
 """Height over width of the anchors of each pixel."""
@@ -99,17 +100,44 @@ def level_of(boxes: torch.Tensor, levels: int) -> torch.Tensor:
     return level.clamp(1, levels).long() - 1
 
 
-def roi_align(maps: Sequence[torch.Tensor], boxes: torch.Tensor, side: int) -> torch.Tensor:
+@dataclass(frozen=True)
+class Features:
+    """What a network sees in one image, at several samplings, as one table.
+
+    Attributes
+    ----------
+    table : Tensor, shape (pixels of all levels, channels)
+    layout : Tensor, int32, shape (levels, 3)
+        Rows and columns of each level, and where it begins in the table.
+    """
+
+    table: torch.Tensor
+    layout: torch.Tensor
+
+    @classmethod
+    def of(cls, maps: Sequence[torch.Tensor]) -> Features:
+        """Of maps (channels, rows, columns) at 1/2, 1/4 ... of an image's sampling.
+
+        Channels last in memory are read fastest.
+        """
+        layout, start = [], 0
+        for part in maps:
+            layout.append((part.shape[1], part.shape[2], start))
+            start += part.shape[1] * part.shape[2]
+        table = torch.cat([part.permute(1, 2, 0).flatten(0, 1) for part in maps])
+        return cls(table, torch.tensor(layout, dtype=torch.int32).to(table.device))
+
+
+def roi_align(features: Features, boxes: torch.Tensor, side: int) -> torch.Tensor:
     """Features inside boxes on a grid of side x side cells.
 
     A cell's features are the mean of bilinear interpolations at 2 x 2 points (RoIAlign, He et al.
-    2017, section 3; torchvision's ``aligned=False``). Each is a sum of 16 rows of the maps, and all
-    of them are one `embedding_bag`.
+    2017, section 3; torchvision's ``aligned=False``). Each is a sum of 16 rows of the table, and
+    all of them are one `embedding_bag`.
 
     Parameters
     ----------
-    maps : sequence of Tensor, shape (channels, rows, columns)
-        Of one image at 1/2, 1/4 ... of its sampling; channels last in memory are read fastest.
+    features : Features
     boxes : Tensor, shape (n, 4)
     side : int
 
@@ -117,24 +145,22 @@ def roi_align(maps: Sequence[torch.Tensor], boxes: torch.Tensor, side: int) -> t
     -------
     Tensor, shape (n, channels, side, side)
     """
-    table = torch.cat([part.permute(1, 2, 0).flatten(0, 1) for part in maps])
-    shapes = [(part.shape[1], part.shape[2]) for part in maps]
-    starts = [0]
-    for ny, nx in shapes[:-1]:
-        starts.append(starts[-1] + ny * nx)
-    level = level_of(boxes, len(maps))
-    layout = [(*shape, start) for shape, start in zip(shapes, starts, strict=True)]
-    rows, columns, start = torch.tensor(layout, dtype=torch.int32).to(boxes.device)[level].unbind(1)
-    scaled = boxes * (0.5 ** (level + 1))[:, None]
-    y, wy = _interpolation(scaled[:, 1], scaled[:, 3], rows, side)
-    x, wx = _interpolation(scaled[:, 0], scaled[:, 2], columns, side)
-    row = start[:, None, None] + y * columns[:, None, None]
+    level = level_of(boxes, len(features.layout))
+    layout = features.layout[level]
+    scaled = (boxes * (0.5 ** (level + 1))[:, None]).unflatten(1, (2, 2))
+    pixels, parts = _interpolation(scaled[:, 0], scaled[:, 1], layout[:, [1, 0]], side)
+    row = layout[:, 2, None, None] + pixels[:, 1] * layout[:, 1, None, None]
     # All pairs of a cell's 4 rows and 4 columns.
     points = 2 * _SAMPLES
-    places = row.repeat_interleave(points, 2)[:, :, None] + x.repeat(1, 1, points)[:, None]
-    weights = wy.repeat_interleave(points, 2)[:, :, None] * wx.repeat(1, 1, points)[:, None]
+    places = (
+        row.repeat_interleave(points, 2)[:, :, None] + pixels[:, 0].repeat(1, 1, points)[:, None]
+    )
+    weights = (
+        parts[:, 1].repeat_interleave(points, 2)[:, :, None]
+        * (parts[:, 0].repeat(1, 1, points)[:, None])
+    )
     summed = functional.embedding_bag(
-        places.flatten(0, 2), table, mode="sum", per_sample_weights=weights.flatten(0, 2)
+        places.flatten(0, 2), features.table, mode="sum", per_sample_weights=weights.flatten(0, 2)
     )
     return summed.unflatten(0, (len(boxes), side, side)).permute(0, 3, 1, 2)
 
@@ -142,33 +168,33 @@ def roi_align(maps: Sequence[torch.Tensor], boxes: torch.Tensor, side: int) -> t
 def _interpolation(
     low: torch.Tensor, high: torch.Tensor, number: torch.Tensor, side: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pixels (int32) along one axis that make up the cells of boxes, and their weights.
+    """Pixels (int32) along each axis that make up the cells of boxes, and their weights.
 
     Parameters
     ----------
-    low, high : Tensor, shape (n,)
-        Ends of the boxes, pixels of their level.
-    number : Tensor, int32, shape (n,)
+    low, high : Tensor, shape (n, 2)
+        Ends of the boxes along x and y, pixels of their level.
+    number : Tensor, int32, shape (n, 2)
         Pixels that there are.
     side : int
         Cells.
 
     Returns
     -------
-    Tensor, Tensor, both of shape (n, side, 2 * _SAMPLES)
+    Tensor, Tensor, both of shape (n, 2, side, 2 * _SAMPLES)
     """
     step = (high - low).clamp_min(1.0) / side
     points = torch.arange(side * _SAMPLES, device=low.device, dtype=low.dtype)
-    at = low[:, None] + (points + 0.5) / _SAMPLES * step[:, None]
-    last = number[:, None] - 1
-    outside = (at < -1) | (at > number[:, None])
+    at = low[..., None] + (points + 0.5) / _SAMPLES * step[..., None]
+    last = number[..., None] - 1
+    outside = (at < -1) | (at > number[..., None])
     at = at.clamp_min(0).minimum(last.to(at.dtype))
     first = at.int()
     share = at - first
     weights = torch.stack([1 - share, share], dim=-1).masked_fill(outside[..., None], 0.0)
-    places = torch.stack([first, (first + 1).minimum(last)], dim=-1)
-    return places.unflatten(1, (side, _SAMPLES)).flatten(2), (
-        weights.unflatten(1, (side, _SAMPLES)).flatten(2) / _SAMPLES
+    pixels = torch.stack([first, (first + 1).minimum(last)], dim=-1)
+    return pixels.unflatten(2, (side, _SAMPLES)).flatten(3), (
+        weights.unflatten(2, (side, _SAMPLES)).flatten(3) / _SAMPLES
     )
 
 

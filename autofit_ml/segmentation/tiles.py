@@ -31,7 +31,7 @@ from autofit_ml.segmentation.maskrcnn import (
     MaskRCNNSettings,
     find_instances,
 )
-from autofit_ml.segmentation.network import SegmentNetwork
+from autofit_ml.segmentation.network import DIVISIBLE, SegmentNetwork
 from autofit_ml.segmentation.pieces import SAME, Piece, bin_image, draw, pieces_of, with_large
 
 __all__ = ["Tile", "TileSettings", "detect_instances", "tiles_of"]
@@ -44,7 +44,7 @@ class TileSettings:
     Attributes
     ----------
     core : int
-        Side of a tile's own part, pixels.
+        Longest side of a tile's own part, pixels.
     halo : int
         Pixels around it that the network also sees: at least the radius of the largest objects
         that are not left to the binned pass.
@@ -55,7 +55,7 @@ class TileSettings:
     network : MaskRCNNSettings
     """
 
-    core: int = 384
+    core: int = 512
     halo: int = 96
     seam: int = 4
     binnings: tuple[int, ...] = (2, 4)
@@ -78,11 +78,10 @@ class Tile:
 
 
 def tiles_of(shape: tuple[int, int], core: int, halo: int) -> Iterator[Tile]:
-    """Tiles that cover an image once with their cores, row by row."""
+    """Tiles that cover an image once with their cores, of about one size, row by row."""
     ny, nx = shape
-    for y0 in range(0, ny, core):
-        for x0 in range(0, nx, core):
-            y1, x1 = min(y0 + core, ny), min(x0 + core, nx)
+    for y0, y1 in _cuts(ny, core):
+        for x0, x1 in _cuts(nx, core):
             yield Tile(
                 (slice(y0, y1), slice(x0, x1)),
                 (
@@ -90,6 +89,13 @@ def tiles_of(shape: tuple[int, int], core: int, halo: int) -> Iterator[Tile]:
                     slice(max(x0 - halo, 0), min(x1 + halo, nx)),
                 ),
             )
+
+
+def _cuts(number: int, most: int) -> list[tuple[int, int]]:
+    """As few parts as possible of `number` pixels, all but the last of one length."""
+    parts = -(-number // most)
+    side = min(-(-number // (parts * DIVISIBLE)) * DIVISIBLE, most)
+    return [(start, min(start + side, number)) for start in range(0, number, side)]
 
 
 def detect_instances(

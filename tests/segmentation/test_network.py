@@ -179,6 +179,16 @@ def test_instances_do_not_depend_on_the_batch_to_the_bit(shape):
                         assert torch.equal(values, alone[k][name])
 
 
+@pytest.mark.parametrize("changes", [{"objectness": 1.1}, {"score": 1.0}])
+def test_an_image_may_hold_nothing(changes):
+    """No proposal, or none that is an object."""
+    with torch.no_grad():
+        (found,) = tiny_network(**changes)([torch.zeros(4, 48, 40)])
+    assert {name: tuple(values.shape) for name, values in found.items()} == {
+        "boxes": (0, 4), "labels": (0,), "scores": (0,), "masks": (0, 1, 28, 28),
+    }  # fmt: skip
+
+
 def test_every_part_stays_on_its_device():
     """Shapes and devices as on a GPU, without one; the removal of doubles is torchvision's."""
     settings = NetworkSettings()
@@ -197,10 +207,9 @@ def test_every_part_stays_on_its_device():
             for (_, shifts), own in zip(guesses, anchors, strict=True)
         ]
         heads = network.model["roi_heads"]
-        chances, found = heads.classified([part[0] for part in maps[:-1]], boxes)
-        masks = heads.masks(
-            [part[0] for part in maps[:-1]], boxes, torch.ones(5, dtype=torch.long, device="cuda")
-        )
+        features = regions.Features.of([part[0] for part in maps[:-1]])
+        chances, found = heads.classified(features, boxes)
+        masks = heads.masks(features, boxes, torch.ones(5, dtype=torch.long, device="cuda"))
     regions.anchors.cache_clear()
     assert chances.shape == (5, 3) and found.shape == (5, 3, 4) and masks.shape == (5, 1, 28, 28)
     assert [len(part) for part in decoded] == [3 * 48 * 32, 3 * 24 * 16, 3 * 12 * 8, 3 * 6 * 4, 18]

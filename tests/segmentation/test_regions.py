@@ -69,16 +69,16 @@ def test_features_in_boxes(side):
     assert set(regions.level_of(boxes, 4).tolist()) == {0, 1, 2, 3}
     reference = MultiScaleRoIAlign(list("0123"), side, 2, canonical_scale=96, canonical_level=4)
     expected = reference(dict(zip("0123", maps, strict=True)), [boxes[:0], boxes], [(ny, nx)] * 2)
-    found = regions.roi_align([part[1] for part in maps], boxes, side)
+    found = regions.roi_align(regions.Features.of([part[1] for part in maps]), boxes, side)
     # Places are rounded by 5e-6 pixels, from one of which to the next the maps change by a few.
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
     last = [part.contiguous(memory_format=torch.channels_last)[1] for part in maps]
-    assert torch.equal(regions.roi_align(last, boxes, side), found)
+    assert torch.equal(regions.roi_align(regions.Features.of(last), boxes, side), found)
 
 
 def test_no_boxes():
-    maps = [torch.randn(5, 8 >> k, 8 >> k) for k in range(4)]
-    assert regions.roi_align(maps, torch.zeros(0, 4), 7).shape == (0, 5, 7, 7)
+    features = regions.Features.of([torch.randn(5, 8 >> k, 8 >> k) for k in range(4)])
+    assert regions.roi_align(features, torch.zeros(0, 4), 7).shape == (0, 5, 7, 7)
     assert regions.nms(torch.zeros(0, 4), torch.zeros(0), 0.5, torch.zeros(0)).shape == (0,)
 
 

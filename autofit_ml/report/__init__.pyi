@@ -1,0 +1,11 @@
+from .drawing import ellipse_outline as ellipse_outline
+from .html import EMBEDDED_THUMBNAILS as EMBEDDED_THUMBNAILS
+from .html import REPORT_NAME as REPORT_NAME
+from .html import THUMBNAIL_FOLDER as THUMBNAIL_FOLDER
+from .html import thumbnail_bytes as thumbnail_bytes
+from .html import write_report as write_report
+from .measurement import format_measurement as format_measurement
+from .preview import BandPicture as BandPicture
+from .preview import preview_png as preview_png
+from .preview import segmentation_png as segmentation_png
+from .preview import thumbnail as thumbnail
