@@ -99,7 +99,7 @@ class SharpRecipe:
 def _galaxies(kind: str, low: float, high: float) -> tuple[Galaxies, ...]:
     def of(**changes: Any) -> Galaxies:
         settings = {"re": (low, high), "q": (0.15, 1.0), "structure": STRUCTURE, **changes}
-        return Galaxies(morphology={kind: 1.0}, **settings)
+        return Galaxies.model_validate({"morphology": {kind: 1.0}, **settings})
 
     if kind == "sersic":
         return of(n_distribution="population"), of(n=(0.5, 5.0))
