@@ -377,26 +377,15 @@ def _hats(low: float, high: float, number: int, cells: int) -> tuple[int, np.nda
     return first, np.maximum(1 - distance, 0).astype(np.float32)
 
 
-def sky_of(data: np.ndarray, mask: np.ndarray, noise: float) -> tuple[float, float]:
-    """Robust level and scatter of the sky, image units.
-
-    Parameters
-    ----------
-    data, mask : ndarray, shape (ny, nx)
-        Mask: True = do not use.
-    noise : float
-        Median of the noise map.
-    """
-    if mask.all():
-        return 0.0, noise
-    level, rms = mode_of_sky(data[~mask] / noise, 1.0)
+def _sky_of(stamp: Stamp) -> tuple[float, float]:
+    """Robust level and scatter of the sky, image units."""
+    good = ~stamp.mask
+    if not good.any():
+        return 0.0, float(np.median(stamp.sigma))
+    noise = float(np.median(stamp.sigma[good]))
+    level, rms = mode_of_sky(stamp.data[good] / noise, 1.0)
     # In an image without noise the network would see its rounding errors.
     return level * noise, max(rms, LEAST_SCATTER) * noise
-
-
-def _sky_of(stamp: Stamp) -> tuple[float, float]:
-    some = stamp.mask if stamp.mask.all() else ~stamp.mask
-    return sky_of(stamp.data, stamp.mask, float(np.median(stamp.sigma[some])))
 
 
 def _segmentation(

@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from autofit_ml.segmentation.maskrcnn import NARROWEST, sky_of
+from autofit_ml.measure import mode_of_sky
+from autofit_ml.segmentation.maskrcnn import LEAST_SCATTER, NARROWEST
 from autofit_ml.segmentation.network import Preprocessing, prepare
 from autofit_ml.simulation.dataset import SOURCE_COLUMNS, SOURCE_KINDS
 
@@ -92,7 +93,8 @@ class SegmentTransform:
             planes = [torch.rot90(plane, turns) for plane in (data, labels, mask)]
             data, labels, mask = (plane.flip(-1) if flip else plane for plane in planes)
             if float(torch.rand(())) < augment.measured:
-                sky, rms = sky_of(data.numpy(), mask.numpy(), float(rms))
+                level, scatter = mode_of_sky((data[~mask] / rms).numpy(), 1.0)
+                sky, rms = level * rms, max(scatter, LEAST_SCATTER) * rms
             else:
                 sky = sky + rms * augment.sky_error * torch.randn(())
                 rms = rms * (augment.noise_error * torch.randn(())).exp()
