@@ -9,13 +9,16 @@ from typing import Any
 import torch
 
 from autofit_ml.measure import mode_of_sky
-from autofit_ml.segmentation.maskrcnn import LEAST_SCATTER, NARROWEST
+from autofit_ml.segmentation.maskrcnn import NARROWEST
 from autofit_ml.segmentation.network import Preprocessing, prepare
 from autofit_ml.simulation.dataset import SOURCE_COLUMNS, SOURCE_KINDS
 
 __all__ = ["Augmentation", "Instances", "SegmentTransform", "collate"]
 
 _SNR, _PIXELS = SOURCE_COLUMNS.index("snr"), SOURCE_COLUMNS.index("n_pixels")
+
+_LEAST_SCATTER = 0.1
+"""Of a measured sky, units of the known one's, as where networks are used."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,7 @@ class SegmentTransform:
             data, labels, mask = (plane.flip(-1) if flip else plane for plane in planes)
             if float(torch.rand(())) < augment.measured:
                 level, scatter = mode_of_sky((data[~mask] / rms).numpy(), 1.0)
-                sky, rms = level * rms, max(scatter, LEAST_SCATTER) * rms
+                sky, rms = level * rms, max(scatter, _LEAST_SCATTER) * rms
             else:
                 sky = sky + rms * augment.sky_error * torch.randn(())
                 rms = rms * (augment.noise_error * torch.randn(())).exp()
