@@ -15,6 +15,7 @@ from autofit_ml.fitting.image_statistics import ImageStatistics, measure_images
 from autofit_ml.fitting.levenberg_marquardt import LMResult, solve_damped
 from autofit_ml.fitting.problem import SceneProblem
 from autofit_ml.fitting.results import SceneFit
+from autofit_ml.fitting.sky_noise import RIGHT, likely_cause
 from autofit_ml.fitting.uncertainties import laplace
 from autofit_ml.fitting.values import absent_values, catalogue_values, value_names
 from autofit_ml.scenes.layout import Layout
@@ -87,7 +88,7 @@ def describe(
     settled = _settled(layout, scene, fit, frozen, variance, settings.final.tolerance)
     names = value_names(layout)
     numbers = catalogue_values(batch, target, rows, fit.theta, base, covariance, started)
-    seen = ImageStatistics.empty(len(rows), fit.theta)
+    seen = ImageStatistics.empty(len(rows), fit.theta, layout.n_images)
     kept: dict[int, SceneProblem] = {}
     shape = _main_ellipses(layout, target, numbers.values, names)
     for places, problem in problems(members, fit.theta):
@@ -119,7 +120,9 @@ def describe(
     theta, theta_cov = fit.theta.cpu().numpy(), covariance.cpu().numpy()
     limits = torch.stack([lower, upper]).cpu().numpy()
     light_error = _light_errors(fit, covariance, batch, members, len(layout.spans), len(target))
-    snr, own = seen.snr2.sqrt().cpu().numpy(), seen.sky_chi2.clamp_min(1e-6).cpu().numpy()
+    snr, scatter = seen.snr2.sqrt().cpu().numpy(), seen.scatter.cpu().numpy()
+    misfit, allowed = seen.misfit.cpu().numpy(), seen.allowed.cpu().numpy()
+    noise_of_misfit = seen.spread2.sqrt().cpu().numpy()
     correlated, adjacent = seen.correlated.cpu().numpy(), seen.adjacent.cpu().numpy()
     light = (seen.light * batch.units(0, members)[0][:, None]).cpu().numpy()
     blend = seen.blended.cpu().numpy()
@@ -143,8 +146,9 @@ def describe(
         present = np.isfinite(values) | bool(batch.missing(int(row)))
         finite = bool(np.isfinite(theta_cov[k]).all() and present.all())
         ndof = int(n_pix[k] - n_free[k])
-        spread = math.sqrt(2.0 / max(ndof, 1)) * (2.0 if correlated[k] else 1.0)
-        reduced = chi2[k] / max(ndof, 1)
+        spread = noise_of_misfit[k] * (2.0 if correlated[k] else 1.0)
+        left = misfit[k] - allowed[k] * max(ndof, 1) / n_pix[k]
+        wrong = _wrong_noise(batch, int(row), scatter[k], bool(correlated[k]))
         for raised, flag in (
             (not converged[k], Flag.NOT_CONVERGED),
             (bool(at_bound), Flag.AT_BOUND),
@@ -152,7 +156,8 @@ def describe(
             (correlated[k], Flag.CORRELATED_NOISE),
             (snr[k] < _LEAST_SNR, Flag.LOW_SNR),
             (blended > _BLENDED, Flag.BLENDED),
-            (abs(reduced / own[k] - 1) > 5 * spread, Flag.POOR_FIT),
+            (abs(left) > 5 * spread, Flag.POOR_FIT),
+            (_bad(scatter[k]).any(), Flag.BAD_SIGMA),
         ):
             flags |= int(flag) if raised else 0
         normaliser = settings.likelihood.log_normaliser * n_pix[k]
@@ -192,8 +197,37 @@ def describe(
                 flux_stamp=light[k],
                 flux_stamp_err=light_error[k],
                 labels=tuple(item.label for item in member.neighbours),
+                message="; ".join(wrong),
             )
         )
+    return out
+
+
+def _bad(scatter: np.ndarray) -> np.ndarray:
+    """Images whose noise plane is not the noise (not those where that is not known)."""
+    return (scatter < RIGHT[0]) | (scatter > RIGHT[1])
+
+
+def _wrong_noise(batch: SceneBatch, row: int, scatter: np.ndarray, correlated: bool) -> list[str]:
+    """What is to be said of an object's noise planes."""
+    out = []
+    member = batch.members[row]
+    for i, stamp in enumerate(member.object.stamps):
+        if stamp is None:
+            continue
+        band = f"{batch.layout.bands[i]}: " if batch.layout.n_images > 1 else ""
+        sky = batch.empty(i)[row]
+        if not math.isfinite(scatter[i]):
+            out.append(f"{band}noise not checked: {int(sky.sum())} pixels of sky tell too little")
+        if not _bad(scatter)[i]:
+            continue
+        sigma = float(np.median(stamp.sigma[sky[: stamp.shape[0], : stamp.shape[1]].cpu().numpy()]))
+        cause = likely_cause(
+            float(scatter[i]), sigma, gain=stamp.gain, correlated=correlated,
+            built=bool(stamp.flags & Flag.SIGMA_ESTIMATED),
+            poisson=batch.settings.likelihood.name == "poisson",
+        )  # fmt: skip
+        out.append(f"{band}sky pixels scatter by {scatter[i]:.3g} of the noise plane; {cause}")
     return out
 
 

@@ -148,7 +148,8 @@ def _with_samples(fit: ObjectFit, samples: ScenePosterior | None, method: str) -
         worst = float(samples.samples.rhat.nan_to_num(1.0).max())
         if worst > _DISAGREE:
             message = f"the chains of the posterior disagree (R-hat {worst:.3f})"
-    return dataclasses.replace(fit, posterior=samples, message=message)
+    said = "; ".join(filter(None, [fit.message, message]))
+    return dataclasses.replace(fit, posterior=samples, message=said)
 
 
 def _by_origin(scene: Scene, some: Sequence[SceneObject]) -> dict[tuple[int, int], list[int]]:
