@@ -70,7 +70,7 @@ class ImageStatistics:
         square = theta.new_zeros((n, d, d))
         return cls(
             zeros, zeros.clone(), zeros + torch.nan, zeros > 0,
-            theta.new_full((n, n_images), torch.nan), *zeros.repeat(3, 1).unbind(0),
+            theta.new_full((n, n_images), torch.nan), zeros.clone(), zeros.clone(), zeros.clone(),
             theta.new_zeros((n, n_target)), square, square.clone(),
         )  # fmt: skip
 

@@ -25,7 +25,7 @@ as many if its standard deviation is 4 steps)."""
 _LEAST_KNOWN = 0.06
 """Error of the scatter of counts above which it is not judged."""
 
-_SAME = 0.05
+_SAME = 0.07
 """Logarithm of a ratio up to which two noises are the same."""
 
 
@@ -49,7 +49,7 @@ def sky_scatter(residual: torch.Tensor, data: torch.Tensor, sky: torch.Tensor) -
         NaN with fewer than `LEAST_SKY` pixels, or counts too few to tell.
     """
     number = sky.sum(2).sum(1)
-    rank = sky.flatten(1).cumsum(1)
+    rank = sky.flatten(1).cumsum(1, dtype=torch.int32)
     step = (number + _SAMPLE - 1).div(_SAMPLE, rounding_mode="floor").clamp_min(1)[:, None]
     wanted = sky.flatten(1) & (rank % step == 0)
     place = torch.where(wanted, rank.div(step, rounding_mode="floor") - 1, _SAMPLE)
@@ -57,10 +57,16 @@ def sky_scatter(residual: torch.Tensor, data: torch.Tensor, sky: torch.Tensor) -
     pulls = blank.scatter(1, place, residual.flatten(1))[:, :-1]
     values = blank.scatter(1, place, data.flatten(1))[:, :-1]
     middle = pulls.nanmedian(1, keepdim=True).values
-    robust = 1.4826 * (pulls - middle).abs().nanmedian(1).values.to(torch.float64)
+    out = 1.4826 * (pulls - middle).abs().nanmedian(1).values.to(torch.float64)
     common = (values == values.nanmedian(1, keepdim=True).values).sum(1)
     counts = common > _COUNTS * values.isfinite().sum(1)
+    if bool(counts.any()):
+        out = torch.where(counts, _deviation(residual, sky, number), out)
+    return torch.where(number >= LEAST_SKY, out, torch.nan)
 
+
+def _deviation(residual: torch.Tensor, sky: torch.Tensor, number: torch.Tensor) -> torch.Tensor:
+    """Standard deviation of sky pixels, float64, (B,); NaN where its error is too large."""
     size = number.clamp_min(1)
     off = torch.where(sky, residual, torch.zeros_like(residual)).to(torch.float64)
     mean = pixel_sum(off) / size
@@ -68,9 +74,7 @@ def sky_scatter(residual: torch.Tensor, data: torch.Tensor, sky: torch.Tensor) -
     square = pixel_sum(off) / size
     kurtosis = pixel_sum(off.square()) / size / square.clamp_min(1e-300).square()
     known = 0.5 * ((kurtosis - 1).clamp_min(0) / size).sqrt() < _LEAST_KNOWN
-    plain = torch.where(known, square.sqrt(), torch.nan)
-    out = torch.where(counts, plain, robust)
-    return torch.where(number >= LEAST_SKY, out, torch.nan)
+    return torch.where(known, square.sqrt(), torch.nan)
 
 
 def likely_cause(
