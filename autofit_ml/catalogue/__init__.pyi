@@ -7,6 +7,7 @@ from .atomic import remove_temporaries as remove_temporaries
 from .flags import FATAL as FATAL
 from .flags import FLAG_MEANINGS as FLAG_MEANINGS
 from .flags import Flag as Flag
+from .flags import concerns as concerns
 from .flags import flag_names as flag_names
 from .flags import usable as usable
 from .objects import BandPlanes as BandPlanes

@@ -199,7 +199,8 @@ class _Counting(QuietProgress):
             ]
         lines = [
             f"{summary.n_objects} objects: {summary.n_ok} ok, {summary.n_flagged} flagged, "
-            f"{summary.n_failed} failed ({summary.n_new} new, {summary.seconds:.1f} s)"
+            f"{summary.n_failed} failed ({summary.n_new} new, {summary.seconds:.1f} s)",
+            *(f"note:      {text}" for text in summary.concerns),
         ]
         if summary.out is not None:
             lines.append(f"catalogue: {summary.out / 'catalog.parquet'}")

@@ -20,6 +20,7 @@ from autofit_ml.catalogue import (
     FATAL,
     FLAG_MEANINGS,
     atomic_write_text,
+    concerns,
     read_catalogue_arrow,
 )
 from autofit_ml.errors import InputError
@@ -260,6 +261,7 @@ def write_report(
     page = template.render(
         title=title or results.resolve().name or "results",
         sections=_run_sections(run),
+        concerns=concerns(table.column("flags").to_numpy()),
         style=Markup((static / "report.css").read_text("utf-8")),
         script=Markup((static / "report.js").read_text("utf-8")),
         catalogue=_script_json(payload),

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
 from scene_samples import bulge_and_disc, scene_object, single, stamp_of, starts_of, wcs_of
 
 from autofit_ml.catalogue.flags import FATAL, Flag
@@ -359,3 +360,31 @@ def test_the_ladder_finds_what_was_drawn():
     assert [one.model for one in chosen] == ["point", "sersic", "sersic+exp"]
     assert set(chosen[1].bic) >= {"point", "sersic", "exponential", "devaucouleurs"}
     assert chosen[0].tried.startswith("point ")
+
+
+def test_a_wandering_neighbour_does_not_make_the_target_unconverged():
+    from autofit_ml.fitting.describe import _settled, _that_count
+    from autofit_ml.fitting.first_guess import with_neighbours
+    from autofit_ml.fitting.levenberg_marquardt import Evaluation, LMResult
+    from autofit_ml.scenes.layout import make_layout
+
+    scene = parse_model("sersic")
+    layout = make_layout(with_neighbours(scene, ["sersic"]), ("",))
+    d = layout.size
+    matrix = torch.eye(d, dtype=torch.float64).expand(3, d, d).clone()
+    gradient = torch.zeros((3, d), dtype=torch.float64)
+    gradient[0, layout.names.index("neighbour_1.ln_n")] = 0.5  # half a sigma to go
+    gradient[1, layout.names.index("sersic.ln_flux")] = 0.5
+    gradient[2, layout.names.index("sky")] = 0.05
+    theta = torch.zeros((3, d), dtype=torch.float64)
+    fit = LMResult.empty(theta, d)
+    fit.state = Evaluation(torch.zeros(3, dtype=torch.float64), gradient, matrix, theta)
+    lower, upper = torch.full_like(theta, -9), torch.full_like(theta, 9)
+    variance = torch.ones_like(theta)
+    base = torch.zeros((3, 1, layout.n_full), dtype=torch.float64)
+    counts = _that_count(layout, ["sersic"], np.zeros(3, dtype=int), theta, base)
+    assert _settled(fit, counts, lower == upper, variance, 0.01).tolist() == [
+        True,
+        False,
+        True,
+    ]
