@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import warnings
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
 from astropy import units
 from astropy.coordinates import SkyCoord
-from astropy.io import fits
 
 from autofit_ml.errors import InputError, SettingsError
-from autofit_ml.images.fitsfile import READ_FAILURES
+from autofit_ml.images.fitsfile import READ_FAILURES, opened_headers
 from autofit_ml.images.header import FILTER_CARDS, read_calibration, text_card
 from autofit_ml.images.roles import safe_id
 from autofit_ml.images.sky_coordinates import sky_positions
@@ -193,18 +191,16 @@ def _place(images: dict[str, list[Source]]) -> tuple[float, float, float] | None
         return None
     path, key = source.planes["image"]
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with fits.open(path) as hdus:
-                images_of = [hdu for hdu in hdus if len(hdu.shape) == 2]
-                hdu = hdus[key] if key is not None else images_of[0]
-                ny, nx = hdu.shape
-                calibration = read_calibration([hdu.header])
-                if calibration.wcs is None:
-                    return None
-                x = np.array([float(wanted.get("x", (nx - 1) / 2))])
-                y = np.array([float(wanted.get("y", (ny - 1) / 2))])
-                ra, dec = sky_positions(calibration.wcs, x, y)
+        with opened_headers(path) as hdus:
+            images_of = [hdu for hdu in hdus if len(hdu.shape) == 2]
+            hdu = hdus[key] if key is not None else images_of[0]
+            ny, nx = hdu.shape
+            calibration = read_calibration([hdu.header])
+            if calibration.wcs is None:
+                return None
+            x = np.array([float(wanted.get("x", (nx - 1) / 2))])
+            y = np.array([float(wanted.get("y", (ny - 1) / 2))])
+            ra, dec = sky_positions(calibration.wcs, x, y)
     except READ_FAILURES:
         return None
     return float(ra[0]), float(dec[0]), max(MATCH, 2.0 * calibration.pixel_scale)
@@ -241,13 +237,11 @@ def _filter_card(source: Source) -> str:
         return str(source.overrides["filter"])
     path, key = source.planes["image"]
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with fits.open(path) as hdus:
-                headers = [hdu.header for hdu in hdus]
-                if key is not None:
-                    headers = [hdus[key].header, *headers[:1]]
-                return str(text_card(headers, FILTER_CARDS))
+        with opened_headers(path) as hdus:
+            headers = [hdu.header for hdu in hdus]
+            if key is not None:
+                headers = [hdus[key].header, *headers[:1]]
+            return str(text_card(headers, FILTER_CARDS))
     except READ_FAILURES:
         return ""
 

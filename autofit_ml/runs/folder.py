@@ -7,7 +7,8 @@ keeps below ``.work`` what makes it resumable:
 - ``state.json``: the settings and inputs that the folder was begun with (`autofit_ml.runs.identity`
   tells whether they are still the same);
 - a journal (JSON) for each finished part of the work: the part counts when its journal and its
-  rows are there.
+  rows are there;
+- ``under_way.json``: the sources that are being done, which stays there if the process dies.
 """
 
 from __future__ import annotations
@@ -43,6 +44,9 @@ __all__ = [
 ]
 
 
+UNDER_WAY = "under_way.json"
+
+
 @dataclass
 class RunFolder:
     """A folder in use by one run over sources.
@@ -58,6 +62,8 @@ class RunFolder:
     partial : dict
         Source id -> ids of those of its objects that need no more work, for frames that an
         interruption left unfinished.
+    deaths : dict
+        Sources that were under way when the process died -> how often each was so alone.
     """
 
     path: Path
@@ -65,6 +71,23 @@ class RunFolder:
     done: dict[str, list[str]] = field(default_factory=dict)
     shards: list[Path] = field(default_factory=list)
     partial: dict[str, list[str]] = field(default_factory=dict)
+    deaths: dict[str, int] = field(default_factory=dict)
+
+    def under_way(self, sources: Iterable[str]) -> None:
+        """Record what is being done: a process that is killed leaves it behind."""
+        content = {"sources": list(sources), "deaths": self.deaths}
+        atomic_write_json(self.path / self.kind.work / UNDER_WAY, content, fsync=False)
+
+    def take_up_deaths(self) -> None:
+        """Read what an earlier process left under way."""
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+            left = json.loads((self.path / self.kind.work / UNDER_WAY).read_text("utf-8"))
+            self.deaths = {str(name): int(n) for name, n in left["deaths"].items()}
+            for name in map(str, left["sources"]):
+                alone = len(left["sources"]) == 1
+                self.deaths[name] = self.deaths.get(name, 0) + alone
+        for name in self.done:
+            self.deaths.pop(name, None)
 
     def add(self, objects: Mapping[str, list[str]], unfinished: Iterable[str] = ()) -> None:
         """Count a batch's objects as done."""
@@ -267,6 +290,7 @@ def forget_work(folder: Path, kind: Kind) -> None:
             (folder / kind.parts).mkdir()
         for path in work.glob("shard-*.json"):
             path.unlink()
+        (work / UNDER_WAY).unlink(missing_ok=True)
         kind.state(folder).unlink(missing_ok=True)
 
 
@@ -311,13 +335,17 @@ def open_folder(
     """
     path = Path(path)
     with claimed(path, kind, dict(settings), fingerprints, restart=restart) as state:
-        if not state:
-            yield RunFolder(path, kind)
-            return
-        folder, fresh = _taken_up(path, kind, state, fingerprints)
-        if fresh != state["inputs"]:
-            write_state(path, kind, settings, fresh)
-        yield folder
+        folder = RunFolder(path, kind)
+        if state:
+            folder, fresh = _taken_up(path, kind, state, fingerprints)
+            folder.take_up_deaths()
+            if fresh != state["inputs"]:
+                write_state(path, kind, settings, fresh)
+        try:
+            yield folder
+        finally:  # of a process that lives
+            with contextlib.suppress(OutputError):
+                folder.under_way(())
 
 
 def saved_state(

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import graphlib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -145,26 +146,14 @@ def evaluation_order(ties: Mapping[str, Expression]) -> list[str]:
     SettingsError
         If ties run in a circle; the message shows it.
     """
-    order: list[str] = []
-    state: dict[str, int] = {}
-
-    def visit(name: str, path: list[str]) -> None:
-        if state.get(name) == 2 or name not in ties:
-            return
-        if state.get(name) == 1:
-            circle = " -> ".join([*path[path.index(name) :], name])
-            raise SettingsError(
-                f"ties run in a circle: {circle}", "let one of these parameters be free"
-            )
-        state[name] = 1
-        for source in sorted(ties[name].names):
-            visit(source, [*path, name])
-        state[name] = 2
-        order.append(name)
-
-    for name in ties:
-        visit(name, [])
-    return order
+    sources = {name: sorted(tie.names & ties.keys()) for name, tie in ties.items()}
+    try:
+        return list(graphlib.TopologicalSorter(sources).static_order())
+    except graphlib.CycleError as error:
+        circle = " -> ".join(reversed(error.args[1]))
+        raise SettingsError(
+            f"ties run in a circle: {circle}", "let one of these parameters be free"
+        ) from None
 
 
 _BINARY = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.Pow: "**"}
@@ -189,6 +178,10 @@ class _Parser:
             raise self.error(
                 "cannot be read", "write arithmetic such as '2 * bulge.re' or 'disk.re > bulge.re'"
             ) from None
+
+    def source(self, tree: ast.expr) -> str:
+        """A part as it was written (to write a deep one anew would be a deep recursion)."""
+        return ast.get_source_segment(self.text, tree) or self.text
 
     def expression(self) -> _Node:
         tree = self.tree()
@@ -242,7 +235,7 @@ class _Parser:
         if isinstance(tree, ast.Call):
             return self.call(tree, depth)
         raise self.error(
-            f"{ast.unparse(tree)!r} is not arithmetic",
+            f"{self.source(tree)!r} is not arithmetic",
             f"use + - * / **, numbers, component.parameter, and {', '.join(FUNCTIONS)}",
         )
 
@@ -258,7 +251,7 @@ class _Parser:
         return ("number", value)
 
     def call(self, tree: ast.Call, depth: int) -> _Node:
-        name = tree.func.id if isinstance(tree.func, ast.Name) else ast.unparse(tree.func)
+        name = tree.func.id if isinstance(tree.func, ast.Name) else self.source(tree.func)
         if name not in FUNCTIONS or tree.keywords:
             raise self.error(f"{name!r} is not known", f"use {', '.join(FUNCTIONS)}")
         wanted = 2 if name in ("max", "min") else 1
@@ -267,7 +260,8 @@ class _Parser:
                 f"{name} takes {'two or more values' if wanted == 2 else 'one value'}",
                 f"write e.g. {name}({'bulge.re, 1.5' if wanted == 2 else 'bulge.re'})",
             )
-        values = [self.walk(argument, depth + 1) for argument in tree.args]
+        # Each value of a max is a level of its own below.
+        values = [self.walk(argument, depth + len(tree.args)) for argument in tree.args]
         node: _Node = (name, *values[:wanted])
         for value in values[wanted:]:
             node = (name, node, value)
