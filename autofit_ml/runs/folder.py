@@ -339,6 +339,7 @@ def open_folder(
         if state:
             folder, fresh = _taken_up(path, kind, state, fingerprints)
             folder.take_up_deaths()
+            folder.under_way(())  # each death counts once
             if fresh != state["inputs"]:
                 write_state(path, kind, settings, fresh)
         try:
