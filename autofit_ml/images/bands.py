@@ -19,7 +19,6 @@ from astropy.coordinates import SkyCoord
 from autofit_ml.errors import InputError, SettingsError
 from autofit_ml.images.fitsfile import READ_FAILURES, opened_headers
 from autofit_ml.images.header import FILTER_CARDS, read_calibration, text_card
-from autofit_ml.images.roles import safe_id
 from autofit_ml.images.sky_coordinates import sky_positions
 from autofit_ml.images.source import Source
 
@@ -126,9 +125,8 @@ def _told(source: Source, bands: Sequence[str]) -> tuple[_Member, str]:
         return _Member(_without(source.id, source.band), band, 0, source), source.band
     for number in ("", r"\d{1,3}"):  # i1 and i2 may be bands of their own
         for band in sorted(bands, key=len, reverse=True):
-            ending = rf"{re.escape(safe_id(band))}({number})"
             for flags in (0, re.IGNORECASE):
-                found = re.fullmatch(rf"(.+)_(?:[A-Za-z0-9]+-)?{ending}", source.id, flags)
+                found = _ending(source.id, f"{_in_names(band)}({number})", flags)
                 if found and not (flags and _ambiguous(band, bands)):
                     return _Member(found[1], band, int(found[2] or 0), source), band
     told = _filter_card(source)
@@ -225,8 +223,18 @@ def _matching(told: str, bands: Sequence[str]) -> str:
 
 def _without(name: str, band: str) -> str:
     """An id without the band at its end."""
-    found = re.fullmatch(rf"(.+)_(?:[A-Za-z0-9]+-)?{re.escape(safe_id(band))}", name, re.IGNORECASE)
+    found = _ending(name, _in_names(band), re.IGNORECASE)
     return found.group(1) if found else name
+
+
+def _ending(name: str, band: str, flags: int) -> re.Match[str] | None:
+    return re.fullmatch(rf"(.+)_(?:[A-Za-z0-9]+-)?{band}", name, flags | re.DOTALL)
+
+
+def _in_names(band: str) -> str:
+    """Pattern of a band in names of files, where blanks and the like are often ``_``."""
+    usual = re.sub("[^A-Za-z0-9._+-]+", "_", band).strip("._-")
+    return f"(?:{'|'.join(re.escape(name) for name in dict.fromkeys((band, usual)) if name)})"
 
 
 def _filter_card(source: Source) -> str:

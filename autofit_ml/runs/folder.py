@@ -24,6 +24,7 @@ from typing import Any
 
 from autofit_ml.catalogue import (
     atomic_write_json,
+    file_stem,
     read_catalogue_arrow,
     remove_temporaries,
     shard_ids,
@@ -264,12 +265,16 @@ def _clear(folder: Path, kind: Kind, state: Mapping[str, Any]) -> None:
     """
     if not kind.is_ours(folder):
         return
-    names = sorted(_known_names(folder, kind, state))
+    names, stems = _known_names(folder, kind, state)
     with as_our_errors(folder):
-        marked = {"settings": {}, "inputs": dict.fromkeys(names), "clearing": True}
+        marked = {
+            "settings": {},
+            "inputs": dict.fromkeys(sorted(map(str, names))),
+            "clearing": True,
+        }
         atomic_write_json(kind.state(folder), marked)
         mine = (folder / name for name in kind.files)
-        for path in (*kind.objects_files(folder, names), *mine, *kind.also_mine(folder)):
+        for path in (*kind.objects_files(folder, stems), *mine, *kind.also_mine(folder)):
             path.unlink(missing_ok=True)
         for part in filter(None, kind.folders):
             remove_temporaries(folder / part)
@@ -294,17 +299,17 @@ def forget_work(folder: Path, kind: Kind) -> None:
         kind.state(folder).unlink(missing_ok=True)
 
 
-def _known_names(folder: Path, kind: Kind, state: Mapping[str, Any]) -> set[str]:
-    """Ids of all objects that the earlier run may have written files for."""
+def _known_names(folder: Path, kind: Kind, state: Mapping[str, Any]) -> tuple[set[str], set[str]]:
+    """Ids of all objects that the earlier run may have written files for; stems of these files."""
     names = set(state.get("inputs", ()))
     for journal in (folder / kind.parts).glob("*.json"):
         with contextlib.suppress(AutofitError, KeyError):
             names.update(name for ids in read_journal(journal)["objects"].values() for name in ids)
-    names.update(thumb.stem for thumb in (folder / kind.work / "thumbs").glob("*.jpg"))
     if kind is FITTED:
         with contextlib.suppress(AutofitError):
             names.update(read_catalogue_arrow(folder).column("id").to_pylist())
-    return names
+    thumbs = {thumb.stem for thumb in (folder / kind.work / "thumbs").glob("*.jpg")}
+    return names, thumbs | {file_stem(str(name)) for name in names}
 
 
 # --- runs over sources ------------------------------------------------------------------------
