@@ -14,11 +14,12 @@ import hashlib
 import io
 import math
 import os
+import re
 import threading
 import warnings
 import zlib
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from astropy.io.fits.verify import VerifyError
 from autofit_ml.errors import InputError
 from autofit_ml.images.roles import hdu_role
 
-__all__ = ["FitsFile", "HduInfo", "image_array", "list_hdus", "open_fits"]
+__all__ = ["FitsFile", "HduInfo", "image_array", "list_hdus", "open_fits", "opened_headers"]
 
 READ_FAILURES = (
     OSError,
@@ -56,6 +57,16 @@ MAX_PIXELS = 2**31
 KEPT_FILES = 32
 KEPT_BYTES = 512 * 2**20
 """Number and uncompressed size of the files that a thread keeps open, together."""
+
+UNPACKED_BYTES = 256 * 2**20
+UNPACKED_RATIO = 100
+"""A compressed file may unpack to so many bytes, or so many times its size, whichever is more."""
+
+TAIL = 2**20
+"""Bytes that are looked at behind what the headers claim."""
+
+MAX_HEADER_BLOCKS = 1000
+"""A header of more blocks (36 cards each) is damaged."""
 
 _kept = threading.local()
 
@@ -144,19 +155,86 @@ class FitsFile:
         raise InputError(f"no HDU {key!r} (has {names})", "name an HDU that exists", self.path)
 
 
-def _decompress(raw: bytes, path: Path) -> bytes:
-    """Uncompressed content, told by magic bytes: a wrong extension does no harm."""
-    if raw[:2] == b"\x1f\x8b":
+def _content(raw: bytes, path: Path) -> bytes:
+    """Uncompressed content, told by magic bytes (a wrong extension does no harm), in bounds.
+
+    Only what the headers claim is unpacked, and `TAIL` behind it, which tells a damaged header.
+    """
+    packer = "gzip" if raw[:2] == b"\x1f\x8b" else "bzip2" if raw[:3] == b"BZh" else ""
+    if not packer:
+        end = claimed_end(lambda start, size: raw[start : start + size])
+        return raw if end is None or len(raw) <= end + TAIL else raw[: end + TAIL]
+    whole, content, most = io.BytesIO(raw), bytearray(), unpacked_limit(len(raw))
+    stream = gzip.GzipFile(fileobj=whole) if packer == "gzip" else bz2.BZ2File(whole)
+
+    def upto(end: int) -> None:
+        while len(content) < end:
+            piece = stream.read(min(end - len(content), 2**24))
+            content.extend(piece)
+            if len(content) > most:
+                raise InputError(
+                    f"unpacks to over {most / 2**20:.0f} MiB, from {len(raw) / 2**20:.1f} MiB",
+                    f"if that is right, unpack it with {packer} and give the plain file",
+                    path,
+                )
+            if not piece:
+                return
+
+    def read(start: int, size: int) -> bytes:
+        upto(start + size)
+        return bytes(content[start : start + size])
+
+    try:
+        end = claimed_end(read)
+        upto(most + 1 if end is None else end + TAIL)
+    except InputError:
+        raise
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise InputError(f"damaged {packer} file: {error}", DAMAGED, path) from error
+    return bytes(content)
+
+
+def unpacked_limit(size: int) -> int:
+    """Bytes that a compressed file of `size` bytes may unpack to."""
+    return max(UNPACKED_BYTES, UNPACKED_RATIO * size)
+
+
+_SIZES = re.compile(rb"(BITPIX|NAXIS\d*|PCOUNT|GCOUNT|GROUPS) *= *([-+\w]+)")
+
+
+def claimed_end(read: Callable[[int, int], bytes]) -> int | None:
+    """Where the data end that the headers of a FITS file claim; None: a header cannot be read.
+
+    Parameters
+    ----------
+    read : callable
+        ``read(start, size)``: these bytes of the file, fewer at its end.
+    """
+    place = 0
+    while read(place, 9) in (b"SIMPLE  =", b"XTENSION="):
+        cards: dict[bytes, bytes] = {}
+        for _ in range(MAX_HEADER_BLOCKS):
+            block = read(place, FITS_BLOCK)
+            place += FITS_BLOCK
+            lines = [block[k : k + 80] for k in range(0, len(block), 80)]
+            found = [match for line in lines if (match := _SIZES.match(line))]
+            cards = {match[1]: match[2] for match in reversed(found)} | cards
+            if any(line[:8].rstrip() == b"END" for line in lines) or len(block) < FITS_BLOCK:
+                break
+        else:
+            return None
         try:
-            return gzip.decompress(raw)
-        except (OSError, EOFError, zlib.error) as error:
-            raise InputError(f"damaged gzip file: {error}", DAMAGED, path) from error
-    if raw[:3] == b"BZh":
-        try:
-            return bz2.decompress(raw)
-        except (OSError, EOFError, ValueError) as error:
-            raise InputError(f"damaged bzip2 file: {error}", DAMAGED, path) from error
-    return raw
+            axes = [int(cards[b"NAXIS%d" % k]) for k in range(1, int(cards[b"NAXIS"]) + 1)]
+            if cards.get(b"GROUPS") == b"T" and axes[:1] == [0]:
+                axes = axes[1:]
+            items = int(cards.get(b"PCOUNT", 0)) + math.prod(axes) if axes else 0
+            size = abs(int(cards[b"BITPIX"])) // 8 * int(cards.get(b"GCOUNT", 1)) * items
+        except (KeyError, ValueError):
+            return None
+        if size < 0:
+            return None
+        place += -(-size // FITS_BLOCK) * FITS_BLOCK
+    return place
 
 
 def _what_it_is(content: bytes) -> tuple[str, str]:
@@ -216,7 +294,7 @@ def open_fits(path: str | Path) -> FitsFile:
 
 def _parsed(raw: bytes, path: Path) -> FitsFile:
     digest = hashlib.sha256(raw).hexdigest()
-    content = _decompress(raw, path)
+    content = _content(raw, path)
     if content[:9] != b"SIMPLE  =":
         problem, remedy = _what_it_is(content)
         raise InputError(problem, remedy, path)
@@ -338,13 +416,37 @@ def list_hdus(path: str | Path) -> tuple[HduInfo, ...]:
 
 @functools.lru_cache(maxsize=128)
 def _listed(path: Path, _changed: int) -> tuple[HduInfo, ...]:
-    with contextlib.suppress(*READ_FAILURES), path.open("rb") as stream:
-        if stream.read(9) == b"SIMPLE  =":
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                with fits.open(path, memmap=True) as hdus:
-                    return tuple(_describe(index, hdu) for index, hdu in enumerate(hdus))
+    with contextlib.suppress(*READ_FAILURES), opened_headers(path) as hdus:
+        return tuple(_describe(index, hdu) for index, hdu in enumerate(hdus))
     return open_fits(path).infos
+
+
+@contextlib.contextmanager
+def opened_headers(path: Path) -> Iterator[fits.HDUList]:
+    """HDUs of a file, for a look at their headers: the data of a plain file are not read.
+
+    Raises
+    ------
+    InputError
+        As `open_fits`.
+    OSError and others of `READ_FAILURES`
+        What astropy raises.
+    """
+    with path.open("rb") as stream:
+
+        def read(start: int, size: int) -> bytes:
+            stream.seek(start)
+            return stream.read(size)
+
+        end = claimed_end(read) if read(0, 9) == b"SIMPLE  =" else None
+        rest = stream.seek(0, os.SEEK_END) - (end or 0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if end is None or rest > TAIL:
+            yield open_fits(path).hdus
+        else:
+            with fits.open(path, memmap=True) as hdus:
+                yield hdus
 
 
 def image_array(file: FitsFile, info: HduInfo, what: str) -> tuple[np.ndarray, list[str]]:
@@ -417,6 +519,13 @@ def _astropy_pixels(file: FitsFile, hdu: Any, what: str, messages: list[str]) ->
     start = place.get("datLoc")
     size = int(hdu.size)
     if isinstance(hdu, fits.CompImageHDU):  # its size is that of the pixels, not of the tiles
+        most = unpacked_limit(file.length)
+        if size > most:
+            raise InputError(
+                f"the {what} unpacks to {size / 2**20:.0f} MiB, over {most / 2**20:.0f}",
+                "if that is right, unpack it with funpack and give the plain file",
+                file.path,
+            )
         size = max(0, int(place.get("datSpan", 0)) - FITS_BLOCK + 1)
     if start is not None and start + size > file.length:
         raise InputError(

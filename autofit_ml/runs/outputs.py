@@ -21,6 +21,7 @@ from autofit_ml.catalogue import (
     atomic_write_bytes,
     atomic_write_json,
     band_suffix,
+    file_stem,
     merge_shards,
     object_fits_bytes,
     write_shard,
@@ -82,7 +83,8 @@ def _save_posterior(folder: RunFolder, name: str, posterior: ScenePosterior, mod
     )
     target = folder.path / "posterior"
     target.mkdir(exist_ok=True)
-    write_inference_data(data, target, name)
+    stem = file_stem(name)
+    write_inference_data(data, target, stem)
     flat = posterior.draws.reshape(-1, len(posterior.names))
     flat = flat[np.isfinite(flat).all(1)]
     shown = [
@@ -93,7 +95,7 @@ def _save_posterior(folder: RunFolder, name: str, posterior: ScenePosterior, mod
     figure = corner_figure(flat[:, shown], [posterior.names[k] for k in shown])
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=80)
-    atomic_write_bytes(target / f"{name}.png", picture.getvalue(), fsync=False)
+    atomic_write_bytes(target / f"{stem}.png", picture.getvalue(), fsync=False)
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,7 @@ def _save_object(
     }
     one = bands.pop(run.bands[0])
     stamp, drawn, mask = one.stamp, one.drawn, one.mask
+    stem = file_stem(stamp.id)
     # Not synced to the disk one by one: the shard, written after them, is what a resumed run
     # relies on, and these can be made again.
     if "objects" in kinds:
@@ -168,7 +171,7 @@ def _save_object(
             wcs=stamp.wcs,
             origin=stamp.origin,
         )
-        atomic_write_bytes(folder.path / "objects" / f"{stamp.id}.fits", payload, fsync=False)
+        atomic_write_bytes(folder.path / "objects" / f"{stem}.fits", payload, fsync=False)
     if "previews" in kinds:
         picture = preview_png(
             stamp.data,
@@ -185,11 +188,11 @@ def _save_object(
             band=run.bands[0],
             more=[_band_picture(band, other, row) for band, other in bands.items()],
         )
-        atomic_write_bytes(folder.path / "previews" / f"{stamp.id}.png", picture, fsync=False)
+        atomic_write_bytes(folder.path / "previews" / f"{stem}.png", picture, fsync=False)
     if "report" in kinds:
         planes = (stamp.data, one.model, one.residual, stamp.sigma, mask)
         small = thumbnail(*planes, sky=float(row["sky"]))
-        atomic_write_bytes(folder.path / THUMBNAIL_FOLDER / f"{stamp.id}.jpg", small, fsync=False)
+        atomic_write_bytes(folder.path / THUMBNAIL_FOLDER / f"{stem}.jpg", small, fsync=False)
 
 
 def _band_picture(band: str, one: _Pictured, row: Mapping[str, Any]) -> BandPicture:
