@@ -19,6 +19,10 @@ _COVERS = 0.95
 """Share of the usable pixels in the target's footprint above which there is no sky beside it."""
 
 
+_TOUCHING = 2.0
+"""Pixels between the target's place and a footprint that is its own all the same."""
+
+
 def padded_shape(shape: tuple[int, int]) -> tuple[int, int]:
     """Shape that is fitted: filled up (masked) to a multiple of 8, 16, 32 ..., to be few."""
     grain = max(8, 2 ** math.ceil(math.log2(max(shape) / 16)))
@@ -110,6 +114,9 @@ def target_found(stamp: Stamp, segmentation: Segmentation, x: float, y: float) -
     if segmentation.target and labels[row, column] in (0, segmentation.target):
         return ""
     at_x, at_y = stamp.position
+    rows, columns = np.nonzero(labels == labels[row, column])  # a mask may cut the target in two
+    if labels[row, column] and np.hypot(columns - at_x, rows - at_y).min() < _TOUCHING:
+        return ""
     rows, columns = np.nonzero((labels != 0) & (labels != segmentation.target))
     text = f"nothing is detected at x {at_x + stamp.origin[0]:.1f}, y {at_y + stamp.origin[1]:.1f}"
     if len(rows) == 0:

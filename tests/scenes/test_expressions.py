@@ -202,5 +202,5 @@ def test_size_is_bounded(text):
 
 
 def test_long_chains_of_ties_are_ordered():
-    ties = {f"c{k}.x": parse(f"c{k + 1}.x") for k in range(3000)}
+    ties = {f"c{k}.x": parse(f"c{k + 1}.x", [f"c{k + 1}.x"]) for k in range(3000)}
     assert evaluation_order(ties) == [f"c{k}.x" for k in reversed(range(3000))]
