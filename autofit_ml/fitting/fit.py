@@ -205,7 +205,8 @@ def _member(k: int, one: SceneObject, starts: Starts, settings: RefineSettings) 
     if settings.neighbours == "fit":
         if one.neighbours is None:
             one = one.with_neighbours(settings.max_neighbours)
-        neighbours, masked = list(one.neighbours or ()), one.masked
+        # In one order of profiles: batches share a layout, and should be large.
+        neighbours, masked = sorted(one.neighbours or (), key=lambda n: n.profile), one.masked
     cov = np.zeros((8, 8)) if starts.cov is None else starts.cov[k]
     changes = tuple((stamp or one.reference).psf.modes for stamp in one.stamps)
     start = np.array(starts.values[k], dtype=np.float64)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,6 +31,7 @@ from autofit_ml.catalogue.arrow import numpy_values
 from autofit_ml.images import Source
 from autofit_ml.images.stamp import Stamp
 from autofit_ml.report import THUMBNAIL_FOLDER, BandPicture, preview_png, thumbnail
+from autofit_ml.runs.fitted import Fitted
 from autofit_ml.runs.folder import RunFolder
 from autofit_ml.runs.kinds import RUN_FILE
 from autofit_ml.runs.model import RunModel
@@ -50,7 +52,7 @@ _VERSIONS = (
 
 
 def save_pictures(
-    folder: RunFolder,
+    folder: Path,
     prepared: Prepared,
     fits: Mapping[str, ObjectFit],
     rows: dict[str, np.ndarray],
@@ -70,7 +72,7 @@ def save_pictures(
         _save_object(folder, images, segmentation, fits[stamp.id], model, row, kinds)
 
 
-def _save_posterior(folder: RunFolder, name: str, posterior: ScenePosterior, model: str) -> None:
+def _save_posterior(folder: Path, name: str, posterior: ScenePosterior, model: str) -> None:
     """``posterior/<id>.nc`` (ArviZ InferenceData) and a corner plot of the target beside it."""
     from autofit_ml.posterior import corner_figure, to_inference_data, write_inference_data
 
@@ -81,7 +83,7 @@ def _save_posterior(folder: RunFolder, name: str, posterior: ScenePosterior, mod
     data = to_inference_data(
         posterior.samples, 0, posterior.names, attributes, values=posterior.draws
     )
-    target = folder.path / "posterior"
+    target = folder / "posterior"
     target.mkdir(exist_ok=True)
     stem = file_stem(name)
     write_inference_data(data, target, stem)
@@ -132,7 +134,7 @@ class _Pictured:
 
 
 def _save_object(
-    folder: RunFolder,
+    folder: Path,
     images: Sequence[Stamp | None],
     segmentation: Segmentation,
     fit: ObjectFit,
@@ -171,7 +173,7 @@ def _save_object(
             wcs=stamp.wcs,
             origin=stamp.origin,
         )
-        atomic_write_bytes(folder.path / "objects" / f"{stem}.fits", payload, fsync=False)
+        atomic_write_bytes(folder / "objects" / f"{stem}.fits", payload, fsync=False)
     if "previews" in kinds:
         picture = preview_png(
             stamp.data,
@@ -188,11 +190,11 @@ def _save_object(
             band=run.bands[0],
             more=[_band_picture(band, other, row) for band, other in bands.items()],
         )
-        atomic_write_bytes(folder.path / "previews" / f"{stem}.png", picture, fsync=False)
+        atomic_write_bytes(folder / "previews" / f"{stem}.png", picture, fsync=False)
     if "report" in kinds:
         planes = (stamp.data, one.model, one.residual, stamp.sigma, mask)
         small = thumbnail(*planes, sky=float(row["sky"]))
-        atomic_write_bytes(folder.path / THUMBNAIL_FOLDER / f"{stem}.jpg", small, fsync=False)
+        atomic_write_bytes(folder / THUMBNAIL_FOLDER / f"{stem}.jpg", small, fsync=False)
 
 
 def _band_picture(band: str, one: _Pictured, row: Mapping[str, Any]) -> BandPicture:
@@ -203,18 +205,17 @@ def _band_picture(band: str, one: _Pictured, row: Mapping[str, Any]) -> BandPict
 
 def save_shard(
     folder: RunFolder,
-    rows: dict[str, np.ndarray],
-    prepared: Prepared,
+    part: Fitted,
     model: RunModel,
     identity: dict[str, Any],
 ) -> None:
-    """Save a batch's rows: it counts as done."""
+    """Save the rows of some sources: they count as done."""
     about = {"autofit_ml": str(identity["autofit_ml"]), "settings": json.dumps(identity)}
     folder.save(
-        lambda shard: write_shard(shard, rows, about, model.columns),
-        prepared.objects,
-        hashes=prepared.hashes,
-        unfinished=sorted(prepared.unfinished),
+        lambda shard: write_shard(shard, part.rows, about, model.columns),
+        part.objects,
+        hashes=part.hashes,
+        unfinished=sorted(part.unfinished),
     )
 
 
