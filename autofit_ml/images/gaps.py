@@ -97,8 +97,11 @@ def _told(same: np.ndarray, total: int, counts: bool) -> tuple[np.ndarray, float
     """Regions of one value that chance does not make, and its share of the other pixels."""
     found = np.zeros_like(same)
     share, sizes = 0.0, (0, 0)
-    for _ in range(3):  # the share is that of the pixels beside the regions
+    for _ in range(5):  # the share is that of the pixels beside the regions
         share = float((same & ~found).sum()) / max(total - int(found.sum()), 1)
+        if counts and found.any():  # of those around: photons gather where objects are
+            around = _widened(found, sizes[0]) & ~found
+            share = max(share, float(same[around].mean()) if around.any() else 0.0)
         least = (math.log(total) - math.log(1e-6)) / -math.log(min(max(share, 1e-3), 0.999))
         side, run = max(_SIDE, math.ceil(math.sqrt(least))), max(_RUN, math.ceil(least))
         if side > _SIDE and not counts:  # pixels of resampled images are not independent
@@ -115,6 +118,14 @@ def _told(same: np.ndarray, total: int, counts: bool) -> tuple[np.ndarray, float
             seeds = np.isin(labels, hit)
         found = seeds
     return found, share
+
+
+def _widened(region: np.ndarray, by: int) -> np.ndarray:
+    """The region and all pixels up to `by` away along both axes."""
+    out = region.astype(np.uint8)
+    for axis in (0, 1):
+        out = ndimage.maximum_filter1d(out, 2 * by + 1, axis=axis, mode="constant", cval=0)
+    return out.astype(bool)
 
 
 def _opened(same: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+
 from autofit_ml.catalogue.flags import Flag
 from autofit_ml.errors import WeightsError
 from autofit_ml.images.stamp import Frame, Stamp
@@ -74,9 +76,10 @@ def segment_all(
         if stamps[i].flags & int(Flag.OUT_OF_DOMAIN):  # its whole frame is
             chosen[i] = "sep"
             continue
-        name = choice.choose_weights(
-            "segment", weights, stamps[i].pixel_scale, psf_fwhm(stamps[i].psf)
-        )
+        name = None
+        if not _few_photons(stamps[i]):
+            seeing = psf_fwhm(stamps[i].psf)
+            name = choice.choose_weights("segment", weights, stamps[i].pixel_scale, seeing)
         if name is None:
             chosen[i] = "sep"
             marked[i] = stamps[i].replace(
@@ -91,6 +94,13 @@ def segment_all(
         found.update(zip(members, results, strict=True))
     for i, stamp in enumerate(marked):
         yield stamp, found[i] if i in found else _alone(stamp, chosen[i])
+
+
+def _few_photons(stamp: Stamp) -> bool:
+    """Whether the background is under one photon a pixel: photons look like stars then."""
+    if stamp.background_sigma is None:
+        return False
+    return float(np.median(stamp.background_sigma)) * stamp.gain < 1.0
 
 
 def _method(stamp: Stamp, segmenter: str) -> str:
