@@ -22,6 +22,9 @@ _SIDE, _RUN = 3, 9
 _COMMON = 0.3
 """A value of more than this share of the pixels beside its regions belongs to the data."""
 
+_BOX = 15
+"""Pixels a side of the boxes in which a value's local share is looked for."""
+
 _VALUES = 100
 """With more values than this the image was enlarged by repeating pixels."""
 
@@ -99,9 +102,8 @@ def _told(same: np.ndarray, total: int, counts: bool) -> tuple[np.ndarray, float
     share, sizes = 0.0, (0, 0)
     for _ in range(5):  # the share is that of the pixels beside the regions
         share = float((same & ~found).sum()) / max(total - int(found.sum()), 1)
-        if counts and found.any():  # of those around: photons gather where objects are
-            around = _widened(found, sizes[0]) & ~found
-            share = max(share, float(same[around].mean()) if around.any() else 0.0)
+        if counts and found.any():  # where it is largest: photons gather where objects are
+            share = max(share, _largest_share(same, found))
         least = (math.log(total) - math.log(1e-6)) / -math.log(min(max(share, 1e-3), 0.999))
         side, run = max(_SIDE, math.ceil(math.sqrt(least))), max(_RUN, math.ceil(least))
         if side > _SIDE and not counts:  # pixels of resampled images are not independent
@@ -120,12 +122,11 @@ def _told(same: np.ndarray, total: int, counts: bool) -> tuple[np.ndarray, float
     return found, share
 
 
-def _widened(region: np.ndarray, by: int) -> np.ndarray:
-    """The region and all pixels up to `by` away along both axes."""
-    out = region.astype(np.uint8)
-    for axis in (0, 1):
-        out = ndimage.maximum_filter1d(out, 2 * by + 1, axis=axis, mode="constant", cval=0)
-    return out.astype(bool)
+def _largest_share(same: np.ndarray, left_out: np.ndarray) -> float:
+    """Largest share of `same` in a box of the image, over what is not left out of it."""
+    whole = ndimage.uniform_filter((~left_out).astype(np.float32), _BOX)
+    part = ndimage.uniform_filter((same & ~left_out).astype(np.float32), _BOX)
+    return float(np.max(part / whole.clip(0.5), where=whole >= 0.5, initial=0.0))
 
 
 def _opened(same: np.ndarray, height: int, width: int) -> np.ndarray:
