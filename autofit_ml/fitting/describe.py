@@ -156,7 +156,11 @@ def describe(
         reference, ellipse = member.object.reference, shape[k]
         flags = geometry_flags(reference, found, member.masked, *ellipse)
         flags |= _size_flags(names, values, errors, target[main[k]], light[k, main[k]])
-        lost = "" if scene.has_positions else target_found(reference, found, *ellipse[:2])
+        lost = (
+            ""
+            if scene.has_positions
+            else target_found(reference, found, member.masked, *ellipse[:2])
+        )
         present = np.isfinite(values) | bool(batch.missing(int(row)))
         finite = bool(np.isfinite(theta_cov[k]).all() and present.all())
         ndof = int(n_pix[k] - n_free[k])
