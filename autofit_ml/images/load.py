@@ -56,6 +56,8 @@ class Planes:
     files : OpenFiles
     preset : SurveyPreset or None
     image_file : Path
+    background : ndarray, float64, shape (ny, nx), or None
+        As ``background_sigma`` of a `Stamp`.
     """
 
     data: np.ndarray
@@ -72,6 +74,7 @@ class Planes:
     files: OpenFiles
     preset: SurveyPreset | None
     image_file: Path
+    background: np.ndarray | None = None
 
 
 def read_planes(source: Source, options: ReadOptions) -> Planes:
@@ -354,7 +357,7 @@ def finish_sigma(planes: Planes, source: Source, options: ReadOptions, frame: bo
             planes.sigma = np.where(bad, 1.0, sigma)
             return
     try:
-        planes.sigma, notes = model_sigma(
+        planes.sigma, planes.background, notes = model_sigma(
             planes.data,
             planes.mask,
             gain=calibration.gain,

@@ -243,6 +243,8 @@ def _final_arrays(planes: Planes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         raise InputError("every pixel is masked", "check mask and sigma", planes.image_file)
     data = np.where(np.isfinite(planes.data), planes.data, 0.0).astype(np.float32)
     sigma = np.where(usable, planes.sigma, 1.0).astype(np.float32)
+    if planes.background is not None:
+        planes.background = planes.background.astype(np.float32)
     return data, sigma, ~usable
 
 
@@ -318,6 +320,7 @@ def _make_stamp(source: Source, options: ReadOptions, planes: Planes) -> Stamp:
         messages=_unique(planes),
         file=str(source.planes["image"][0]),
         unit=calibration.unit,
+        background_sigma=None if planes.background is None else planes.background[window],
     )
 
 
@@ -342,6 +345,7 @@ def _make_frame(source: Source, options: ReadOptions, planes: Planes) -> Frame:
         messages=_unique(planes),
         file=str(source.planes["image"][0]),
         unit=calibration.unit,
+        background_sigma=planes.background,
     )
     if psf is None:
         built, notes = psf_from_stars(frame)
