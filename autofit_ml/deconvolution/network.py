@@ -212,15 +212,7 @@ class DeconvolveNetwork(Denoiser):
         autocast : torch.dtype, optional
             Precision of the U-Net.
         """
-        side = u.shape[-1]
-        grid = grid_of(side, str(u.device))
-        q = spectrum.expand(len(u), *grid.shape).flatten(1)
-        # Units in which the noise is about 1: powers and their squares stay finite.
-        unit = (q.log() @ grid.count / grid.count.sum()).div(2).exp()[:, None]
-        transform = fft2(u).flatten(1) / unit
-        q = q / unit.square()
-        with torch.no_grad():
-            skip = self.skip(transform, q, grid)
+        grid, unit, transform, q, skip = self._skipped(u, spectrum)
         inputs, features, gate = self._inputs(transform, q, skip, grid)
         with torch.autocast(
             u.device.type, autocast or torch.bfloat16, enabled=autocast is not None
@@ -232,23 +224,28 @@ class DeconvolveNetwork(Denoiser):
         change = out[:, 0] + out[:, 1] * gate
         change = fft2(change).flatten(1) * skip.scale
         found = (skip.estimate + change) * unit
-        return ifft2(found.unflatten(1, grid.shape), side), dataclasses.replace(
-            skip, scale=skip.scale * unit
-        )
+        scaled = dataclasses.replace(skip, scale=skip.scale * unit)
+        return ifft2(found.unflatten(1, grid.shape), grid.side), scaled
 
     @torch.no_grad()
     def misfit(self, u: torch.Tensor, spectrum: torch.Tensor) -> torch.Tensor:
         """Mean over long waves of |u - mean|^2 / (P + q), (B,): about 1 for usual galaxies."""
-        grid = grid_of(u.shape[-1], str(u.device))
-        q = spectrum.expand(len(u), *grid.shape).flatten(1)
-        unit = (q.log() @ grid.count / grid.count.sum()).div(2).exp()[:, None]
-        transform = fft2(u).flatten(1) / unit
-        skip = self.skip(transform, q / unit.square(), grid)
+        grid, _, transform, _, skip = self._skipped(u, spectrum)
         apart = (transform - skip.mean).abs().square() / skip.total
         low = grid.low
         return apart[:, low] @ grid.count[low] / grid.count[low].sum()
 
     # -------------------------------------------------------------- mixture of classes
+
+    @torch.no_grad()
+    def _skipped(self, u: torch.Tensor, spectrum: torch.Tensor):
+        """Grid, unit, transform and powers in that unit, and the mixture's estimate."""
+        grid = grid_of(u.shape[-1], str(u.device))
+        q = spectrum.expand(len(u), *grid.shape).flatten(1)
+        # Units in which the noise is about 1: powers and their squares stay finite.
+        unit = (q.log() @ grid.count / grid.count.sum()).div(2).exp()[:, None]
+        transform, q = fft2(u).flatten(1) / unit, q / unit.square()
+        return grid, unit, transform, q, self.skip(transform, q, grid)
 
     def skip(self, u: torch.Tensor, q: torch.Tensor, grid: Grid) -> Skip:
         """The mixture's estimate from half planes (B, K)."""

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import inspect
 import math
 import warnings as python_warnings
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ParamSpec, Protocol, overload
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,7 +34,7 @@ from autofit_ml.deconvolution.target import LARGEST_RADIUS, TARGET_FWHM, WIDEST_
 from autofit_ml.errors import AutofitError, AutofitWarning, SettingsError
 from autofit_ml.images.stamp import Stamp
 from autofit_ml.measure import psf_fwhm
-from autofit_ml.options import by_keyword, option
+from autofit_ml.options import called_with, option
 from autofit_ml.posterior.diagnostics import split_rhat
 from autofit_ml.settings import SamplingSettings
 from autofit_ml.weights.choice import network as kept_network
@@ -43,8 +42,6 @@ from autofit_ml.weights.devices import usable_device
 from autofit_ml.weights.manifest import list_weights
 
 __all__ = ["DeconvolveOptions", "SamplingSettings", "deconvolve", "deconvolve_each"]
-
-P = ParamSpec("P")
 
 _PRIOR_SAMPLES = 32
 _RHAT_WARNING = 1.05
@@ -54,6 +51,7 @@ _RHAT_WARNING = 1.05
 class DeconvolveOptions(SamplingSettings):
     """Keywords of `deconvolve`."""
 
+    stamps: Stamp | Sequence[Stamp] = field(kw_only=False)
     weights: Any = option(  # noqa: RUF009
         None,
         "Name or folder of a bundle, or anything with ``denoise(u, spectrum)``; None: the newest "
@@ -61,40 +59,11 @@ class DeconvolveOptions(SamplingSettings):
     )
 
 
-class _OneOrMany(Protocol[P]):
-    """One result for one stamp, a list for several."""
-
-    @overload
-    def __call__(self, stamps: Stamp, /, *args: P.args, **kwargs: P.kwargs) -> Sharp: ...
-    @overload
-    def __call__(
-        self, stamps: Sequence[Stamp], /, *args: P.args, **kwargs: P.kwargs
-    ) -> list[Sharp]: ...
-
-
-def _one_or_many(
-    options: Callable[P, DeconvolveOptions],
-    function: Callable[[Sequence[Stamp], DeconvolveOptions], list[Sharp]],
-) -> _OneOrMany[P]:
-    """The function with the keywords of its options; some of them once came by position."""
-    order = ("samples", "sampler", "oversampling", "target_fwhm", "weights", "seed", "device")
-    signature = inspect.signature(options)
-
-    @functools.wraps(function)
-    def wrapper(stamps: Any, *args: Any, **kwargs: Any) -> Any:
-        given = by_keyword(function.__name__, signature, args, kwargs, order)
-        chosen = DeconvolveOptions(**given)
-        found = function([stamps] if isinstance(stamps, Stamp) else stamps, chosen)
-        return found[0] if isinstance(stamps, Stamp) else found
-
-    first = inspect.Parameter("stamps", inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    vars(wrapper)["__signature__"] = inspect.Signature(
-        [first, *signature.parameters.values()], return_annotation="Sharp | list[Sharp]"
-    )
-    return wrapper  # type: ignore[return-value]
-
-
-def _deconvolve(stamps: Sequence[Stamp], options: DeconvolveOptions) -> list[Sharp]:
+@called_with(
+    DeconvolveOptions,
+    positional=("samples", "sampler", "oversampling", "target_fwhm", "weights", "seed", "device"),
+)
+def deconvolve(call: DeconvolveOptions) -> Sharp | list[Sharp]:
     """Posterior samples of galaxies as they would look with a narrower PSF and without noise.
 
     ``deconvolve(stamps, *, samples, sampler, ...)``; the keywords are those of
@@ -120,9 +89,10 @@ def _deconvolve(stamps: Sequence[Stamp], options: DeconvolveOptions) -> list[Sha
         A stamp cannot be deconvolved (see `operator.observe`).
     SettingsError, WeightsError
     """
-    weights = options.weights
+    alone, weights = isinstance(call.stamps, Stamp), call.weights
     named = weights is None or isinstance(weights, str | Path)
-    settings = options.part(SamplingSettings, weights=str(weights or "") if named else "")
+    settings = call.part(SamplingSettings, weights=str(weights or "") if named else "")
+    stamps = [call.stamps] if isinstance(call.stamps, Stamp) else call.stamps
     found = []
     for _, result in deconvolve_each(stamps, settings, denoiser=None if named else weights):
         if isinstance(result, Exception):
@@ -130,11 +100,7 @@ def _deconvolve(stamps: Sequence[Stamp], options: DeconvolveOptions) -> list[Sha
         for text in result.warnings:
             python_warnings.warn(f"{result.id}: {text}", AutofitWarning, stacklevel=3)
         found.append(result)
-    return found
-
-
-_deconvolve.__name__ = _deconvolve.__qualname__ = "deconvolve"
-deconvolve = _one_or_many(DeconvolveOptions, _deconvolve)
+    return found[0] if alone else found
 
 
 def deconvolve_each(
@@ -394,15 +360,10 @@ def _summed_up(
         )
     if rhat > _RHAT_WARNING:
         texts.append(f"the Gibbs chains have not mixed (R-hat {rhat:.2f}): raise sweeps")
-    parts = statistics(images)
     return Sharp(
         id=stamp.id,
         samples=images,
-        mean=parts["mean"],
-        std=parts["std"],
-        q16=parts["q16"],
-        median=parts["median"],
-        q84=parts["q84"],
+        **statistics(images),
         residual=residual,
         prior_fraction=fraction,
         data=stamp.data,

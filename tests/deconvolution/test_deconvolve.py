@@ -21,7 +21,6 @@ from autofit_ml.deconvolution import (
     sharp_fits_bytes,
     sharp_preview_png,
 )
-from autofit_ml.deconvolution.analytic import GaussianPrior
 from autofit_ml.deconvolution.diffusion import Draws
 from autofit_ml.deconvolution.eps import denoised
 from autofit_ml.deconvolution.network import InBfloat16
@@ -36,6 +35,7 @@ from autofit_ml.deconvolution.summary import (
 from autofit_ml.errors import AutofitError, AutofitWarning, InputError, SettingsError
 from autofit_ml.images.psf import gaussian_psf
 from autofit_ml.weights import choice
+from benchmarks.analytic_priors import GaussianPrior
 
 QUICK = {"samples": 4, "steps": 6, "padding": 0, "prior": False}
 

@@ -41,7 +41,7 @@ def test_evidence_of_a_gaussian():
     draws = result.samples()
     assert draws.draws.shape == (1, 1, 4000, 3)
     assert draws.ok.all()
-    assert (np.abs(draws.flat(0).numpy().mean(0) / sd) < 1.5 * error).all()
+    assert (np.abs(draws.draws[0, 0].numpy().mean(0) / sd) < 1.5 * error).all()
 
 
 def test_agrees_with_hmc_where_the_posterior_is_curved():
@@ -59,7 +59,7 @@ def test_agrees_with_hmc_where_the_posterior_is_curved():
         theta[None], covariance[None], problem.lower[None], problem.upper[None], HMCSettings(draws=500, warmup=150, rounds=1),
     )  # fmt: skip
     assert (hmc.rhat < 1.015).all()
-    draws = hmc.flat(0).numpy()
+    draws = hmc.draws[0].flatten(0, 1).numpy()
     sd = draws.std(0)
     laplace_sd = covariance.diagonal().sqrt().numpy()
     # Curved: Laplace is off by more than the samplers' disagreement is allowed to be.
