@@ -1,8 +1,7 @@
 r"""Rendering of any brightness function: integrate over pixels, then convolve.
 
-The profiles of this package do not need it (`autofit_ml.rendering.polar` is faster, and exact at
-cusps); it draws what is no profile, and checks the others in the tests. The brightness is
-integrated over sub-pixels of 1/s of a pixel: by its value at the centre far from the object's
+Slow and plain: it checks `autofit_ml.rendering`, which is faster and exact at cusps. The brightness
+is integrated over sub-pixels of 1/s of a pixel: by its value at the centre far from the object's
 centre, and by Gauss-Legendre quadrature on ever finer **even** subgrids near it (an odd subgrid
 would sample a cusp itself). The transform of the sub-pixel image is divided by the sub-pixel's own
 transform, multiplied by the PSF, and folded to the pixel grid like that of every other profile.
