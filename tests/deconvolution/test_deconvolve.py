@@ -36,6 +36,7 @@ from autofit_ml.errors import AutofitError, AutofitWarning, InputError, Settings
 from autofit_ml.images.psf import gaussian_psf
 from autofit_ml.weights import choice
 from benchmarks.analytic_priors import GaussianPrior
+from training.tasks.deconvolve.classes import fit_classes
 
 QUICK = {"samples": 4, "steps": 6, "padding": 0, "prior": False}
 
@@ -313,7 +314,7 @@ def test_classes_describe_what_they_were_fitted_to():
     )
     power = torch.full((400, *grid.shape), 1e-7)
     images = means[torch.arange(400) % 2] + coloured(power, 32, generator)
-    network.fit_classes(images)
+    fit_classes(network, images)
     order = network.class_mean.amax((1, 2)).argsort(descending=True)
     torch.testing.assert_close(network.class_mean[order], means, atol=3e-4, rtol=0)
     # Without norm the power is 1024 times that of the orthonormal transform; a share of the whole
