@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import math
 import warnings as python_warnings
 from collections.abc import Iterator, Sequence
@@ -128,34 +129,28 @@ def deconvolve_each(
         denoiser = denoiser.to(device)
     if settings.precision == "bfloat16":
         denoiser = _in_bfloat16(denoiser)
-    group: list[Stamp] = []
-    side = 0
 
-    def finished() -> list[tuple[Stamp, Sharp | AutofitError]]:
-        if not group:
-            return []
-        results = _group(group, side, settings, denoiser, (name, digest), device)
-        return list(zip(group, results, strict=True))
+    def sized() -> Iterator[tuple[Stamp, tuple[int, tuple[int, int]] | AutofitError]]:
+        """Each stamp with what it must share to be sampled along with others."""
+        for stamp in stamps:
+            about: tuple[int, tuple[int, int]] | AutofitError
+            try:  # alone first: what is wrong with it must not concern the others
+                seen = observe(
+                    [stamp], oversampling=settings.oversampling, padding=settings.padding
+                )
+                about = seen.side, stamp.shape
+            except AutofitError as error:
+                about = error
+            yield stamp, about
 
-    for stamp in stamps:
-        try:
-            # Alone first: what is wrong with it must not concern the others.
-            own = observe(
-                [stamp], oversampling=settings.oversampling, padding=settings.padding
-            ).side
-        except AutofitError as error:
-            yield from finished()
-            group = []
-            yield stamp, error
+    for about, members in itertools.groupby(sized(), key=lambda pair: pair[1]):
+        some = (stamp for stamp, _ in members)
+        if isinstance(about, AutofitError):
+            yield from ((stamp, about) for stamp in some)
             continue
-        if group and (
-            own != side or stamp.shape != group[0].shape or len(group) == settings.objects
-        ):
-            yield from finished()
-            group = []
-        side = own
-        group.append(stamp)
-    yield from finished()
+        while group := list(itertools.islice(some, settings.objects)):
+            results = _group(group, about[0], settings, denoiser, (name, digest), device)
+            yield from zip(group, results, strict=True)
 
 
 def _network(weights: str) -> tuple[str, str, Any]:
@@ -331,35 +326,39 @@ def _summed_up(
         flux = drawn.sum((-2, -1)).mean()
         ratio = prior_fraction(drawn, _broadened(prior, wanted) * flux, 1e-3)
         fraction = ratio[region].cpu().numpy().astype(np.float32)
-    texts = []
-    if distance > 1:
-        texts.append(
+    poor = chi2 > 1 + 6 * math.sqrt(2 / max(usable.sum(), 1)) and chi2 > 1.1
+    warnings = [
+        (
+            distance > 1,
             f"unlike the galaxies that the prior was trained on ({distance:.1f} times the usual "
-            "misfit): the samples may look like galaxies that it is not"
-        )
-    elif chi2 > 1 + 6 * math.sqrt(2 / max(usable.sum(), 1)) and chi2 > 1.1:
-        texts.append(
+            "misfit): the samples may look like galaxies that it is not",
+        ),
+        (
+            poor and not distance > 1,
             f"the mean leaves a residual of chi2 {chi2:.2f} per pixel: noise, PSF, sky or "
-            "neighbours are not as given"
-        )
-    if width > WIDEST_PSF:
-        texts.append(
+            "neighbours are not as given",
+        ),
+        (
+            width > WIDEST_PSF,
             f"the PSF's FWHM of {width:.1f} output pixels is beyond the {WIDEST_PSF:g} that the "
-            "prior was trained for" + (": use oversampling 1" if s > 1 else "")
-        )
-    if radius > LARGEST_RADIUS:
-        texts.append(
+            "prior was trained for" + (": use oversampling 1" if s > 1 else ""),
+        ),
+        (
+            radius > LARGEST_RADIUS,
             f"a half-light radius of {radius:.0f} output pixels is beyond the {LARGEST_RADIUS:g} "
             "that the prior was trained for, and outskirts may be missing: "
-            + ("use oversampling 1" if s > 1 else "bin the image")
-        )
-    if detail > DETAIL_WARNING:
-        texts.append(
+            + ("use oversampling 1" if s > 1 else "bin the image"),
+        ),
+        (
+            detail > DETAIL_WARNING,
             f"{100 * detail:.0f} % of the detail finer than the PSF differs from sample to "
-            "sample: what one sample shows there is the prior's"
-        )
-    if rhat > _RHAT_WARNING:
-        texts.append(f"the Gibbs chains have not mixed (R-hat {rhat:.2f}): raise sweeps")
+            "sample: what one sample shows there is the prior's",
+        ),
+        (
+            rhat > _RHAT_WARNING,
+            f"the Gibbs chains have not mixed (R-hat {rhat:.2f}): raise sweeps",
+        ),
+    ]
     return Sharp(
         id=stamp.id,
         samples=images,
@@ -385,7 +384,7 @@ def _summed_up(
         weights_sha256=weights[1],
         rhat=rhat,
         unit=stamp.unit,
-        warnings=tuple(texts),
+        warnings=tuple(text for holds, text in warnings if holds),
     )
 
 
