@@ -651,13 +651,13 @@ def large_cases(number: int, re: tuple[float, float]) -> list[Case]:
 
 def large_galaxies(number: int, side: int, re: tuple[float, float]) -> torch.Tensor:
     """Sharp galaxies of unit flux (number, side, side) with half-light radii in pixels."""
-    from training.tasks.deconvolve.sets import ACCURACY, STRUCTURE
+    from training.tasks.deconvolve.sets import STRUCTURE, SharpRecipe
 
     mix = {"sersic": 0.4, "bulge_disc": 0.3, "structured": 0.3}
     recipe = Galaxies(
         morphology=mix, re=re, q=(0.15, 1.0), n_distribution="population", structure=STRUCTURE
     )
-    accuracy = dataclasses.replace(ACCURACY, largest=2 * side)
+    accuracy = SharpRecipe(side, re=re).accuracy
     images = []
     for k in range(number):
         rng = np.random.default_rng([k, side, int(re[0])])

@@ -37,7 +37,7 @@ from torch import nn
 from autofit_ml.deconvolution.spectra import BINS, Grid, fft2, grid_of, ifft2
 from autofit_ml.deconvolution.target import TARGET_FWHM
 from autofit_ml.errors import SettingsError
-from autofit_ml.weights.settings import tuples
+from autofit_ml.weights.manifest import tuples
 
 try:
     from azula.denoise import Denoiser, DiracPosterior
@@ -131,15 +131,21 @@ class _CentralNorm(nn.Module):
         self.window, self.groups = window, groups
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """In float32, which is twice as fast to go back through as bfloat16."""
         side = x.shape[-1]
         if side <= self.window:
-            return nn.functional.group_norm(x, self.groups, eps=1e-5)
+            return nn.functional.group_norm(x.float(), self.groups, eps=1e-5).to(x.dtype)
         first = (side - self.window) // 2
-        middle = slice(first, first + self.window)
-        parts = x[..., middle, middle].unflatten(1, (self.groups, -1))
-        variance, mean = torch.var_mean(parts.float(), (2, 3, 4), keepdim=True, correction=0)
-        scaled = (x.unflatten(1, (self.groups, -1)) - mean) * torch.rsqrt(variance + 1e-5)
-        return scaled.flatten(1, 2).to(x.dtype)
+        middle = x[..., first : first + self.window, first : first + self.window].float()
+        mean = self._of_groups(middle)
+        scale = torch.rsqrt(self._of_groups((middle - mean).square()) + 1e-5)
+        return torch.addcmul((-mean * scale).to(x.dtype), x, scale.to(x.dtype))
+
+    def _of_groups(self, x: torch.Tensor) -> torch.Tensor:
+        """Mean over pixels and the channels of each group, (B, C, 1, 1)."""
+        size = x.shape[1] // self.groups
+        mean = x.mean((2, 3), keepdim=True).unflatten(1, (self.groups, size))
+        return mean.mean(2, keepdim=True).expand(-1, -1, size, -1, -1).flatten(1, 2)
 
 
 class DeconvolveNetwork(Denoiser):

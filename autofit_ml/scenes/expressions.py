@@ -168,6 +168,10 @@ class _Parser:
                 "cannot be read", "write arithmetic such as '2 * bulge.re' or 'disk.re > bulge.re'"
             ) from None
 
+    def source(self, tree: ast.expr) -> str:
+        """A part as it was written (to write a deep one anew would be a deep recursion)."""
+        return ast.get_source_segment(self.text, tree) or self.text
+
     def expression(self) -> _Node:
         tree = self.tree()
         if isinstance(tree, ast.Compare):
@@ -220,7 +224,7 @@ class _Parser:
         if isinstance(tree, ast.Call):
             return self.call(tree, depth)
         raise self.error(
-            f"{ast.unparse(tree)!r} is not arithmetic",
+            f"{self.source(tree)!r} is not arithmetic",
             f"use + - * / **, numbers, component.parameter, and {', '.join(FUNCTIONS)}",
         )
 
@@ -236,7 +240,7 @@ class _Parser:
         return ("number", value)
 
     def call(self, tree: ast.Call, depth: int) -> _Node:
-        name = tree.func.id if isinstance(tree.func, ast.Name) else ast.unparse(tree.func)
+        name = tree.func.id if isinstance(tree.func, ast.Name) else self.source(tree.func)
         if name not in FUNCTIONS or tree.keywords:
             raise self.error(f"{name!r} is not known", f"use {', '.join(FUNCTIONS)}")
         wanted = 2 if name in ("max", "min") else 1
@@ -245,6 +249,7 @@ class _Parser:
                 f"{name} takes {'two or more values' if wanted == 2 else 'one value'}",
                 f"write e.g. {name}({'bulge.re, 1.5' if wanted == 2 else 'bulge.re'})",
             )
+        # Each value of a max is a level of its own below.
         values = [self.walk(argument, depth + len(tree.args)) for argument in tree.args]
         return reduce(lambda a, b: (name, a, b), values) if wanted == 2 else (name, values[0])
 

@@ -398,6 +398,16 @@ class Scene:
         return "+".join(short_name(component.profile) for component in self.components)
 
     @property
+    def has_positions(self) -> bool:
+        """Whether the model says where something is, in pixels."""
+        for component in self.components:
+            for axis in ("x", "y"):
+                p = component.parameters[axis]
+                if p.value is not None or p.bounds != (None, None) or p.prior is not None:
+                    return True
+        return False
+
+    @property
     def single_sersic(self) -> bool:
         """One plain Sérsic with nothing fixed, tied, started or given a prior, on a flat sky."""
         if len(self.components) != 1 or self.constraints or self.sky == "tilted":

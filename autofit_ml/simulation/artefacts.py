@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "apply_artefacts",
     "bad_columns",
+    "coarsened",
     "cosmic_rays",
     "ghosts",
     "masked_regions",
@@ -101,6 +102,29 @@ def apply_artefacts(
         bits |= masked_regions(data.shape, settings.masked_regions, rng, psf_fwhm)
     unusable = Artefact.SATURATED | Artefact.BLEED | Artefact.BAD_COLUMN | Artefact.MASKED
     return data, mask | ((bits & unusable) > 0), bits
+
+
+def coarsened(
+    data: np.ndarray, sky: float, rms: float, settings: Artefacts, rng: np.random.Generator
+) -> np.ndarray:
+    """Values of some images cut off below a level, or in steps (`Artefacts`).
+
+    Parameters
+    ----------
+    data : ndarray
+        Without the sky that a pipeline subtracts.
+    sky, rms : float
+        Of what is left of it: level, and scatter.
+    settings : Artefacts
+    rng : numpy.random.Generator
+        Not used for what the settings leave out.
+    """
+    if settings.clipped and rng.uniform() < settings.clipped:
+        data = np.maximum(data, sky + rms * rng.uniform(-1.5, 0))
+    if settings.quantised and rng.uniform() < settings.quantised:
+        step = rms * rng.uniform(0.3, 1.5)
+        data = step * np.round(data / step)
+    return data
 
 
 def saturate(data: np.ndarray, level: float, bleed: bool) -> tuple[np.ndarray, np.ndarray]:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import fft
+from scipy.special import j0
 
 from autofit_ml.images.stamp import PSF
 from autofit_ml.profiles.sersic import sersic_b, sersic_flux_within, sersic_intensity_at_re
@@ -118,15 +119,18 @@ def draw_box(
 
 def extent(source: Source, psf: PSF, level: float) -> float:
     """Radius (pixels) beyond which a source is fainter than `level` per pixel everywhere."""
-    half = 0.5 * max(psf.data.shape) / psf.oversampling
     if source.is_star:
-        profile = _psf_envelope(psf)
-        bright = np.flatnonzero(profile * source.flux > level)
-        return float(min(half, (bright[-1] + 2) if bright.size else 1))
-    reach = 0.0
+        return _star_extent(source.flux, psf, level)
+    reach = least = 0.0
     for part in source.parts:
+        if part.kind == "point":
+            least = _star_extent(part.flux, psf, level)
+            continue
         if part.kind == "image":
             reach = max(reach, part.reach)
+            continue
+        if part.kind == "ring":
+            reach = max(reach, part.re + 4 * part.knot_sigma)
             continue
         if part.kind == "knots" and part.offsets is not None:
             reach = max(reach, float(np.hypot(*part.offsets[:, :2].T).max()) + 4 * part.knot_sigma)
@@ -136,8 +140,13 @@ def extent(source: Source, psf: PSF, level: float) -> float:
         b = float(sersic_b(part.n))
         # I(r) = I_e exp(-b ((r / re)^(1/n) - 1)) falls to the level at:
         reach = max(reach, part.re * max(1 + contrast / b, 0.0) ** part.n)
-    width = _psf_reach(psf)
-    return reach + width
+    return max(reach + _psf_reach(psf), least)
+
+
+def _star_extent(flux: float, psf: PSF, level: float) -> float:
+    half = 0.5 * max(psf.data.shape) / psf.oversampling
+    bright = np.flatnonzero(_psf_envelope(psf) * flux > level)
+    return float(min(half, (bright[-1] + 2) if bright.size else 1))
 
 
 def _fast_odd_length(n: int) -> int:
@@ -165,6 +174,8 @@ def _field(part: Component, folding: float) -> float:
         return 0.0
     if part.kind == "image":
         return 2.5 * part.reach
+    if part.kind == "ring":
+        return 2.2 * part.re + 10 * part.knot_sigma
     if part.kind == "knots" and part.offsets is not None:
         return 2.2 * float(abs(part.offsets[:, :2]).max()) + 10 * part.knot_sigma
     return 2 * part.re * _radius_holding(1 - folding, part.n)
@@ -179,7 +190,7 @@ def _radius_holding(fraction: float, n: float) -> float:
 
 def _light_outside(part: Component, n: int) -> float:
     """Flux of a part beyond the field (a circle of its area): it folds back into the image."""
-    if part.kind in ("point", "knots", "spiral", "image"):
+    if part.kind in ("point", "knots", "ring", "spiral", "image"):
         return 0.0
     radius = n / math.sqrt(math.pi) / (part.re * math.sqrt(part.q))
     return part.flux * float(1 - sersic_flux_within(radius, part.n))
@@ -192,6 +203,8 @@ def _transform(part: Component, grid: _Grid) -> np.ndarray:
         return np.full(grid.shape, part.flux, dtype=complex)
     if part.kind == "knots":
         return _knots_transform(part, grid)
+    if part.kind == "ring":
+        return _ring_transform(part, grid)
     if part.kind == "spiral":
         return _spiral_transform(part, grid)
     if part.kind == "image":
@@ -253,6 +266,13 @@ def _knots_transform(part: Component, grid: _Grid) -> np.ndarray:
     along_y = np.exp(-1j * np.outer(grid.ky, dy) - 0.5 * (part.knot_sigma * grid.ky[:, None]) ** 2)
     along_x = np.exp(-1j * np.outer(dx, grid.kx) - 0.5 * (part.knot_sigma * grid.kx) ** 2)
     return (along_y * (part.flux * share)) @ along_x
+
+
+def _ring_transform(part: Component, grid: _Grid) -> np.ndarray:
+    """A circle in the plane of the disc, as wide as a Gaussian: J0(k re) times the Gaussian's."""
+    major, minor = along_axes(grid.kx[None, :], grid.ky[:, None], part.pa)
+    k = np.hypot(major, minor * part.q)
+    return part.flux * j0(k * part.re) * np.exp(-0.5 * (k * part.knot_sigma) ** 2) + 0j
 
 
 def _spiral_transform(part: Component, grid: _Grid, finer: int = 2) -> np.ndarray:

@@ -13,7 +13,7 @@ from autofit_ml.catalogue.flags import Flag
 from autofit_ml.errors import SettingsError
 from autofit_ml.images.stamp import PSF
 from autofit_ml.measure import psf_fwhm
-from autofit_ml.simulation.artefacts import apply_artefacts, ghosts
+from autofit_ml.simulation.artefacts import apply_artefacts, coarsened, ghosts
 from autofit_ml.simulation.draw import FAST, draw_box, extent
 from autofit_ml.simulation.labels import (
     add_light,
@@ -81,7 +81,7 @@ def check_recipe(recipe: Recipe) -> None:
     SettingsError
     """
     psf = draw_psf(recipe.survey.psf, recipe.survey.pixel_scale, np.random.default_rng(0))
-    autocorrelation(recipe.survey.noise.correlation, recipe.data.shape)
+    autocorrelation(recipe.survey.noise.drawn(np.random.default_rng(0)), recipe.data.shape)
     if recipe.data.galaxies.morphology.get("real", 0) > 0:
         from autofit_ml.simulation.real import check_real_galaxies
 
@@ -194,6 +194,7 @@ class _Sky:
         self.level = per_arcsec2 * survey.pixel_scale**2
         self.rms = math.sqrt(self.level * self.gain + self.read_noise**2) / self.gain
         self.pedestal = self.rms * rng.uniform(*noise.pedestal)
+        self.correlation = autocorrelation(noise.drawn(rng), recipe.data.shape)
         ny, nx = recipe.data.shape
         slope = self.rms * rng.uniform(*noise.gradient) / max(ny, nx)
         angle = rng.uniform(0, 2 * np.pi)
@@ -237,21 +238,22 @@ def _observe(
     bright = [star for star in stars if star[2] * peak + sky.level > defects.saturation]
     ghost, bits = ghosts(bright, shape, defects.ghosts, fwhm)
     level = sky.level + sky.gradient
-    correlation = autocorrelation(survey.noise.correlation, shape)
     image, sigma = observe(
         total + ghost,
         level,
         gain=sky.gain,
         read_noise=sky.read_noise,
         rng=streams.noise,
-        correlation=correlation,
+        correlation=sky.correlation,
     )
     image, mask, defect_bits = apply_artefacts(
         image, defects, gain=sky.gain, psf_fwhm=fwhm, rng=streams.artefacts
     )
     bits = bits | defect_bits
     # What the survey has subtracted; a pedestal is left.
-    image = image - sky.level + sky.pedestal
+    image = coarsened(
+        image - sky.level + sky.pedestal, sky.pedestal, sky.rms, defects, streams.artefacts
+    )
     labels = instance_labels(lights, shape, data.labels.isophote * sky.rms)
     truth = source_truth(
         scene.sources, lights, labels, total, sigma, mask, survey.zeropoint, scene.detectable
@@ -261,7 +263,7 @@ def _observe(
     flags = Flag(0)
     if stamp:
         flags = flags_by_construction(
-            scene.sources[0], truth[0], labels, mask, saturated, correlation is not None
+            scene.sources[0], truth[0], labels, mask, saturated, sky.correlation is not None
         )
     model = np.zeros(shape, np.float32)
     if stamp:
@@ -294,7 +296,7 @@ def _observe(
         sky_map=sky_map,
         light=tuple(lights) if data.labels.light else None,
         psf_grid=grid,
-        correlation=correlation,
+        correlation=sky.correlation,
     )
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from astropy.io import fits
@@ -139,20 +140,47 @@ def _optical_psf(model: PSFModel, pixel_scale: float, seed: int, member: int) ->
     galsim = require_galsim()
     rng = np.random.default_rng([seed, 0x4F50, member])
     coefficients = [0.0] * 4 + list(rng.normal(0, model.aberrations, 8))
+    angle = rng.uniform(0, 90) * galsim.degrees
+    if model.aperture == "round":
+        aperture: dict[str, Any] = {"obscuration": model.obscuration, "nstruts": model.struts}
+        aperture |= {"strut_thick": 0.03, "strut_angle": angle}
+    else:
+        pupil = _hexagons()
+        aperture = {"pupil_plane_im": pupil, "pupil_plane_scale": 2 / len(pupil)}
+        aperture |= {"pupil_angle": angle}
+    width = model.lam_over_diam / pixel_scale  # taken as arcsec, and the diameter as a metre
     profile = galsim.OpticalPSF(
-        lam_over_diam=model.lam_over_diam / pixel_scale,
-        obscuration=model.obscuration,
-        nstruts=model.struts,
-        strut_thick=0.03,
-        strut_angle=rng.uniform(0, 90) * galsim.degrees,
+        lam=width * (galsim.arcsec / galsim.radians) * 1e9,
+        diam=1.0,
         aberrations=coefficients,
         oversampling=1.5,
         pad_factor=2.0,
+        **aperture,
     )
     if model.jitter:
         profile = galsim.Convolve(profile, galsim.Gaussian(sigma=model.jitter / pixel_scale))
     psf = _draw(profile, _side(model)[0], model.oversampling, model.has_pixel)
     return _centred(psf.data.astype(float), model)
+
+
+@functools.cache
+def _hexagons(side: int = 512) -> np.ndarray:
+    """JWST's aperture: two rings of hexagons, three struts; half as wide as the array."""
+    place = (np.arange(side) - (side - 1) / 2) * (2 / side)
+    x, y = place[None, :], place[:, None]
+    turns = np.deg2rad([30.0, 90.0, 150.0])
+    normals = np.stack([np.cos(turns), np.sin(turns)], axis=1)
+    across = normals[:, :1, None] * x + normals[:, 1:, None] * y
+    pitch = 0.2  # flat to flat: 1.32 of 6.6 m
+    aperture = np.zeros((side, side))
+    for i, j in itertools.product(range(-2, 3), repeat=2):
+        if max(abs(i), abs(j), abs(i + j)) in (1, 2):
+            offset = normals @ (pitch * (i * normals[0] + j * normals[1]))
+            aperture[(np.abs(across - offset[:, None, None]) < 0.495 * pitch).all(0)] = 1
+    for turn in np.deg2rad([90.0, 240.0, 300.0]):
+        along, beside = (x * np.cos(turn) + y * np.sin(turn), y * np.cos(turn) - x * np.sin(turn))
+        aperture[(along > 0) & (np.abs(beside) < 0.01)] = 0
+    return aperture
 
 
 @functools.lru_cache(maxsize=4)

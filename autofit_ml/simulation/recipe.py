@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -29,6 +28,7 @@ from pydantic import (
 
 from autofit_ml.errors import SettingsError
 from autofit_ml.presets import simulated_surveys
+from autofit_ml.user_yaml import parse_user_yaml, read_user_text
 
 __all__ = [
     "Artefacts",
@@ -113,6 +113,9 @@ class PSFModel(_Settings):
         optical: central obscuration, fraction of the diameter.
     struts : int
         optical: spider vanes.
+    aperture : str
+        optical: round, or hexagons (18 segments and three struts as JWST's, whose PSF has spikes;
+        `obscuration` and `struts` do not count).
     aberrations : float
         optical: scatter of the Zernike coefficients 4 to 11, waves.
     jitter : float
@@ -139,6 +142,7 @@ class PSFModel(_Settings):
     lam_over_diam: PositiveFloat = 0.05
     obscuration: Annotated[float, Field(ge=0, lt=1)] = 0.3
     struts: Annotated[int, Field(ge=0, le=8)] = 4
+    aperture: Literal["round", "hexagons"] = "round"
     aberrations: Annotated[float, Field(ge=0, le=0.2)] = 0.02
     jitter: NonNegativeFloat = 0.0
     folder: Path | None = None
@@ -183,9 +187,10 @@ class Noise(_Settings):
         Sky left in the image per pixel, in units of the sky noise.
     gradient : (low, high)
         Change of the sky across the image, in units of the sky noise; random direction.
-    correlation : float or 2-d list or path
-        Correlation of adjacent pixels' noise (rho ** (dx**2 + dy**2)), an explicit
-        autocorrelation (odd sides, centre 1), or a FITS file of one; 0: white.
+    correlation : float or (low, high) or 2-d list or path
+        Correlation of adjacent pixels' noise (rho ** (dx**2 + dy**2)), the same for all images or
+        uniform between two values; an explicit autocorrelation (odd sides, centre 1), or a FITS
+        file of one; 0: white.
     """
 
     sky_brightness: float
@@ -194,25 +199,30 @@ class Noise(_Settings):
     scatter: NonNegativeFloat = 0.0
     pedestal: Range = (0.0, 0.0)
     gradient: Range = (0.0, 0.0)
-    correlation: float | tuple[tuple[float, ...], ...] | Path = 0.0
+    correlation: float | Range | tuple[tuple[float, ...], ...] | Path = 0.0
 
     @model_validator(mode="after")
     def _check(self) -> Noise:
         given = self.correlation
-        if isinstance(given, float | int):
-            if not 0 <= given <= 0.9:
-                raise ValueError(f"correlation {given}: must lie between 0 and 0.9")
-        elif isinstance(given, Path):
+        if isinstance(given, Path):
             if not given.is_file():
                 raise ValueError(f"correlation: file {given} does not exist")
-        else:
+        elif isinstance(given, tuple) and isinstance(given[0], tuple):
             rows = {len(row) for row in given}
             if len(rows) != 1 or len(given) % 2 == 0 or rows.pop() % 2 == 0:
                 raise ValueError("correlation: needs a rectangle with odd sides")
             array = np.array(given)
             if array[array.shape[0] // 2, array.shape[1] // 2] != 1 or abs(array).max() > 1:
                 raise ValueError("correlation: the centre must be 1 and no value larger")
+        elif not (np.min(given) >= 0 and np.max(given) <= 0.9):
+            raise ValueError(f"correlation {given}: must lie between 0 and 0.9")
         return self
+
+    def drawn(self, rng: np.random.Generator) -> float | tuple[tuple[float, ...], ...] | Path:
+        """The `correlation` of one image."""
+        if isinstance(self.correlation, tuple) and not isinstance(self.correlation[0], tuple):
+            return float(rng.uniform(*self.correlation))
+        return self.correlation
 
 
 class Artefacts(_Settings):
@@ -234,6 +244,9 @@ class Artefacts(_Settings):
         Blocks, trails and circles cut out per 10**6 pixels.
     ghosts : float
         Fraction of a star's flux that is in its ghost ring (stars that saturate only); 0: none.
+    clipped, quantised : float
+        Share of the images whose values end at a level of -1.5 to 0 sigma of the sky; that have
+        steps of 0.3 to 1.5 sigma.
     """
 
     saturation: PositiveFloat = float("inf")
@@ -243,6 +256,8 @@ class Artefacts(_Settings):
     cosmic_rays_masked: Fraction = 0.8
     masked_regions: NonNegativeFloat = 0.0
     ghosts: Annotated[float, Field(ge=0, le=0.05)] = 0.0
+    clipped: Fraction = 0.0
+    quantised: Fraction = 0.0
 
 
 class Survey(_Settings):
@@ -302,7 +317,7 @@ class BulgeDisc(_Settings):
 
 
 class Structure(_Settings):
-    """Arms, bars and knots on top of bulge + disc.
+    """Arms, bars, rings and knots on top of bulge + disc.
 
     Attributes
     ----------
@@ -313,6 +328,9 @@ class Structure(_Settings):
     bar_probability : float
     bar_fraction : (low, high)
         Bar to total light.
+    ring_probability : float
+    ring_fraction : (low, high)
+        Ring to total light.
     knot_fraction : (low, high)
         Light in star-forming knots / total light.
     knots : (low, high)
@@ -325,6 +343,8 @@ class Structure(_Settings):
     pitch: PositiveRange = (8.0, 35.0)
     bar_probability: Fraction = 0.35
     bar_fraction: FractionRange = (0.05, 0.2)
+    ring_probability: Fraction = 0.0
+    ring_fraction: FractionRange = (0.2, 0.8)
     knot_fraction: FractionRange = (0.02, 0.12)
     knots: tuple[PositiveInt, PositiveInt] = (12, 60)
     irregular_probability: Fraction = 0.2
@@ -349,6 +369,11 @@ class Galaxies(_Settings):
     q : (low, high)
     q_distribution : str
         uniform, or population (discs at random inclination, spheroids about 0.75).
+    nucleus_probability : float
+        Galaxies with a point source at their centre; they count as ``bulge_disc`` where they are
+        one Sérsic profile otherwise.
+    nucleus_fraction : (low, high)
+        Nucleus to total light, log-uniform.
     real_folder : path
         Images ``<name>_image.fits`` with ``<name>_psf.fits`` of real galaxies for ``real``.
     """
@@ -364,6 +389,8 @@ class Galaxies(_Settings):
     q_distribution: Literal["uniform", "population"] = "uniform"
     bulge_disc: BulgeDisc = BulgeDisc()
     structure: Structure = Structure()
+    nucleus_probability: Fraction = 0.0
+    nucleus_fraction: PositiveRange = (0.02, 0.5)
     real_folder: Path | None = None
 
     @model_validator(mode="after")
@@ -416,11 +443,14 @@ class Clustering(_Settings):
         0.8: the angular correlation function of galaxies.
     scale : float
         Largest separation, arcsec.
+    stars : bool
+        Stars are placed so too.
     """
 
     fraction: Fraction = 0.3
     slope: Annotated[float, Field(ge=0, lt=2)] = 0.8
     scale: PositiveFloat = 15.0
+    stars: bool = False
 
 
 class Neighbours(_Settings):
@@ -438,6 +468,8 @@ class Neighbours(_Settings):
     faint_magnitude : float or None
         Sources below the cut, from the fainter limit of `magnitude` down to here: in the image
         and in the truth (``detectable`` False).
+    re : (low, high) or None
+        Semi-major half-light radius, pixels, log-uniform. None: see `Galaxies.re`.
     star_fraction : float
         With a number: part that are stars.
     star_density : float
@@ -453,6 +485,7 @@ class Neighbours(_Settings):
     magnitude: Range | None = None
     relative_magnitude: Range = (-1.0, 4.0)
     faint_magnitude: float | None = None
+    re: PositiveRange | None = None
     star_fraction: Fraction = 0.25
     star_density: NonNegativeFloat = 1.0
     galaxy_density: NonNegativeFloat = 1.0
@@ -577,13 +610,24 @@ def list_recipes(
     for folder in (config_dir, config_folder()):
         root = Path(folder or "") / group
         for path in sorted(root.rglob("*.yaml")) if folder is not None else ():
-            content = yaml.safe_load(path.read_text("utf-8")) or {}
+            content = _config(path)
             name = str(path.relative_to(root).with_suffix(""))
             titles.setdefault(name, str(content.get("title", "")))
     if group == "survey":
         for name, band in simulated_surveys().items():
             titles.setdefault(name, str(band["title"]))
     return titles
+
+
+def _config(path: Path) -> dict[str, Any]:
+    """Content of a config file, checked: Hydra's own reader unfolds aliases."""
+    try:
+        content = parse_user_yaml(read_user_text(path, "config file")) or {}
+    except SettingsError as error:
+        raise SettingsError(error.problem, error.remedy, path) from None
+    if not isinstance(content, dict):
+        raise SettingsError("no settings in it", "write `name: value` lines", path)
+    return content
 
 
 def compose_recipe(
@@ -631,6 +675,8 @@ def compose_recipe(
     )
     if config_dir is not None and not Path(config_dir).is_dir():
         raise SettingsError(f"config folder {config_dir} does not exist", "give an existing folder")
+    for path in () if config_dir is None else sorted(Path(config_dir).rglob("*.yaml")):
+        _config(path)
     for name, band in simulated_surveys().items():
         ConfigStore.instance().store(name, dict(band), group="survey")
     try:

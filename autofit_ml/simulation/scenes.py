@@ -78,7 +78,24 @@ def draw_galaxy(
     -------
     Source
     """
-    magnitude = magnitude - colour
+    source = _without_nucleus(rng, galaxies, pixel_scale, magnitude - colour, flux, x, y)
+    if not (galaxies.nucleus_probability and rng.uniform() < galaxies.nucleus_probability):
+        return source
+    share = _log_uniform(rng, *galaxies.nucleus_fraction)
+    nucleus = Component("point", flux * share, 0.0)
+    kind = "bulge_disc" if source.kind == "sersic" else source.kind
+    return composite(x, y, (*source.with_flux(flux * (1 - share)).parts, nucleus), kind)
+
+
+def _without_nucleus(
+    rng: np.random.Generator,
+    galaxies: Galaxies,
+    pixel_scale: float,
+    magnitude: float,
+    flux: float,
+    x: float,
+    y: float,
+) -> Source:
     kinds = sorted(galaxies.morphology)
     weights = np.array([galaxies.morphology[kind] for kind in kinds], dtype=float)
     kind = kinds[int(rng.choice(len(kinds), p=weights / weights.sum()))]
@@ -182,8 +199,12 @@ def _structured(
     bar_share = 0.0
     if not irregular and rng.uniform() < settings.bar_probability:
         bar_share = float(rng.uniform(*settings.bar_fraction))
-    others = min(knot_share + bulge_share + bar_share, 0.9)
-    scale = others / max(knot_share + bulge_share + bar_share, 1e-9)
+    ring_share = 0.0
+    if not irregular and settings.ring_probability and rng.uniform() < settings.ring_probability:
+        ring_share = float(rng.uniform(*settings.ring_fraction))
+    wanted = knot_share + bulge_share + bar_share + ring_share
+    others = min(wanted, 0.9)
+    scale = others / max(wanted, 1e-9)
     phase, pitch = float(rng.uniform(0, 360)), float(rng.uniform(*settings.pitch))
     amplitude = 0.0 if irregular else float(rng.uniform(*settings.arms))
     parts.append(
@@ -209,6 +230,11 @@ def _structured(
         length = re * float(rng.uniform(0.35, 0.7))
         bar_q, bar_pa = _projected(length, 0.25, float(rng.uniform(0, 180)), q, pa)
         parts.append(Component("sersic", flux * bar_share * scale, length, 0.5, bar_q, bar_pa))
+    if ring_share > 0:
+        radius = re * float(rng.uniform(0.8, 1.6))
+        width = radius * float(rng.uniform(0.08, 0.25))
+        share = flux * ring_share * scale
+        parts.append(Component("ring", share, radius, float("nan"), q, pa, knot_sigma=width))
     return composite(x, y, tuple(parts), "irregular" if irregular else "structured")
 
 
@@ -356,7 +382,8 @@ def draw_stamp_neighbours(
     taken = [(target.x, target.y)]
     sources, kept = [], []
     for star, magnitude, seen in zip(stars, magnitudes, detectable, strict=True):
-        parent = target if not star and rng.uniform() < settings.clustering.fraction else None
+        near = settings.clustering.stars or not star
+        parent = target if near and rng.uniform() < settings.clustering.fraction else None
         place = _position(rng, data, parent, reach, margin, taken if seen else [], closest)
         if place is None:
             continue
@@ -436,11 +463,13 @@ def _source(
     flux = 10 ** (-0.4 * (magnitude - recipe.survey.zeropoint))
     if star:
         return Source(x, y, flux, 0.0, float("nan"))
-    galaxies = recipe.data.galaxies
-    if recipe.data.kind == "stamp" and galaxies.re is not None:
+    galaxies, sizes = recipe.data.galaxies, recipe.data.neighbours.re
+    if recipe.data.kind == "stamp" and galaxies.re is not None and sizes is None:
         # A fixed range of sizes is the target's; the others have sizes of their magnitudes
         # relative to it.
-        galaxies = galaxies.model_copy(update={"re": _neighbour_sizes(galaxies)})
+        sizes = _neighbour_sizes(galaxies)
+    if sizes is not None:
+        galaxies = galaxies.model_copy(update={"re": sizes})
     return draw_galaxy(
         rng,
         galaxies,

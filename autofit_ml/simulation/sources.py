@@ -37,14 +37,15 @@ class Component:
     ----------
     kind : str
         ``sersic``; ``disc`` (exponential of finite thickness, inclined); ``spiral`` (thin
-        exponential disc with log-spiral arms); ``knots`` (Gaussian clumps); ``image`` (a real
-        galaxy's image, deconvolved).
+        exponential disc with log-spiral arms); ``ring`` (thin, Gaussian across); ``knots``
+        (Gaussian clumps); ``point``; ``image`` (a real galaxy's image, deconvolved).
     flux : float
         Total flux, image units.
     re : float
-        Half-light radius along the semi-major axis, pixels (disc: face-on, 1.678 scale lengths).
+        Half-light radius along the semi-major axis, pixels (disc: face-on, 1.678 scale lengths;
+        ring: its radius).
     n : float
-        Sérsic index; 1 for disc and spiral, NaN for knots.
+        Sérsic index; 1 for disc and spiral, NaN for knots and ring.
     q : float
         Apparent axis ratio (disc: ``sqrt(cos(i)**2 + thickness**2 sin(i)**2)``).
     pa : float
@@ -57,7 +58,7 @@ class Component:
     offsets : ndarray, shape (k, 3), or None
         knots: (dx, dy, share of the flux) of each.
     knot_sigma : float
-        knots: Gaussian sigma, pixels.
+        knots, ring: Gaussian sigma, pixels.
     profile : galsim.GSObject
         image: centred on the source, in pixels.
     reach : float
@@ -239,7 +240,7 @@ def half_light_radius(components: tuple[Component, ...], q: float, pa: float) ->
             dx, dy = part.offsets[:, 0], part.offsets[:, 1]
             weight = part.offsets[:, 2] * part.flux
         else:
-            radius = part.re * _quantile_radii(part.n)
+            radius = part.re * (1.0 if part.kind == "ring" else _quantile_radii(part.n))
             along, across = radius * np.cos(angle), part.q * radius * np.sin(angle)
             theta = np.deg2rad(part.pa)
             dx = -along * np.sin(theta) + across * np.cos(theta)

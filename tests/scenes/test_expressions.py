@@ -183,3 +183,24 @@ def test_text_reads_back_and_intervals_hold_every_value(text, x, re):
     if math.isfinite(value):
         slack = 1e-9 * max(1.0, abs(value))
         assert low - slack <= value <= high + slack
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "max(" + ",".join(["1"] * 400) + ")",
+        "max(disk.re," * 60 + "1" + ")" * 60,
+        "disk.re" + ".b" * 450,
+        "+".join(["disk.re"] * 120),
+        "-" * 900 + "1",
+    ],
+)
+def test_size_is_bounded(text):
+    with pytest.raises(SettingsError, match="deeply nested|not arithmetic") as caught:
+        parse(text, VALUES)
+    assert len(str(caught.value)) < 1000  # the expression is cut in the message
+
+
+def test_long_chains_of_ties_are_ordered():
+    ties = {f"c{k}.x": parse(f"c{k + 1}.x", [f"c{k + 1}.x"]) for k in range(3000)}
+    assert evaluation_order(ties) == [f"c{k}.x" for k in reversed(range(3000))]

@@ -492,6 +492,8 @@ def test_yaml_traps():
         ("components: {a: {profile: sersic, r: [1, 2]}}", "a: sersic has no parameter 'r'"),
         ("components: {a-b: sersic}", "'a-b' cannot be the name"),
         ("components: {a: sersic, a: psf}", "line 1: 'a' is given twice"),
+        ("components: {a: &x sersic, b: *x}", "line 1, column 31: an alias"),
+        ("a: &a [1, 1]\nb: &b [*a, *a]\nc: [*b, *b]", "line 2, column 8: an alias"),
         ("components: []", "components: there is none"),
         ("components: {a: sersic}\nskies: free", "'skies' is not understood"),
         ("components: {a: sersic}\nsky: [1]", r"sky: \[1\]"),

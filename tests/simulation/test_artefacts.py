@@ -11,6 +11,7 @@ from autofit_ml.simulation import artefacts
 from autofit_ml.simulation.artefacts import (
     apply_artefacts,
     bad_columns,
+    coarsened,
     cosmic_rays,
     ghosts,
     masked_regions,
@@ -26,6 +27,18 @@ def rng(seed: int = 1) -> np.random.Generator:
 
 def column(values) -> np.ndarray:
     return np.asarray(values, dtype=float)[:, None]
+
+
+def test_coarsened_values():
+    """Cut off at most 1.5 sigma below the sky; in equal steps."""
+    data = 5 + 2 * rng().standard_normal((40, 40))
+    cut = coarsened(data, 5.0, 2.0, Artefacts(clipped=1.0), rng(2))
+    assert 2 <= cut.min() < 5 and (cut == cut.min()).sum() > 50
+    assert np.array_equal(cut[cut > cut.min()], data[data > cut.min()])
+    steps = np.diff(np.unique(coarsened(data, 5.0, 2.0, Artefacts(quantised=1.0), rng(3))))
+    assert 0.6 <= steps.min() <= 3
+    np.testing.assert_allclose(steps / steps.min(), np.rint(steps / steps.min()), atol=1e-6)
+    assert coarsened(data, 5.0, 2.0, Artefacts(), rng()) is data
 
 
 # Saturation and bleeding -------------------------------------------------------------------------

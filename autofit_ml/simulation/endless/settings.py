@@ -312,9 +312,11 @@ def _poisson_quantile(mean: float, share: float) -> int:
 
 
 def _explicit(correlation, shape: tuple[int, int]) -> float | tuple[tuple[float, ...], ...]:
-    """A recipe's noise correlation as numbers."""
+    """A recipe's noise correlation as numbers; of a range the middle."""
     if isinstance(correlation, float | int):
         return float(correlation)
+    if isinstance(correlation[0], float | int):
+        return sum(correlation) / 2
     from autofit_ml.simulation.noise import autocorrelation
 
     array = autocorrelation(correlation, shape)
