@@ -91,17 +91,6 @@ class NestedResult:
     n_evaluations: int
     complete: bool
 
-    @property
-    def mean(self) -> np.ndarray:
-        """Posterior mean (D,), from all weighted points."""
-        return np.exp(self.log_weight) @ self.points
-
-    @property
-    def covariance(self) -> np.ndarray:
-        """Posterior covariance (D, D)."""
-        offset = self.points - self.mean
-        return (offset * np.exp(self.log_weight)[:, None]).T @ offset
-
     def samples(self, whole: Callable[[np.ndarray], Any] = torch.from_numpy) -> PosteriorSamples:
         """The equally weighted draws, as one chain of one object.
 

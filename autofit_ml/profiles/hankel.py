@@ -18,14 +18,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 import torch
 from scipy import ndimage
 from scipy.fft import fht, fhtoffset
 
-from autofit_ml.profiles.live import cubic_coefficients
+from autofit_ml.profiles.live import LiveTable, cubic_coefficients
 from autofit_ml.profiles.products import row_products
 
 __all__ = [
@@ -41,34 +40,6 @@ _LOG_R_MIN, _LOG_R_MAX, _N_R = np.log(1e-9), np.log(1e7), 8192
 _LOG_KAPPA_MIN, _LOG_KAPPA_MAX, _LOG_KAPPA_STEP = np.log(1e-5), np.log(1e5), 0.05
 _BIAS = -0.5
 _N_SERIES = 32
-
-
-class Table(Protocol):
-    """Transforms of a family of profiles with any number S of shape parameters."""
-
-    @property
-    def n_shapes(self) -> int:
-        """S."""
-
-    @property
-    def log_kappa_min(self) -> float:
-        """Start of the grid, natural logarithm of ``k * half-light radius``."""
-
-    @property
-    def log_kappa_step(self) -> float:
-        """Step of the grid."""
-
-    @property
-    def n_kappa(self) -> int:
-        """Number of intervals in ln kappa."""
-
-    def rows(
-        self, shapes: torch.Tensor, dtype: torch.dtype, derivatives: bool = True
-    ) -> torch.Tensor:
-        """Cubic coefficients (B, n_kappa, 4 (1 + S)) of the transform S(kappa) and of its
-        derivatives by the S fit-space shapes; `shapes` (B, S), float64. The derivatives may be
-        missing where they are not wanted. For S = 0 the result may have a single row, which serves
-        every object. Differentiable."""
 
 
 @dataclass(frozen=True)
@@ -148,6 +119,10 @@ class HankelTable:
         angle = t[:, None].expand(-1, n_series).acos()
         j = torch.arange(n_series, dtype=log_shape.dtype, device=log_shape.device)
         return (j * angle).cos(), j * (j * angle).sin() / angle.sin() * scale
+
+
+Table = HankelTable | LiveTable
+"""Transforms of a family of profiles with any number S of shape parameters."""
 
 
 def tabulate(

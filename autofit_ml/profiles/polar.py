@@ -30,7 +30,7 @@ import numpy as np
 import torch
 
 from autofit_ml.profiles.fftlog import LogGrid, smooth_grid
-from autofit_ml.profiles.live import HalfLight, Scale, half_light, sample_light
+from autofit_ml.profiles.live import HalfLight, half_light, sample_light
 from autofit_ml.profiles.modifiers import Modifier
 from autofit_ml.profiles.products import each_product
 from autofit_ml.profiles.profile import Profile
@@ -258,11 +258,11 @@ class PolarTable:
         wide = wide.view(b, n, 2, t, len(matrix), 2, self.n_psi)
         return wide.permute(0, 1, 6, 5, 2, 3, 4).flatten(3, 4).contiguous()
 
-    def scale(self, shapes: torch.Tensor) -> Scale:
-        """Light and half-light radius; `shapes` as for `nodes`."""
+    def half_light(self, shapes: torch.Tensor) -> tuple[HalfLight, torch.Tensor]:
+        """Light and half-light radius in units of the sampling grid, and the logarithm (B,) of that
+        unit in the profile's natural one; `shapes` as for `nodes`."""
         samples = self._samples(shapes, derivatives=False)
-        half = samples.half
-        return Scale(half.integral, half.log_radius, samples.log_unit)
+        return samples.half, samples.log_unit
 
     def turned(self, shapes: torch.Tensor, twice: torch.Tensor) -> torch.Tensor:
         """Fit-space shapes (B, S) in the frame of the table's angles, for a component whose major

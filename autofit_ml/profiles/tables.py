@@ -76,11 +76,11 @@ def half_light_radius(profile: Profile, shapes: Sequence[Any]) -> np.ndarray:
     fit = [np.log(c) if shape.log else c for c, shape in zip(columns, own, strict=True)]
     values = np.stack([c.ravel() for c in fit], axis=1) if fit else np.zeros((1, 0))
     if profile.kind == "pixel" and not profile.modifiers:
-        scale = polar_table(profile).scale(torch.as_tensor(values))
+        half, _ = polar_table(profile).half_light(torch.as_tensor(values))
     else:
         plain = replace(profile, kind="elliptical", shapes=own, modifiers=())
-        scale = live_table(plain).scale(torch.as_tensor(values))
-    return scale.log_radius.exp().numpy().reshape(size)
+        half = live_table(plain).half_light(torch.as_tensor(values))
+    return half.log_radius.exp().numpy().reshape(size)
 
 
 def profile_radii(profile: Profile, shapes: Sequence[Any] = ()) -> dict[str, np.ndarray]:
