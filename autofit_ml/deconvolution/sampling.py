@@ -370,7 +370,7 @@ def _summed_up(
         mask=stamp.mask,
         target_fwhm=wanted,
         oversampling=s,
-        wcs=output_wcs(stamp.wcs, s, (0.0, 0.0)),
+        wcs=output_wcs(stamp.wcs, s),
         detail=detail,
         chi2=chi2,
         distance=distance,

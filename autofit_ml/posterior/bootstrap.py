@@ -61,8 +61,6 @@ class BootstrapSettings:
     at_once : int
         Images that are handed to `refit` together.
     seed : int
-    dtype : torch.dtype
-        Of the draws that are handed over.
     """
 
     replicates: int = 200
@@ -70,7 +68,6 @@ class BootstrapSettings:
     block: int = 8
     at_once: int = 512
     seed: int = 0
-    dtype: torch.dtype = torch.float64
 
     def __post_init__(self):
         if self.scheme not in ("wild", "block", "parametric"):
@@ -131,7 +128,7 @@ def bootstrap(
         left = (1 - parameters / count.clamp_min(parameters + 1)).to(data.dtype)
         residual = torch.where(good, data - model, 0.0) / left.sqrt()[:, None, None]
     streams = RandomStreams(settings.seed, keys)
-    out = PosteriorSamples.empty("bootstrap", b, 1, r, parameters, data, settings.dtype)
+    out = PosteriorSamples.empty("bootstrap", b, 1, r, parameters, data)
     usable = torch.isfinite(residual).all(2).all(1) & torch.isfinite(model).all(2).all(1)
     rows = usable.nonzero()[:, 0]
     # Object by object in whole replicates, as many of either as fit into a call.
@@ -155,7 +152,7 @@ def bootstrap(
             theta = theta.to(torch.float64).view(len(which), len(some), parameters)
             fine = converged.view(len(which), len(some)) & torch.isfinite(theta).all(2)
             theta = torch.where(fine[..., None], theta, torch.nan).transpose(0, 1)
-            out.draws[some, 0, start : start + len(which)] = theta.to(settings.dtype)
+            out.draws[some, 0, start : start + len(which)] = theta
     done = torch.isfinite(out.draws[:, 0]).all(2).sum(1)
     out.accept[:] = done / r
     out.ok[:] = done >= 2

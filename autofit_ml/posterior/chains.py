@@ -66,8 +66,6 @@ class HMCSettings:
     max_steps : int
         Of a first proposal.
     seed : int
-    dtype : torch.dtype
-        Of the draws that are handed over; everything inside is float64.
     """
 
     chains: int = 4
@@ -82,7 +80,6 @@ class HMCSettings:
     retry: int = 3
     max_steps: int = 32
     seed: int = 0
-    dtype: torch.dtype = torch.float64
 
     def __post_init__(self):
         if self.chains < 1 or self.draws < 10 or self.warmup < 20 or self.rounds < 1:

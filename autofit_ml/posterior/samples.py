@@ -31,7 +31,7 @@ class PosteriorSamples:
     ----------
     method : str
         "hmc", "laplace", "bootstrap" or "nested".
-    draws : Tensor, (B, chains, draws, D)
+    draws : Tensor, float64, (B, chains, draws, D)
         In the space that was sampled. NaN for objects that could not be sampled.
     log_density : Tensor, float64, (B, chains, draws)
     accept : Tensor, float64, (B,)
@@ -74,7 +74,6 @@ class PosteriorSamples:
         draws: int,
         parameters: int,
         like: torch.Tensor,
-        dtype: torch.dtype = torch.float64,
     ) -> PosteriorSamples:
         """NaN throughout, to be filled; on the device of `like`."""
         double = {"dtype": torch.float64, "device": like.device}
@@ -85,7 +84,7 @@ class PosteriorSamples:
 
         return cls(
             method=method,
-            draws=nan(chains, draws, parameters).to(dtype),
+            draws=nan(chains, draws, parameters),
             log_density=nan(chains, draws),
             accept=nan(),
             step_size=nan(),

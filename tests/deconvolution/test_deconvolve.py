@@ -167,7 +167,7 @@ def test_sampling_of_the_wcs_with_cdelt():
     plain = WCS(naxis=2)
     plain.wcs.ctype = ["RA---TAN", "DEC--TAN"]
     plain.wcs.crval, plain.wcs.crpix, plain.wcs.cdelt = [10, 0], [5, 5], [-1e-4, 1e-4]
-    fine = output_wcs(plain, 2, (0.0, 0.0))
+    fine = output_wcs(plain, 2)
     assert fine is not None
     assert (
         fine.pixel_to_world(2 * 8 + 0.5, 2 * 3 + 0.5).separation(plain.pixel_to_world(8, 3)).arcsec
