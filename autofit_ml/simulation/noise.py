@@ -18,13 +18,13 @@ from scipy import fft
 from scipy.optimize import brentq
 
 from autofit_ml.errors import InputError, SettingsError
-from autofit_ml.images.fitsfile import image_array, open_fits
 
 __all__ = [
     "add_noise",
     "autocorrelation",
     "correlate",
     "flux_for_snr",
+    "noise_amplitude",
     "noise_map",
     "observe",
     "total_snr",
@@ -154,9 +154,7 @@ def autocorrelation(
         except OSError as error:
             raise SettingsError("no such file of noise correlation", "check it", path) from error
         array = _from_file(path, stat.st_mtime_ns, stat.st_size)
-    elif isinstance(setting, float | int | np.floating | np.integer):
-        if not 0 <= setting <= 0.9:
-            raise SettingsError(f"noise correlation {setting}", "use 0 to 0.9")
+    elif np.ndim(setting) == 0:
         array = _gaussian(float(setting))
     else:
         array = _from_values(setting)
@@ -198,8 +196,7 @@ def correlate(white: np.ndarray, correlation: np.ndarray) -> np.ndarray:
             f"a field of {white.shape} pixels for a correlation of {correlation.shape}",
             "add a border of half the correlation array on all sides",
         )
-    values = np.ascontiguousarray(correlation, dtype=float)
-    amplitude = _amplitude(white.shape, values.shape, values.tobytes())
+    amplitude = noise_amplitude(white.shape, correlation)
     field = fft.irfft2(fft.rfft2(white) * amplitude, s=white.shape)
     return field[a : a + ny, b : b + nx]
 
@@ -293,6 +290,8 @@ def _deviates(
 
 
 def _gaussian(rho: float) -> np.ndarray:
+    if not 0 <= rho <= 0.9:
+        raise SettingsError(f"noise correlation {rho}", "use 0 to 0.9")
     if rho <= _SMALLEST:
         return np.ones((1, 1))
     radius = math.floor(math.sqrt(math.log(_SMALLEST) / math.log(rho)))
@@ -321,6 +320,8 @@ def _from_values(values: Sequence[Sequence[float]] | np.ndarray) -> np.ndarray:
 @functools.lru_cache(maxsize=8)
 def _from_file(path: Path, _mtime: int, _size: int) -> np.ndarray:
     """The function in a file; the file's time and size are part of the cache's key."""
+    from autofit_ml.images.fitsfile import image_array, open_fits
+
     try:
         file = open_fits(path)
         info = next((item for item in file.infos if item.kind == "image"), None)
@@ -385,8 +386,16 @@ def _power(correlation: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return fft.fft2(np.roll(grid, (-a, -b), axis=(0, 1))).real
 
 
+def noise_amplitude(shape: tuple[int, int], correlation: np.ndarray) -> np.ndarray:
+    """Root of the power spectrum (unit variance) of noise on the half plane of `fft.rfft2`.
+
+    Negative power counts as 0, see `autocorrelation`.
+    """
+    values = np.ascontiguousarray(correlation, dtype=float)
+    return _kept_amplitude(shape, values.shape, values.tobytes())
+
+
 @functools.lru_cache(maxsize=4)
-def _amplitude(shape: tuple[int, int], sides: tuple[int, int], values: bytes) -> np.ndarray:
-    """Square root of the power spectrum on the half plane of `rfft2`, unit variance."""
+def _kept_amplitude(shape: tuple[int, int], sides: tuple[int, int], values: bytes) -> np.ndarray:
     power = np.maximum(_power(np.frombuffer(values).reshape(sides), shape), 0)
     return np.sqrt(power / power.mean())[:, : shape[1] // 2 + 1]
