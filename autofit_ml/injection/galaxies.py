@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
-from astropy.io import fits
 
 from autofit_ml.images.stamp import Stamp
 
-__all__ = ["PARAMETERS", "Population", "inject", "light_of", "write_stamp"]
+__all__ = ["PARAMETERS", "Population", "inject", "light_of"]
 
 PARAMETERS = ("x", "y", "flux", "re", "n", "q", "pa")
 
@@ -84,36 +82,3 @@ def inject(stamp: Stamp, galaxy: Mapping[str, float], rng: np.random.Generator) 
         x=None,
         y=None,
     )
-
-
-def write_stamp(stamp: Stamp, folder: Path, name: str, *, sigma: bool) -> None:
-    """The planes of a stamp as ``autofit-ml fit`` reads them.
-
-    Parameters
-    ----------
-    stamp : Stamp
-    folder : Path
-    name : str
-    sigma : bool
-        Write the noise map; without it the fit builds one, as it did for the original.
-    """
-    header = fits.Header() if stamp.wcs is None else stamp.wcs.to_header()
-    for keyword, value in (
-        ("ZP", stamp.zeropoint),
-        ("GAIN", stamp.gain),
-        ("PIXSCALE", stamp.pixel_scale),
-    ):
-        if np.isfinite(value):
-            header[keyword] = value
-    if stamp.filter:
-        header["FILTER"] = stamp.filter
-    psf = fits.Header([("PSFPIX", stamp.psf.has_pixel)])
-    if stamp.psf.oversampling != 1:
-        psf["OVERSAMP"] = stamp.psf.oversampling
-    planes = {"image": (stamp.data, header), "psf": (stamp.psf.data, psf)}
-    if sigma:
-        planes["sigma"] = (stamp.sigma, fits.Header())
-    if stamp.mask.any():
-        planes["mask"] = (stamp.mask.astype(np.uint8), fits.Header())
-    for plane, (array, cards) in planes.items():
-        fits.PrimaryHDU(array, cards).writeto(folder / f"{name}_{plane}.fits", overwrite=True)

@@ -176,25 +176,24 @@ def _item(batch: pa.RecordBatch, row: int, planes: Sequence[str]) -> dict[str, A
 
 
 def _plane(batch: pa.RecordBatch, row: int, name: str) -> Any:
-    if name == "psf":
-        return torch.from_numpy(psf_of(batch, row).data)
-    if name == "psf_fwhm":
-        return torch.tensor(psf_fwhm(psf_of(batch, row)), dtype=torch.float32)
-    if name == "psf_grid":
-        grid = psf_grid_of(batch, row)
-        return None if grid is None else torch.from_numpy(grid.data)
     if name == "light":
         boxes = light_of(batch, row) or ()
         return [(box.y0, box.x0, torch.from_numpy(box.data)) for box in boxes]
-    if name == "noise_free":
+    if name == "psf_grid":
+        grid = psf_grid_of(batch, row)
+        return None if grid is None else torch.from_numpy(grid.data)
+    if name == "psf_fwhm":
+        return torch.tensor(psf_fwhm(psf_of(batch, row)), dtype=torch.float32)
+    if name == "psf":
+        plane = psf_of(batch, row).data
+    elif name == "noise_free":
         light = _stored(batch, row, "model") + _stored(batch, row, "neighbour_light")
-        return torch.from_numpy(light + _sky(batch, row))
-    if name == "sky_map":
-        return torch.from_numpy(np.array(np.broadcast_to(_sky(batch, row), _shape(batch, row))))
-    plane = _stored(batch, row, name)
-    if name == "mask":
-        return torch.from_numpy(plane.astype(bool))
-    return torch.from_numpy(plane.copy())
+        plane = light + _sky(batch, row)
+    elif name == "sky_map":
+        plane = np.broadcast_to(_sky(batch, row), _shape(batch, row))
+    else:
+        plane = _stored(batch, row, name)
+    return torch.from_numpy(np.array(plane, dtype=bool if name == "mask" else plane.dtype))
 
 
 def _stored(batch: pa.RecordBatch, row: int, name: str) -> np.ndarray:

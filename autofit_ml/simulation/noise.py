@@ -154,7 +154,7 @@ def autocorrelation(
         except OSError as error:
             raise SettingsError("no such file of noise correlation", "check it", path) from error
         array = _from_file(path, stat.st_mtime_ns, stat.st_size)
-    elif np.ndim(setting) == 0:
+    elif isinstance(setting, float | int | np.number):
         array = _gaussian(float(setting))
     else:
         array = _from_values(setting)

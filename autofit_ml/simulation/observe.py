@@ -8,7 +8,7 @@ import numpy as np
 
 from autofit_ml.images.stamp import PSF
 from autofit_ml.simulation.draw import EXACT, DrawAccuracy, render_source
-from autofit_ml.simulation.labels import flags_by_construction, instance_labels, source_truth
+from autofit_ml.simulation.labels import described
 from autofit_ml.simulation.noise import add_noise, autocorrelation, noise_map
 from autofit_ml.simulation.objects import Artefact, SimulatedObject, SourceLight
 from autofit_ml.simulation.sources import Source
@@ -88,27 +88,22 @@ def observe_scene(
     saturated = (light + sky > saturation) | (data > saturation)
     data = np.where(saturated, saturation, data)
     masked |= saturated
-    sources = (target, *neighbours)
     lights = [SourceLight(0, 0, image.astype(np.float32)) for image in images]
-    labels = instance_labels(lights, shape, isophote * sky_rms)
-    truth = source_truth(sources, lights, labels, light, sigma, masked, zeropoint)
     correlated = bool(correlated_noise) and noise
-    flags = flags_by_construction(target, truth[0], labels, masked, saturated, correlated)
-    return SimulatedObject(
+    return described(
+        (target, *neighbours),
+        lights,
+        light,
+        isophote=isophote,
         id=id,
         data=data.astype(np.float32),
-        sigma=sigma.astype(np.float32),
+        sigma=sigma,
         mask=masked,
         psf=psf,
-        sources=sources,
-        labels=labels,
-        truth=truth,
         model=lights[0].data,
         neighbour_light=(light - target_light).astype(np.float32),
         sky=float(sky),
         sky_rms=float(sky_rms),
-        snr=float(truth["snr"][0]),
-        flags=int(flags),
         pixel_scale=pixel_scale,
         zeropoint=zeropoint,
         gain=gain,

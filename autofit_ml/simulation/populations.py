@@ -24,8 +24,6 @@ __all__ = [
     "star_counts",
 ]
 
-_FAINTEST = 30.0
-
 
 def galaxy_counts(magnitude) -> np.ndarray:
     """Galaxies brighter than `magnitude`, per square arcmin.

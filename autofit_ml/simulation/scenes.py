@@ -20,7 +20,14 @@ from autofit_ml.simulation.populations import (
     star_counts,
 )
 from autofit_ml.simulation.recipe import DataRecipe, Galaxies, Recipe
-from autofit_ml.simulation.sources import Component, Source, composite, sersic_indices
+from autofit_ml.simulation.sources import (
+    Component,
+    Source,
+    along_axes,
+    composite,
+    from_axes,
+    sersic_indices,
+)
 
 __all__ = [
     "Scene",
@@ -263,9 +270,7 @@ def _knots(
     if irregular:
         # Lopsided: the brightest regions lie to one side.
         along, across = along + 0.3 * scale * rng.normal(), across + 0.3 * scale * rng.normal()
-    theta = np.deg2rad(pa)
-    dx = -along * np.sin(theta) + across * np.cos(theta)
-    dy = along * np.cos(theta) + across * np.sin(theta)
+    dx, dy = from_axes(along, across, pa)
     share = rng.pareto(1.5, number) + 0.3  # luminosity function of HII regions: dN/dL ~ L^-2.5
     share = np.minimum(share, 8 * np.median(share))
     return Component(
@@ -315,32 +320,22 @@ def place_stamp_target(
     ny, nx = data.shape
     dx, dy = rng.uniform(-target.max_shift, target.max_shift, 2)
     x, y = float((nx - 1) / 2 + dx), float((ny - 1) / 2 + dy)
-    star = rng.uniform() < target.star_probability
+    star = bool(rng.uniform() < target.star_probability)
+    # Types and sizes are those of a typical magnitude when only the S/N is given.
+    magnitude, flux, colour = 21.0, 1.0, 0.0
     if target.magnitude is not None:
-        kind = "star" if star else "galaxy"
-        magnitude = float(draw_magnitudes(rng, kind, 1, target.magnitude, survey.colour)[0])
+        kind, colour = "star" if star else "galaxy", survey.colour
+        magnitude = float(draw_magnitudes(rng, kind, 1, target.magnitude, colour)[0])
         flux = 10 ** (-0.4 * (magnitude - survey.zeropoint))
-        if star:
-            return Source(x, y, flux, 0.0, float("nan"))
-        return draw_galaxy(
-            rng,
-            data.galaxies,
-            survey.pixel_scale,
-            magnitude=magnitude,
-            flux=flux,
-            x=x,
-            y=y,
-            colour=survey.colour,
-        )
+    if star:
+        source = Source(x, y, flux, 0.0, float("nan"))
+    else:
+        about = {"magnitude": magnitude, "flux": flux, "x": x, "y": y, "colour": colour}
+        source = draw_galaxy(rng, data.galaxies, survey.pixel_scale, **about)
+    if target.magnitude is not None:
+        return source
     if unit_flux is None:
         raise ValueError("a target of given S/N needs unit_flux")
-    # Types and sizes are those of a typical magnitude when only the S/N is given.
-    if star:
-        source = Source(x, y, 1.0, 0.0, float("nan"))
-    else:
-        source = draw_galaxy(
-            rng, data.galaxies, survey.pixel_scale, magnitude=21.0, flux=1.0, x=x, y=y
-        )
     return source.with_flux(unit_flux(source))
 
 
@@ -371,17 +366,11 @@ def draw_stamp_neighbours(
         magnitudes = target_magnitude + rng.uniform(*settings.relative_magnitude, number)
     else:
         stars, magnitudes = _from_counts(rng, recipe, area)
-    detectable = np.ones(len(magnitudes), dtype=bool)
-    faint = _faint(rng, recipe, area)
-    stars = np.concatenate([stars, np.zeros(len(faint), dtype=bool)])
-    magnitudes = np.concatenate([magnitudes, faint])
-    detectable = np.concatenate([detectable, np.zeros(len(faint), dtype=bool)])
-
     reach = settings.clustering.scale / scale
     closest = settings.min_separation * psf_fwhm
     taken = [(target.x, target.y)]
     sources, kept = [], []
-    for star, magnitude, seen in zip(stars, magnitudes, detectable, strict=True):
+    for star, magnitude, seen in _with_faint(rng, recipe, area, stars, magnitudes):
         near = settings.clustering.stars or not star
         parent = target if near and rng.uniform() < settings.clustering.fraction else None
         place = _position(rng, data, parent, reach, margin, taken if seen else [], closest)
@@ -389,8 +378,8 @@ def draw_stamp_neighbours(
             continue
         if seen:
             taken.append(place)
-        sources.append(_source(rng, recipe, bool(star), float(magnitude), *place))
-        kept.append(bool(seen))
+        sources.append(_source(rng, recipe, star, magnitude, *place))
+        kept.append(seen)
     return Scene(tuple(sources), tuple(kept))
 
 
@@ -400,26 +389,22 @@ def draw_frame_scene(rng: np.random.Generator, recipe: Recipe, psf_fwhm: float) 
     settings = data.neighbours
     ny, nx = data.shape
     area = ny * nx * (survey.pixel_scale / 60) ** 2
-    stars, magnitudes = _from_counts(rng, recipe, area)
-    n_seen = len(magnitudes)
-    faint = _faint(rng, recipe, area)
-    stars = np.concatenate([stars, np.zeros(len(faint), dtype=bool)])
-    magnitudes = np.concatenate([magnitudes, faint])
+    every = _with_faint(rng, recipe, area, *_from_counts(rng, recipe, area))
     reach = settings.clustering.scale / survey.pixel_scale
     galaxies: list[Source] = []
-    sources = []
-    for i, (star, magnitude) in enumerate(zip(stars, magnitudes, strict=True)):
+    sources, kept = [], []
+    for star, magnitude, seen in every:
         parent = None
         if not star and galaxies and rng.uniform() < settings.clustering.fraction:
             parent = galaxies[int(rng.integers(len(galaxies)))]
         place = _position(rng, data, parent, reach, 0.0, [], 0.0)
         if place is None:
             continue
-        source = _source(rng, recipe, bool(star), float(magnitude), *place)
-        sources.append((source, i < n_seen))
+        sources.append(_source(rng, recipe, star, magnitude, *place))
+        kept.append(seen)
         if not star:
-            galaxies.append(source)
-    return Scene(tuple(item for item, _ in sources), tuple(seen for _, seen in sources))
+            galaxies.append(sources[-1])
+    return Scene(tuple(sources), tuple(kept))
 
 
 def _from_counts(
@@ -446,15 +431,23 @@ def _from_counts(
     return stars[order], np.concatenate(magnitudes)[order]
 
 
-def _faint(rng: np.random.Generator, recipe: Recipe, area: float) -> np.ndarray:
-    """Magnitudes of the galaxies below the cut."""
+def _with_faint(
+    rng: np.random.Generator,
+    recipe: Recipe,
+    area: float,
+    stars: np.ndarray,
+    magnitudes: np.ndarray,
+) -> list[tuple[bool, float, bool]]:
+    """(star, magnitude, detectable) of the given sources, then of galaxies below the cut."""
+    every = [(bool(k), float(m), True) for k, m in zip(stars, magnitudes, strict=True)]
     settings, colour = recipe.data.neighbours, recipe.survey.colour
     if settings.faint_magnitude is None or settings.magnitude is None:
-        return np.zeros(0)
+        return every
     limits = (settings.magnitude[1], settings.faint_magnitude)
     number = float(galaxy_counts(limits[1] - colour) - galaxy_counts(limits[0] - colour))
     mean = settings.galaxy_density * area * number
-    return draw_magnitudes(rng, "galaxy", int(rng.poisson(mean)), limits, colour)
+    faint = draw_magnitudes(rng, "galaxy", int(rng.poisson(mean)), limits, colour)
+    return [*every, *((False, float(magnitude), False) for magnitude in faint)]
 
 
 def _source(
@@ -563,11 +556,9 @@ def draw_neighbours(
     for _ in range(rng.poisson(rate)):
         for _attempt in range(50):
             x, y = rng.uniform(0, shape[1] - 1), rng.uniform(0, shape[0] - 1)
-            dx, dy, theta = x - target.x, y - target.y, np.deg2rad(target.pa)
-            radius = np.hypot(
-                -dx * np.sin(theta) + dy * np.cos(theta),
-                (dx * np.cos(theta) + dy * np.sin(theta)) / target.q,
-            )
+            dx, dy = x - target.x, y - target.y
+            major, minor = along_axes(dx, dy, target.pa)
+            radius = np.hypot(major, minor / target.q)
             if radius > 1.5 * target.re and np.hypot(dx, dy) > min_distance:
                 break
         else:

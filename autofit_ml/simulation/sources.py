@@ -171,6 +171,13 @@ def along_axes(dx, dy, pa: float):
     return -dx * np.sin(theta) + dy * np.cos(theta), dx * np.cos(theta) + dy * np.sin(theta)
 
 
+def from_axes(along, across, pa: float):
+    """Offsets (dx, dy) of places along the major and the minor axis: `along_axes` turned round."""
+    theta = np.deg2rad(pa)
+    dx = -along * np.sin(theta) + across * np.cos(theta)
+    return dx, along * np.cos(theta) + across * np.sin(theta)
+
+
 def sersic_indices(low: float, high: float) -> np.ndarray:
     """Sérsic indices between `low` and `high` that random scenes draw from (at most 100).
 
@@ -242,9 +249,7 @@ def half_light_radius(components: tuple[Component, ...], q: float, pa: float) ->
         else:
             radius = part.re * (1.0 if part.kind == "ring" else _quantile_radii(part.n))
             along, across = radius * np.cos(angle), part.q * radius * np.sin(angle)
-            theta = np.deg2rad(part.pa)
-            dx = -along * np.sin(theta) + across * np.cos(theta)
-            dy = along * np.cos(theta) + across * np.sin(theta)
+            dx, dy = from_axes(along, across, part.pa)
             weight = np.full(_N_POINTS, part.flux / _N_POINTS)
         major, minor = along_axes(dx, dy, pa)
         radii.append(np.hypot(major, minor / q))

@@ -17,9 +17,6 @@ from autofit_ml.simulation.shards.columns import FORMAT
 if TYPE_CHECKING:
     from autofit_ml.simulation.recipe import Recipe
 
-if TYPE_CHECKING:
-    from autofit_ml.simulation.recipe import Recipe
-
 __all__ = ["IDENTITY", "set_identity"]
 
 IDENTITY = ("format", "versions", "generator", "recipe", "inputs", "shard_size")
