@@ -113,13 +113,13 @@ def simulate_one(recipe: Recipe, index: int, seed: int | None = None) -> Simulat
     # (source, its light, whether it is above the recipe's cut)
     drawn: list[tuple[Source, SourceLight, bool]] = []
     if data.kind == "frame":
-        others = draw_frame_scene(streams.scene, recipe, fwhm)
+        others = draw_frame_scene(streams.scene, recipe)
     else:
         target, light = _draw_target(recipe, psf, sky, streams.scene)
         drawn.append((target, SourceLight(0, 0, light.astype(np.float32)), True))
         margin = 0.1 * min(data.shape)
         others = draw_stamp_neighbours(streams.scene, recipe, target, fwhm, margin)
-    for source, seen in zip(others.sources, others.detectable, strict=True):
+    for source, seen in others:
         own = _light(source, grid.at(source.x, source.y) if grid else psf, data.shape, sky.rms)
         if own is not None:
             drawn.append((source, own, seen))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -30,7 +29,6 @@ from autofit_ml.simulation.sources import (
 )
 
 __all__ = [
-    "Scene",
     "draw_frame_scene",
     "draw_galaxy",
     "draw_neighbours",
@@ -38,14 +36,6 @@ __all__ = [
     "draw_target",
     "place_stamp_target",
 ]
-
-
-@dataclass(frozen=True)
-class Scene:
-    """Sources, and which of them a survey could detect (False: below the recipe's cut)."""
-
-    sources: tuple[Source, ...]
-    detectable: tuple[bool, ...]
 
 
 def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
@@ -341,8 +331,10 @@ def place_stamp_target(
 
 def draw_stamp_neighbours(
     rng: np.random.Generator, recipe: Recipe, target: Source, psf_fwhm: float, margin: float
-) -> Scene:
-    """All sources of a stamp but its target.
+) -> list[tuple[Source, bool]]:
+    """All sources of a stamp but its target, and whether a survey could detect each.
+
+    False: below the recipe's cut.
 
     Parameters
     ----------
@@ -369,7 +361,7 @@ def draw_stamp_neighbours(
     reach = settings.clustering.scale / scale
     closest = settings.min_separation * psf_fwhm
     taken = [(target.x, target.y)]
-    sources, kept = [], []
+    sources: list[tuple[Source, bool]] = []
     for star, magnitude, seen in _with_faint(rng, recipe, area, stars, magnitudes):
         near = settings.clustering.stars or not star
         parent = target if near and rng.uniform() < settings.clustering.fraction else None
@@ -378,13 +370,12 @@ def draw_stamp_neighbours(
             continue
         if seen:
             taken.append(place)
-        sources.append(_source(rng, recipe, star, magnitude, *place))
-        kept.append(seen)
-    return Scene(tuple(sources), tuple(kept))
+        sources.append((_source(rng, recipe, star, magnitude, *place), seen))
+    return sources
 
 
-def draw_frame_scene(rng: np.random.Generator, recipe: Recipe, psf_fwhm: float) -> Scene:
-    """All sources of a frame, detectable ones first."""
+def draw_frame_scene(rng: np.random.Generator, recipe: Recipe) -> list[tuple[Source, bool]]:
+    """All sources of a frame as in `draw_stamp_neighbours`, detectable ones first."""
     data, survey = recipe.data, recipe.survey
     settings = data.neighbours
     ny, nx = data.shape
@@ -392,7 +383,7 @@ def draw_frame_scene(rng: np.random.Generator, recipe: Recipe, psf_fwhm: float) 
     every = _with_faint(rng, recipe, area, *_from_counts(rng, recipe, area))
     reach = settings.clustering.scale / survey.pixel_scale
     galaxies: list[Source] = []
-    sources, kept = [], []
+    sources: list[tuple[Source, bool]] = []
     for star, magnitude, seen in every:
         parent = None
         if not star and galaxies and rng.uniform() < settings.clustering.fraction:
@@ -400,11 +391,11 @@ def draw_frame_scene(rng: np.random.Generator, recipe: Recipe, psf_fwhm: float) 
         place = _position(rng, data, parent, reach, 0.0, [], 0.0)
         if place is None:
             continue
-        sources.append(_source(rng, recipe, star, magnitude, *place))
-        kept.append(seen)
+        source = _source(rng, recipe, star, magnitude, *place)
+        sources.append((source, seen))
         if not star:
-            galaxies.append(sources[-1])
-    return Scene(tuple(sources), tuple(kept))
+            galaxies.append(source)
+    return sources
 
 
 def _from_counts(

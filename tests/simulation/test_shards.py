@@ -42,7 +42,7 @@ from autofit_ml.simulation.shards import (
     shard_schema,
     verify_set,
 )
-from autofit_ml.simulation.shards.identity import IDENTITY
+from autofit_ml.simulation.shards.manifest import IDENTITY
 
 pytest.importorskip("galsim", reason="sets are made with GalSim")
 
