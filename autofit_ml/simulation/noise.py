@@ -291,7 +291,7 @@ def _deviates(
 
 def _gaussian(rho: float) -> np.ndarray:
     if not 0 <= rho <= 0.9:
-        raise SettingsError(f"noise correlation {rho}", "use 0 to 0.9")
+        raise SettingsError(f"noise correlation {rho}", "must lie between 0 and 0.9")
     if rho <= _SMALLEST:
         return np.ones((1, 1))
     radius = math.floor(math.sqrt(math.log(_SMALLEST) / math.log(rho)))
