@@ -111,9 +111,9 @@ def write_planes(
         psf_header["OVERSAMP"] = (item.psf.oversampling, "PSF pixels per image pixel")
     planes = {"image": (item.data, header), "psf": (item.psf.data, psf_header)}
     if sigma:
-        planes["sigma"] = (item.sigma, None)
+        planes["sigma"] = (item.sigma, fits.Header())
     if item.mask.any():
-        planes["mask"] = (item.mask.astype(np.uint8), None)
+        planes["mask"] = (item.mask.astype(np.uint8), fits.Header())
     if labels and item.labels is not None:
         stamp = getattr(item, "kind", "stamp") == "stamp"
         planes["seg"] = (item.labels, fits.Header([("TARGET", 1)] if stamp else []))
