@@ -171,24 +171,18 @@ def flags_by_construction(
 
     `truth` is the target's row, `saturated` a boolean image.
     """
-    flags = Flag(0)
     blend = float(truth["blend_fraction"])
-    # 5 % of the target's own light inside re.
-    if blend / max(1 - blend, 1e-9) > 0.05:
-        flags |= Flag.BLENDED
-    border = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
-    if np.any(border == 1):
-        flags |= Flag.EDGE
     radius = target.elliptical_radius(mask.shape)
     inside = radius <= max(target.re, 1.0, float(radius.min()))
-    if mask[inside].mean() > 0.5:
-        flags |= Flag.CENTRE_MASKED
-    if np.any(saturated[radius <= max(2 * target.re, 1.0)]):
-        flags |= Flag.SATURATED
-    if correlated:
-        flags |= Flag.CORRELATED_NOISE
-    if target.is_star:
-        flags |= Flag.POINT_SOURCE
-    if truth["snr"] < 10:
-        flags |= Flag.LOW_SNR
-    return flags
+    border = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
+    holds = {
+        # 5 % of the target's own light inside re
+        Flag.BLENDED: blend / max(1 - blend, 1e-9) > 0.05,
+        Flag.EDGE: np.any(border == 1),
+        Flag.CENTRE_MASKED: mask[inside].mean() > 0.5,
+        Flag.SATURATED: np.any(saturated[radius <= max(2 * target.re, 1.0)]),
+        Flag.CORRELATED_NOISE: correlated,
+        Flag.POINT_SOURCE: target.is_star,
+        Flag.LOW_SNR: truth["snr"] < 10,
+    }
+    return Flag(sum(int(flag) for flag, true in holds.items() if true))

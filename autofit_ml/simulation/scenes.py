@@ -14,6 +14,7 @@ from autofit_ml.simulation.populations import (
     early_type_fraction,
     galaxy_counts,
     population_index,
+    redrawn,
     size_at,
     spheroid_axis_ratio,
     star_counts,
@@ -96,7 +97,10 @@ def _without_nucleus(
     kinds = sorted(galaxies.morphology)
     weights = np.array([galaxies.morphology[kind] for kind in kinds], dtype=float)
     kind = kinds[int(rng.choice(len(kinds), p=weights / weights.sum()))]
-    re = _size(rng, galaxies, pixel_scale, magnitude)
+    if galaxies.re is not None:
+        re = _log_uniform(rng, *galaxies.re)
+    else:
+        re = redrawn(lambda: size_at(rng, magnitude) / pixel_scale, galaxies.re_limits)
     pa = float(rng.uniform(0, 180))
     if kind == "real":
         from autofit_ml.simulation.real import draw_real_galaxy
@@ -118,19 +122,6 @@ def _without_nucleus(
     else:
         q = disc_axis_ratio(rng, rng.uniform(*galaxies.bulge_disc.thickness), galaxies.q)
     return Source(x, y, flux, re, n, q, pa)
-
-
-def _size(
-    rng: np.random.Generator, galaxies: Galaxies, pixel_scale: float, magnitude: float
-) -> float:
-    if galaxies.re is not None:
-        return _log_uniform(rng, *galaxies.re)
-    low, high = galaxies.re_limits
-    for _ in range(50):
-        re = size_at(rng, magnitude) / pixel_scale
-        if low <= re <= high:
-            return re
-    return float(np.clip(re, low, high))
 
 
 def _bulge_disc(
