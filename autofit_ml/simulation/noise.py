@@ -209,7 +209,6 @@ def observe(
     read_noise: float,
     rng: np.random.Generator,
     correlation: np.ndarray | None = None,
-    noise: bool = True,
 ) -> tuple[np.ndarray, np.ndarray]:
     """What a detector makes of light.
 
@@ -231,8 +230,6 @@ def observe(
     rng : numpy.random.Generator
     correlation : ndarray, shape (odd, odd), optional
         See `autocorrelation`. None: white.
-    noise : bool
-        False: ``data = light + sky``, and nothing is drawn.
 
     Returns
     -------
@@ -259,8 +256,6 @@ def observe(
         )
     sigma = np.sqrt(variance) / gain
     level = light + sky
-    if not noise:
-        return level, sigma
     mean = np.maximum(level, 0) * gain
     ny, nx = light.shape
     if correlation is None:

@@ -205,14 +205,12 @@ def composite(
     y: float,
     components: tuple[Component, ...],
     morphology: str,
-    *,
-    shape_of: int = 0,
 ) -> Source:
     """A galaxy of several components, with the half-light radius of all its light.
 
-    `q` and `pa` are those of component `shape_of`; see `half_light_radius`.
+    `q` and `pa` are those of the first; see `half_light_radius`.
     """
-    lead = components[shape_of]
+    lead = components[0]
     return Source(
         x=x,
         y=y,

@@ -686,12 +686,6 @@ def test_shard_of_another_set_is_refused(tiny, tmp_path):
         read_objects(tiny, [0])
 
 
-def test_progress_of_verifying(made):
-    calls = []
-    verify_set(made, progress=lambda done, total: calls.append((done, total)))
-    assert calls == [(3, 11), (6, 11), (9, 11), (11, 11)]
-
-
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -181,14 +181,12 @@ def _manifest_from(folder: Path, content: Mapping[str, Any]) -> SetManifest:
     )
 
 
-def verify_set(folder: str | Path, progress: Progress | None = None) -> SetManifest:
+def verify_set(folder: str | Path) -> SetManifest:
     """Read every file of a set and compare with the manifest's sha256.
 
     Parameters
     ----------
     folder : path
-    progress : callable, optional
-        Called with (objects verified, all).
 
     Returns
     -------
@@ -200,14 +198,9 @@ def verify_set(folder: str | Path, progress: Progress | None = None) -> SetManif
         Names the damaged and missing files.
     """
     manifest = read_manifest(folder)
-    wrong, done = [], 0
-    for entry in (*manifest.shards, manifest.sources):
-        problem = problem_of(manifest.folder, entry)
-        if problem:
-            wrong.append(f"{entry.file} {problem}")
-        elif entry is not manifest.sources and progress is not None:
-            done += entry.rows
-            progress(done, manifest.count)
+    every = (*manifest.shards, manifest.sources)
+    found = {entry.file: problem_of(manifest.folder, entry) for entry in every}
+    wrong = [f"{file} {problem}" for file, problem in found.items() if problem]
     if wrong:
         raise InputError("this set is damaged: " + "; ".join(wrong), CONTINUE, folder)
     return manifest
