@@ -6,6 +6,7 @@ problem so that the command line, the catalogue's ``message`` column and the tes
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 __all__ = [
@@ -20,7 +21,28 @@ __all__ = [
     "SettingsError",
     "UnknownWeightsError",
     "WeightsError",
+    "brief",
 ]
+
+_LONGEST = 200
+_LONG_VALUE = re.compile(r"""'[^'\n]{200,}'|"[^"\n]{200,}"|[^\s'"]{200,}""")
+
+
+def brief(text: str) -> str:
+    """A message without what is too long to be read: values are cut at 200 characters.
+
+    What was given may be anything, a number of a million digits too.
+    """
+    shown = _LONG_VALUE.sub(lambda found: _cut(found[0], _LONGEST), _cut(text, 100 * _LONGEST))
+    return _cut(shown, 10 * _LONGEST)
+
+
+def _cut(text: str, most: int) -> str:
+    """Beginning and end of a text, and how much is left out."""
+    if len(text) <= most:
+        return text
+    head, tail = most * 2 // 3, most // 3 - 30
+    return f"{text[:head]} ... ({len(text) - head - tail} characters) ... {text[-tail:]}"
 
 
 class AutofitWarning(UserWarning):
@@ -41,8 +63,8 @@ class AutofitError(Exception):
     """
 
     def __init__(self, problem: str, remedy: str = "", file: str | Path | None = None):
-        self.problem = problem
-        self.remedy = remedy
+        self.problem = brief(problem)
+        self.remedy = brief(remedy)
         self.file = None if file is None else Path(file)
         super().__init__(str(self))
 

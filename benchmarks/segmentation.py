@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 from documents import machine, markdown_table, write_section
+from instance_figures import MIN_PIXELS, MIN_SNR, Comparison, compare, figures
 
 from autofit_ml.fitting import RefineSettings, refine
 from autofit_ml.images.stamp import Frame
@@ -34,7 +35,6 @@ from autofit_ml.initialisation import initialise
 from autofit_ml.measure import psf_fwhm
 from autofit_ml.scenes import CATALOGUE_PARAMETERS
 from autofit_ml.segmentation import Segmentation, SepSettings, detect_sources, segment_sep
-from autofit_ml.segmentation.evaluation import MIN_PIXELS, MIN_SNR, Comparison, compare, figures
 from autofit_ml.segmentation.maskrcnn import segment_maskrcnn
 from autofit_ml.segmentation.network import prepare
 from autofit_ml.segmentation.tiles import detect_instances

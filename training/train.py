@@ -113,7 +113,11 @@ def train(overrides: Sequence[str]) -> Path:
             ),
             # `save_last` would keep the last one that was better than all before it.
             ModelCheckpoint(run / "checkpoints", filename="last", enable_version_counter=False),
-            EarlyStopping("val/loss", patience=math.ceil(settings.patience / settings.val_every)),
+            EarlyStopping(
+                "val/loss",
+                patience=math.ceil(settings.patience / settings.val_every),
+                check_on_train_epoch_end=False,
+            ),
             LearningRateMonitor("step"),
             history,
         ],

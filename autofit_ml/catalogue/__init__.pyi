@@ -4,9 +4,11 @@ from .atomic import atomic_write_ecsv as atomic_write_ecsv
 from .atomic import atomic_write_json as atomic_write_json
 from .atomic import atomic_write_text as atomic_write_text
 from .atomic import remove_temporaries as remove_temporaries
+from .filenames import file_stem as file_stem
 from .flags import FATAL as FATAL
 from .flags import FLAG_MEANINGS as FLAG_MEANINGS
 from .flags import Flag as Flag
+from .flags import concerns as concerns
 from .flags import flag_names as flag_names
 from .flags import usable as usable
 from .objects import BandPlanes as BandPlanes

@@ -6,7 +6,7 @@ import enum
 
 import numpy as np
 
-__all__ = ["FATAL", "FLAG_MEANINGS", "Flag", "flag_names", "usable"]
+__all__ = ["FATAL", "FLAG_MEANINGS", "Flag", "concerns", "flag_names", "usable"]
 
 
 class Flag(enum.IntFlag):
@@ -79,3 +79,24 @@ def usable(flags):
 def flag_names(flags: int) -> list[str]:
     """Names of the bits set in `flags`, lowest bit first."""
     return [flag.name for flag in Flag if int(flags) & flag]  # type: ignore[misc]
+
+
+def concerns(flags) -> list[str]:
+    """What is to be said of a whole run, from the flags of all its objects."""
+    flags = np.asarray(flags, dtype=np.int64)
+    if len(flags) == 0:
+        return []
+    wrong = int(((flags & Flag.BAD_SIGMA) != 0).sum())
+    built = int(((flags & Flag.SIGMA_ESTIMATED) != 0).sum())
+    lost = int((~usable(flags)).sum())
+    out = []
+    if wrong:
+        out.append(
+            f"{wrong} of {len(flags)} objects have a noise plane that is not the noise "
+            "(BAD_SIGMA; the messages say what it may be)"
+        )
+    if built > 0.5 * len(flags):
+        out.append(f"the noise of {built} of {len(flags)} objects was built, not given")
+    if lost > 0.2 * len(flags):
+        out.append(f"{lost} of {len(flags)} objects are not to be used (column use)")
+    return out

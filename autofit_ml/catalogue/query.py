@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -12,6 +14,15 @@ from autofit_ml.catalogue.reader import read_catalogue_arrow
 from autofit_ml.errors import SettingsError
 
 __all__ = ["query"]
+
+
+_ALONE: dict[str, Any] = {
+    "enable_external_access": False,  # no files, ATTACH, COPY, INSTALL, LOAD, network
+    "autoinstall_known_extensions": False,
+    "autoload_known_extensions": False,
+    "python_enable_replacements": False,  # variables of this program are no tables
+    "temp_directory": "",
+}
 
 
 def _macros() -> list[str]:
@@ -43,34 +54,45 @@ def query(results: str | Path, sql: str) -> pa.Table:
     Returns
     -------
     table : pyarrow.Table
+        Of columns of the same name (``SELECT a.id, b.id ...``) the second is called ``id_1``.
 
     Raises
     ------
     InputError
         There is no catalogue.
     SettingsError
-        The SQL is wrong, or does not return rows.
+        The SQL is wrong, or not one SELECT (files and further extensions are out of reach).
 
     Examples
     --------
     >>> query("results", "SELECT id, re FROM catalog WHERE use AND n > 4")  # doctest: +SKIP
     """
     catalogue = read_catalogue_arrow(results)
-    # Nothing may reach the network: DuckDB would fetch missing extensions on its own.
-    with duckdb.connect(
-        ":memory:",
-        config={"autoinstall_known_extensions": False, "autoload_known_extensions": False},
-    ) as connection:
+    with duckdb.connect(":memory:", config=_ALONE) as connection:
         connection.register("catalog", catalogue)
         for macro in _macros():
             connection.execute(macro)
+        connection.execute("SET lock_configuration = true")
         try:
-            relation = connection.sql(sql)
-            if relation is not None:
-                return relation.to_arrow_table()
-        except duckdb.Error as error:
+            kinds = [statement.type for statement in connection.extract_statements(sql)]
+            if kinds in ([duckdb.StatementType.SELECT], [duckdb.StatementType.EXPLAIN]):
+                table = connection.sql(sql).to_arrow_table()
+                return table.rename_columns(_different(table.column_names))
+        except (duckdb.Error, pa.ArrowException, RuntimeError, TypeError, UnicodeError) as error:
             raise SettingsError(f"the query failed: {error}", _remedy(catalogue)) from error
-    raise SettingsError("the query returns no rows of its own", _remedy(catalogue))
+    raise SettingsError("the query is not one SELECT", _remedy(catalogue))
+
+
+def _different(names: Sequence[str]) -> list[str]:
+    """Names made different with ``_1``, ``_2``, ..."""
+    out: list[str] = []
+    for name in names:
+        number, new = 0, name
+        while new in out or (number and new in names):
+            number += 1
+            new = f"{name}_{number}"
+        out.append(new)
+    return out
 
 
 def _remedy(catalogue: pa.Table) -> str:

@@ -1,21 +1,16 @@
-"""The application: from the declarations of `autofit_ml.settings` to commands; errors, JSON."""
+"""The application: from the declarations of `autofit_ml.settings` to commands; errors."""
 
 from __future__ import annotations
 
 import inspect
-import json
-import math
-import shlex
-import sys
 from collections.abc import Callable
 from dataclasses import Field
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
+from autofit_ml.cli.terminal import resume_command, say
 from autofit_ml.errors import AutofitError, InputError, SettingsError
 from autofit_ml.options import Option, declared
 from autofit_ml.settings import (
@@ -29,7 +24,7 @@ from autofit_ml.settings import (
     WORK,
 )
 
-__all__ = ["app", "command", "main", "print_json", "resume_command", "stderr"]
+__all__ = ["app", "command", "main"]
 
 NOTHING, USAGE, INTERRUPTED = 1, 2, 130
 
@@ -52,7 +47,7 @@ def main() -> None:
     try:
         app()
     except AutofitError as error:
-        stderr(soft_wrap=True).print(f"[bold red]error:[/] {escape(str(error))}")
+        say(("error:", "bold red"), f" {error}")
         # An InputError that ends the program is about what the user named (no catalogue there):
         # one about an object is a row of the catalogue.
         usage = isinstance(error, (SettingsError, InputError))
@@ -91,7 +86,14 @@ def command(kind: type[S]) -> Callable[[Callable[[S], int | None]], Callable[[S]
 
         def callback(**given: Any) -> None:
             chosen = {name: _meant(options[name][1], value) for name, value in given.items()}
-            status = function(kind(**{k: v for k, v in chosen.items() if v is not None}))
+            call = kind(**{k: v for k, v in chosen.items() if v is not None})
+            try:
+                status = function(call)
+            except KeyboardInterrupt:
+                if not getattr(call, "quiet", False):
+                    say("stopped at once; what was finished is saved")
+                    say(f"to go on: {resume_command()}")
+                status = INTERRUPTED
             if status:
                 raise typer.Exit(status)
 
@@ -135,31 +137,3 @@ def _meant(about: Option, value: Any) -> Any:
     if about.stands_for is not True:
         return about.stands_for if value else None
     return value or None if isinstance(value, list) else value
-
-
-# --- what commands print ----------------------------------------------------------------------
-
-
-def stderr(**options: Any) -> Console:
-    """Standard error, for people."""
-    return Console(stderr=True, **{"soft_wrap": True, "highlight": False} | options)
-
-
-def print_json(content: Any, **options: Any) -> None:
-    """One line of JSON on standard output; NaN and infinity, which it does not have, as null."""
-    print(json.dumps(_without_nan(content), allow_nan=False, **options))
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, (list, tuple)):
-        return [_without_nan(item) for item in value]
-    if isinstance(value, dict):
-        return {name: _without_nan(item) for name, item in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def resume_command() -> str:
-    """The command as typed, without --restart."""
-    name = Path(sys.argv[0]).name
-    program = ["python", "-m", "autofit_ml"] if name == "__main__.py" else [name]
-    return shlex.join([*program, *(word for word in sys.argv[1:] if word != "--restart")])

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from autofit_ml.cli.app import command, print_json
+from autofit_ml.cli.app import command
 from autofit_ml.cli.calls import CalibrateCommand
 from autofit_ml.cli.progress import progress_for
+from autofit_ml.cli.terminal import print_json, printable
 from autofit_ml.settings import CalibrateSettings
 
 
@@ -30,4 +31,4 @@ def calibrate(call: CalibrateCommand) -> None:
         for name in ("flux", "re", "n", "q"):
             bias, coverage = found[f"bias_{name}"], 100 * found[f"coverage_{name}"]
             print(f"{name:5s} bias {bias:+.3f}, {coverage:.0f} % within one error")
-        print(f"report: {summary.out / 'calibration.html'}")
+        print(printable(f"report: {summary.out / 'calibration.html'}"))

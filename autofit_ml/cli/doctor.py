@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
-from rich.console import Console
-from rich.markup import escape
-
-from autofit_ml.cli.app import NOTHING, command, print_json
+from autofit_ml.cli.app import NOTHING, command
 from autofit_ml.cli.calls import DoctorCommand
+from autofit_ml.cli.terminal import print_json, say
 
 _COLOURS = {"ok": "green", "note": "yellow", "bad": "bold red"}
 
@@ -29,9 +27,8 @@ def doctor(call: DoctorCommand) -> int:
         print_json([dataclasses.asdict(one) for one in found])
     else:
         width = min(max((len(one.what) for one in found), default=0), 40)
-        console = Console(soft_wrap=True, highlight=False)
         for one in found:
-            state = f"[{_COLOURS[one.state]}]{one.state:4s}[/]"
-            console.print(f"{state}  {escape(one.what):{width}s}  {escape(one.text)}")
+            mark = (f"{one.state:4s}", _COLOURS[one.state])
+            say(mark, f"  {one.what:{width}s}  {one.text}", error=False)
     bad = sum(one.state == "bad" for one in found)
     return 0 if not bad else NOTHING if bad == len(found) else 3

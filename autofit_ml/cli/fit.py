@@ -5,11 +5,10 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from rich.markup import escape
-
-from autofit_ml.cli.app import INTERRUPTED, USAGE, command, print_json, resume_command, stderr
+from autofit_ml.cli.app import USAGE, command
 from autofit_ml.cli.calls import FitCommand
 from autofit_ml.cli.progress import plan_lines, progress_for
+from autofit_ml.cli.terminal import print_json, printable, resume_command
 from autofit_ml.settings import FitSettings
 
 
@@ -27,19 +26,11 @@ def fit(call: FitCommand) -> int:
     if call.dry_run:
         return _dry_run(call, paths, settings)
     progress = progress_for("fitting", quiet=call.quiet, verbose=call.verbose)
-    try:
-        with progress:
-            summary = fit_run(
-                paths, call.out, settings, manifest=call.manifest, restart=call.restart,
-                progress=progress,
-            )  # fmt: skip
-    except KeyboardInterrupt:
-        if not call.quiet:
-            stderr().print(
-                f"stopped at once; finished batches are saved in {escape(str(call.out))}\n"
-                f"to go on: {escape(resume_command())}"
-            )
-        return INTERRUPTED
+    with progress:
+        summary = fit_run(
+            paths, call.out, settings, manifest=call.manifest, restart=call.restart,
+            progress=progress,
+        )  # fmt: skip
     if call.as_json:
         print_json(
             {
@@ -74,5 +65,6 @@ def _dry_run(call: FitCommand, paths: Any, settings: FitSettings) -> int:
         ignored = [f"{path}: {why}" for path, why in plan.ignored]
         print_json(dataclasses.asdict(plan) | {"ignored": ignored})
     else:
-        print("\n".join(plan_lines(plan, call.out)))
+        for text in plan_lines(plan, call.out):
+            print(printable(text))
     return USAGE if plan.refused else 0

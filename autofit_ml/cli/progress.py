@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -24,8 +23,8 @@ from rich.progress import (
 )
 
 from autofit_ml.catalogue import flag_names, usable
-from autofit_ml.cli.app import INTERRUPTED, print_json, resume_command, stderr
 from autofit_ml.cli.calls import Told
+from autofit_ml.cli.terminal import console, line, print_json, printable, resume_command, say
 from autofit_ml.runs.summary import Progress, RunSummary
 
 if TYPE_CHECKING:
@@ -96,9 +95,9 @@ def progress_for(what: str, *, quiet: bool = False, verbose: bool = False) -> Qu
     """The progress of a run on this terminal, or in this log."""
     if quiet:
         return QuietProgress()
-    console = stderr()
-    if console.is_terminal:
-        return RichProgress(console, verbose, what)
+    terminal = console()
+    if terminal.is_terminal:
+        return RichProgress(terminal, verbose, what)
     return PlainProgress(sys.stderr, verbose)
 
 
@@ -122,28 +121,22 @@ def run_and_tell(
     counts : callable
         Further entries of the JSON.
     """
-    console = stderr()
-    try:
-        with progress_for(what, quiet=told.quiet) as progress:
-            summary = run(progress)
-    except KeyboardInterrupt:
-        if not told.quiet:
-            console.print(f"stopped at once\nto go on: {escape(resume_command())}")
-        return INTERRUPTED
+    with progress_for(what, quiet=told.quiet) as progress:
+        summary = run(progress)
     if told.quiet:  # else they were named when they came
         for name, why in summary.failures.items():
-            console.print(f"[red]failed[/] {escape(name)}: {escape(why)}")
+            say(("failed", "red"), f" {name}: {why}")
     else:
         for name, texts in summary.warnings.items():
             for text in texts:
-                console.print(f"[yellow]warning[/] {escape(name)}: {escape(text)}")
+                say(("warning", "yellow"), f" {name}: {text}")
     if told.as_json:
         end = {"failures": summary.failures, "exit_status": summary.exit_status}
         print_json({"out": str(summary.out)} | counts(summary) | end)
     elif summary.interrupted:
         progress.end(summary, resume_command())
     elif not told.quiet:
-        print(said(summary))
+        print(printable(said(summary)))
     return summary.exit_status
 
 
@@ -199,7 +192,8 @@ class _Counting(QuietProgress):
             ]
         lines = [
             f"{summary.n_objects} objects: {summary.n_ok} ok, {summary.n_flagged} flagged, "
-            f"{summary.n_failed} failed ({summary.n_new} new, {summary.seconds:.1f} s)"
+            f"{summary.n_failed} failed ({summary.n_new} new, {summary.seconds:.1f} s)",
+            *(f"note:      {text}" for text in summary.concerns),
         ]
         if summary.out is not None:
             lines.append(f"catalogue: {summary.out / 'catalog.parquet'}")
@@ -217,7 +211,8 @@ class PlainProgress(_Counting):
         self.total = self.done = self.new = 0
 
     def _say(self, text: str) -> None:
-        print(text, file=self.stream, flush=True)
+        with contextlib.suppress(OSError):  # a log on a full disk does not end a run
+            print(printable(text), file=self.stream, flush=True)
 
     def begin(self, n_sources: int, n_done: int, ignored: Sequence[tuple[Path, str]]) -> None:
         self.total, self.done = n_sources, n_done
@@ -231,8 +226,8 @@ class PlainProgress(_Counting):
     def batch(self, n_sources: int, rows: Mapping[str, Any]) -> None:
         self.done += n_sources
         self.new += n_sources
-        for line in self.count(rows):
-            self._say(line)
+        for text in self.count(rows):
+            self._say(text)
         spent = time.monotonic() - self.began
         left = spent * (self.total - self.done) / self.new
         self._say(
@@ -253,8 +248,8 @@ class PlainProgress(_Counting):
 
     def end(self, summary: RunSummary, again: str) -> None:
         """The closing lines."""
-        for line in self.closing_lines(summary, again):
-            self._say(line)
+        for text in self.closing_lines(summary, again):
+            self._say(text)
 
 
 class RichProgress(_Counting):
@@ -275,17 +270,17 @@ class RichProgress(_Counting):
 
     def begin(self, n_sources: int, n_done: int, ignored: Sequence[tuple[Path, str]]) -> None:
         if ignored:
-            self.bar.print(f"[dim]{len(ignored)} other files ignored[/]")
+            self.bar.print(line((f"{len(ignored)} other files ignored", "dim")))
             if self.verbose:
                 for path, why in ignored:
-                    self.bar.print(f"[dim]ignored  {escape(str(path))}: {escape(why)}[/]")
+                    self.bar.print(line((f"ignored  {path}: {why}", "dim")))
         self.task = self.bar.add_task(
             self.what, total=n_sources, completed=n_done, rate="", counts=""
         )
 
     def batch(self, n_sources: int, rows: Mapping[str, Any]) -> None:
-        for line in self.count(rows):
-            self.bar.print(f"[yellow]{escape(line)}[/]")
+        for text in self.count(rows):
+            self.bar.print(line((text, "yellow")))
         self.bar.update(
             self.task,
             advance=n_sources,
@@ -295,24 +290,24 @@ class RichProgress(_Counting):
         )
 
     def note(self, text: str) -> None:
-        self.bar.print(escape(text))
+        self.bar.print(line(text))
 
     def stage(self, text: str) -> None:
         if self.task is not None:
-            self.bar.update(self.task, description=text)
+            self.bar.update(self.task, description=printable(text))
 
     def stopping(self) -> None:
         self.stage(_STOPPING)
 
     def end(self, summary: RunSummary, again: str) -> None:
         """The closing lines."""
-        for line in self.closing_lines(summary, again):
-            self.console.print(escape(line), highlight=False)
+        for text in self.closing_lines(summary, again):
+            self.console.print(line(text))
 
 
 def _bar(console: Console) -> RichBar:
     return RichBar(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),
@@ -326,7 +321,7 @@ def _bar(console: Console) -> RichBar:
 
 @contextlib.contextmanager
 def counting(
-    description: str, console: Console, *, quiet: bool = False
+    description: str, terminal: Console | None = None, *, quiet: bool = False
 ) -> Iterator[Callable[[int, int], None]]:
     """Show how much of a task is done: a live bar on a terminal, else a line now and then.
 
@@ -339,11 +334,12 @@ def counting(
     if quiet:
         yield lambda done, total: None
         return
-    if not console.is_terminal:
-        yield _Lines(description, console)
+    terminal = terminal or console()
+    if not terminal.is_terminal:
+        yield _Lines(description, terminal)
         return
     rate = _Rate()
-    with _bar(console) as bar:
+    with _bar(terminal) as bar:
         task = bar.add_task(description, total=None, rate="", counts="")
 
         def show(done: int, total: int) -> None:
@@ -387,4 +383,4 @@ class _Lines:
         self.said = now
 
     def _say(self, text: str) -> None:
-        self.console.print(escape(text), highlight=False)
+        self.console.print(line(text))

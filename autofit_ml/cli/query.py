@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
-from autofit_ml.cli.app import app, print_json
+from autofit_ml.cli.app import app
+from autofit_ml.cli.terminal import console, line, print_json
 
 _SHOWN = 1000
 """Rows that are printed for people."""
@@ -31,13 +31,16 @@ def query(
         return
     from rich.table import Table
 
-    pretty = Table(*table.column_names)
-    for row in table.slice(0, _SHOWN).to_pylist():
-        pretty.add_row(*(_cell(row[name]) for name in table.column_names))
-    Console(width=None if sys.stdout.isatty() else 200).print(pretty)
+    pretty = Table()
+    for name in table.column_names:
+        pretty.add_column(line(name))
+    columns = [column.to_pylist() for column in table.slice(0, _SHOWN).columns]
+    for values in zip(*columns, strict=True):
+        pretty.add_row(*map(_cell, values))
+    console(error=False, soft_wrap=False, width=None if sys.stdout.isatty() else 200).print(pretty)
     if len(table) > _SHOWN:
         print(f"... and {len(table) - _SHOWN} more rows")
 
 
-def _cell(value: Any) -> str:
-    return escape(f"{value:.6g}" if isinstance(value, float) else str(value))
+def _cell(value: Any) -> Text:
+    return line(f"{value:.6g}" if isinstance(value, float) else str(value))

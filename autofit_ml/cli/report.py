@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from autofit_ml.cli.app import app
+from autofit_ml.cli.terminal import printable
 
 
 @app.command()
@@ -15,4 +16,4 @@ def report(results: Annotated[Path, typer.Argument(help="Results folder.")]) -> 
     """Write report.html anew from a results folder."""
     from autofit_ml.report import write_report
 
-    print(write_report(results))
+    print(printable(write_report(results)))

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from rich.markup import escape
-
-from autofit_ml.cli.app import INTERRUPTED, command, print_json, resume_command, stderr
+from autofit_ml.cli.app import command
 from autofit_ml.cli.calls import SimulateCommand
 from autofit_ml.cli.progress import counting
+from autofit_ml.cli.terminal import print_json, printable, say
 from autofit_ml.errors import SettingsError
 
 
@@ -36,23 +35,15 @@ def simulate(call: SimulateCommand) -> int:
     from autofit_ml.simulation.shards import export_set
 
     check_recipe(recipe)
-    console, out = stderr(), call.out
-    try:
-        with counting(f"simulating {recipe.data.name}", console, quiet=call.quiet) as progress:
-            summary = write_set(
-                recipe, out, count=call.count, seed=call.seed, shard_size=call.shard_size,
-                workers=call.workers, restart=call.restart, progress=progress,
-            )  # fmt: skip
-        if call.fits:
-            with counting("writing FITS files", console, quiet=call.quiet) as progress:
-                export_set(out, out / "fits", labels=True, progress=progress)
-    except KeyboardInterrupt:
-        if not call.quiet:
-            console.print(
-                f"stopped; finished shards are saved in {escape(str(out))}\n"
-                f"to go on: {escape(resume_command())}"
-            )
-        return INTERRUPTED
+    out = call.out
+    with counting(f"simulating {recipe.data.name}", quiet=call.quiet) as progress:
+        summary = write_set(
+            recipe, out, count=call.count, seed=call.seed, shard_size=call.shard_size,
+            workers=call.workers, restart=call.restart, progress=progress,
+        )  # fmt: skip
+    if call.fits:
+        with counting("writing FITS files", quiet=call.quiet) as progress:
+            export_set(out, out / "fits", labels=True, progress=progress)
     if call.as_json:
         print_json(
             {
@@ -69,12 +60,14 @@ def simulate(call: SimulateCommand) -> int:
             }
         )
     if not call.quiet:
-        console.print(
+        say(
             f"{summary.count} objects with {summary.n_sources} sources in {summary.n_shards} "
             f"shards of {summary.bytes / 1e6:.1f} MB together ({summary.n_new} new, "
-            f"{summary.seconds:.1f} s)\nset:  {escape(str(out))}"
-            + (f"\nfits: {escape(str(out / 'fits'))}" if call.fits else "")
+            f"{summary.seconds:.1f} s)"
         )
+        say(f"set:  {out}")
+        if call.fits:
+            say(f"fits: {out / 'fits'}")
     return 0
 
 
@@ -97,7 +90,7 @@ def _print_recipes(call: SimulateCommand) -> None:
         print(f"{group}=")
         width = max(map(len, titles), default=0)
         for name, title in titles.items():
-            print(f"  {name:{width}}  {title}".rstrip())
+            print(printable(f"  {name:{width}}  {title}".rstrip()))
 
 
 def _print_recipe(recipe: Any, call: SimulateCommand) -> None:

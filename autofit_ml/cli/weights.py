@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from autofit_ml.cli.app import app, print_json
+from autofit_ml.cli.app import app
+from autofit_ml.cli.terminal import print_json, printable
 
 weights_app = typer.Typer(
     help="Pretrained weights: list, describe, check, fetch.", no_args_is_help=True
@@ -30,7 +31,8 @@ def weights_list(
         print_json([dataclasses.asdict(info) for info in found])
         return
     for info in found:
-        print(f"{info.name:36s} {info.bytes / 1e6:6.1f} MB  {info.status:9s} {info.title}")
+        size = f"{info.bytes / 1e6:6.1f} MB"
+        print(printable(f"{info.name:36s} {size}  {info.status:9s} {info.title}"))
     if not found:
         print("no weights match")
 
@@ -47,8 +49,9 @@ def weights_info(name: Annotated[str, typer.Argument(help="task/survey-band[@ver
     print(f"S/N {info.snr[0]:g} to {info.snr[1]:g}")
     print(f"address {info.url or '(none: it comes with the package)'}")
     folder, _ = find_bundle(name, offline=True)
-    print(f"folder {folder}\n")
-    print(read_bundle(folder).card)
+    print(printable(f"folder {folder}"))
+    for text in ("", *read_bundle(folder).card.splitlines()):
+        print(printable(text))
 
 
 @weights_app.command("verify")
@@ -62,7 +65,7 @@ def weights_verify(
 
     for name in names or [info.name for info in list_weights()]:
         folder, info = find_bundle(name, offline=True)
-        print(f"ok  {info.name}  {folder}")
+        print(printable(f"ok  {info.name}  {folder}"))
 
 
 @weights_app.command("pull")
@@ -73,7 +76,8 @@ def weights_pull(name: Annotated[str, typer.Argument(help="task/survey-band[@ver
     info = weight_info(name)
     if info.url is None:
         folder, _ = find_bundle(name, offline=True)  # says what to do where it is not here
-        print(f"{info.name} has no address to fetch it from; it is here already: {folder}")
+        here = f"it is here already: {folder}"
+        print(printable(f"{info.name} has no address to fetch it from; {here}"))
         return
     print(f"fetching {info.name}, {info.bytes / 1e6:.1f} MB, from {info.url}")
-    print(pull(name))
+    print(printable(pull(name)))

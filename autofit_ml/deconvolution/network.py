@@ -37,7 +37,7 @@ from torch import nn
 from autofit_ml.deconvolution.spectra import BINS, Grid, fft2, grid_of, ifft2
 from autofit_ml.deconvolution.target import TARGET_FWHM
 from autofit_ml.errors import SettingsError
-from autofit_ml.weights.settings import tuples
+from autofit_ml.weights.manifest import tuples
 
 try:
     from azula.denoise import Denoiser, DiracPosterior

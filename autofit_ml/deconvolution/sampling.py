@@ -39,7 +39,7 @@ from autofit_ml.options import by_keyword, option
 from autofit_ml.posterior.diagnostics import split_rhat
 from autofit_ml.settings import SamplingSettings
 from autofit_ml.weights.choice import network as kept_network
-from autofit_ml.weights.devices import usable_device
+from autofit_ml.weights.choice import usable_device
 from autofit_ml.weights.manifest import list_weights
 
 __all__ = ["DeconvolveOptions", "SamplingSettings", "deconvolve", "deconvolve_each"]

@@ -72,16 +72,16 @@ def fit_from(
         some = (wide if serve_wide else ~wide).nonzero()[:, 0]
         if len(some) == 0:
             continue
-        needed, slot = torch.unique(members[some], return_inverse=True)
-        problem = batch.problem(accuracy, needed, blocks)
+        problem = batch.problem(accuracy, members[some], blocks, result.theta[some, None])
         out = minimise(
-            problem.evaluator(slot),
+            problem.evaluate,
             result.theta[some],
             lower[some],
             upper[some],
             max_step,
             settings,
-            problem.measurer(slot),
+            problem.measure,
+            batch.own,
         )
         result.put(some, out)
         if not serve_wide and blocks is None:

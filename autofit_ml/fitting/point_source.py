@@ -98,7 +98,7 @@ def _best_point(
     theta = with_best_fluxes(problem, theta[:, None], lower, upper)[:, 0]
     state = problem.evaluate(members, theta)
     n_free = (lower < upper).sum(1)
-    expected = solve_damped(state, torch.zeros_like(state.chi2), lower == upper)[2]
+    expected = solve_damped(state, torch.zeros_like(state.chi2), lower == upper).expected
     limit = torch.tensor([fit.chi2 + 10 * math.log(max(fit.n_pix, 2)) for fit in fits])
     left = state.chi2 - expected < limit.to(state.chi2) + _HOPELESS
     chi2 = torch.full_like(state.chi2, torch.inf)

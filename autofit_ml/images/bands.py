@@ -9,19 +9,16 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import warnings
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
 from astropy import units
 from astropy.coordinates import SkyCoord
-from astropy.io import fits
 
 from autofit_ml.errors import InputError, SettingsError
-from autofit_ml.images.fitsfile import READ_FAILURES
+from autofit_ml.images.fitsfile import READ_FAILURES, opened_headers
 from autofit_ml.images.header import FILTER_CARDS, read_calibration, text_card
-from autofit_ml.images.roles import safe_id
 from autofit_ml.images.sky_coordinates import sky_positions
 from autofit_ml.images.source import Source
 
@@ -128,9 +125,8 @@ def _told(source: Source, bands: Sequence[str]) -> tuple[_Member, str]:
         return _Member(_without(source.id, source.band), band, 0, source), source.band
     for number in ("", r"\d{1,3}"):  # i1 and i2 may be bands of their own
         for band in sorted(bands, key=len, reverse=True):
-            ending = rf"{re.escape(safe_id(band))}({number})"
             for flags in (0, re.IGNORECASE):
-                found = re.fullmatch(rf"(.+)_(?:[A-Za-z0-9]+-)?{ending}", source.id, flags)
+                found = _ending(source.id, f"{_in_names(band)}({number})", flags)
                 if found and not (flags and _ambiguous(band, bands)):
                     return _Member(found[1], band, int(found[2] or 0), source), band
     told = _filter_card(source)
@@ -193,18 +189,16 @@ def _place(images: dict[str, list[Source]]) -> tuple[float, float, float] | None
         return None
     path, key = source.planes["image"]
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with fits.open(path) as hdus:
-                images_of = [hdu for hdu in hdus if len(hdu.shape) == 2]
-                hdu = hdus[key] if key is not None else images_of[0]
-                ny, nx = hdu.shape
-                calibration = read_calibration([hdu.header])
-                if calibration.wcs is None:
-                    return None
-                x = np.array([float(wanted.get("x", (nx - 1) / 2))])
-                y = np.array([float(wanted.get("y", (ny - 1) / 2))])
-                ra, dec = sky_positions(calibration.wcs, x, y)
+        with opened_headers(path) as hdus:
+            images_of = [hdu for hdu in hdus if len(hdu.shape) == 2]
+            hdu = hdus[key] if key is not None else images_of[0]
+            ny, nx = hdu.shape
+            calibration = read_calibration([hdu.header])
+            if calibration.wcs is None:
+                return None
+            x = np.array([float(wanted.get("x", (nx - 1) / 2))])
+            y = np.array([float(wanted.get("y", (ny - 1) / 2))])
+            ra, dec = sky_positions(calibration.wcs, x, y)
     except READ_FAILURES:
         return None
     return float(ra[0]), float(dec[0]), max(MATCH, 2.0 * calibration.pixel_scale)
@@ -229,8 +223,18 @@ def _matching(told: str, bands: Sequence[str]) -> str:
 
 def _without(name: str, band: str) -> str:
     """An id without the band at its end."""
-    found = re.fullmatch(rf"(.+)_(?:[A-Za-z0-9]+-)?{re.escape(safe_id(band))}", name, re.IGNORECASE)
+    found = _ending(name, _in_names(band), re.IGNORECASE)
     return found.group(1) if found else name
+
+
+def _ending(name: str, band: str, flags: int) -> re.Match[str] | None:
+    return re.fullmatch(rf"(.+)_(?:[A-Za-z0-9]+-)?{band}", name, flags | re.DOTALL)
+
+
+def _in_names(band: str) -> str:
+    """Pattern of a band in names of files, where blanks and the like are often ``_``."""
+    usual = re.sub("[^A-Za-z0-9._+-]+", "_", band).strip("._-")
+    return f"(?:{'|'.join(re.escape(name) for name in dict.fromkeys((band, usual)) if name)})"
 
 
 def _filter_card(source: Source) -> str:
@@ -241,13 +245,11 @@ def _filter_card(source: Source) -> str:
         return str(source.overrides["filter"])
     path, key = source.planes["image"]
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with fits.open(path) as hdus:
-                headers = [hdu.header for hdu in hdus]
-                if key is not None:
-                    headers = [hdus[key].header, *headers[:1]]
-                return str(text_card(headers, FILTER_CARDS))
+        with opened_headers(path) as hdus:
+            headers = [hdu.header for hdu in hdus]
+            if key is not None:
+                headers = [hdus[key].header, *headers[:1]]
+            return str(text_card(headers, FILTER_CARDS))
     except READ_FAILURES:
         return ""
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import glob
-from collections.abc import Iterable, Sequence
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from autofit_ml.errors import InputError, SettingsError
@@ -17,10 +19,10 @@ from autofit_ml.images.fitsfile import list_hdus, open_fits
 from autofit_ml.images.manifest import read_manifest
 from autofit_ml.images.planes import group_hdus, unused_hdus
 from autofit_ml.images.roles import (
+    as_id,
     fits_stem,
     is_auxiliary,
     is_fits_name,
-    safe_id,
     split_role,
 )
 from autofit_ml.images.siblings import (
@@ -67,10 +69,11 @@ def discover(
     Returns
     -------
     Discovery
-        Sources sorted by file name, with unique, file-system-safe ids; the files of folders and
-        globs that are no images, with the reason. A file named outright that is no FITS image,
-        a broken FITS file anywhere and a plane without its image give a source with ``problem``
-        set, so that each still gets its row.
+        Sources sorted by file name, with unique ids: the file's name, with its folder's in front
+        where `paths` name several folders or a pattern of folders. The files of folders and globs
+        that are no images, with the reason. A file named outright that is no FITS image, a broken
+        FITS file anywhere and a plane without its image give a source with ``problem`` set, so
+        that each still gets its row.
 
     Raises
     ------
@@ -89,10 +92,10 @@ def discover(
         if not items:
             raise SettingsError("no input given", "name FITS files, a folder or a manifest")
         found = _from_paths(items, preset, bands)
-    if mode == "auto":
-        return found
-    kinds = tuple(dataclasses.replace(s, kind=mode) for s in found)
-    return dataclasses.replace(found, sources=kinds)
+    sources = _apart_from_frames(found.sources)
+    if mode != "auto":
+        sources = tuple(dataclasses.replace(source, kind=mode) for source in sources)
+    return dataclasses.replace(found, sources=sources)
 
 
 def _as_list(paths: str | Path | Iterable[str | Path] | None) -> list[Path]:
@@ -106,7 +109,7 @@ def _as_list(paths: str | Path | Iterable[str | Path] | None) -> list[Path]:
 def _from_paths(
     items: Sequence[Path], preset: SurveyPreset | None, bands: Sequence[str]
 ) -> Discovery:
-    named, listed, hdus = _expand(items)
+    named, listed, hdus, prefixes = _expand(items)
     ignored: list[tuple[Path, str]] = []
     sources = [_one_hdu(path, key, preset) for path, key in hdus]
     candidates: list[Path] = []
@@ -121,7 +124,7 @@ def _from_paths(
                 candidates.append(path)
         elif explicit:
             problem = InputError("not a FITS file by its name", NOT_FITS, path)
-            sources.append(Source(safe_id(path.name), problem=problem))
+            sources.append(Source(as_id(path.name), problem=problem))
         elif not path.is_dir():
             ignored.append((path, "not a FITS file"))
     if preset is not None:
@@ -146,7 +149,9 @@ def _from_paths(
             first if len(items) == 1 else None,
         )
     order: tuple[str, ...] = ()
-    if bands:
+    if not bands:
+        sources = [_with_prefix(source, prefixes) for source in sources]
+    else:
         joined = group_bands(sources, bands, named)
         sources, order = joined.sources, joined.bands
         ignored += joined.ignored
@@ -174,19 +179,45 @@ def _one_hdu(path: Path, key: int | str, preset: SurveyPreset | None) -> Source:
     planes, messages, shared = planes_beside(path, preset)
     name = f"{split_role(path)[0] or fits_stem(path)}_{key}"
     planes = {"image": (path, key), **planes}
-    return Source(safe_id(name), planes, messages=messages, psf_shared=shared)
+    return Source(as_id(name), planes, messages=messages, psf_shared=shared)
+
+
+def _with_prefix(source: Source, prefixes: Mapping[Path, str]) -> Source:
+    """With the name of its folder in front of the id, where the call names several folders."""
+    prefix = prefixes.get(Path(source.file).parent, "")
+    if not prefix or source.id == prefix:
+        return source
+    return dataclasses.replace(source, id=as_id(f"{prefix}_{source.id}"))
+
+
+def _prefixes(items: Sequence[Path]) -> dict[Path, str]:
+    """What distinguishes files of the folders that the call names, if it names several."""
+    return {item: item.resolve().name for item in items} if len(items) > 1 else {}
+
+
+def _prefixes_of_glob(pattern: str, hits: Sequence[Path]) -> dict[Path, str]:
+    """The same for a pattern of folders (``nights/*/m51.fits``): their names below its root."""
+    parts = Path(pattern).parts
+    fixed = next(k for k, part in enumerate(parts) if any(sign in part for sign in "*?["))
+    if fixed == len(parts) - 1:
+        return {}
+    return {hit.parent: "_".join(hit.parts[fixed:-1]) for hit in hits}
 
 
 def _expand(
     items: Sequence[Path],
-) -> tuple[set[Path], set[Path], list[tuple[Path, int | str]]]:
-    """(files named outright, files found in folders and by globs, ``file.fits[HDU]``)."""
+) -> tuple[set[Path], set[Path], list[tuple[Path, int | str]], dict[Path, str]]:
+    """(files named outright, files found in folders and by globs, ``file.fits[HDU]``, folder ->
+    what stands before the ids of its files)."""
+    folders: list[Path] = []
+    prefixes: dict[Path, str] = {}
     named: set[Path] = set()
     listed: set[Path] = set()
     hdus: list[tuple[Path, int | str]] = []
     for item in items:
         try:
             if item.is_dir() and not is_fits_name(item):
+                folders.append(item)
                 listed.update(path for path in item.iterdir() if not path.name.startswith("."))
                 continue
             exists = item.exists()
@@ -207,9 +238,10 @@ def _expand(
             if not hits:
                 raise SettingsError("nothing matches this pattern", "check it", item)
             listed.update(hits)
+            prefixes |= _prefixes_of_glob(text, hits)
             continue
         raise SettingsError("no such file or folder", "check the path", item)
-    return named, listed - named, hdus
+    return named, listed - named, hdus, prefixes | _prefixes(folders)
 
 
 def _group(
@@ -263,7 +295,7 @@ def _group(
             planes["psf"] = (shared[folder], None)
         name = base or folder.resolve().name
         if split_role(image)[2] or len(planes) > 1 + common:
-            sources.append(Source(safe_id(name), planes, psf_shared=common))
+            sources.append(Source(as_id(name), planes, psf_shared=common))
             continue
         found, reason = _look_into(image, name, planes, common, image in named)
         sources.extend(found)
@@ -281,7 +313,7 @@ def _orphan(base: str, files: dict[str, Path]) -> Source:
         path,
     )
     return Source(
-        safe_id(base or fits_stem(path)), {r: (p, None) for r, p in files.items()}, problem=problem
+        as_id(base or fits_stem(path)), {r: (p, None) for r, p in files.items()}, problem=problem
     )
 
 
@@ -291,7 +323,7 @@ def _look_into(
     """Sources in a lone file without a plane suffix, or the reason why there is none."""
 
     def one(problem: InputError | None = None) -> list[Source]:
-        return [Source(safe_id(name), planes, problem=problem, psf_shared=common)]
+        return [Source(as_id(name), planes, problem=problem, psf_shared=common)]
 
     try:
         infos = list_hdus(path)
@@ -319,26 +351,43 @@ def _look_into(
     for part, roles in grouping.objects:
         own: dict[str, Plane] = {role: (path, index) for role, index in roles.items()}
         shared = common and "psf" not in own
-        sources.append(Source(safe_id(f"{name}_{part}"), beside | own, psf_shared=shared))
+        sources.append(Source(as_id(f"{name}_{part}"), beside | own, psf_shared=shared))
     return sources, "; ".join(unused_hdus(path, grouping.unused))
 
 
 def _unique_ids(sources: Sequence[Source]) -> list[Source]:
-    """Ids made unique: by the parent folder's name where two files share theirs, else a number."""
-    counts: dict[str, int] = {}
+    """Ids made different where files of several folders share their name.
+
+    What another file is called changes no id but those that are the same: with the folder's name in
+    front, and where these are the same too, with some digits of the path's hash.
+    """
+    for step in (_with_folder, _with_hash):
+        counts = Counter(source.id for source in sources)
+        sources = [
+            dataclasses.replace(source, id=step(source)) if counts[source.id] > 1 else source
+            for source in sources
+        ]
+    return list(sources)
+
+
+def _with_folder(source: Source) -> str:
+    parent = Path(source.file).resolve().parent.name if source.file else ""
+    return as_id(f"{parent}_{source.id}") if parent else source.id
+
+
+def _with_hash(source: Source) -> str:
+    place = repr(sorted((role, str(path), key) for role, (path, key) in source.planes.items()))
+    digest = hashlib.sha256(f"{source.file} {place}".encode("utf-8", "surrogatepass")).hexdigest()
+    return f"{source.id}_{digest[:8]}"
+
+
+def _apart_from_frames(sources: Sequence[Source]) -> tuple[Source, ...]:
+    """No id is that of an object of a frame, ``<frame>@<number>``."""
+    every = {source.id for source in sources}
+    out = []
     for source in sources:
-        counts[source.id.lower()] = counts.get(source.id.lower(), 0) + 1
-    used: set[str] = set()
-    unique = []
-    for source in sources:
-        name = source.id
-        if counts[name.lower()] > 1 and source.file:
-            parent = Path(source.file).resolve().parent.name
-            name = safe_id(f"{parent}_{name}") if parent else name
-        base, number = name, 1
-        while name.lower() in used:
-            number += 1
-            name = f"{base}_{number}"
-        used.add(name.lower())
-        unique.append(source if name == source.id else dataclasses.replace(source, id=name))
-    return unique
+        frame, _, number = source.id.rpartition("@")
+        if frame in every and number.isdigit():
+            source = dataclasses.replace(source, id=f"{source.id}_")
+        out.append(source)
+    return tuple(out)

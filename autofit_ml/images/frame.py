@@ -12,7 +12,7 @@ from autofit_ml.catalogue.flags import Flag
 from autofit_ml.errors import InputError
 from autofit_ml.images.options import ReadOptions
 from autofit_ml.images.psf import crop_psf
-from autofit_ml.images.roles import safe_id
+from autofit_ml.images.roles import as_id
 from autofit_ml.images.sky_coordinates import pixel_positions, sky_positions
 from autofit_ml.images.stamp import PSF, Frame, Stamp
 from autofit_ml.measure import sky_at
@@ -77,7 +77,7 @@ def cut_stamps(
     for number, detection in enumerate(detections, start=1):
         x, y = float(detection["x"]), float(detection["y"])
         name = _entry(detection, "id")
-        name = safe_id(f"{frame.id}_{number:05d}" if name is None else str(name))
+        name = as_id(f"{frame.id}_{number:05d}" if name is None else str(name))
         if not (
             math.isfinite(x) and math.isfinite(y) and -0.5 <= x < nx - 0.5 and -0.5 <= y < ny - 0.5
         ):

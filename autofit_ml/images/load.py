@@ -97,10 +97,11 @@ def read_planes(source: Source, options: ReadOptions) -> Planes:
     data = np.asarray(data, dtype=np.float64)
     _check_size(data, image_path)
 
-    header = image_file.hdus[info.index].header
+    hdu = image_file.hdus[info.index]
+    header = hdu.header
     primary = image_file.hdus[0].header
     headers = [header] if info.index == 0 else [header, primary]
-    calibration = read_calibration(headers)
+    calibration = read_calibration(headers, getattr(hdu, "text", ""))
     messages += calibration.messages
     calibration = _with_overrides(calibration, source, options, preset, messages)
 

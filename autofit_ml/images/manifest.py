@@ -14,7 +14,7 @@ from astropy.table import Table
 from autofit_ml.errors import InputError, SettingsError
 from autofit_ml.images.bands import group_bands
 from autofit_ml.images.fitsfile import READ_FAILURES
-from autofit_ml.images.roles import fits_stem, safe_id, split_role
+from autofit_ml.images.roles import as_id, fits_stem, split_role
 from autofit_ml.images.siblings import planes_beside, split_hdu
 from autofit_ml.images.source import Discovery, Plane, Source
 from autofit_ml.presets import SurveyPreset, survey_preset
@@ -218,6 +218,6 @@ def _source(values: dict[str, Any], number: int, path: Path, preset: SurveyPrese
     if problem is None:
         beside, messages, shared = planes_beside(planes["image"][0], preset, planes)
         planes = beside | planes
-    name = safe_id(name)
+    name = as_id(name)
     survey = None if preset is None else preset.name
     return Source(name, planes, None, overrides, problem, survey, messages, band, psf_shared=shared)

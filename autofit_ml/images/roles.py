@@ -15,11 +15,11 @@ __all__ = [
     "EXTNAMES",
     "NOISE_PLANES",
     "SUFFIXES",
+    "as_id",
     "fits_stem",
     "hdu_role",
     "is_auxiliary",
     "is_fits_name",
-    "safe_id",
     "split_role",
 ]
 
@@ -129,7 +129,6 @@ AUXILIARY_WORDS = frozenset(
 """First or last word of a file name in a *folder* that marks it as no galaxy image."""
 
 _EXTENSION = re.compile(r"\.(fits|fit|fts)(\.(gz|fz|bz2))?$", re.IGNORECASE)
-_UNSAFE = re.compile(r"[^A-Za-z0-9._+-]+")
 
 
 def is_fits_name(path: Path) -> bool:
@@ -152,7 +151,7 @@ def split_role(path: Path) -> tuple[str, str, bool]:
     role = SUFFIXES.get(stem.lower())
     if role is not None:
         return "", role, True
-    found = re.match(r"^(.+)[_.-]([A-Za-z]+)$", stem)
+    found = re.match(r"^(.+)[_.-]([A-Za-z]+)$", stem, re.DOTALL)
     if found is not None:
         role = SUFFIXES.get(found.group(2).lower())
         if role is not None:
@@ -171,7 +170,6 @@ def is_auxiliary(path: Path) -> bool:
     return bool(words) and (words[0] in AUXILIARY_WORDS or words[-1] in AUXILIARY_WORDS)
 
 
-def safe_id(text: str) -> str:
-    """`text` with everything that is unsafe in a file name replaced by ``_``."""
-    cleaned = _UNSAFE.sub("_", text).strip("._-")[:120]
-    return cleaned or "object"
+def as_id(text: str) -> str:
+    """An id as it was written; bytes that are no text (of a file's name) become escapes."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8") or "object"

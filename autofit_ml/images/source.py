@@ -22,7 +22,8 @@ class Source:
     Attributes
     ----------
     id : str
-        Unique within a discovery, a safe file name.
+        Unique within a discovery; as it was written (`autofit_ml.catalogue.file_stem` makes names
+        of files of it).
     planes : dict
         plane ("image", "sigma", "var", "ivar", "wht", "noise", "psf", "mask", "seg") ->
         (path, HDU or None).

@@ -5,9 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from astropy.wcs import WCS
+
+from autofit_ml.images.sky_coordinates import packed_wcs, unpacked_wcs
 
 __all__ = ["PSF", "Frame", "Stamp"]
 
@@ -117,6 +120,12 @@ class Stamp:
     file: str = ""
     unit: str = ""
     noise_correlation: np.ndarray | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"wcs": packed_wcs(self.wcs)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, wcs=unpacked_wcs(state["wcs"]))
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from astropy.io import fits
 
 from autofit_ml.images.fitsfile import FitsFile
 from autofit_ml.images.header import Calibration
-from autofit_ml.images.roles import safe_id
+from autofit_ml.images.roles import as_id
 from autofit_ml.images.sdss import frame_noise, psfield_psf
 from autofit_ml.images.source import Plane, Source
 from autofit_ml.presets import SurveyPreset
@@ -55,7 +55,7 @@ def _match(preset: SurveyPreset, path: Path, listing: Mapping[str, Path]) -> Sou
             file = _beside(path.parent, names, groups, listing)
             if file is not None:
                 planes[role] = (file, None)
-        return Source(safe_id(pattern.id.format(**groups)), planes, preset.kind, survey=preset.name)
+        return Source(as_id(pattern.id.format(**groups)), planes, preset.kind, survey=preset.name)
     return None
 
 

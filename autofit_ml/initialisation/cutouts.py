@@ -11,16 +11,16 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
 
 from autofit_ml.images.stamp import PSF, Stamp
-from autofit_ml.initialisation.sky import sky_of
 from autofit_ml.measure import block_sums, psf_fwhm
 from autofit_ml.segmentation.result import Segmentation
 
-__all__ = ["PSF_SIDE", "SCALARS", "SIDE", "Cutouts", "cut_outs"]
+__all__ = ["PSF_SIDE", "SCALARS", "SIDE", "Cutouts", "cut_outs", "sky_of"]
 
 SIDE = 64
 """Binned pixels of the square."""
@@ -108,7 +108,19 @@ def cut_outs(stamps: Sequence[Stamp], segmentations: Sequence[Segmentation]) -> 
     return Cutouts(*columns)
 
 
-def _one(stamp: Stamp, found: Segmentation) -> tuple[np.ndarray, ...]:
+def sky_of(stamp: Stamp, segmentation: Segmentation, good: np.ndarray) -> tuple[float, float]:
+    """Level and scatter of the sky, with stand-ins where the segmentation found none."""
+    sky, rms = segmentation.sky_level, segmentation.sky_rms
+    some = good if good.any() else np.ones_like(good)
+    if not np.isfinite(sky):
+        sky = np.percentile(stamp.data[some], 5)
+    if not 0 < rms < np.inf:
+        rms = np.median(stamp.sigma[some])
+    return float(sky), float(rms)
+
+
+def _one(stamp: Stamp, found: Segmentation) -> tuple[Any, ...]:
+    """Fields of `Cutouts` for one stamp."""
     good = ~(stamp.mask | found.contaminants) & np.isfinite(stamp.data)
     sky, noise = sky_of(stamp, found, good)
     fwhm = max(psf_fwhm(stamp.psf), 1.0)
@@ -144,18 +156,9 @@ def _one(stamp: Stamp, found: Segmentation) -> tuple[np.ndarray, ...]:
     ]
     centre = ((x - left + 0.5) / b - 0.5, (y - low + 0.5) / b - 0.5)
     return (
-        data.astype(np.float32),
-        root_weight.astype(np.float32),
-        footprint,
-        _binned_psf(stamp.psf, b),
-        np.array(scalars, dtype=np.float32),
-        np.array(b),
-        np.array([left - 0.5, low - 0.5]),
-        np.array(unit),
-        np.array(sky),
-        np.array(max(flux, 1.0)),
-        np.array(radius / b),
-        np.array(centre),
+        *(data.astype(np.float32), root_weight.astype(np.float32), footprint),
+        *(_binned_psf(stamp.psf, b), np.array(scalars, dtype=np.float32), b),
+        *((left - 0.5, low - 0.5), unit, sky, max(flux, 1.0), radius / b, centre),
     )
 
 

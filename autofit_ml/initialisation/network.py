@@ -30,7 +30,7 @@ from torch import nn
 
 from autofit_ml.initialisation.cutouts import SCALARS, SIDE, Cutouts
 from autofit_ml.profiles import N_MAX, N_MIN
-from autofit_ml.weights.settings import tuples
+from autofit_ml.weights.manifest import tuples
 
 __all__ = [
     "TARGETS",

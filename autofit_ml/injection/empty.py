@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from scipy import ndimage
 
 from autofit_ml.images.frame import cut_stamps
@@ -93,13 +94,9 @@ def emptied(
 
 def _clean_corners(sky: np.ndarray) -> np.ndarray:
     """(y, x) of the tiles that hold nothing but sky, shape (n, 2)."""
-    ny, nx = sky.shape
-    if min(ny, nx) < TILE:
+    if min(sky.shape) < TILE:
         return np.zeros((0, 2), int)
-    sums = np.zeros((ny + 1, nx + 1), dtype=np.int64)
-    sums[1:, 1:] = sky.astype(np.int64).cumsum(0).cumsum(1)
-    inside = sums[TILE:, TILE:] - sums[:-TILE, TILE:] - sums[TILE:, :-TILE] + sums[:-TILE, :-TILE]
-    return np.argwhere(inside == TILE * TILE)
+    return np.argwhere(sliding_window_view(sky, (TILE, TILE)).all((2, 3)))
 
 
 def empty_regions(

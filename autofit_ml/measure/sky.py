@@ -140,13 +140,11 @@ def object_mask(
     work = np.ascontiguousarray(data - level, dtype=np.float64)
     if mask is not None:
         work[mask] = 0.0
-    scale = float(np.median(rms)) if np.ndim(rms) else float(rms)
+    scale = float(np.median(rms))
     if not math.isfinite(scale) or scale <= 0:
         return np.zeros(data.shape, bool)
     work /= scale
-    err = None
-    if np.ndim(rms):
-        err = np.ascontiguousarray(rms / scale, dtype=np.float64)
+    err = np.ascontiguousarray(rms / scale, dtype=np.float64) if np.ndim(rms) else None
     bad = None if mask is None else np.ascontiguousarray(mask)
     try:
         objects, labels = sep.extract(
@@ -316,12 +314,11 @@ def background_map(
     objects : ndarray of bool, shape (ny, nx)
         The grown isophotes that were left out.
     """
-    work = np.ascontiguousarray(data, dtype=np.float64)
-    good = np.isfinite(work) if mask is None else np.isfinite(work) & ~mask
-    scale = float(np.median(np.abs(work[good]))) if good.any() else 1.0
+    data = np.asarray(data, dtype=np.float64)
+    bad = ~np.isfinite(data) if mask is None else ~np.isfinite(data) | mask
+    scale = float(np.median(np.abs(data[~bad]))) if not bad.all() else 1.0
     scale = scale or 1.0
-    work = np.where(good, work / scale, 0.0)
-    bad = ~good
+    work = np.where(bad, 0.0, data / scale)
     level, noise = _mesh(work, bad, box)
     objects = np.zeros(data.shape, bool)
     for _ in range(2):
@@ -377,14 +374,10 @@ def _without_outliers(mesh: np.ndarray) -> np.ndarray:
 
 def _interpolation(length: int, size: int) -> np.ndarray:
     """Matrix (length, boxes) of linear interpolation from box centres, extended at both ends."""
+    from scipy.interpolate import make_interp_spline
+
     starts = np.arange(0, length, size)
     centres = (starts + np.minimum(starts + size, length) - 1) / 2.0
     if centres.size == 1:
         return np.ones((length, 1))
-    pixel = np.arange(length, dtype=float)
-    left = np.clip(np.searchsorted(centres, pixel) - 1, 0, centres.size - 2)
-    fraction = (pixel - centres[left]) / (centres[left + 1] - centres[left])
-    matrix = np.zeros((length, centres.size))
-    matrix[np.arange(length), left] = 1.0 - fraction
-    matrix[np.arange(length), left + 1] = fraction
-    return matrix
+    return make_interp_spline(centres, np.eye(centres.size), k=1)(np.arange(length))

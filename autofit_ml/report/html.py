@@ -20,6 +20,8 @@ from autofit_ml.catalogue import (
     FATAL,
     FLAG_MEANINGS,
     atomic_write_text,
+    concerns,
+    file_stem,
     read_catalogue_arrow,
 )
 from autofit_ml.errors import InputError
@@ -55,22 +57,18 @@ def thumbnail_bytes(results_dir: str | Path, name: str) -> bytes | None:
     ----------
     results_dir : path
     name : str
-        The object's id. The file is ``results/.work/thumbs/<id>.jpg``.
+        The object's id (`autofit_ml.catalogue.file_stem` makes the file's name of it).
 
     Returns
     -------
     jpeg : bytes or None
-        None when there is none (or the id is no file name).
+        None when there is none.
     """
-    if os.sep in name or "/" in name or "\0" in name or name in ("", ".", ".."):
-        return None
     try:
-        return (Path(results_dir) / THUMBNAIL_FOLDER / f"{name}.jpg").read_bytes()
+        return (Path(results_dir) / THUMBNAIL_FOLDER / f"{file_stem(name)}.jpg").read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        if len(os.fsencode(name)) > 200:  # longer than file systems allow: there is no such file
-            return None
         raise InputError(
             f"the thumbnail of {name} cannot be read: {error.strerror}",
             "make the results folder readable",
@@ -230,8 +228,9 @@ def write_report(
     posteriors = _names_in(results / "posterior")
     embedded: list[str | None] = []
     room = max_thumbnails
-    for name in ids:
-        jpeg = thumbnail_bytes(results, name) if room > 0 and f"{name}.jpg" in thumbnails else None
+    stems = [file_stem(name) for name in ids]
+    for name, stem in zip(ids, stems, strict=True):
+        jpeg = thumbnail_bytes(results, name) if room > 0 and f"{stem}.jpg" in thumbnails else None
         embedded.append(None if jpeg is None else base64.b64encode(jpeg).decode("ascii"))
         room -= jpeg is not None
 
@@ -247,9 +246,10 @@ def write_report(
             }
             for flag, meaning in FLAG_MEANINGS.items()
         ],
-        "previews": "".join("01"[f"{name}.png" in previews] for name in ids),
-        "objects": "".join("01"[f"{name}.fits" in objects] for name in ids),
-        "posteriors": "".join("01"[f"{name}.png" in posteriors] for name in ids),
+        "stems": {k: stems[k] for k, name in enumerate(ids) if stems[k] != name},
+        "previews": "".join("01"[f"{stem}.png" in previews] for stem in stems),
+        "objects": "".join("01"[f"{stem}.fits" in objects] for stem in stems),
+        "posteriors": "".join("01"[f"{stem}.png" in posteriors] for stem in stems),
     }
 
     static = resources.files("autofit_ml.report") / "static"
@@ -260,6 +260,7 @@ def write_report(
     page = template.render(
         title=title or results.resolve().name or "results",
         sections=_run_sections(run),
+        concerns=concerns(table.column("flags").to_numpy()),
         style=Markup((static / "report.css").read_text("utf-8")),
         script=Markup((static / "report.js").read_text("utf-8")),
         catalogue=_script_json(payload),

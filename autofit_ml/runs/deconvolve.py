@@ -13,7 +13,7 @@ import torch
 from astropy.table import Table
 from scipy import ndimage
 
-from autofit_ml.catalogue import atomic_write_bytes, atomic_write_ecsv
+from autofit_ml.catalogue import atomic_write_bytes, atomic_write_ecsv, file_stem
 from autofit_ml.deconvolution import (
     SampleFits,
     Sharp,
@@ -183,9 +183,10 @@ def _sharp(
             stamp, sharp = next(found)
             if isinstance(sharp, Sharp):
                 fits = fit_samples(sharp, stamp.position) if settings.fit else None
-                atomic_write_bytes(folder / f"{one.id}.fits", sharp_fits_bytes(sharp, fits))
+                stem = file_stem(one.id)
+                atomic_write_bytes(folder / f"{stem}.fits", sharp_fits_bytes(sharp, fits))
                 if settings.pictures:
-                    atomic_write_bytes(folder / f"{one.id}.png", sharp_preview_png(sharp))
+                    atomic_write_bytes(folder / f"{stem}.png", sharp_preview_png(sharp))
                 row = _row(one.id, file, stamp, sharp, fits)
                 yield Result(one.id, stamp, "", one.hashes, tuple(sharp.warnings)), row
                 continue

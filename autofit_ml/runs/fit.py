@@ -171,7 +171,7 @@ class _Fitting:
         from autofit_ml.runs.fitting import fit_batch
         from autofit_ml.runs.model import run_model
         from autofit_ml.runs.outputs import save_pictures, save_shard
-        from autofit_ml.weights.devices import usable_device
+        from autofit_ml.weights.choice import usable_device
 
         settings = self.settings
         model = run_model(settings, self.found.bands)

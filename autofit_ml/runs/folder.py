@@ -7,7 +7,8 @@ keeps below ``.work`` what makes it resumable:
 - ``state.json``: the settings and inputs that the folder was begun with (`autofit_ml.runs.identity`
   tells whether they are still the same);
 - a journal (JSON) for each finished part of the work: the part counts when its journal and its
-  rows are there.
+  rows are there;
+- ``under_way.json``: the sources that are being done, which stays there if the process dies.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import Any
 
 from autofit_ml.catalogue import (
     atomic_write_json,
+    file_stem,
     read_catalogue_arrow,
     remove_temporaries,
     shard_ids,
@@ -43,6 +45,9 @@ __all__ = [
 ]
 
 
+UNDER_WAY = "under_way.json"
+
+
 @dataclass
 class RunFolder:
     """A folder in use by one run over sources.
@@ -58,6 +63,8 @@ class RunFolder:
     partial : dict
         Source id -> ids of those of its objects that need no more work, for frames that an
         interruption left unfinished.
+    deaths : dict
+        Sources that were under way when the process died -> how often each was so alone.
     """
 
     path: Path
@@ -65,6 +72,23 @@ class RunFolder:
     done: dict[str, list[str]] = field(default_factory=dict)
     shards: list[Path] = field(default_factory=list)
     partial: dict[str, list[str]] = field(default_factory=dict)
+    deaths: dict[str, int] = field(default_factory=dict)
+
+    def under_way(self, sources: Iterable[str]) -> None:
+        """Record what is being done: a process that is killed leaves it behind."""
+        content = {"sources": list(sources), "deaths": self.deaths}
+        atomic_write_json(self.path / self.kind.work / UNDER_WAY, content, fsync=False)
+
+    def take_up_deaths(self) -> None:
+        """Read what an earlier process left under way."""
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+            left = json.loads((self.path / self.kind.work / UNDER_WAY).read_text("utf-8"))
+            self.deaths = {str(name): int(n) for name, n in left["deaths"].items()}
+            for name in map(str, left["sources"]):
+                alone = len(left["sources"]) == 1
+                self.deaths[name] = self.deaths.get(name, 0) + alone
+        for name in self.done:
+            self.deaths.pop(name, None)
 
     def add(self, objects: Mapping[str, list[str]], unfinished: Iterable[str] = ()) -> None:
         """Count a batch's objects as done."""
@@ -241,12 +265,16 @@ def _clear(folder: Path, kind: Kind, state: Mapping[str, Any]) -> None:
     """
     if not kind.is_ours(folder):
         return
-    names = sorted(_known_names(folder, kind, state))
+    names, stems = _known_names(folder, kind, state)
     with as_our_errors(folder):
-        marked = {"settings": {}, "inputs": dict.fromkeys(names), "clearing": True}
+        marked = {
+            "settings": {},
+            "inputs": dict.fromkeys(sorted(map(str, names))),
+            "clearing": True,
+        }
         atomic_write_json(kind.state(folder), marked)
         mine = (folder / name for name in kind.files)
-        for path in (*kind.objects_files(folder, names), *mine, *kind.also_mine(folder)):
+        for path in (*kind.objects_files(folder, stems), *mine, *kind.also_mine(folder)):
             path.unlink(missing_ok=True)
         for part in filter(None, kind.folders):
             remove_temporaries(folder / part)
@@ -267,20 +295,21 @@ def forget_work(folder: Path, kind: Kind) -> None:
             (folder / kind.parts).mkdir()
         for path in work.glob("shard-*.json"):
             path.unlink()
+        (work / UNDER_WAY).unlink(missing_ok=True)
         kind.state(folder).unlink(missing_ok=True)
 
 
-def _known_names(folder: Path, kind: Kind, state: Mapping[str, Any]) -> set[str]:
-    """Ids of all objects that the earlier run may have written files for."""
+def _known_names(folder: Path, kind: Kind, state: Mapping[str, Any]) -> tuple[set[str], set[str]]:
+    """Ids of all objects that the earlier run may have written files for; stems of these files."""
     names = set(state.get("inputs", ()))
     for journal in (folder / kind.parts).glob("*.json"):
         with contextlib.suppress(AutofitError, KeyError):
             names.update(name for ids in read_journal(journal)["objects"].values() for name in ids)
-    names.update(thumb.stem for thumb in (folder / kind.work / "thumbs").glob("*.jpg"))
     if kind is FITTED:
         with contextlib.suppress(AutofitError):
             names.update(read_catalogue_arrow(folder).column("id").to_pylist())
-    return names
+    thumbs = {thumb.stem for thumb in (folder / kind.work / "thumbs").glob("*.jpg")}
+    return names, thumbs | {file_stem(str(name)) for name in names}
 
 
 # --- runs over sources ------------------------------------------------------------------------
@@ -311,13 +340,18 @@ def open_folder(
     """
     path = Path(path)
     with claimed(path, kind, dict(settings), fingerprints, restart=restart) as state:
-        if not state:
-            yield RunFolder(path, kind)
-            return
-        folder, fresh = _taken_up(path, kind, state, fingerprints)
-        if fresh != state["inputs"]:
-            write_state(path, kind, settings, fresh)
-        yield folder
+        folder = RunFolder(path, kind)
+        if state:
+            folder, fresh = _taken_up(path, kind, state, fingerprints)
+            folder.take_up_deaths()
+            folder.under_way(())  # each death counts once
+            if fresh != state["inputs"]:
+                write_state(path, kind, settings, fresh)
+        try:
+            yield folder
+        finally:  # of a process that lives
+            with contextlib.suppress(OutputError):
+                folder.under_way(())
 
 
 def saved_state(

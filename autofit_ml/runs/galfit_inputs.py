@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from autofit_ml.errors import SettingsError
 from autofit_ml.images import Discovery, Source
-from autofit_ml.images.roles import fits_stem, is_fits_name, safe_id, split_role
+from autofit_ml.images.roles import as_id, fits_stem, is_fits_name, split_role
 from autofit_ml.images.source import Plane
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def galfit_inputs(file: GalfitFile) -> Discovery:
         if position is not None:
             overrides["x"], overrides["y"] = position
         image = planes["image"][0]
-        name = safe_id(split_role(image)[0] or fits_stem(image))
+        name = as_id(split_role(image)[0] or fits_stem(image))
         sources.append(
             Source(
                 name, planes, "stamp", overrides, messages=tuple(file.notes) if k == 0 else (),

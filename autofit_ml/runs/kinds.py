@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from autofit_ml.catalogue.filenames import file_stem
+
 __all__ = ["DECONVOLVED", "FITTED", "RUN_FILE", "SEGMENTED", "Kind", "is_result"]
 
 RUN_FILE = "run.json"
@@ -67,15 +69,16 @@ class Kind:
                 here = folder / part
                 found += [f"{part}/"] if here.is_dir() and any(here.iterdir()) else []
             else:
-                every = (f"{name}{ending}" for name in names for ending in endings)
+                stems = map(file_stem, names)
+                every = (f"{stem}{ending}" for stem in stems for ending in endings)
                 found += [name for name in every if (folder / name).exists()]
         return found
 
-    def objects_files(self, folder: Path, names: Iterable[str]) -> Iterator[Path]:
-        """Every file that a run may have written for these objects."""
-        for name in names:
+    def objects_files(self, folder: Path, stems: Iterable[str]) -> Iterator[Path]:
+        """Every file that a run may have written for objects with these `file_stem`."""
+        for stem in stems:
             for part, endings in self.folders.items():
-                yield from (folder / part / f"{name}{ending}" for ending in endings)
+                yield from (folder / part / f"{stem}{ending}" for ending in endings)
 
 
 def _wrote_catalogue(folder: Path) -> bool:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -14,10 +16,16 @@ from autofit_ml.images import Discovery, Source
 from autofit_ml.runs.folder import RunFolder, open_folder
 from autofit_ml.runs.identity import source_fingerprints
 from autofit_ml.runs.kinds import Kind
-from autofit_ml.runs.sources import Job, RunSettings, batches
+from autofit_ml.runs.sources import Ahead, Job, RunSettings, batches
 from autofit_ml.runs.summary import Progress, RunSummary
 
 __all__ = ["Work", "go_through", "interruptible"]
+
+_DEATHS = 3
+_DIED = (
+    f"the program died {_DEATHS} times while it did this object alone: out of memory, or a crash "
+    "in a library (cut a large image into stamps; --restart tries it again)"
+)
 
 Part = TypeVar("Part")
 Handle = Callable[[Sequence[Source], Part], Iterator[tuple[int, Mapping[str, Any]]]]
@@ -97,12 +105,24 @@ def go_through(
         stop = held.enter_context(interruptible(progress))
         if todo:
             partial = {} if folder is None else folder.partial
-            done = frozenset(name for ids in partial.values() for name in ids)
-            with batches(todo, settings, work.job, stop, progress, done=done) as parts:
+            deaths = {} if folder is None else folder.deaths
+            fresh = [source for source in todo if source.id not in deaths]
+            last = [source for source in todo if source.id in deaths]
+            last.sort(key=lambda source: deaths[source.id])
+
+            def begun(sources: Sequence[Source]) -> None:
+                if folder is not None:
+                    folder.under_way(source.id for source in sources)
+
+            ahead = Ahead(
+                stop, progress, frozenset(name for ids in partial.values() for name in ids), begun
+            )
+            with batches(fresh, settings, work.job, ahead) as parts:
                 # Imports of torch wait until here: wrong calls are answered, and nothing left to
                 # do is noticed, without them; worker processes read on meanwhile.
                 handle = work.begin(folder)
-                for sources, part in parts:
+                for sources, part in chain(parts, _alone(last, settings, work.job, ahead, deaths)):
+                    begun(sources)
                     for number, rows in handle(sources, part):
                         summary.n_new += len(rows["id"])
                         progress.batch(number, rows)
@@ -111,6 +131,25 @@ def go_through(
         summary.interrupted = stop.is_set()
         if work.finish is not None and not summary.interrupted:
             work.finish(folder)
+
+
+def _alone(
+    sources: Sequence[Source],
+    settings: Any,
+    job: Job[Part],
+    ahead: Ahead,
+    deaths: Mapping[str, int],
+) -> Iterator[tuple[list[Source], Part]]:
+    """Sources that were under way when the process died, one by one; some are given up."""
+    one_by_one = dataclasses.replace(settings, batch_size=1, workers=0)
+    for source in sources:
+        if ahead.stop.is_set():
+            return
+        if deaths[source.id] >= _DEATHS:
+            yield [source], job.failed(source, _DIED)
+            continue
+        with batches([source], one_by_one, job, ahead) as parts:
+            yield from parts
 
 
 @contextlib.contextmanager

@@ -21,10 +21,12 @@ from autofit_ml.catalogue import (
     atomic_write_bytes,
     atomic_write_json,
     band_suffix,
+    file_stem,
     merge_shards,
     object_fits_bytes,
     write_shard,
 )
+from autofit_ml.catalogue.arrow import numpy_values
 from autofit_ml.images import Source
 from autofit_ml.images.stamp import Stamp
 from autofit_ml.report import THUMBNAIL_FOLDER, BandPicture, preview_png, thumbnail
@@ -81,7 +83,8 @@ def _save_posterior(folder: RunFolder, name: str, posterior: ScenePosterior, mod
     )
     target = folder.path / "posterior"
     target.mkdir(exist_ok=True)
-    write_inference_data(data, target, name)
+    stem = file_stem(name)
+    write_inference_data(data, target, stem)
     flat = posterior.draws.reshape(-1, len(posterior.names))
     flat = flat[np.isfinite(flat).all(1)]
     shown = [
@@ -92,7 +95,7 @@ def _save_posterior(folder: RunFolder, name: str, posterior: ScenePosterior, mod
     figure = corner_figure(flat[:, shown], [posterior.names[k] for k in shown])
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=80)
-    atomic_write_bytes(target / f"{name}.png", picture.getvalue(), fsync=False)
+    atomic_write_bytes(target / f"{stem}.png", picture.getvalue(), fsync=False)
 
 
 @dataclass(frozen=True)
@@ -144,6 +147,7 @@ def _save_object(
     }
     one = bands.pop(run.bands[0])
     stamp, drawn, mask = one.stamp, one.drawn, one.mask
+    stem = file_stem(stamp.id)
     # Not synced to the disk one by one: the shard, written after them, is what a resumed run
     # relies on, and these can be made again.
     if "objects" in kinds:
@@ -167,7 +171,7 @@ def _save_object(
             wcs=stamp.wcs,
             origin=stamp.origin,
         )
-        atomic_write_bytes(folder.path / "objects" / f"{stamp.id}.fits", payload, fsync=False)
+        atomic_write_bytes(folder.path / "objects" / f"{stem}.fits", payload, fsync=False)
     if "previews" in kinds:
         picture = preview_png(
             stamp.data,
@@ -184,11 +188,11 @@ def _save_object(
             band=run.bands[0],
             more=[_band_picture(band, other, row) for band, other in bands.items()],
         )
-        atomic_write_bytes(folder.path / "previews" / f"{stamp.id}.png", picture, fsync=False)
+        atomic_write_bytes(folder.path / "previews" / f"{stem}.png", picture, fsync=False)
     if "report" in kinds:
         planes = (stamp.data, one.model, one.residual, stamp.sigma, mask)
         small = thumbnail(*planes, sky=float(row["sky"]))
-        atomic_write_bytes(folder.path / THUMBNAIL_FOLDER / f"{stamp.id}.jpg", small, fsync=False)
+        atomic_write_bytes(folder.path / THUMBNAIL_FOLDER / f"{stem}.jpg", small, fsync=False)
 
 
 def _band_picture(band: str, one: _Pictured, row: Mapping[str, Any]) -> BandPicture:
@@ -247,7 +251,7 @@ def write_catalogue(
     order = [name for source in sources for name in folder.done[source.id]]
     table = merge_shards(folder.shards, folder.path, order)
     status = table.column("status").to_pylist()
-    flags = np.asarray(table.column("flags").to_numpy())
+    flags = numpy_values(table.column("flags"))
     atomic_write_json(
         folder.path / RUN_FILE,
         {
@@ -274,7 +278,7 @@ def write_catalogue(
                 },
             },
             "timings": {
-                "object_seconds": float(np.nansum(table.column("time_ms").to_numpy())) / 1e3,
+                "object_seconds": float(np.nansum(numpy_values(table.column("time_ms")))) / 1e3,
                 "last_call_seconds": time.perf_counter() - began,
                 "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             },

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from autofit_ml.catalogue import Flag, empty_rows
+from autofit_ml.errors import brief
 from autofit_ml.measure import psf_fwhm
 from autofit_ml.runs.model import RunModel
 from autofit_ml.runs.object_fit import ObjectFit
@@ -77,7 +78,7 @@ def _fill(rows: dict[str, np.ndarray], i: int, prepared: Prepared, k: int, fit: 
     messages = [*stamp.messages, *filter(None, [fit.message])]
     if fit.problem:
         messages.append(f"{stamp.file}: {fit.problem}")
-    rows["message"][i] = "; ".join(messages)
+    rows["message"][i] = brief("; ".join(messages))
     if fit.problem:
         return
     rows["status"][i] = "ok"
@@ -87,4 +88,4 @@ def _fill(rows: dict[str, np.ndarray], i: int, prepared: Prepared, k: int, fit: 
 
 def _failed(rows: dict[str, np.ndarray], i: int, failure: Failure) -> None:
     rows["file"][i] = failure.file
-    rows["message"][i] = failure.message
+    rows["message"][i] = brief(failure.message)

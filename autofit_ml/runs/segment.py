@@ -14,7 +14,7 @@ from astropy.io import fits
 from astropy.table import QTable, vstack
 from astropy.wcs import WCS
 
-from autofit_ml.catalogue import atomic_write_bytes, atomic_write_ecsv
+from autofit_ml.catalogue import atomic_write_bytes, atomic_write_ecsv, file_stem
 from autofit_ml.errors import InputError
 from autofit_ml.images import Source, read_source
 from autofit_ml.images.stamp import Frame, Stamp
@@ -166,7 +166,7 @@ def _segmented(sources: Sequence[Source], settings: SegmentSettings) -> list[Res
 def _write(result: _Segmented, folder: Path, pictures: bool) -> None:
     item = result.item
     payload = _labels_fits(result.labels, result.classes, result.target, result.method, item.wcs)
-    atomic_write_bytes(folder / f"{result.id}_seg.fits", payload)
+    atomic_write_bytes(folder / f"{file_stem(result.id)}_seg.fits", payload)
     if pictures:
         picture = segmentation_png(
             item.data - result.level,
@@ -176,7 +176,7 @@ def _write(result: _Segmented, folder: Path, pictures: bool) -> None:
             result.target or 0,
             classes=result.classes,
         )
-        atomic_write_bytes(folder / f"{result.id}_seg.png", picture)
+        atomic_write_bytes(folder / f"{file_stem(result.id)}_seg.png", picture)
 
 
 def _table_of(result: _Segmented) -> QTable:

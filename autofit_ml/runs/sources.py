@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -24,7 +24,7 @@ from autofit_ml.runs.kinds import is_result
 from autofit_ml.runs.summary import Progress
 from autofit_ml.runs.workers import Pool, new_pool, processors, usable_pool
 
-__all__ = ["Job", "Paths", "RunSettings", "batches", "inputs_of"]
+__all__ = ["Ahead", "Job", "Paths", "RunSettings", "batches", "inputs_of"]
 
 Paths = str | Path | Iterable[str | Path] | None
 Task = list[Source]
@@ -118,32 +118,36 @@ def inputs_of(
     return dataclasses.replace(found, sources=kept, ignored=(*found.ignored, *ignored))
 
 
+@dataclass(frozen=True)
+class Ahead:
+    """What reading ahead must know of its run.
+
+    Attributes
+    ----------
+    stop : threading.Event
+        Ends the iteration before the next batch.
+    progress : Progress
+    done : collection of str
+        Ids of objects of unfinished frames that need no more work.
+    begun : callable
+        Told of sources before they are read in this process.
+    """
+
+    stop: threading.Event = field(default_factory=threading.Event)
+    progress: Progress = field(default_factory=Progress)
+    done: Collection[str] = ()
+    begun: Callable[[Task], object] = lambda sources: None
+
+
 @contextlib.contextmanager
 def batches(
-    sources: Sequence[Source],
-    settings: RunSettings,
-    job: Job[Part],
-    stop: threading.Event,
-    progress: Progress | None = None,
-    *,
-    done: Collection[str] = (),
+    sources: Sequence[Source], settings: RunSettings, job: Job[Part], ahead: Ahead
 ) -> Iterator[Iterator[tuple[Task, Part]]]:
     """Sources in order, in batches of about ``settings.batch_size`` objects.
 
     A batch holds whole sources, save for very large frames: these are read in this process and
     come in parts, the source's name with the last of them. Workers begin when the context is
     entered and end when it is left.
-
-    Parameters
-    ----------
-    sources : sequence of Source
-    settings : RunSettings
-    job : Job
-    stop : threading.Event
-        Ends the iteration before the next batch.
-    progress : Progress, optional
-    done : collection of str
-        Ids of objects of unfinished frames that need no more work.
 
     Yields
     ------
@@ -154,14 +158,14 @@ def batches(
     if workers < 0:
         workers = useful_workers(len(sources), settings.segmenter)
     if not workers:
-        parts = (part for task, size in tasks for part in _here(task, size, settings, job, done))
-        yield _batched(parts, settings.batch_size, job, stop)
+        parts = (part for task, size in tasks for part in _here(task, size, settings, job, ahead))
+        yield _batched(parts, settings.batch_size, job, ahead.stop)
         return
-    ahead = _ReadAhead(tasks, settings, workers, progress or Progress(), job, done)
+    read = _ReadAhead(tasks, settings, workers, job, ahead)
     try:
-        yield _batched(ahead.parts(stop), settings.batch_size, job, stop)
+        yield _batched(read.parts(), settings.batch_size, job, ahead.stop)
     finally:
-        ahead.close()
+        read.close()
 
 
 def useful_workers(n_sources: int, segmenter: str) -> int:
@@ -176,13 +180,14 @@ def useful_workers(n_sources: int, segmenter: str) -> int:
 
 
 def _here(
-    task: Task, size: float, settings: Any, job: Job[Part], done: Collection[str]
+    task: Task, size: float, settings: Any, job: Job[Part], ahead: Ahead
 ) -> Iterator[tuple[Task, Part]]:
     """A task done in this process."""
+    ahead.begun(task)
     if size <= _BYTES_PER_TASK or job.in_parts is None:
         yield task, job.do(task, settings)
     else:
-        yield from job.in_parts(task, settings, done)
+        yield from job.in_parts(task, settings, ahead.done)
 
 
 def _batched(
@@ -237,40 +242,41 @@ class _ReadAhead(Generic[Part]):
         tasks: Sequence[tuple[Task, float]],
         settings: RunSettings,
         workers: int,
-        progress: Progress,
         job: Job[Part],
-        done: Collection[str],
+        ahead: Ahead,
     ) -> None:
         self._waiting = deque(tasks)
         self._running: deque[tuple[Task, float, Future[Part] | None]] = deque()
         self._settings, self._workers = settings, workers
-        self._progress, self._job, self._done = progress, job, done
+        self._job, self._ahead = job, ahead
         self._pool = new_pool(workers)
         with contextlib.suppress(BrokenProcessPool):  # noticed by `parts`
             self._submit()
 
-    def parts(self, stop: threading.Event) -> Iterator[tuple[Task, Part]]:
+    def parts(self) -> Iterator[tuple[Task, Part]]:
         while (self._waiting or self._running) and self._pool is not None:
             try:
                 self._submit()
                 task, size, future = self._running[0]
                 if future is None:
                     self._running.popleft()
-                    yield from _here(task, size, self._settings, self._job, self._done)
+                    yield from _here(task, size, self._settings, self._job, self._ahead)
                     continue
                 part = future.result()
             except BrokenProcessPool:
-                if stop.is_set():
+                if self._ahead.stop.is_set():
                     return
                 yield self._after_a_death()
                 continue
             self._running.popleft()
             yield task, part
         if self._waiting:
-            self._progress.stage("worker processes do not start here: reading in this process")
+            self._ahead.progress.stage(
+                "worker processes do not start here: reading in this process"
+            )
         while self._waiting:
             task, size = self._waiting.popleft()
-            yield from _here(task, size, self._settings, self._job, self._done)
+            yield from _here(task, size, self._settings, self._job, self._ahead)
 
     def _submit(self) -> None:
         """Keep the workers busy, two batches ahead, in bounded memory."""
@@ -292,7 +298,7 @@ class _ReadAhead(Generic[Part]):
 
     def _after_a_death(self) -> tuple[Task, Part]:
         """The first task, done apart from the others, of which any may have done it."""
-        self._progress.stage("a worker process died: starting another")
+        self._ahead.progress.stage("a worker process died: starting another")
         self._waiting.extendleft((task, size) for task, size, _ in reversed(self._running))
         self._running.clear()
         self.close()
@@ -326,7 +332,7 @@ def _apart(task: Task, settings: Any, job: Job[Part]) -> Part:
                 job.failed(
                     source,
                     "the process that read it died: out of memory, or a crash in a library "
-                    "(fit it alone with --workers 0, and cut large images into stamps)",
+                    "(cut a large image into stamps, or use a machine with more memory)",
                 )
             )
     if pool is not None:

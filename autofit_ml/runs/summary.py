@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from autofit_ml.catalogue import concerns
+
 __all__ = ["Progress", "RunSummary", "exit_status"]
 
 
@@ -66,6 +68,8 @@ class RunSummary:
         Object -> why it could not be segmented or deconvolved (fits say it in their rows).
     warnings : dict
         Object -> what its samples cannot be trusted with.
+    concerns : list of str
+        What is to be said of the run as a whole.
     n_instances : int
         Segmented galaxies and stars.
     """
@@ -83,6 +87,7 @@ class RunSummary:
     ignored: list[str] = field(default_factory=list)
     failures: dict[str, str] = field(default_factory=dict)
     warnings: dict[str, list[str]] = field(default_factory=dict)
+    concerns: list[str] = field(default_factory=list)
     n_instances: int = 0
 
     @property
@@ -98,4 +103,5 @@ class RunSummary:
         self.n_objects = len(status)
         self.n_failed = int((status == "failed").sum())
         self.n_ok = int(use.sum())
+        self.concerns = concerns(table.column("flags").to_numpy())
         self.n_flagged = self.n_objects - self.n_failed - self.n_ok

@@ -36,7 +36,6 @@ from autofit_ml.scenes.parameters import (
     CATALOGUE_PARAMETERS,
     FIT_PARAMETERS,
     Bounds,
-    catalogue_jacobian,
     to_catalogue,
     to_fit_space,
 )
@@ -61,7 +60,6 @@ __all__ = [
     "Prior",
     "Scene",
     "as_parameter",
-    "catalogue_jacobian",
     "component",
     "core_sersic",
     "devaucouleurs",

@@ -19,7 +19,7 @@ from autofit_ml.scenes.build import _component, _sky, as_parameter
 from autofit_ml.scenes.model import Component, Parameter, Scene, named
 from autofit_ml.scenes.naming import base_name, modifier_names
 from autofit_ml.scenes.parameters import Bounds
-from autofit_ml.scenes.priors import PRIORS, Prior, Restricted
+from autofit_ml.user_yaml import parse_user_yaml, read_user_text
 
 __all__ = ["read_model", "write_model"]
 
@@ -48,7 +48,7 @@ def read_model(source: str | Path) -> Scene:
     file = None
     if isinstance(source, Path) or not re.search(r"\n|:\s|:$", source):
         file = Path(source)
-        text = _contents(file)
+        text = read_user_text(file, "model file")
     else:
         text = source
     try:
@@ -91,15 +91,6 @@ def write_model(scene: Scene, path: str | Path | None = None) -> str:
     if path is not None:
         Path(path).write_text(text, encoding="utf-8")
     return text
-
-
-def _contents(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise SettingsError("there is no such model file", "check its name", file) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"cannot be read: {error}", "give a YAML text file", file) from None
 
 
 # --- YAML ------------------------------------------------------------------------------------
@@ -160,17 +151,7 @@ _Loader.add_constructor("tag:yaml.org,2002:map", _construct_mapping)
 
 
 def _parsed(text: str) -> Mapping:
-    try:
-        model = yaml.load(text, Loader=_Loader)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise SettingsError(
-            f"{where}not YAML: {error.problem or error.context}",
-            "check indentation, colons and brackets there",
-        ) from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise SettingsError(f"not YAML: {error}", "check indentation and brackets") from None
+    model = parse_user_yaml(text, _Loader)
     if not isinstance(model, Mapping):
         raise SettingsError(
             "no model in it", "start with 'components:' and a name for each component"
@@ -283,20 +264,10 @@ def _parameter_entry(parameter: Parameter) -> Any:
     if parameter.bounds != (None, None):
         entry["bounds"] = _plain(parameter.bounds)
     if parameter.prior is not None:
-        name, numbers = _prior_entry(parameter.prior)
-        entry[name] = numbers
+        entry[parameter.prior.name] = _plain(dataclasses.astuple(parameter.prior))
     if parameter.bands != "":
         entry["bands"] = parameter.bands
     return entry
-
-
-def _prior_entry(prior: Prior) -> tuple[str, list]:
-    for name, kind in PRIORS.items():
-        if type(prior) is kind:
-            return name, [_plain(getattr(prior, f.name)) for f in dataclasses.fields(prior)]
-    remedy = "give the prior it was cut from, and bounds"
-    what = "a restricted prior" if isinstance(prior, Restricted) else repr(prior)
-    raise SettingsError(f"{what} cannot be written to a file", remedy)
 
 
 def _plain(value: Any) -> Any:

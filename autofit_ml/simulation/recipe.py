@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -29,6 +28,7 @@ from pydantic import (
 
 from autofit_ml.errors import SettingsError
 from autofit_ml.presets import simulated_surveys
+from autofit_ml.user_yaml import parse_user_yaml, read_user_text
 
 __all__ = [
     "Artefacts",
@@ -610,13 +610,24 @@ def list_recipes(
     for folder in (config_dir, config_folder()):
         root = Path(folder or "") / group
         for path in sorted(root.rglob("*.yaml")) if folder is not None else ():
-            content = yaml.safe_load(path.read_text("utf-8")) or {}
+            content = _config(path)
             name = str(path.relative_to(root).with_suffix(""))
             titles.setdefault(name, str(content.get("title", "")))
     if group == "survey":
         for name, band in simulated_surveys().items():
             titles.setdefault(name, str(band["title"]))
     return titles
+
+
+def _config(path: Path) -> dict[str, Any]:
+    """Content of a config file, checked: Hydra's own reader unfolds aliases."""
+    try:
+        content = parse_user_yaml(read_user_text(path, "config file")) or {}
+    except SettingsError as error:
+        raise SettingsError(error.problem, error.remedy, path) from None
+    if not isinstance(content, dict):
+        raise SettingsError("no settings in it", "write `name: value` lines", path)
+    return content
 
 
 def compose_recipe(
@@ -664,6 +675,8 @@ def compose_recipe(
     )
     if config_dir is not None and not Path(config_dir).is_dir():
         raise SettingsError(f"config folder {config_dir} does not exist", "give an existing folder")
+    for path in () if config_dir is None else sorted(Path(config_dir).rglob("*.yaml")):
+        _config(path)
     for name, band in simulated_surveys().items():
         ConfigStore.instance().store(name, dict(band), group="survey")
     try:

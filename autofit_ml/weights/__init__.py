@@ -8,7 +8,7 @@ with its preprocessing, on the device asked for. Neighbours: `segment`, `initial
 - `resolve`: where a bundle's files are (path, ``$AUTOFIT_ML_WEIGHTS``, the installed
   ``checkpoints/``, the user's cache, download).
 - `bundle`: reading, checking and writing one bundle.
-- `loading`: from a name to a network; `settings`: its settings as text holds them.
+- `loading`: from a name to a network.
 - `choice`: which bundle of a task suits an image.
 
 Nothing is read at import, and nothing goes to the network unless a bundle has to be fetched.

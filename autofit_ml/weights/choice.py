@@ -23,6 +23,7 @@ __all__ = [
     "in_domain",
     "network",
     "network_name",
+    "usable_device",
     "usable_weights",
 ]
 
@@ -179,3 +180,22 @@ def forget() -> None:
     """Look anew at what is installed, and load networks again: the folders have changed."""
     for cached in _CACHED:
         cached.cache_clear()
+
+
+def usable_device(choice: str) -> str:
+    """ "cpu" or "cuda" for the setting `device` ("auto", "cpu", "cuda").
+
+    Raises
+    ------
+    SettingsError
+        "cuda" where there is none.
+    """
+    if choice == "cpu":
+        return choice
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    if choice == "cuda":
+        raise SettingsError("no CUDA device is available", "use --device cpu or auto")
+    return "cpu"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 from autofit_ml.errors import DamagedWeightsError, MissingWeightsError, WeightsError
@@ -12,6 +11,7 @@ from autofit_ml.weights.manifest import (
     ENVIRONMENT,
     WeightInfo,
     installed_folder,
+    weight_folders,
     weight_info,
 )
 
@@ -30,15 +30,6 @@ def cache_folder() -> Path:
     import pooch
 
     return Path(pooch.os_cache("autofit-ml")) / "weights"
-
-
-def _candidates(info: WeightInfo) -> Iterator[Path]:
-    """Folders that may hold a bundle, in the order of preference."""
-    given = os.environ.get(ENVIRONMENT, "")
-    for text in given.split(os.pathsep) if given else []:
-        yield Path(text) / info.name
-    yield installed_folder() / info.name
-    yield cache_folder() / info.name
 
 
 def find_bundle(name: str, *, offline: bool = False) -> tuple[Path, WeightInfo]:
@@ -82,7 +73,7 @@ def _whole(info: WeightInfo) -> Path | None:
         Every folder that holds it is damaged: what is wrong with the first.
     """
     damage: DamagedWeightsError | None = None
-    for folder in _candidates(info):
+    for folder in (root / info.name for root in (*weight_folders(), cache_folder())):
         if folder.is_dir():
             try:
                 verify_bundle(folder, info)

@@ -254,6 +254,45 @@ def test_query(results):
 @pytest.mark.parametrize(
     "sql",
     [
+        "SELECT * FROM read_csv('{f}')",
+        "SELECT * FROM '{f}'",
+        "SELECT * FROM read_text('{f}')",
+        "SELECT * FROM glob('/*')",
+        "COPY catalog TO '{f}'",
+        "COPY (SELECT 1) TO '{f}' (FORMAT csv)",
+        "EXPORT DATABASE '{f}'",
+        "ATTACH '{f}'",
+        "ATTACH ':memory:' AS other",
+        "INSTALL httpfs",
+        "LOAD httpfs",
+        "SET enable_external_access = true",
+        "SELECT 1; COPY catalog TO '{f}'",
+        "CREATE TABLE mine (a INTEGER)",
+        "PRAGMA database_list",
+        "SELECT * FROM catalogue",  # a variable of `query`
+        "SELECT '\ud800'",
+    ],
+)
+def test_queries_reach_nothing_but_the_catalogue(results, sql, tmp_path):
+    file = tmp_path / "here" / "secret.csv"
+    file.parent.mkdir()
+    file.write_text("a,b\n1,2\n")
+    with pytest.raises(SettingsError, match="columns: id, file, status"):
+        query(results, sql.format(f=file))
+    assert file.read_text() == "a,b\n1,2\n"
+    assert list(file.parent.iterdir()) == [file]
+
+
+def test_columns_of_the_same_name_are_kept(results):
+    sql = "SELECT a.id, b.id, 1 AS id_1, b.re FROM catalog a JOIN catalog b ON a.id = b.id"
+    table = query(results, sql)
+    assert table.column_names == ["id", "id_2", "id_1", "re"]
+    assert table["id"].to_pylist() == table["id_2"].to_pylist()
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
         "SELEC id FROM catalog",
         "SELECT radius FROM catalog",
         "SELECT * FROM catalog WHERE has_flag(flags, 'EGDE')",

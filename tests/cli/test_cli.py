@@ -12,23 +12,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from autofit_ml import cli
 from autofit_ml.cli.progress import PlainProgress, RichProgress, counting
 from autofit_ml.runs import FitSettings, fit_run
-
-
-@pytest.fixture
-def command(monkeypatch, capsys):
-    """Run ``autofit-ml`` in this process: (exit status, stdout, stderr)."""
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["autofit-ml", *map(str, words)])
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        captured = capsys.readouterr()
-        return stopped.value.code or 0, captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture(scope="module")

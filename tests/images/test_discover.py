@@ -108,7 +108,7 @@ def test_named_other_file_has_a_problem(tmp_path, writer):
 def test_glob(tmp_path):
     touch(tmp_path, "one/a_image.fits", "two/a_image.fits", "two/b_image.fits", "two/x.txt")
     found = discover(tmp_path / "**" / "*")
-    assert [s.id for s in found] == ["one_a", "two_a", "b"]
+    assert [s.id for s in found] == ["one_a", "two_a", "two_b"]
 
 
 def test_orphan_plane(tmp_path):
@@ -138,25 +138,55 @@ def test_same_plane_twice_uses_one(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "wanted"),
-    [
-        ("ngc 4660 (r).fits", "ngc_4660_r"),
-        ("étoile_image.fits", "toile"),
-        ("--x--_image.fits", "x"),
-        ("..._image.fits", "object"),
-        ("a" * 200 + "_image.fits", "a" * 120),
-    ],
+    "name",
+    ["ngc 4660 (r)", "étoile", "М 51", "--x--", "a;b", "a" * 200, "NGC1", "@1", "x~1", "a\nb"],
 )
-def test_ids_are_safe(name, wanted, tmp_path):
-    path = tmp_path / name
-    fits.writeto(path, galaxy())
-    assert discover(tmp_path / name)[0].id == wanted
+def test_ids_are_names_as_they_are(name, tmp_path):
+    fits.writeto(tmp_path / f"{name}_image.fits", galaxy())
+    assert discover(tmp_path)[0].id == name
+    (tmp_path / "list.ecsv").write_text("")
+    table = Table({"id": [name], "image": [f"{name}_image.fits"]})
+    table.write(tmp_path / "list.ecsv", format="ascii.ecsv", overwrite=True)
+    if "\n" not in name:
+        assert discover(None, manifest=tmp_path / "list.ecsv")[0].id == name
 
 
-def test_ids_are_unique_without_regard_to_case(tmp_path):
-    touch(tmp_path, "x/A_image.fits", "x/a_image.fits", "y/a_image.fits")
-    ids = [s.id for s in discover(tmp_path / "*" / "*.fits")]
-    assert len({i.lower() for i in ids}) == 3
+def test_bytes_that_are_no_text_are_escapes(tmp_path):
+    (tmp_path / os.fsdecode(b"a\xff_image.fits")).write_bytes(b"")
+    assert [source.id for source in discover(tmp_path)] == [r"a\udcff"]
+
+
+ADDED = ["a;b", "a:b", "a b", "a_b", "a?b", "A_B", "a" * 130 + "1", "a" * 130 + "2", "b"]
+
+
+@pytest.mark.parametrize("last", ADDED)
+def test_a_further_file_changes_no_id(last, tmp_path):
+    """Whatever it is called, and whichever folder it lies in, where the call names folders."""
+    touch(tmp_path, *(f"one/{name}.fits" for name in ADDED if name != last))
+    touch(tmp_path, *(f"two/{name}.fits" for name in ADDED if name != last))
+    calls = ([tmp_path / "one"], [tmp_path / "one", tmp_path / "two"], [tmp_path / "*" / "*.fits"])
+    before = [{source.file: source.id for source in discover(call)} for call in calls]
+    touch(tmp_path, f"two/{last}.fits", f"one/{last}.fits")
+    for call, ids in zip(calls, before, strict=True):
+        found = {source.file: source.id for source in discover(call)}
+        assert len(set(found.values())) == len(found)
+        assert found.items() > ids.items()
+
+
+def test_ids_of_named_files_that_share_their_name(tmp_path):
+    names = ["n/one/a.fits", "n/two/a.fits", "m/two/a.fits", "n/two/b.fits"]
+    touch(tmp_path, *names)
+    ids = {source.file: source.id for source in discover([tmp_path / name for name in names])}
+    assert len(set(ids.values())) == 4
+    assert ids[str(tmp_path / names[0])] == "one_a"
+    assert ids[str(tmp_path / names[3])] == "b"
+    fewer = {source.file: source.id for source in discover([tmp_path / name for name in names[1:]])}
+    assert fewer.items() < ids.items()
+
+
+def test_no_id_is_that_of_an_object_of_a_frame(tmp_path):
+    touch(tmp_path, "frame.fits", "frame@12.fits", "frame@x.fits", "other@1.fits")
+    assert [s.id for s in discover(tmp_path)] == ["frame", "frame@12_", "frame@x", "other@1"]
 
 
 def multi(path, *hdus):

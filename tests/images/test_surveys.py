@@ -83,7 +83,7 @@ def test_file_names_of_the_survey(survey, number, example, tmp_path):
     [
         ("sdss", "sdss-003366-3-0110-r"),
         ("legacysurvey", "ls-1498p020-r"),
-        ("hsc", "hsc-9813-4_5-I"),
+        ("hsc", "hsc-9813-4,5-I"),
         ("kids", "KiDS_DR4.0_140.0_0.5_r"),
         ("euclid", "euclid-102018211-VIS"),
     ],

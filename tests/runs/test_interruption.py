@@ -318,18 +318,16 @@ def test_killed_workers_are_replaced(many_images, unbroken, tmp_path):
 
 def test_object_that_kills_its_worker_fails_alone(many_images):
     """The job of the workers kills its process when it comes to one object."""
-    import threading
-
     from deadly_job import DEADLY, prepare_or_die
 
     from autofit_ml.images import discover
     from autofit_ml.runs.prepare import PREPARE
-    from autofit_ml.runs.sources import batches
+    from autofit_ml.runs.sources import Ahead, batches
 
     sources = discover(many_images).sources[:12]
     settings = FitSettings(workers=1, batch_size=6, segmenter="sep")
     job = dataclasses.replace(PREPARE, do=prepare_or_die)
-    with batches(sources, settings, job, threading.Event()) as found:
+    with batches(sources, settings, job, Ahead()) as found:
         parts = [part for _, part in found]
     assert [name for part in parts for name in part.order] == [s.id for s in sources]
     failures = [failure for part in parts for failure in part.failures]
@@ -341,20 +339,50 @@ def test_object_that_kills_its_worker_fails_alone(many_images):
     assert "all-nan" in BAD_KINDS
 
 
+@pytest.mark.parametrize("batch_size", [1, 8])
+def test_object_that_kills_the_process_comes_last_and_is_given_up(
+    images, tmp_path, monkeypatch, batch_size
+):
+    """A library crashes at one object, in the process itself: every call dies of it."""
+    from deadly_job import DEADLY, prepare_or_die
+
+    from autofit_ml.runs import fit
+    from autofit_ml.runs.prepare import PREPARE
+
+    shutil.copy(next(images.glob("*.fits")), images / f"{DEADLY}.fits")
+    monkeypatch.setattr(fit, "PREPARE", dataclasses.replace(PREPARE, do=prepare_or_die))
+    settings = FitSettings(workers=0, batch_size=batch_size, segmenter="sep", save=())
+    done = []
+    for _ in range(6):
+        child = os.fork()
+        if child == 0:
+            with contextlib.suppress(BaseException):
+                fit_run(images, tmp_path / "out", settings)
+            os._exit(0)
+        died = os.WIFSIGNALED(os.waitpid(child, 0)[1])
+        done.append(shards(tmp_path / "out"))
+        if not died:
+            break
+    # The second call gets everything else done; then it is tried alone, three times in all.
+    assert done[1] == done[2] == max(done) - 1
+    rows = {row["id"]: row for row in catalogue(tmp_path / "out").to_pylist()}
+    assert {name for name, row in rows.items() if row["status"] == "failed"} == {DEADLY}
+    assert "died 3 times" in rows[DEADLY]["message"]
+    assert "--workers 0" not in rows[DEADLY]["message"]
+
+
 def test_workers_that_never_start(many_images, monkeypatch):
     """Then this process reads; no object is blamed."""
-    import threading
-
     from autofit_ml.images import discover
     from autofit_ml.runs import workers as module
     from autofit_ml.runs.prepare import PREPARE
-    from autofit_ml.runs.sources import batches
+    from autofit_ml.runs.sources import Ahead, batches
 
     monkeypatch.setattr(module, "_begin_worker", os._exit)
     told = Killer()
     sources = discover(many_images).sources[:5]
     settings = FitSettings(workers=1, batch_size=2, segmenter="sep")
-    with batches(sources, settings, PREPARE, threading.Event(), told) as found:
+    with batches(sources, settings, PREPARE, Ahead(progress=told)) as found:
         parts = [part for _, part in found]
     assert sum(len(part.order) for part in parts) == 5
     assert [f.id for part in parts for f in part.failures] == ["all-nan"]

@@ -180,7 +180,8 @@
   const chip = (flag) => make("span", { class: flag.fatal ? "chip fatal" : "chip", title: flag.meaning }, flag.name);
   const chips = (i) => make("span", { class: "chips" }, ...flagsOf(i).map(chip));
   const unitOf = (name) => columns.get(name)?.unit || "";
-  const previewAddress = (i) => `previews/${encodeURIComponent(value("id", i))}.png`;
+  const stem = (i) => source.stems[i] ?? value("id", i);
+  const previewAddress = (i) => `previews/${encodeURIComponent(stem(i))}.png`;
 
   function picture(i) {
     const alt = `Data, model and residual of ${value("id", i)}`;
@@ -711,7 +712,7 @@
     if (hasFile("previews", i)) {
       const image = make("img", { class: "big", src: previewAddress(i), alt: `Data, model, residual and segmentation of ${id}` });
       image.addEventListener("error", () => {
-        const note = make("p", { class: "said" }, `The picture previews/${id}.png is not beside this report.`);
+        const note = make("p", { class: "said" }, `The picture previews/${stem(i)}.png is not beside this report.`);
         image.replaceWith(...[thumbnails[i] ? small() : null, note].filter(Boolean));
       });
       parts.push(make("div", { class: "pan", tabindex: 0, role: "region", "aria-label": "Picture" }, image));
@@ -753,14 +754,14 @@
       return make("div", { title: about }, make("dt", {}, name), make("dd", {}, unit ? `${text} ${unit}` : text));
     })));
     if (hasFile("posteriors", i)) {
-      const path = `posterior/${encodeURIComponent(id)}`;
+      const path = `posterior/${encodeURIComponent(stem(i))}`;
       const image = make("img", { class: "big", src: `${path}.png`, alt: `Posterior of ${id}, by pairs of parameters`, loading: "lazy" });
       parts.push(make("div", { class: "pan", tabindex: 0, role: "region", "aria-label": "Posterior" }, image));
-      parts.push(make("p", {}, make("a", { href: `${path}.nc` }, `posterior/${id}.nc`), " holds its samples."));
+      parts.push(make("p", {}, make("a", { href: `${path}.nc` }, `posterior/${stem(i)}.nc`), " holds its samples."));
     }
     if (hasFile("objects", i)) {
-      const path = `objects/${encodeURIComponent(id)}.fits`;
-      parts.push(make("p", {}, make("a", { href: path }, `objects/${id}.fits`), " holds the images of this fit."));
+      const path = `objects/${encodeURIComponent(stem(i))}.fits`;
+      parts.push(make("p", {}, make("a", { href: path }, `objects/${stem(i)}.fits`), " holds the images of this fit."));
     }
     byId("detail").replaceChildren(bar, make("div", { class: "inside" }, ...parts));
   }

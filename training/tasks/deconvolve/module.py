@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import random
 from dataclasses import dataclass
 from typing import Any
 
@@ -138,14 +139,11 @@ class DeconvolveModule(NetworkModule):
         """
         whole, settings = images.shape[-1], self.settings
         least = max(settings.least_side, 8 * math.ceil(whole / 16))
-        sides = torch.arange(least, whole, 8)
-        if not len(sides):
-            return images
+        sides = range(least, whole, 8)
         usual = min(1.0, (settings.usual_side / whole) ** 2)
-        if float(torch.rand(())) < (1 - settings.cropped) * usual:
+        if not sides or random.random() < (1 - settings.cropped) * usual:
             return images
-        place = torch.multinomial(sides.double() ** -2, 1)
-        return central(images, int(sides[place]))
+        return central(images, random.choices(sides, [side**-2.0 for side in sides])[0])
 
     def validation_step(self, batch: torch.Tensor, index: int) -> None:
         generator = torch.Generator().manual_seed(1000 + index)  # the same draws each time

@@ -9,7 +9,7 @@ import torch
 from autofit_ml.initialisation.cutouts import PSF_SIDE, SIDE
 from autofit_ml.initialisation.network import USUAL_LN_N
 from autofit_ml.simulation.endless import EndlessSersic, EndlessSettings
-from autofit_ml.weights.settings import tuples
+from autofit_ml.weights.manifest import tuples
 from training.settings import Entry
 from training.tasks.initialise.measure import (
     FIELDS,

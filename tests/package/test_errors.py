@@ -1,0 +1,34 @@
+"""Messages can be read, whatever they are about."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+
+from autofit_ml.errors import InputError, brief
+from autofit_ml.options import Settings
+from autofit_ml.settings import FitSettings
+
+
+@pytest.mark.parametrize("value", ["x" * 10**7, "a b " * 10**6, "9" * 10**6])
+def test_values_are_cut(value):
+    error = InputError(f"NAXIS is {value!r}", "correct the header", "galaxy.fits")
+    assert len(str(error)) < 400
+    assert str(error).startswith("galaxy.fits: NAXIS is '")
+    assert f"{len(value) + 2} characters" in str(error) or "characters" in str(error)
+    assert str(error).endswith("(correct the header)")
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
+
+
+def test_long_messages_are_cut_and_others_are_not():
+    text = "; ".join(f"plane {k} of 'file {k}.fits' is not used" for k in range(40))
+    assert brief(text[:1900]) == text[:1900]
+    assert len(brief(text * 1000)) < 2100
+
+
+def test_settings_say_values_in_brief():
+    with pytest.raises(ValueError) as caught:
+        FitSettings(segmenter="z" * 10**6)
+    assert isinstance(FitSettings(), Settings)
+    assert len(str(caught.value)) < 600
