@@ -18,10 +18,16 @@ from autofit_ml.catalogue.writer import FITS_NAME, write_catalogue_files
 from autofit_ml.errors import AutofitError, InputError, SettingsError
 from autofit_ml.images import Source, discover, read_item
 from autofit_ml.images.stamp import Frame, Stamp
-from autofit_ml.injection.empty import emptied, empty_regions
-from autofit_ml.injection.galaxies import PARAMETERS, Population, inject, light_of
 from autofit_ml.injection.page import calibration_page
 from autofit_ml.injection.recovery import MEASURED, Recovery, error_factor, measure
+from autofit_ml.injection.stamps import (
+    PARAMETERS,
+    Population,
+    emptied,
+    empty_regions,
+    inject,
+    light_of,
+)
 from autofit_ml.measure import psf_fwhm
 from autofit_ml.options import declared
 from autofit_ml.runs.fit import fit_run

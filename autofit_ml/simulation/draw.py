@@ -25,8 +25,7 @@ from scipy.special import j0
 
 from autofit_ml.images.stamp import PSF
 from autofit_ml.profiles.sersic import sersic_b, sersic_flux_within, sersic_intensity_at_re
-from autofit_ml.simulation.galsim_module import require_galsim
-from autofit_ml.simulation.sources import Component, Source, along_axes
+from autofit_ml.simulation.sources import Component, Source, along_axes, require_galsim
 
 __all__ = ["EXACT", "FAST", "DrawAccuracy", "draw_box", "extent", "render_source"]
 

@@ -15,7 +15,7 @@ from astropy.io import fits
 from autofit_ml.errors import SettingsError
 from autofit_ml.images.stamp import PSF
 from autofit_ml.measure import core_centroid, fourier_shift
-from autofit_ml.simulation.galsim_module import require_galsim
+from autofit_ml.simulation.sources import require_galsim
 
 if TYPE_CHECKING:
     from autofit_ml.simulation.recipe import PSFModel

@@ -19,6 +19,7 @@ __all__ = [
     "composite",
     "half_light_radius",
     "inclined_axis_ratio",
+    "require_galsim",
     "sersic_indices",
 ]
 
@@ -27,6 +28,18 @@ _INDEX_GRID = np.round(np.geomspace(0.3, 6.2, 100), 4)
 
 _N_POINTS = 2048
 """Points that stand for a component's light in `half_light_radius`."""
+
+
+def require_galsim():
+    """The galsim module, or an error that says how to get it."""
+    try:
+        import galsim
+    except ImportError as error:
+        raise SettingsError(
+            "simulated images need GalSim, which is not installed",
+            "pip install 'autofit-ml[simulate]'",
+        ) from error
+    return galsim
 
 
 @dataclass(frozen=True)
