@@ -13,10 +13,10 @@ from autofit_ml.simulation.labels import described
 from autofit_ml.simulation.noise import add_noise, autocorrelation, flux_for_snr, noise_map
 from autofit_ml.simulation.objects import Artefact, SimulatedObject, SourceLight
 from autofit_ml.simulation.psf import moffat_psf
-from autofit_ml.simulation.scenes import draw_neighbours, draw_target
-from autofit_ml.simulation.sources import Source
+from autofit_ml.simulation.scenes import log_uniform
+from autofit_ml.simulation.sources import Source, along_axes, sersic_indices
 
-__all__ = ["observe_scene", "simulate_sersic"]
+__all__ = ["draw_neighbours", "draw_target", "observe_scene", "simulate_sersic"]
 
 
 def observe_scene(
@@ -243,3 +243,76 @@ def _moffat_pool(count: int, seed: int, fwhm: tuple[float, float], size: int) ->
             )
         )
     return pool
+
+
+def draw_target(
+    rng: np.random.Generator,
+    shape: tuple[int, int],
+    *,
+    n: tuple[float, float],
+    re: tuple[float, float],
+    q: tuple[float, float],
+    max_shift: float = 0.5,
+) -> Source:
+    """A Sérsic galaxy of unit flux near the stamp's centre.
+
+    `n` and `re` are log-uniform (n on the grid of `sersic_indices`), q and pa uniform, the centre
+    uniform within `max_shift` pixels of the stamp's centre along each axis.
+    """
+    dx, dy = rng.uniform(-max_shift, max_shift, 2)
+    return Source(
+        x=(shape[1] - 1) / 2 + dx,
+        y=(shape[0] - 1) / 2 + dy,
+        flux=1.0,
+        re=log_uniform(rng, *re),
+        n=float(rng.choice(sersic_indices(*n))),
+        q=float(rng.uniform(*q)),
+        pa=float(rng.uniform(0, 180)),
+    )
+
+
+def draw_neighbours(
+    rng: np.random.Generator,
+    target: Source,
+    shape: tuple[int, int],
+    rate: float,
+    *,
+    flux_ratio: tuple[float, float] = (0.03, 1.0),
+    n: tuple[float, float] = (0.5, 4.0),
+    re: tuple[float, float] = (1.5, 5.0),
+    star_fraction: float = 0.3,
+    min_distance: float = 4.0,
+) -> tuple[Source, ...]:
+    """Other sources in the stamp.
+
+    The number is Poisson with mean `rate`; positions are uniform over the stamp but at least
+    ``max(min_distance, 1.5 re)`` pixels (along the target's ellipse) from the target; fluxes are
+    log-uniform in `flux_ratio` times the target's.
+    """
+    neighbours: list[Source] = []
+    for _ in range(rng.poisson(rate)):
+        for _attempt in range(50):
+            x, y = rng.uniform(0, shape[1] - 1), rng.uniform(0, shape[0] - 1)
+            dx, dy = x - target.x, y - target.y
+            major, minor = along_axes(dx, dy, target.pa)
+            radius = np.hypot(major, minor / target.q)
+            if radius > 1.5 * target.re and np.hypot(dx, dy) > min_distance:
+                break
+        else:
+            continue
+        flux = target.flux * log_uniform(rng, *flux_ratio)
+        if rng.uniform() < star_fraction:
+            neighbours.append(Source(x, y, flux, re=0.0, n=float("nan")))
+        else:
+            neighbours.append(
+                Source(
+                    x,
+                    y,
+                    flux,
+                    re=log_uniform(rng, *re),
+                    n=float(rng.choice(sersic_indices(*n))),
+                    q=float(rng.uniform(0.3, 1)),
+                    pa=float(rng.uniform(0, 180)),
+                )
+            )
+    return tuple(neighbours)

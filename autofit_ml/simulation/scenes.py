@@ -23,7 +23,6 @@ from autofit_ml.simulation.recipe import DataRecipe, Galaxies, Recipe
 from autofit_ml.simulation.sources import (
     Component,
     Source,
-    along_axes,
     composite,
     from_axes,
     sersic_indices,
@@ -32,14 +31,14 @@ from autofit_ml.simulation.sources import (
 __all__ = [
     "draw_frame_scene",
     "draw_galaxy",
-    "draw_neighbours",
     "draw_stamp_neighbours",
-    "draw_target",
+    "log_uniform",
     "place_stamp_target",
 ]
 
 
-def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
+def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
+    """One number between two limits, uniform in its logarithm."""
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 
@@ -79,7 +78,7 @@ def draw_galaxy(
     source = _without_nucleus(rng, galaxies, pixel_scale, magnitude - colour, flux, x, y)
     if not (galaxies.nucleus_probability and rng.uniform() < galaxies.nucleus_probability):
         return source
-    share = _log_uniform(rng, *galaxies.nucleus_fraction)
+    share = log_uniform(rng, *galaxies.nucleus_fraction)
     nucleus = Component("point", flux * share, 0.0)
     kind = "bulge_disc" if source.kind == "sersic" else source.kind
     return composite(x, y, (*source.with_flux(flux * (1 - share)).parts, nucleus), kind)
@@ -98,7 +97,7 @@ def _without_nucleus(
     weights = np.array([galaxies.morphology[kind] for kind in kinds], dtype=float)
     kind = kinds[int(rng.choice(len(kinds), p=weights / weights.sum()))]
     if galaxies.re is not None:
-        re = _log_uniform(rng, *galaxies.re)
+        re = log_uniform(rng, *galaxies.re)
     else:
         re = redrawn(lambda: size_at(rng, magnitude) / pixel_scale, galaxies.re_limits)
     pa = float(rng.uniform(0, 180))
@@ -160,7 +159,7 @@ def _bulge(
     return Component(
         "sersic",
         flux,
-        max(disc_re * _log_uniform(rng, *settings.size_ratio), 0.1),
+        max(disc_re * log_uniform(rng, *settings.size_ratio), 0.1),
         float(rng.choice(sersic_indices(*settings.bulge_n))),
         q,
         (pa + rng.normal(0, 5)) % 180,
@@ -488,76 +487,3 @@ def _position(
         if all((x - a) ** 2 + (y - b) ** 2 >= closest**2 for a, b in taken):
             return float(x), float(y)
     return None
-
-
-def draw_target(
-    rng: np.random.Generator,
-    shape: tuple[int, int],
-    *,
-    n: tuple[float, float],
-    re: tuple[float, float],
-    q: tuple[float, float],
-    max_shift: float = 0.5,
-) -> Source:
-    """A Sérsic galaxy of unit flux near the stamp's centre.
-
-    `n` and `re` are log-uniform (n on the grid of `sersic_indices`), q and pa uniform, the centre
-    uniform within `max_shift` pixels of the stamp's centre along each axis.
-    """
-    dx, dy = rng.uniform(-max_shift, max_shift, 2)
-    return Source(
-        x=(shape[1] - 1) / 2 + dx,
-        y=(shape[0] - 1) / 2 + dy,
-        flux=1.0,
-        re=_log_uniform(rng, *re),
-        n=float(rng.choice(sersic_indices(*n))),
-        q=float(rng.uniform(*q)),
-        pa=float(rng.uniform(0, 180)),
-    )
-
-
-def draw_neighbours(
-    rng: np.random.Generator,
-    target: Source,
-    shape: tuple[int, int],
-    rate: float,
-    *,
-    flux_ratio: tuple[float, float] = (0.03, 1.0),
-    n: tuple[float, float] = (0.5, 4.0),
-    re: tuple[float, float] = (1.5, 5.0),
-    star_fraction: float = 0.3,
-    min_distance: float = 4.0,
-) -> tuple[Source, ...]:
-    """Other sources in the stamp.
-
-    The number is Poisson with mean `rate`; positions are uniform over the stamp but at least
-    ``max(min_distance, 1.5 re)`` pixels (along the target's ellipse) from the target; fluxes are
-    log-uniform in `flux_ratio` times the target's.
-    """
-    neighbours: list[Source] = []
-    for _ in range(rng.poisson(rate)):
-        for _attempt in range(50):
-            x, y = rng.uniform(0, shape[1] - 1), rng.uniform(0, shape[0] - 1)
-            dx, dy = x - target.x, y - target.y
-            major, minor = along_axes(dx, dy, target.pa)
-            radius = np.hypot(major, minor / target.q)
-            if radius > 1.5 * target.re and np.hypot(dx, dy) > min_distance:
-                break
-        else:
-            continue
-        flux = target.flux * _log_uniform(rng, *flux_ratio)
-        if rng.uniform() < star_fraction:
-            neighbours.append(Source(x, y, flux, re=0.0, n=float("nan")))
-        else:
-            neighbours.append(
-                Source(
-                    x,
-                    y,
-                    flux,
-                    re=_log_uniform(rng, *re),
-                    n=float(rng.choice(sersic_indices(*n))),
-                    q=float(rng.uniform(0.3, 1)),
-                    pa=float(rng.uniform(0, 180)),
-                )
-            )
-    return tuple(neighbours)
