@@ -193,7 +193,10 @@ def _plane(batch: pa.RecordBatch, row: int, name: str) -> Any:
         plane = np.broadcast_to(_sky(batch, row), _shape(batch, row))
     else:
         plane = _stored(batch, row, name)
-    return torch.from_numpy(np.array(plane, dtype=bool if name == "mask" else plane.dtype))
+    if name == "mask":
+        plane = plane.astype(bool)
+    # what belongs to the shard is read-only
+    return torch.from_numpy(plane if plane.flags.writeable else plane.copy())
 
 
 def _stored(batch: pa.RecordBatch, row: int, name: str) -> np.ndarray:

@@ -294,7 +294,9 @@ def _gaussian(rho: float) -> np.ndarray:
     return rho ** (lag[:, None] ** 2 + lag[None, :] ** 2)
 
 
-def _from_values(values: Sequence[Sequence[float]] | np.ndarray) -> np.ndarray:
+def _from_values(
+    values: Sequence[Sequence[float]] | np.ndarray, path: Path | None = None
+) -> np.ndarray:
     try:
         array = np.array(values, dtype=float)
     except (TypeError, ValueError) as error:
@@ -307,9 +309,11 @@ def _from_values(values: Sequence[Sequence[float]] | np.ndarray) -> np.ndarray:
     centre = array[array.shape[0] // 2, array.shape[1] // 2]
     if centre != 1 or not np.abs(array).max() <= 1:
         raise SettingsError(
-            f"noise correlation with centre {centre:g}", "the centre is 1 and no value larger"
+            f"noise correlation with centre {centre:g}, largest value {np.abs(array).max():.3g}",
+            "the centre (lag 0) is 1 and no value larger",
+            path,
         )
-    return _checked(array)
+    return _checked(array, path)
 
 
 @functools.lru_cache(maxsize=8)
@@ -334,11 +338,7 @@ def _from_file(path: Path, _mtime: int, _size: int) -> np.ndarray:
     y, x = (int(i) for i in np.unravel_index(array.argmax(), array.shape))
     rows, columns = min(y, array.shape[0] - 1 - y), min(x, array.shape[1] - 1 - x)
     box = array[y - rows : y + rows + 1, x - columns : x + columns + 1] / array[y, x]
-    if np.abs(box).max() > 1:
-        raise SettingsError(
-            f"noise correlation of {box.min():.3g}", "no value exceeds that at lag 0", path
-        )
-    return _checked(box, path)
+    return _from_values(box, path)
 
 
 def _checked(array: np.ndarray, path: Path | None = None) -> np.ndarray:
