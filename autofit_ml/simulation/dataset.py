@@ -14,7 +14,7 @@ from typing import Any, cast
 import numpy as np
 import pyarrow as pa
 import torch
-from torch.utils.data import ConcatDataset, Dataset, Sampler
+from torch.utils.data import ConcatDataset, Dataset, Sampler, default_collate
 
 from autofit_ml.errors import SettingsError
 from autofit_ml.measure import psf_fwhm
@@ -221,21 +221,13 @@ def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
     Returns
     -------
     dict
-        Tensors are stacked along a new first axis and numbers become a tensor, but for the keys
-        `RAGGED` and for anything else (strings, lists, dicts), which become lists.
+        As PyTorch collates items, but for the keys `RAGGED`, which become lists.
     """
-    batch: dict[str, Any] = {}
-    for name in items[0]:
-        values = [item[name] for item in items]
-        if name in RAGGED:
-            batch[name] = values
-        elif isinstance(values[0], torch.Tensor):
-            batch[name] = torch.stack(values)
-        elif isinstance(values[0], int | float):
-            batch[name] = torch.tensor(values)
-        else:
-            batch[name] = values
-    return batch
+    columns = {name: [item[name] for item in items] for name in items[0]}
+    return {
+        name: values if name in RAGGED else default_collate(values)
+        for name, values in columns.items()
+    }
 
 
 class ChunkSampler(Sampler[int]):
