@@ -24,6 +24,7 @@ from scipy import fft
 from scipy.special import j0
 
 from autofit_ml.images.stamp import PSF
+from autofit_ml.measure import centre_distance
 from autofit_ml.profiles.sersic import sersic_b, sersic_flux_within, sersic_intensity_at_re
 from autofit_ml.simulation.sources import Component, Source, along_axes, require_galsim
 
@@ -365,23 +366,18 @@ def _sinc_shifted(psf: PSF, x: float, y: float, shape: tuple[int, int]) -> np.nd
 @_kept_per_psf
 def _psf_envelope(psf: PSF) -> np.ndarray:
     """Largest PSF value (per image pixel) at or beyond each whole radius, image pixels."""
-    data, radius = np.abs(psf.data) * psf.oversampling**2, _psf_radii(psf)
+    data = np.abs(psf.data) * psf.oversampling**2
+    radius = centre_distance(psf.data.shape) / psf.oversampling
     rings = np.zeros(int(radius.max()) + 2)
     np.maximum.at(rings, radius.astype(int).ravel(), data.ravel())
     return np.maximum.accumulate(rings[::-1])[::-1]
 
 
-def _psf_radii(psf: PSF) -> np.ndarray:
-    """Distance of each PSF pixel from the centre, image pixels."""
-    height, width = psf.data.shape
-    y, x = np.ogrid[:height, :width]
-    return np.hypot(y - (height - 1) / 2, x - (width - 1) / 2) / psf.oversampling
-
-
 @_kept_per_psf
 def _psf_reach(psf: PSF) -> float:
     """Radius that holds 98 % of a PSF's light, pixels."""
-    data, radius = np.abs(np.asarray(psf.data, dtype=float)), _psf_radii(psf).ravel()
+    data = np.abs(np.asarray(psf.data, dtype=float))
+    radius = (centre_distance(psf.data.shape) / psf.oversampling).ravel()
     order = np.argsort(radius)
     cumulative = np.cumsum(data.ravel()[order])
     return float(radius[order][np.searchsorted(cumulative, 0.98 * cumulative[-1])]) + 1.0
