@@ -150,6 +150,7 @@ def scaled(
     data: np.ndarray, mask: np.ndarray | None, file: str | None
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """Image of scatter 1 (float32) with bad pixels 0, these, and its unit: values may be 1e-10."""
+    data = np.asarray(data)
     bad = ~np.isfinite(data)
     if mask is not None:
         bad |= np.asarray(mask, dtype=bool)
