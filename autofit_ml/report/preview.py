@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -240,13 +240,17 @@ def _panels(
     def upright(plane: np.ndarray) -> np.ndarray:
         return to_screen(plane, enlarge, reduce)
 
+    def levels(plane: np.ndarray, of: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        """Places in the colour map: before pixels are repeated, after they are averaged."""
+        return of(upright(plane)) if reduce > 1 else upright(of(plane))
+
     screen_mask = None if mask is None or not mask.any() else upright(mask)
-    grey = stretch.indices(upright(image))
+    grey = levels(image, stretch.indices)
     panels: list[np.ndarray | None] = [colour_table("magma")[grey], None, None, None]
     if model is not None:
-        panels[1] = colour_table("magma")[stretch.indices(upright(model))]
+        panels[1] = colour_table("magma")[levels(model, stretch.indices)]
     if residual is not None and sigma is not None:
-        panels[2] = colour_table("RdBu_r")[residual_indices(upright(in_sigma(residual, sigma)))]
+        panels[2] = colour_table("RdBu_r")[levels(in_sigma(residual, sigma), residual_indices)]
     for k in (0, 2):
         panel = panels[k]
         if panel is not None and screen_mask is not None:
