@@ -135,42 +135,42 @@ import json, shutil, sys, time
 import torch
 import autofit_ml as afm
 torch.set_num_threads(1)
-images, out, options = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
-segmenter, init = options.get("segmenter", "auto"), options.get("init", "resnet")
+few, images, out, options = *sys.argv[1:4], json.loads(sys.argv[4])
 spent = {}
 def timed(label, action):
     began = time.process_time()
     result = action()
     spent[label] = time.process_time() - began
     return result
-def fit(save):
+def fit(folder, save):
     shutil.rmtree(out, ignore_errors=True)
-    return afm.fit(images, out=out, save=save, workers=0, **options)
-def chain():
-    stamps = timed("read", lambda: afm.read(images))
-    found = timed("segment", lambda: afm.segment(stamps, segmenter))
-    starts = timed("starting values", lambda: afm.initialise(stamps, found, init))
-    timed("refine", lambda: afm.refine(stamps, None, starts, found))
-chain()
-chain()
-parts = sum(spent.values())
-timed("all", lambda: fit("none"))
-spent["find inputs, rows, catalogue"] = spent["all"] - parts
-timed("pictures, report", lambda: fit("objects,previews,report"))
-spent["pictures, report"] -= spent["all"]
+    return afm.fit(folder, out=out, save=save, workers=0, **options)
+def chain(folder):
+    stamps = timed("read", lambda: afm.read(folder))
+    found = timed("segment", lambda: afm.segment(stamps, options.get("segmenter", "auto")))
+    init = options.get("init", "resnet")
+    timed("starting values", lambda: afm.initialise(stamps, found, init))
+    before = sum(spent.values())
+    timed("all of these", lambda: fit(folder, "none"))
+    spent["find inputs, fit, rows, catalogue"] = spent["all of these"] - before
+    timed("pictures, report", lambda: fit(folder, "objects,previews,report"))
+    spent["pictures, report"] -= spent["all of these"]
+chain(few)
+spent.clear()
+chain(images)
 print(json.dumps(spent))
 """
 """CPU seconds of the stages in one process, one thread, by names that all versions have."""
 
 
-def stages(trees: Sequence[Path], images: Path, out: Path, count: int) -> str:
+def stages(trees: Sequence[Path], few: Path, images: Path, out: Path, count: int) -> str:
     """Table of the CPU time by stage."""
     titles = (
         [*PIPELINES] if len(trees) == 1 else [f"{p}, {t.name}" for p in PIPELINES for t in trees]
     )
     columns = []
     for options, tree in itertools.product(PIPELINES.values(), trees):
-        words = [sys.executable, "-c", STAGES, str(images), str(out), json.dumps(options)]
+        words = [sys.executable, "-c", STAGES, *map(str, (few, images, out)), json.dumps(options)]
         done = subprocess.run(
             words, capture_output=True, text=True, check=True, env=surroundings(tree)
         )
@@ -224,7 +224,7 @@ def compare(other: Path, quick: bool) -> None:
         print(f"{markdown_table(header, rows)}\n\nLargest memory of the main process, "
               f"{counts['many']} galaxies: {memory[0]:.0f} and {memory[1]:.0f} MB. While this was "
               f"measured, {tally}.\n")  # fmt: skip
-        print(stages(trees, folder / "some", out, counts["some"]))
+        print(stages(trees, folder / "one", folder / "some", out, counts["some"]))
 
 
 def processes(quick: bool) -> tuple[str, str, bool]:
@@ -274,7 +274,7 @@ def processes(quick: bool) -> tuple[str, str, bool]:
             f"\n\n{machine()}. Largest memory of the main process: {memory[0]:.0f} MB for {few} "
             f"galaxies, {memory[1]:.0f} MB for {many}. While this was measured, {tally}."
         )
-        by_stage = stages([HERE], some_images, out, few)
+        by_stage = stages([HERE], one_image, some_images, out, few)
     return text, by_stage, per_galaxy["sep and moments", -1] > 20 and not quick
 
 
