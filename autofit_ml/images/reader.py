@@ -288,7 +288,8 @@ def _make_stamp(source: Source, options: ReadOptions, planes: Planes) -> Stamp:
     psf, notes = crop_psf(psf, data.shape)
     planes.messages += notes
     calibration = planes.calibration
-    x, y = _position(source.overrides, calibration.wcs)
+    wcs = calibration.wcs
+    x, y = _position(source.overrides, wcs)
     x0, y0 = window[1].start, window[0].start
     if x is not None and y is not None:
         x, y = x - x0, y - y0
@@ -311,7 +312,7 @@ def _make_stamp(source: Source, options: ReadOptions, planes: Planes) -> Stamp:
         labels=None if planes.labels is None else planes.labels[window],
         target_label=planes.target,
         saturated=None if planes.saturated is None else planes.saturated[window],
-        wcs=calibration.wcs if calibration.wcs is None else calibration.wcs[window],
+        wcs=wcs if wcs is None or data.shape == planes.data.shape else wcs[window],
         pixel_scale=calibration.pixel_scale,
         zeropoint=calibration.zeropoint,
         filter=calibration.filter,

@@ -8,6 +8,7 @@ import math
 import platform
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -37,6 +38,7 @@ from autofit_ml.runs.kinds import RUN_FILE
 from autofit_ml.runs.model import RunModel
 from autofit_ml.runs.object_fit import Drawn, ObjectFit
 from autofit_ml.runs.prepare import Prepared
+from autofit_ml.runs.workers import processors
 from autofit_ml.segmentation import Segmentation
 from autofit_ml.settings import FitSettings
 
@@ -62,14 +64,20 @@ def save_pictures(
     """Write the FITS file, the preview and the thumbnail of every object of a batch."""
     place = {name: i for i, name in enumerate(prepared.order)}
     kinds = set(settings.save)
-    for stamp, segmentation in zip(prepared.stamps, prepared.segmentations, strict=True):
+
+    def save(stamp: Stamp, segmentation: Segmentation) -> None:
         i = place[stamp.id]
         row = {name: column[i] for name, column in rows.items() if name != "cov"}
         images = (stamp, *prepared.others.get(stamp.id, ()))
+        _save_object(folder, images, segmentation, fits[stamp.id], model, row, kinds)
+
+    for stamp in prepared.stamps:
         posterior = fits[stamp.id].posterior
         if posterior is not None:
             _save_posterior(folder, stamp.id, posterior, fits[stamp.id].model)
-        _save_object(folder, images, segmentation, fits[stamp.id], model, row, kinds)
+    # Half of the time is spent in what lets other threads run: compression, numpy, the disk.
+    with ThreadPoolExecutor(processors()) as pool:
+        list(pool.map(save, prepared.stamps, prepared.segmentations))
 
 
 def _save_posterior(folder: Path, name: str, posterior: ScenePosterior, model: str) -> None:
