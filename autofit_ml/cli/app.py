@@ -67,11 +67,7 @@ def _status() -> Any:
         # one about an object is a row of the catalogue.
         return USAGE if isinstance(error, (SettingsError, InputError)) else NOTHING
     except OSError as error:
-        what = f"{error.filename}: " if error.filename is not None else ""
-        reason = error.strerror or type(error).__name__
-        remedy = "check disk and permissions; the same command goes on"
-        say(("error:", "bold red"), f" {what}cannot be read or written: {reason} ({remedy})")
-        return NOTHING
+        return _unwritten(error)
     return 0
 
 
@@ -80,14 +76,21 @@ def _flushed(status: Any) -> Any:
     try:
         sys.stdout.flush()
     except OSError as error:
+        return status or _unwritten(error)
+    return status
+
+
+def _unwritten(error: OSError) -> int:
+    """Say what could not be read or written; an error without a file is standard output's."""
+    if error.filename is None:
         # What could not be printed must not be tried again at the end of the process.
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if not isinstance(error, BrokenPipeError):
-            remedy = "check where it is written to"
-            say(("error:", "bold red"), f" standard output: {error.strerror} ({remedy})")
-        return status or NOTHING
-    return status
+    what = "standard output" if error.filename is None else error.filename
+    reason = error.strerror or type(error).__name__
+    if not isinstance(error, BrokenPipeError):
+        say(("error:", "bold red"), f" {what}: {reason} (check disk and permissions)")
+    return NOTHING
 
 
 def _version(wanted: bool) -> None:

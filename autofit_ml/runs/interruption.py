@@ -14,16 +14,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from autofit_ml.runs.summary import Progress
+from autofit_ml.runs.workers import SIGNALS
 
 __all__ = ["interrupted_by_signals", "interruptible"]
 
-_NUMBERS = [
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
-]
-
 
 def _interrupt(number: int, frame: object) -> None:
-    for each in _NUMBERS:
+    for each in SIGNALS:
         signal.signal(each, signal.SIG_IGN)
     raise KeyboardInterrupt
 
@@ -36,7 +33,7 @@ def _handled(handler: Callable[[int, Any], None]) -> Iterator[None]:
         return
     ours = (signal.SIG_DFL, signal.default_int_handler, _interrupt)
     before = {}
-    for number in _NUMBERS:
+    for number in SIGNALS:
         if number == signal.SIGINT or signal.getsignal(number) in ours:
             before[number] = signal.signal(number, handler)
     try:
