@@ -247,9 +247,7 @@ class _PanelRow:
     def upright(self, plane: np.ndarray) -> np.ndarray:
         return to_screen(plane, self.enlarge, self.reduce)
 
-    def levels(
-        self, plane: np.ndarray, places: Callable[[np.ndarray], np.ndarray]
-    ) -> np.ndarray:
+    def levels(self, plane: np.ndarray, places: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
         """Places in the colour map: before pixels are repeated, after they are averaged."""
         if self.reduce > 1:
             return places(self.upright(plane))

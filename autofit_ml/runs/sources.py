@@ -288,7 +288,8 @@ class _ReadAhead(Generic[Part]):
                         continue
                 part = future.result()
             except BrokenProcessPool:
-                if self._ahead.stop.is_set():
+                # A signal to all processes kills the workers, and may be told to this one later.
+                if self._ahead.stop.wait(0.2):
                     return
                 yield self._after_a_death()
                 continue
