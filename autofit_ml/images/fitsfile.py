@@ -330,7 +330,7 @@ def _plain_images(content: bytes) -> list[PlainImage]:
             while start == 0 or content[start:].strip(b"\0 "):
                 image, start = _plain_image(content, start)
                 images.append(image)
-        except (ValueError, KeyError, VerifyError, Warning):
+        except (ValueError, KeyError, fits.VerifyError, Warning):
             return []
     return images
 
