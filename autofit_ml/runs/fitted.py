@@ -15,34 +15,14 @@ import numpy as np
 
 from autofit_ml.images import Source
 from autofit_ml.runs.prepare import Prepared, failed, prepare, with_sources
+from autofit_ml.runs.rows import Fitted
 from autofit_ml.runs.sources import Job
 from autofit_ml.settings import FitSettings
 
-__all__ = ["Fitted", "FittingTask", "fit_job"]
+__all__ = ["FittingTask", "fit_job"]
 
 _SOURCES = 256
 """The most sources that a worker fits together: with 64, calls cost a fifth of the time."""
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """What became of some sources.
-
-    Attributes
-    ----------
-    rows : dict of ndarray
-    objects : dict
-        Source id -> ids of its objects, in order.
-    hashes : dict
-        File -> sha256.
-    unfinished : frozenset
-        Sources of which more objects follow.
-    """
-
-    rows: dict[str, np.ndarray]
-    objects: dict[str, list[str]]
-    hashes: dict[str, str]
-    unfinished: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

@@ -32,12 +32,12 @@ from autofit_ml.catalogue.arrow import numpy_values
 from autofit_ml.images import Source
 from autofit_ml.images.stamp import Stamp
 from autofit_ml.report import THUMBNAIL_FOLDER, BandPicture, preview_png, thumbnail
-from autofit_ml.runs.fitted import Fitted
 from autofit_ml.runs.folder import RunFolder
 from autofit_ml.runs.kinds import RUN_FILE
 from autofit_ml.runs.model import RunModel
 from autofit_ml.runs.object_fit import Drawn, ObjectFit
 from autofit_ml.runs.prepare import Prepared
+from autofit_ml.runs.rows import Fitted
 from autofit_ml.runs.workers import processors
 from autofit_ml.segmentation import Segmentation
 from autofit_ml.settings import FitSettings

@@ -286,7 +286,9 @@ def _state(bundle: Bundle) -> dict[str, Any]:
     except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
         raise DamagedWeightsError(f"cannot be read: {error}", remedy, bundle.weights) from error
     for name, value in state.items():
-        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+        # What is usual is infinite, or NaN, where it has not been measured.
+        unset = name.startswith("usual_") and not bool(torch.isfinite(value).any())
+        if value.is_floating_point() and not unset and not bool(torch.isfinite(value).all()):
             raise DamagedWeightsError(f"{name} is not finite everywhere", remedy, bundle.weights)
     return state
 
