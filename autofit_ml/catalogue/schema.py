@@ -210,6 +210,8 @@ _TOTAL = (
     *_measured("fraction", "", "Share of the first component in flux_total (B/T of bulge + disc)"),
 )
 
+_LIMIT = (_float("flux_limit", "", "Largest flux that the data allow (95 %), image units"),)
+
 _TRIED = (Column("models_tried", "str", "", "Models that were tried, with their BIC"),)
 
 _NEIGHBOURS = (
@@ -351,7 +353,8 @@ def _component_columns(model: ModelColumns) -> tuple[Column, ...]:
     """Of the components from the second on."""
     out: list[Column] = []
     for k, component in enumerate(model.components[1:], start=1):
-        mine = (*_POSITION, *_SHAPE, *_shape_columns(component), *_INIT, *_shape_starts(component))
+        shapes, starts = _shape_columns(component), _shape_starts(component)
+        mine = (*_POSITION, *_SHAPE, *_LIMIT, *shapes, *_INIT, *starts)
         named = (
             component.name
             if component.name == component.profile
@@ -427,7 +430,7 @@ def columns_for(model: ModelColumns | None = None) -> tuple[Column, ...]:
         *_INIT,
         *_shape_starts(first),
         *_SKY_INIT,
-        *(_TOTAL if several else ()),
+        *((*_LIMIT, *_TOTAL) if several else ()),
         *_component_columns(model),
         *_band_columns(model),
         _covariance(model),

@@ -10,6 +10,7 @@ import torch
 
 from autofit_ml.catalogue.flags import Flag
 from autofit_ml.fitting.batch import SceneBatch
+from autofit_ml.fitting.faint_components import LinearFluxes, with_linear_fluxes
 from autofit_ml.fitting.geometry import covers_stamp, geometry_flags, target_found
 from autofit_ml.fitting.image_statistics import ImageStatistics, measure_images
 from autofit_ml.fitting.levenberg_marquardt import LMResult, solve_damped
@@ -17,7 +18,7 @@ from autofit_ml.fitting.problem import SceneProblem
 from autofit_ml.fitting.results import SceneFit
 from autofit_ml.fitting.sky_noise import RIGHT, likely_cause
 from autofit_ml.fitting.uncertainties import laplace
-from autofit_ml.fitting.values import absent_values, catalogue_values, value_names
+from autofit_ml.fitting.values import CatalogueValues, absent_values, catalogue_values, value_names
 from autofit_ml.scenes.layout import Layout
 from autofit_ml.scenes.model import Scene
 
@@ -97,6 +98,12 @@ def describe(
     main = _brightest(target, numbers.values, names)
     counts = _that_count(layout, target, main, fit.theta, base)
     settled = _settled(fit, counts & ~frozen, frozen, variance, settings.final.tolerance)
+    linear = with_linear_fluxes(
+        layout, target, main, fit, covariance, frozen, lower == upper, counts
+    )
+    fit, covariance = linear.fit, linear.covariance
+    if linear.linear.any():
+        numbers = catalogue_values(batch, target, rows, fit.theta, base, covariance, started)
     seen = ImageStatistics.empty(len(rows), fit.theta, layout.n_images)
     kept: dict[int, SceneProblem] = {}
     shape = _main_ellipses(layout, target, numbers.values, names)
@@ -110,7 +117,7 @@ def describe(
                 at,
                 measure_images(
                     batch, problem, index, fit.theta[at], rows[at.cpu().numpy()], len(target),
-                    shape[at.cpu().numpy()], components,
+                    shape[at.cpu().numpy()], components, linear.ratio[at],
                 ),
             )  # fmt: skip
             if settings.keep:
@@ -119,6 +126,7 @@ def describe(
     if bool(seen.widens.any()):
         covariance = _sandwiched(fit.state.matrix, covariance, seen.change, seen.slope, frozen)
         numbers = catalogue_values(batch, target, rows, fit.theta, base, covariance, started)
+    _put_linear(numbers, target, names, linear)
     chi2 = fit.state.chi2.cpu().numpy()
     n_free = (lower < upper).sum(1).cpu().numpy()
     n_pix = batch.total("n_pix")[rows]
@@ -143,7 +151,7 @@ def describe(
         at_bound = tuple(
             name
             for j, name in enumerate(layout.names)
-            if bound[k, j] and name.rpartition(".")[0] in {*target, ""}
+            if bound[k, j] and name.rpartition(".")[0] in {*target, ""} and not linear.linear[k, j]
         )
         values, errors = numbers.values[k], numbers.errors[k]
         total, total_err = numbers.total[k], numbers.total_err[k]
@@ -229,6 +237,19 @@ def describe(
             )
         )
     return out
+
+
+def _put_linear(
+    numbers: CatalogueValues, target: list[str], names: tuple[str, ...], linear: LinearFluxes
+) -> None:
+    """Fluxes of components without significant light, totals and shares with them, in place."""
+    if not linear.linear.any():
+        return
+    ratio = linear.ratio.cpu().numpy()
+    places = [names.index(f"{name}.flux") for name in target]
+    numbers.values[:, places] *= ratio
+    numbers.total[:, 0] = numbers.values[:, places].sum(1)
+    numbers.fraction[:] = numbers.values[:, places[0]] / numbers.total[:, 0]
 
 
 def _bad(scatter: np.ndarray) -> np.ndarray:

@@ -102,6 +102,7 @@ def measure_images(
     n_target: int,
     ellipses: np.ndarray,
     components: bool,
+    ratio: torch.Tensor,
 ) -> ImageStatistics:
     """Statistics of the objects `index` (A,) of a problem at `theta` (A, D).
 
@@ -118,6 +119,8 @@ def measure_images(
         x, y, re, q, pa of the targets.
     components : bool
         Keep the components' images.
+    ratio : Tensor, (A, n_target)
+        By which the light of the target's components is multiplied.
     """
     layout, settings = batch.layout, batch.settings
     out = ImageStatistics.empty(len(index), theta, layout.n_images, n_target)
@@ -125,6 +128,8 @@ def measure_images(
     for i in range(layout.n_images):
         data = problem.images[i]
         images = problem.component_images(index, theta, i)
+        for k in (ratio != 1).any(0).nonzero()[:, 0].tolist():
+            images[k] = images[k] * ratio[:, k, None, None].to(images[k].dtype)
         sky = problem.sky_image(index, theta, i)
         target = torch.stack(images[:n_target]).sum(0) if n_target > 1 else images[0]
         whole = target if len(images) == n_target else target + sum(images[n_target:])

@@ -23,6 +23,7 @@ from autofit_ml.images.noise_plane import SENTINEL_VALUE, read_sigma
 from autofit_ml.images.open_files import OpenFiles, check_shape, plane_array
 from autofit_ml.images.options import MIN_SIDE, ReadOptions
 from autofit_ml.images.planes import Grouping, group_hdus, unused_hdus
+from autofit_ml.images.roles import is_fits_name
 from autofit_ml.images.source import Source
 from autofit_ml.images.survey_files import build_noise
 from autofit_ml.measure import model_sigma
@@ -246,7 +247,12 @@ def _read_mask(
     options: ReadOptions,
     messages: list[str],
 ) -> np.ndarray:
-    """True = bad: non-zero, after leaving out the bits that the options or preset ignore."""
+    """True = bad: non-zero, after leaving out the bits that the options or preset ignore.
+
+    A text file lists bad pixels, as GALFIT reads them.
+    """
+    if not is_fits_name(plane[0]):
+        return _listed_pixels(plane[0], shape)
     values, file, info = plane_array(plane, "mask", files, image_info, messages)
     check_shape(values, shape, "mask", plane[0])
     header = file.hdus[info.index].header
@@ -261,6 +267,23 @@ def _read_mask(
     if ignore:
         return (values.astype(np.int64) & ~np.int64(ignore)) != 0
     return values != 0
+
+
+def _listed_pixels(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    """Bad pixels from the lines "x y" of a text file, counted from 1; those outside are skipped."""
+    try:
+        x, y = np.loadtxt(path, usecols=(0, 1), ndmin=2).T
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"the mask is neither a FITS image nor a list of pixels ({error})",
+            "give lines of x and y, counted from 1",
+            path,
+        ) from None
+    column, row = np.rint(x).astype(int) - 1, np.rint(y).astype(int) - 1
+    inside = (column >= 0) & (column < shape[1]) & (row >= 0) & (row < shape[0])
+    mask = np.zeros(shape, bool)
+    mask[row[inside], column[inside]] = True
+    return mask
 
 
 def _read_labels(

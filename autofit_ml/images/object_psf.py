@@ -44,7 +44,7 @@ def choose_psf(
     if has_pixel is None:
         has_pixel = overrides.get("psf_has_pixel")
     messages = planes.messages
-    given = options.psf
+    given = options.psf if options.psf is not None else overrides.get("psf")
     if isinstance(given, PSF):
         return given, 0
     if isinstance(given, str) and given == "none":

@@ -32,6 +32,10 @@ MAX_VARIANCE = 60.0
 MAX_CONTAMINATION = 0.03
 """Neighbours' light at the star's centre over its peak."""
 
+_BROAD, _LEAST_CORE = 3.0, 0.65
+"""Radius at half of the peak, pixels, above which a mean of stars is checked to be one, and least
+of that radius over the half-light radius."""
+
 _REMEDY = "give a PSF plane (<name>_psf.fits), --psf FILE, or --psf-fwhm ARCSEC"
 
 
@@ -114,8 +118,29 @@ def stack_stars(
     mean, error, used = _combine(stars, fwhm)
     if used < (5 if modes else MIN_STARS):
         raise InputError(f"only {used} stars look alike: no PSF can be built", _REMEDY)
+    image = _quiet_wings(mean, error)
+    if _is_galaxy(image):
+        raise InputError(
+            f"the {used} objects that look alike are galaxies: broad, with a sharp middle", _REMEDY
+        )
     changes = _resampled_modes(stars, fwhm, modes, resamples) if modes else None
-    return StarStack(_quiet_wings(mean, error), changes, used)
+    return StarStack(image, changes, used)
+
+
+def _is_galaxy(image: np.ndarray) -> bool:
+    """Whether a mean image is broad and yet has most of its light outside half of its peak.
+
+    The radius at half of the peak over that of half of the light is 1 for a Gaussian, 0.74 for a
+    Moffat profile of beta 2.5, and 0.41 for an exponential disc.
+    """
+    half = image.shape[0] // 2
+    grid = np.arange(-half, half + 1)
+    radius = np.hypot(grid[:, None], grid[None, :]).ravel()
+    order = np.argsort(radius)
+    light = np.cumsum(image.ravel()[order])
+    r50 = float(radius[order][np.searchsorted(light, 0.5 * light[-1])])
+    core = math.sqrt(float((image > 0.5 * image.max()).sum()) / math.pi)
+    return core > _BROAD and core < _LEAST_CORE * r50
 
 
 def _good_stars(data: np.ndarray, sigma: np.ndarray, mask: np.ndarray) -> tuple[list[_Star], float]:

@@ -30,15 +30,28 @@ def galfit_inputs(file: GalfitFile) -> Discovery:
     labels = [band.label or f"band{k}" for k, band in enumerate(file.bands, start=1)]
     for k, (band, label) in enumerate(zip(file.bands, labels, strict=True)):
         planes: dict[str, Plane] = {}
+        notes = [*file.notes] if k == 0 else []
         named = (("image", band.image), ("sigma", band.sigma), ("psf", band.psf))
         for role, name in (*named, ("mask", band.mask)):
-            if name:
-                planes[role] = _plane(file, role, name)
+            if not name:
+                continue
+            found = _plane(file, role, name)
+            if found is None:
+                notes.append(f"{role} {name} does not exist: fitted without it, as GALFIT does")
+            else:
+                planes[role] = found
+        if k == 0 and file.mode:
+            notes.append(f"P) {file.mode} asks GALFIT for a model only: it is fitted here")
         if "image" not in planes:
             raise SettingsError(
                 "it names no image (line A)", "name it there, or give PATHs", file.path
             )
         overrides: dict[str, Any] = {"zeropoint": file.photometry(k).magnitude(1.0)}
+        if "psf" not in planes:
+            overrides["psf"] = "none"
+        scale = (file.pixel_scale[0] * file.pixel_scale[1]) ** 0.5
+        if scale > 0 and scale != 1:  # K) 1 1 is what the file has where nobody said it
+            overrides["pixel_scale"] = scale
         if file.psf_sampling > 1:
             overrides["psf_oversampling"] = file.psf_sampling
         if file.region is not None:
@@ -51,7 +64,7 @@ def galfit_inputs(file: GalfitFile) -> Discovery:
         name = as_id(split_role(image)[0] or fits_stem(image))
         sources.append(
             Source(
-                name, planes, "stamp", overrides, messages=tuple(file.notes) if k == 0 else (),
+                name, planes, "stamp", overrides, messages=tuple(notes),
                 band=label if len(labels) > 1 else "",
             )
         )  # fmt: skip
@@ -65,8 +78,8 @@ def galfit_inputs(file: GalfitFile) -> Discovery:
     return Discovery((whole,), bands=tuple(labels))
 
 
-def _plane(file: GalfitFile, role: str, name: str) -> Plane:
-    """A file and its HDU: CFITSIO's ``image.fits[1]``."""
+def _plane(file: GalfitFile, role: str, name: str) -> Plane | None:
+    """A file and its HDU (CFITSIO's ``image.fits[1]``); None where GALFIT does without."""
     found = re.fullmatch(r"(.*?)(?:\[([^\[\]]*)\])?", name)
     key: int | str | None = None
     if found is not None and found[2]:
@@ -74,14 +87,17 @@ def _plane(file: GalfitFile, role: str, name: str) -> Plane:
         key = int(word) if word.isdigit() else word
     path = file.locate(name)
     if path is None or not path.exists():
+        if role in ("sigma", "mask"):
+            return None
         raise SettingsError(
             f"the {role} {name!r} that it names does not exist",
             "run it where its files are, or correct the name",
             file.path,
         )
-    if not is_fits_name(path):
-        remedy = "write it as a FITS image (GALFIT's text masks are not read), or 'none'"
-        raise SettingsError(f"the {role} {name!r} is no FITS file", remedy, file.path)
+    if role != "mask" and not is_fits_name(path):
+        raise SettingsError(
+            f"the {role} {name!r} is no FITS file", "write it as a FITS image, or none", file.path
+        )
     return path, key
 
 
