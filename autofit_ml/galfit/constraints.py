@@ -23,14 +23,32 @@ from dataclasses import dataclass
 
 from autofit_ml.errors import SettingsError
 from autofit_ml.galfit.functions import Function, Photometry
-from autofit_ml.scenes.model import SKY, Parameter, Scene, named
+from autofit_ml.scenes.model import Parameter, Scene, named
 from autofit_ml.scenes.quantities import limits
 
 __all__ = ["apply_constraints", "write_constraints"]
 
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eEdD][-+]?\d+)?"
-_LINES = {"x": 1, "y": 2, "mag": 3, "re": 4, "rs": 4, "fwhm": 4, "q": 9, "pa": 10}
+_ABSENT = r"n|alpha|beta|gamma|[frbt]\d+\w?"
+"""Words for parameters that a function may lack."""
+
 _SKY_WORDS = {"sky": "sky", "1": "sky", "2": "sky_dx", "3": "sky_dy"}
+
+
+def _words(function: Function | None) -> dict[str, str]:
+    """Our parameter for each of GALFIT's words; of several for one the first is written.
+
+    "" for what has no counterpart; None is the sky.
+    """
+    if function is None:
+        return _SKY_WORDS
+    words = {"x": "x", "y": "y", "q": "q", "pa": "pa", "c": "boxiness", "c0": "boxiness"}
+    words["mag"] = "flux" if function.surface is None else ""
+    sizes = ("rs", "re", "fwhm") if function.name == "expdisk" else ("re", "rs", "fwhm")
+    words |= dict.fromkeys(sizes, function.parameter(4))
+    if function.name == "moffat":
+        words["n"] = "beta"
+    return words | {shape: shape for shape in function.shapes.values()}
 
 
 @dataclass(frozen=True)
@@ -182,31 +200,25 @@ class _Reader(_Objects):
 
     def named_by(self, component: str, word: str) -> _Quantity | None:
         """Which of our parameters a constraint is about; None if there is none such."""
-        if component == SKY:
-            name = _SKY_WORDS.get(word, "")
-        elif word in ("c", "c0"):
-            name = "boxiness"
+        function = self.functions.get(component)
+        words = _words(function)
+        if function is not None and word.isdigit():
+            name = function.parameter(int(word))
+            name = "" if name == "flux" and function.surface is not None else name
+        elif function is None or word in words or re.fullmatch(_ABSENT, word):
+            name = words.get(word, "")
         else:
-            name = self._parameter(self.functions[component], word)
-        if f"{component}.{name}" not in self.parameters:
-            return None
-        if name == "re" and self.functions[component].size_depends_on_shape:
-            self.notes.append(
-                f"{component}: limits of its radius were scaled to re with the start's shape"
-            )
-        return self.quantity(f"{component}.{name}")
-
-    def _parameter(self, function: Function, word: str) -> str:
-        lines = {name: line for line, name in function.shapes.items()} | _LINES
-        if function.name == "moffat":
-            lines["n"] = lines["beta"]
-        if word not in lines and not re.fullmatch(r"\d+|n|alpha|beta|gamma|[frbt]\d+\w?", word):
             raise SettingsError(
                 f"there is no parameter {word!r}",
                 "use x, y, mag, re, rs, n, alpha, beta, gamma, q, pa, c, sky, or a number",
             )
-        name = function.parameter(int(word) if word.isdigit() else lines.get(word, -1))
-        return "" if name == "flux" and function.surface is not None else name
+        if f"{component}.{name}" not in self.parameters:
+            return None
+        if name == "re" and function is not None and function.size_depends_on_shape:
+            self.notes.append(
+                f"{component}: limits of its radius were scaled to re with the start's shape"
+            )
+        return self.quantity(f"{component}.{name}")
 
     def factor(self, quantity: _Quantity, factor: float) -> None:
         if not factor > 1:
@@ -350,22 +362,13 @@ class _Writer(_Objects):
     def word(self, full: str) -> str:
         """GALFIT's word for a parameter."""
         component, _, name = full.rpartition(".")
-        if component == SKY:
-            return {"sky": "sky", "sky_dx": "2", "sky_dy": "3"}[name]
-        function = self.functions[component]
-        words = {"x": "x", "y": "y", "q": "q", "pa": "pa", "boxiness": "c"}
-        words |= {shape: shape for shape in function.shapes.values()}
-        if function.name == "moffat":
-            words["beta"] = "n"
-        if function.surface is None:
-            words["flux"] = "mag"
-        if function.read is None:
-            words["re"] = "rs" if function.name == "expdisk" else "re"
-        if name not in words:
+        words = _words(self.functions.get(component))
+        written = {parameter: word for word, parameter in reversed(words.items())}
+        if name not in written:
             raise SettingsError(
                 f"{full} is not one of GALFIT's parameters", "leave out its bounds and links"
             )
-        return words[name]
+        return written[name]
 
     def bounds(self) -> list[str]:
         lines = []
