@@ -33,10 +33,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from autofit_ml.deconvolution.checks import check_stamp
 from autofit_ml.deconvolution.diffusion import Draws
 from autofit_ml.deconvolution.spectra import fft2, ifft2
 from autofit_ml.deconvolution.target import (
-    TARGET_FWHM,
     TRANSFER_LIMIT,
     target_transfer,
 )
@@ -356,7 +356,7 @@ def observe(
         raise SettingsError(f"stamps of different shapes {sorted(shapes)}", "give one shape a call")
     (shape,) = shapes
     for stamp in stamps:
-        _check(stamp, oversampling)
+        check_stamp(stamp, oversampling)
     side = grid_side(stamps, oversampling, padding) if side is None else side
     if side > LARGEST:
         raise InputError(
@@ -423,57 +423,3 @@ def noise_power(correlation: np.ndarray | None, side: int) -> torch.Tensor:
     grid[np.ix_(index, index)] = given * np.sqrt(np.outer(fall, fall))
     power = np.maximum(np.fft.fft2(grid).real / given[lag, lag], LEAST_POWER)
     return torch.from_numpy((power / power.mean()).astype(np.float32))
-
-
-_CENTRED = 0.3
-"""A PSF's centroid may be off its array's centre by this many data pixels."""
-
-
-def _check(stamp: Stamp, oversampling: int) -> None:
-    """What a reader would have repaired or refused."""
-    name = stamp.id
-    if not np.isfinite(stamp.data[~stamp.mask]).all():
-        raise InputError(f"{name}: the image has NaN or infinite pixels", "mask them")
-    sigma = stamp.sigma[~stamp.mask]
-    if sigma.size == 0:
-        raise InputError(f"{name}: every pixel is masked", "check the mask")
-    if not (np.isfinite(sigma).all() and (sigma > 0).all()):
-        raise InputError(
-            f"{name}: the noise is zero, negative or not finite somewhere",
-            "give the 1-sigma noise of each pixel, or mask those pixels",
-        )
-    psf = np.asarray(stamp.psf.data, dtype=np.float64)
-    if psf.ndim != 2 or not np.isfinite(psf).all():
-        raise InputError(f"{name}: the PSF is no finite image", "give another PSF")
-    total = psf.sum()
-    if abs(total - 1) > 1e-3:
-        raise InputError(
-            f"{name}: the PSF sums to {total:.4g}, not 1", "normalise it (images.centre_psf)"
-        )
-    y, x = np.indices(psf.shape)
-    bright = psf > 0.1 * psf.max()
-    off = [
-        float((psf * axis)[bright].sum() / psf[bright].sum() - (n - 1) / 2) / stamp.psf.oversampling
-        for axis, n in zip((y, x), psf.shape, strict=True)
-    ]
-    if max(map(abs, off)) > _CENTRED:
-        raise InputError(
-            f"{name}: the PSF is off its array's centre by ({off[1]:+.2f}, {off[0]:+.2f}) pixels",
-            "centre it (images.centre_psf), or the galaxy would be moved",
-        )
-    width = psf_fwhm(stamp.psf)
-    if not stamp.psf.has_pixel:
-        width = math.hypot(width, 0.8)
-    if width * oversampling < 0.95 * TARGET_FWHM:
-        remedy = "use oversampling 2" if oversampling == 1 else "there is nothing to sharpen"
-        raise InputError(
-            f"{name}: the PSF's FWHM of {width:.2f} pixels is below the target's of "
-            f"{TARGET_FWHM / oversampling:g}",
-            remedy,
-        )
-    if min(stamp.shape) < max(9, 2.5 * width):
-        raise InputError(
-            f"{name}: a stamp of {stamp.shape} pixels is too small for a PSF of FWHM "
-            f"{width:.1f} pixels",
-            f"cut out at least {math.ceil(max(9, 2.5 * width))} pixels",
-        )

@@ -19,74 +19,18 @@ import dataclasses
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from autofit_ml.errors import SettingsError
 from autofit_ml.galfit.functions import Function, Photometry
-from autofit_ml.scenes.model import SKY, Parameter, Scene, named
+from autofit_ml.galfit.quantities import Objects, Quantity, words_of
+from autofit_ml.scenes.model import Parameter, Scene, named
 from autofit_ml.scenes.quantities import limits
 
 __all__ = ["apply_constraints", "write_constraints"]
 
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eEdD][-+]?\d+)?"
-_LINES = {"x": 1, "y": 2, "mag": 3, "re": 4, "rs": 4, "fwhm": 4, "q": 9, "pa": 10}
-_SKY_WORDS = {"sky": "sky", "1": "sky", "2": "sky_dx", "3": "sky_dy"}
-
-
-@dataclass(frozen=True)
-class _Quantity:
-    """A parameter, and how GALFIT counts it."""
-
-    component: str
-    name: str
-    radius: float = 1.0  # ours over GALFIT's
-    photometry: Photometry | None = None  # of magnitudes
-
-    @property
-    def full(self) -> str:
-        return f"{self.component}.{self.name}"
-
-    @property
-    def open_end(self) -> float:
-        """A limit beyond this is none; it stands for an open side in files, which need two."""
-        return 1e6 if self.photometry is None else 99.0
-
-    def ours(self, number: float) -> float:
-        """The value of GALFIT's number."""
-        if self.photometry is not None:
-            return self.photometry.flux(number)
-        return number * self.radius - (self.name in ("x", "y"))
-
-    def galfits(self, value: float) -> float:
-        """GALFIT's number for a value."""
-        if self.photometry is not None:
-            return self.photometry.magnitude(value) if value > 0 else math.inf
-        return value / self.radius + (self.name in ("x", "y"))
-
-
-class _Objects:
-    """A scene's components as GALFIT's objects."""
-
-    def __init__(
-        self,
-        scene: Scene,
-        names: Sequence[str],
-        functions: Mapping[str, Function],
-        photometry: Photometry,
-    ):
-        self.scene, self.names, self.functions = scene, names, functions
-        self.photometry = photometry
-        self.starts = {name: float(value) for name, value in scene.start_values().items()}
-
-    def quantity(self, full: str) -> _Quantity:
-        component, _, name = full.rpartition(".")
-        if name == "flux":
-            return _Quantity(component, name, photometry=self.photometry)
-        if name != "re":
-            return _Quantity(component, name)
-        shapes = self.scene.component(component).profile.shapes
-        of = {shape.name: self.starts.get(f"{component}.{shape.name}", 1.0) for shape in shapes}
-        return _Quantity(component, name, self.functions[component].size_factor(of))
+_ABSENT = r"n|alpha|beta|gamma|[frbt]\d+\w?"
+"""Words for parameters that a function may lack."""
 
 
 # --- Reading ---------------------------------------------------------------------------------
@@ -130,7 +74,7 @@ def apply_constraints(
     return dataclasses.replace(changed, constraints=constraints), list(dict.fromkeys(reader.notes))
 
 
-class _Reader(_Objects):
+class _Reader(Objects):
     def __init__(self, *objects):
         super().__init__(*objects)
         self.parameters = dict(self.scene.parameters)
@@ -180,41 +124,35 @@ class _Reader(_Objects):
                 "use 'low to high', 'low high', 'factor f', 'offset' or 'ratio'",
             )
 
-    def named_by(self, component: str, word: str) -> _Quantity | None:
+    def named_by(self, component: str, word: str) -> Quantity | None:
         """Which of our parameters a constraint is about; None if there is none such."""
-        if component == SKY:
-            name = _SKY_WORDS.get(word, "")
-        elif word in ("c", "c0"):
-            name = "boxiness"
+        function = self.functions.get(component)
+        words = words_of(function)
+        if function is not None and word.isdigit():
+            name = function.parameter(int(word))
+            name = "" if name == "flux" and function.surface is not None else name
+        elif function is None or word in words or re.fullmatch(_ABSENT, word):
+            name = words.get(word, "")
         else:
-            name = self._parameter(self.functions[component], word)
+            raise SettingsError(
+                f"there is no parameter {word!r}",
+                "use x, y, mag, re, rs, n, alpha, beta, gamma, q, pa, c, sky, or a number",
+            )
         if f"{component}.{name}" not in self.parameters:
             return None
-        if name == "re" and self.functions[component].size_depends_on_shape:
+        if name == "re" and function is not None and function.size_depends_on_shape:
             self.notes.append(
                 f"{component}: limits of its radius were scaled to re with the start's shape"
             )
         return self.quantity(f"{component}.{name}")
 
-    def _parameter(self, function: Function, word: str) -> str:
-        lines = {name: line for line, name in function.shapes.items()} | _LINES
-        if function.name == "moffat":
-            lines["n"] = lines["beta"]
-        if word not in lines and not re.fullmatch(r"\d+|n|alpha|beta|gamma|[frbt]\d+\w?", word):
-            raise SettingsError(
-                f"there is no parameter {word!r}",
-                "use x, y, mag, re, rs, n, alpha, beta, gamma, q, pa, c, sky, or a number",
-            )
-        name = function.parameter(int(word) if word.isdigit() else lines.get(word, -1))
-        return "" if name == "flux" and function.surface is not None else name
-
-    def factor(self, quantity: _Quantity, factor: float) -> None:
+    def factor(self, quantity: Quantity, factor: float) -> None:
         if not factor > 1:
             raise SettingsError(f"factor {factor:g}", "give a number above 1")
         value = self.starts[quantity.full]
         self.set_bounds(quantity, value / factor, value * factor)
 
-    def limit(self, quantity: _Quantity, kind: str, first: float, second: float) -> None:
+    def limit(self, quantity: Quantity, kind: str, first: float, second: float) -> None:
         """Bounds of one parameter: absolute ("to") or about the start in the file."""
         if kind == "ref":
             self.note("limits about the reference band are not applied")
@@ -228,7 +166,7 @@ class _Reader(_Objects):
         ]
         self.set_bounds(quantity, *sorted(quantity.ours(end) for end in ends))
 
-    def set_bounds(self, quantity: _Quantity, low: float, high: float) -> None:
+    def set_bounds(self, quantity: Quantity, low: float, high: float) -> None:
         """Narrow a parameter's bounds, and move its start inside."""
         full, parameter = quantity.full, self.parameters[quantity.full]
         if parameter.fixed:
@@ -259,7 +197,7 @@ class _Reader(_Objects):
             parameter, value=inside, bounds=(max(lows, default=None), min(highs, default=None))
         )
 
-    def tie(self, kind: str, first: _Quantity, *others: _Quantity) -> None:
+    def tie(self, kind: str, first: Quantity, *others: Quantity) -> None:
         """Tie the others to the first; offsets and ratios are those of the starts in the file."""
         magnitudes = first.photometry is not None
         if kind == "ratio" and magnitudes:
@@ -282,7 +220,7 @@ class _Reader(_Objects):
                 text += f" {'+' if difference > 0 else '-'} {abs(difference):.10g}"
             self.parameters[other.full] = Parameter(tie=text)
 
-    def difference(self, a: _Quantity, b: _Quantity, low: float, high: float) -> None:
+    def difference(self, a: Quantity, b: Quantity, low: float, high: float) -> None:
         """Limits of b - a."""
         if a.photometry is not None:  # brighter means more flux
             if low > -a.open_end:
@@ -297,7 +235,7 @@ class _Reader(_Objects):
         if high < a.open_end:
             self.constraints.append(f"{high * a.radius:.10g} > {b.full} - {a.full}")
 
-    def ratio(self, a: _Quantity, b: _Quantity, low: float, high: float) -> None:
+    def ratio(self, a: Quantity, b: Quantity, low: float, high: float) -> None:
         """Limits of a / b."""
         if a.photometry is not None:
             raise SettingsError("a ratio of magnitudes", "use 3-7 for magnitudes")
@@ -343,29 +281,20 @@ def write_constraints(
     return "\n".join([header, *lines, ""]) if lines else ""
 
 
-class _Writer(_Objects):
+class _Writer(Objects):
     def number(self, full: str) -> int:
         return 1 + list(self.names).index(full.rpartition(".")[0])
 
     def word(self, full: str) -> str:
         """GALFIT's word for a parameter."""
         component, _, name = full.rpartition(".")
-        if component == SKY:
-            return {"sky": "sky", "sky_dx": "2", "sky_dy": "3"}[name]
-        function = self.functions[component]
-        words = {"x": "x", "y": "y", "q": "q", "pa": "pa", "boxiness": "c"}
-        words |= {shape: shape for shape in function.shapes.values()}
-        if function.name == "moffat":
-            words["beta"] = "n"
-        if function.surface is None:
-            words["flux"] = "mag"
-        if function.read is None:
-            words["re"] = "rs" if function.name == "expdisk" else "re"
-        if name not in words:
+        words = words_of(self.functions.get(component))
+        written = {parameter: word for word, parameter in reversed(words.items())}
+        if name not in written:
             raise SettingsError(
                 f"{full} is not one of GALFIT's parameters", "leave out its bounds and links"
             )
-        return words[name]
+        return written[name]
 
     def bounds(self) -> list[str]:
         lines = []
@@ -442,7 +371,7 @@ class _Writer(_Objects):
         return f"{j}-{i}  {word}  {_range([low / first.radius, high / first.radius], first)}"
 
 
-def _range(ends: Sequence[float], quantity: _Quantity, between: str = " ") -> str:
+def _range(ends: Sequence[float], quantity: Quantity, between: str = " ") -> str:
     wide = quantity.open_end
     return between.join(f"{min(max(end, -wide), wide):.12g}" for end in ends)
 

@@ -18,7 +18,7 @@ from autofit_ml.galfit.file import GalfitBand, GalfitFile, locate
 from autofit_ml.galfit.functions import Function, function_of
 from autofit_ml.galfit.shapes import SHAPE_KEYS, read_shape
 from autofit_ml.profiles.registry import Profile
-from autofit_ml.scenes.layout import band_abscissa
+from autofit_ml.scenes.free_numbers import band_abscissa
 from autofit_ml.scenes.model import SKY, Component, Parameter, Scene, named
 from autofit_ml.scenes.naming import base_name, free_name, profile_of
 from autofit_ml.scenes.quantities import limits

@@ -13,8 +13,9 @@ from autofit_ml.posterior.flow import harmonic_flow
 from autofit_ml.posterior.random_streams import RandomStreams
 from autofit_ml.posterior.reference import Reference, fit_reference
 from autofit_ml.posterior.samples import rows_of
+from autofit_ml.posterior.step_size import StepSize
 
-__all__ = ["Chains", "HMCSettings", "LogDensity", "StepSize", "start_chains"]
+__all__ = ["Chains", "HMCSettings", "LogDensity", "start_chains"]
 
 LogDensity = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 """(index of objects (A,) int64, theta (A, D) float64) -> ln p (A,), d ln p / d theta (A, D).
@@ -102,38 +103,6 @@ class HMCSettings:
     def longest(self) -> float:
         """Longest trajectory."""
         return self.trajectory * (1 + self.jitter) * max(1.0, self.longer)
-
-
-@dataclass
-class StepSize:
-    """Dual averaging of ln(step) for B objects; constants of Hoffman and Gelman (2014)."""
-
-    log_step: torch.Tensor
-    average: torch.Tensor
-    centre: torch.Tensor
-    error: torch.Tensor
-    count: int = 0
-
-    @classmethod
-    def start(cls, log_step: torch.Tensor) -> StepSize:
-        """Begin (again) at a step."""
-        return cls(
-            log_step.clone(), log_step.clone(), log_step + math.log(1.5), torch.zeros_like(log_step)
-        )
-
-    def update(self, accept: torch.Tensor, target: float, shortest: float, longest: float) -> None:
-        """Take in the acceptance (B,) of one iteration."""
-        self.count += 1
-        share = 1 / (self.count + 10)
-        self.error = (1 - share) * self.error + share * (target - accept)
-        log_step = self.centre - math.sqrt(self.count) / 0.05 * self.error
-        self.log_step = log_step.clamp(math.log(shortest), math.log(longest))
-        weight = self.count**-0.75
-        self.average = weight * self.log_step + (1 - weight) * self.average
-
-    def select(self, index: torch.Tensor) -> StepSize:
-        """The objects at `index`."""
-        return rows_of(self, index)
 
 
 @dataclass

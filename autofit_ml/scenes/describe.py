@@ -10,7 +10,8 @@ from autofit_ml.scenes.priors import describe_prior
 from autofit_ml.scenes.quantities import limits, unit
 
 if TYPE_CHECKING:
-    from autofit_ml.scenes.model import Component, Parameter, Scene
+    from autofit_ml.scenes.model import Scene
+    from autofit_ml.scenes.parts import Component, Parameter
 
 __all__ = ["describe"]
 

@@ -25,32 +25,17 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from autofit_ml.errors import SettingsError
 from autofit_ml.profiles import Profile
 from autofit_ml.scenes.coordinates import Span, spans_of
 from autofit_ml.scenes.derivatives import row_jacobian
 from autofit_ml.scenes.expressions import Expression
+from autofit_ml.scenes.free_numbers import FreeNumber, band_abscissa, free_numbers
 from autofit_ml.scenes.model import Component, Scene
 
-__all__ = ["Layout", "Span", "band_abscissa", "make_layout"]
+__all__ = ["Layout", "Span", "make_layout"]
 
 _LN_FLUX = (math.log(1e-3), math.log(1e12))
 """Range of the logarithm of a flux over the noise of a pixel."""
-
-
-@dataclass(frozen=True)
-class _Free:
-    """One number of theta: the coordinate it belongs to, its weight in each image, its limits."""
-
-    name: str
-    parameter: str
-    coordinate: int
-    weights: tuple[float, ...]
-    image: int | None  # of a coordinate that is free in each band: the first image of it
-    order: int  # of a polynomial; 0 otherwise
-    lower: float
-    upper: float
-    step: float
 
 
 @dataclass(frozen=True)
@@ -75,7 +60,7 @@ class Layout:
     scene: Scene
     bands: tuple[str, ...]
     spans: tuple[Span, ...]
-    free: tuple[_Free, ...]
+    free: tuple[FreeNumber, ...]
     matrices: torch.Tensor  # (images, F, D0)
     constant: torch.Tensor  # (F,) bool: coordinates that keep their starting value
     sky: str | float = "free"
@@ -375,7 +360,7 @@ def make_layout(
     spans = spans_of(scene)
     by_name = {span.component.name: span for span in spans}
     abscissa = band_abscissa(bands, wavelengths)
-    free: list[_Free] = []
+    free: list[FreeNumber] = []
     links: dict[int, int] = {}
     n_full = sum(len(span.parameters) for span in spans)
     constant = torch.zeros(n_full, dtype=torch.bool)
@@ -384,7 +369,7 @@ def make_layout(
             if parameter.fixed or (name == "pa" and _held_round(span.component)):
                 constant[span.index(name)] = True
             elif parameter.free:
-                free += _free_numbers(scene, span, name, tuple(bands), abscissa)
+                free += free_numbers(scene, span, name, tuple(bands), abscissa)
             elif (source := _link(by_name, span.component.name, name)) is not None:
                 links[span.index(name)] = source
     matrices = torch.zeros((len(bands), n_full, len(free)), dtype=torch.float64)
@@ -421,58 +406,3 @@ def _link(spans: Mapping[str, Span], name: str, parameter: str) -> int | None:
     if of_source.fixed or (of_source.tie and _link(spans, source, parameter) is None):
         return None
     return theirs.index(parameter)
-
-
-def band_abscissa(bands: Sequence[str], wavelengths: Sequence[float] | None) -> np.ndarray:
-    """Wavelengths from -1 to 1; band numbers where none are given."""
-    if wavelengths is None:
-        distinct = list(dict.fromkeys(bands))
-        values = np.array([distinct.index(band) for band in bands], dtype=np.float64)
-    else:
-        values = np.asarray(wavelengths, dtype=np.float64)
-    low, high = values.min(), values.max()
-    return np.zeros_like(values) if high == low else 2 * (values - low) / (high - low) - 1
-
-
-def _free_numbers(
-    scene: Scene, span: Span, name: str, bands: tuple[str, ...], abscissa: np.ndarray
-) -> list[_Free]:
-    """The numbers of theta of one free parameter."""
-    rule = scene.bands(span.full(name))
-    label = f"{span.component.name}.{span.coordinate_name(name)}"
-    distinct = list(dict.fromkeys(bands))
-    parts: list[tuple[str, Sequence[float], int | None, int]]  # name, weights, image, order
-    if len(bands) == 1 or rule == "shared":
-        parts = [(label, [1.0] * len(bands), None, 0)]
-    elif rule == "free":
-        parts = [
-            (f"{label}[{band}]", [float(b == band) for b in bands], bands.index(band), 0)
-            for band in distinct
-        ]
-    elif rule == "epochs":
-        parts = [
-            (f"{label}[{i + 1}]", list(np.eye(len(bands))[i]), i, 0) for i in range(len(bands))
-        ]
-    elif int(rule) < len(distinct):
-        series = np.polynomial.chebyshev.chebvander(abscissa, int(rule))
-        parts = [(f"{label}[{k}]", list(column), None, k) for k, column in enumerate(series.T)]
-    else:
-        raise SettingsError(
-            f"{span.full(name)}: a polynomial of degree {rule} over {len(distinct)} bands",
-            "use a lower degree, or bands: free",
-        )
-    lower, upper, step = span.limits(scene, name)
-    return [
-        _Free(
-            title,
-            name,
-            span.index(name),
-            tuple(weights),
-            image,
-            order,
-            -math.inf if order else lower,
-            math.inf if order else upper,
-            step,
-        )
-        for title, weights, image, order in parts
-    ]

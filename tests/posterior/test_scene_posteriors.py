@@ -64,8 +64,10 @@ def test_laplace_draws_are_the_fits_gaussian(bright):
         np.testing.assert_allclose(flat.std(0), fit.errors, rtol=0.1)
 
 
-def test_bootstrap_agrees_with_laplace_for_gaussian_noise(bright):
-    (posterior,) = sample_fits(bright[:1], "bootstrap", BootstrapSettings(replicates=60))
+@pytest.mark.parametrize("scheme", ["wild", "parametric"])
+def test_bootstrap_agrees_with_laplace_for_gaussian_noise(bright, scheme):
+    settings = BootstrapSettings(replicates=60, scheme=scheme)
+    (posterior,) = sample_fits(bright[:1], "bootstrap", settings)
     flat = posterior.draws.reshape(-1, len(posterior.names))
     ratio = flat.std(0) / bright[0].errors
     # 60 replicates: 9 %; signs of the few pixels of the core: more.
