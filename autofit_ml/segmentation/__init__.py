@@ -13,7 +13,7 @@ pixels to leave out of the fit, the sky's level and scatter. Neighbours: `images
 - `fragments`, `pieces`, `tiles`: parts that join their galaxy, and objects from binned images and
   from the tiles of a frame, each once.
 - `shapes`: footprints as ellipses, growing, symmetry.
-- `result`: what is handed on, and what all segmenters measure.
+- `result`: what is handed on, what all segmenters measure, and labels that came with a stamp.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from typing import overload
 
 from autofit_ml.errors import SettingsError
 from autofit_ml.images.stamp import Stamp
-from autofit_ml.segmentation.classical import SepSettings, segment_given, segment_sep
+from autofit_ml.segmentation.classical import SepSettings, segment_sep
 from autofit_ml.segmentation.detection import Detections, detect_sources
-from autofit_ml.segmentation.result import Segmentation
+from autofit_ml.segmentation.result import Segmentation, segment_given
 
 __all__ = [
     "Detections",

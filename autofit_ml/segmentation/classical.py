@@ -21,7 +21,6 @@ from autofit_ml.measure import mode_of_sky
 from autofit_ml.segmentation.result import Segmentation, finished, typical
 from autofit_ml.segmentation.shapes import (
     Ellipse,
-    ellipse_of_footprint,
     ellipse_of_source,
     expected_light,
     pixel_at,
@@ -31,7 +30,6 @@ __all__ = [
     "SepSettings",
     "absorb_fragments",
     "extract",
-    "segment_given",
     "segment_sep",
     "split_hidden",
 ]
@@ -133,51 +131,6 @@ def segment_sep(stamp: Stamp, settings: SepSettings | None = None) -> Segmentati
             break
         level, rms = result.sky_level / unit, result.sky_rms / unit
     return result
-
-
-def segment_given(stamp: Stamp) -> Segmentation:
-    """The segmentation that came with the stamp.
-
-    Parameters
-    ----------
-    stamp : Stamp
-        With ``labels``. Without ``target_label`` the target is the label at the expected position.
-
-    Returns
-    -------
-    Segmentation
-        Neighbours' masks are not grown: what was given is believed.
-
-    Raises
-    ------
-    InputError
-        No labels, labels of another shape, or a target label that does not occur.
-    """
-    if stamp.labels is None:
-        raise InputError(
-            "no segmentation was given",
-            "add a _seg plane, or let one be made with --segmenter sep",
-            stamp.file or None,
-        )
-    labels = np.asarray(stamp.labels, dtype=np.int32)
-    if labels.shape != stamp.shape:
-        raise InputError(
-            f"segmentation of shape {labels.shape} for an image of shape {stamp.shape}",
-            "give both on the same pixels",
-            stamp.file or None,
-        )
-    if stamp.target_label is None:
-        target = pixel_at(labels, stamp.position)
-    else:
-        target = int(stamp.target_label)
-        if target and not np.any(labels == target):
-            raise InputError(
-                f"target label {target} does not occur in the segmentation",
-                "correct the TARGET card of the _seg plane",
-                stamp.file or None,
-            )
-    ellipses = {target: ellipse_of_footprint(labels == target)} if target else {}
-    return finished(stamp, labels, target, None, ellipses, method="given")
 
 
 def extract(

@@ -12,9 +12,9 @@ from autofit_ml.catalogue.flags import Flag
 from autofit_ml.errors import WeightsError
 from autofit_ml.images.stamp import Frame, Stamp
 from autofit_ml.measure import psf_fwhm
-from autofit_ml.segmentation.classical import segment_given, segment_sep
+from autofit_ml.segmentation.classical import segment_sep
 from autofit_ml.segmentation.detection import Detections, detect_sources
-from autofit_ml.segmentation.result import Segmentation
+from autofit_ml.segmentation.result import Segmentation, segment_given
 from autofit_ml.weights import choice
 from autofit_ml.weights.choice import usable_device
 

@@ -1,4 +1,4 @@
-"""What a segmenter hands on, and what all of them measure once they have their labels."""
+"""What a segmenter hands on, and what all of them measure; given labels need no more."""
 
 from __future__ import annotations
 
@@ -8,11 +8,18 @@ from typing import Any
 
 import numpy as np
 
+from autofit_ml.errors import InputError
 from autofit_ml.images.stamp import Stamp
 from autofit_ml.measure import clipped_sky, mode_of_sky
-from autofit_ml.segmentation.shapes import Ellipse, grow_neighbours, mirrored
+from autofit_ml.segmentation.shapes import (
+    Ellipse,
+    ellipse_of_footprint,
+    grow_neighbours,
+    mirrored,
+    pixel_at,
+)
 
-__all__ = ["Segmentation", "finished", "mode_of_stamp", "typical"]
+__all__ = ["Segmentation", "finished", "mode_of_stamp", "segment_given", "typical"]
 
 _LEAST_SCATTER = 0.1
 """Scatter of the sky, units of the noise map's median, that an image is taken to have at least."""
@@ -116,6 +123,51 @@ def finished(
         level, rms = sky or mode_of_stamp(stamp)
     blend = _blend_fraction((stamp.data - level) / rms, labels, target, ellipses)
     return Segmentation(labels, target, contaminants, level, rms, blend, **about)
+
+
+def segment_given(stamp: Stamp) -> Segmentation:
+    """The segmentation that came with the stamp.
+
+    Parameters
+    ----------
+    stamp : Stamp
+        With ``labels``. Without ``target_label`` the target is the label at the expected position.
+
+    Returns
+    -------
+    Segmentation
+        Neighbours' masks are not grown: what was given is believed.
+
+    Raises
+    ------
+    InputError
+        No labels, labels of another shape, or a target label that does not occur.
+    """
+    if stamp.labels is None:
+        raise InputError(
+            "no segmentation was given",
+            "add a _seg plane, or let one be made with --segmenter sep",
+            stamp.file or None,
+        )
+    labels = np.asarray(stamp.labels, dtype=np.int32)
+    if labels.shape != stamp.shape:
+        raise InputError(
+            f"segmentation of shape {labels.shape} for an image of shape {stamp.shape}",
+            "give both on the same pixels",
+            stamp.file or None,
+        )
+    if stamp.target_label is None:
+        target = pixel_at(labels, stamp.position)
+    else:
+        target = int(stamp.target_label)
+        if target and not np.any(labels == target):
+            raise InputError(
+                f"target label {target} does not occur in the segmentation",
+                "correct the TARGET card of the _seg plane",
+                stamp.file or None,
+            )
+    ellipses = {target: ellipse_of_footprint(labels == target)} if target else {}
+    return finished(stamp, labels, target, None, ellipses, method="given")
 
 
 def _sky_outside(

@@ -7,9 +7,11 @@ The cut-out's own noise stays in the image: take galaxies with little.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import sep
@@ -29,18 +31,25 @@ _ENDINGS = ("_image.fits", "_image.fits.gz", "_image.fits.fz")
 
 @dataclass(frozen=True)
 class _CutOut:
-    """One real galaxy: image (sky-free), PSF, arcsec per pixel, and its measured shape."""
+    """One real galaxy.
+
+    Attributes
+    ----------
+    name : str
+    real : tuple
+        What `galsim.RealGalaxy` takes: image (sky-free), PSF, and their noise.
+    shift : (dx, dy)
+        From the galaxy's centre to the middle of its image, arcsec.
+    part : Component
+        Its measured shape; lengths in arcsec, without light.
+    psf_fwhm : float
+        arcsec.
+    """
 
     name: str
-    image: np.ndarray
-    psf: np.ndarray
-    scale: float
-    variance: float
-    x: float
-    y: float
-    re: float
-    q: float
-    pa: float
+    real: tuple[Any, ...]
+    shift: tuple[float, float]
+    part: Component
     psf_fwhm: float
 
 
@@ -81,37 +90,21 @@ def draw_real_galaxy(
     item = pool[int(rng.integers(len(pool)))]
     mirrored = rng.uniform() < 0.5
     angle = float(rng.uniform(0, 360))
-    real = galsim.RealGalaxy(
-        (
-            galsim.Image(item.image, scale=item.scale),
-            galsim.Image(item.psf, scale=item.scale),
-            None,
-            item.scale,
-            item.variance,
-        ),
-        flux=flux,
-    )
-    height, width = item.image.shape
-    profile = real.shift(
-        -(item.x - (width - 1) / 2) * item.scale, -(item.y - (height - 1) / 2) * item.scale
-    )
-    pa = item.pa
+    profile = galsim.RealGalaxy(item.real, flux=flux).shift(*item.shift)
+    pa = item.part.pa
     if mirrored:
         profile = profile.transform(-1, 0, 0, 1)
         pa = -pa
-    # arcsec to pixels of the new image; GalSim turns counter-clockwise as we do.
-    profile = profile.rotate(angle * galsim.degrees).dilate(1 / pixel_scale)
-    part = Component(
-        "image",
-        flux,
-        item.re * item.scale / pixel_scale,
-        float("nan"),
-        item.q,
-        (pa + angle) % 180,
-        profile=profile,
-        reach=0.75 * max(height, width) * item.scale / pixel_scale,
+    part = dataclasses.replace(
+        item.part,
+        flux=flux,
+        re=item.part.re / pixel_scale,
+        pa=(pa + angle) % 180,
+        # arcsec to pixels of the new image; GalSim turns counter-clockwise as we do
+        profile=profile.rotate(angle * galsim.degrees).dilate(1 / pixel_scale),
+        reach=item.part.reach / pixel_scale,
     )
-    return Source(x, y, flux, part.re, float("nan"), part.q, part.pa, (part,), "real")
+    return Source(x, y, flux, part.re, part.n, part.q, part.pa, (part,), "real")
 
 
 @functools.lru_cache(maxsize=4)
@@ -153,16 +146,23 @@ def _read(path: Path) -> _CutOut:
     main = found[int(np.argmin(centre))]
     radius, _ = sep.flux_radius(image, [main["x"]], [main["y"]], [min(ny, nx) / 2], 0.5)
     q = float(np.clip(main["b"] / main["a"], 0.05, 1))
+    scale, galsim = float(scale), require_galsim()
+    planes = [galsim.Image(plane, scale=scale) for plane in (image, psf.data.astype(np.float64))]
     return _CutOut(
         name=stem,
-        image=image,
-        psf=psf.data.astype(np.float64),
-        scale=float(scale),
-        variance=sky.rms**2,
-        x=float(main["x"]),
-        y=float(main["y"]),
-        re=float(max(radius[0], 0.5) / np.sqrt(q)),
-        q=q,
-        pa=float((np.rad2deg(main["theta"]) - 90) % 180),
-        psf_fwhm=psf_fwhm(psf) * float(scale),
+        real=(*planes, None, scale, sky.rms**2),
+        shift=(
+            -(float(main["x"]) - (nx - 1) / 2) * scale,
+            -(float(main["y"]) - (ny - 1) / 2) * scale,
+        ),
+        part=Component(
+            "image",
+            flux=0.0,
+            re=float(max(radius[0], 0.5) / np.sqrt(q)) * scale,
+            n=float("nan"),
+            q=q,
+            pa=float((np.rad2deg(main["theta"]) - 90) % 180),
+            reach=0.75 * max(ny, nx) * scale,
+        ),
+        psf_fwhm=psf_fwhm(psf) * scale,
     )
