@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 
 import numpy as np
 
-__all__ = ["FATAL", "FLAG_MEANINGS", "Flag", "flag_names", "usable"]
+__all__ = [
+    "FATAL",
+    "FLAG_MEANINGS",
+    "QUALITY",
+    "Flag",
+    "bound_names",
+    "flag_names",
+    "flagged",
+    "usable",
+]
 
 
 class Flag(enum.IntFlag):
@@ -71,11 +81,28 @@ FATAL = (
 """An object with any of these bits has ``use == False``."""
 
 
+QUALITY = ~(Flag.CORRELATED_NOISE | Flag.SIGMA_ESTIMATED | Flag.PSF_ESTIMATED)
+"""Bits of quality: an object with any of them is "flagged". The others say how the data are."""
+
+
 def usable(flags):
     """True where no fatal bit is set; `flags` is an int or an integer array."""
     return (np.asarray(flags) & int(FATAL)) == 0
 
 
+def flagged(flags):
+    """True where there is a fit with a bit of quality; `flags` is an int or an integer array."""
+    flags = np.asarray(flags)
+    return ((flags & int(QUALITY)) != 0) & ((flags & int(Flag.FAILED)) == 0)
+
+
 def flag_names(flags: int) -> list[str]:
     """Names of the bits set in `flags`, lowest bit first."""
     return [flag.name for flag in Flag if int(flags) & flag]  # type: ignore[misc]
+
+
+def bound_names(fitted: Iterable[str]) -> list[str]:
+    """The catalogue's names of coordinates of the fit: ``bulge.ln_rc`` -> ``re``, each once."""
+    names = (name.rpartition(".")[2].removeprefix("ln_") for name in fitted)
+    known = {"rc": "re", "eta1": "q", "eta2": "q"}
+    return list(dict.fromkeys(known.get(name, name) for name in names))

@@ -425,6 +425,7 @@ def _summed_up(
         rhat=rhat,
         unit=stamp.unit,
         warnings=tuple(texts),
+        origin=stamp.origin,
     )
 
 

@@ -19,9 +19,11 @@ from markupsafe import Markup
 from autofit_ml.catalogue import (
     FATAL,
     FLAG_MEANINGS,
+    QUALITY,
     atomic_write_text,
     file_stem,
     read_catalogue_arrow,
+    run_warnings,
 )
 from autofit_ml.errors import InputError
 
@@ -241,6 +243,7 @@ def write_report(
                 "bit": int(flag),
                 "name": flag.name,
                 "fatal": bool(flag & FATAL),
+                "quality": bool(flag & QUALITY),
                 "meaning": meaning,
             }
             for flag, meaning in FLAG_MEANINGS.items()
@@ -258,6 +261,7 @@ def write_report(
     template = environment.from_string((static / "report.html.jinja").read_text("utf-8"))
     page = template.render(
         title=title or results.resolve().name or "results",
+        warnings=run_warnings(table),
         sections=_run_sections(run),
         style=Markup((static / "report.css").read_text("utf-8")),
         script=Markup((static / "report.js").read_text("utf-8")),
