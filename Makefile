@@ -6,7 +6,9 @@ STAMP := $(VENV)/.installed
 OUT ?= results
 DEMO ?= demo
 
-.PHONY: demo fit test lint docs bench clean
+EXAMPLES ?= 20000
+
+.PHONY: demo fit test fuzz lint docs bench clean
 
 demo: $(STAMP)
 	$(BIN)/autofit-ml demo --out $(DEMO)
@@ -21,6 +23,10 @@ endif
 # One process for each processor, one thread in each; a folder's fixtures stay in one process.
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+
+# Property tests with many examples, other ones in every run (the suite draws few, always the same).
+fuzz: $(STAMP)
+	OMP_NUM_THREADS=1 FUZZ_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest -n auto -m hypothesis tests
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .

@@ -7,9 +7,11 @@ from .atomic import remove_temporaries as remove_temporaries
 from .filenames import file_stem as file_stem
 from .flags import FATAL as FATAL
 from .flags import FLAG_MEANINGS as FLAG_MEANINGS
+from .flags import QUALITY as QUALITY
 from .flags import Flag as Flag
-from .flags import concerns as concerns
+from .flags import bound_names as bound_names
 from .flags import flag_names as flag_names
+from .flags import flagged as flagged
 from .flags import usable as usable
 from .objects import BandPlanes as BandPlanes
 from .objects import object_fits_bytes as object_fits_bytes
@@ -32,6 +34,7 @@ from .schema import band_suffix as band_suffix
 from .schema import columns_for as columns_for
 from .schema import covariance_order as covariance_order
 from .schema import suffix as suffix
+from .warnings import run_warnings as run_warnings
 from .writer import merge_shards as merge_shards
 from .writer import shard_ids as shard_ids
 from .writer import write_shard as write_shard

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 
 import numpy as np
 
-__all__ = ["FATAL", "FLAG_MEANINGS", "Flag", "concerns", "flag_names", "usable"]
+__all__ = [
+    "FATAL",
+    "FLAG_MEANINGS",
+    "QUALITY",
+    "Flag",
+    "bound_names",
+    "flag_names",
+    "flagged",
+    "usable",
+]
 
 
 class Flag(enum.IntFlag):
@@ -71,9 +81,19 @@ FATAL = (
 """An object with any of these bits has ``use == False``."""
 
 
+QUALITY = ~(Flag.CORRELATED_NOISE | Flag.SIGMA_ESTIMATED | Flag.PSF_ESTIMATED)
+"""Bits of quality: an object with any of them is "flagged". The others say how the data are."""
+
+
 def usable(flags):
     """True where no fatal bit is set; `flags` is an int or an integer array."""
     return (np.asarray(flags) & int(FATAL)) == 0
+
+
+def flagged(flags):
+    """True where there is a fit with a bit of quality; `flags` is an int or an integer array."""
+    flags = np.asarray(flags)
+    return ((flags & int(QUALITY)) != 0) & ((flags & int(Flag.FAILED)) == 0)
 
 
 def flag_names(flags: int) -> list[str]:
@@ -81,22 +101,8 @@ def flag_names(flags: int) -> list[str]:
     return [flag.name for flag in Flag if int(flags) & flag]  # type: ignore[misc]
 
 
-def concerns(flags) -> list[str]:
-    """What is to be said of a whole run, from the flags of all its objects."""
-    flags = np.asarray(flags, dtype=np.int64)
-    if len(flags) == 0:
-        return []
-    wrong = int(((flags & Flag.BAD_SIGMA) != 0).sum())
-    built = int(((flags & Flag.SIGMA_ESTIMATED) != 0).sum())
-    lost = int((~usable(flags)).sum())
-    out = []
-    if wrong:
-        out.append(
-            f"{wrong} of {len(flags)} objects have a noise plane that is not the noise "
-            "(BAD_SIGMA; the messages say what it may be)"
-        )
-    if built > 0.5 * len(flags):
-        out.append(f"the noise of {built} of {len(flags)} objects was built, not given")
-    if lost > 0.2 * len(flags):
-        out.append(f"{lost} of {len(flags)} objects are not to be used (column use)")
-    return out
+def bound_names(fitted: Iterable[str]) -> list[str]:
+    """The catalogue's names of coordinates of the fit: ``bulge.ln_rc`` -> ``re``, each once."""
+    names = (name.rpartition(".")[2].removeprefix("ln_") for name in fitted)
+    known = {"rc": "re", "eta1": "q", "eta2": "q"}
+    return list(dict.fromkeys(known.get(name, name) for name in names))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from autofit_ml.catalogue import run_warnings
 from autofit_ml.cli.app import USAGE, command
 from autofit_ml.cli.calls import FitCommand
 from autofit_ml.cli.progress import plan_lines, progress_for
@@ -36,13 +37,14 @@ def fit(call: FitCommand) -> int:
             {
                 "out": str(summary.out),
                 "objects": summary.n_objects,
-                "ok": summary.n_ok,
+                "usable": summary.n_ok,
                 "flagged": summary.n_flagged,
                 "failed": summary.n_failed,
                 "new": summary.n_new,
                 "interrupted": summary.interrupted,
                 "seconds": round(summary.seconds, 3),
                 "report": None if summary.report is None else str(summary.report),
+                "warnings": [] if summary.table is None else run_warnings(summary.table),
                 "exit_status": summary.exit_status,
             }
         )

@@ -22,7 +22,7 @@ from rich.progress import (
     Progress as RichBar,
 )
 
-from autofit_ml.catalogue import flag_names, usable
+from autofit_ml.catalogue import flag_names, flagged, run_warnings, usable
 from autofit_ml.cli.calls import Told
 from autofit_ml.cli.terminal import console, line, print_json, printable, resume_command, say
 from autofit_ml.runs.summary import Progress, RunSummary
@@ -154,11 +154,11 @@ class QuietProgress(Progress):
 
 
 class _Counting(QuietProgress):
-    """Counts of ok, flagged and failed objects, and the messages of the last two."""
+    """Counts of usable, flagged and failed objects, and the messages of the last two."""
 
     def __init__(self, verbose: bool) -> None:
         self.verbose = verbose
-        self.ok = self.flagged = self.failed = 0
+        self.done = self.usable = self.flagged = self.failed = 0
         self.began = time.monotonic()
 
     def count(self, rows: Mapping[str, Any]) -> list[str]:
@@ -166,20 +166,20 @@ class _Counting(QuietProgress):
         lines = []
         for i, name in enumerate(rows["id"]):
             failed = rows["status"][i] == "failed"
-            use = bool(usable(rows["flags"][i]))
+            marked = bool(flagged(rows["flags"][i]))
+            self.done += 1
             self.failed += failed
-            self.ok += use
-            self.flagged += not failed and not use
+            self.usable += bool(usable(rows["flags"][i]))
+            self.flagged += marked
             if failed:
                 lines.append(f"failed   {name}: {rows['message'][i]}")
-            elif not use and self.verbose:
+            elif marked and self.verbose:
                 lines.append(f"flagged  {name}: {', '.join(flag_names(int(rows['flags'][i])))}")
         return lines
 
     def rate(self) -> float:
         """Objects per second since the run began."""
-        done = self.ok + self.flagged + self.failed
-        return done / max(time.monotonic() - self.began, 1e-9)
+        return self.done / max(time.monotonic() - self.began, 1e-9)
 
     @staticmethod
     def closing_lines(summary: RunSummary, again: str) -> list[str]:
@@ -191,14 +191,15 @@ class _Counting(QuietProgress):
                 f"to go on: {again}",
             ]
         lines = [
-            f"{summary.n_objects} objects: {summary.n_ok} ok, {summary.n_flagged} flagged, "
-            f"{summary.n_failed} failed ({summary.n_new} new, {summary.seconds:.1f} s)",
-            *(f"note:      {text}" for text in summary.concerns),
+            f"{summary.n_objects} objects: {summary.n_ok} usable, {summary.n_flagged} flagged, "
+            f"{summary.n_failed} failed ({summary.n_new} new, {summary.seconds:.1f} s)"
         ]
         if summary.out is not None:
             lines.append(f"catalogue: {summary.out / 'catalog.parquet'}")
         if summary.report is not None:
             lines.append(f"report:    {summary.report}")
+        if summary.table is not None:
+            lines += [f"warning:   {text}" for text in run_warnings(summary.table)]
         return lines
 
 
@@ -208,14 +209,14 @@ class PlainProgress(_Counting):
     def __init__(self, stream: TextIO, verbose: bool = False) -> None:
         super().__init__(verbose)
         self.stream = stream
-        self.total = self.done = self.new = 0
+        self.total = self.finished = self.new = 0
 
     def _say(self, text: str) -> None:
         with contextlib.suppress(OSError):  # a log on a full disk does not end a run
             print(printable(text), file=self.stream, flush=True)
 
     def begin(self, n_sources: int, n_done: int, ignored: Sequence[tuple[Path, str]]) -> None:
-        self.total, self.done = n_sources, n_done
+        self.total, self.finished = n_sources, n_done
         done = f", {n_done} done by an earlier run" if n_done else ""
         skipped = f", {len(ignored)} other files ignored" if ignored else ""
         self._say(f"{n_sources} inputs{done}{skipped}")
@@ -224,15 +225,15 @@ class PlainProgress(_Counting):
                 self._say(f"ignored  {path}: {why}")
 
     def batch(self, n_sources: int, rows: Mapping[str, Any]) -> None:
-        self.done += n_sources
+        self.finished += n_sources
         self.new += n_sources
         for text in self.count(rows):
             self._say(text)
         spent = time.monotonic() - self.began
-        left = spent * (self.total - self.done) / self.new
+        left = f"{spent * (self.total - self.finished) / self.new:.0f} s left  " if self.new else ""
         self._say(
-            f"{self.done}/{self.total}  {_pace(self.rate())}  {left:.0f} s left  "
-            f"ok {self.ok}  flagged {self.flagged}  failed {self.failed}"
+            f"{self.finished}/{self.total}  {_pace(self.rate())}  {left}"
+            f"usable {self.usable}  flagged {self.flagged}  failed {self.failed}"
         )
 
     def stage(self, text: str) -> None:
@@ -285,7 +286,7 @@ class RichProgress(_Counting):
             self.task,
             advance=n_sources,
             rate=_pace(self.rate()),
-            counts=f"[green]ok {self.ok}[/] [yellow]flagged {self.flagged}[/] "
+            counts=f"[green]usable {self.usable}[/] [yellow]flagged {self.flagged}[/] "
             f"[red]failed {self.failed}[/]",
         )
 

@@ -38,8 +38,8 @@ def sharp_fits_bytes(sharp: Sharp, fits_of_samples: SampleFits | None = None) ->
     Notes
     -----
     TARGFWHM is the FWHM of the Gaussian target PSF, pixel included, in output pixels; OVERSAMP
-    output pixels make a data pixel; LTV1, LTV2 and LTM1_1, LTM2_2 take stamp to output pixels
-    (out = LTM stamp + LTV, 1-based).
+    output pixels make a data pixel; LTV1, LTV2 and LTM1_1, LTM2_2 take the pixels of the
+    image's file to those of the HDU (pixel = LTM file + LTV, 1-based).
     """
     primary = fits.PrimaryHDU(sharp.mean)
     _cards(primary.header, sharp)
@@ -58,7 +58,9 @@ def sharp_fits_bytes(sharp: Sharp, fits_of_samples: SampleFits | None = None) ->
         planes.append(("STRUCTSIG", fits_of_samples.significance))
     for name, plane in planes:
         hdu = fits.ImageHDU(np.asarray(plane, dtype=np.float32), name=name)
-        if name != "RESIDUAL":
+        if name == "RESIDUAL":
+            _placed(hdu.header, sharp, 1)
+        else:
             _sampling(hdu.header, sharp)
         if name not in ("PRIORFRAC", "STRUCTSIG") and sharp.unit:
             hdu.header["BUNIT"] = sharp.unit
@@ -70,13 +72,18 @@ def sharp_fits_bytes(sharp: Sharp, fits_of_samples: SampleFits | None = None) ->
     return buffer.getvalue()
 
 
+def _placed(header: fits.Header, sharp: Sharp, scale: int) -> None:
+    """Where the pixels lie in the file that the stamp was cut out of."""
+    for axis, first in enumerate(sharp.origin, start=1):
+        header[f"LTM{axis}_{axis}"] = (float(scale), "pixel = LTM * file's pixel + LTV")
+        header[f"LTV{axis}"] = (0.5 * (1 - scale) - scale * first, "pixel = LTM * file's + LTV")
+
+
 def _sampling(header: fits.Header, sharp: Sharp) -> None:
     s = sharp.oversampling
     header["TARGFWHM"] = (sharp.target_fwhm, "[pix] Gaussian target PSF, pixel included")
     header["OVERSAMP"] = (s, "output pixels per data pixel")
-    for axis in (1, 2):
-        header[f"LTM{axis}_{axis}"] = (float(s), "output = LTM * stamp + LTV")
-        header[f"LTV{axis}"] = (0.5 * (1 - s), "output = LTM * stamp + LTV")
+    _placed(header, sharp, s)
     if sharp.wcs is not None:
         header.extend(sharp.wcs.to_header(relax=True).cards, update=True)
 

@@ -385,6 +385,7 @@ def _summed_up(
         rhat=rhat,
         unit=stamp.unit,
         warnings=tuple(text for holds, text in warnings if holds),
+        origin=stamp.origin,
     )
 
 

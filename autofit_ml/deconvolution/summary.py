@@ -78,6 +78,8 @@ class Sharp:
     rhat : float
         Largest split R-hat of the Gibbs chains; NaN for EPS.
     warnings : tuple of str
+    origin : tuple of int
+        (x0, y0) of the data's first pixel in the image's file.
     """
 
     id: str
@@ -107,6 +109,7 @@ class Sharp:
     unit: str = ""
     rhat: float = float("nan")
     warnings: tuple[str, ...] = ()
+    origin: tuple[int, int] = (0, 0)
 
 
 def statistics(samples: np.ndarray) -> Mapping[str, np.ndarray]:

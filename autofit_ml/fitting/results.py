@@ -9,6 +9,7 @@ from typing import Any, overload
 
 import numpy as np
 
+from autofit_ml.catalogue.flags import bound_names
 from autofit_ml.fitting.problem import SceneProblem
 from autofit_ml.scenes.layout import Layout
 
@@ -197,7 +198,7 @@ class Fits(Sequence[SceneFit]):
     @property
     def at_bound(self) -> list[str]:
         """Comma-separated names of the parameters on their bounds."""
-        return [",".join(name.rpartition(".")[2] for name in row.at_bound) for row in self.rows]
+        return [",".join(bound_names(row.at_bound)) for row in self.rows]
 
     @property
     def models(self) -> list[np.ndarray]:

@@ -19,12 +19,12 @@ from markupsafe import Markup
 from autofit_ml.catalogue import (
     FATAL,
     FLAG_MEANINGS,
+    QUALITY,
     atomic_write_text,
-    concerns,
     file_stem,
     read_catalogue_arrow,
+    run_warnings,
 )
-from autofit_ml.catalogue.arrow import numpy_values
 from autofit_ml.errors import InputError
 
 __all__ = [
@@ -245,6 +245,7 @@ def write_report(
                 "bit": int(flag),
                 "name": flag.name,
                 "fatal": bool(flag & FATAL),
+                "quality": bool(flag & QUALITY),
                 "meaning": meaning,
             }
             for flag, meaning in FLAG_MEANINGS.items()
@@ -262,8 +263,8 @@ def write_report(
     template = environment.from_string((static / "report.html.jinja").read_text("utf-8"))
     page = template.render(
         title=title or results.resolve().name or "results",
+        warnings=run_warnings(table),
         sections=_run_sections(run),
-        concerns=concerns(numpy_values(table.column("flags"))),
         style=Markup((static / "report.css").read_text("utf-8")),
         script=Markup((static / "report.js").read_text("utf-8")),
         catalogue=_script_json(payload),

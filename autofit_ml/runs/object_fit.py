@@ -19,6 +19,7 @@ from autofit_ml.catalogue import (
     FIT_NUMBERS,
     Flag,
     band_suffix,
+    bound_names,
     covariance_order,
     pack_covariance,
     suffix,
@@ -130,7 +131,7 @@ def fit_of_scene(fit: SceneFit, one: SceneObject, scene: Scene, columns: ModelCo
     if columns.bands:
         numbers |= reading.bands(columns)
     numbers["cov"] = pack_covariance(reading.covariance(columns))
-    numbers["at_bound"] = " ".join(reading.bound_name(name) for name in fit.at_bound)
+    numbers["at_bound"] = " ".join(dict.fromkeys(map(reading.bound_name, fit.at_bound)))
     for name in FIT_NUMBERS:
         numbers[name] = getattr(fit, name)
     numbers["chi2_red"] = fit.chi2 / fit.ndof if fit.ndof > 0 else np.nan
@@ -278,11 +279,13 @@ class _Reading:
         return out
 
     def bound_name(self, name: str) -> str:
-        """A fit parameter's name as columns have it: ``disk.ln_rc`` -> ``ln_rc_2``."""
+        """A fit parameter's name as columns have it: ``disk.ln_rc`` -> ``re_2``."""
         component, _, rest = name.rpartition(".")
         parameter, _, band = rest.partition("[")
         k = next((k for k, c in enumerate(self.scene.components) if c.name == component), 0)
-        return f"{parameter}{suffix(k)}" + (band_suffix(band.rstrip("]")) if band else "")
+        return f"{bound_names([parameter])[0]}{suffix(k)}" + (
+            band_suffix(band.rstrip("]")) if band else ""
+        )
 
     def drawn(self) -> tuple[Drawn | None, ...]:
         """Pictures of all images."""

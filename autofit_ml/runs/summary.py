@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from autofit_ml.catalogue import concerns
-from autofit_ml.catalogue.arrow import numpy_values
+from autofit_ml.catalogue.flags import flagged, usable
 
 __all__ = ["Progress", "RunSummary", "exit_status"]
 
@@ -57,7 +56,8 @@ class RunSummary:
     table : pyarrow.Table or None
         The catalogue of a fit; None when the run was interrupted.
     n_objects, n_ok, n_flagged, n_failed : int
-        Objects of this and earlier parts of the run: all; without a fatal flag; with one; failed.
+        Objects of this and earlier parts of the run: all; usable (no fatal flag); fitted with a
+        flag of quality, fatal or not; failed.
     n_new : int
         Objects done by this call.
     interrupted : bool
@@ -69,8 +69,6 @@ class RunSummary:
         Object -> why it could not be segmented or deconvolved (fits say it in their rows).
     warnings : dict
         Object -> what its samples cannot be trusted with.
-    concerns : list of str
-        What is to be said of the run as a whole.
     n_instances : int
         Segmented galaxies and stars.
     """
@@ -88,7 +86,6 @@ class RunSummary:
     ignored: list[str] = field(default_factory=list)
     failures: dict[str, str] = field(default_factory=dict)
     warnings: dict[str, list[str]] = field(default_factory=dict)
-    concerns: list[str] = field(default_factory=list)
     n_instances: int = 0
 
     @property
@@ -99,10 +96,9 @@ class RunSummary:
     def count(self, table: pa.Table) -> None:
         """Take `table` as the catalogue and count its rows."""
         status = np.asarray(table.column("status").to_pylist())
-        use = np.asarray(table.column("use").to_pylist(), dtype=bool)
+        flags = np.asarray(table.column("flags").to_pylist(), dtype=np.int64)
         self.table = table
         self.n_objects = len(status)
         self.n_failed = int((status == "failed").sum())
-        self.n_ok = int(use.sum())
-        self.concerns = concerns(numpy_values(table.column("flags")))
-        self.n_flagged = self.n_objects - self.n_failed - self.n_ok
+        self.n_ok = int(np.sum(usable(flags)))
+        self.n_flagged = int(np.sum(flagged(flags)))

@@ -7,6 +7,7 @@ import os
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
 
 from autofit_ml.catalogue import file_stem
 
@@ -35,6 +36,7 @@ def test_others_are_cleaned_and_told_apart(name, tmp_path):
 names = st.text(st.characters(codec=None), max_size=40)
 
 
+@examples(200)
 @given(names, names)
 def test_different_ids_have_different_files(one, other):
     assert (file_stem(one) == file_stem(other)) == (one == other)

@@ -83,3 +83,25 @@ def test_angles_about_the_upright_direction():
     assert min(middle, 180 - middle) < 0.2 and error < 1
     values[:] = np.nan
     assert np.isnan(type(found)(values, found.structure, found.significance).interval("re")).all()
+
+
+def test_pixels_are_placed_in_the_file(tmp_path):
+    """LTM and LTV take a position in the file to the HDU's, whatever was cut and sampled finer."""
+    import dataclasses
+    import io
+
+    from astropy.io import fits
+
+    from autofit_ml.deconvolution import sharp_fits_bytes
+
+    base = sharp_of(np.ones((2, 32, 32), np.float32))
+    sharp = dataclasses.replace(base, origin=(8, 20), oversampling=2)
+    with fits.open(io.BytesIO(sharp_fits_bytes(sharp, None))) as hdus:
+        for name, scale in (("PRIMARY", 2), ("STD", 2), ("RESIDUAL", 1)):
+            header = hdus[name].header
+            for axis, first in ((1, 8), (2, 20)):
+                # The left edge of the stamp's first pixel is that of the HDU's first pixel.
+                edge = first + 0.5  # 1-based: pixel first + 1 begins there
+                placed = header[f"LTM{axis}_{axis}"] * edge + header[f"LTV{axis}"]
+                assert placed == 0.5
+                assert header[f"LTM{axis}_{axis}"] == scale

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from astropy.io import fits
 from fits_builders import wcs_cards
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
 
 from autofit_ml.images import ReadOptions, discover, read_source
 from autofit_ml.images.header import read_calibration, unit_zeropoint
@@ -222,7 +223,7 @@ VALUES = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(cards=st.dictionaries(st.sampled_from(CARDS), VALUES, max_size=12), base=st.booleans())
 def test_any_cards(cards, base):
     """Whatever a header says, every value is usable or absent."""
@@ -240,7 +241,7 @@ def test_any_cards(cards, base):
         assert np.all(np.isfinite(result.wcs.wcs_pix2world([[1.0, 1.0]], 0)))
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(value=st.one_of(st.text(max_size=30).map(lambda t: t.encode("utf-8", "replace")),
                        st.binary(max_size=60)))  # fmt: skip
 def test_unparsable_cards(value, tmp_path_factory):

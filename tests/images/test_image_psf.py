@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from fits_builders import gaussian
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
 from scipy import integrate
 
 from autofit_ml.errors import InputError
@@ -66,7 +67,7 @@ def test_no_psf():
     assert not no_psf().has_pixel
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(
     height=st.integers(15, 34),
     width=st.integers(15, 34),

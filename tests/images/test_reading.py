@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from astropy.io import fits
 from fits_builders import galaxy, gaussian, wcs_cards
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
+from properties import examples
 
 from autofit_ml.catalogue import Flag
 from autofit_ml.errors import InputError
@@ -403,9 +404,7 @@ def test_read_many(writer):
     assert [s.id for s in read(writer.folder)] == ["a", "b", "c"]
 
 
-@settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@examples(40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     image=st.lists(st.integers(0, 40), min_size=1, max_size=4),
     sigma=st.lists(st.integers(0, 40), min_size=2, max_size=2),
@@ -433,9 +432,7 @@ def test_any_shapes(image, sigma, psf, same, writer):
     assert stamp.psf.data.sum() == pytest.approx(1, abs=1e-5)
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@examples(60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(position=st.integers(0, 11000), value=st.binary(min_size=1, max_size=40), cut=st.booleans())
 def test_any_damage(position, value, cut, writer):
     """Bytes overwritten or cut anywhere: a stamp or an InputError that names the file."""

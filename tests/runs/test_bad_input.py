@@ -16,8 +16,9 @@ from fits_inputs import (
     write_object,
     write_plane,
 )
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
+from properties import examples
 from table_checks import assert_failed_row, assert_same_rows, row_of, rows_of
 
 from autofit_ml.catalogue import Flag
@@ -219,9 +220,7 @@ CARD_VALUES = st.one_of(
 )
 
 
-@settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@examples(25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.dictionaries(CARD_NAMES, CARD_VALUES, max_size=8))
 def test_any_header(tmp_path, cards):
     """Whatever the cards say, there is one row; a failure is one that we foresaw."""
@@ -236,9 +235,7 @@ def test_any_header(tmp_path, cards):
         assert np.isfinite(row["re"])
 
 
-@settings(
-    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@examples(20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.tuples(st.integers(1, 70), st.integers(1, 70)),
     st.tuples(st.integers(1, 40), st.integers(1, 40)),

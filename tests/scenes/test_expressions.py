@@ -4,8 +4,9 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
 
 from autofit_ml.errors import SettingsError
 from autofit_ml.scenes.expressions import evaluation_order, parse, parse_constraint
@@ -167,7 +168,7 @@ def texts(draw, depth=0):
     return f"{kind}({left}, {right})" if kind in ("max", "min") else f"({left}) {kind} ({right})"
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(texts(), st.floats(-5, 5), st.floats(0.1, 5))
 def test_text_reads_back_and_intervals_hold_every_value(text, x, re):
     known = ("a.x", "b.re")

@@ -25,9 +25,10 @@
   const value = (name, i) => (has(name) ? columns.get(name).values[i] : null);
   const numeric = [...columns.values()].filter((c) => c.kind === "number" && c.name !== "flags");
   const flags = source.flags;
-  const ANY = { bit: -1, name: "ANY", fatal: false, meaning: "any flag at all" };
+  const quality = flags.reduce((bits, flag) => bits | (flag.quality ? flag.bit : 0), 0);
+  const ANY = { bit: quality, name: "ANY", fatal: false, meaning: "any flag of quality" };
   const flagsOf = (i) => flags.filter((flag) => value("flags", i) & flag.bit);
-  const carries = (bits, flag) => (flag === ANY ? bits !== 0 : (bits & flag.bit) !== 0);
+  const carries = (bits, flag) => (bits & flag.bit) !== 0;
   const indexOfId = new Map(columns.get("id").values.map((id, i) => [id, i]));
   const hasFile = (which, i) => source[which][i] === "1";
 
@@ -333,7 +334,7 @@
       ["objects", size, "everything", none],
       ["fitted", count(ok), "status ok", { ...none, status: "ok" }],
       ["usable", count((i) => value("use", i)), "no fatal flag", { ...none, use: "yes" }],
-      ["flagged", count((i) => ok(i) && value("flags", i) !== 0), "fitted, with at least one flag",
+      ["flagged", count((i) => ok(i) && carries(value("flags", i), ANY)), "fitted, with at least one flag of quality",
         { ...none, status: "ok", flags: new Map([["ANY", 1]]) }],
       ["failed", count((i) => !ok(i)), "no fit", { ...none, status: "failed" }],
     ];
