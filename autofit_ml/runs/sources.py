@@ -56,6 +56,10 @@ _MOST_NETWORKS = 8
 """Workers when the network segments; each holds PyTorch and the weights, about 0.5 GB."""
 
 
+_MOST_FITTING = 16
+"""Workers that fit; each holds PyTorch and 256 objects, up to 1 GB."""
+
+
 class RunSettings(Protocol):
     """What the settings of every run over images have."""
 
@@ -190,7 +194,7 @@ def useful_workers(n_sources: int, settings: RunSettings, fitting: bool) -> int:
     if n_sources < (_WORTH_TORCH if fitting or networks else _WORTH_WORKERS):
         return 0
     if fitting:
-        return processors()
+        return min(_MOST_FITTING, processors())
     if networks:  # they take five times as long as the fit of what they find
         return min(_MOST_NETWORKS, processors())
     # The fitting, in this process, uses every processor: half of them keep it fed.

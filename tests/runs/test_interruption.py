@@ -448,7 +448,7 @@ def test_default_number_of_workers(monkeypatch):
         assert useful(64, "sep") == workers
         assert useful(128, "auto") == min(processors, 8)
         assert useful(127, "given", fitting=True) == 0
-        assert useful(128, "given", fitting=True) == processors
+        assert useful(128, "given", fitting=True) == min(processors, 16)
     assert sources.useful_workers(9, FitSettings(workers=3), False) == 3
 
 
