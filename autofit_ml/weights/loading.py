@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -185,9 +186,10 @@ def load(
         Each says what to do.
     """
     bundle, info = _found(name_or_path, offline)
-    network = _build(bundle, info)
+    trained = _state(bundle)
+    network = _build(bundle, info, trained)
     try:
-        network.load_state_dict(_state(bundle), strict=True)
+        network.load_state_dict(trained, strict=True)
     except RuntimeError as error:
         raise IncompatibleWeightsError(
             f"does not fit the network that config.json describes: {_first_line(error)}",
@@ -215,14 +217,16 @@ def _found(name_or_path: str | Path, offline: bool) -> tuple[Bundle, WeightInfo 
     return read_bundle(folder), info
 
 
-def _build(bundle: Bundle, info: WeightInfo | None) -> torch.nn.Module:
+def _build(
+    bundle: Bundle, info: WeightInfo | None, trained: Mapping[str, torch.Tensor]
+) -> torch.nn.Module:
     from autofit_ml import __version__
 
     config = bundle.config
     path = bundle.folder / "config.json"
-    if int(config.get("format", 0)) > BUNDLE_FORMAT:
+    if config.get("format") not in range(1, BUNDLE_FORMAT + 1):
         raise IncompatibleWeightsError(
-            f"has format {config['format']}, this version reads {BUNDLE_FORMAT}",
+            f"has format {config.get('format')!r}, this version reads {BUNDLE_FORMAT}",
             "update autofit-ml",
             path,
         )
@@ -236,24 +240,57 @@ def _build(bundle: Bundle, info: WeightInfo | None) -> torch.nn.Module:
         raise IncompatibleWeightsError(
             f"is for the task {task!r}", f"this version knows {', '.join(_BUILDERS)}", path
         )
+    build = import_module(_BUILDERS[task]).build
     try:
-        return import_module(_BUILDERS[task]).build(config)
-    except (KeyError, TypeError, ValueError) as error:
+        _check_settings(config["network"], trained)
+        return build(config)
+    except (
+        ArithmeticError,
+        LookupError,
+        MemoryError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
         raise IncompatibleWeightsError(
             f"describes no network that this version can build: {error}", "update autofit-ml", path
         ) from error
 
 
+def _check_settings(settings: Mapping[str, Any], trained: Mapping[str, torch.Tensor]) -> None:
+    """Refuse to build a network that is far larger than its weights.
+
+    Raises
+    ------
+    ValueError
+    """
+    if not isinstance(settings, Mapping):
+        raise ValueError(f"network is {settings!r}")
+    sides = [side for tensor in trained.values() for side in tensor.shape]
+    most = max(512, *sides, len(trained))
+    for name, value in settings.items():
+        numbers = [n for n in (value if isinstance(value, list) else [value]) if type(n) is int]
+        total = sum(numbers) if name == "blocks" else max(numbers, default=0)
+        if len(numbers) > 64 or total > (len(trained) if name == "blocks" else most):
+            raise ValueError(f"{name} is {value!r}, of {len(trained)} tensors of up to {most}")
+
+
 def _state(bundle: Bundle) -> dict[str, Any]:
+    import torch
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    remedy = "fetch or export the bundle again"
     try:
-        return load_file(bundle.weights)
-    except (SafetensorError, OSError) as error:
-        raise DamagedWeightsError(
-            f"cannot be read: {error}", "fetch or export the bundle again", bundle.weights
-        ) from error
+        state = load_file(bundle.weights)
+    except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
+        raise DamagedWeightsError(f"cannot be read: {error}", remedy, bundle.weights) from error
+    for name, value in state.items():
+        # What is usual is infinite, or NaN, where it has not been measured.
+        unset = name.startswith("usual_") and not bool(torch.isfinite(value).any())
+        if value.is_floating_point() and not unset and not bool(torch.isfinite(value).all()):
+            raise DamagedWeightsError(f"{name} is not finite everywhere", remedy, bundle.weights)
+    return state
 
 
 def _first_line(error: Exception) -> str:
