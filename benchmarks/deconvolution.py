@@ -36,12 +36,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from analytic_priors import GaussianPrior, TemplatePrior
 from deconvolution_baselines import mean_power, richardson_lucy, total_variation, wiener
 from documents import machine, markdown_table, write_section
 from scipy import stats
 
 from autofit_ml.deconvolution import SamplingSettings, deconvolve_each
-from autofit_ml.deconvolution.analytic import GaussianPrior, TemplatePrior
 from autofit_ml.deconvolution.diffusion import Draws
 from autofit_ml.deconvolution.eps import highest_level, sample_eps
 from autofit_ml.deconvolution.gibbs import sample_gibbs

@@ -370,7 +370,7 @@ class _Writer(_Objects):
     def bounds(self) -> list[str]:
         lines = []
         for full, parameter in self.scene.parameters.items():
-            if parameter.bounds == (None, None) or not parameter.free:
+            if not (parameter.bounded and parameter.free):
                 continue
             word, quantity = self.word(full), self.quantity(full)
             low, high = parameter.bounds

@@ -24,23 +24,16 @@ from autofit_ml.scenes.priors import PRIORS, Prior
 __all__ = [
     "as_parameter",
     "component",
-    "core_sersic",
     "devaucouleurs",
-    "edge_on_disc",
     "exponential",
-    "ferrer",
     "fixed",
     "free",
     "gaussian",
-    "king",
-    "mge",
     "moffat",
-    "nuker",
     "point",
     "scene",
     "sersic",
     "shifted",
-    "truncated_sersic",
     "with_sky",
     "with_values",
 ]
@@ -260,23 +253,23 @@ def _component(
 ) -> Component:
     with named(str(name)):
         described = profile_of(profile, modifiers)
+    return Component(name, described, _parameters(name, parameters))
+
+
+def _parameters(name: str, specifications: Mapping[str, Any]) -> dict[str, Parameter]:
     made = {}
-    for key, specification in parameters.items():
+    for key, specification in specifications.items():
         with named(f"{name}.{key}"):
             made[key] = as_parameter(specification)
-    return Component(name, described, made)
+    return made
 
 
 def _sky(sky: str | float | Mapping) -> dict[str, Any]:
     """Fields of a Scene: `sky`, and `sky_parameters` where it is described at length."""
     if not isinstance(sky, Mapping):
         return {"sky": sky}
-    parameters = {}
-    for name, specification in sky.items():
-        with named(f"{SKY}.{name}"):
-            parameters[name] = as_parameter(specification)
-    tilted = any(name in parameters for name in ("sky_dx", "sky_dy"))
-    return {"sky": "tilted" if tilted else "free", "sky_parameters": parameters}
+    tilted = "sky_dx" in sky or "sky_dy" in sky
+    return {"sky": "tilted" if tilted else "free", "sky_parameters": _parameters(SKY, sky)}
 
 
 def sersic(sky: str | float | Mapping = "free", **parameters: Any) -> Scene:
@@ -315,41 +308,6 @@ def moffat(sky: str | float | Mapping = "free", **parameters: Any) -> Scene:
 def point(sky: str | float | Mapping = "free", **parameters: Any) -> Scene:
     """One point source, the PSF itself: x, y, flux. See `component`."""
     return component("point", sky=sky, **parameters)
-
-
-def core_sersic(sky: str | float | Mapping = "free", **parameters: Any) -> Scene:
-    """One core-Sérsic profile. See `component`."""
-    return component("core_sersic", sky=sky, **parameters)
-
-
-def ferrer(sky: str | float | Mapping = "free", **parameters: Any) -> Scene:
-    """One modified Ferrer profile (a bar). See `component`."""
-    return component("ferrer", sky=sky, **parameters)
-
-
-def king(sky: str | float | Mapping = "free", **parameters: Any) -> Scene:
-    """One King profile. See `component`."""
-    return component("king", sky=sky, **parameters)
-
-
-def nuker(sky: str | float | Mapping = "free", **parameters: Any) -> Scene:
-    """One Nuker profile. See `component`."""
-    return component("nuker", sky=sky, **parameters)
-
-
-def edge_on_disc(sky: str | float | Mapping = "free", **parameters: Any) -> Scene:
-    """One disc seen edge-on. See `component`."""
-    return component("edge_on_disc", sky=sky, **parameters)
-
-
-def mge(sky: str | float | Mapping = "free", **parameters: Any) -> Scene:
-    """One multi-Gaussian expansion. See `component`."""
-    return component("mge", sky=sky, **parameters)
-
-
-def truncated_sersic(sky: str | float | Mapping = "free", **parameters: Any) -> Scene:
-    """One truncated Sérsic profile. See `component`."""
-    return component("truncated_sersic", sky=sky, **parameters)
 
 
 # --- Several components ----------------------------------------------------------------------

@@ -140,7 +140,7 @@ class Span:
             low = max(low, {"re": bounds.re_min, "q": bounds.q_min}.get(parameter, 0.0))
             return (math.log(low) if low > 0 else -math.inf), math.log(high), step
         if parameter == "pa":
-            free = self.component.parameters["pa"].bounds == (None, None)
+            free = not self.component.parameters["pa"].bounded
             return (
                 (-math.inf, math.inf, step)
                 if free
@@ -187,4 +187,4 @@ def _systems(component: Component) -> tuple[str, str]:
 def _plain(parameter: Parameter) -> bool:
     """Free, within the usual bounds."""
     limited = parameter.prior is not None and parameter.prior.gaussian is None
-    return parameter.free and parameter.bounds == (None, None) and not limited
+    return parameter.free and not (parameter.bounded or limited)

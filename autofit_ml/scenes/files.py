@@ -261,7 +261,7 @@ def _parameter_entry(parameter: Parameter) -> Any:
         entry["fixed"] = True if parameter.value is None else _plain(parameter.value)
     elif parameter.value is not None:
         entry["start"] = _plain(parameter.value)
-    if parameter.bounds != (None, None):
+    if parameter.bounded:
         entry["bounds"] = _plain(parameter.bounds)
     if parameter.prior is not None:
         entry[parameter.prior.name] = _plain(dataclasses.astuple(parameter.prior))

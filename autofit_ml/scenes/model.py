@@ -109,7 +109,7 @@ class Parameter:
             for name, given in [
                 ("a value", self.value is not None),
                 ("fixed", self.fixed),
-                ("bounds", self.bounds != (None, None)),
+                ("bounds", self.bounded),
                 ("a prior", self.prior is not None),
                 ("bands", self.bands != ""),
             ]
@@ -134,6 +134,19 @@ class Parameter:
     def plain(self) -> bool:
         """Whether nothing at all is said of it."""
         return self == Parameter()
+
+    @property
+    def bounded(self) -> bool:
+        """Whether it has a bound of its own."""
+        return self.bounds != (None, None)
+
+    def narrowed(self, low: float, high: float) -> tuple[float, float]:
+        """A range cut to its own bounds."""
+        own_low, own_high = self.bounds
+        return (
+            low if own_low is None else max(low, own_low),
+            high if own_high is None else min(high, own_high),
+        )
 
 
 def _number(value, what: str) -> float:
@@ -212,15 +225,13 @@ def _check_name(name: str) -> None:
 
 def _check_parameter(parameter: Parameter, low: float, high: float) -> None:
     """Value, bounds and prior against each other and against the range that makes sense."""
-    own_low, own_high = parameter.bounds
-    for bound in (own_low, own_high):
+    for bound in parameter.bounds:
         if bound is not None and not low <= bound <= high:
             raise SettingsError(
                 f"the bound {bound:g} lies outside {low:g} to {high:g}",
                 "nothing can be fitted there: choose bounds inside that range",
             )
-    narrow_low = low if own_low is None else own_low
-    narrow_high = high if own_high is None else own_high
+    narrow_low, narrow_high = parameter.narrowed(low, high)
     value = parameter.value
     if value is not None:
         kind = "fixed value" if parameter.fixed else "start"
@@ -459,21 +470,16 @@ class Scene:
         """
         component, _, short = name.rpartition(".")
         parameter, profile = self.parameters[name], self.component(component).profile
-        low, high = limits(profile, short)
         if parameter.fixed and parameter.value is not None:
             return (parameter.value, parameter.value)
-        if short == "n" and profile.name.startswith("sersic"):
-            low, high = max(low, self.bounds.n[0]), min(high, self.bounds.n[1])
-            if parameter.bounds != (None, None) or parameter.prior is not None:
-                low, high = limits(profile, short)
+        low, high = parameter.narrowed(*limits(profile, short))
         if parameter.prior is not None:
             below, above = parameter.prior.support
-            low, high = max(low, below), min(high, above)
-        own_low, own_high = parameter.bounds
-        return (
-            low if own_low is None else max(low, own_low),
-            high if own_high is None else min(high, own_high),
-        )
+        elif short == "n" and profile.name.startswith("sersic") and not parameter.bounded:
+            below, above = self.bounds.n
+        else:
+            return low, high
+        return max(low, below), min(high, above)
 
     @property
     def _comparable(self) -> tuple[str, ...]:

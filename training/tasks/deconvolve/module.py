@@ -24,6 +24,7 @@ from autofit_ml.deconvolution.spectra import Grid, coloured, fft2, grid_of
 from training.memory import Batches
 from training.module import NetworkModule
 from training.optimiser import OptimiserSettings
+from training.tasks.deconvolve.classes import fit_classes
 from training.tasks.deconvolve.galaxies import SharpGalaxies, central
 from training.tasks.deconvolve.observations import Observations, draw_observations, turned
 
@@ -93,7 +94,7 @@ class DeconvolveModule(NetworkModule):
         side = self.network.settings.side
         members = torch.randperm(galaxies.count(side), generator=generator)
         images = galaxies.of_side(side, members[: self.settings.class_images])
-        self.network.fit_classes(turned(images, generator))
+        fit_classes(self.network, turned(images, generator))
 
     def losses(
         self, images: torch.Tensor, generator: torch.Generator | None = None
