@@ -191,7 +191,7 @@ def _begin_with(network: torch.nn.Module, start: str) -> None:
     """Load the weights of a bundle or of another run's checkpoint."""
     state = network_state(start) if start.endswith(".ckpt") else trained_state(start)
     for name, values in network.state_dict().items():
-        more = values.shape[-1] - state[name].shape[-1] if values.ndim == 2 else 0
+        more = values.shape[-1] - state[name].shape[-1] if values.ndim == 2 and name in state else 0
         if more > 0:  # inputs that the older network lacked: of no weight at first
             state[name] = torch.nn.functional.pad(state[name], (0, more))
     network.load_state_dict(state)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import os
+import sys
 from collections.abc import Callable
 from dataclasses import Field
 from pathlib import Path
@@ -13,6 +16,7 @@ import typer
 from autofit_ml.cli.terminal import resume_command, say
 from autofit_ml.errors import AutofitError, InputError, SettingsError
 from autofit_ml.options import Option, declared
+from autofit_ml.runs.interruption import interrupted_by_signals
 from autofit_ml.settings import (
     CALIBRATION,
     INPUT,
@@ -43,15 +47,50 @@ _TYPES = {"str": str, "int": int, "float": float, "bool": bool, "Path": Path, "P
 
 
 def main() -> None:
-    """Run the command that `sys.argv` says; it ends in `SystemExit` unless all went well."""
+    """Run the command that `sys.argv` says; it always ends in `SystemExit`."""
+    with interrupted_by_signals():
+        status = _flushed(_status())
+    raise SystemExit(status)
+
+
+def _status() -> Any:
+    """Exit status of the command; what is wrong is said."""
     try:
         app()
+    except SystemExit as end:
+        return end.code
+    except KeyboardInterrupt:
+        return INTERRUPTED
     except AutofitError as error:
         say(("error:", "bold red"), f" {error}")
         # An InputError that ends the program is about what the user named (no catalogue there):
         # one about an object is a row of the catalogue.
-        usage = isinstance(error, (SettingsError, InputError))
-        raise SystemExit(USAGE if usage else NOTHING) from None
+        return USAGE if isinstance(error, (SettingsError, InputError)) else NOTHING
+    except OSError as error:
+        return _unwritten(error)
+    return 0
+
+
+def _flushed(status: Any) -> Any:
+    """The status, once everything is printed."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        return status or _unwritten(error)
+    return status
+
+
+def _unwritten(error: OSError) -> int:
+    """Say what could not be read or written; an error without a file is standard output's."""
+    if error.filename is None:
+        # What could not be printed must not be tried again at the end of the process.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    what = "standard output" if error.filename is None else error.filename
+    reason = error.strerror or type(error).__name__
+    if not isinstance(error, BrokenPipeError):
+        say(("error:", "bold red"), f" {what}: {reason} (check disk and permissions)")
+    return NOTHING
 
 
 def _version(wanted: bool) -> None:

@@ -125,6 +125,7 @@ class SceneBatch:
         root = np.zeros((b, *shape), dtype=np.float32)
         empty = np.zeros((b, *shape), dtype=bool)
         scale, pedestal, electrons = np.ones(b), np.zeros(b), np.full(b, np.nan)
+        background, photons = {}, np.full(b, np.inf)
         prior = np.zeros((b, 2))
         n_pix, log_sigma = np.zeros(b, dtype=np.int64), np.zeros(b)
         for k, member in enumerate(self.members):
@@ -145,6 +146,11 @@ class SceneBatch:
             n_pix[k] = good.sum()
             log_sigma[k] = np.log(sigma[good]).sum()
             electrons[k] = stamp.gain * scale[k]
+            if stamp.background_sigma is not None and stamp.gain > 0:
+                photons[k] = electrons[k]
+                noise = np.where(good, stamp.background_sigma, np.inf)
+                background[k] = np.zeros(shape, dtype=np.float32)
+                background[k][:ny, :nx] = scale[k] / noise
             sky_prior = self._sky_prior(stamp)
             if sky_prior is not None and self.layout.sky_terms:
                 mean, error = sky_prior
@@ -153,7 +159,11 @@ class SceneBatch:
         tensors = {
             "data": data, "root": root, "scale": scale, "pedestal": pedestal, "prior": prior,
             "electrons": electrons, "empty": empty, "n_pix": n_pix, "log_sigma": log_sigma,
+            "given_log_sigma": log_sigma.copy(), "photons": photons,
         }  # fmt: skip
+        if background:
+            own = [background.get(k, root[k]) for k in range(b)]
+            tensors["background_root"] = np.stack(own)
         out = {name: torch.as_tensor(v, device=self.device) for name, v in tensors.items()}
         for name in ("data", "root"):
             out[name] = out[name].to(self.dtype)
@@ -216,8 +226,19 @@ class SceneBatch:
         return self._images[image]["root"]
 
     def given_root(self, image: int) -> torch.Tensor:
-        """1/sigma of the noise plane, (B, ny, nx), scaled."""
-        return self._images[image].get("given_root", self._images[image]["root"])
+        """1/sigma of the noise plane, (B, ny, nx), scaled; without the photons of a model."""
+        got = self._images[image]
+        return got.get("background_root", got.get("given_root", got["root"]))
+
+    def photons(self, image: int) -> torch.Tensor:
+        """Electrons per scaled unit where the noise has the model's own photons, else inf, (B,)."""
+        return self._images[image]["photons"]
+
+    @property
+    def follows_model(self) -> torch.Tensor:
+        """Members whose noise depends on the model, bool, (B,)."""
+        some = [self.photons(i).isfinite() for i in range(self.layout.n_images)]
+        return torch.stack(some).any(0) | (self.settings.error_floor > 0)
 
     def empty(self, image: int) -> torch.Tensor:
         """Unmasked pixels outside all footprints, bool, (B, ny, nx)."""

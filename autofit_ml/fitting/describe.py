@@ -123,6 +123,7 @@ def describe(
     n_free = (lower < upper).sum(1).cpu().numpy()
     n_pix = batch.total("n_pix")[rows]
     log_sigma = batch.total("log_sigma")[rows]
+    given_log_sigma = batch.total("given_log_sigma")[rows]
     bound = (fit.at_bound & (lower < upper)).cpu().numpy()
     held = (fit.at_bound & (lower < upper) & counts).any(1).cpu().numpy()
     converged, good_cov = settled.cpu().numpy(), good.cpu().numpy()
@@ -155,7 +156,11 @@ def describe(
         reference, ellipse = member.object.reference, shape[k]
         flags = geometry_flags(reference, found, member.masked, *ellipse)
         flags |= _size_flags(names, values, errors, target[main[k]], light[k, main[k]])
-        lost = "" if scene.has_positions else target_found(reference, found, *ellipse[:2])
+        lost = (
+            ""
+            if scene.has_positions
+            else target_found(reference, found, member.masked, *ellipse[:2])
+        )
         present = np.isfinite(values) | bool(batch.missing(int(row)))
         finite = bool(np.isfinite(theta_cov[k]).all() and present.all())
         ndof = int(n_pix[k] - n_free[k])
@@ -184,7 +189,9 @@ def describe(
         normaliser = settings.likelihood.log_normaliser * n_pix[k]
         logl = -0.5 * chi2[k] - log_sigma[k] - normaliser
         # Gaussian: chi2 + k ln n, as everywhere; what is constant in a comparison is left out.
-        bic = chi2[k] + n_free[k] * math.log(max(n_pix[k], 2))
+        # Where the noise depends on the model, its normalisation does too.
+        loudness = 2 * (log_sigma[k] - given_log_sigma[k])
+        bic = chi2[k] + loudness + n_free[k] * math.log(max(n_pix[k], 2))
         out.append(
             SceneFit(
                 names,

@@ -106,12 +106,18 @@ def target_box(stamp: Stamp, segmentation: Segmentation) -> tuple[tuple[float, f
     return tuple((at[0] - _MARGIN, at[-1] + _MARGIN) for at in found)
 
 
-def target_found(stamp: Stamp, segmentation: Segmentation, x: float, y: float) -> str:
-    """Why a fit that ended at (x, y) is not of the target; "" where it is."""
+def target_found(
+    stamp: Stamp, segmentation: Segmentation, masked: np.ndarray, x: float, y: float
+) -> str:
+    """Why a fit that ended at (x, y) is not of the target; "" where it is.
+
+    Nothing was detected where it should be, or it walked to an object that is `masked`.
+    """
     labels = np.asarray(segmentation.labels)
     ny, nx = labels.shape
     row, column = min(max(round(y), 0), ny - 1), min(max(round(x), 0), nx - 1)
-    if segmentation.target and labels[row, column] in (0, segmentation.target):
+    walked = masked[row, column] and labels[row, column] not in (0, segmentation.target)
+    if segmentation.target and not walked:
         return ""
     at_x, at_y = stamp.position
     rows, columns = np.nonzero(labels == labels[row, column])  # a mask may cut the target in two

@@ -133,7 +133,7 @@ def measure_images(
         out.snr2 += pixel_sum((target * root).to(torch.float64).square())
         usable = batch.empty(i)[members] & (root > 0)
         few = usable.sum((1, 2)) < _LEAST_SKY
-        _weigh_misfit(out, problem, index, i, whole + sky, residual, usable, few)
+        _weigh_misfit(out, batch, problem, index, members, i, whole + sky, residual, usable, few)
         usable = torch.where(few[:, None, None], root > 0, usable)
         adjacent, error = adjacent_correlation(residual, usable)
         widened = adjacent > torch.maximum(
@@ -155,8 +155,10 @@ def measure_images(
 
 def _weigh_misfit(
     out: ImageStatistics,
+    batch: SceneBatch,
     problem: SceneProblem,
     index: torch.Tensor,
+    members: torch.Tensor,
     i: int,
     model: torch.Tensor,
     residual: torch.Tensor,
@@ -173,7 +175,9 @@ def _weigh_misfit(
     pixels, variance = likelihood.misfit(
         data.data[index], model, data.root_weight[index], electrons
     )
-    pixels = pixels.to(torch.float64)
+    # Counts of few photons have longer tails than a Gaussian.
+    few_photons = (data.root_weight[index] / batch.photons(i)[members, None, None]).square()
+    pixels, variance = pixels.to(torch.float64), variance + few_photons
     own = pixel_sum(pixels * sky) / sky.sum((1, 2)).clamp_min(1)
     scatter = sky_scatter(residual, data.data[index], sky)
     if likelihood.name == "poisson":  # the noise plane is not what counts

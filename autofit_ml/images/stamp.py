@@ -95,6 +95,9 @@ class Stamp:
     noise_correlation : ndarray or None
         Correlation of the noise of pixels up to some lags apart, shape (2 L + 1, 2 L + 1), 1 in the
         middle; None: not known, or none. Read by `autofit_ml.deconvolution`; fits measure theirs.
+    background_sigma : ndarray, float32, shape (ny, nx), or None
+        `sigma` without the photons of the objects, where it was built with a gain: the fit puts
+        those of its model there.
     """
 
     id: str
@@ -120,6 +123,7 @@ class Stamp:
     file: str = ""
     unit: str = ""
     noise_correlation: np.ndarray | None = None
+    background_sigma: np.ndarray | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"wcs": packed_wcs(self.wcs)}
@@ -167,6 +171,7 @@ class Frame:
     messages: tuple[str, ...] = ()
     file: str = ""
     unit: str = ""
+    background_sigma: np.ndarray | None = None
 
     def replace(self, **changes) -> Frame:
         """A copy with some attributes changed."""

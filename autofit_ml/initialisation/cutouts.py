@@ -28,10 +28,11 @@ SIDE = 64
 PSF_SIDE = 25
 """Binned pixels of the PSF's image."""
 
-SCALARS = ("ln_radius", "ln_fwhm", "ln_snr", "ln_peak", "footprint")
+SCALARS = ("ln_radius", "ln_fwhm", "ln_snr", "ln_peak", "footprint", "contamination")
 """Numbers beside the images: radius of the footprint and FWHM of the PSF (binned pixels), S/N of
 the light in the footprint, its brightest pixel (units of the sky noise), whether there is a
-footprint at all."""
+footprint at all; ln(1 + light of others / light in the footprint), that of others weighted with
+(1 + (d / radius)^2)^-2 at a distance d from the centre."""
 
 _FILLS = 0.75
 """Most that the footprint's diameter may fill of the square."""
@@ -151,6 +152,7 @@ def _one(stamp: Stamp, found: Segmentation) -> tuple[Any, ...]:
         np.log(max(flux / error, 1.0)),
         np.log(max(float(np.max(data, where=usable, initial=1.0)), 1.0)),
         float(known),
+        _contamination(stamp, found.contaminants, sky, x, y, radius, max(flux, 1.0) * unit),
     ]
     centre = ((x - left + 0.5) / b - 0.5, (y - low + 0.5) / b - 0.5)
     return (
@@ -158,6 +160,21 @@ def _one(stamp: Stamp, found: Segmentation) -> tuple[Any, ...]:
         *(_binned_psf(stamp.psf, b), np.array(scalars, dtype=np.float32), b),
         *((left - 0.5, low - 0.5), unit, sky, max(flux, 1.0), radius / b, centre),
     )
+
+
+def _contamination(
+    stamp: Stamp,
+    others: np.ndarray,
+    sky: float,
+    x: float,
+    y: float,
+    radius: float,
+    flux: float,
+) -> float:
+    rows, columns = np.nonzero(others & ~stamp.mask & np.isfinite(stamp.data))
+    nearness = (1 + ((columns - x) ** 2 + (rows - y) ** 2) / radius**2) ** -2
+    light = float(((stamp.data[rows, columns] - sky) * nearness).sum())
+    return float(np.log1p(max(light, 0.0) / flux))
 
 
 def _footprint(stamp: Stamp, found: Segmentation, fwhm: float) -> tuple[np.ndarray, bool]:

@@ -56,19 +56,37 @@ def clipped_sky(values: np.ndarray) -> tuple[float, float]:
     Returns
     -------
     level, scatter : float
-        Image units; the scatter is corrected for what the cut takes from a Gaussian.
+        Image units; the scatter is corrected for what the cut takes from a Gaussian. Counts of few
+        photons are cut two of their steps later, and nothing is corrected.
     """
     ordered = _sorted_sample(values)
+    step = _step(ordered)
     for _ in range(12):
         quarter, middle, three = ordered[(np.arange(1, 4) * (ordered.size - 1)) // 4]
         spread = _QUARTILES_TO_SIGMA * float(three - quarter) or float(ordered.std(dtype=float))
-        start = np.searchsorted(ordered, middle - 3 * spread, "left")
-        stop = np.searchsorted(ordered, middle + 3 * spread, "right")
+        reach = 3 * spread + 2 * step
+        start = np.searchsorted(ordered, middle - reach, "left")
+        stop = np.searchsorted(ordered, middle + reach, "right")
         if spread == 0 or stop - start == ordered.size:
             break
         ordered = ordered[start:stop]
     # A Gaussian cut at 3 sigma has 0.98658 of its standard deviation left.
-    return float(ordered.mean(dtype=float)), float(ordered.std(dtype=float)) / 0.98658
+    left = 0.98658 if step == 0 else 1.0
+    return float(ordered.mean(dtype=float)), float(ordered.std(dtype=float)) / left
+
+
+def _step(ordered: np.ndarray) -> float:
+    """Step of counts of few photons, told by over a tenth of equal values; 0 for other data."""
+    middle = ordered[ordered.size // 2]
+    first, last = (
+        np.searchsorted(ordered, middle, "left"),
+        np.searchsorted(ordered, middle, "right"),
+    )
+    if last - first <= max(0.1 * ordered.size, 1):
+        return 0.0
+    steps = np.diff(ordered)
+    steps = steps[steps > 1e-6 * (ordered[-1] - ordered[0])]
+    return float(steps.min()) if steps.size else 0.0
 
 
 def mode_of_sky(values: np.ndarray, noise: float) -> tuple[float, float]:

@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from autofit_ml.errors import InputError
 from autofit_ml.measure.moments import adaptive_moments
-from autofit_ml.measure.psf import core_centroid, fourier_shift
+from autofit_ml.measure.psf import centre_distance, core_centroid, fourier_shift
 from autofit_ml.measure.sky import background_map
 
 __all__ = ["StarStack", "find_stars", "stack_stars"]
@@ -280,7 +280,7 @@ def _cutout(
     image = fourier_shift(image, dx, dy)
     blocked = ndimage.shift((~good).astype(float), (dy, dx), order=1, mode="constant", cval=1.0)
     usable = blocked < 0.05
-    radius = _radius(pad)
+    radius = centre_distance(size)
     ring = usable & (radius > 0.85 * half) & (radius <= half)
     if ring.sum() >= 20:
         local = float(np.median(image[ring]))
@@ -291,18 +291,12 @@ def _cutout(
     return _Star(image[keep], noise[keep], usable[keep])
 
 
-def _radius(half: int) -> np.ndarray:
-    """Distance from the middle pixel, shape (2 half + 1, 2 half + 1)."""
-    grid = np.arange(-half, half + 1)
-    return np.hypot(grid[:, None], grid)
-
-
 def _combine(stars: list[_Star], fwhm: float) -> tuple[np.ndarray, np.ndarray, int]:
     """(mean, its error, number of stars) with the unlike ones dropped."""
     images = np.stack([star.image for star in stars])
     noises = np.stack([star.noise for star in stars])
     goods = np.stack([star.good for star in stars])
-    core = _radius(images.shape[1] // 2) <= max(2.0, 1.2 * fwhm)
+    core = centre_distance(images.shape[1:]) <= max(2.0, 1.2 * fwhm)
     scale = (images * core).sum(axis=(1, 2))
     use = scale > 0
     scaled = np.where(goods, images / np.where(use, scale, 1.0)[:, None, None], np.nan)
@@ -338,7 +332,7 @@ def _combine(stars: list[_Star], fwhm: float) -> tuple[np.ndarray, np.ndarray, i
 
 def _quiet_wings(mean: np.ndarray, error: np.ndarray) -> np.ndarray:
     """Azimuthal average where a pixel's own S/N is below 3, smoothly joined, never negative."""
-    radius = _radius(mean.shape[0] // 2)
+    radius = centre_distance(mean.shape)
     bins = np.rint(radius).astype(int)
     known = np.isfinite(error) & (error > 0)
     weight = np.where(known, 1.0 / np.maximum(error, 1e-300) ** 2, 0.0)

@@ -24,6 +24,7 @@ from autofit_ml.catalogue import (
     file_stem,
     read_catalogue_arrow,
 )
+from autofit_ml.catalogue.arrow import numpy_values
 from autofit_ml.errors import InputError
 
 __all__ = [
@@ -262,7 +263,7 @@ def write_report(
     page = template.render(
         title=title or results.resolve().name or "results",
         sections=_run_sections(run),
-        concerns=concerns(table.column("flags").to_numpy()),
+        concerns=concerns(numpy_values(table.column("flags"))),
         style=Markup((static / "report.css").read_text("utf-8")),
         script=Markup((static / "report.js").read_text("utf-8")),
         catalogue=_script_json(payload),

@@ -98,17 +98,20 @@ class BandPicture:
         return replace(self, data=data, model=model, residual=residual, sigma=sigma, mask=mask)
 
     def panels(
-        self, resize: Callable[[np.ndarray], np.ndarray]
+        self, levels: Callable[[np.ndarray, Callable[[np.ndarray], np.ndarray]], np.ndarray]
     ) -> tuple[np.ndarray, list[np.ndarray | None]]:
-        """Stretched data (uint8), and data, model and residual in colours; `resize` goes first."""
+        """Stretched data (uint8), and data, model and residual in colours.
+
+        ``levels(plane, places)`` resizes a plane and turns it into places in a colour map.
+        """
         stretch, colours = Stretch(self.data, self.model, self.sigma, self.mask, self.sky), "magma"
-        grey = stretch.indices(resize(self.data))
+        grey = levels(self.data, stretch.indices)
         out: list[np.ndarray | None] = [colour_table(colours)[grey], None, None]
         if self.model is not None:
-            out[1] = colour_table(colours)[stretch.indices(resize(self.model))]
+            out[1] = colour_table(colours)[levels(self.model, stretch.indices)]
         if self.residual is not None and self.sigma is not None:
-            ratio = resize(in_sigma(self.residual, self.sigma))
-            out[2] = colour_table("RdBu_r")[residual_indices(ratio)]
+            ratio = in_sigma(self.residual, self.sigma)
+            out[2] = colour_table("RdBu_r")[levels(ratio, residual_indices)]
         return grey, out
 
 
@@ -230,7 +233,7 @@ class _PanelRow:
         self.name = picture.name
         self.enlarge, self.reduce = screen_scale(picture.shape)
         self.mask = None if picture.mask is None else self.upright(picture.mask)
-        self.grey, panels = picture.panels(self.upright)
+        self.grey, panels = picture.panels(self.levels)
         self.panels = [*panels, None]
         for panel in (panels[0], panels[2]):
             if panel is not None and self.mask is not None:
@@ -243,6 +246,12 @@ class _PanelRow:
 
     def upright(self, plane: np.ndarray) -> np.ndarray:
         return to_screen(plane, self.enlarge, self.reduce)
+
+    def levels(self, plane: np.ndarray, places: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        """Places in the colour map: before pixels are repeated, after they are averaged."""
+        if self.reduce > 1:
+            return places(self.upright(plane))
+        return self.upright(places(plane))
 
 
 def _paste_panels(canvas: Image.Image, item: _PanelRow, cell: int, y: int) -> None:
@@ -321,7 +330,7 @@ def segmentation_png(
     picture = BandPicture("", data, None, None, sigma, mask, 0.0).checked()
     shape = picture.shape
     scale = screen_scale(shape) if max(shape) <= _WHOLE else (1, 1)
-    grey, _ = picture.panels(lambda plane: to_screen(plane, *scale))
+    grey, _ = picture.panels(lambda plane, places: places(to_screen(plane, *scale)))
     unused, regions = (
         None if plane is None else to_screen(plane, *scale)
         for plane in (picture.mask, pixels_of(labels, shape, np.int32))
@@ -364,7 +373,7 @@ def thumbnail(
     picture = BandPicture("", data, model, residual, sigma, mask, float(sky)).checked()
     longest = max(picture.shape)
     height, width = (max(1, round(side * THUMBNAIL_PANEL / longest)) for side in picture.shape)
-    _, panels = picture.panels(lambda plane: resized(plane, height, width))
+    _, panels = picture.panels(lambda plane, places: places(resized(plane, height, width)))
     if panels[2] is not None and picture.mask is not None:  # what was not fitted is no residual
         panels[2][resized(picture.mask.astype(np.float64), height, width) > 0.5] = UNUSED
 

@@ -168,7 +168,9 @@ def claimed(
     OutputError
         The disk is full.
     """
-    _refuse_foreign(folder, kind, inputs or {})
+    with as_our_errors(folder):
+        _refuse_links(folder, kind)
+        _refuse_foreign(folder, kind, inputs or {})
     with contextlib.ExitStack() as held:
         with as_our_errors(folder):
             (folder / kind.parts).mkdir(parents=True, exist_ok=True)
@@ -223,16 +225,41 @@ def recorded(folder: Path, kind: Kind, *, tolerant: bool = False) -> dict[str, A
     path = kind.state(folder)
     try:
         state = json.loads(path.read_text("utf-8"))
-        if not (isinstance(state["settings"], dict) and isinstance(state["inputs"], dict)):
-            raise TypeError("not the expected content")
+        _expect(isinstance(state["settings"], dict) and isinstance(state["inputs"], dict))
+        for planes in state["inputs"].values():
+            _expect(planes is None or (isinstance(planes, dict) and planes))
+            _expect(all(isinstance(p, list) and len(p) in (2, 4) for p in (planes or {}).values()))
         return state
     except FileNotFoundError:
         finished = kind.finished(folder, tolerant)
         return {"settings": finished, "inputs": {}} if finished else {}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except _DAMAGED as error:
         if tolerant:
             return {}
         raise ResumeError("the state of the earlier run cannot be read", ANEW, path) from error
+
+
+_DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
+
+
+def _expect(true: object) -> None:
+    if not true:
+        raise TypeError("not the expected content")
+
+
+def _expect_texts(value: Any) -> None:
+    _expect(isinstance(value, list) and all(isinstance(text, str) for text in value))
+
+
+def _refuse_links(folder: Path, kind: Kind) -> None:
+    """Refuse links where folders of ours are: files elsewhere would be replaced and deleted."""
+    work = Path(kind.work)
+    for part in (*kind.folders, *map(str, (*work.parents, work)), kind.parts):
+        path = folder / part
+        if path != folder and path.is_symlink():
+            raise SettingsError(
+                "is a link to another folder", "remove it, or give another --out", path
+            )
 
 
 def _refuse_foreign(folder: Path, kind: Kind, names: Collection[str]) -> None:
@@ -395,7 +422,7 @@ def _taken_up(
         if kind is FITTED:
             _check_shard(shard, journal)
         folder.shards.append(shard)
-        folder.add(journal["objects"], journal.get("unfinished", ()))
+        folder.add(journal["objects"], journal["unfinished"])
         hashes.update(journal["hashes"])
     fresh = json.loads(json.dumps(fingerprints))
     refuse_other_inputs(path, state["inputs"], fresh, {**folder.done, **folder.partial}, hashes)
@@ -413,14 +440,19 @@ def read_journal(path: Path) -> dict[str, Any]:
     """
     try:
         journal = json.loads(path.read_text("utf-8"))
-        objects, hashes = journal["objects"], journal["hashes"]
-        if not (isinstance(objects, dict) and isinstance(hashes, dict)):
-            raise TypeError("not the expected content")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        for name in ("objects", "hashes"):
+            _expect(isinstance(journal[name], dict))
+        for ids in (*journal["objects"].values(), journal["unfinished"]):
+            _expect_texts(ids)
+        _expect_texts([*journal["hashes"].values(), *journal.get("failures", {}).values()])
+        for texts in journal.get("warnings", {}).values():
+            _expect_texts(texts)
+        int(path.stem)
+    except _DAMAGED as error:
         raise ResumeError(
             "the journal of a finished part cannot be read",
-            f"delete the file and its {path.stem}.parquet, and run the same command again: their "
-            "objects are done anew",
+            f"delete the files {path.stem}.* there, and run the same command again: their objects "
+            "are done anew",
             path,
         ) from error
     return journal

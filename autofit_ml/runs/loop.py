@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import signal
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -15,11 +13,12 @@ from typing import Any, Generic, TypeVar
 from autofit_ml.images import Discovery, Source
 from autofit_ml.runs.folder import RunFolder, open_folder
 from autofit_ml.runs.identity import source_fingerprints
+from autofit_ml.runs.interruption import interruptible
 from autofit_ml.runs.kinds import Kind
 from autofit_ml.runs.sources import Ahead, Job, RunSettings, batches
 from autofit_ml.runs.summary import Progress, RunSummary
 
-__all__ = ["Work", "go_through", "interruptible"]
+__all__ = ["Work", "go_through"]
 
 _DEATHS = 3
 _DIED = (
@@ -126,7 +125,7 @@ def go_through(
                     for number, rows in handle(sources, part):
                         summary.n_new += len(rows["id"])
                         progress.batch(number, rows)
-                    if stop.is_set():
+                    if stop.is_set() and not work.job.complete:
                         break
         summary.interrupted = stop.is_set()
         if work.finish is not None and not summary.interrupted:
@@ -150,32 +149,3 @@ def _alone(
             continue
         with batches([source], one_by_one, job, ahead) as parts:
             yield from parts
-
-
-@contextlib.contextmanager
-def interruptible(progress: Progress) -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C, SIGTERM or SIGHUP sets; a second one interrupts at once."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-
-    def handler(signum: int, frame: object) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-        progress.stopping()
-
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    numbers += [signal.SIGHUP] if hasattr(signal, "SIGHUP") else []
-    previous = {}
-    for number in numbers:
-        # What is ignored (nohup) stays so; what another program handles is its own, but Ctrl-C.
-        default = (signal.SIG_DFL, signal.default_int_handler)
-        if number == signal.SIGINT or signal.getsignal(number) in default:
-            previous[number] = signal.signal(number, handler)
-    try:
-        yield stop
-    finally:
-        for number, before in previous.items():
-            signal.signal(number, before)

@@ -21,7 +21,16 @@ from autofit_ml.settings import FITTED_PSFS, FitSettings
 Others = dict[str, tuple[Stamp | None, ...]]
 """Id -> images in the further bands."""
 
-__all__ = ["PREPARE", "Failure", "Prepared", "failed", "joined", "prepare", "prepare_in_parts"]
+__all__ = [
+    "PREPARE",
+    "Failure",
+    "Prepared",
+    "failed",
+    "joined",
+    "prepare",
+    "prepare_in_parts",
+    "with_sources",
+]
 
 
 @dataclass(frozen=True)
@@ -96,7 +105,7 @@ def prepare_in_parts(
     yield _prepared(read, settings, hashes, others, frozenset(), began)
 
 
-def _with_sources(
+def with_sources(
     sources: Sequence[Source], settings: FitSettings, done: Collection[str]
 ) -> Iterator[tuple[list[Source], Prepared]]:
     """`prepare_in_parts`, each part with the sources that end with it."""
@@ -364,6 +373,6 @@ def _unexpected(error: Exception, file: str) -> str:
 
 
 PREPARE: Job[Prepared] = Job(
-    prepare, joined, lambda part: len(part.order), failed, in_parts=_with_sources
+    prepare, joined, lambda part: len(part.order), failed, in_parts=with_sources
 )
 """What the workers of a fit do."""

@@ -11,6 +11,7 @@ import numpy as np
 from astropy.table import QTable, Table
 
 from autofit_ml.catalogue import Flag, atomic_write_ecsv, atomic_write_text
+from autofit_ml.errors import ResumeError
 from autofit_ml.images import Source
 from autofit_ml.runs.folder import RunFolder
 from autofit_ml.runs.identity import source_hashes
@@ -85,17 +86,32 @@ def save_results(folder: RunFolder, results: Sequence[Result[Any]], table: Table
 
 
 def saved_tables(folder: RunFolder) -> list[QTable]:
-    """Rows of every finished batch."""
-    return [
-        QTable.read(shard, format="ascii.ecsv") for shard in folder.shards if shard.stat().st_size
-    ]
+    """Rows of every finished batch.
+
+    Raises
+    ------
+    ResumeError
+        They cannot be read.
+    """
+    tables = []
+    for shard in folder.shards:
+        try:
+            if shard.stat().st_size:
+                tables.append(QTable.read(shard, format="ascii.ecsv"))
+        except Exception as error:  # whatever a table of anything makes astropy raise
+            raise ResumeError(
+                f"the rows of a finished part cannot be read: {error}",
+                f"delete the files {shard.stem}.* there and run the same command again",
+                shard,
+            ) from error
+    return tables
 
 
 def count(summary: RunSummary, folder: RunFolder) -> None:
     """Count what the batches of this call and of earlier ones hold."""
     for journal in folder.journals:
-        summary.failures |= journal["failures"]
-        summary.warnings |= journal["warnings"]
+        summary.failures |= journal.get("failures", {})
+        summary.warnings |= journal.get("warnings", {})
     summary.n_objects = len(folder.done)
     summary.n_failed = len(summary.failures)
     summary.n_ok = summary.n_objects - summary.n_failed

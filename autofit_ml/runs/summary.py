@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from autofit_ml.catalogue import concerns
+from autofit_ml.catalogue.arrow import numpy_values
 
 __all__ = ["Progress", "RunSummary", "exit_status"]
 
@@ -103,5 +104,5 @@ class RunSummary:
         self.n_objects = len(status)
         self.n_failed = int((status == "failed").sum())
         self.n_ok = int(use.sum())
-        self.concerns = concerns(table.column("flags").to_numpy())
+        self.concerns = concerns(numpy_values(table.column("flags")))
         self.n_flagged = self.n_objects - self.n_failed - self.n_ok

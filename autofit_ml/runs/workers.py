@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import ParamSpec, TypeVar
 
 __all__ = [
+    "SIGNALS",
     "Pool",
     "collect_rarely",
     "new_pool",
@@ -27,6 +28,11 @@ __all__ = [
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+SIGNALS = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+]
+"""What ends a run: people, clusters, closed terminals."""
 
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -116,7 +122,7 @@ def surroundings_of_workers() -> Iterator[None]:
     """
     before = {name: os.environ.get(name) for name in _ONE_THREAD}
     main = sys.modules["__main__"]
-    with _ctrl_c_later():
+    with _signals_later():
         sys.modules["__main__"] = ModuleType("__main__")
         os.environ.update(dict.fromkeys(_ONE_THREAD, "1"))
         try:
@@ -131,29 +137,30 @@ def surroundings_of_workers() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _ctrl_c_later() -> Iterator[None]:
-    """Ctrl-C takes effect at the end: no worker is left half-started.
+def _signals_later() -> Iterator[None]:
+    """Ctrl-C, SIGTERM and SIGHUP take effect at the end: no worker is left half-started.
 
-    Workers inherit that it is blocked, and do not die of it while they are still importing. But
+    Workers inherit that Ctrl-C is blocked, and do not die of it while they are still importing. But
     the system may hand it to another thread of this process (BLAS has some), which does not block
-    it, and Python would then interrupt the main thread all the same: hence the handler.
+    it, and Python would then interrupt the main thread all the same: hence the handlers.
     """
     came: list[int] = []
-    handler = signal.getsignal(signal.SIGINT)
     can_block = hasattr(signal, "pthread_sigmask")
-    can_defer = handler is not None and threading.current_thread() is threading.main_thread()
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT]) if can_block else set()
-    if can_defer:
-        signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in SIGNALS:
+            if signal.getsignal(number) not in (None, signal.SIG_IGN):
+                before[number] = signal.signal(number, lambda number, frame: came.append(number))
     try:
         yield
     finally:
-        if can_defer:
-            signal.signal(signal.SIGINT, handler)
+        for number, handler in before.items():
+            signal.signal(number, handler)
         if can_block:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        if came:
-            signal.raise_signal(signal.SIGINT)
+        for number in came:
+            signal.raise_signal(number)
 
 
 def _begin_worker(

@@ -6,12 +6,13 @@ pixels to leave out of the fit, the sky's level and scatter. Neighbours: `images
 
 - `dispatch`: the chosen segmenter, over many stamps or a frame.
 - `classical`: thresholding and deblending with sep, tuned so that one galaxy stays one object;
-  `detection`: the same for the sources of a large frame, from which stamps are cut.
+  `detection`: the same for the sources of a large frame, from which stamps are cut, and tables of
+  instances.
 - `network`, `maskrcnn`: the Mask R-CNN, and from its detections to a `Segmentation`; `regions`: its
   boxes; `trainable`: the same network with what only training needs.
 - `fragments`, `pieces`, `tiles`: parts that join their galaxy, and objects from binned images and
   from the tiles of a frame, each once.
-- `shapes`: footprints as ellipses, growing, symmetry; `instances`: a label image as a table.
+- `shapes`: footprints as ellipses, growing, symmetry.
 - `result`: what is handed on, and what all segmenters measure.
 """
 

@@ -1,11 +1,14 @@
-"""Sources of a large frame."""
+"""Sources of a large frame; label images as tables of their instances."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import astropy.units as u
 import numpy as np
 import sep
+from astropy.table import QTable
 from scipy import ndimage
 
 from autofit_ml.errors import InputError
@@ -17,9 +20,18 @@ from autofit_ml.segmentation.classical import (
     filtered_noise_ratio,
     split_hidden,
 )
-from autofit_ml.segmentation.instances import measured_instances
+from autofit_ml.segmentation.shapes import moments_of_labels
 
-__all__ = ["Detections", "background_of", "detect_sources", "scaled"]
+__all__ = [
+    "Detections",
+    "background_of",
+    "detect_sources",
+    "detection_table",
+    "instance_table",
+    "scaled",
+]
+
+_NUMBERS = ("x", "y", "a", "b", "theta", "flux", "radius", "snr")
 
 _LARGE = 150
 """Pixels: footprints from here on are searched for neighbours that deblending missed."""
@@ -138,12 +150,14 @@ def scaled(
     data: np.ndarray, mask: np.ndarray | None, file: str | None
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """Image of scatter 1 (float32) with bad pixels 0, these, and its unit: values may be 1e-10."""
+    data = np.asarray(data)
     bad = ~np.isfinite(data)
     if mask is not None:
         bad |= np.asarray(mask, dtype=bool)
     if bad.all():
         raise InputError("every pixel is masked", "check the mask or DQ plane", file)
-    unit = float(np.std(np.asarray(data, dtype=float)[~bad])) or 1.0
+    values = data[~bad]
+    unit = float(np.std(values[:: max(values.size // 1_000_000, 1)], dtype=float)) or 1.0
     return np.ascontiguousarray(np.where(bad, 0, data) / unit, dtype=np.float32), bad, unit
 
 
@@ -191,3 +205,103 @@ def _shift(sources: np.ndarray, dx: int, dy: int) -> None:
     for axis, offset in (("x", dx), ("y", dy)):
         for name in (axis, f"{axis}cpeak", f"{axis}peak"):
             sources[name] += offset
+
+
+def measured_instances(image: np.ndarray, noise: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Measure every instance on its own pixels.
+
+    Parameters
+    ----------
+    image, noise : ndarray, shape (ny, nx)
+        Sky subtracted, and its noise.
+    labels : ndarray of int, shape (ny, nx)
+        0 = sky.
+
+    Returns
+    -------
+    structured array
+        As `Detections.sources`, by label; positions are light-weighted centroids.
+    """
+    inside = labels > 0
+    label = labels[inside]
+    present, area, x, y, major2, minor2, theta = moments_of_labels(labels, image)
+    flux = np.bincount(label, image[inside])[present]
+    scatter = np.sqrt(np.bincount(label, np.square(noise[inside], dtype=float))[present])
+    table = np.zeros(
+        len(present), dtype=[("label", np.int32), *((name, float) for name in _NUMBERS)]
+    )
+    table["label"] = present
+    table["x"], table["y"], table["theta"] = x, y, theta
+    table["a"], table["b"] = np.sqrt(major2), np.sqrt(np.maximum(minor2, 1 / 12))
+    table["flux"], table["radius"] = flux, np.sqrt(area / np.pi)
+    table["snr"] = np.divide(flux, scatter, out=np.zeros(len(flux)), where=scatter > 0)
+    return table
+
+
+def detection_table(
+    flat: np.ndarray, noise: np.ndarray, labels: np.ndarray, unit: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Measure labelled objects, and number them by position.
+
+    Parameters
+    ----------
+    flat, noise : ndarray, shape (ny, nx)
+        Sky subtracted, and its noise; in units of `unit`.
+    labels : ndarray, int32, shape (ny, nx)
+    unit : float
+        Image units.
+
+    Returns
+    -------
+    sources : structured array
+        As in `Detections`; positions are light-weighted centroids.
+    labels : ndarray, int32, shape (ny, nx)
+        Numbered 1, 2, ... by the rows and columns of the centroids.
+    given : ndarray of int
+        The given label of each.
+    """
+    table = measured_instances(flat, noise, labels)
+    table = table[np.lexsort((table["x"], np.rint(table["y"])))]
+    given = table["label"].copy()
+    table["label"] = np.arange(1, len(table) + 1)
+    table["flux"] *= unit
+    mapping = np.zeros(int(labels.max(initial=0)) + 1, dtype=np.int32)
+    mapping[given] = table["label"]
+    return table, mapping[labels], given
+
+
+def instance_table(
+    data: np.ndarray,
+    sigma: np.ndarray,
+    labels: np.ndarray,
+    classes: Mapping[int, str] | None = None,
+    target: int | None = None,
+) -> QTable:
+    """Instances of a stamp as a table with units.
+
+    Parameters
+    ----------
+    data, sigma : ndarray, shape (ny, nx)
+        Sky-subtracted image and its noise, image units.
+    labels : ndarray of int, shape (ny, nx)
+        0 = sky.
+    classes : mapping, optional
+        label -> "galaxy" or "star".
+    target : int, optional
+        Label of the target.
+
+    Returns
+    -------
+    astropy.table.QTable
+        ``label``; ``object_class`` (empty if unknown); ``target``; ``x, y`` light-weighted
+        centroid, 0-based pixels; ``n_pixels``; ``flux`` inside the instance, image units; ``snr``
+        of that flux.
+    """
+    found, classes = measured_instances(data, sigma, labels), classes or {}
+    table = QTable({"label": found["label"]})
+    table["object_class"] = np.array([classes.get(int(k), "") for k in found["label"]], dtype=str)
+    table["target"] = found["label"] == (target or -1)
+    table["x"], table["y"] = found["x"] * u.pix, found["y"] * u.pix
+    table["n_pixels"] = np.bincount(labels.ravel())[found["label"]].astype(np.int32)
+    table["flux"], table["snr"] = found["flux"], found["snr"]
+    return table

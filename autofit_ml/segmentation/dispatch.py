@@ -6,6 +6,8 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
+import numpy as np
+
 from autofit_ml.catalogue.flags import Flag
 from autofit_ml.errors import WeightsError
 from autofit_ml.images.stamp import Frame, Stamp
@@ -73,6 +75,13 @@ def segment_all(
         yield stamp, found[i] if i in found else _alone(stamp, method)
 
 
+def _few_photons(stamp: Stamp) -> bool:
+    """Whether the background is under one photon a pixel: photons look like stars then."""
+    if stamp.background_sigma is None:
+        return False
+    return float(np.median(stamp.background_sigma)) * stamp.gain < 1.0
+
+
 def _chosen(stamp: Stamp, segmenter: str, weights: str) -> tuple[Stamp, str, str]:
     """A stamp (marked where it is unlike all training sets), its segmenter, a network's weights."""
     if segmenter == "auto":
@@ -81,8 +90,10 @@ def _chosen(stamp: Stamp, segmenter: str, weights: str) -> tuple[Stamp, str, str
         return stamp, segmenter, ""
     if stamp.flags & Flag.OUT_OF_DOMAIN:  # its whole frame is
         return stamp, "sep", ""
-    fwhm = psf_fwhm(stamp.psf)
-    name = choice.choose_weights("segment", weights, stamp.pixel_scale, fwhm)
+    name = None
+    if not _few_photons(stamp):
+        fwhm = psf_fwhm(stamp.psf)
+        name = choice.choose_weights("segment", weights, stamp.pixel_scale, fwhm)
     return (_marked(stamp), "sep", "") if name is None else (stamp, "maskrcnn", name)
 
 

@@ -184,7 +184,7 @@ def segment_cut_out(
     if stamp.labels is None or stamp.target_label is None:
         raise InputError("the stamp has no labels of its frame", "", stamp.file or None)
     settings = settings or MaskRCNNSettings()
-    labels, given = renumbered(stamp.labels)
+    labels, given = renumbered(np.asarray(stamp.labels, dtype=np.int32))
     numbers = {int(label): k for k, label in enumerate(given, start=1)}
     classes = {numbers[k]: name for k, name in stamp.label_classes.items() if k in numbers}
     return finished(

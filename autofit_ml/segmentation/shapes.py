@@ -81,14 +81,14 @@ def ellipse_of_source(source: np.void, area: float) -> Ellipse:
     )
 
 
-def mirrored(image: np.ndarray, x: float, y: float, fill: float = 0.0) -> np.ndarray:
-    """The image turned by 180 degrees about (x, y), to the nearest half pixel; `fill` outside."""
+def mirrored(image: np.ndarray, x: float, y: float) -> np.ndarray:
+    """The image turned by 180 degrees about (x, y), to the nearest half pixel; 0 outside."""
     # pixel i comes from pixel 2 * centre - i: what has a partner inside is a box turned in itself
     box = tuple(
         slice(max(twice - side + 1, 0), max(min(twice + 1, side), 0))
         for twice, side in zip((round(2 * y), round(2 * x)), image.shape, strict=True)
     )
-    result = np.full_like(image, fill)
+    result = np.zeros_like(image)
     result[box] = image[box][::-1, ::-1]
     return result
 

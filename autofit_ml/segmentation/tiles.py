@@ -22,9 +22,13 @@ import numpy as np
 
 from autofit_ml.errors import SettingsError
 from autofit_ml.images.stamp import Frame
-from autofit_ml.segmentation.detection import Detections, background_of, scaled
+from autofit_ml.segmentation.detection import (
+    Detections,
+    background_of,
+    detection_table,
+    scaled,
+)
 from autofit_ml.segmentation.fragments import join_fragments
-from autofit_ml.segmentation.instances import detection_table
 from autofit_ml.segmentation.maskrcnn import NARROWEST, MaskRCNNSettings, find_instances
 from autofit_ml.segmentation.network import DIVISIBLE, SegmentNetwork
 from autofit_ml.segmentation.pieces import SAME, Piece, bin_image, draw, with_large

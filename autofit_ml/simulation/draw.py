@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,9 +24,9 @@ from scipy import fft
 from scipy.special import j0
 
 from autofit_ml.images.stamp import PSF
+from autofit_ml.measure import centre_distance
 from autofit_ml.profiles.sersic import sersic_b, sersic_flux_within, sersic_intensity_at_re
-from autofit_ml.simulation.galsim_module import require_galsim
-from autofit_ml.simulation.sources import Component, Source, along_axes
+from autofit_ml.simulation.sources import Component, Source, along_axes, require_galsim
 
 __all__ = ["EXACT", "FAST", "DrawAccuracy", "draw_box", "extent", "render_source"]
 
@@ -108,7 +109,7 @@ def draw_box(
     for part in parts:
         spectrum += _transform(part, grid)
         folded += _light_outside(part, n)
-    spectrum *= _psf_transform(psf, grid)
+    spectrum *= _psf_transform(psf, n)
     spectrum *= np.exp(-1j * (grid.ky * y))[:, None]
     spectrum *= np.exp(-1j * (grid.kx * x))[None, :]
     # Every s-th sample of the fine grid, for the rows and columns of the box alone.
@@ -244,18 +245,15 @@ def _drawn_transform(profile, grid: _Grid) -> np.ndarray:
     return fft.ifftshift(image.array, axes=0)
 
 
-def _gsparams(n: float = 1.0):
+@functools.lru_cache(maxsize=128)
+def _gsparams(n: float):
     """GalSim's accuracy for a Sérsic index.
 
     Its table ends where the transform falls to `kvalue_accuracy`. Low indices fall fast, and a
     table cut at 1e-6 leaves errors of 1e-3 of the peak for re = 30 pixels; high indices fall
     slowly, and their tables take seconds at 1e-10.
     """
-    return _cached_gsparams(1e-10 if n < 1.3 else 1e-8 if n < 2.5 else 1e-6)
-
-
-@functools.cache
-def _cached_gsparams(accuracy: float):
+    accuracy = 1e-10 if n < 1.3 else 1e-8 if n < 2.5 else 1e-6
     return require_galsim().GSParams(kvalue_accuracy=accuracy, maximum_fft_size=16384)
 
 
@@ -306,13 +304,8 @@ def _spiral_transform(part: Component, grid: _Grid, finer: int = 2) -> np.ndarra
     return kept
 
 
-def _psf_transform(psf: PSF, grid: _Grid) -> np.ndarray:
-    """Discrete transform of the PSF image about its centre, with the pixel where it lacks it."""
-    return _cached_psf_transform(_Identity(psf), grid.n)
-
-
 class _Identity:
-    """A PSF as a key of the cache: two are the same when they are one object."""
+    """A PSF as a key of a cache: two are the same when they are one object."""
 
     def __init__(self, psf: PSF) -> None:
         self.psf = psf
@@ -324,9 +317,15 @@ class _Identity:
         return isinstance(other, _Identity) and self.psf is other.psf
 
 
-@functools.lru_cache(maxsize=12)
-def _cached_psf_transform(key: _Identity, n: int) -> np.ndarray:
-    psf = key.psf
+def _kept_per_psf(function: Callable) -> Callable:
+    """Keep the answers of a function for the last PSFs that it was asked about."""
+    kept = functools.lru_cache(maxsize=12)(lambda key, *others: function(key.psf, *others))
+    return functools.wraps(function)(lambda psf, *others: kept(_Identity(psf), *others))
+
+
+@_kept_per_psf
+def _psf_transform(psf: PSF, n: int) -> np.ndarray:
+    """Discrete transform of the PSF image about its centre, with the pixel where it lacks it."""
     grid = _Grid(n, psf.oversampling)
     s = psf.oversampling
     height, width = psf.data.shape
@@ -342,14 +341,10 @@ def _cached_psf_transform(key: _Identity, n: int) -> np.ndarray:
     return transform
 
 
+@_kept_per_psf
 def _at_the_band_edge(psf: PSF) -> float:
     """Largest absolute transform of a PSF image at its own Nyquist frequencies."""
-    return _cached_band_edge(_Identity(psf))
-
-
-@functools.lru_cache(maxsize=12)
-def _cached_band_edge(key: _Identity) -> float:
-    data = np.asarray(key.psf.data, dtype=float)
+    data = np.asarray(psf.data, dtype=float)
     signs_y = (-1.0) ** np.arange(data.shape[0])
     signs_x = (-1.0) ** np.arange(data.shape[1])
     edges = fft.fft(signs_y @ data), fft.fft(data @ signs_x)
@@ -368,28 +363,21 @@ def _sinc_shifted(psf: PSF, x: float, y: float, shape: tuple[int, int]) -> np.nd
     ) * psf.oversampling**2
 
 
+@_kept_per_psf
 def _psf_envelope(psf: PSF) -> np.ndarray:
     """Largest PSF value (per image pixel) at or beyond each whole radius, image pixels."""
-    return _cached_envelope(_Identity(psf))
-
-
-@functools.lru_cache(maxsize=12)
-def _cached_envelope(key: _Identity) -> np.ndarray:
-    data, s = np.abs(key.psf.data) * key.psf.oversampling**2, key.psf.oversampling
-    height, width = data.shape
-    y, x = np.ogrid[:height, :width]
-    radius = np.hypot(y - (height - 1) / 2, x - (width - 1) / 2) / s
+    data = np.abs(psf.data) * psf.oversampling**2
+    radius = centre_distance(psf.data.shape) / psf.oversampling
     rings = np.zeros(int(radius.max()) + 2)
     np.maximum.at(rings, radius.astype(int).ravel(), data.ravel())
     return np.maximum.accumulate(rings[::-1])[::-1]
 
 
+@_kept_per_psf
 def _psf_reach(psf: PSF) -> float:
     """Radius that holds 98 % of a PSF's light, pixels."""
-    data, s = np.abs(np.asarray(psf.data, dtype=float)), psf.oversampling
-    height, width = data.shape
-    y, x = np.ogrid[:height, :width]
-    radius = (np.hypot(y - (height - 1) / 2, x - (width - 1) / 2) / s).ravel()
+    data = np.abs(np.asarray(psf.data, dtype=float))
+    radius = (centre_distance(psf.data.shape) / psf.oversampling).ravel()
     order = np.argsort(radius)
     cumulative = np.cumsum(data.ravel()[order])
     return float(radius[order][np.searchsorted(cumulative, 0.98 * cumulative[-1])]) + 1.0

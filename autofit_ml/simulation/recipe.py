@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -28,6 +30,7 @@ from pydantic import (
 
 from autofit_ml.errors import SettingsError
 from autofit_ml.presets import simulated_surveys
+from autofit_ml.simulation.noise import autocorrelation
 from autofit_ml.user_yaml import parse_user_yaml, read_user_text
 
 __all__ = [
@@ -50,44 +53,26 @@ __all__ = [
 ]
 
 
-def _ordered(value: tuple[float, float]) -> tuple[float, float]:
-    if not value[0] <= value[1]:
-        raise ValueError(f"{list(value)}: the lower limit comes first")
-    return value
+def _between(low: float, high: float, rule: str) -> AfterValidator:
+    """(low, high) of a range inside two limits; `rule` says so."""
+
+    def check(value: tuple[float, float]) -> tuple[float, float]:
+        if not low <= value[0] <= high or not low <= value[1] <= high:
+            raise ValueError(f"{list(value)}: {rule}")
+        if value[0] > value[1]:
+            raise ValueError(f"{list(value)}: the lower limit comes first")
+        return value
+
+    return AfterValidator(check)
 
 
-def _positive(value: tuple[float, float]) -> tuple[float, float]:
-    if not value[0] > 0:
-        raise ValueError(f"{list(value)}: must be positive")
-    return value
-
-
-def _fraction(value: tuple[float, float]) -> tuple[float, float]:
-    if not 0 <= value[0] <= value[1] <= 1:
-        raise ValueError(f"{list(value)}: must lie between 0 and 1")
-    return value
-
-
-Range = Annotated[tuple[float, float], AfterValidator(_ordered)]
-PositiveRange = Annotated[Range, AfterValidator(_positive)]
-FractionRange = Annotated[Range, AfterValidator(_fraction)]
+_Pair = tuple[float, float]
+Range = Annotated[_Pair, _between(-math.inf, math.inf, "must be numbers")]
+PositiveRange = Annotated[_Pair, _between(5e-324, math.inf, "must be positive")]
+FractionRange = Annotated[_Pair, _between(0, 1, "must lie between 0 and 1")]
+AxisRatios = Annotated[_Pair, _between(0.03, 1, "an axis ratio lies between 0.03 and 1")]
+Indices = Annotated[_Pair, _between(0.3, 6.2, "GalSim draws Sérsic indices from 0.3 to 6.2")]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-
-
-def _axis_ratios(value: tuple[float, float]) -> tuple[float, float]:
-    if not 0.03 <= value[0] <= value[1] <= 1:
-        raise ValueError(f"{list(value)}: an axis ratio lies between 0.03 and 1")
-    return value
-
-
-def _indices(value: tuple[float, float]) -> tuple[float, float]:
-    if not 0.3 <= value[0] <= value[1] <= 6.2:
-        raise ValueError(f"{list(value)}: GalSim draws Sérsic indices from 0.3 to 6.2")
-    return value
-
-
-AxisRatios = Annotated[Range, AfterValidator(_axis_ratios)]
-Indices = Annotated[Range, AfterValidator(_indices)]
 
 
 class _Settings(BaseModel):
@@ -203,26 +188,22 @@ class Noise(_Settings):
 
     @model_validator(mode="after")
     def _check(self) -> Noise:
-        given = self.correlation
-        if isinstance(given, Path):
-            if not given.is_file():
-                raise ValueError(f"correlation: file {given} does not exist")
-        elif isinstance(given, tuple) and isinstance(given[0], tuple):
-            rows = {len(row) for row in given}
-            if len(rows) != 1 or len(given) % 2 == 0 or rows.pop() % 2 == 0:
-                raise ValueError("correlation: needs a rectangle with odd sides")
-            array = np.array(given)
-            if array[array.shape[0] // 2, array.shape[1] // 2] != 1 or abs(array).max() > 1:
-                raise ValueError("correlation: the centre must be 1 and no value larger")
-        elif not (np.min(given) >= 0 and np.max(given) <= 0.9):
-            raise ValueError(f"correlation {given}: must lie between 0 and 0.9")
+        given: Any = self.correlation
+        for setting in given if self._is_range() else [given]:
+            try:
+                autocorrelation(setting, (sys.maxsize, sys.maxsize))
+            except SettingsError as error:
+                raise ValueError(f"correlation: {error}") from error
         return self
+
+    def _is_range(self) -> bool:
+        given = self.correlation
+        return isinstance(given, tuple) and not isinstance(given[0], tuple)
 
     def drawn(self, rng: np.random.Generator) -> float | tuple[tuple[float, ...], ...] | Path:
         """The `correlation` of one image."""
-        if isinstance(self.correlation, tuple) and not isinstance(self.correlation[0], tuple):
-            return float(rng.uniform(*self.correlation))
-        return self.correlation
+        given: Any = self.correlation
+        return float(rng.uniform(*given)) if self._is_range() else given
 
 
 class Artefacts(_Settings):
@@ -670,13 +651,14 @@ def compose_recipe(
         f"++{item}" if "." in item.split("=")[0] and item[0] not in "+~" else item
         for item in overrides
     ]
-    extra = (
-        [] if config_dir is None else [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"]
-    )
-    if config_dir is not None and not Path(config_dir).is_dir():
-        raise SettingsError(f"config folder {config_dir} does not exist", "give an existing folder")
-    for path in () if config_dir is None else sorted(Path(config_dir).rglob("*.yaml")):
-        _config(path)
+    extra = []
+    if config_dir is not None:
+        if not Path(config_dir).is_dir():
+            problem = f"config folder {config_dir} does not exist"
+            raise SettingsError(problem, "give an existing folder")
+        for path in sorted(Path(config_dir).rglob("*.yaml")):
+            _config(path)
+        extra = [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"]
     for name, band in simulated_surveys().items():
         ConfigStore.instance().store(name, dict(band), group="survey")
     try:

@@ -110,15 +110,25 @@ def read_bundle(folder: str | Path) -> Bundle:
     """
     folder = Path(folder)
     verify_bundle(folder)
-    contents = []
-    for name in ("config.json", "metrics.json"):
-        try:
-            contents.append(json.loads((folder / name).read_text()))
-        except ValueError as error:
-            raise DamagedWeightsError(
-                f"is no JSON: {error}", _remedy(None), folder / name
-            ) from error
-    return Bundle(folder, contents[0], contents[1], (folder / "CARD.md").read_text())
+    config, metrics = (_described(folder / name) for name in ("config.json", "metrics.json"))
+    return Bundle(folder, config, metrics, _text(folder / "CARD.md"))
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise DamagedWeightsError(f"cannot be read: {error}", _remedy(None), path) from error
+
+
+def _described(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(_text(path))
+    except (ValueError, RecursionError) as error:
+        raise DamagedWeightsError(f"is no JSON: {error}", _remedy(None), path) from error
+    if not isinstance(content, dict):
+        raise DamagedWeightsError("is no JSON object", _remedy(None), path)
+    return content
 
 
 def write_bundle(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import functools
 import json
 from collections.abc import Sequence
@@ -182,6 +184,15 @@ def forget() -> None:
         cached.cache_clear()
 
 
+def _has_driver() -> bool:
+    """Whether the library of NVIDIA's driver is there; PyTorch takes a second to say so."""
+    for name in ("libcuda.so.1", "nvcuda.dll"):
+        with contextlib.suppress(OSError):
+            ctypes.CDLL(name)
+            return True
+    return False
+
+
 def usable_device(choice: str) -> str:
     """ "cpu" or "cuda" for the setting `device` ("auto", "cpu", "cuda").
 
@@ -190,8 +201,8 @@ def usable_device(choice: str) -> str:
     SettingsError
         "cuda" where there is none.
     """
-    if choice == "cpu":
-        return choice
+    if choice == "cpu" or (choice == "auto" and not _has_driver()):
+        return "cpu"
     import torch
 
     if torch.cuda.is_available():

@@ -136,12 +136,13 @@ def wait_for(condition, seconds):
         time.sleep(0.01)
 
 
-def test_ctrl_c_once(forked_runs, many_images, unbroken, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signal_once(forked_runs, many_images, unbroken, tmp_path, number):
     """The running batch is finished and saved; the message says how to go on."""
     out, log = tmp_path / "out", tmp_path / "log"
     pid = forked_runs.begin(fit(many_images, out, "--workers", 0), log)
     wait_for(lambda: shards(out) >= 1, 30)
-    os.kill(pid, signal.SIGINT)
+    os.kill(pid, number)
     assert forked_runs.end() == 130
     text = log.read_text()
     done = shards(out)
@@ -177,7 +178,9 @@ def test_ctrl_c_twice(forked_runs, many_images, unbroken, tmp_path, workers):
     os.kill(pid, signal.SIGINT)
     wait_for(lambda: "stopping after this batch" in log.read_text(), 30)
     began = time.monotonic()
-    os.kill(pid, signal.SIGINT)
+    for _ in range(4):  # the third and further ones find nothing to interrupt
+        os.kill(pid, signal.SIGINT)
+        time.sleep(0.01)
     assert forked_runs.end() == 130
     assert time.monotonic() - began < 5
     text = log.read_text()
@@ -189,8 +192,9 @@ def test_ctrl_c_twice(forked_runs, many_images, unbroken, tmp_path, workers):
     assert_same_results(out, unbroken)
 
 
-def test_ctrl_c_in_a_terminal_with_workers(many_images, unbroken, tmp_path):
-    """Ctrl-C goes to all processes of the terminal; the workers leave it to the main one."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_to_all_processes(many_images, unbroken, tmp_path, number):
+    """Ctrl-C goes to all processes of the terminal, SIGTERM of a cluster to all of the job."""
     out = tmp_path / "out"
     command = [sys.executable, "-m", "autofit_ml", *map(str, fit(many_images, out))]
     run = subprocess.Popen(
@@ -201,10 +205,11 @@ def test_ctrl_c_in_a_terminal_with_workers(many_images, unbroken, tmp_path):
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     wait_for(lambda: shards(out) >= 1, 60)
-    os.killpg(run.pid, signal.SIGINT)
+    os.killpg(run.pid, number)
     _, text = run.communicate(timeout=60)
     assert run.returncode == 130, text
     assert "Traceback" not in text
+    assert "leaked" not in text
     assert "to go on:" in text
     fit_run(many_images, out, SMALL)
     assert_same_results(out, unbroken)
@@ -386,7 +391,7 @@ def test_workers_that_never_start(many_images, monkeypatch):
         parts = [part for _, part in found]
     assert sum(len(part.order) for part in parts) == 5
     assert [f.id for part in parts for f in part.failures] == ["all-nan"]
-    assert any("reading in this process" in text for text in told.stages)
+    assert any("going on without them" in text for text in told.stages)
 
 
 def test_script_without_a_main_guard(many_images, tmp_path):
@@ -433,13 +438,39 @@ def test_default_number_of_workers(monkeypatch):
     from autofit_ml.runs import sources
     from autofit_ml.runs import workers as module
 
+    def useful(number, segmenter, fitting=False):
+        return sources.useful_workers(number, FitSettings(segmenter=segmenter), fitting)
+
     for processors, workers in ((1, 1), (2, 1), (4, 2), (64, 4)):
         here = set(range(processors))
         monkeypatch.setattr(module.os, "sched_getaffinity", lambda _, here=here: here)
-        useful = sources.useful_workers
         assert useful(63, "sep") == useful(127, "auto") == useful(127, "maskrcnn") == 0
         assert useful(64, "sep") == workers
         assert useful(128, "auto") == min(processors, 8)
+        assert useful(127, "given", fitting=True) == 0
+        assert useful(128, "given", fitting=True) == processors
+    assert sources.useful_workers(9, FitSettings(workers=3), False) == 3
+
+
+def test_what_workers_have_begun_is_saved_when_a_run_stops(many_images, unbroken, tmp_path):
+    """The first Ctrl-C: tasks that no worker has begun are left, the others come to their end."""
+
+    class Stopping(Progress):
+        def batch(self, number, rows):
+            if self.seen == 0:
+                signal.raise_signal(signal.SIGINT)
+            self.seen += len(rows["id"])
+
+        seen = 0
+
+    told = Stopping()
+    settings = FitSettings(workers=1, batch_size=2, segmenter="sep")
+    summary = fit_run(many_images, tmp_path / "out", settings, progress=told)
+    assert summary.interrupted
+    assert 0 < told.seen < len(catalogue(unbroken))
+    summary = fit_run(many_images, tmp_path / "out", settings)
+    assert not summary.interrupted
+    assert_same_rows(summary.table, catalogue(unbroken))
 
 
 def test_batches_are_not_kept(many_images, tmp_path, monkeypatch):

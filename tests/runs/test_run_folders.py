@@ -16,7 +16,7 @@ from weights_bundles import add_deconvolve_bundle
 from autofit_ml.errors import ResumeError
 from autofit_ml.runs import FitSettings, Progress, fit_run
 from autofit_ml.runs.deconvolve import deconvolve_run
-from autofit_ml.runs.loop import interruptible
+from autofit_ml.runs.interruption import interruptible
 from autofit_ml.runs.segment import segment_run
 from autofit_ml.settings import DeconvolveSettings, SegmentSettings
 

@@ -156,6 +156,59 @@ def test_bundles_of_other_versions(weights, changes, what):
         load(folder)
 
 
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"format": None}, "format None"),
+        ({"format": "1"}, "format '1'"),
+        ({"network": None}, "describes no network"),
+        ({"network": [1, 2]}, "describes no network"),
+        ({"network": {"widths": [10**9] * 4}}, "widths is"),
+        ({"network": {"widths": [1] * 10**5}}, "widths is"),
+        ({"network": {"widths": [-4] * 4}}, "describes no network|does not fit"),
+        ({"network": {"blocks": [10**6] * 4}}, "blocks is"),
+        ({"network": {"hidden": 10**12}}, "hidden is"),
+    ],
+)
+def test_senseless_configs(weights, changes, what):
+    folder = weights / "segment/test-r@1.0.0"
+    rewrite(folder, **changes)
+    with pytest.raises(IncompatibleWeightsError, match=what) as caught:
+        load(folder)
+    assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "what"),
+    [
+        ("config.json", b"[1, 2]", "no JSON object"),
+        ("config.json", b"null", "no JSON object"),
+        ("config.json", b"[" * 10**5, "no JSON"),
+        ("metrics.json", b'"text"', "no JSON object"),
+        ("CARD.md", b"# a card\xff\xfe", "cannot be read"),
+        ("model.safetensors", b"\xff" * 64, "cannot be read"),
+        ("model.safetensors", b"", "cannot be read"),
+    ],
+)
+def test_damaged_files(weights, name, content, what):
+    folder = weights / "segment/test-r@1.0.0"
+    (folder / name).write_bytes(content)
+    with pytest.raises(DamagedWeightsError, match=what) as caught:
+        load(folder)
+    assert caught.value.file == folder / name
+
+
+def test_weights_that_are_not_finite(weights):
+    folder = weights / "segment/test-r@1.0.0"
+    bundle = read_bundle(folder)
+    state = tiny_network().state_dict()
+    name = next(name for name, value in state.items() if value.is_floating_point())
+    state[name].view(-1)[0] = float("nan")
+    write_bundle(folder, state=state, config=bundle.config, metrics={}, training="", card="")
+    with pytest.raises(DamagedWeightsError, match=f"{name} is not finite"):
+        load(folder)
+
+
 def test_bundle_that_needs_a_newer_library(weights):
     add_bundle(weights, "segment/new-r@1.0.0", needs="99.0.0")
     with pytest.raises(IncompatibleWeightsError, match=r"needs autofit-ml 99\.0\.0"):
@@ -224,8 +277,8 @@ def test_nothing_is_read_at_import():
 
 def test_installed_bundles_are_whole():
     """Every bundle that comes with the package verifies and loads."""
+    from autofit_ml.weights import installed_folder
     from autofit_ml.weights.manifest import read_manifest
-    from autofit_ml.weights.resolve import installed_folder
 
     folder = installed_folder()
     if not (folder / "manifest.json").exists():
