@@ -12,7 +12,6 @@ from autofit_ml.errors import SettingsError
 from autofit_ml.posterior.flow import harmonic_flow
 from autofit_ml.posterior.random_streams import RandomStreams
 from autofit_ml.posterior.reference import Reference, fit_reference
-from autofit_ml.posterior.samples import rows_of
 from autofit_ml.posterior.step_size import StepSize
 
 __all__ = ["Chains", "HMCSettings", "LogDensity", "start_chains"]
@@ -119,6 +118,9 @@ class _Place:
     def log_weight(self) -> torch.Tensor:
         """ln of the joint density of parameters and momenta, (A,)."""
         return self.log_density - self.p.square().sum(1) / 2
+
+    def rows(self, index: torch.Tensor) -> _Place:
+        return _Place(*(value[index] for value in vars(self).values()))
 
     def copy(self) -> _Place:
         return _Place(*(value.clone() for value in vars(self).values()))
@@ -279,10 +281,10 @@ class Chains:
         uniform = self.streams.uniform(_ACCEPT, self.iteration, s.chains).flatten()
         taken = uniform.log() < gain
         result = here.copy()
-        result.put(taken.nonzero()[:, 0], rows_of(there, taken.nonzero()[:, 0]))
+        result.put(taken.nonzero()[:, 0], there.rows(taken.nonzero()[:, 0]))
         missed = (~taken).nonzero()[:, 0]
         if s.retry and len(missed):
-            again, place = self._retry(missed, rows_of(here, missed), accept, start, time, steps)
+            again, place = self._retry(missed, here.rows(missed), accept, start, time, steps)
             result.put(missed[again], place)
             taken[missed[again]] = True
         self.theta, self.gradient = result.theta, result.gradient
@@ -304,12 +306,12 @@ class Chains:
         # [1 - alpha(there)] is at most 1: without it most that fail are known.
         hopeful = (uniform < gain).nonzero()[:, 0]
         if len(hopeful) == 0:
-            return hopeful, rows_of(there, hopeful)
-        there = rows_of(there, hopeful)
+            return hopeful, there.rows(hopeful)
+        there = there.rows(hopeful)
         back = self._travel(missed[hopeful], there.back(), time[hopeful], steps[hopeful])
         would = _difference(back.log_weight, there.log_weight).clamp_max(0).exp()
         good = uniform[hopeful] < gain[hopeful] + torch.log1p(-would)
-        return hopeful[good], rows_of(there, good.nonzero()[:, 0])
+        return hopeful[good], there.rows(good.nonzero()[:, 0])
 
     def _lengths(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Length of the trajectories and their numbers of steps, (B C,)."""
@@ -338,7 +340,7 @@ class Chains:
         on = torch.arange(len(walkers), device=walkers.device)
         done = 0
         while len(on):
-            now = rows_of(out, on)
+            now = out.rows(on)
             p = now.p + step[on] / 2 * self._force(now.gradient, now.z, root[on])
             z, p, lost = harmonic_flow(now.z, p, step[on, 0], root[on], low[on], high[on])
             moved = centre[on] + (root[on] * z[:, None]).sum(-1)
