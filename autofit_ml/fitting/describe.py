@@ -164,10 +164,11 @@ def describe(
         reference, ellipse = member.object.reference, shape[k]
         flags = geometry_flags(reference, found, member.masked, *ellipse)
         flags |= _size_flags(names, values, errors, target[main[k]], light[k, main[k]])
+        seen_there = snr[k] > _LEAST_SNR and not flags & Flag.UNDETERMINED
         lost = (
             ""
             if scene.has_positions
-            else target_found(reference, found, member.masked, *ellipse[:2])
+            else target_found(reference, found, member.masked, *ellipse[:2], significant=seen_there)
         )
         present = np.isfinite(values) | bool(batch.missing(int(row)))
         finite = bool(np.isfinite(theta_cov[k]).all() and present.all())

@@ -107,17 +107,24 @@ def target_box(stamp: Stamp, segmentation: Segmentation) -> tuple[tuple[float, f
 
 
 def target_found(
-    stamp: Stamp, segmentation: Segmentation, masked: np.ndarray, x: float, y: float
+    stamp: Stamp,
+    segmentation: Segmentation,
+    masked: np.ndarray,
+    x: float,
+    y: float,
+    *,
+    significant: bool,
 ) -> str:
     """Why a fit that ended at (x, y) is not of the target; "" where it is.
 
-    Nothing was detected where it should be, or it walked to an object that is `masked`.
+    Nothing was detected where it should be, nor is what was fitted there `significant`; or the fit
+    walked to an object that is `masked`.
     """
     labels = np.asarray(segmentation.labels)
     ny, nx = labels.shape
     row, column = min(max(round(y), 0), ny - 1), min(max(round(x), 0), nx - 1)
     walked = masked[row, column] and labels[row, column] not in (0, segmentation.target)
-    if segmentation.target and not walked:
+    if (segmentation.target or significant) and not walked:
         return ""
     at_x, at_y = stamp.position
     rows, columns = np.nonzero(labels == labels[row, column])  # a mask may cut the target in two

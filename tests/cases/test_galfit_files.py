@@ -111,5 +111,5 @@ def test_files_that_galfit_reads(folder, name):
 def test_without_a_psf(folder):
     row = fit_file(folder, "no-psf", psf="none")
     assert row["status"] == "ok" and "without a PSF" in row["message"]
-    assert row["flux"] == pytest.approx(FLUX, rel=0.03)
+    assert row["flux"] == pytest.approx(FLUX, rel=0.1)
     assert row["re"] == pytest.approx(8.0, rel=0.1)  # the seeing widens it
