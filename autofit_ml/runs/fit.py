@@ -18,7 +18,7 @@ from autofit_ml.runs.folder import RunFolder
 from autofit_ml.runs.identity import identity_of, weights_text
 from autofit_ml.runs.kinds import FITTED
 from autofit_ml.runs.loop import Handle, Work, go_through
-from autofit_ml.runs.prepare import PREPARE, Prepared
+from autofit_ml.runs.prepare import PREPARE, Prepared, pieces
 from autofit_ml.runs.sources import Paths, inputs_of
 from autofit_ml.runs.summary import Progress, RunSummary
 from autofit_ml.segmentation.dispatch import check_segmenter
@@ -181,14 +181,17 @@ class _Fitting:
         def handle(
             sources: Sequence[Source], batch: Prepared
         ) -> Iterator[tuple[int, Mapping[str, Any]]]:
-            prepared, fits, rows = fit_batch(batch, model, settings, device, images)
-            if folder is None:
-                self.tables.append(rows_to_table(rows, model.columns))
-            else:
-                if images:
-                    save_pictures(folder, prepared, fits, rows, model, settings)
-                save_shard(folder, rows, prepared, model, self.identity)
-            yield len(sources), rows
+            # Nested sampling takes minutes, object by object: a kill loses the one it interrupts.
+            size = 1 if settings.posterior.startswith("nested") else settings.batch_size
+            for piece in pieces(batch, size):
+                prepared, fits, rows = fit_batch(piece, model, settings, device, images)
+                if folder is None:
+                    self.tables.append(rows_to_table(rows, model.columns))
+                else:
+                    if images:
+                        save_pictures(folder, prepared, fits, rows, model, settings)
+                    save_shard(folder, rows, prepared, model, self.identity)
+                yield len(piece.objects.keys() - piece.unfinished), rows
 
         return handle
 
