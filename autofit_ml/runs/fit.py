@@ -14,12 +14,12 @@ from autofit_ml.catalogue import rows_to_table
 from autofit_ml.errors import SettingsError
 from autofit_ml.images import Discovery, Source
 from autofit_ml.initialisation.dispatch import check_initialiser
-from autofit_ml.runs.fitted import FittingTask, fit_job
+from autofit_ml.runs.fitted import FittingTask, fit_job, fitted_together
 from autofit_ml.runs.folder import RunFolder
 from autofit_ml.runs.identity import identity_of, weights_text
 from autofit_ml.runs.kinds import FITTED
 from autofit_ml.runs.loop import Handle, Work, go_through
-from autofit_ml.runs.prepare import PREPARE, Prepared
+from autofit_ml.runs.prepare import PREPARE, Prepared, pieces
 from autofit_ml.runs.rows import Fitted
 from autofit_ml.runs.sources import Paths, inputs_of, useful_workers
 from autofit_ml.runs.summary import Progress, RunSummary
@@ -145,6 +145,10 @@ def fit_identity(
     return identity, used
 
 
+Told = tuple[int, Mapping[str, Any]]
+"""Sources that are done, and their rows."""
+
+
 @dataclass
 class _Fitting:
     """One call of `fit_run`."""
@@ -169,12 +173,17 @@ class _Fitting:
         workers = useful_workers(len(found.sources), settings, fitting=self.device == "cpu")
         work: Work[Any]
         if workers and self.device == "cpu":
-            work = Work(FITTED, fit_job(task, settings), lambda folder: self.saver(folder), finish)
+            work = Work(FITTED, fit_job(task, settings), self.saver, finish)
         else:  # this process fits what workers prepare
 
             def begin(folder: RunFolder | None) -> Handle[Prepared]:
-                saved = self.saver(folder)
-                return lambda sources, part: saved(sources, task.fit(part, settings))
+                saved, together = self.saver(folder), fitted_together(settings)
+
+                def handle(sources: Sequence[Source], batch: Prepared) -> Iterator[Told]:
+                    for piece in pieces(batch, together):
+                        yield from saved(sources, task.fit(piece, settings))
+
+                return handle
 
             work = Work(FITTED, PREPARE, begin, finish)
         go_through(
@@ -189,14 +198,12 @@ class _Fitting:
 
         model = run_model(self.settings, self.found.bands)
 
-        def handle(
-            sources: Sequence[Source], part: Fitted
-        ) -> Iterator[tuple[int, Mapping[str, Any]]]:
+        def handle(sources: Sequence[Source], part: Fitted) -> Iterator[Told]:
             if folder is None:
                 self.tables.append(rows_to_table(part.rows, model.columns))
             else:
                 save_shard(folder, part, model, self.identity)
-            yield len(sources), part.rows
+            yield len(part.objects.keys() - part.unfinished), part.rows
 
         return handle
 

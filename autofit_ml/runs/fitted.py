@@ -19,7 +19,7 @@ from autofit_ml.runs.rows import Fitted
 from autofit_ml.runs.sources import Job
 from autofit_ml.settings import FitSettings
 
-__all__ = ["FittingTask", "fit_job"]
+__all__ = ["FittingTask", "fit_job", "fitted_together"]
 
 _SOURCES = 256
 """The most sources that a worker fits together: with 64, calls cost a fifth of the time."""
@@ -64,9 +64,17 @@ def fit_job(task: FittingTask, settings: FitSettings) -> Job[Fitted]:
         lambda part: len(part.rows["id"]),
         lambda source, message: task.fit(failed(source, message), settings),
         in_parts=partial(_parts, task),
-        per_task=_SOURCES,
+        per_task=min(_SOURCES, fitted_together(settings)),
         complete=True,
     )
+
+
+def fitted_together(settings: FitSettings) -> int:
+    """Objects after which rows are saved.
+
+    Nested sampling takes minutes, object by object: a kill loses the one it interrupts.
+    """
+    return 1 if settings.posterior.startswith("nested") else settings.batch_size
 
 
 def _sources(task: FittingTask, sources: Sequence[Source], settings: FitSettings) -> Fitted:

@@ -113,9 +113,8 @@ def go_through(
                 if folder is not None:
                     folder.under_way(source.id for source in sources)
 
-            ahead = Ahead(
-                stop, progress, frozenset(name for ids in partial.values() for name in ids), begun
-            )
+            done = frozenset(name for ids in partial.values() for name in ids)
+            ahead = Ahead(stop, progress, done, frozenset(partial), begun)
             with batches(fresh, settings, work.job, ahead) as parts:
                 # Imports of torch wait until here: wrong calls are answered, and nothing left to
                 # do is noticed, without them; worker processes read on meanwhile.
@@ -125,6 +124,8 @@ def go_through(
                     for number, rows in handle(sources, part):
                         summary.n_new += len(rows["id"])
                         progress.batch(number, rows)
+                        if stop.is_set() and not work.job.complete:
+                            break
                     if stop.is_set() and not work.job.complete:
                         break
         summary.interrupted = stop.is_set()

@@ -27,6 +27,7 @@ __all__ = [
     "Prepared",
     "failed",
     "joined",
+    "pieces",
     "prepare",
     "prepare_in_parts",
     "with_sources",
@@ -218,6 +219,35 @@ def joined(parts: Sequence[Prepared]) -> Prepared:
         frozenset(unfinished),
         {name: images for part in parts for name, images in part.others.items()},
     )
+
+
+def pieces(prepared: Prepared, size: int) -> Iterator[Prepared]:
+    """A batch in pieces of at most `size` objects, so that each can be saved by itself."""
+    every = [(source, name) for source, names in prepared.objects.items() for name in names]
+    if len(every) <= size:
+        yield prepared
+        return
+    place = {stamp.id: k for k, stamp in enumerate(prepared.stamps)}
+    failures = {failure.id: failure for failure in prepared.failures}
+    for first in range(0, len(every), size):
+        some, rest = every[first : first + size], every[first + size :]
+        objects: dict[str, list[str]] = {}
+        for source, name in some:
+            objects.setdefault(source, []).append(name)
+        more = {source for source, _ in rest} if rest else prepared.unfinished
+        members = [place[name] for _, name in some if name in place]
+        starts = prepared.starts.some(members) if prepared.starts is not None and members else None
+        yield Prepared(
+            [prepared.stamps[k] for k in members],
+            [prepared.segmentations[k] for k in members],
+            starts,
+            [failures[name] for _, name in some if name in failures],
+            objects,
+            prepared.hashes,
+            prepared.seconds * len(some) / len(every),
+            frozenset(objects.keys() & more),
+            {name: prepared.others[name] for _, name in some if name in prepared.others},
+        )
 
 
 def _stamps_of(

@@ -144,6 +144,8 @@ class Ahead:
     progress : Progress
     done : collection of str
         Ids of objects of unfinished frames that need no more work.
+    partial : collection of str
+        Ids of these frames, which are done in parts in this process.
     begun : callable
         Told of sources before they are read in this process.
     """
@@ -151,6 +153,7 @@ class Ahead:
     stop: threading.Event = field(default_factory=threading.Event)
     progress: Progress = field(default_factory=Progress)
     done: Collection[str] = ()
+    partial: Collection[str] = ()
     begun: Callable[[Task], object] = lambda sources: None
 
 
@@ -206,10 +209,17 @@ def _here(
 ) -> Iterator[tuple[Task, Part]]:
     """A task done in this process."""
     ahead.begun(task)
-    if size <= _BYTES_PER_TASK or job.in_parts is None:
-        yield task, job.do(task, settings)
-    else:
+    if _in_parts(task, size, job, ahead):
+        assert job.in_parts is not None
         yield from job.in_parts(task, settings, ahead.done)
+    else:
+        yield task, job.do(task, settings)
+
+
+def _in_parts(task: Task, size: float, job: Job[Any], ahead: Ahead) -> bool:
+    """Whether a task is too large for one batch, or only the rest of a frame is wanted."""
+    rest = any(source.id in ahead.partial for source in task)
+    return job.in_parts is not None and (rest or size > _BYTES_PER_TASK)
 
 
 def _batched(
@@ -320,7 +330,7 @@ class _ReadAhead(Generic[Part]):
         while self._waiting and self._pool is not None and self._has_room():
             task, size = self._waiting[0]
             future = None
-            if size <= _BYTES_PER_TASK or self._job.in_parts is None:
+            if not _in_parts(task, size, self._job, self._ahead):
                 future = self._pool.submit(self._job.do, task, self._settings)
             self._running.append((task, size, future))
             self._waiting.popleft()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import signal
 
 import numpy as np
 import pytest
@@ -98,3 +99,29 @@ def test_workers_leave_large_frames_to_the_main_process(frame, large, tmp_path):
     alone = fit_run(folder, None, settings).table
     with_worker = fit_run(folder, None, dataclasses.replace(settings, workers=1)).table
     same(with_worker, alone)
+
+
+class StopsAfter(Progress):
+    """Ctrl-C when some objects are done."""
+
+    def __init__(self, objects):
+        self.objects, self.batches = objects, []
+
+    def batch(self, n_sources, rows):
+        self.batches.append((n_sources, len(rows["id"])))
+        if sum(number for _, number in self.batches) >= self.objects:
+            signal.raise_signal(signal.SIGTERM)
+
+
+def test_any_frame_is_saved_in_parts(frame, tmp_path):
+    """Small ones too: what is finished is there after SIGTERM in the midst of it, and is not redone."""
+    images, settings = frame
+    whole = fit_run(images, tmp_path / "whole", settings)
+    progress = StopsAfter(7)
+    stopped = fit_run(images, tmp_path / "out", settings, progress=progress)
+    assert stopped.interrupted
+    assert progress.batches == [(0, 5), (0, 5)]
+    assert stopped.n_new == 10
+    went_on = fit_run(images, tmp_path / "out", settings)
+    assert went_on.n_new == whole.n_objects - 10
+    same(went_on.table, whole.table)
