@@ -32,7 +32,7 @@ MAX_VARIANCE = 60.0
 MAX_CONTAMINATION = 0.03
 """Neighbours' light at the star's centre over its peak."""
 
-_BROAD, _LEAST_CORE = 3.0, 0.65
+_BROAD, _LEAST_CORE = 3.0, 0.7
 """Radius at half of the peak, pixels, above which a mean of stars is checked to be one, and least
 of that radius over the half-light radius."""
 

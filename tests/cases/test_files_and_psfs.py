@@ -156,7 +156,7 @@ def test_psfs_are_built_of_stars_not_of_galaxies(kind):
     for x, y in [(x, y) for x in (80, 250, 420) for y in (80, 250, 420)]:
         part = (slice(y - 60, y + 61), slice(x - 60, x + 61))
         if kind == "galaxies":
-            image[part] += galaxy((121, 121), x=60, y=60, flux=3e5, re=12, n=1, q=0.95)
+            image[part] += galaxy((121, 121), x=60, y=60, flux=3e5, re=10, n=1, q=0.95)
         else:
             wide = MOFFAT.dilate(3.5)  # 10 pixels FWHM
             image[part] += (wide * 3e5).drawImage(nx=121, ny=121, scale=1.0).array
