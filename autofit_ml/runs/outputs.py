@@ -38,7 +38,6 @@ from autofit_ml.runs.model import RunModel
 from autofit_ml.runs.object_fit import Drawn, ObjectFit
 from autofit_ml.runs.prepare import Prepared
 from autofit_ml.runs.rows import Fitted
-from autofit_ml.runs.workers import processors
 from autofit_ml.segmentation import Segmentation
 from autofit_ml.settings import FitSettings
 
@@ -62,6 +61,8 @@ def save_pictures(
     settings: FitSettings,
 ) -> None:
     """Write the FITS file, the preview and the thumbnail of every object of a batch."""
+    import torch
+
     place = {name: i for i, name in enumerate(prepared.order)}
     kinds = set(settings.save)
 
@@ -76,7 +77,7 @@ def save_pictures(
         if posterior is not None:
             _save_posterior(folder, stamp.id, posterior, fits[stamp.id].model)
     # Half of the time is spent in what lets other threads run: compression, numpy, the disk.
-    with ThreadPoolExecutor(processors()) as pool:
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # one in a worker process
         list(pool.map(save, prepared.stamps, prepared.segmentations))
 
 
