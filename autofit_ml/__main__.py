@@ -38,8 +38,12 @@ def run() -> None:
     collect_rarely()
     try:
         main()
+        status = 0
     except SystemExit as left:
         status = left.code if isinstance(left.code, int) else int(left.code is not None)
+        raise
+    except KeyboardInterrupt:
+        status = 130
         raise
 
 

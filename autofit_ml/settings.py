@@ -207,7 +207,7 @@ class Working(Settings):
     batch_size: int = _batch_size(256)
     workers: int = option(
         -1,
-        "Processes that read, segment and find starting values; 0: none; -1: as many as useful.",
+        "Worker processes; 0: none; -1: as many as useful.",
         WORK,
         least=-1,
         changes_results=False,

@@ -36,12 +36,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from analytic_priors import GaussianPrior, TemplatePrior
 from deconvolution_baselines import mean_power, richardson_lucy, total_variation, wiener
 from documents import machine, markdown_table, write_section
 from scipy import stats
 
 from autofit_ml.deconvolution import SamplingSettings, deconvolve_each
-from autofit_ml.deconvolution.analytic import GaussianPrior, TemplatePrior
 from autofit_ml.deconvolution.diffusion import Draws
 from autofit_ml.deconvolution.eps import highest_level, sample_eps
 from autofit_ml.deconvolution.gibbs import sample_gibbs
@@ -651,13 +651,13 @@ def large_cases(number: int, re: tuple[float, float]) -> list[Case]:
 
 def large_galaxies(number: int, side: int, re: tuple[float, float]) -> torch.Tensor:
     """Sharp galaxies of unit flux (number, side, side) with half-light radii in pixels."""
-    from training.tasks.deconvolve.sets import ACCURACY, STRUCTURE
+    from training.tasks.deconvolve.sets import STRUCTURE, SharpRecipe
 
     mix = {"sersic": 0.4, "bulge_disc": 0.3, "structured": 0.3}
     recipe = Galaxies(
         morphology=mix, re=re, q=(0.15, 1.0), n_distribution="population", structure=STRUCTURE
     )
-    accuracy = dataclasses.replace(ACCURACY, largest=2 * side)
+    accuracy = SharpRecipe(side, re=re).accuracy
     images = []
     for k in range(number):
         rng = np.random.default_rng([k, side, int(re[0])])

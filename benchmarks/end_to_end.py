@@ -1,4 +1,4 @@
-"""Time of the whole command: python benchmarks/end_to_end.py [--quick]
+"""Time of the whole command: python benchmarks/end_to_end.py [--quick] [--against PATH]
 
 Writes 1 000 simulated galaxies (64 x 64 pixels) as separate FITS files (image, sigma, PSF each)
 and times ``autofit-ml fit FOLDER --save none`` as a process, from its start to the closed
@@ -7,6 +7,9 @@ the difference between 1 000 and 100 galaxies. Then: where the time goes, in one
 (alone with ``--only survey``): stamps of 128 x 128 pixels as SDSS would see them, 500 different
 ones under several names, with and without given masks: 8 289 of them (the sample of GALMOSS), or
 1 000 where that would take long.
+
+With ``--against`` a checkout of an earlier version, only: the same commands by both versions in
+turn, and their stages.
 
 Bars: at most 20 ms a galaxy with sep and moments; 8 289 stamps with given masks in under 10 min
 on two cores.
@@ -19,6 +22,7 @@ import functools
 import itertools
 import json
 import os
+import re
 import resource
 import shutil
 import statistics
@@ -26,7 +30,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from documents import machine, markdown_table, write_section
@@ -34,7 +38,7 @@ from undisturbed import Disturbances, undisturbed
 
 from autofit_ml.simulation import compose_recipe, export_fits, simulate_one, simulate_sersic
 
-COMMAND = Path(sys.executable).with_name("autofit-ml")
+HERE = Path(__file__).resolve().parent.parent
 WORKERS = (-1, 0, 2)
 PIPELINES: dict[str, dict[str, str]] = {
     "defaults": {},
@@ -82,18 +86,21 @@ def write_survey(folder: Path, n: int, different: int, *, labels: bool) -> None:
             (folder / f"galaxy{k:06d}_{path.stem.rpartition('_')[2]}.fits").hardlink_to(path)
 
 
-def run(images: Path, out: Path, workers: int, options: Mapping[str, str]) -> dict:
-    """Seconds (wall, CPU) of one whole command, and its summary."""
+def command(tree: Path, images: Path, out: Path, options: Mapping[str, str]) -> list[str]:
+    """The command line of a version that fits a folder into an empty one."""
     shutil.rmtree(out, ignore_errors=True)
-    command = [COMMAND, "fit", images, "--out", out, "--save", "none", "--workers", workers]
-    command += ["--json", "-q", *(f"--{name}={value}" for name, value in options.items())]
+    module = "autofit_ml" if (tree / "autofit_ml" / "__main__.py").exists() else "autofit_ml.cli"
+    words = [sys.executable, "-m", module, "fit", images, "--out", out, "--json", "-q"]
+    return [*map(str, words), *(f"--{name}={value}" for name, value in options.items())]
+
+
+def run(images: Path, out: Path, options: Mapping[str, str], tree: Path = HERE) -> dict:
+    """Seconds (wall, CPU) of one whole command, and its summary."""
+    words = command(tree, images, out, {"save": "none", **options})
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     began = time.perf_counter()
     done = subprocess.run(
-        [str(word) for word in command],
-        capture_output=True,
-        text=True,
-        check=False,
+        words, capture_output=True, text=True, check=False, env=surroundings(tree)
     )
     wall = time.perf_counter() - began
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -104,73 +111,120 @@ def run(images: Path, out: Path, workers: int, options: Mapping[str, str]) -> di
     return {"wall": wall, "cpu": cpu, "objects": summary["objects"], "failed": summary["failed"]}
 
 
-def peak_memory(images: Path, out: Path) -> float:
+def surroundings(tree: Path) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(tree)}
+
+
+def peak_memory(images: Path, out: Path, tree: Path = HERE) -> float:
     """Largest resident memory of the command's main process, MB."""
+    words = command(tree, images, out, {"save": "none"})
+    peak = 0
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL, env=surroundings(tree)) as process:
+        status = Path(f"/proc/{process.pid}/status")
+        while process.poll() is None:
+            found = re.search(r"VmHWM:\s+(\d+)", status.read_text())
+            peak = int(found[1]) if found else peak  # none in the moment that it ends
+            time.sleep(0.05)
+    if process.returncode:
+        raise RuntimeError(f"exit status {process.returncode}")
+    return peak / 1024
+
+
+STAGES = """
+import json, shutil, sys, time
+import torch
+import autofit_ml as afm
+torch.set_num_threads(1)
+few, images, out, options = *sys.argv[1:4], json.loads(sys.argv[4])
+spent = {}
+def timed(label, action):
+    began = time.process_time()
+    result = action()
+    spent[label] = time.process_time() - began
+    return result
+def fit(folder, save):
     shutil.rmtree(out, ignore_errors=True)
-    code = (
-        "import resource, subprocess, sys; "
-        "subprocess.run(sys.argv[1:], check=True, capture_output=True); "
-        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)"
+    return afm.fit(folder, out=out, save=save, workers=0, **options)
+def chain(folder):
+    stamps = timed("read", lambda: afm.read(folder))
+    found = timed("segment", lambda: afm.segment(stamps, options.get("segmenter", "auto")))
+    init = options.get("init", "resnet")
+    timed("starting values", lambda: afm.initialise(stamps, found, init))
+    before = sum(spent.values())
+    timed("all of these", lambda: fit(folder, "none"))
+    spent["find inputs, fit, rows, catalogue"] = spent["all of these"] - before
+    timed("pictures, report", lambda: fit(folder, "objects,previews,report"))
+    spent["pictures, report"] -= spent["all of these"]
+chain(few)
+spent.clear()
+chain(images)
+print(json.dumps(spent))
+"""
+"""CPU seconds of the stages in one process, one thread, by names that all versions have."""
+
+
+def stages(trees: Sequence[Path], few: Path, images: Path, out: Path, count: int) -> str:
+    """Table of the CPU time by stage."""
+    titles = (
+        [*PIPELINES] if len(trees) == 1 else [f"{p}, {t.name}" for p in PIPELINES for t in trees]
     )
-    command = [sys.executable, "-c", code, COMMAND, "fit", images, "--out", out, "--save", "none"]
-    command += ["-q"]
-    done = subprocess.run(
-        [str(word) for word in command], capture_output=True, text=True, check=True
-    )
-    return float(done.stdout)
-
-
-def profile(images: Path, out: Path) -> str:
-    """CPU time by stage in one process, one thread."""
-    from importlib import import_module
-
-    import torch
-
-    from autofit_ml.runs import FitSettings, fit_run
-
-    torch.set_num_threads(1)
-    spent: dict[str, float] = {}
-
-    def timed(module, name: str, label: str) -> None:
-        function = getattr(module, name)
-
-        def wrapper(*args, **kwargs):
-            began = time.thread_time()
-            result = function(*args, **kwargs)
-            if isinstance(result, Iterator):
-                result = iter(list(result))
-            spent[label] = spent.get(label, 0.0) + time.thread_time() - began
-            return result
-
-        setattr(module, name, wrapper)
-
-    stages = (
-        ("sources", "discover", "find the inputs"),
-        ("loop", "source_fingerprints", "fingerprints of the inputs"),
-        ("prepare", "read_source", "read files (3 a galaxy)"),
-        ("prepare", "segment_all", "segment"),
-        ("prepare", "initialise", "starting values"),
-        ("fitting", "_fitted", "refine"),
-        ("fitting", "catalogue_rows", "rows"),
-        ("outputs", "save_shard", "write shards"),
-        ("outputs", "write_catalogue", "merge and write the catalogue"),
-    )
-    for module, name, label in stages:
-        timed(import_module(f"autofit_ml.runs.{module}"), name, label)
     columns = []
-    for options in PIPELINES.values():
-        settings = FitSettings(**{"workers": 0, "save": (), **options})
-        shutil.rmtree(out, ignore_errors=True)
-        spent.clear()
-        began = time.thread_time()
-        n = fit_run(images, out, settings).n_objects
-        whole = time.thread_time() - began
-        parts = [spent.get(label, 0.0) for _, _, label in stages]
-        columns.append([f"{1e3 * t / n:.2f}" for t in (*parts, whole - sum(parts), whole)])
-    labels = [*(label for _, _, label in stages), "the rest", "all"]
-    rows = [list(row) for row in zip(labels, *columns, strict=True)]
-    header = ["CPU ms a galaxy, one process, one thread", *PIPELINES]
-    return markdown_table(header, rows)
+    for options, tree in itertools.product(PIPELINES.values(), trees):
+        words = [sys.executable, "-c", STAGES, *map(str, (few, images, out)), json.dumps(options)]
+        done = subprocess.run(
+            words, capture_output=True, text=True, check=True, env=surroundings(tree)
+        )
+        columns.append(json.loads(done.stdout.splitlines()[-1]))
+    rows = [[label, *(f"{1e3 * c[label] / count:.2f}" for c in columns)] for label in columns[0]]
+    return markdown_table(["CPU ms a galaxy, one process, one thread", *titles], rows)
+
+
+def compare(other: Path, quick: bool) -> None:
+    """Print how this version does beside another: whole commands in turn, then the stages."""
+    trees, rounds = (other, HERE), 1 if quick else 2
+    counts = {"one": 1, "some": 100, "many": 1000, "survey": SURVEY, "given": 1000, "plain": 1000}
+    if quick:
+        counts = {"one": 1, "some": 10, "many": 20, "survey": 40, "given": 20, "plain": 20}
+    masked, given, plain = (options for _, _, options in RUNS.values())
+    jobs: list[tuple[str, str, Mapping[str, str]]] = [
+        *((name, f"{counts[name]} galaxies of 64 x 64", {}) for name in ("one", "some", "many")),
+        ("many", f"{counts['many']} of 64 x 64, sep and moments", PIPELINES["sep and moments"]),
+        *zip(("survey", "given", "plain"), RUNS, (masked, given, plain), strict=True),
+        (
+            "frame",
+            "frame of 2048 x 1489 with pictures and report",
+            {"mode": "frame", "save": "objects,previews,report"},
+        ),
+    ]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        out = folder / "out"
+        write_images(folder / "many", counts["many"])
+        for part in ("one", "some"):
+            subset(folder / "many", folder / part, counts[part])
+        for part in ("survey", "given", "plain"):
+            different = 20 if quick else DIFFERENT
+            write_survey(folder / part, counts[part], different, labels=part != "plain")
+        frame = simulate_one(compose_recipe(["data=validation/frame"]), 0, 9003)
+        export_fits([frame], folder / "frame")
+        tally, rows = Disturbances(), []
+        for images, label, options in jobs:
+            runs: dict[Path, list[dict]] = {tree: [] for tree in trees}
+            for _, tree in itertools.product(range(rounds), trees):
+                job = functools.partial(run, folder / images, out, options, tree)
+                runs[tree].append(undisturbed(job, tally, 1 if quick else 3))
+            row = [label]
+            for kind in ("wall", "cpu"):
+                old, new = (min(one[kind] for one in runs[tree]) for tree in trees)
+                row += [f"{old:.1f}", f"{new:.1f}", f"{new / old:.2f}"]
+            rows.append(row)
+            print(row, flush=True)
+        memory = [peak_memory(folder / "many", out, tree) for tree in trees]
+        header = ["", "s, earlier", "s, now", "ratio", "CPU s, earlier", "CPU s, now", "ratio"]
+        print(f"{markdown_table(header, rows)}\n\nLargest memory of the main process, "
+              f"{counts['many']} galaxies: {memory[0]:.0f} and {memory[1]:.0f} MB. While this was "
+              f"measured, {tally}.\n")  # fmt: skip
+        print(stages(trees, folder / "one", folder / "some", out, counts["some"]))
 
 
 def processes(quick: bool) -> tuple[str, str, bool]:
@@ -182,13 +236,13 @@ def processes(quick: bool) -> tuple[str, str, bool]:
         write_images(all_images, many)
         some_images = subset(all_images, folder / "some", few)
         one_image = subset(all_images, folder / "one", 1)
-        run(one_image, out, 0, {})  # file caches
+        run(one_image, out, {})  # file caches
         tally = Disturbances()
         runs: dict[tuple[str, int, int], list[dict]] = {}
         for _ in range(rounds):
             for (pipeline, options), workers in itertools.product(PIPELINES.items(), WORKERS):
                 for images, n in ((one_image, 1), (some_images, few), (all_images, many)):
-                    job = functools.partial(run, images, out, workers, options)
+                    job = functools.partial(run, images, out, {"workers": str(workers), **options})
                     answer = undisturbed(job, tally, 1 if quick else 4)
                     if answer["objects"] != n:
                         raise RuntimeError(f"{answer['objects']} objects instead of {n}")
@@ -220,8 +274,8 @@ def processes(quick: bool) -> tuple[str, str, bool]:
             f"\n\n{machine()}. Largest memory of the main process: {memory[0]:.0f} MB for {few} "
             f"galaxies, {memory[1]:.0f} MB for {many}. While this was measured, {tally}."
         )
-        stages = profile(all_images, out)
-    return text, stages, per_galaxy["sep and moments", -1] > 20 and not quick
+        by_stage = stages([HERE], one_image, some_images, out, few)
+    return text, by_stage, per_galaxy["sep and moments", -1] > 20 and not quick
 
 
 def survey(quick: bool) -> tuple[str, list[str]]:
@@ -233,7 +287,7 @@ def survey(quick: bool) -> tuple[str, list[str]]:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             write_survey(folder / "images", count, different, labels=given)
-            job = functools.partial(run, folder / "images", folder / "out", -1, options)
+            job = functools.partial(run, folder / "images", folder / "out", options)
             answer = undisturbed(job, tally, 1)
         if answer["objects"] != count:
             raise RuntimeError(f"{answer['objects']} objects instead of {count}")
@@ -252,16 +306,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="few galaxies; writes nothing")
     parser.add_argument("--only", choices=("processes", "survey"), help="one of the two parts")
+    parser.add_argument("--against", type=Path, help="checkout of an earlier version")
     arguments = parser.parse_args()
     print(f"{machine()}; load {os.getloadavg()[0]:.2f}")
+    if arguments.against is not None:
+        compare(arguments.against.resolve(), arguments.quick)
+        return
     missed = []
     if arguments.only != "survey":
-        text, stages, slow = processes(arguments.quick)
+        text, by_stage, slow = processes(arguments.quick)
         missed += ["ms a galaxy"] * slow
-        print(f"{text}\n{stages}", flush=True)
+        print(f"{text}\n{by_stage}", flush=True)
         if not arguments.quick:
             write_section("performance.md", "end to end", text)
-            write_section("performance.md", "stages", stages)
+            write_section("performance.md", "stages", by_stage)
     if arguments.only != "processes":
         text, late = survey(arguments.quick)
         missed += late

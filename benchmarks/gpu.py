@@ -44,7 +44,7 @@ from autofit_ml.deconvolution.target import target_psf
 from autofit_ml.fitting import RefineSettings
 from autofit_ml.images.psf import moffat_psf
 from autofit_ml.images.stamp import PSF, Stamp
-from autofit_ml.initialisation.cutouts import PSF_SIDE, SIDE
+from autofit_ml.initialisation.cutouts import PSF_SIDE, SCALARS, SIDE
 from autofit_ml.initialisation.network import network_inputs
 from autofit_ml.segmentation import Segmentation
 from autofit_ml.segmentation.maskrcnn import segment_maskrcnn
@@ -306,7 +306,7 @@ def networks(task: Task) -> Table:
             torch.ones(batch, SIDE, SIDE, device=task.device),
             torch.ones(batch, SIDE, SIDE, dtype=torch.bool, device=task.device),
             noise(batch, PSF_SIDE, PSF_SIDE).abs(),
-            noise(batch, 5),
+            noise(batch, len(SCALARS)),
         )
         added("initialiser, cut-outs", batch, lambda inputs=inputs: initialiser(*inputs))
         if batch <= 1024:

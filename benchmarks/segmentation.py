@@ -12,6 +12,9 @@ blends with the masks of each, and the errors of re, flux and n are compared.
 With ``--speed`` instead: our forward pass beside torchvision's over the same weights and without a
 threshold for proposals, on new images (seed 9004), faint ones among them; the two take turns, 16
 images at a time, in one process with one thread, and what is compared is processor time.
+
+With ``--hard``: a row for each recipe of what fooled networks before, the held-out sets of
+``conf/experiment/segment_ground.yaml`` and ``segment_space.yaml``.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,6 +31,7 @@ from typing import Any
 import numpy as np
 import torch
 from documents import machine, markdown_table, write_section
+from instance_figures import MIN_PIXELS, MIN_SNR, Comparison, compare, figures
 
 from autofit_ml.fitting import RefineSettings, refine
 from autofit_ml.images.stamp import Frame
@@ -34,7 +39,6 @@ from autofit_ml.initialisation import initialise
 from autofit_ml.measure import psf_fwhm
 from autofit_ml.scenes import CATALOGUE_PARAMETERS
 from autofit_ml.segmentation import Segmentation, SepSettings, detect_sources, segment_sep
-from autofit_ml.segmentation.evaluation import MIN_PIXELS, MIN_SNR, Comparison, compare, figures
 from autofit_ml.segmentation.maskrcnn import segment_maskrcnn
 from autofit_ml.segmentation.network import prepare
 from autofit_ml.segmentation.tiles import detect_instances
@@ -213,18 +217,19 @@ def to_frame(item: SimulatedObject) -> Frame:
     )
 
 
+def table_cell(entry: dict[str, float] | None) -> str:
+    """A figure with half of its 68 % interval."""
+    if entry is None or not np.isfinite(entry["value"]):
+        return "-"
+    half = (entry["high"] - entry["low"]) / 2
+    return f"{entry['value']:.3f}" + (f" ± {half:.3f}" if np.isfinite(half) else "")
+
+
 def table(columns: dict[str, dict[str, dict[str, float]]]) -> str:
     """Figures beside each other, with half of their 68 % interval."""
-
-    def text(entry: dict[str, float] | None) -> str:
-        if entry is None or not np.isfinite(entry["value"]):
-            return "-"
-        half = (entry["high"] - entry["low"]) / 2
-        return f"{entry['value']:.3f}" + (f" ± {half:.3f}" if np.isfinite(half) else "")
-
     first = next(iter(columns.values()))
     rows = [
-        [name, str(entry["number"]), *(text(column.get(name)) for column in columns.values())]
+        [name, str(entry["number"]), *(table_cell(column.get(name)) for column in columns.values())]
         for name, entry in first.items()
         if entry["number"]
     ]
@@ -267,6 +272,34 @@ def speed(weights: str, network: Any, surveys: Sequence[str], each: int) -> str:
     return f"Measured on {machine()}.\n\n" + markdown_table(header, rows)
 
 
+HARD = (
+    *("completeness, S/N over 10", "purity, S/N over 10", "target IoU, median"),
+    *(
+        "target IoU, 10th percentile",
+        "wrong pairs at 1-2 FWHM",
+        "star/galaxy accuracy, S/N over 20",
+    ),
+)
+
+
+def hard(network: Any, family: str, most: int) -> str:
+    """A row of figures for each held-out set of what fooled networks, of `most` images a survey."""
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    from training.settings import compose
+
+    rows = []
+    for entry in compose([f"experiment=segment_{family}"]).sets.test:
+        number, overrides = min(most, int(entry["count"])), entry.get("set", [])
+        surveys, data = entry["surveys"], f"data={entry['data']}"
+        objects = blends_of(surveys, number, int(entry["seed"]), overrides, data)
+        got = figures(compared(objects, segment_maskrcnn(to_stamps(objects), network)))
+        what = entry["data"] + (", coarse" if entry["data"] == "blends" else "")
+        cells = [table_cell(got[name]) for name in HARD]
+        rows.append([f"{what}: {', '.join(surveys)}", str(len(objects)), *cells])
+        print(rows[-1], flush=True)
+    return markdown_table(["images", "number", *HARD], rows)
+
+
 def main() -> None:
     """Tune, compare, print, write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
@@ -276,10 +309,20 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=40, help="of the search for sep's settings")
     parser.add_argument("--json", type=Path, help="write the figures here too")
     parser.add_argument("--speed", action="store_true", help="compare forward passes instead")
+    parser.add_argument("--hard", action="store_true", help="what fooled networks instead")
     parser.add_argument("--docs", action="store_true", help="write docs/segmentation.md's tables")
     arguments = parser.parse_args()
     surveys = FAMILIES[arguments.family]
     network: Any = load(arguments.weights)
+    if arguments.hard:
+        result = hard(network, arguments.family, arguments.n)
+        print(result)
+        if arguments.docs:
+            command = f"python benchmarks/segmentation.py {arguments.weights} --hard"
+            command += f" --family {arguments.family} -n {arguments.n}"
+            heading = f"`{arguments.weights}` (`{command}`)"
+            write_section("segmentation.md", f"hard {arguments.family}", f"{heading}\n\n{result}")
+        return
     if arguments.speed:
         command = f"python benchmarks/segmentation.py {arguments.weights} --speed"
         command += f" --family {arguments.family} -n {arguments.n}"

@@ -85,6 +85,8 @@ def train(overrides: Sequence[str]) -> Path:
     if precision == "auto":
         precision = "bf16-mixed" if gpu else "32-true"
     history = _History(run, training, gpu, data)
+    # Weights drawn at random are not worth averaging before they have learnt something.
+    unlearnt = 0 if training.start is not None else module.optimiser.warmup_steps
     trainer = lightning.Trainer(
         accelerator=settings.accelerator,
         devices=1,
@@ -95,13 +97,13 @@ def train(overrides: Sequence[str]) -> Path:
         gradient_clip_val=module.optimiser.clip,
         default_root_dir=run,
         logger=[
-            CSVLogger(run, name="", version="csv"),
+            _csv_log(run),
             TensorBoardLogger(run, name="", version="tb"),
         ],
         callbacks=[
             EMAWeightAveraging(
                 decay=settings.ema_decay,
-                update_starting_at_step=min(module.optimiser.warmup_steps, total // 5),
+                update_starting_at_step=min(unlearnt, total // 5),
             ),
             ModelCheckpoint(
                 run / "checkpoints",
@@ -111,7 +113,11 @@ def train(overrides: Sequence[str]) -> Path:
             ),
             # `save_last` would keep the last one that was better than all before it.
             ModelCheckpoint(run / "checkpoints", filename="last", enable_version_counter=False),
-            EarlyStopping("val/loss", patience=math.ceil(settings.patience / settings.val_every)),
+            EarlyStopping(
+                "val/loss",
+                patience=math.ceil(settings.patience / settings.val_every),
+                check_on_train_epoch_end=False,
+            ),
             LearningRateMonitor("step"),
             history,
         ],
@@ -123,6 +129,18 @@ def train(overrides: Sequence[str]) -> Path:
     trainer.fit(module, data, ckpt_path=last if last.exists() else None, weights_only=True)
     history.record(trainer)
     return last
+
+
+def _csv_log(run: Path) -> CSVLogger:
+    """A log that goes on when a run is continued: Lightning would remove what is there."""
+    path = run / "csv" / "metrics.csv"
+    kept = path.read_text() if path.exists() else ""
+    logger = CSVLogger(run, name="", version="csv")
+    writer = logger.experiment
+    if kept:
+        path.write_text(kept)
+        writer.metrics_keys = kept.splitlines()[0].split(",")
+    return logger
 
 
 class _History(Callback):
@@ -173,7 +191,7 @@ def _begin_with(network: torch.nn.Module, start: str) -> None:
     """Load the weights of a bundle or of another run's checkpoint."""
     state = network_state(start) if start.endswith(".ckpt") else trained_state(start)
     for name, values in network.state_dict().items():
-        more = values.shape[-1] - state[name].shape[-1] if values.ndim == 2 else 0
+        more = values.shape[-1] - state[name].shape[-1] if values.ndim == 2 and name in state else 0
         if more > 0:  # inputs that the older network lacked: of no weight at first
             state[name] = torch.nn.functional.pad(state[name], (0, more))
     network.load_state_dict(state)

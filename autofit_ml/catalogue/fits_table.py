@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 from astropy.io import fits
 
+from autofit_ml.catalogue.arrow import arrow_array, numpy_values
 from autofit_ml.catalogue.schema import columns_for
 from autofit_ml.errors import InputError
 
@@ -64,18 +65,16 @@ def catalogue_hdus(table: pa.Table) -> fits.HDUList:
     """
     fits_columns = []
     for field in table.schema:
-        values = table.column(field.name).combine_chunks()
+        values = table.column(field.name)
         known = _described(field, "unit")
         unit = u.Unit(known).to_string("fits") if known else None
         if pa.types.is_string(field.type):
             form, array = _string_column(values.to_pylist())
         elif pa.types.is_fixed_size_list(field.type):
-            size = field.type.list_size
-            form = f"{size}{_FORMS[field.type.value_type]}"
-            array = values.flatten().to_numpy(zero_copy_only=False).reshape(-1, size)
+            form = f"{field.type.list_size}{_FORMS[field.type.value_type]}"
+            array = numpy_values(values)
         else:
-            form = _FORMS[field.type]
-            array = values.to_numpy(zero_copy_only=False)
+            form, array = _FORMS[field.type], numpy_values(values)
         fits_columns.append(fits.Column(field.name, form, unit=unit, array=array))
     hdu = fits.BinTableHDU.from_columns(fits_columns, name=_EXTNAME)
     header = hdu.header
@@ -117,19 +116,14 @@ def table_from_hdu(hdu: fits.BinTableHDU) -> pa.Table:
     for number, name in enumerate(names, start=1):
         field = _field(hdu, number)
         fields.append(field)
+        values: list[str] | np.ndarray
         if records is None:
-            arrays.append(pa.array([], type=field.type))
+            values = []
         elif pa.types.is_string(field.type):
-            texts = [unescape_text(bytes(text)) for text in records[name]]
-            arrays.append(pa.array(texts, type=field.type))
+            values = [unescape_text(bytes(text)) for text in records[name]]
         else:
             values = np.asarray(hdu.data[name])
-            values = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("="))
-            if pa.types.is_fixed_size_list(field.type):
-                flat = pa.array(values.reshape(-1))
-                arrays.append(pa.FixedSizeListArray.from_arrays(flat, type=field.type))
-            else:
-                arrays.append(pa.array(values, type=field.type))
+        arrays.append(arrow_array(values, field.type))
     return pa.Table.from_arrays(arrays, schema=pa.schema(fields, metadata=metadata or None))
 
 

@@ -11,6 +11,7 @@ from astropy.io import fits
 from astropy.table import Column as TableColumn
 from astropy.table import QTable
 
+from autofit_ml.catalogue.arrow import numpy_values
 from autofit_ml.catalogue.fits_table import table_from_hdu
 from autofit_ml.catalogue.writer import ASTROPY_HEADER, ASTROPY_LENGTH, FITS_NAME, PARQUET_NAME
 from autofit_ml.errors import InputError
@@ -103,16 +104,13 @@ def table_to_qtable(table: pa.Table) -> QTable:
     result = QTable()
     for field in table.schema:
         about = field.metadata or {}
-        values = table.column(field.name).combine_chunks()
-        if pa.types.is_fixed_size_list(field.type):
-            array = values.flatten().to_numpy(zero_copy_only=False)
-            array = array.reshape(-1, field.type.list_size)
-        elif pa.types.is_string(field.type):
+        values = table.column(field.name)
+        if pa.types.is_string(field.type):
             texts = values.to_pylist()
             width = max((len(text) for text in texts), default=0) or 1
             array = TableColumn(texts, dtype=f"U{width}")
         else:
-            array = values.to_numpy(zero_copy_only=False).copy()
+            array = numpy_values(values).copy()
         unit = about.get(b"unit", b"").decode()
         result[field.name] = u.Quantity(array, u.Unit(unit), copy=False) if unit else array
         result[field.name].info.description = about.get(b"description", b"").decode()

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from autofit_ml.catalogue.arrow import arrow_array
 from autofit_ml.catalogue.flags import Flag, usable
 from autofit_ml.catalogue.schema import Column, columns_for
 
@@ -197,12 +198,5 @@ def rows_to_table(
             values[column.name][failed] = 0
 
     schema = arrow_schema(columns, metadata)
-    arrays = []
-    for column, field in zip(columns, schema, strict=True):
-        value = values[column.name]
-        if column.size > 1:
-            flat = pa.array(np.ascontiguousarray(value).reshape(-1), type=pa.float64())
-            arrays.append(pa.FixedSizeListArray.from_arrays(flat, type=field.type))
-        else:
-            arrays.append(pa.array(value, type=field.type))
+    arrays = [arrow_array(values[field.name], field.type) for field in schema]
     return pa.Table.from_arrays(arrays, schema=schema)

@@ -9,7 +9,6 @@ prior decide. docs/deconvolution.md has the equations and what is measured.
 - `network`: the denoiser; `spectra`, `target`: Fourier grids and the target PSF.
 - `diffusion`: the reverse diffusion; `eps`, `gibbs`: the two samplers on it; `prior`: samples of
   the prior alone.
-- `analytic`: priors with exact posteriors, for tests and examples.
 - `summary`, `files`, `preview`: what is kept, the FITS file, the picture; `uses`: Sérsic
   parameters and structure from samples.
 

@@ -93,20 +93,24 @@ def _cards(header: fits.Header, sharp: Sharp) -> None:
     if sharp.unit:
         header["BUNIT"] = sharp.unit
     header["OBJECT"] = escape_text(sharp.id).decode("ascii")
-    header["NSAMPLES"] = (len(sharp.samples), "posterior samples")
-    header["SAMPLER"] = (sharp.sampler, "eps or gibbs")
-    header["NCALLS"] = (sharp.calls, "network calls per sample")
-    header["SEED"] = sharp.seed
-    header["WEIGHTS"] = escape_text(sharp.weights).decode("ascii")
-    header["WGTHASH"] = (sharp.weights_sha256[:40], "sha256, 40 of 64")
-    header["PSFHASH"] = (sharp.psf_sha256[:40], "sha256, 40 of 64")
     for keyword, value, comment in (
-        ("DETAIL", sharp.detail, "share of fine detail not determined"),
-        ("CHI2", sharp.chi2, "of the re-convolved mean, per pixel"),
-        ("DISTANCE", sharp.distance, "from the training set, 1 = limit"),
-        ("RHAT", sharp.rhat, "largest of the Gibbs chains"),
+        ("NSAMPLES", len(sharp.samples), "posterior samples"),
+        ("SAMPLER", sharp.sampler, "eps or gibbs"),
+        ("NCALLS", sharp.calls, "network calls per sample"),
+        ("SEED", sharp.seed, ""),
+        ("WEIGHTS", escape_text(sharp.weights).decode("ascii"), ""),
+        ("WGTHASH", sharp.weights_sha256[:40], "sha256, 40 of 64"),
+        ("PSFHASH", sharp.psf_sha256[:40], "sha256, 40 of 64"),
+        ("DETAIL", _finite(sharp.detail), "share of fine detail not determined"),
+        ("CHI2", _finite(sharp.chi2), "of the re-convolved mean, per pixel"),
+        ("DISTANCE", _finite(sharp.distance), "from the training set, 1 = limit"),
+        ("RHAT", _finite(sharp.rhat), "largest of the Gibbs chains"),
+        ("NWARN", len(sharp.warnings), "warnings, in HISTORY"),
     ):
-        header[keyword] = (value if math.isfinite(value) else None, comment)
-    header["NWARN"] = (len(sharp.warnings), "warnings, in HISTORY")
+        header[keyword] = (value, comment)
     for text in sharp.warnings:
         header["HISTORY"] = escape_text(f"WARNING: {text}").decode("ascii")
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

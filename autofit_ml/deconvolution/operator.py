@@ -248,9 +248,7 @@ def _folds(transfer: torch.Tensor) -> bool:
     return bool(beyond.max() > 1e-3 * transfer.abs().max())
 
 
-def psf_transfer(
-    psf: PSF, side: int, oversampling: int, target_fwhm: float = TARGET_FWHM
-) -> np.ndarray:
+def psf_transfer(psf: PSF, side: int, oversampling: int) -> np.ndarray:
     """H on the half plane of a grid, complex128 (G, G // 2 + 1); without the factor s².
 
     Parameters
@@ -261,15 +259,11 @@ def psf_transfer(
         G, output pixels.
     oversampling : int
         Output pixels per data pixel.
-    target_fwhm : float
-        Output pixels.
     """
     ky = 2 * np.pi * np.fft.fftfreq(side)
     kx = 2 * np.pi * np.fft.rfftfreq(side)
     seen = _transform(psf, ky, kx, oversampling)
-    target = target_transfer(
-        torch.from_numpy(ky)[:, None], torch.from_numpy(kx)[None, :], target_fwhm
-    ).numpy()
+    target = target_transfer(torch.from_numpy(ky)[:, None], torch.from_numpy(kx)[None, :]).numpy()
     ratio = seen / target
     size = np.abs(ratio)
     ratio *= np.minimum(1.0, TRANSFER_LIMIT / np.maximum(size, 1e-30))

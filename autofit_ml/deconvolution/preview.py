@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import functools
 import io
-from pathlib import Path
 
 import matplotlib
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from autofit_ml.deconvolution.summary import Sharp
+from autofit_ml.report.captions import TEXT, font_of
+from autofit_ml.report.drawing import BACKGROUND
 
 __all__ = ["sharp_preview_png"]
 
 _PANEL = 192
 _GAP = 6
 _TITLE = 20
-_BACKGROUND = (20, 22, 26)
-_TEXT = (232, 234, 237)
 _WARNING = (255, 200, 92)
 
 
@@ -47,26 +45,19 @@ def sharp_preview_png(sharp: Sharp) -> bytes:
         *sharp.warnings,
     ]
     height = _PANEL + 2 * _GAP + _TITLE * (1 + len(lines))
-    canvas = Image.new("RGB", (width, height), _BACKGROUND)
+    canvas = Image.new("RGB", (width, height), BACKGROUND)
     draw = ImageDraw.Draw(canvas)
     for k, text in enumerate(lines):
-        draw.text((_GAP, 3 + k * _TITLE), text, _WARNING if k else _TEXT, font=_font(13))
+        draw.text((_GAP, 3 + k * _TITLE), text, _WARNING if k else TEXT, font=font_of(13))
     upper = _TITLE * len(lines)
     for k, (title, colours) in enumerate(panels):
         x = _GAP + k * (_PANEL + _GAP)
-        draw.text((x, upper + 2), title, _TEXT, font=_font(12))
+        draw.text((x, upper + 2), title, TEXT, font=font_of(12))
         picture = Image.fromarray(colours[::-1]).resize((_PANEL, _PANEL), Image.Resampling.NEAREST)
         canvas.paste(picture, (x, upper + _TITLE))
     buffer = io.BytesIO()
     canvas.save(buffer, "PNG")
     return buffer.getvalue()
-
-
-@functools.lru_cache(maxsize=4)
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(
-        Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), size
-    )
 
 
 def _stretched(image: np.ndarray, noise: float, top: float) -> np.ndarray:

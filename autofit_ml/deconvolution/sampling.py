@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import inspect
+import itertools
 import math
 import warnings as python_warnings
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ParamSpec, Protocol, overload
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,16 +35,14 @@ from autofit_ml.deconvolution.target import LARGEST_RADIUS, TARGET_FWHM, WIDEST_
 from autofit_ml.errors import AutofitError, AutofitWarning, SettingsError
 from autofit_ml.images.stamp import Stamp
 from autofit_ml.measure import psf_fwhm
-from autofit_ml.options import by_keyword, option
+from autofit_ml.options import called_with, option
 from autofit_ml.posterior.diagnostics import split_rhat
 from autofit_ml.settings import SamplingSettings
 from autofit_ml.weights.choice import network as kept_network
-from autofit_ml.weights.devices import usable_device
+from autofit_ml.weights.choice import usable_device
 from autofit_ml.weights.manifest import list_weights
 
 __all__ = ["DeconvolveOptions", "SamplingSettings", "deconvolve", "deconvolve_each"]
-
-P = ParamSpec("P")
 
 _PRIOR_SAMPLES = 32
 _RHAT_WARNING = 1.05
@@ -54,6 +52,7 @@ _RHAT_WARNING = 1.05
 class DeconvolveOptions(SamplingSettings):
     """Keywords of `deconvolve`."""
 
+    stamps: Stamp | Sequence[Stamp] = field(kw_only=False)
     weights: Any = option(  # noqa: RUF009
         None,
         "Name or folder of a bundle, or anything with ``denoise(u, spectrum)``; None: the newest "
@@ -61,40 +60,11 @@ class DeconvolveOptions(SamplingSettings):
     )
 
 
-class _OneOrMany(Protocol[P]):
-    """One result for one stamp, a list for several."""
-
-    @overload
-    def __call__(self, stamps: Stamp, /, *args: P.args, **kwargs: P.kwargs) -> Sharp: ...
-    @overload
-    def __call__(
-        self, stamps: Sequence[Stamp], /, *args: P.args, **kwargs: P.kwargs
-    ) -> list[Sharp]: ...
-
-
-def _one_or_many(
-    options: Callable[P, DeconvolveOptions],
-    function: Callable[[Sequence[Stamp], DeconvolveOptions], list[Sharp]],
-) -> _OneOrMany[P]:
-    """The function with the keywords of its options; some of them once came by position."""
-    order = ("samples", "sampler", "oversampling", "target_fwhm", "weights", "seed", "device")
-    signature = inspect.signature(options)
-
-    @functools.wraps(function)
-    def wrapper(stamps: Any, *args: Any, **kwargs: Any) -> Any:
-        given = by_keyword(function.__name__, signature, args, kwargs, order)
-        chosen = DeconvolveOptions(**given)
-        found = function([stamps] if isinstance(stamps, Stamp) else stamps, chosen)
-        return found[0] if isinstance(stamps, Stamp) else found
-
-    first = inspect.Parameter("stamps", inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    vars(wrapper)["__signature__"] = inspect.Signature(
-        [first, *signature.parameters.values()], return_annotation="Sharp | list[Sharp]"
-    )
-    return wrapper  # type: ignore[return-value]
-
-
-def _deconvolve(stamps: Sequence[Stamp], options: DeconvolveOptions) -> list[Sharp]:
+@called_with(
+    DeconvolveOptions,
+    positional=("samples", "sampler", "oversampling", "target_fwhm", "weights", "seed", "device"),
+)
+def deconvolve(call: DeconvolveOptions) -> Sharp | list[Sharp]:
     """Posterior samples of galaxies as they would look with a narrower PSF and without noise.
 
     ``deconvolve(stamps, *, samples, sampler, ...)``; the keywords are those of
@@ -120,9 +90,10 @@ def _deconvolve(stamps: Sequence[Stamp], options: DeconvolveOptions) -> list[Sha
         A stamp cannot be deconvolved (see `operator.observe`).
     SettingsError, WeightsError
     """
-    weights = options.weights
+    alone, weights = isinstance(call.stamps, Stamp), call.weights
     named = weights is None or isinstance(weights, str | Path)
-    settings = options.part(SamplingSettings, weights=str(weights or "") if named else "")
+    settings = call.part(SamplingSettings, weights=str(weights or "") if named else "")
+    stamps = [call.stamps] if isinstance(call.stamps, Stamp) else call.stamps
     found = []
     for _, result in deconvolve_each(stamps, settings, denoiser=None if named else weights):
         if isinstance(result, Exception):
@@ -130,11 +101,7 @@ def _deconvolve(stamps: Sequence[Stamp], options: DeconvolveOptions) -> list[Sha
         for text in result.warnings:
             python_warnings.warn(f"{result.id}: {text}", AutofitWarning, stacklevel=3)
         found.append(result)
-    return found
-
-
-_deconvolve.__name__ = _deconvolve.__qualname__ = "deconvolve"
-deconvolve = _one_or_many(DeconvolveOptions, _deconvolve)
+    return found[0] if alone else found
 
 
 def deconvolve_each(
@@ -162,34 +129,28 @@ def deconvolve_each(
         denoiser = denoiser.to(device)
     if settings.precision == "bfloat16":
         denoiser = _in_bfloat16(denoiser)
-    group: list[Stamp] = []
-    side = 0
 
-    def finished() -> list[tuple[Stamp, Sharp | AutofitError]]:
-        if not group:
-            return []
-        results = _group(group, side, settings, denoiser, (name, digest), device)
-        return list(zip(group, results, strict=True))
+    def sized() -> Iterator[tuple[Stamp, tuple[int, tuple[int, int]] | AutofitError]]:
+        """Each stamp with what it must share to be sampled along with others."""
+        for stamp in stamps:
+            about: tuple[int, tuple[int, int]] | AutofitError
+            try:  # alone first: what is wrong with it must not concern the others
+                seen = observe(
+                    [stamp], oversampling=settings.oversampling, padding=settings.padding
+                )
+                about = seen.side, stamp.shape
+            except AutofitError as error:
+                about = error
+            yield stamp, about
 
-    for stamp in stamps:
-        try:
-            # Alone first: what is wrong with it must not concern the others.
-            own = observe(
-                [stamp], oversampling=settings.oversampling, padding=settings.padding
-            ).side
-        except AutofitError as error:
-            yield from finished()
-            group = []
-            yield stamp, error
+    for about, members in itertools.groupby(sized(), key=lambda pair: pair[1]):
+        some = (stamp for stamp, _ in members)
+        if isinstance(about, AutofitError):
+            yield from ((stamp, about) for stamp in some)
             continue
-        if group and (
-            own != side or stamp.shape != group[0].shape or len(group) == settings.objects
-        ):
-            yield from finished()
-            group = []
-        side = own
-        group.append(stamp)
-    yield from finished()
+        while group := list(itertools.islice(some, settings.objects)):
+            results = _group(group, about[0], settings, denoiser, (name, digest), device)
+            yield from zip(group, results, strict=True)
 
 
 def _network(weights: str) -> tuple[str, str, Any]:
@@ -365,44 +326,43 @@ def _summed_up(
         flux = drawn.sum((-2, -1)).mean()
         ratio = prior_fraction(drawn, _broadened(prior, wanted) * flux, 1e-3)
         fraction = ratio[region].cpu().numpy().astype(np.float32)
-    texts = []
-    if distance > 1:
-        texts.append(
+    poor = chi2 > 1 + 6 * math.sqrt(2 / max(usable.sum(), 1)) and chi2 > 1.1
+    warnings = [
+        (
+            distance > 1,
             f"unlike the galaxies that the prior was trained on ({distance:.1f} times the usual "
-            "misfit): the samples may look like galaxies that it is not"
-        )
-    elif chi2 > 1 + 6 * math.sqrt(2 / max(usable.sum(), 1)) and chi2 > 1.1:
-        texts.append(
+            "misfit): the samples may look like galaxies that it is not",
+        ),
+        (
+            poor and not distance > 1,
             f"the mean leaves a residual of chi2 {chi2:.2f} per pixel: noise, PSF, sky or "
-            "neighbours are not as given"
-        )
-    if width > WIDEST_PSF:
-        texts.append(
+            "neighbours are not as given",
+        ),
+        (
+            width > WIDEST_PSF,
             f"the PSF's FWHM of {width:.1f} output pixels is beyond the {WIDEST_PSF:g} that the "
-            "prior was trained for" + (": use oversampling 1" if s > 1 else "")
-        )
-    if radius > LARGEST_RADIUS:
-        texts.append(
+            "prior was trained for" + (": use oversampling 1" if s > 1 else ""),
+        ),
+        (
+            radius > LARGEST_RADIUS,
             f"a half-light radius of {radius:.0f} output pixels is beyond the {LARGEST_RADIUS:g} "
             "that the prior was trained for, and outskirts may be missing: "
-            + ("use oversampling 1" if s > 1 else "bin the image")
-        )
-    if detail > DETAIL_WARNING:
-        texts.append(
+            + ("use oversampling 1" if s > 1 else "bin the image"),
+        ),
+        (
+            detail > DETAIL_WARNING,
             f"{100 * detail:.0f} % of the detail finer than the PSF differs from sample to "
-            "sample: what one sample shows there is the prior's"
-        )
-    if rhat > _RHAT_WARNING:
-        texts.append(f"the Gibbs chains have not mixed (R-hat {rhat:.2f}): raise sweeps")
-    parts = statistics(images)
+            "sample: what one sample shows there is the prior's",
+        ),
+        (
+            rhat > _RHAT_WARNING,
+            f"the Gibbs chains have not mixed (R-hat {rhat:.2f}): raise sweeps",
+        ),
+    ]
     return Sharp(
         id=stamp.id,
         samples=images,
-        mean=parts["mean"],
-        std=parts["std"],
-        q16=parts["q16"],
-        median=parts["median"],
-        q84=parts["q84"],
+        **statistics(images),
         residual=residual,
         prior_fraction=fraction,
         data=stamp.data,
@@ -410,7 +370,7 @@ def _summed_up(
         mask=stamp.mask,
         target_fwhm=wanted,
         oversampling=s,
-        wcs=output_wcs(stamp.wcs, s, (0.0, 0.0)),
+        wcs=output_wcs(stamp.wcs, s),
         detail=detail,
         chi2=chi2,
         distance=distance,
@@ -424,7 +384,7 @@ def _summed_up(
         weights_sha256=weights[1],
         rhat=rhat,
         unit=stamp.unit,
-        warnings=tuple(texts),
+        warnings=tuple(text for holds, text in warnings if holds),
         origin=stamp.origin,
     )
 

@@ -187,7 +187,7 @@ def half_light_radius(image: torch.Tensor) -> float:
     return math.sqrt((1 + int((light < 0.5 * light[-1]).sum())) / math.pi)
 
 
-def output_wcs(wcs: WCS | None, oversampling: int, shift: tuple[float, float]) -> WCS | None:
+def output_wcs(wcs: WCS | None, oversampling: int) -> WCS | None:
     """WCS of the output pixels.
 
     Parameters
@@ -195,16 +195,13 @@ def output_wcs(wcs: WCS | None, oversampling: int, shift: tuple[float, float]) -
     wcs : WCS or None
         Of the stamp's pixels.
     oversampling : int
-        Output pixel (0, 0) has its outer corner on that of stamp pixel `shift`.
-    shift : tuple of float
-        (x, y) of the stamp pixel at the output's corner.
+        Output pixel (0, 0) has its outer corner on that of stamp pixel (0, 0).
     """
     if wcs is None:
         return None
     out = wcs.deepcopy()
     # FITS pixel p (1-based) spans p - 0.5 to p + 0.5.
-    corner = np.asarray(shift, dtype=float)
-    out.wcs.crpix = (np.asarray(wcs.wcs.crpix) - 0.5 - corner) * oversampling + 0.5
+    out.wcs.crpix = (np.asarray(wcs.wcs.crpix) - 0.5) * oversampling + 0.5
     if oversampling > 1:
         if wcs.wcs.has_cd():
             out.wcs.cd = np.asarray(wcs.wcs.cd) / oversampling

@@ -23,7 +23,6 @@ __all__ = [
     "TARGET_FWHM",
     "TRANSFER_LIMIT",
     "WIDEST_PSF",
-    "gaussian_transfer",
     "sigma_of",
     "target_psf",
     "target_transfer",
@@ -71,8 +70,3 @@ def target_transfer(ky: torch.Tensor, kx: torch.Tensor, fwhm: float = TARGET_FWH
         return (torch.cos(k.double()[..., None] * n) * weight).sum(-1)
 
     return along(ky) * along(kx)
-
-
-def gaussian_transfer(ky: torch.Tensor, kx: torch.Tensor, sigma: float) -> torch.Tensor:
-    """Transform of a Gaussian of unit flux, not sampled."""
-    return torch.exp(-0.5 * sigma**2 * (ky.double() ** 2 + kx.double() ** 2))

@@ -55,7 +55,7 @@ class SampleFits:
         return float(middle % 180.0 if name == "pa" else middle), float((high - low) / 2)
 
 
-def fit_samples(sharp: Sharp, position: tuple[float, float] | None = None) -> SampleFits:
+def fit_samples(sharp: Sharp, position: tuple[float, float]) -> SampleFits:
     """Fit one Sérsic profile to each sample of an object.
 
     All pixels count alike, those that were masked in the data do not; the PSF is the target's. The
@@ -65,8 +65,8 @@ def fit_samples(sharp: Sharp, position: tuple[float, float] | None = None) -> Sa
     Parameters
     ----------
     sharp : Sharp
-    position : tuple of float, optional
-        (x, y) of the target in data pixels; the middle by default.
+    position : tuple of float
+        (x, y) of the target in data pixels.
 
     Returns
     -------
@@ -79,7 +79,7 @@ def fit_samples(sharp: Sharp, position: tuple[float, float] | None = None) -> Sa
     sigma = max(float(high - low) / 2, 1e-30) / s**2
     psf = target_psf(sharp.target_fwhm)
     ny, nx = sharp.mean.shape
-    x, y = ((nx - 1) / 2, (ny - 1) / 2) if position is None else _to_output(position, s)
+    x, y = (s * at + (s - 1) / 2 for at in position)  # output pixels
     whole = Segmentation(
         np.ones((ny, nx), np.int32), 1, np.zeros((ny, nx), bool), 0.0, sigma, method="given"
     )
@@ -112,8 +112,3 @@ def fit_samples(sharp: Sharp, position: tuple[float, float] | None = None) -> Sa
     structure, spread = left.mean(0), left.std(0, ddof=1)
     significance = structure / np.maximum(spread, 1e-6 * sigma)
     return SampleFits(values, structure.astype(np.float32), significance.astype(np.float32))
-
-
-def _to_output(position: tuple[float, float], s: int) -> tuple[float, float]:
-    """Data to output pixels."""
-    return s * position[0] + (s - 1) / 2, s * position[1] + (s - 1) / 2

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -13,7 +15,8 @@ from autofit_ml.fitting.extras import make_extras
 from autofit_ml.fitting.geometry import padded_shape
 from autofit_ml.fitting.neighbours import Neighbour
 from autofit_ml.fitting.objects import IDENTITY, SceneObject, scale_of
-from autofit_ml.fitting.pixels import ImageData, Placement
+from autofit_ml.fitting.patches import light_beyond, patch_corners, patch_sizes
+from autofit_ml.fitting.pixels import ImageData, PatchPlans, Placement
 from autofit_ml.fitting.problem import GaussianPrior, SceneProblem, chunk_of
 from autofit_ml.fitting.settings import RefineSettings
 from autofit_ml.images.stamp import Stamp
@@ -56,6 +59,17 @@ class Member:
         """How well the start knows ln n; 0 if unknown."""
         return math.sqrt(max(float(self.start_cov[4, 4]), 0.0))
 
+    @cached_property
+    def fwhm(self) -> tuple[float, ...]:
+        """Of the PSF of each image, pixels."""
+        return tuple(psf_fwhm(self.stamp(i).psf) for i in range(len(self.object.stamps)))
+
+    @cached_property
+    def psf_wings(self) -> tuple[np.ndarray, ...]:
+        """`light_beyond` of the PSF of each image."""
+        psfs = [self.stamp(i).psf for i in range(len(self.object.stamps))]
+        return tuple(light_beyond(psf.data, psf.oversampling, max(psf.data.shape)) for psf in psfs)
+
     def stamp(self, image: int) -> Stamp:
         """An image, or the first in place of a missing one (which is masked as a whole)."""
         return self.object.stamps[image] or self.object.reference
@@ -79,7 +93,7 @@ def search_blocks(member: Member) -> tuple[int, ...]:
         stamp = member.stamp(i)
         re, q = member.start[3] * scale_of(affine), member.start[5]
         small = min(padded_shape(stamp.shape))
-        largest = max(psf_fwhm(stamp.psf) / 1.4, 0.5 * re * math.sqrt(q))
+        largest = max(member.fwhm[i] / 1.4, 0.5 * re * math.sqrt(q))
         finest.append(next((f for f in (8, 4, 2) if f <= largest and small // f >= 16), 1))
     # One for all: objects of a batch have all of them in common, and batches should be large.
     return (min(finest),) * len(finest)
@@ -111,6 +125,7 @@ class SceneBatch:
         root = np.zeros((b, *shape), dtype=np.float32)
         empty = np.zeros((b, *shape), dtype=bool)
         scale, pedestal, electrons = np.ones(b), np.zeros(b), np.full(b, np.nan)
+        background, photons = {}, np.full(b, np.inf)
         prior = np.zeros((b, 2))
         n_pix, log_sigma = np.zeros(b, dtype=np.int64), np.zeros(b)
         for k, member in enumerate(self.members):
@@ -131,6 +146,11 @@ class SceneBatch:
             n_pix[k] = good.sum()
             log_sigma[k] = np.log(sigma[good]).sum()
             electrons[k] = stamp.gain * scale[k]
+            if stamp.background_sigma is not None and stamp.gain > 0:
+                photons[k] = electrons[k]
+                noise = np.where(good, stamp.background_sigma, np.inf)
+                background[k] = np.zeros(shape, dtype=np.float32)
+                background[k][:ny, :nx] = scale[k] / noise
             sky_prior = self._sky_prior(stamp)
             if sky_prior is not None and self.layout.sky_terms:
                 mean, error = sky_prior
@@ -139,7 +159,11 @@ class SceneBatch:
         tensors = {
             "data": data, "root": root, "scale": scale, "pedestal": pedestal, "prior": prior,
             "electrons": electrons, "empty": empty, "n_pix": n_pix, "log_sigma": log_sigma,
+            "given_log_sigma": log_sigma.copy(), "photons": photons,
         }  # fmt: skip
+        if background:
+            own = [background.get(k, root[k]) for k in range(b)]
+            tensors["background_root"] = np.stack(own)
         out = {name: torch.as_tensor(v, device=self.device) for name, v in tensors.items()}
         for name in ("data", "root"):
             out[name] = out[name].to(self.dtype)
@@ -179,6 +203,16 @@ class SceneBatch:
         """Image units per scaled unit of the first image, (B,)."""
         return self._images[0]["scale"]
 
+    @property
+    def own(self) -> torch.Tensor | None:
+        """Which numbers of theta do not belong to neighbours, (D,); None: all."""
+        count = len(self.members[0].neighbours)
+        if count == 0:
+            return None
+        around = {span.component.name for span in self.layout.spans[-count:]}
+        mine = [name.rpartition(".")[0] not in around for name in self.layout.names]
+        return torch.tensor(mine, device=self.device)
+
     def units(self, image: int, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Scale and pedestal of an image, image units."""
         return self._images[image]["scale"][rows], self._images[image]["pedestal"][rows]
@@ -192,8 +226,19 @@ class SceneBatch:
         return self._images[image]["root"]
 
     def given_root(self, image: int) -> torch.Tensor:
-        """1/sigma of the noise plane, (B, ny, nx), scaled."""
-        return self._images[image].get("given_root", self._images[image]["root"])
+        """1/sigma of the noise plane, (B, ny, nx), scaled; without the photons of a model."""
+        got = self._images[image]
+        return got.get("background_root", got.get("given_root", got["root"]))
+
+    def photons(self, image: int) -> torch.Tensor:
+        """Electrons per scaled unit where the noise has the model's own photons, else inf, (B,)."""
+        return self._images[image]["photons"]
+
+    @property
+    def follows_model(self) -> torch.Tensor:
+        """Members whose noise depends on the model, bool, (B,)."""
+        some = [self.photons(i).isfinite() for i in range(self.layout.n_images)]
+        return torch.stack(some).any(0) | (self.settings.error_floor > 0)
 
     def empty(self, image: int) -> torch.Tensor:
         """Unmasked pixels outside all footprints, bool, (B, ny, nx)."""
@@ -213,7 +258,11 @@ class SceneBatch:
         self._images[image]["root"] = root
 
     def problem(
-        self, accuracy: Accuracy, members: torch.Tensor, blocks: Sequence[int] | None = None
+        self,
+        accuracy: Accuracy,
+        members: torch.Tensor,
+        blocks: Sequence[int] | None = None,
+        theta: torch.Tensor | None = None,
     ) -> SceneProblem:
         """The problem of some members.
 
@@ -223,11 +272,18 @@ class SceneBatch:
         members : Tensor, int64
         blocks : sequence of int, optional
             Block sizes of the images, for a search on binned images.
+        theta : Tensor, (A, starts, D), optional
+            Where it begins: components whose light ends nearby are drawn on patches.
         """
         data = tuple(
             self._image_data(i, accuracy, members, 1 if blocks is None else blocks[i])
             for i in range(self.layout.n_images)
         )
+        if theta is not None and (blocks is None or max(blocks) == 1):
+            data = tuple(
+                dataclasses.replace(one, patches=self._patches(i, accuracy, members, theta))
+                for i, one in enumerate(data)
+            )
         chunk = chunk_of(self.layout, [image.plan for image in data])
         return SceneProblem(
             self.layout,
@@ -238,6 +294,49 @@ class SceneBatch:
             chunk,
             None if self.prior is None else self.prior.select(members),
         )
+
+    def _patches(
+        self, i: int, accuracy: Accuracy, members: torch.Tensor, theta: torch.Tensor
+    ) -> PatchPlans | None:
+        """Patches of the components in image i that serve all starts, and what draws them."""
+        layout, (a, starts) = self.layout, theta.shape[:2]
+        neighbours = len(self.members[0].neighbours)
+        if neighbours == 0 or self.device.type != "cpu" or any(layout.n_psf):
+            return None
+        every = members.repeat_interleave(starts)
+        values = layout.values(theta.flatten(0, 1), self.base[every].to(theta), i)
+        got = {name: value.numpy() for name, value in values.items()}
+        if any(f"{span.component.name}.x" not in got for span in layout.spans):
+            return None
+        maps = self._images[i]["maps"][members].numpy()
+        rows = every.tolist()
+        side = patch_sizes(
+            layout, got, np.repeat([scale_of(one) for one in maps], starts),
+            [self.members[k].psf_wings[i] for k in rows],
+            self._images[i]["scale"][every].numpy(), self.shapes[i], self.settings.compact_re,
+            neighbours,
+        )  # fmt: skip
+        side = side.reshape(a, starts, -1)
+        side = np.where((side == 0).any(1), 0, side.max(1))
+        there = [[got[f"{span.component.name}.{axis}"] for axis in "xy"] for span in layout.spans]
+        first = np.array(there)[:, :, ::starts].transpose(2, 0, 1)
+        position = np.einsum("bij,bcj->bci", maps[:, :, :2], first) + maps[:, None, :, 2]
+        corner = patch_corners(position, side, self.shapes[i])
+        if accuracy.refinements:
+            accuracy = self.settings.compact
+        stamp, plans = self.members[0].stamp(i), {}
+        for size in np.unique(side[side > 0]).tolist():
+            plan = make_plan(
+                (size, size), stamp.psf.data.shape, stamp.psf.oversampling, accuracy, self.device,
+                self.dtype,
+            )  # fmt: skip
+            some = torch.as_tensor(np.flatnonzero((side == size).any(1)))
+            modes = torch.zeros((a, plan.n_modes), dtype=self.dtype.to_complex())
+            modes[some] = self._psf_modes(i, plan, members[some], 1)
+            plans[size] = plan, modes
+        if not plans:
+            return None
+        return PatchPlans(torch.as_tensor(side), torch.as_tensor(corner), plans)
 
     def _psf_modes(
         self, i: int, plan: FourierPlan, members: torch.Tensor, block: int

@@ -10,11 +10,12 @@ import torch
 
 from autofit_ml.catalogue.flags import Flag
 from autofit_ml.fitting.batch import SceneBatch
-from autofit_ml.fitting.geometry import geometry_flags
+from autofit_ml.fitting.geometry import covers_stamp, geometry_flags, target_found
 from autofit_ml.fitting.image_statistics import ImageStatistics, measure_images
 from autofit_ml.fitting.levenberg_marquardt import LMResult, solve_damped
 from autofit_ml.fitting.problem import SceneProblem
 from autofit_ml.fitting.results import SceneFit
+from autofit_ml.fitting.sky_noise import RIGHT, likely_cause
 from autofit_ml.fitting.uncertainties import laplace
 from autofit_ml.fitting.values import absent_values, catalogue_values, value_names
 from autofit_ml.scenes.layout import Layout
@@ -29,6 +30,13 @@ _BLENDED = 0.05
 """Neighbours' light over the target's, inside re, that raises BLENDED."""
 
 _LEAST_SNR = 10.0
+
+_MAGNITUDE = 2.5 / math.log(10)
+_LARGEST_SIZE_ERROR, _LARGEST_MAG_ERROR = 0.5, 0.5
+"""re_err / re and mag_err above which UNDETERMINED is raised."""
+
+_LEAST_LIGHT = 0.5
+"""Share of the flux in the stamp below which EXTRAPOLATED is raised."""
 
 
 def failed(layout: Layout, scene: Scene, why: str) -> SceneFit:
@@ -84,10 +92,12 @@ def describe(
     frozen = (lower == upper) | fit.at_bound
     covariance, good = laplace(fit.state.matrix, frozen)
     variance = covariance.diagonal(dim1=1, dim2=2)
-    settled = _settled(layout, scene, fit, frozen, variance, settings.final.tolerance)
     names = value_names(layout)
     numbers = catalogue_values(batch, target, rows, fit.theta, base, covariance, started)
-    seen = ImageStatistics.empty(len(rows), fit.theta)
+    main = _brightest(target, numbers.values, names)
+    counts = _that_count(layout, target, main, fit.theta, base)
+    settled = _settled(fit, counts & ~frozen, frozen, variance, settings.final.tolerance)
+    seen = ImageStatistics.empty(len(rows), fit.theta, layout.n_images)
     kept: dict[int, SceneProblem] = {}
     shape = _main_ellipses(layout, target, numbers.values, names)
     for places, problem in problems(members, fit.theta):
@@ -113,13 +123,17 @@ def describe(
     n_free = (lower < upper).sum(1).cpu().numpy()
     n_pix = batch.total("n_pix")[rows]
     log_sigma = batch.total("log_sigma")[rows]
+    given_log_sigma = batch.total("given_log_sigma")[rows]
     bound = (fit.at_bound & (lower < upper)).cpu().numpy()
+    held = (fit.at_bound & (lower < upper) & counts).any(1).cpu().numpy()
     converged, good_cov = settled.cpu().numpy(), good.cpu().numpy()
     spent, begun = n_iter.cpu().numpy(), n_starts.cpu().numpy()
     theta, theta_cov = fit.theta.cpu().numpy(), covariance.cpu().numpy()
     limits = torch.stack([lower, upper]).cpu().numpy()
     light_error = _light_errors(fit, covariance, batch, members, len(layout.spans), len(target))
-    snr, own = seen.snr2.sqrt().cpu().numpy(), seen.sky_chi2.clamp_min(1e-6).cpu().numpy()
+    snr, scatter = seen.snr2.sqrt().cpu().numpy(), seen.scatter.cpu().numpy()
+    misfit, allowed = seen.misfit.cpu().numpy(), seen.allowed.cpu().numpy()
+    noise_of_misfit = seen.spread2.sqrt().cpu().numpy()
     correlated, adjacent = seen.correlated.cpu().numpy(), seen.adjacent.cpu().numpy()
     light = (seen.light * batch.units(0, members)[0][:, None]).cpu().numpy()
     blend = seen.blended.cpu().numpy()
@@ -139,26 +153,45 @@ def describe(
             total[image] = total_err[image] = np.nan
         found = member.object.segmentation
         blended = float(blend[k]) if member.neighbours else found.blend_fraction
-        flags = geometry_flags(member.object.reference, found, member.masked, *shape[k])
+        reference, ellipse = member.object.reference, shape[k]
+        flags = geometry_flags(reference, found, member.masked, *ellipse)
+        flags |= _size_flags(names, values, errors, target[main[k]], light[k, main[k]])
+        lost = (
+            ""
+            if scene.has_positions
+            else target_found(reference, found, member.masked, *ellipse[:2])
+        )
         present = np.isfinite(values) | bool(batch.missing(int(row)))
         finite = bool(np.isfinite(theta_cov[k]).all() and present.all())
         ndof = int(n_pix[k] - n_free[k])
-        spread = math.sqrt(2.0 / max(ndof, 1)) * (2.0 if correlated[k] else 1.0)
-        reduced = chi2[k] / max(ndof, 1)
+        filled = covers_stamp(reference, found, member.masked)
+        spread = noise_of_misfit[k] * (2.0 if correlated[k] else 1.0)
+        left = misfit[k] - allowed[k] * max(ndof, 1) / n_pix[k]
+        poor = abs(left) > 5 * spread
+        wrong = _wrong_noise(batch, int(row), scatter[k], bool(correlated[k]))
         for raised, flag in (
             (not converged[k], Flag.NOT_CONVERGED),
-            (bool(at_bound), Flag.AT_BOUND),
+            (held[k], Flag.AT_BOUND),
+            (bool(lost), Flag.NO_TARGET),
             (not (good_cov[k] and finite), Flag.BAD_COVARIANCE),
             (correlated[k], Flag.CORRELATED_NOISE),
             (snr[k] < _LEAST_SNR, Flag.LOW_SNR),
             (blended > _BLENDED, Flag.BLENDED),
-            (abs(reduced / own[k] - 1) > 5 * spread, Flag.POOR_FIT),
+            (poor, Flag.POOR_FIT),
+            (filled, Flag.EXTRAPOLATED),
+            (
+                filled and (left > 5 * spread or ellipse[2] > min(reference.shape) / 4),
+                Flag.UNDETERMINED,
+            ),
+            (_bad(scatter[k]).any(), Flag.BAD_SIGMA),
         ):
             flags |= int(flag) if raised else 0
         normaliser = settings.likelihood.log_normaliser * n_pix[k]
         logl = -0.5 * chi2[k] - log_sigma[k] - normaliser
         # Gaussian: chi2 + k ln n, as everywhere; what is constant in a comparison is left out.
-        bic = chi2[k] + n_free[k] * math.log(max(n_pix[k], 2))
+        # Where the noise depends on the model, its normalisation does too.
+        loudness = 2 * (log_sigma[k] - given_log_sigma[k])
+        bic = chi2[k] + loudness + n_free[k] * math.log(max(n_pix[k], 2))
         out.append(
             SceneFit(
                 names,
@@ -192,15 +225,43 @@ def describe(
                 flux_stamp=light[k],
                 flux_stamp_err=light_error[k],
                 labels=tuple(item.label for item in member.neighbours),
+                message="; ".join(filter(None, [lost, *wrong])),
             )
         )
     return out
 
 
+def _bad(scatter: np.ndarray) -> np.ndarray:
+    """Images whose noise plane is not the noise (not those where that is not known)."""
+    return (scatter < RIGHT[0]) | (scatter > RIGHT[1])
+
+
+def _wrong_noise(batch: SceneBatch, row: int, scatter: np.ndarray, correlated: bool) -> list[str]:
+    """What is to be said of an object's noise planes."""
+    out = []
+    member = batch.members[row]
+    for i, stamp in enumerate(member.object.stamps):
+        if stamp is None:
+            continue
+        band = f"{batch.layout.bands[i]}: " if batch.layout.n_images > 1 else ""
+        sky = batch.empty(i)[row]
+        if not math.isfinite(scatter[i]):
+            out.append(f"{band}noise not checked: {int(sky.sum())} pixels of sky tell too little")
+        if not _bad(scatter)[i]:
+            continue
+        sigma = float(np.median(stamp.sigma[sky[: stamp.shape[0], : stamp.shape[1]].cpu().numpy()]))
+        cause = likely_cause(
+            float(scatter[i]), sigma, gain=stamp.gain, correlated=correlated,
+            built=bool(stamp.flags & Flag.SIGMA_ESTIMATED),
+            poisson=batch.settings.likelihood.name == "poisson",
+        )  # fmt: skip
+        out.append(f"{band}sky pixels scatter by {scatter[i]:.3g} of the noise plane; {cause}")
+    return out
+
+
 def _settled(
-    layout: Layout,
-    scene: Scene,
     fit: LMResult,
+    counts: torch.Tensor,
     frozen: torch.Tensor,
     variance: torch.Tensor,
     tolerance: float,
@@ -209,16 +270,50 @@ def _settled(
 
     The minimiser asks that the expected decrease of chi2, g^T A^-1 g, be small. Where it stopped
     earlier because a neighbour wanders (a smudge of a few sigma has no definite shape), the target
-    may be settled all the same: when no parameter of its own, and no sky, would still move by more
+    may be settled all the same: when no parameter that counts, (B, D), would still move by more
     than the square root of the same tolerance, in units of its error.
     """
     undamped = torch.zeros(len(fit.theta), dtype=fit.theta.dtype, device=fit.theta.device)
-    _, step, expected = solve_damped(fit.state, undamped, frozen)
-    target = {component.name for component in scene.components}
-    own = [name.rpartition(".")[0] in target | {""} for name in layout.names]
+    _, step, expected, _ = solve_damped(fit.state, undamped, frozen)
     moves = step.square() / variance.clamp_min(1e-300) > tolerance
-    moves &= torch.tensor(own, device=moves.device) & ~frozen
-    return fit.converged | (torch.isfinite(expected) & ~moves.any(1))
+    return fit.converged | (torch.isfinite(expected) & ~(moves & counts).any(1))
+
+
+def _that_count(
+    layout: Layout, target: list[str], main: np.ndarray, theta: torch.Tensor, base: torch.Tensor
+) -> torch.Tensor:
+    """Parameters that the main component's values depend on, and the skies, bool, (B, D).
+
+    The row is as good as its main component: one without light has neither place nor shape.
+    """
+    out = torch.zeros(theta.shape, dtype=torch.bool, device=theta.device)
+    out[:, layout.n_shape :] = True
+    spans = [layout.spans[k] for k in range(len(target))]
+    for i in range(layout.n_images):
+        _, jacobian = layout.parameters(theta, base, i)
+        for k, span in enumerate(spans):
+            rows = torch.as_tensor(main == k, device=theta.device)
+            touched = (jacobian[:, span.slice] != 0).any(1)
+            out[:, : layout.n_shape] |= touched & rows[:, None]
+    return out
+
+
+def _size_flags(
+    names: tuple[str, ...], values: np.ndarray, errors: np.ndarray, main: str, light: float
+) -> int:
+    """UNDETERMINED and EXTRAPOLATED of the main component, `light` of which is in the stamp."""
+    place = {name.partition("[")[0]: j for j, name in reversed(list(enumerate(names)))}
+    flux = place[f"{main}.flux"]
+    flags = Flag(0)
+    if errors[flux] > _LARGEST_MAG_ERROR / _MAGNITUDE * values[flux]:
+        flags |= Flag.UNDETERMINED
+    if f"{main}.re" in place:
+        re = place[f"{main}.re"]
+        if errors[re] > _LARGEST_SIZE_ERROR * values[re]:
+            flags |= Flag.UNDETERMINED
+        if light < _LEAST_LIGHT * values[flux]:
+            flags |= Flag.EXTRAPOLATED
+    return int(flags)
 
 
 def _light_errors(
@@ -235,6 +330,15 @@ def _light_errors(
     variance = ((slope @ covariance) * slope).sum(2).clamp_min(0)
     error = torch.where(variance > 0, variance.sqrt(), torch.nan)
     return (error * scale[:, None]).cpu().numpy()
+
+
+def _brightest(target: list[str], values: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
+    """Which of the target's components is the main one: the brightest in the first image, (B,)."""
+    first: dict[str, np.ndarray] = {}
+    for j, name in enumerate(names):
+        first.setdefault(name.partition("[")[0], values[:, j])
+    fluxes = np.stack([first[f"{name}.flux"] for name in target])
+    return np.nan_to_num(fluxes, nan=-np.inf).argmax(0)
 
 
 def _main_ellipses(

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from autofit_ml.fitting.batch import SceneBatch
+from autofit_ml.fitting.geometry import target_box
 from autofit_ml.fitting.problem import GaussianPrior
 from autofit_ml.fitting.starts import component_starts, neighbour_values
 from autofit_ml.profiles import get_profile
@@ -103,7 +104,30 @@ def bounds_of(
     lower = torch.cat([low, -free], 1).to(batch.device)
     upper = torch.cat([high, free], 1).to(batch.device)
     _limit_skies(batch, scene, index, lower, upper)
+    if not scene.has_positions:
+        _limit_positions(batch, scene, rows, lower, upper)
     return lower, upper
+
+
+def _limit_positions(
+    batch: SceneBatch, scene: Scene, rows: np.ndarray, lower: torch.Tensor, upper: torch.Tensor
+) -> None:
+    """Bounds of the target's position, in place: its footprint, or where it was expected.
+
+    A fit must not walk to another object's light because its own is too faint.
+    """
+    own = {component.name for component in scene.components}
+    boxes = [
+        target_box(batch.members[row].object.reference, batch.members[row].object.segmentation)
+        for row in rows
+    ]
+    limits = torch.as_tensor(np.array(boxes), device=lower.device)
+    for j, item in enumerate(batch.layout.free):
+        component, _, name = item.name.partition("[")[0].rpartition(".")
+        if component in own and name in ("x", "y") and not item.order:
+            axis = "xy".index(name)
+            lower[:, j] = torch.maximum(lower[:, j], limits[:, axis, 0])
+            upper[:, j] = torch.minimum(upper[:, j], limits[:, axis, 1])
 
 
 def _limit_skies(

@@ -205,7 +205,8 @@ def _member(k: int, one: SceneObject, starts: Starts, settings: RefineSettings) 
     if settings.neighbours == "fit":
         if one.neighbours is None:
             one = one.with_neighbours(settings.max_neighbours)
-        neighbours, masked = list(one.neighbours or ()), one.masked
+        # In one order of profiles: batches share a layout, and should be large.
+        neighbours, masked = sorted(one.neighbours or (), key=lambda n: n.profile), one.masked
     cov = np.zeros((8, 8)) if starts.cov is None else starts.cov[k]
     changes = tuple((stamp or one.reference).psf.modes for stamp in one.stamps)
     start = np.array(starts.values[k], dtype=np.float64)
@@ -233,7 +234,7 @@ def _fit_batch(batch: SceneBatch, scene: Scene, components: bool) -> list[SceneF
 
     # 1. Search from all starts on binned images.
     blocks = search_blocks(batch.members[0])
-    coarse = batch.problem(settings.coarse, everyone, blocks)
+    coarse = batch.problem(settings.coarse, everyone, blocks, theta)
     theta = with_best_fluxes(coarse, theta, lower, upper)
     found, chi2, n_iter = search(coarse, theta, lower, upper, max_step, settings.search, wanted)
     n_starts = wanted.sum(1)
@@ -255,11 +256,15 @@ def _fit_batch(batch: SceneBatch, scene: Scene, components: bool) -> list[SceneF
     fits = fit_from(batch, everyone[owner], at, lower[owner], upper[owner], settings.final)
     spent = spent.index_add(0, owner, fits.n_iter)
     fit = fits.select(best_of(fits, owner, len(rows)))
-    if settings.error_floor > 0:
-        for _ in range(_FLOOR_ROUNDS):
-            raise_floor(batch, everyone, fit.theta)
-            fit = fit_from(batch, everyone, fit.theta, lower, upper, settings.final)
-            spent = spent + fit.n_iter
+    # Noise that depends on the model: the model's variance decides, not the data's.
+    some = batch.follows_model[everyone].nonzero()[:, 0]
+    for _ in range(_FLOOR_ROUNDS if len(some) else 0):
+        raise_floor(batch, everyone[some], fit.theta[some])
+        again = fit_from(
+            batch, everyone[some], fit.theta[some], lower[some], upper[some], settings.final
+        )
+        fit.put(some, again)
+        spent = spent.index_add(0, some, again.n_iter)
     described = describe(
         batch, scene, rows, fit, lower, upper, started, spent, n_starts, components,
         lambda members, at: problems_of(batch, members, at),

@@ -10,7 +10,17 @@ from autofit_ml.catalogue.flags import Flag
 from autofit_ml.images.stamp import Stamp
 from autofit_ml.segmentation.result import Segmentation
 
-__all__ = ["geometry_flags", "padded_shape"]
+__all__ = ["covers_stamp", "geometry_flags", "padded_shape", "target_box", "target_found"]
+
+_MARGIN = 3.0
+"""Pixels by which a position may lie outside the target's footprint, or off where it should be."""
+
+_COVERS = 0.95
+"""Share of the usable pixels in the target's footprint above which there is no sky beside it."""
+
+
+_TOUCHING = 2.0
+"""Pixels between the target's place and a footprint that is its own all the same."""
 
 
 def padded_shape(shape: tuple[int, int]) -> tuple[int, int]:
@@ -29,7 +39,10 @@ def geometry_flags(
     q: float,
     pa: float,
 ) -> int:
-    """CENTRE_MASKED, EDGE and SATURATED of an ellipse (catalogue units) in a stamp.
+    """Flags of an ellipse (catalogue units) in a stamp.
+
+    CENTRE_MASKED, EDGE, SATURATED; EXTRAPOLATED where both ends of its major axis lie outside the
+    stamp, UNDETERMINED where all of it does.
 
     `masked`: contaminants that were left out of the fit, bool, (ny, nx).
     """
@@ -39,7 +52,7 @@ def geometry_flags(
     x0, x1 = max(0, int(x - radius) - 1), min(nx, int(x + radius) + 3)
     y0, y1 = max(0, int(y - radius) - 1), min(ny, int(y + radius) + 3)
     if x1 <= x0 or y1 <= y0:
-        return int(Flag.EDGE)
+        return int(Flag.EDGE | Flag.EXTRAPOLATED | Flag.UNDETERMINED)
     dy, dx = np.ogrid[y0:y1, x0:x1]
     dx, dy = dx - x, dy - y
     angle = math.radians(pa)
@@ -60,8 +73,64 @@ def geometry_flags(
         border = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
         if np.any(border == segmentation.target):
             flags |= Flag.EDGE
+    tips = re * np.array([[-math.sin(angle), math.cos(angle)], [math.sin(angle), -math.cos(angle)]])
+    if not any(-0.5 <= x + u <= nx - 0.5 and -0.5 <= y + v <= ny - 0.5 for u, v in tips):
+        flags |= Flag.EXTRAPOLATED
+    corners = np.array([(u - x, v - y) for u in (-0.5, nx - 0.5) for v in (-0.5, ny - 0.5)])
+    along = -corners[:, 0] * math.sin(angle) + corners[:, 1] * math.cos(angle)
+    across = corners[:, 0] * math.cos(angle) + corners[:, 1] * math.sin(angle)
+    if np.hypot(along, across / q).max() < re:
+        flags |= Flag.EXTRAPOLATED | Flag.UNDETERMINED
     reach_x = re * math.hypot(math.sin(angle), q * math.cos(angle))
     reach_y = re * math.hypot(math.cos(angle), q * math.sin(angle))
     if x - reach_x < -0.5 or x + reach_x > nx - 0.5 or y - reach_y < -0.5 or y + reach_y > ny - 0.5:
         flags |= Flag.EDGE
     return int(flags)
+
+
+def covers_stamp(stamp: Stamp, segmentation: Segmentation, masked: np.ndarray) -> bool:
+    """Whether nothing but the target is in the stamp: no sky to tell its outskirts from."""
+    usable = ~(stamp.mask | masked)
+    own = np.asarray(segmentation.labels) == segmentation.target
+    return bool(segmentation.target and usable.any() and own[usable].mean() > _COVERS)
+
+
+def target_box(stamp: Stamp, segmentation: Segmentation) -> tuple[tuple[float, float], ...]:
+    """Where the target's centre may be: (least, largest) x and y, stamp pixels."""
+    if not segmentation.target:
+        return tuple((at - _MARGIN, at + _MARGIN) for at in stamp.position)
+    own = np.asarray(segmentation.labels) == segmentation.target
+    if not own.any():
+        return ((-math.inf, math.inf),) * 2
+    found = (np.flatnonzero(own.any(axis)) for axis in (0, 1))
+    return tuple((at[0] - _MARGIN, at[-1] + _MARGIN) for at in found)
+
+
+def target_found(
+    stamp: Stamp, segmentation: Segmentation, masked: np.ndarray, x: float, y: float
+) -> str:
+    """Why a fit that ended at (x, y) is not of the target; "" where it is.
+
+    Nothing was detected where it should be, or it walked to an object that is `masked`.
+    """
+    labels = np.asarray(segmentation.labels)
+    ny, nx = labels.shape
+    row, column = min(max(round(y), 0), ny - 1), min(max(round(x), 0), nx - 1)
+    walked = masked[row, column] and labels[row, column] not in (0, segmentation.target)
+    if segmentation.target and not walked:
+        return ""
+    at_x, at_y = stamp.position
+    rows, columns = np.nonzero(labels == labels[row, column])  # a mask may cut the target in two
+    if labels[row, column] and np.hypot(columns - at_x, rows - at_y).min() < _TOUCHING:
+        return ""
+    rows, columns = np.nonzero((labels != 0) & (labels != segmentation.target))
+    text = f"nothing is detected at x {at_x + stamp.origin[0]:.1f}, y {at_y + stamp.origin[1]:.1f}"
+    if len(rows) == 0:
+        return text
+    near = int(np.argmin(np.hypot(columns - at_x, rows - at_y)))
+    rows, columns = np.nonzero(labels == labels[rows[near], columns[near]])
+    x, y = columns.mean(), rows.mean()
+    return (
+        f"{text}; the nearest source is {math.hypot(x - at_x, y - at_y):.1f} pixels away at "
+        f"x {x + stamp.origin[0]:.1f}, y {y + stamp.origin[1]:.1f}"
+    )

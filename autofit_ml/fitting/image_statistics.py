@@ -10,6 +10,7 @@ import torch
 from autofit_ml.fitting.batch import SceneBatch
 from autofit_ml.fitting.pixels import pixel_sum
 from autofit_ml.fitting.problem import SceneProblem
+from autofit_ml.fitting.sky_noise import RIGHT, sky_scatter
 from autofit_ml.fitting.uncertainties import correlated_products
 from autofit_ml.measure.correlation import adjacent_correlation, measure_correlation
 
@@ -33,8 +34,11 @@ class ImageStatistics:
         Correlation of the noise of adjacent pixels in the first image.
     correlated : Tensor, bool, (B,)
         In any image.
-    sky_chi2 : Tensor, (B,)
-        Mean square of the residuals in the first image's sky, in units of its noise.
+    scatter : Tensor, (B, images)
+        Of sky pixels, in units of sigma (`sky_scatter`).
+    misfit, allowed, spread2 : Tensor, (B,)
+        Sum of `Likelihood.misfit` over all pixels, what the sky's own noise makes of it, and its
+        variance.
     light : Tensor, (B, components of the target)
         Inside the first image, units of its scale.
     change, slope : Tensor, (B, D, D)
@@ -48,19 +52,25 @@ class ImageStatistics:
     blended: torch.Tensor
     adjacent: torch.Tensor
     correlated: torch.Tensor
-    sky_chi2: torch.Tensor
+    scatter: torch.Tensor
+    misfit: torch.Tensor
+    allowed: torch.Tensor
+    spread2: torch.Tensor
     light: torch.Tensor
     change: torch.Tensor
     slope: torch.Tensor
     images: dict[int, list[dict[str, np.ndarray]]] = field(default_factory=dict)
 
     @classmethod
-    def empty(cls, n: int, theta: torch.Tensor, n_target: int = 0) -> ImageStatistics:
+    def empty(
+        cls, n: int, theta: torch.Tensor, n_images: int, n_target: int = 0
+    ) -> ImageStatistics:
         """Of n objects, nothing known; `theta` (..., D) for size and device."""
         zeros, d = theta.new_zeros(n), theta.shape[-1]
         square = theta.new_zeros((n, d, d))
         return cls(
-            zeros, zeros.clone(), zeros + torch.nan, zeros > 0, zeros + 1.0,
+            zeros, zeros.clone(), zeros + torch.nan, zeros > 0,
+            theta.new_full((n, n_images), torch.nan), zeros.clone(), zeros.clone(), zeros.clone(),
             theta.new_zeros((n, n_target)), square, square.clone(),
         )  # fmt: skip
 
@@ -74,7 +84,8 @@ class ImageStatistics:
         if self.light.shape[1] != other.light.shape[1]:
             self.light = self.light.new_zeros((len(self.light), other.light.shape[1]))
         for name in (
-            "snr2", "blended", "adjacent", "correlated", "sky_chi2", "light", "change", "slope",
+            "snr2", "blended", "adjacent", "correlated", "scatter", "misfit", "allowed", "spread2",
+            "light", "change", "slope",
         ):  # fmt: skip
             getattr(self, name)[index] = getattr(other, name)
         for k, i in enumerate(index.tolist()):
@@ -109,7 +120,7 @@ def measure_images(
         Keep the components' images.
     """
     layout, settings = batch.layout, batch.settings
-    out = ImageStatistics.empty(len(index), theta, n_target)
+    out = ImageStatistics.empty(len(index), theta, layout.n_images, n_target)
     members = torch.as_tensor(rows, device=theta.device)
     for i in range(layout.n_images):
         data = problem.images[i]
@@ -122,6 +133,7 @@ def measure_images(
         out.snr2 += pixel_sum((target * root).to(torch.float64).square())
         usable = batch.empty(i)[members] & (root > 0)
         few = usable.sum((1, 2)) < _LEAST_SKY
+        _weigh_misfit(out, batch, problem, index, members, i, whole + sky, residual, usable, few)
         usable = torch.where(few[:, None, None], root > 0, usable)
         adjacent, error = adjacent_correlation(residual, usable)
         widened = adjacent > torch.maximum(
@@ -129,8 +141,6 @@ def measure_images(
         )
         out.correlated |= widened
         if i == 0:
-            count = usable.sum((1, 2)).clamp_min(1)
-            out.sky_chi2 = (pixel_sum(residual**2 * usable) / count).to(torch.float64)
             out.adjacent = adjacent.to(torch.float64)
             out.light = torch.stack(
                 [pixel_sum(image.to(torch.float64)) for image in images[:n_target]], 1
@@ -141,6 +151,44 @@ def measure_images(
         if components:
             _keep_images(out, batch, problem, index, rows, i, images, sky)
     return out
+
+
+def _weigh_misfit(
+    out: ImageStatistics,
+    batch: SceneBatch,
+    problem: SceneProblem,
+    index: torch.Tensor,
+    members: torch.Tensor,
+    i: int,
+    model: torch.Tensor,
+    residual: torch.Tensor,
+    sky: torch.Tensor,
+    few: torch.Tensor,
+) -> None:
+    """Add one image's misfit and the scatter of its sky pixels, in place.
+
+    What is allowed is the sky's own misfit, unless that is not the noise plane's (`RIGHT`), or
+    there are too few pixels to know.
+    """
+    data, likelihood = problem.images[i], problem.likelihood
+    electrons = None if data.electrons is None else data.electrons[index].to(data.data.dtype)
+    pixels, variance = likelihood.misfit(
+        data.data[index], model, data.root_weight[index], electrons
+    )
+    # Counts of few photons have longer tails than a Gaussian.
+    few_photons = (data.root_weight[index] / batch.photons(i)[members, None, None]).square()
+    pixels, variance = pixels.to(torch.float64), variance + few_photons
+    own = pixel_sum(pixels * sky) / sky.sum((1, 2)).clamp_min(1)
+    scatter = sky_scatter(residual, data.data[index], sky)
+    if likelihood.name == "poisson":  # the noise plane is not what counts
+        scatter = torch.where(scatter.isfinite(), own.sqrt(), scatter)
+    low, high = RIGHT
+    wrong = few | (scatter < low) | (scatter > high)
+    own = torch.where(wrong, 1.0, own.clamp(low**2, high**2))
+    out.scatter[:, i] = scatter
+    out.misfit += pixel_sum(pixels)
+    out.allowed += own * (data.root_weight[index] > 0).sum((1, 2))
+    out.spread2 += pixel_sum(variance.to(torch.float64)) * own.square()
 
 
 def _robust_changes(

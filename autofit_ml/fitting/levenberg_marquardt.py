@@ -8,7 +8,9 @@ the vector :math:`g = J^T W r`. The damped step solves
 with one :math:`\lambda` per problem (Marquardt 1963, SIAM J. Appl. Math. 11, 431). A problem has
 converged when its *expected* further decrease of chi2, :math:`g^T A^{-1} g`, is small: this is the
 distance to the minimum in units of its own uncertainty, and it is only small where the gradient
-is. Running out of steps is reported as such.
+is. Running out of steps is reported as such. Of parameters that only matter through others (those
+of neighbours: a smudge of a few sigma has no definite shape) less is asked: the step of the wanted
+ones, :math:`\delta_o^T (C_{oo})^{-1} \delta_o` with :math:`C = A^{-1}`, must be small.
 
 The last step needs no derivatives: near the minimum the full step is taken, and where chi2 then is
 nearly what the quadratic model says, the problem has converged there.
@@ -24,6 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
@@ -56,6 +59,9 @@ class LMSettings:
         First lambda.
     max_damping : float
         Lambda at which a problem is given up as stuck.
+    nuisance : float
+        Expected decrease of chi2 by parameters that are not wanted for themselves, if larger than
+        the others'.
     """
 
     tolerance: float = 0.01
@@ -64,6 +70,7 @@ class LMSettings:
     max_damping: float = 1e7
     relative: float = 0.0
     finish: float = 1.0
+    nuisance: float = 0.25
 
 
 @dataclass
@@ -180,6 +187,7 @@ def minimise(
     max_step: torch.Tensor,
     settings: LMSettings | None = None,
     measure: Measure | None = None,
+    own: torch.Tensor | None = None,
 ) -> LMResult:
     """Minimise chi2 of B problems.
 
@@ -197,6 +205,8 @@ def minimise(
     measure : callable, optional
         See `Measure`; chi2 exactly as `evaluate` finds it, at less cost. With it the last step is
         not differentiated: gradient and matrix of the result are those of the step before.
+    own : Tensor, bool, shape (D,), optional
+        Parameters that are wanted; the others (neighbours') need not be settled as well.
 
     Returns
     -------
@@ -220,15 +230,17 @@ def minimise(
     active = everyone[torch.isfinite(state.chi2)]
 
     def look(some: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Damped and full steps of some problems; whether they have converged."""
+        """Damped and full steps of some problems; whether they need no more."""
         here, at = state.select(some), theta[some]
         blocked = _blocked(at, here.gradient, lower[some], upper[some])
-        step, full, expected = solve_damped(here, damping[some], blocked)
-        result.expected[some] = expected
+        steps = solve_damped(here, damping[some], blocked, own)
+        result.expected[some] = steps.expected
         result.at_bound[some] = blocked & (lower[some] < upper[some])
-        done = expected < (settings.relative * here.chi2).clamp_min(settings.tolerance)
-        result.converged[some] = done
-        return step, full, done
+        limit = (settings.relative * here.chi2).clamp_min(settings.tolerance)
+        settled = steps.own < limit
+        result.converged[some] = settled
+        rest = limit if own is None else limit.clamp_min(settings.nuisance)
+        return steps.damped, steps.full, settled & (steps.expected < rest)
 
     for _ in range(settings.max_iterations):
         if len(active) == 0:
@@ -262,7 +274,7 @@ def minimise(
         theta[accepted] = trial[better]
         state.put(accepted, there.select(better.nonzero()[:, 0]))
         damping[active] = torch.where(
-            better, (damping[active] / 8).clamp_min(1e-9), damping[active] * 6
+            better, (damping[active] / 8).clamp_min(1e-9), (damping[active] * 6).clamp_min(1e-3)
         )
     else:
         if len(active):
@@ -329,7 +341,7 @@ def _within(
     fixed = torch.where(held, ends, torch.zeros_like(ends))
     here.gradient = here.gradient - (here.matrix @ fixed[..., None])[..., 0]
     blocked = _blocked(theta[rows], state.gradient[rows], lower[rows], upper[rows])
-    again = solve_damped(here, damping[rows], blocked | held)[0]
+    again = solve_damped(here, damping[rows], blocked | held).damped
     out = step.clone()
     out[some] = torch.where(held, fixed, again)
     return out
@@ -341,13 +353,30 @@ def _blocked(theta, gradient, lower, upper) -> torch.Tensor:
     return ((theta <= lower + edge) & (gradient < 0)) | ((theta >= upper - edge) & (gradient > 0))
 
 
+class Steps(NamedTuple):
+    """Steps of B problems.
+
+    damped, full (B, D): with and without damping; expected (B,): decrease of chi2 that the
+    quadratic model promises for the full step; own (B,): the part of it that the wanted parameters,
+    the others free, would gain.
+    """
+
+    damped: torch.Tensor
+    full: torch.Tensor
+    expected: torch.Tensor
+    own: torch.Tensor
+
+
 def solve_damped(
-    state: Evaluation, damping: torch.Tensor, blocked: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The damped and the full step (B, D), and the expected decrease of chi2 of the latter (B,).
+    state: Evaluation,
+    damping: torch.Tensor,
+    blocked: torch.Tensor,
+    own: torch.Tensor | None = None,
+) -> Steps:
+    """Steps of B problems, and what they are expected to gain.
 
     Rows and columns of blocked parameters are taken out. Where A is not positive definite to
-    rounding, the expected decrease is infinite.
+    rounding, the expected decrease is infinite. ``own`` (D,) marks the wanted parameters.
     """
     free = (~blocked).to(state.matrix.dtype)
     scale = state.matrix.diagonal(dim1=1, dim2=2).clamp_min(1e-300).sqrt()
@@ -356,13 +385,26 @@ def solve_damped(
     unit = state.matrix * inverse[:, :, None] * inverse[:, None, :]
     eye = torch.eye(unit.shape[-1], dtype=unit.dtype, device=unit.device)
     unit = unit * (1 - eye) + eye
+    n_own = unit.shape[-1]
+    if own is not None:  # last: the end of the factor then is that of their inverse covariance
+        order = torch.cat([(~own).nonzero()[:, 0], own.nonzero()[:, 0]])
+        n_own = int(own.sum())
+        unit, g, inverse = unit[:, order][:, :, order], g[:, order], inverse[:, order]
     both = torch.stack([unit + damping[:, None, None] * eye, unit + 1e-12 * eye])
     factor, info = torch.linalg.cholesky_ex(both)
     solution = torch.cholesky_solve(g[None, :, :, None].expand(2, -1, -1, -1), factor)[..., 0]
     expected = (solution[1] * g).sum(1)
+    along = factor[1, :, -n_own:, -n_own:].transpose(1, 2) @ solution[1, :, -n_own:, None]
+    gain = along[..., 0].square().sum(1)
     bad = (info[1] != 0) | ~torch.isfinite(expected)
-    expected = torch.where(bad, torch.full_like(expected, float("inf")), expected)
+    expected, gain = (
+        torch.where(bad, torch.full_like(one, torch.inf), one) for one in (expected, gain)
+    )
     step = torch.where(
         ((info[0] != 0) | ~torch.isfinite(solution[0]).all(1))[:, None], g, solution[0]
     )
-    return step * inverse, torch.nan_to_num(solution[1]) * inverse, expected
+    step, full = step * inverse, torch.nan_to_num(solution[1]) * inverse
+    if own is not None:
+        back = order.argsort()
+        step, full = step[:, back], full[:, back]
+    return Steps(step, full, expected, gain)

@@ -21,7 +21,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
+import numpy as np
 import torch
 
 from autofit_ml.errors import SettingsError
@@ -126,6 +128,29 @@ class Likelihood:
         rho, weight = self._robust(r)
         return PixelTerms(rho, weight * r * root_weight, weight * root_weight * root_weight)
 
+    def misfit(
+        self,
+        data: torch.Tensor,
+        model: torch.Tensor,
+        root_weight: torch.Tensor,
+        electrons: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Each pixel's misfit and its variance, (B, ny, nx); 0 where masked. Arguments as `terms`.
+
+        Its mean is 1 where model and noise are right, whatever the likelihood: r^2 for gaussian,
+        Pearson's (c - lambda)^2 / lambda for poisson, rho over its mean for Gaussian noise for
+        the others.
+        """
+        good = (root_weight > 0).to(data.dtype)
+        if self.name == "poisson" and electrons is not None:
+            count, expected = _counts(data, model, root_weight, electrons[:, None, None])
+            return good * (count - expected).square() / expected, good * (2 + 1 / expected)
+        r = (data - model) * root_weight
+        if self.name == "gaussian":
+            return r * r, 2 * good
+        mean, variance = _moments(self)
+        return self._robust(r)[0] / mean, variance * good
+
     def _robust(self, r: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """rho and the weight rho' / (2 r)."""
         k = self.scale
@@ -163,9 +188,20 @@ class Likelihood:
         return 0.5 * math.log(2 * math.pi)
 
 
-def _poisson(
+@lru_cache
+def _moments(likelihood: Likelihood) -> tuple[float, float]:
+    """Mean of rho for Gaussian noise, and the variance of rho over that mean."""
+    r = np.linspace(-9, 9, 3601)
+    weight = np.exp(-0.5 * r * r)
+    rho = likelihood._robust(torch.as_tensor(r))[0].numpy()
+    mean, square = np.average(rho, weights=weight), np.average(rho**2, weights=weight)
+    return float(mean), float(square / mean**2 - 1)
+
+
+def _counts(
     data: torch.Tensor, model: torch.Tensor, root_weight: torch.Tensor, electrons: torch.Tensor
-) -> PixelTerms:
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Electrons that were counted and that are expected, sky and read noise with them."""
     good = root_weight > 0
     variance = (electrons / torch.where(good, root_weight, torch.ones_like(root_weight))).square()
     # Expected electrons that are not the model's: what the noise plane has beyond the data, in the
@@ -173,7 +209,14 @@ def _poisson(
     beyond = torch.where(good, variance - electrons * data, torch.nan).flatten(1)
     other = beyond.nanmedian(1).values.nan_to_num().clamp_min(0.0)[:, None, None]
     count = (electrons * data + other).clamp_min(0.0)
-    expected = (electrons * model + other).clamp_min(1e-3)
+    return count, (electrons * model + other).clamp_min(1e-3)
+
+
+def _poisson(
+    data: torch.Tensor, model: torch.Tensor, root_weight: torch.Tensor, electrons: torch.Tensor
+) -> PixelTerms:
+    good = root_weight > 0
+    count, expected = _counts(data, model, root_weight, electrons)
     ratio = count / expected
     rho = 2 * (expected - count + torch.special.xlogy(count, ratio))
     zero = torch.zeros_like(rho)

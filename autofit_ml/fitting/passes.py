@@ -72,16 +72,16 @@ def fit_from(
         some = (wide if serve_wide else ~wide).nonzero()[:, 0]
         if len(some) == 0:
             continue
-        needed, slot = torch.unique(members[some], return_inverse=True)
-        problem = batch.problem(accuracy, needed, blocks)
+        problem = batch.problem(accuracy, members[some], blocks, result.theta[some, None])
         out = minimise(
-            problem.evaluator(slot),
+            problem.evaluate,
             result.theta[some],
             lower[some],
             upper[some],
             max_step,
             settings,
-            problem.measurer(slot),
+            problem.measure,
+            batch.own,
         )
         result.put(some, out)
         if not serve_wide and blocks is None:
@@ -101,7 +101,7 @@ def best_of(fits: LMResult, owner: torch.Tensor, n: int) -> torch.Tensor:
 
 
 def raise_floor(batch: SceneBatch, members: torch.Tensor, theta: torch.Tensor) -> None:
-    """sigma with the model's own error in it, from the model as it is now."""
+    """sigma with the model's own photons and error in it, from the model as it is now."""
     floor, layout = batch.settings.error_floor, batch.layout
     for i in range(layout.n_images):
         root = batch.root(i).clone()
@@ -109,8 +109,10 @@ def raise_floor(batch: SceneBatch, members: torch.Tensor, theta: torch.Tensor) -
             for first in range(0, len(places), problem.chunk):
                 index = torch.arange(first, min(first + problem.chunk, len(places)))
                 at = places[index]
-                light = sum(problem.component_images(index, theta[at], i))
+                light = torch.stack(problem.component_images(index, theta[at], i)).sum(0)
                 given = batch.given_root(i)[members[at]]
-                variance = torch.where(given > 0, given, 1.0) ** -2 + (floor * light) ** 2
+                photons = batch.photons(i)[members[at], None, None].to(root.dtype)
+                shot = light.clamp_min(0) / photons
+                variance = torch.where(given > 0, given, 1.0) ** -2 + (floor * light) ** 2 + shot
                 root[members[at]] = torch.where(given > 0, variance.rsqrt(), 0.0)
         batch.replace_weights(i, root)

@@ -16,7 +16,7 @@ import torch
 from autofit_ml.rendering import FourierPlan
 from autofit_ml.scenes.layout import Span
 
-__all__ = ["ImageData", "Placement", "pixel_sum"]
+__all__ = ["ImageData", "PatchPlans", "Placement", "pixel_sum"]
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,8 @@ class ImageData:
         Electrons per scaled unit; NaN if unknown.
     block : int
         Pixels are blocks of block x block image pixels, averaged; `scale` is then block^2 larger.
+    patches : PatchPlans or None
+        Where components are drawn on a part of the stamp.
     """
 
     plan: FourierPlan
@@ -108,6 +110,7 @@ class ImageData:
     psf_basis: torch.Tensor | None = None
     electrons: torch.Tensor | None = None
     block: int = 1
+    patches: PatchPlans | None = None
 
     def select(self, index: torch.Tensor) -> ImageData:
         """Of some objects."""
@@ -123,6 +126,7 @@ class ImageData:
             None if self.psf_basis is None else self.psf_basis[index],
             None if self.electrons is None else self.electrons[index],
             self.block,
+            None if self.patches is None else self.patches.select(index),
         )
 
     @classmethod
@@ -147,6 +151,30 @@ class ImageData:
         y = (torch.arange(ny, dtype=dtype, device=device) - (ny - 1) / 2) * self.block
         one = torch.ones((ny, nx), dtype=dtype, device=device)
         return torch.stack([one, one * x, one * y[:, None]])
+
+
+@dataclass(frozen=True)
+class PatchPlans:
+    """Patches of the components of B objects, and what draws them.
+
+    Attributes
+    ----------
+    size : Tensor, int64, (B, components)
+        Side, pixels; 0: the whole stamp.
+    corner : Tensor, int64, (B, components, 2)
+        x and y of the first pixel.
+    plans : dict
+        Side -> plan, and the modes of the PSFs, (B, n_modes).
+    """
+
+    size: torch.Tensor
+    corner: torch.Tensor
+    plans: dict[int, tuple[FourierPlan, torch.Tensor]]
+
+    def select(self, index: torch.Tensor) -> PatchPlans:
+        """Of some objects."""
+        plans = {side: (plan, psf[index]) for side, (plan, psf) in self.plans.items()}
+        return PatchPlans(self.size[index], self.corner[index], plans)
 
 
 def pixel_sum(images: torch.Tensor) -> torch.Tensor:

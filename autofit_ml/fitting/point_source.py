@@ -59,8 +59,13 @@ def compare_with_points(
         with_neighbours(point, kinds), batch.layout.bands, None, batch.layout.n_psf
     )
     some = SceneBatch([batch.members[rows[k]] for k in tried], layout, batch.settings, batch.dtype)
+    places = torch.as_tensor(rows[tried], device=batch.device)
+    for i in range(batch.layout.n_images):
+        some.replace_weights(i, batch.root(i)[places])
+    loudness = 2 * (some.total("log_sigma") - some.total("given_log_sigma"))
     chi2, n_free = _best_point(some, point, [fits[k] for k in tried], scene)
     out = list(fits)
+    chi2 = chi2 + torch.as_tensor(loudness, device=chi2.device)
     for k, value, free in zip(tried, chi2.tolist(), n_free.tolist(), strict=True):
         if not math.isfinite(value):
             continue
@@ -98,7 +103,7 @@ def _best_point(
     theta = with_best_fluxes(problem, theta[:, None], lower, upper)[:, 0]
     state = problem.evaluate(members, theta)
     n_free = (lower < upper).sum(1)
-    expected = solve_damped(state, torch.zeros_like(state.chi2), lower == upper)[2]
+    expected = solve_damped(state, torch.zeros_like(state.chi2), lower == upper).expected
     limit = torch.tensor([fit.chi2 + 10 * math.log(max(fit.n_pix, 2)) for fit in fits])
     left = state.chi2 - expected < limit.to(state.chi2) + _HOPELESS
     chi2 = torch.full_like(state.chi2, torch.inf)

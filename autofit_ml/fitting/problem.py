@@ -23,6 +23,7 @@ from autofit_ml.fitting.extras import Extras
 from autofit_ml.fitting.levenberg_marquardt import Evaluate, Evaluation, Measure
 from autofit_ml.fitting.likelihoods import Likelihood
 from autofit_ml.fitting.pixels import ImageData, pixel_sum
+from autofit_ml.profiles import Profile
 from autofit_ml.rendering import FourierPlan, component_channels, render_component
 from autofit_ml.scenes.layout import Layout
 
@@ -167,17 +168,14 @@ class SceneProblem:
 
         Seen through the image's own PSF, or through other modes (A, n_modes).
         """
-        data = self.images[image]
         local, _ = self._local(index, theta, image)
         psf = self._psf(index, theta, image) if psf is None else psf
-        out: list[torch.Tensor] = [data.data] * len(self.layout.spans)
+        out: list[torch.Tensor] = [psf] * len(self.layout.spans)
         with torch.no_grad():
             for profile, members in self.layout.profiles:
-                together = torch.stack([local[:, self.layout.spans[k].slice] for k in members], 1)
-                several = psf.repeat_interleave(len(members), 0)
-                images = render_component(data.plan, profile, several, together.flatten(0, 1))
+                images, _ = self._drawn(index, local, psf, image, profile, members, False)
                 for k, member in enumerate(members):
-                    out[member] = images[k :: len(members)]
+                    out[member] = images[k :: len(members), 0]
         return out
 
     def sky_image(self, index: torch.Tensor, theta: torch.Tensor, image: int) -> torch.Tensor:
@@ -247,9 +245,7 @@ class SceneProblem:
         blocks: list[torch.Tensor] = [data.data] * len(layout.spans)
         for profile, members in layout.profiles:
             spans = [layout.spans[k] for k in members]
-            together = torch.stack([local[:, span.slice] for span in spans], 1).flatten(0, 1)
-            several = psf.repeat_interleave(len(members), 0) if len(members) > 1 else psf
-            images, mixing = component_channels(data.plan, profile, several, together)
+            images, mixing = self._drawn(index, local, psf, image, profile, members, True)
             for k, (member, span) in enumerate(zip(members, spans, strict=True)):
                 blocks[member] = images[k :: len(members)]
                 if mixing is not None:
@@ -267,6 +263,57 @@ class SceneProblem:
                 blocks.append(change[:, None])
                 whole[:, f + sky + k, layout.psf_slice(image).start + k] = 1.0
         return blocks, whole
+
+    def _drawn(
+        self,
+        index: torch.Tensor,
+        local: torch.Tensor,
+        psf: torch.Tensor,
+        image: int,
+        profile: Profile,
+        members: Sequence[int],
+        derivatives: bool,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Components of one profile: a row for each object (A) and each of the k members.
+
+        Channels (A k, P, ny, nx) and mixing (A k, P, P) as of `component_channels`; without
+        derivatives the image alone.
+        """
+        data, k = self.images[image], len(members)
+        parameters = torch.stack([local[:, self.layout.spans[m].slice] for m in members], 1)
+        parameters = parameters.flatten(0, 1)
+        draw = component_channels if derivatives else _component_alone
+        if data.patches is None:
+            several = psf.repeat_interleave(k, 0) if k > 1 else psf
+            return draw(data.plan, profile, several, parameters)
+        owner = index.repeat_interleave(k)
+        chosen = list(members)
+        side = data.patches.size[index][:, chosen].flatten()
+        corner = data.patches.corner[index][:, chosen].flatten(0, 1)
+        out: list[torch.Tensor] = []
+        for size, (plan, modes) in [(0, (data.plan, data.psf)), *data.patches.plans.items()]:
+            rows = (side == size).nonzero()[:, 0]
+            if len(rows) == 0:
+                continue
+            some = parameters[rows]
+            some[:, :2] -= corner[rows]
+            images, mixing = draw(plan, profile, modes[owner[rows]], some)
+            if not out:
+                shape = (len(owner), images.shape[1], *data.plan.shape)
+                out = [images.new_zeros(shape)]
+                if mixing is not None:
+                    out.append(mixing.new_empty((len(owner), *mixing.shape[1:])))
+            if mixing is not None:
+                out[1][rows] = mixing
+            if size == 0:
+                out[0][rows] = images
+                continue
+            pixels = torch.arange(size, device=rows.device)
+            x, y = corner[rows, 0, None] + pixels, corner[rows, 1, None] + pixels
+            channel = torch.arange(images.shape[1], device=rows.device)
+            row = rows[:, None, None, None]
+            out[0][row, channel[:, None, None], y[:, None, :, None], x[:, None, None, :]] = images
+        return out[0], out[1] if len(out) > 1 else None
 
     def _beyond_pixels(
         self, index: torch.Tensor, theta: torch.Tensor
@@ -343,6 +390,12 @@ class SceneProblem:
             gradient = gradient + (across @ gram[:, :p, p:])[..., 0]
             matrix = matrix + across @ gram[:, :p, :p] @ jacobian
         return chi2, gradient, matrix, light
+
+
+def _component_alone(
+    plan: FourierPlan, profile: Profile, psf: torch.Tensor, parameters: torch.Tensor
+) -> tuple[torch.Tensor, None]:
+    return render_component(plan, profile, psf, parameters)[:, None], None
 
 
 def _summed(terms: torch.Tensor, images: torch.Tensor) -> torch.Tensor:

@@ -62,8 +62,8 @@ class RefineSettings:
     keep: bool = False
     certain: float = 0.3
     search: LMSettings = field(default_factory=lambda: LMSettings(0.3, 12))
-    polish: LMSettings = field(default_factory=lambda: LMSettings(0.03, 30, relative=1e-7))
-    final: LMSettings = field(default_factory=lambda: LMSettings(3e-3, relative=1e-7))
+    polish: LMSettings = field(default_factory=lambda: LMSettings(0.1, 12, relative=1e-7))
+    final: LMSettings = field(default_factory=lambda: LMSettings(1e-2, relative=1e-7))
     coarse: Accuracy = field(default_factory=lambda: Accuracy(1.2, 8.0, refinements=()))
     compact: Accuracy = field(
         default_factory=lambda: Accuracy(1.5, refinements=(2.0, 3.0), split=2.0, cutoff=1e-3)

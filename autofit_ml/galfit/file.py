@@ -10,7 +10,7 @@ from autofit_ml.galfit.functions import Photometry
 from autofit_ml.scenes.build import shifted
 from autofit_ml.scenes.model import Scene
 
-__all__ = ["GalfitBand", "GalfitFile"]
+__all__ = ["GalfitBand", "GalfitFile", "locate"]
 
 
 @dataclass(frozen=True)
@@ -134,10 +134,14 @@ class GalfitFile:
 
     def locate(self, name: str) -> Path | None:
         """A file of that name: beside the input file, else in the current folder."""
-        if not name:
-            return None
-        path = Path(name.partition("[")[0])  # CFITSIO's gal.fits[1] names an extension
-        if path.is_absolute() or self.path is None:
-            return path
-        beside = self.path.parent / path
-        return path if path.exists() and not beside.exists() else beside
+        return locate(name, self.path)
+
+
+def locate(name: str, beside: Path | None) -> Path | None:
+    """A file that an input file names: beside that file, else in the current folder."""
+    if not name:
+        return None
+    path = Path(name.partition("[")[0])  # CFITSIO's gal.fits[1] names an extension
+    if path.is_absolute() or beside is None:
+        return path
+    return path if path.exists() and not (beside.parent / path).exists() else beside.parent / path

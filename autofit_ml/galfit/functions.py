@@ -17,7 +17,7 @@ import torch
 
 from autofit_ml.errors import SettingsError
 from autofit_ml.profiles.live import half_light, sample_light
-from autofit_ml.profiles.registry import Profile, get_profile
+from autofit_ml.profiles.registry import get_profile
 from autofit_ml.profiles.tables import half_light_radius, live_table, profile_radii
 
 __all__ = ["FUNCTIONS", "Function", "Photometry", "function_of"]
@@ -63,95 +63,69 @@ class Function:
         In GALFIT files.
     profile : str
         Ours.
+    labels : mapping of int to str
+        Lines 3 to 8 that it uses, and comments for them.
     shapes : mapping of int to str
         Shape parameters that are the same number in both, by line.
     radius : str
         What line 4 is, as `Profile.radii` calls it; "" for the half-light radius itself.
-    surface : callable (shapes) -> float, optional
+    surface : callable (values) -> float, optional
         Line 3 is the surface brightness at this radius (in the profile's natural unit of length);
         without it, line 3 is the total magnitude.
-    labels : mapping of int to str
-        Comments for lines 3 to 8.
     read, write : callable, optional
-        Sizes where they are not just line 4: (lines) -> values with re and shapes; and back.
+        Sizes where they are not just line 4: (lines) -> re and further values; and back.
     """
 
     name: str
     profile: str
+    labels: Mapping[int, str]
     shapes: Mapping[int, str] = field(default_factory=dict)
     radius: str = ""
     surface: Callable[[Values], float] | None = None
-    labels: Mapping[int, str] = field(default_factory=dict)
     read: Callable[[Lines], Values] | None = None
     write: Callable[[Values], Lines] | None = None
-    own_lines: tuple[int, ...] = ()
 
     @property
     def lines(self) -> tuple[int, ...]:
-        """Lines between the position and the axis ratio that it uses."""
+        """Lines after the position that it uses."""
         if self.profile == "point":
-            return (3,)
-        return tuple(sorted({3, 4, *self.shapes, *self.own_lines}))
-
-    @property
-    def has_axis_ratio(self) -> bool:
-        """Whether line 9 is used."""
-        return self.profile not in ("point", "edge_on_disc")
+            return tuple(self.labels)
+        return (*self.labels, *((10,) if self.profile == "edge_on_disc" else (9, 10)))
 
     def parameter(self, line: int) -> str:
         """The parameter of ours that a line decides; "" if it is more than one."""
-        common = {1: "x", 2: "y", 3: "flux", 9: "q", 10: "pa"}
-        if line in common:
-            return common[line]
-        if self.read is not None and line not in self.shapes:
-            return ""
-        return self.shapes.get(line, "re" if line == 4 else "")
+        if line == 4 and self.read is None:
+            return "re"
+        return {1: "x", 2: "y", 3: "flux", 9: "q", 10: "pa", **self.shapes}.get(line, "")
 
     def values(self, lines: Lines, photometry: Photometry) -> Values:
         """Catalogue values from lines 3 to 10."""
-        if self.profile == "point":
-            return {"flux": photometry.flux(lines[3])}
-        profile = get_profile(self.profile)
-        values: Values = {name: lines[line] for line, name in self.shapes.items()}
-        if self.has_axis_ratio:
-            values["q"] = lines[9]
-        values["pa"] = lines[10]
+        values = {self.parameter(line): lines[line] for line in self.lines}
         if self.read is not None:
-            values.update(self.read(lines))
-        else:
-            values["re"] = lines[4] * self.size_factor(values)
-        flux = photometry.flux(lines[3])
+            values |= self.read(lines)
+        elif "re" in values:
+            values["re"] *= self.size_factor(values)
+        values.pop("", None)
+        values["flux"] = photometry.flux(lines[3])
         if self.surface is not None:
-            flux *= photometry.pixel_area / _surface_per_flux(self, profile, values)
-        values["flux"] = flux
+            values["flux"] *= photometry.pixel_area / _surface_per_flux(self, values)
         return values
 
     def numbers(self, values: Values, photometry: Photometry) -> Lines:
         """Lines 3 to 10 from catalogue values."""
-        if self.profile == "point":
-            return {3: photometry.magnitude(values["flux"])}
-        profile = get_profile(self.profile)
-        lines: Lines = {line: values[name] for line, name in self.shapes.items()}
+        lines = {line: values[name] for line in self.lines if (name := self.parameter(line))}
         if self.write is not None:
-            lines.update(self.write(values))
-        else:
-            lines[4] = values["re"] / self.size_factor(values)
+            lines |= self.write(values)
+        elif 4 in lines:
+            lines[4] /= self.size_factor(values)
         flux = values["flux"]
         if self.surface is not None:
-            flux *= _surface_per_flux(self, profile, values) / photometry.pixel_area
-        lines[3] = photometry.magnitude(flux)
-        if self.has_axis_ratio:
-            lines[9] = values["q"]
-        lines[10] = values["pa"]
-        return lines
+            flux *= _surface_per_flux(self, values) / photometry.pixel_area
+        return {**lines, 3: photometry.magnitude(flux)}
 
     def size_factor(self, values: Values) -> float:
         """re over line 4; of the start's shapes where it depends on them."""
-        if not self.radius:
-            return 1.0
-        profile = get_profile(self.profile)
-        shapes = [values.get(shape.name, shape.default) for shape in profile.shapes]
-        return 1.0 / float(profile_radii(profile, shapes)[self.radius])
+        return 1.0 / _radius(self.profile, values, self.radius) if self.radius else 1.0
 
     @property
     def size_depends_on_shape(self) -> bool:
@@ -159,62 +133,55 @@ class Function:
         return bool(self.radius and get_profile(self.profile).shapes) or self.read is not None
 
 
-def _surface_per_flux(function: Function, profile: Profile, values: Values) -> float:
+def _radius(profile: str, values: Mapping[str, float], name: str) -> float:
+    """A radius of a profile in half-light radii."""
+    shapes = get_profile(profile).shapes
+    given = [np.float64(values.get(shape.name, shape.default)) for shape in shapes]
+    return float(profile_radii(get_profile(profile), given)[name])
+
+
+def _surface_per_flux(function: Function, values: Values) -> float:
     """Brightness per pixel of unit flux, where line 3 is given."""
     assert function.surface is not None
-    if profile.name == "edge_on_disc":
+    if function.profile == "edge_on_disc":
         return function.surface(values)
+    profile = get_profile(function.profile)
     shapes = [float(values[shape.name]) for shape in profile.shapes]
     live = live_table(profile)
     fit = [math.log(s) if log else s for s, log in zip(shapes, live.log, strict=True)]
     table = torch.tensor([fit], dtype=torch.float64)
-    total = (
-        2 * math.pi * float(half_light(live.grid, *sample_light(*live_args(live, table))).integral)
-    )
-    radius = torch.tensor([function.surface(values)], dtype=torch.float64)
+    samples = sample_light(live.light, live.log, table, live.grid)
+    total = 2 * math.pi * float(half_light(live.grid, *samples).integral)
     assert profile.light is not None
-    light = profile.light(radius, *(torch.tensor([s], dtype=torch.float64) for s in shapes))
+    at = torch.tensor([function.surface(values), *shapes], dtype=torch.float64)[:, None]
+    light = float(profile.light(*at))
     natural = float(half_light_radius(profile, shapes))
-    return float(light) / total * natural**2 / (values["re"] ** 2 * values["q"])
-
-
-def live_args(live, table: torch.Tensor) -> tuple:
-    """Arguments of `sample_light`."""
-    return (live.light, live.log, table, live.grid)
+    return light / total * natural**2 / (values["re"] ** 2 * values["q"])
 
 
 def _king_values(lines: Lines) -> Values:
-    core, edge, alpha = lines[4], lines[5], lines[6]
+    core, edge = lines[4], lines[5]
     if not 0 < core < edge:
         raise SettingsError(
             f"a King profile with core {core:g} and edge {edge:g}", "give 4) Rc < 5) Rt"
         )
-    profile = get_profile("king")
-    values = {"alpha": alpha, "concentration": edge / core}
-    values["re"] = edge / _radius(profile, values, "truncation")
-    return values
+    values = {"alpha": lines[6], "concentration": edge / core}
+    return {**values, "re": edge / _radius("king", values, "truncation")}
 
 
 def _king_lines(values: Values) -> Lines:
-    edge = values["re"] * _radius(get_profile("king"), values, "truncation")
-    return {4: edge / values["concentration"], 5: edge, 6: values["alpha"]}
+    edge = values["re"] * _radius("king", values, "truncation")
+    return {4: edge / values["concentration"], 5: edge}
 
 
 def _core_values(lines: Lines) -> Values:
     values = {"n": lines[8], "rb": lines[4] / lines[7], "gamma": lines[6], "alpha": lines[5]}
-    values["re"] = lines[7] / _radius(get_profile("core_sersic"), values, "outer_half_light")
-    return values
+    return {**values, "re": lines[7] / _radius("core_sersic", values, "outer_half_light")}
 
 
 def _core_lines(values: Values) -> Lines:
-    outer = values["re"] * _radius(get_profile("core_sersic"), values, "outer_half_light")
-    return {
-        4: values["rb"] * outer,
-        5: values["alpha"],
-        6: values["gamma"],
-        7: outer,
-        8: values["n"],
-    }
+    outer = values["re"] * _radius("core_sersic", values, "outer_half_light")
+    return {4: values["rb"] * outer, 7: outer}
 
 
 _THICKNESS = math.pi / 6
@@ -228,14 +195,12 @@ def _edge_values(lines: Lines) -> Values:
             f"an edge-on disc of scale height {height:g} and scale length {length:g}",
             "give 4) h_s and 5) R_s > 0.52 h_s",
         )
-    return {
-        "re": length / _radius(get_profile("edge_on_disc"), {}, "scale_length"),
-        "q": _THICKNESS * height / length,
-    }
+    re = length / _radius("edge_on_disc", {}, "scale_length")
+    return {"re": re, "q": _THICKNESS * height / length}
 
 
 def _edge_lines(values: Values) -> Lines:
-    length = values["re"] * _radius(get_profile("edge_on_disc"), {}, "scale_length")
+    length = values["re"] * _radius("edge_on_disc", {}, "scale_length")
     return {4: values["q"] * length / _THICKNESS, 5: length}
 
 
@@ -245,82 +210,68 @@ def _edge_surface(values: Values) -> float:
     return 1 / (2 * math.pi * lines[4] * lines[5])
 
 
-def _radius(profile: Profile, values: Mapping[str, float], name: str) -> float:
-    shapes = [np.float64(values[shape.name]) for shape in profile.shapes]
-    return float(profile_radii(profile, shapes)[name])
-
-
 _MAGNITUDE, _CENTRE = "integrated magnitude", "central surface brightness [mag/arcsec^2]"
+_BREAK = "mu(R_b) [mag/arcsec^2]"
 
 FUNCTIONS: tuple[Function, ...] = (
-    Function("sersic", "sersic", {5: "n"}, labels={3: _MAGNITUDE, 4: "R_e [pix]", 5: "n"}),
-    Function("devauc", "devaucouleurs", labels={3: _MAGNITUDE, 4: "R_e [pix]"}),
+    Function("sersic", "sersic", {3: _MAGNITUDE, 4: "R_e [pix]", 5: "n"}, {5: "n"}),
+    Function("devauc", "devaucouleurs", {3: _MAGNITUDE, 4: "R_e [pix]"}),
     Function(
         "expdisk",
         "exponential",
+        {3: _MAGNITUDE, 4: "R_s (scale length) [pix]"},
         radius="scale_length",
-        labels={3: _MAGNITUDE, 4: "R_s (scale length) [pix]"},
     ),
-    Function("gaussian", "gaussian", radius="fwhm", labels={3: _MAGNITUDE, 4: "FWHM [pix]"}),
+    Function("gaussian", "gaussian", {3: _MAGNITUDE, 4: "FWHM [pix]"}, radius="fwhm"),
     Function(
         "moffat",
         "moffat",
+        {3: _MAGNITUDE, 4: "FWHM [pix]", 5: "power law"},
         {5: "beta"},
         radius="fwhm",
-        labels={3: _MAGNITUDE, 4: "FWHM [pix]", 5: "power law"},
     ),
-    Function("psf", "point", labels={3: _MAGNITUDE}),
+    Function("psf", "point", {3: _MAGNITUDE}),
     Function(
         "nuker",
         "nuker",
+        {3: _BREAK, 4: "R_b [pix]", 5: "alpha", 6: "beta", 7: "gamma"},
         {5: "alpha", 6: "beta", 7: "gamma"},
         radius="break",
         surface=lambda values: 1.0,
-        labels={3: "mu(R_b) [mag/arcsec^2]", 4: "R_b [pix]", 5: "alpha", 6: "beta", 7: "gamma"},
     ),
     Function(
         "ferrer",
         "ferrer",
+        {3: _CENTRE, 4: "outer truncation radius [pix]", 5: "alpha", 6: "beta"},
         {5: "alpha", 6: "beta"},
         radius="truncation",
         surface=lambda values: 0.0,
-        labels={3: _CENTRE, 4: "outer truncation radius [pix]", 5: "alpha", 6: "beta"},
     ),
     Function(
         "king",
         "king",
+        {3: _CENTRE, 4: "R_c [pix]", 5: "R_t [pix]", 6: "alpha"},
         {6: "alpha"},
         surface=lambda values: 0.0,
-        labels={3: _CENTRE, 4: "R_c [pix]", 5: "R_t [pix]", 6: "alpha"},
         read=_king_values,
         write=_king_lines,
-        own_lines=(5,),
     ),
     Function(
         "edgedisk",
         "edge_on_disc",
+        {3: _CENTRE, 4: "h_s (scale height) [pix]", 5: "R_s (scale length) [pix]"},
         surface=_edge_surface,
-        labels={3: _CENTRE, 4: "h_s (scale height) [pix]", 5: "R_s (scale length) [pix]"},
         read=_edge_values,
         write=_edge_lines,
-        own_lines=(5,),
     ),
     Function(
         "corser",
         "core_sersic",
+        {3: _BREAK, 4: "R_b [pix]", 5: "alpha", 6: "gamma", 7: "R_e [pix]", 8: "n"},
         {5: "alpha", 6: "gamma", 8: "n"},
         surface=lambda values: values["rb"],
-        labels={
-            3: "mu(R_b) [mag/arcsec^2]",
-            4: "R_b [pix]",
-            5: "alpha",
-            6: "gamma",
-            7: "R_e [pix]",
-            8: "n",
-        },
         read=_core_values,
         write=_core_lines,
-        own_lines=(7,),
     ),
 )
 """All that is known; the sky is read apart."""
@@ -333,10 +284,10 @@ def function_of(name: str) -> Function:
     ------
     SettingsError
     """
-    for function in FUNCTIONS:
-        if function.name == name.lower():
-            return function
-    known = ", ".join(function.name for function in FUNCTIONS)
-    raise SettingsError(
-        f"the GALFIT function {name!r} is not understood", f"use one of {known}, sky"
-    )
+    by_name = {function.name: function for function in FUNCTIONS}
+    if name.lower() not in by_name:
+        raise SettingsError(
+            f"the GALFIT function {name!r} is not understood",
+            f"use one of {', '.join(by_name)}, sky",
+        )
+    return by_name[name.lower()]

@@ -33,7 +33,18 @@ _CONTROLS = (
     ("O", "display"),
     ("P", "0 fit, 1 model, 2 image block, 3 subcomponents"),
 )
-_LABELS = {9: "axis ratio b/a", 10: "position angle [deg: up 0, left 90]"}
+_LABELS = {
+    1: "position x [pix]",
+    2: "position y [pix]",
+    9: "axis ratio b/a",
+    10: "position angle [deg: up 0, left 90]",
+}
+_SKY_LABELS = {
+    "sky": "sky at the centre of the region",
+    "sky_dx": "gradient in x [per pix]",
+    "sky_dy": "gradient in y [per pix]",
+}
+_SKIP = "leave out of the model image"
 
 
 def write_galfit(galfit: GalfitFile | Scene, path: str | Path | None = None) -> str:
@@ -101,25 +112,23 @@ def galfit_constraints(galfit: GalfitFile | Scene) -> str:
 
 def _function(component: Component) -> Function:
     base = base_name(component.profile)
-    for function in FUNCTIONS:
-        if function.profile == base:
-            break
-    else:
+    by_profile = {function.profile: function for function in FUNCTIONS}
+    if base not in by_profile:
         raise SettingsError(
             f"{component.name}: GALFIT has no {base} profile",
-            "use one of " + ", ".join(function.profile for function in FUNCTIONS),
+            "use one of " + ", ".join(by_profile),
         )
     if "twist" in modifier_names(component.profile):
         raise SettingsError(f"{component.name}: GALFIT has no twist", "leave it out")
-    return function
+    return by_profile[base]
 
 
 def _controls(file: GalfitFile, constraints: str) -> list[str]:
     bands = file.bands
-    several = len(bands) > 1
+    labels = [band.label or str(i) for i, band in enumerate(bands, start=1)]
     entries = {
         "A": _list([band.image or "none" for band in bands]),
-        "A1": _list([band.label or str(i + 1) for i, band in enumerate(bands)]),
+        "A1": _list(labels) if len(bands) > 1 or bands[0].label else "",
         "A2": _list([_text(band.wavelength) for band in bands if band.wavelength is not None]),
         "B": file.output or "none",
         "C": _list([band.sigma or "none" for band in bands]),
@@ -134,49 +143,43 @@ def _controls(file: GalfitFile, constraints: str) -> list[str]:
         "O": file.display,
         "P": str(file.mode),
     }
-    if not (several or bands[0].label):
-        entries["A1"] = ""
-    return [f"{key}) {entries[key]:<22} # {what}" for key, what in _CONTROLS if entries[key]]
+    return [_line(key, entries[key], what).lstrip() for key, what in _CONTROLS if entries[key]]
 
 
 def _object(file: GalfitFile, component: Component, start: dict[str, float]) -> list[str]:
     function, name = _function(component), component.name
-    parameters = component.parameters
-    for key in parameters:
+    for key in component.parameters:
         if f"{name}.{key}" not in start:
             raise SettingsError(
                 f"{name}.{key} has no start, which GALFIT needs",
                 "set it, for example with with_values(scene, {...})",
             )
+    n = len(file.bands)
     in_bands: list[dict[int, float]] = []
-    for i in range(len(file.bands)):
+    for i in range(n):
         values = {
-            key: file.values.get(f"{name}.{key}", (start[f"{name}.{key}"],) * len(file.bands))[i]
-            for key in parameters
+            key: file.values.get(f"{name}.{key}", (start[f"{name}.{key}"],) * n)[i]
+            for key in component.parameters
         }
         lines = {1: values["x"] + 1.0, 2: values["y"] + 1.0}
-        lines.update(function.numbers(values, file.photometry(i)))
+        lines |= function.numbers(values, file.photometry(i))
         if 10 in lines:
             lines[10] = (lines[10] + 90.0) % 180.0 - 90.0
         in_bands.append(lines)
-    toggles = {line: _toggle(file, component, function, line) for line in in_bands[0]}
-    written = [f" 0) {function.name:<22} # object type"]
-    if len(file.bands) == 1:
-        x, y = _text(in_bands[0][1]), _text(in_bands[0][2])
-        written.append(f" 1) {f'{x} {y} {toggles[1]} {toggles[2]}':<22} # position x, y [pix]")
-    labels = {1: "position x [pix]", 2: "position y [pix]", **function.labels, **_LABELS}
-    for line in sorted(toggles):
-        if line <= 2 and len(file.bands) == 1:
-            continue
-        value = _list([_text(lines[line]) for lines in in_bands])
-        word = f"{value} {toggles[line]}" + " band" * (len(file.bands) > 1)
-        written.append(f"{line:>2}) {word:<22} # {labels.get(line, '')}".rstrip())
-    of_component = {key: start[f"{name}.{key}"] for key in parameters}
-    for key, numbers, free in write_shapes(parameters, of_component):
-        words = [*(_text(number) for number in numbers), *(str(int(item)) for item in free)]
-        written.append(f"{key:>2}) {' '.join(words):<22} # isophotes")
-    written.append(f" Z) {int(name in file.skipped):<22} # leave out of the model image")
-    return written
+    toggles = {line: _toggle(file, component, function, line) for line in sorted(in_bands[0])}
+    written = [_line("0", function.name, "object type")]
+    if n == 1:
+        position = (_text(in_bands[0].pop(1)), _text(in_bands[0].pop(2)))
+        words = f"{' '.join(position)} {toggles.pop(1)} {toggles.pop(2)}"
+        written.append(_line("1", words, "position x, y [pix]"))
+    for line, toggle in toggles.items():
+        words = _values([lines[line] for lines in in_bands], toggle)
+        written.append(_line(str(line), words, {**_LABELS, **function.labels}[line]))
+    of_component = {key: start[f"{name}.{key}"] for key in component.parameters}
+    for key, numbers, free in write_shapes(component.parameters, of_component):
+        words = " ".join([*map(_text, numbers), *(str(int(item)) for item in free)])
+        written.append(_line(key, words, "isophotes"))
+    return [*written, _line("Z", str(int(name in file.skipped)), _SKIP)]
 
 
 def _toggle(file: GalfitFile, component: Component, function: Function, line: int) -> int:
@@ -185,14 +188,10 @@ def _toggle(file: GalfitFile, component: Component, function: Function, line: in
     if name:
         names = [name]
     else:  # a line that several parameters decide, such as a King profile's radii
-        one_to_one = {function.parameter(other) for other in function.lines}
-        names = [
-            key
-            for key in component.parameters
-            if key not in one_to_one and key in ("re", "q", "rb", "concentration")
-        ]
-    found = [_order(file, f"{component.name}.{key}", component.parameters[key]) for key in names]
-    return max(found)
+        own = {function.parameter(other) for other in function.lines}
+        sizes = ("re", "q", "rb", "concentration")
+        names = [key for key in component.parameters if key in sizes and key not in own]
+    return max(_order(file, f"{component.name}.{key}", component.parameters[key]) for key in names)
 
 
 def _order(file: GalfitFile, full: str, parameter: Parameter) -> int:
@@ -208,33 +207,29 @@ def _order(file: GalfitFile, full: str, parameter: Parameter) -> int:
 
 
 def _sky(file: GalfitFile) -> list[str]:
-    scene = file.scene
-    written = [f" 0) {'sky':<22} # object type"]
-    labels = {
-        "sky": "sky at the centre of the region",
-        "sky_dx": "gradient in x [per pix]",
-        "sky_dy": "gradient in y [per pix]",
-    }
-    for line, (key, label) in enumerate(labels.items(), start=1):
-        parameter = scene.sky_parameters.get(key, Parameter(0.0, fixed=True))
-        n = len(file.bands)
+    written = [_line("0", "sky", "object type")]
+    for line, (key, label) in enumerate(_SKY_LABELS.items(), start=1):
+        parameter = file.scene.sky_parameters.get(key, Parameter(0.0, fixed=True))
         full = f"{SKY}.{key}"
-        value = 0.0 if parameter.value is None else parameter.value
-        values = file.values.get(full, (value,) * n)
+        values = file.values.get(full, (parameter.value or 0.0,) * len(file.bands))
         order = 0 if parameter.fixed else _order(file, full, parameter)
-        word = f"{_list([_text(v) for v in values])} {order}" + " band" * (n > 1)
-        written.append(f"{line:>2}) {word:<22} # {label}")
-    written.append(f" Z) {int(SKY in file.skipped):<22} # leave out of the model image")
-    return written
+        written.append(_line(str(line), _values(values, order), label))
+    return [*written, _line("Z", str(int(SKY in file.skipped)), _SKIP)]
 
 
-def _text(value: float | None) -> str:
+def _line(key: str, words: str, comment: str) -> str:
+    return f"{key:>2}) {words:<22} # {comment}"
+
+
+def _values(values: Sequence[float], toggle: int) -> str:
+    return f"{_list([_text(value) for value in values])} {toggle}" + " band" * (len(values) > 1)
+
+
+def _text(value: float) -> str:
     """Twelve digits: ratios and offsets of starts are then good to the ten that are kept."""
     return f"{value:.12g}"
 
 
 def _list(words: Sequence[str]) -> str:
     """A comma-separated list; one entry where all are the same name of nothing."""
-    if words and all(word == "none" for word in words):
-        return "none"
-    return ",".join(words)
+    return "none" if set(words) == {"none"} else ",".join(words)

@@ -134,6 +134,9 @@ def cut_stamps(
             messages=(*frame.messages, *notes),
             file=frame.file,
             unit=frame.unit,
+            background_sigma=None
+            if frame.background_sigma is None
+            else frame.background_sigma[window].copy(),
         )
 
 

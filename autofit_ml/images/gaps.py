@@ -22,6 +22,9 @@ _SIDE, _RUN = 3, 9
 _COMMON = 0.3
 """A value of more than this share of the pixels beside its regions belongs to the data."""
 
+_BOX = 15
+"""Pixels a side of the boxes in which a value's local share is looked for."""
+
 _VALUES = 100
 """With more values than this the image was enlarged by repeating pixels."""
 
@@ -97,8 +100,10 @@ def _told(same: np.ndarray, total: int, counts: bool) -> tuple[np.ndarray, float
     """Regions of one value that chance does not make, and its share of the other pixels."""
     found = np.zeros_like(same)
     share, sizes = 0.0, (0, 0)
-    for _ in range(3):  # the share is that of the pixels beside the regions
+    for _ in range(5):  # the share is that of the pixels beside the regions
         share = float((same & ~found).sum()) / max(total - int(found.sum()), 1)
+        if counts and found.any():  # where it is largest: photons gather where objects are
+            share = max(share, _largest_share(same, found))
         least = (math.log(total) - math.log(1e-6)) / -math.log(min(max(share, 1e-3), 0.999))
         side, run = max(_SIDE, math.ceil(math.sqrt(least))), max(_RUN, math.ceil(least))
         if side > _SIDE and not counts:  # pixels of resampled images are not independent
@@ -115,6 +120,13 @@ def _told(same: np.ndarray, total: int, counts: bool) -> tuple[np.ndarray, float
             seeds = np.isin(labels, hit)
         found = seeds
     return found, share
+
+
+def _largest_share(same: np.ndarray, left_out: np.ndarray) -> float:
+    """Largest share of `same` in a box of the image, over what is not left out of it."""
+    whole = ndimage.uniform_filter((~left_out).astype(np.float32), _BOX)
+    part = ndimage.uniform_filter((same & ~left_out).astype(np.float32), _BOX)
+    return float(np.max(part / whole.clip(0.5), where=whole >= 0.5, initial=0.0))
 
 
 def _opened(same: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -17,6 +17,7 @@ from astropy.wcs import WCS
 from astropy.wcs.utils import proj_plane_pixel_scales
 
 from autofit_ml.images.fitsfile import READ_FAILURES
+from autofit_ml.images.sky_coordinates import is_undistorted, undistorted_wcs
 
 __all__ = [
     "Calibration",
@@ -301,17 +302,17 @@ def _common_units(header: fits.Header) -> fits.Header:
     return header
 
 
-def _wcs(header: fits.Header, messages: list[str]) -> WCS | None:
+def _wcs(given: fits.Header, text: str, messages: list[str]) -> WCS | None:
     """Celestial WCS of the first two axes, or None (with a message if one was tried)."""
-    ctype = (_raw_card(header, "CTYPE1"), _raw_card(header, "CTYPE2"))
+    ctype = (_raw_card(given, "CTYPE1"), _raw_card(given, "CTYPE2"))
     if not all(isinstance(value, str) and value.strip() for value in ctype):
         return None
     for name in _WCS_NUMBERS:  # wcslib reads a text as 0 without a word
-        value = _raw_card(header, name)
+        value = _raw_card(given, name)
         if isinstance(value, (str, bool)):
             messages.append(f"broken WCS ignored: {name}={value!r} is not a number")
             return None
-    header = _common_units(header)
+    header = _common_units(given)
     if not str(ctype[0]).endswith("-SIP"):
         sip = [name for name in header if re.fullmatch(r"[AB]P?_(ORDER|DMAX|\d_\d)", name)]
         if sip:  # left over from an image that was resampled since; astropy would use them
@@ -322,12 +323,10 @@ def _wcs(header: fits.Header, messages: list[str]) -> WCS | None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            wcs = WCS(header, naxis=2, fix=False)
-            try:
-                wcs.wcs.set()
-            except READ_FAILURES:  # non-standard units, dates, ...: let astropy repair them
-                wcs = WCS(header, naxis=2)
-                wcs.wcs.set()
+            if header is given and is_undistorted(text):
+                wcs = undistorted_wcs(text, (header["NAXIS1"], header["NAXIS2"]))
+            else:
+                wcs = WCS(header, naxis=2, fix=False)
             if not wcs.has_celestial:
                 messages.append(f"WCS with axes {ctype} is not celestial, ignored")
                 return None
@@ -373,23 +372,23 @@ def header_pixel_scale(header: fits.Header, messages: list[str]) -> float:
     return scale if 1e-4 < scale < 1800.0 else math.nan
 
 
-def read_calibration(headers: Sequence[fits.Header], messages: Sequence[str] = ()) -> Calibration:
+def read_calibration(headers: Sequence[fits.Header], text: str = "") -> Calibration:
     """Calibration of an image from its own header, then its file's primary header.
 
     Parameters
     ----------
     headers : sequence of Header
         Searched in order.
-    messages : sequence of str
-        Carried over.
+    text : str
+        The cards of the first header as they are in the file, where known.
 
     Returns
     -------
     Calibration
         Cards that are broken or impossible are ignored, each with a message.
     """
-    notes = list(messages)
-    wcs = _wcs(headers[0], notes)
+    notes: list[str] = []
+    wcs = _wcs(headers[0], text, notes)
     card_scale = number_card(headers, PIXEL_SCALE_CARDS, notes, 1e-5, 1e4)
     pixel_scale = card_scale
     if wcs is not None:

@@ -56,6 +56,8 @@ class Planes:
     files : OpenFiles
     preset : SurveyPreset or None
     image_file : Path
+    background : ndarray, float64, shape (ny, nx), or None
+        As ``background_sigma`` of a `Stamp`.
     """
 
     data: np.ndarray
@@ -72,6 +74,7 @@ class Planes:
     files: OpenFiles
     preset: SurveyPreset | None
     image_file: Path
+    background: np.ndarray | None = None
 
 
 def read_planes(source: Source, options: ReadOptions) -> Planes:
@@ -97,10 +100,11 @@ def read_planes(source: Source, options: ReadOptions) -> Planes:
     data = np.asarray(data, dtype=np.float64)
     _check_size(data, image_path)
 
-    header = image_file.hdus[info.index].header
+    hdu = image_file.hdus[info.index]
+    header = hdu.header
     primary = image_file.hdus[0].header
     headers = [header] if info.index == 0 else [header, primary]
-    calibration = read_calibration(headers)
+    calibration = read_calibration(headers, getattr(hdu, "text", ""))
     messages += calibration.messages
     calibration = _with_overrides(calibration, source, options, preset, messages)
 
@@ -268,13 +272,15 @@ def _read_labels(
 ) -> tuple[np.ndarray, int | None]:
     values, file, info = plane_array(plane, "seg", files, image_info, messages)
     check_shape(values, shape, "segmentation", plane[0])
-    labels = np.nan_to_num(np.asarray(values, np.float64), nan=0.0, posinf=0.0, neginf=0.0)
-    if np.any(labels != np.rint(labels)) or np.any(np.abs(labels) > 2**31 - 1):
-        raise InputError(
-            "the segmentation holds numbers that are not labels",
-            "give whole numbers, 0 for sky",
-            plane[0],
-        )
+    labels = values
+    if not np.can_cast(values.dtype, np.int32):
+        labels = np.nan_to_num(np.asarray(values, np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+        if np.any(labels != np.rint(labels)) or np.any(np.abs(labels) > 2**31 - 1):
+            raise InputError(
+                "the segmentation holds numbers that are not labels",
+                "give whole numbers, 0 for sky",
+                plane[0],
+            )
     found: list[str] = []
     target = number_card([file.hdus[info.index].header], ("TARGET",), found)
     messages.extend(found)
@@ -353,7 +359,7 @@ def finish_sigma(planes: Planes, source: Source, options: ReadOptions, frame: bo
             planes.sigma = np.where(bad, 1.0, sigma)
             return
     try:
-        planes.sigma, notes = model_sigma(
+        planes.sigma, planes.background, notes = model_sigma(
             planes.data,
             planes.mask,
             gain=calibration.gain,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -138,21 +139,41 @@ def _psf_from_file(
             if isinstance(value, (bool, np.bool_)):
                 has_pixel = bool(value)
                 break
-    psf, notes = centre_psf(
-        np.asarray(data, np.float64),
-        has_pixel=True if has_pixel is None else bool(has_pixel),
-        oversampling=int(oversampling),
-        source=str(path),
-        file=path,
+    pixels = np.asarray(data, np.float64)
+    psf, notes, flags = _centred(
+        (pixels.tobytes(), pixels.shape),
+        path,
+        has_pixel is None or bool(has_pixel),
+        int(oversampling),
+        step,
+        own is None,
     )
-    messages += notes
-    flags = 0
+    messages.extend(notes)
+    return psf, flags
+
+
+@functools.lru_cache(maxsize=8)
+def _centred(
+    image: tuple[bytes, tuple[int, ...]],
+    path: Path,
+    has_pixel: bool,
+    oversampling: int,
+    step: float,
+    check: bool,
+) -> tuple[PSF, tuple[str, ...], int]:
+    """(PSF, messages, flags) by an image's float64 pixels and shape; many objects may share it."""
+    pixels = np.frombuffer(image[0]).reshape(image[1])
+    psf, notes = centre_psf(
+        pixels, has_pixel=has_pixel, oversampling=oversampling, source=str(path), file=path
+    )
+    messages, flags = list(notes), 0
     if step != 1.0:
-        image = resample_psf(psf.data.astype(np.float64), step)
-        psf = dataclasses.replace(psf, data=(image / image.sum()).astype(np.float32))
+        resampled = resample_psf(psf.data.astype(np.float64), step)
+        psf = dataclasses.replace(psf, data=(resampled / resampled.sum()).astype(np.float32))
         flags = int(Flag.BAD_PSF)
-    psf, found = _checked(psf, messages) if own is None else (psf, 0)
-    return psf, flags | found
+    psf, found = _checked(psf, messages) if check else (psf, 0)
+    psf.data.flags.writeable = False
+    return psf, tuple(messages), flags | found
 
 
 def _checked(psf: PSF, messages: list[str]) -> tuple[PSF, int]:

@@ -7,6 +7,7 @@ same on opposite sides; diffraction rings and spikes are, plateaus and neighbour
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from dataclasses import dataclass
@@ -81,13 +82,29 @@ def check_psf(image: np.ndarray) -> CheckedPSF:
     return CheckedPSF(data / data.sum(), tuple(messages), bool(messages))
 
 
+@functools.lru_cache(maxsize=16)
 def _radii(shape: tuple[int, int]) -> np.ndarray:
     y, x = (np.arange(n) - (n - 1) / 2 for n in shape)
     return np.hypot(y[:, None], x[None, :])
 
 
+@functools.lru_cache(maxsize=256)
+def _between(shape: tuple[int, int], low: float, high: float) -> tuple[np.ndarray, float]:
+    """Pixels between two radii in units of the half side, and their mean radius."""
+    radius = (_radii(shape) / ((min(shape) - 1) / 2)).ravel()
+    inside = np.flatnonzero((radius >= low) & (radius < high))
+    return inside, float(radius[inside].mean()) if inside.size else math.nan
+
+
+def _median(values: np.ndarray) -> float:
+    """`numpy.median` of finite values, without its overhead."""
+    middle = values.size // 2
+    pair = (middle - 1 + values.size % 2, middle)
+    return float(np.partition(values, pair)[list(pair)].mean())
+
+
 def _scatter(values: np.ndarray) -> float:
-    return 1.4826 * float(np.median(np.abs(values - np.median(values))))
+    return 1.4826 * _median(np.abs(values - _median(values)))
 
 
 def _without_second(data: np.ndarray) -> tuple[np.ndarray, list[str]]:
@@ -119,13 +136,11 @@ def _without_second(data: np.ndarray) -> tuple[np.ndarray, list[str]]:
 
 def _ring(data: np.ndarray, low: float, high: float) -> tuple[float, float, float]:
     """(mean radius, mean level, its error) between two radii in units of the half side."""
-    radius = _radii(data.shape) / ((min(data.shape) - 1) / 2)
-    inside = (radius >= low) & (radius < high)
-    values = data[inside]
-    if values.size < 8:
+    inside, radius = _between(data.shape, low, high)
+    if inside.size < 8:
         return math.nan, math.nan, math.nan
-    error = _scatter(values) / math.sqrt(values.size)
-    return float(radius[inside].mean()), float(np.median(values)), error
+    values = data.ravel()[inside]
+    return radius, _median(values), _scatter(values) / math.sqrt(values.size)
 
 
 def _without_plateau(data: np.ndarray) -> tuple[np.ndarray, list[str]]:

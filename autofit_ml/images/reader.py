@@ -243,6 +243,8 @@ def _final_arrays(planes: Planes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         raise InputError("every pixel is masked", "check mask and sigma", planes.image_file)
     data = np.where(np.isfinite(planes.data), planes.data, 0.0).astype(np.float32)
     sigma = np.where(usable, planes.sigma, 1.0).astype(np.float32)
+    if planes.background is not None:
+        planes.background = planes.background.astype(np.float32)
     return data, sigma, ~usable
 
 
@@ -286,7 +288,8 @@ def _make_stamp(source: Source, options: ReadOptions, planes: Planes) -> Stamp:
     psf, notes = crop_psf(psf, data.shape)
     planes.messages += notes
     calibration = planes.calibration
-    x, y = _position(source.overrides, calibration.wcs)
+    wcs = calibration.wcs
+    x, y = _position(source.overrides, wcs)
     x0, y0 = window[1].start, window[0].start
     if x is not None and y is not None:
         x, y = x - x0, y - y0
@@ -309,7 +312,7 @@ def _make_stamp(source: Source, options: ReadOptions, planes: Planes) -> Stamp:
         labels=None if planes.labels is None else planes.labels[window],
         target_label=planes.target,
         saturated=None if planes.saturated is None else planes.saturated[window],
-        wcs=calibration.wcs if calibration.wcs is None else calibration.wcs[window],
+        wcs=wcs if wcs is None or data.shape == planes.data.shape else wcs[window],
         pixel_scale=calibration.pixel_scale,
         zeropoint=calibration.zeropoint,
         filter=calibration.filter,
@@ -318,6 +321,7 @@ def _make_stamp(source: Source, options: ReadOptions, planes: Planes) -> Stamp:
         messages=_unique(planes),
         file=str(source.planes["image"][0]),
         unit=calibration.unit,
+        background_sigma=None if planes.background is None else planes.background[window],
     )
 
 
@@ -342,6 +346,7 @@ def _make_frame(source: Source, options: ReadOptions, planes: Planes) -> Frame:
         messages=_unique(planes),
         file=str(source.planes["image"][0]),
         unit=calibration.unit,
+        background_sigma=planes.background,
     )
     if psf is None:
         built, notes = psf_from_stars(frame)

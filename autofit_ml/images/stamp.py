@@ -5,9 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from astropy.wcs import WCS
+
+from autofit_ml.images.sky_coordinates import packed_wcs, unpacked_wcs
 
 __all__ = ["PSF", "Frame", "Stamp"]
 
@@ -92,6 +95,9 @@ class Stamp:
     noise_correlation : ndarray or None
         Correlation of the noise of pixels up to some lags apart, shape (2 L + 1, 2 L + 1), 1 in the
         middle; None: not known, or none. Read by `autofit_ml.deconvolution`; fits measure theirs.
+    background_sigma : ndarray, float32, shape (ny, nx), or None
+        `sigma` without the photons of the objects, where it was built with a gain: the fit puts
+        those of its model there.
     """
 
     id: str
@@ -117,6 +123,13 @@ class Stamp:
     file: str = ""
     unit: str = ""
     noise_correlation: np.ndarray | None = None
+    background_sigma: np.ndarray | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"wcs": packed_wcs(self.wcs)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, wcs=unpacked_wcs(state["wcs"]))
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -158,6 +171,7 @@ class Frame:
     messages: tuple[str, ...] = ()
     file: str = ""
     unit: str = ""
+    background_sigma: np.ndarray | None = None
 
     def replace(self, **changes) -> Frame:
         """A copy with some attributes changed."""

@@ -3,12 +3,12 @@
 In: stamps (`autofit_ml.images`) and their segmentations (`autofit_ml.segmentation`). Out: `Starts`,
 one row of finite parameters per stamp, read by `autofit_ml.fitting`.
 
-- `dispatch`: the way that was chosen, over many stamps.
+- `dispatch`: the chosen initialiser, over many stamps.
 - `resnet`: the network's start, and what becomes of objects that it does not know.
 - `cutouts`: what the network looks at; `network`: the network; `physics`: the renderer's verdict.
-- `starts`: what is handed on; `sky`: the level that starts are measured against.
+- `starts`: what is handed on.
 - `moments`: the classical start: adaptive moments, then a light profile in elliptical annuli;
-  `adaptive`: Gaussian-weighted moments; `gaussians`: profiles and PSFs as sums of Gaussians.
+  `gaussians`: profiles and PSFs as sums of Gaussians.
 """
 
 from __future__ import annotations

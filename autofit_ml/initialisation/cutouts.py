@@ -11,16 +11,16 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
 
 from autofit_ml.images.stamp import PSF, Stamp
-from autofit_ml.initialisation.sky import sky_of
 from autofit_ml.measure import block_sums, psf_fwhm
 from autofit_ml.segmentation.result import Segmentation
 
-__all__ = ["PSF_SIDE", "SCALARS", "SIDE", "Cutouts", "cut_outs"]
+__all__ = ["PSF_SIDE", "SCALARS", "SIDE", "Cutouts", "cut_outs", "sky_of"]
 
 SIDE = 64
 """Binned pixels of the square."""
@@ -28,10 +28,11 @@ SIDE = 64
 PSF_SIDE = 25
 """Binned pixels of the PSF's image."""
 
-SCALARS = ("ln_radius", "ln_fwhm", "ln_snr", "ln_peak", "footprint")
+SCALARS = ("ln_radius", "ln_fwhm", "ln_snr", "ln_peak", "footprint", "contamination")
 """Numbers beside the images: radius of the footprint and FWHM of the PSF (binned pixels), S/N of
 the light in the footprint, its brightest pixel (units of the sky noise), whether there is a
-footprint at all."""
+footprint at all; ln(1 + light of others / light in the footprint), that of others weighted with
+(1 + (d / radius)^2)^-2 at a distance d from the centre."""
 
 _FILLS = 0.75
 """Most that the footprint's diameter may fill of the square."""
@@ -107,7 +108,19 @@ def cut_outs(stamps: Sequence[Stamp], segmentations: Sequence[Segmentation]) -> 
     return Cutouts(*columns)
 
 
-def _one(stamp: Stamp, found: Segmentation) -> tuple[np.ndarray, ...]:
+def sky_of(stamp: Stamp, segmentation: Segmentation, good: np.ndarray) -> tuple[float, float]:
+    """Level and scatter of the sky, with stand-ins where the segmentation found none."""
+    sky, rms = segmentation.sky_level, segmentation.sky_rms
+    some = good if good.any() else np.ones_like(good)
+    if not np.isfinite(sky):
+        sky = np.percentile(stamp.data[some], 5)
+    if not 0 < rms < np.inf:
+        rms = np.median(stamp.sigma[some])
+    return float(sky), float(rms)
+
+
+def _one(stamp: Stamp, found: Segmentation) -> tuple[Any, ...]:
+    """Fields of `Cutouts` for one stamp."""
     good = ~(stamp.mask | found.contaminants) & np.isfinite(stamp.data)
     sky, noise = sky_of(stamp, found, good)
     fwhm = max(psf_fwhm(stamp.psf), 1.0)
@@ -139,22 +152,29 @@ def _one(stamp: Stamp, found: Segmentation) -> tuple[np.ndarray, ...]:
         np.log(max(flux / error, 1.0)),
         np.log(max(float(np.max(data, where=usable, initial=1.0)), 1.0)),
         float(known),
+        _contamination(stamp, found.contaminants, sky, x, y, radius, max(flux, 1.0) * unit),
     ]
     centre = ((x - left + 0.5) / b - 0.5, (y - low + 0.5) / b - 0.5)
     return (
-        data.astype(np.float32),
-        root_weight.astype(np.float32),
-        footprint,
-        _binned_psf(stamp.psf, b),
-        np.array(scalars, dtype=np.float32),
-        np.array(b),
-        np.array([left - 0.5, low - 0.5]),
-        np.array(unit),
-        np.array(sky),
-        np.array(max(flux, 1.0)),
-        np.array(radius / b),
-        np.array(centre),
+        *(data.astype(np.float32), root_weight.astype(np.float32), footprint),
+        *(_binned_psf(stamp.psf, b), np.array(scalars, dtype=np.float32), b),
+        *((left - 0.5, low - 0.5), unit, sky, max(flux, 1.0), radius / b, centre),
     )
+
+
+def _contamination(
+    stamp: Stamp,
+    others: np.ndarray,
+    sky: float,
+    x: float,
+    y: float,
+    radius: float,
+    flux: float,
+) -> float:
+    rows, columns = np.nonzero(others & ~stamp.mask & np.isfinite(stamp.data))
+    nearness = (1 + ((columns - x) ** 2 + (rows - y) ** 2) / radius**2) ** -2
+    light = float(((stamp.data[rows, columns] - sky) * nearness).sum())
+    return float(np.log1p(max(light, 0.0) / flux))
 
 
 def _footprint(stamp: Stamp, found: Segmentation, fwhm: float) -> tuple[np.ndarray, bool]:

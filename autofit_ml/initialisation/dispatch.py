@@ -1,4 +1,4 @@
-"""The way to start that was chosen, over many stamps."""
+"""Run the chosen initialiser (network or moments) over many stamps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from autofit_ml.initialisation.moments import start_from_moments
 from autofit_ml.initialisation.starts import Starts
 from autofit_ml.measure import psf_fwhm
 from autofit_ml.segmentation.result import Segmentation
-from autofit_ml.weights.devices import usable_device
+from autofit_ml.weights import choice
+from autofit_ml.weights.choice import usable_device
 
 __all__ = ["INITIALISERS", "check_initialiser", "initialise"]
 
@@ -40,11 +41,7 @@ def check_initialiser(method: str, weights: str = "") -> dict[str, str]:
     SettingsError, WeightsError
         No weights, or such that cannot be used.
     """
-    if method != "resnet":
-        return {}
-    from autofit_ml.weights import choice
-
-    return choice.usable_weights("initialise", weights)
+    return choice.usable_weights("initialise", weights) if method == "resnet" else {}
 
 
 def initialise(
@@ -107,7 +104,6 @@ def _by_network(
 ) -> Starts:
     """Each stamp by the network that suits it."""
     from autofit_ml.initialisation.resnet import start_from_network
-    from autofit_ml.weights import choice
 
     device = usable_device(device)
     groups: dict[str | None, list[int]] = {}
@@ -116,21 +112,11 @@ def _by_network(
         groups.setdefault(name, []).append(i)
     parts = []
     for name, members in groups.items():
-        some = [stamps[i] for i in members]
-        found = [segmentations[i] for i in members]
+        some = [stamps[i] for i in members], [segmentations[i] for i in members]
         if name is None:
-            part = start_from_moments(some, found)
+            part = start_from_moments(*some)
             part.flags[:] |= int(Flag.INIT_FALLBACK | Flag.OUT_OF_DOMAIN)
         else:
-            part = start_from_network(some, found, choice.network(name, device), device)
+            part = start_from_network(*some, choice.network(name, device), device)
         parts.append(part)
-    return _in_order(parts, list(groups.values()))
-
-
-def _in_order(parts: Sequence[Starts], members: Sequence[Sequence[int]]) -> Starts:
-    """Parts put together, each row where it belongs."""
-    if len(parts) == 1:
-        return parts[0]
-    order = np.argsort(np.concatenate([np.asarray(rows) for rows in members]))
-    joined = Starts.joined(parts)
-    return joined.some(order)
+    return Starts.joined(parts).some(np.argsort(np.concatenate(list(groups.values()))))

@@ -14,16 +14,17 @@ from collections.abc import Sequence
 import numpy as np
 
 from autofit_ml.images.stamp import Stamp
+from autofit_ml.initialisation.cutouts import sky_of
 from autofit_ml.initialisation.gaussians import (
     SERSIC_VARIANCES,
     PSFGaussians,
     psf_gaussians,
     sersic_gaussians,
 )
-from autofit_ml.initialisation.sky import sky_of
 from autofit_ml.initialisation.starts import PARAMETERS, Starts
 from autofit_ml.measure import AdaptiveMoments, adaptive_moments
 from autofit_ml.segmentation.result import Segmentation
+from autofit_ml.segmentation.shapes import mirrored, pixel_at
 
 __all__ = ["start_from_moments"]
 
@@ -82,7 +83,7 @@ def _start(stamp: Stamp, segmentation: Segmentation, psf: PSFGaussians) -> np.nd
             break
         x, y = moments.x, moments.y
 
-    q, pa = _shape(moments, psf, filled, known, sigma)
+    q, pa = _shape(moments, psf, sigma)
     re, n, q, flux, offset = _profile(image, sigma, good, moments, q, psf, stamp, sky, rms)
     return np.array(
         [moments.x, moments.y, flux * rms, re, n, q, np.rad2deg(pa) % 180.0, sky + offset * rms]
@@ -95,20 +96,17 @@ def _first_look(
     """Centre, variance per axis and reach (pixels) from the target's isophote."""
     x, y = stamp.position
     minimum = np.sqrt(psf.xx * psf.yy)
-    if segmentation.target:
-        footprint = segmentation.labels == segmentation.target
-        area = np.count_nonzero(footprint)
-        if area:
-            rows, columns = np.nonzero(footprint)
-            light = np.maximum(stamp.data[footprint] - segmentation.sky_level, 0).astype(float)
-            light[stamp.mask[footprint]] = 0
-            if np.isfinite(light).all() and light.sum() > 0:
-                # light squared: the core decides, not a neighbour's rest on the outskirts
-                light = light * light
-                x, y = np.average(columns, weights=light), np.average(rows, weights=light)
-            radius = np.sqrt(area / np.pi)
-            return float(x), float(y), max(minimum, (0.4 * radius) ** 2), max(radius, 3.0)
-    return float(x), float(y), 1.5 * minimum, max(2 * np.sqrt(minimum), 3.0)
+    own = (segmentation.labels == segmentation.target) & (segmentation.target > 0)
+    if not own.any():
+        return float(x), float(y), 1.5 * minimum, max(2 * np.sqrt(minimum), 3.0)
+    rows, columns = np.nonzero(own)
+    light = np.maximum(stamp.data[own] - segmentation.sky_level, 0).astype(float)
+    light[stamp.mask[own]] = 0
+    if np.isfinite(light).all() and light.sum() > 0:
+        # light squared: the core decides, not a neighbour's rest on the outskirts
+        x, y = (np.average(place, weights=light * light) for place in (columns, rows))
+    radius = np.sqrt(rows.size / np.pi)
+    return float(x), float(y), max(minimum, (0.4 * radius) ** 2), max(radius, 3.0)
 
 
 def _fill_from_mirror(
@@ -117,19 +115,9 @@ def _fill_from_mirror(
     """Bad pixels replaced by the pixel opposite the centre; and which pixels have a value."""
     if good.all():
         return image, good
-    rows, columns = np.nonzero(~good)
-    ny, nx = image.shape
-    mirror_rows = np.rint(2 * y - rows).astype(int)
-    mirror_columns = np.rint(2 * x - columns).astype(int)
-    inside = (mirror_rows >= 0) & (mirror_rows < ny) & (mirror_columns >= 0) & (mirror_columns < nx)
-    mirror_rows, mirror_columns = mirror_rows[inside], mirror_columns[inside]
-    rows, columns = rows[inside], columns[inside]
-    usable = good[mirror_rows, mirror_columns]
+    opposite = mirrored(good, x, y) & ~good
     filled = np.where(good, image, 0.0)
-    filled[rows[usable], columns[usable]] = image[mirror_rows[usable], mirror_columns[usable]]
-    known = good.copy()
-    known[rows[usable], columns[usable]] = True
-    return filled, known
+    return np.where(opposite, mirrored(filled, x, y), filled), good | opposite
 
 
 def _measure(image, known, x, y, variance, reach, psf, shape) -> AdaptiveMoments:
@@ -150,7 +138,7 @@ def _measure(image, known, x, y, variance, reach, psf, shape) -> AdaptiveMoments
     )
 
 
-def _shape(moments, psf, image, known, sigma) -> tuple[float, float]:
+def _shape(moments, psf, sigma) -> tuple[float, float]:
     """Axis ratio and position angle (radians from +y) with the PSF's moments removed.
 
     Ellipticities are drawn towards round by their noise (expected ellipticity of galaxies 0.35
@@ -161,12 +149,7 @@ def _shape(moments, psf, image, known, sigma) -> tuple[float, float]:
     # what is left of an unresolved object is noise: keep a floor of 4 % of the observed size
     size = max(xx + yy, 0.04 * observed)
     e1, e2 = (xx - yy) / size, 2 * xy / size
-    noise = float(
-        sigma[
-            min(max(round(moments.y), 0), sigma.shape[0] - 1),
-            min(max(round(moments.x), 0), sigma.shape[1] - 1),
-        ]
-    )
+    noise = pixel_at(sigma, (moments.x, moments.y))
     area = 4 * np.pi * np.sqrt(max(moments.xx * moments.yy - moments.xy**2, 1e-6))
     snr = max(moments.amplitude, 0.0) / (noise * np.sqrt(area))
     scatter = 2.0 / max(snr, 0.1) * observed / size

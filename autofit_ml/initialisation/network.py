@@ -10,15 +10,17 @@ relative to the cut-out's centre, flux :math:`F_0` and radius :math:`r_0` (binne
 covariance is :math:`L L^T` with a lower triangle L whose diagonal is positive. Once the network is
 trained, the rows of L are scaled such that 68.3 % intervals hold 68.3 % of the truth:
 
-.. math:: \ln s_k = a_k(\ln \sigma_k) + b_k(\ln \mathrm{S/N}),
+.. math:: \ln s_k = a_k(\ln \sigma_k, \ln \mathrm{S/N}) + b_k(c),
 
-with the predicted :math:`\sigma_k` of parameter k, the S/N of the light in the footprint, and two
-functions that run straight from knot to knot and are constant beyond the last.
+with the predicted :math:`\sigma_k` of parameter k, the S/N of the light in the footprint, the
+contamination c by the light of others, and two functions that run straight from knot to knot and
+are constant beyond the last.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +30,7 @@ from torch import nn
 
 from autofit_ml.initialisation.cutouts import SCALARS, SIDE, Cutouts
 from autofit_ml.profiles import N_MAX, N_MIN
-from autofit_ml.weights.settings import tuples
+from autofit_ml.weights.manifest import tuples
 
 __all__ = [
     "TARGETS",
@@ -45,13 +47,13 @@ __all__ = [
 
 TARGETS = ("x", "y", "ln_flux", "ln_rc", "ln_n", "eta1", "eta2")
 _COUNT = len(TARGETS)
-_SNR = SCALARS.index("ln_snr")
+_SNR, _OTHERS = (SCALARS.index(name) for name in ("ln_snr", "contamination"))
 _TRIANGLE = _COUNT * (_COUNT + 1) // 2
 USUAL_LN_N = 0.5
 """ln n that the network's ln n is measured from."""
 
 KNOTS = 6
-"""Knots of each function that scales the errors."""
+"""Knots, for each of their arguments, of the functions that scale the errors."""
 
 _PER_KNOT = 200
 """Objects with which a scale is measured: to 5 %, if the errors are about Gaussian."""
@@ -61,7 +63,7 @@ _LEAST = 100
 
 _ONE_SIGMA = 0.6827
 _ROUNDS = 3
-"""Times that the scales are measured in turn by predicted error and by S/N."""
+"""Times that the two functions are measured in turn."""
 
 
 @dataclass(frozen=True)
@@ -78,12 +80,15 @@ class InitialiseSettings:
         Channels of the PSF branch.
     hidden : int
         Of the head.
+    scalars : int
+        Of `SCALARS`, the first ones, that it is told; networks before 1.1.0 know five.
     """
 
     widths: tuple[int, ...] = (24, 48, 96, 128)
     blocks: tuple[int, ...] = (1, 1, 1, 1)
     psf_widths: tuple[int, ...] = (8, 16)
     hidden: int = 192
+    scalars: int = len(SCALARS)
 
 
 class _Block(nn.Module):
@@ -146,7 +151,7 @@ class InitialiseNetwork(nn.Module):
         self.psf_branch = nn.Sequential(*psf_layers, nn.AdaptiveAvgPool2d(3), nn.Flatten())
         # Mean, and the parts near and far from the centre: sizes and indices are in how they
         # differ.
-        joined = 3 * before + 9 * channels + len(SCALARS)
+        joined = 3 * before + 9 * channels + settings.scalars
         self.head = nn.Sequential(
             nn.Linear(joined, settings.hidden),
             nn.LayerNorm(settings.hidden),
@@ -162,8 +167,11 @@ class InitialiseNetwork(nn.Module):
         self.register_buffer("_rows", rows, persistent=False)
         self.register_buffer("_columns", columns, persistent=False)
         # Set once the network is trained (`calibrate`).
-        for name in ("sigma_knots", "sigma_scale", "snr_knots", "snr_scale"):
+        for name in ("sigma_knots", "scale"):
+            self.register_buffer(name, torch.zeros(KNOTS, KNOTS, _COUNT))
+        for name in ("snr_knots", "contamination_knots", "contamination_scale"):
             self.register_buffer(name, torch.zeros(KNOTS, _COUNT))
+        self.register_load_state_dict_pre_hook(_with_table)
         self.register_buffer("feature_mean", torch.zeros(settings.hidden))
         self.register_buffer("feature_root", torch.eye(settings.hidden))
         self.register_buffer("usual_distance", torch.tensor(torch.inf))
@@ -182,7 +190,7 @@ class InitialiseNetwork(nn.Module):
                 middle.mean((-2, -1)),
                 middle.amax((-2, -1)),
                 self.psf_branch(psfs),
-                scalars,
+                scalars[:, : self.settings.scalars],
             ],
             dim=1,
         )
@@ -199,7 +207,7 @@ class InitialiseNetwork(nn.Module):
         """Mean (B, 7) and lower triangle (B, 7, 7) from `features`."""
         mean, lower = self.uncalibrated(features)
         with torch.no_grad():
-            scale = self._ln_scale(_ln_sigma(lower), scalars[:, _SNR]).exp().to(lower.dtype)
+            scale = self._ln_scale(_ln_sigma(lower), scalars).exp().to(lower.dtype)
         return mean, lower * scale[..., None]
 
     def uncalibrated(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -213,11 +221,19 @@ class InitialiseNetwork(nn.Module):
         lower = torch.tril(lower, -1) + torch.diag_embed(positive)
         return mean, lower
 
-    def _ln_scale(self, ln_sigma: torch.Tensor, ln_snr: torch.Tensor) -> torch.Tensor:
+    def _ln_scale(self, ln_sigma: torch.Tensor, scalars: torch.Tensor) -> torch.Tensor:
         """ln of what each sigma (B, 7) is multiplied with."""
-        return _between(
-            ln_sigma, self.get_buffer("sigma_knots"), self.get_buffer("sigma_scale")
-        ) + _between(ln_snr[:, None], self.get_buffer("snr_knots"), self.get_buffer("snr_scale"))
+        return self._of_sigma(ln_sigma, scalars) + self._of_others(scalars)
+
+    def _of_sigma(self, ln_sigma: torch.Tensor, scalars: torch.Tensor) -> torch.Tensor:
+        places, values = self.get_buffer("sigma_knots"), self.get_buffer("scale")
+        rows = [_between(ln_sigma, *row) for row in zip(places, values, strict=True)]
+        at = scalars[:, _SNR, None]
+        return _between(at, self.get_buffer("snr_knots"), torch.stack(rows, dim=1))
+
+    def _of_others(self, scalars: torch.Tensor) -> torch.Tensor:
+        knots = (self.get_buffer(f"contamination_{name}") for name in ("knots", "scale"))
+        return _between(scalars[:, _OTHERS, None], *knots)
 
     def distance(self, features: torch.Tensor) -> torch.Tensor:
         """Mahalanobis distance of features from those of the training set, (B,); about 1."""
@@ -247,39 +263,64 @@ class InitialiseNetwork(nn.Module):
 
         Notes
         -----
-        Each function has a knot for every 200 objects, at most 6, at the medians of as many equal
-        parts of the set. With fewer than 400 objects the functions that are there (of the bundle
-        that the training began with) are kept but for a common factor; with fewer than 100 they are
-        kept as they are.
+        The S/N has k knots, at the medians of as many equal parts of the set, and so have the
+        predicted error in each of them and the contamination, with k^2 a 200th of the number of
+        objects and at most 6. With fewer than 800 objects the functions that are there (of the
+        bundle that the training began with) are kept but for a common factor; with fewer than 100
+        they are kept as they are.
         """
         centre, root = _whitening(features)
         self.get_buffer("feature_mean").copy_(centre)
         self.get_buffer("feature_root").copy_(root)
         self.get_buffer("usual_distance").copy_(_quantile(_distances(features), 0.998))
         self.get_buffer("usual_chi2").copy_(_quantile(chi2, 0.98))
-        self._calibrate_errors(error, _ln_sigma(lower), scalars[:, _SNR])
+        self._calibrate_errors(error, _ln_sigma(lower), scalars)
 
     def _calibrate_errors(
-        self, error: torch.Tensor, ln_sigma: torch.Tensor, ln_snr: torch.Tensor
+        self, error: torch.Tensor, ln_sigma: torch.Tensor, scalars: torch.Tensor
     ) -> None:
-        knots = min(KNOTS, len(error) // _PER_KNOT)
-        scales = [self.get_buffer(name) for name in ("sigma_scale", "snr_scale")]
+        knots = min(KNOTS, math.isqrt(len(error) // _PER_KNOT))
         ratio = error.abs().clamp_min(1e-12).log() - ln_sigma
         if knots < 2:
             if len(error) >= _LEAST:
-                excess = ratio - self._ln_scale(ln_sigma, ln_snr)
-                scales[0] += torch.stack([_quantile(c, _ONE_SIGMA) for c in excess.unbind(1)])
+                excess = ratio - self._ln_scale(ln_sigma, scalars)
+                factor = torch.stack([_quantile(c, _ONE_SIGMA) for c in excess.unbind(1)])
+                self.get_buffer("scale").add_(factor)
             return
-        places = [self.get_buffer(name) for name in ("sigma_knots", "snr_knots")]
-        at = [ln_sigma, ln_snr[:, None].expand_as(ln_sigma)]
-        for scale in scales:
-            scale.zero_()
+        snr, others = (scalars[:, k, None].expand_as(ln_sigma) for k in (_SNR, _OTHERS))
+        parts = [*snr[:, 0].argsort().tensor_split(knots)]
+        parts += parts[-1:] * (KNOTS - knots)
+        self.get_buffer("snr_knots").copy_(torch.stack([snr[k].median(0).values for k in parts]))
+        self.get_buffer("contamination_scale").zero_()
         for _ in range(_ROUNDS):
-            for k in (0, 1):
-                other = _between(at[1 - k], places[1 - k], scales[1 - k])
-                place, scale = _measured(at[k], ratio - other, knots)
-                places[k].copy_(place)
-                scales[k].copy_(scale)
+            excess = ratio - self._of_others(scalars)
+            for row, part in enumerate(parts):
+                self._set(("sigma_knots", "scale"), row, ln_sigma[part], excess[part], knots)
+            excess = ratio - self._of_sigma(ln_sigma, scalars)
+            names = ("contamination_knots", "contamination_scale")
+            self._set(names, slice(None), others, excess, knots)
+
+    def _set(
+        self,
+        names: tuple[str, str],
+        row: int | slice,
+        at: torch.Tensor,
+        excess: torch.Tensor,
+        knots: int,
+    ) -> None:
+        for name, values in zip(names, _measured(at, excess, knots), strict=True):
+            self.get_buffer(name)[row] = values
+
+
+def _with_table(module: nn.Module, state: dict[str, torch.Tensor], prefix: str, *_: object) -> None:
+    """Bundles before 1.1.0 have a function of the predicted error and one of the S/N."""
+    if prefix + "snr_scale" in state:
+        of_sigma, of_snr = (state.pop(prefix + name) for name in ("sigma_scale", "snr_scale"))
+        state[prefix + "scale"] = of_snr[:, None] + of_sigma
+        knots = state[prefix + "sigma_knots"]
+        state[prefix + "sigma_knots"] = knots.expand(KNOTS, *knots.shape).clone()
+        for name in ("contamination_knots", "contamination_scale"):
+            state[prefix + name] = torch.zeros_like(knots)
 
 
 def _whitening(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -334,10 +375,13 @@ def _measured(
 
 
 def _between(at: torch.Tensor, places: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-    """Straight lines between knots, constant beyond: (B, 7) from knots (KNOTS, 7)."""
+    """Straight lines between knots, constant beyond: (B, 7) from knots (KNOTS, 7).
+
+    The values may be others for each, (B, KNOTS, 7).
+    """
     width = places.diff(dim=0).clamp_min(1e-6)
     share = ((at[:, None] - places[:-1]) / width).clamp(0, 1)
-    return values[0] + (share * values.diff(dim=0)).sum(1)
+    return values[..., 0, :] + (share * values.diff(dim=-2)).sum(1)
 
 
 def _ln_sigma(lower: torch.Tensor) -> torch.Tensor:
@@ -435,7 +479,7 @@ def build(config: Mapping[str, Any]) -> InitialiseNetwork:
         raise ValueError(f"unknown architecture {config['architecture']!r}")
     if config["side"] != SIDE:
         raise ValueError(f"cut-outs of {config['side']} pixels, this version has {SIDE}")
-    return InitialiseNetwork(InitialiseSettings(**tuples(config["network"])))
+    return InitialiseNetwork(InitialiseSettings(**{"scalars": 5, **tuples(config["network"])}))
 
 
 def describe(network: InitialiseNetwork) -> dict[str, Any]:

@@ -3,8 +3,7 @@
 In: a finished results folder. Out: injected galaxies like those of its catalogue, what the same
 settings find of them, and from both bias, scatter, coverage and completeness.
 
-- `empty`: stamps of the user's own noise without objects.
-- `galaxies`: galaxies like the catalogue's, added to them.
+- `stamps`: stamps of the user's own noise without objects, and galaxies like the catalogue's.
 - `recovery`: figures by magnitude and size; factors for the errors.
 - `page`: the HTML page with the figures.
 

@@ -68,75 +68,61 @@ def measure(
     bins : int
         At most; fewer where there are few galaxies.
     """
-    columns: dict[str, list[float]] = {}
+    found = [rows.get(name, {}) for name in names]
 
-    def put(name: str, value: float) -> None:
-        columns.setdefault(name, []).append(value)
+    def column(source: Sequence[Mapping[str, float]], key: str) -> np.ndarray:
+        return np.array([float(item.get(key, np.nan)) for item in source])
 
-    for one, name in zip(truth, names, strict=True):
-        row = rows.get(name, {})
-        good = bool(row.get("use", False))
-        if good:
-            off = np.hypot(row["x"] - one["x"], row["y"] - one["y"])
-            good = bool(off < max(one["re"], 2.0))
-        put("recovered", good)
-        put("snr", float(row.get("snr", np.nan)) if good else np.nan)
-        put("brightness_true", one["zeropoint"] - 2.5 * np.log10(one["flux"]))
-        for key in MEASURED:
-            value = float(row[key]) if good else np.nan
-            error = float(row[f"{key}_err"]) if good else np.nan
-            put(f"{key}_true", one[key])
-            put(key, value)
-            put(f"{key}_err", error)
-            if key in _LOGARITHMIC:
-                off, error = np.log(value / one[key]), error / value
-            else:
-                off = value - one[key]
-            put(f"off_{key}", off)
-            put(f"pull_{key}", off / error if error > 0 else np.nan)
-    table = Table({"id": list(names), **{name: np.array(v) for name, v in columns.items()}})
-    calibrated = bool(np.isfinite(table["brightness_true"]).all()) if len(table) else False
-    if not calibrated and len(table):
-        table["brightness_true"] = -2.5 * np.log10(table["flux_true"])
-    size = np.log(np.asarray(table["re_true"], dtype=float)) if len(table) else np.zeros(0)
-    by_size = _binned(table, size, bins)
+    put = {key: column(truth, key) for key in ("x", "y", *MEASURED)}
+    apart = np.hypot(column(found, "x") - put["x"], column(found, "y") - put["y"])
+    good = (column(found, "use") == 1) & (apart < np.maximum(put["re"], 2.0))
+    table = Table({"id": list(names), "recovered": good})
+    table["snr"] = np.where(good, column(found, "snr"), np.nan)
+    table["brightness_true"] = -2.5 * np.log10(put["flux"])
+    zeropoint = column(truth, "zeropoint")
+    calibrated = len(truth) > 0 and bool(np.isfinite(zeropoint).all())
+    if calibrated:
+        table["brightness_true"] += zeropoint
+    for key in MEASURED:
+        value, error = (np.where(good, column(found, k), np.nan) for k in (key, f"{key}_err"))
+        table[f"{key}_true"], table[key], table[f"{key}_err"] = put[key], value, error
+        if key in _LOGARITHMIC:
+            off, error = np.log(value / put[key]), error / value
+        else:
+            off = value - put[key]
+        table[f"off_{key}"] = off
+        table[f"pull_{key}"] = off / np.where(error > 0, error, np.nan)
+    by_size = _binned(table, np.log(put["re"]), bins)
     for name in ("low", "high", "middle"):
         by_size[name] = np.exp(by_size[name])
-    return Recovery(
-        table,
-        _binned(table, np.asarray(table["brightness_true"], dtype=float), bins),
-        by_size,
-        "mag" if calibrated else "-2.5 log10 flux",
-    )
+    by_brightness = _binned(table, np.array(table["brightness_true"]), bins)
+    return Recovery(table, by_brightness, by_size, "mag" if calibrated else "-2.5 log10 flux")
 
 
 def _binned(table: Table, by: np.ndarray, bins: int) -> Table:
     """Bins of about equal numbers."""
     number = max(1, min(bins, len(table) // (2 * _LEAST)))
     edges = np.quantile(by, np.linspace(0, 1, number + 1)) if len(table) else np.zeros(2)
+    bin_of = np.clip(np.searchsorted(edges, by, side="right") - 1, 0, number - 1)
     rows = []
     for k in range(number):
-        last = k == number - 1
-        some = (by >= edges[k]) & ((by < edges[k + 1]) | last)
+        some = table[bin_of == k]
         row: dict[str, float] = {
             "low": edges[k],
             "high": edges[k + 1],
-            "middle": float(np.median(by[some])) if some.any() else np.nan,
-            "objects": int(some.sum()),
-            "complete": float(np.mean(table["recovered"][some])) if some.any() else np.nan,
+            "middle": float(np.median(by[bin_of == k])) if len(some) else np.nan,
+            "objects": len(some),
+            "complete": float(np.mean(some["recovered"])) if len(some) else np.nan,
         }
         for key in MEASURED:
-            off = np.asarray(table[f"off_{key}"][some], dtype=float)
-            pull = np.abs(np.asarray(table[f"pull_{key}"][some], dtype=float))
-            off, pull = off[np.isfinite(off)], pull[np.isfinite(pull)]
-            enough = len(off) >= _LEAST
-            low, middle, high = (
-                np.quantile(off, [0.15865, 0.5, 0.84135]) if enough else [np.nan] * 3
-            )
-            row[f"bias_{key}"] = middle
+            off, pull = (np.array(some[f"{kind}_{key}"]) for kind in ("off", "pull"))
+            off, pull = off[np.isfinite(off)], np.abs(pull[np.isfinite(pull)])
+            # too few say nothing
+            off, pull = (x if len(x) >= _LEAST else np.full(1, np.nan) for x in (off, pull))
+            low, row[f"bias_{key}"], high = np.quantile(off, [0.15865, 0.5, 0.84135])
             row[f"scatter_{key}"] = (high - low) / 2
-            row[f"coverage_{key}"] = float(np.mean(pull < 1)) if len(pull) >= _LEAST else np.nan
-            row[f"factor_{key}"] = np.quantile(pull, 0.6827) if len(pull) >= _LEAST else np.nan
+            row[f"coverage_{key}"] = float(np.mean(np.where(np.isnan(pull), pull, pull < 1)))
+            row[f"factor_{key}"] = np.quantile(pull, 0.6827)
         rows.append(row)
     return Table(rows)
 

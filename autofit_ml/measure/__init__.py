@@ -9,7 +9,7 @@ here, because processes that only read images never load PyTorch).
 from autofit_ml.measure.binning import bin_images, block_sums
 from autofit_ml.measure.moments import AdaptiveMoments, adaptive_moments
 from autofit_ml.measure.noise import expected_source, model_sigma
-from autofit_ml.measure.psf import PSFImage, core_centroid, fourier_shift, psf_fwhm
+from autofit_ml.measure.psf import PSFImage, centre_distance, core_centroid, fourier_shift, psf_fwhm
 from autofit_ml.measure.sky import (
     Sky,
     background_map,
@@ -30,6 +30,7 @@ __all__ = [
     "background_map",
     "bin_images",
     "block_sums",
+    "centre_distance",
     "clipped_sky",
     "core_centroid",
     "expected_source",

@@ -76,10 +76,8 @@ def adaptive_moments(
     -------
     AdaptiveMoments
     """
-    sigma = np.sqrt(variance)
-    reach = 4.5 * sigma + 4.0
-    state = (float(x), float(y), float(variance), 0.0, float(variance))
-    start = (x, y, variance, 0.0, variance)
+    reach = 4.5 * np.sqrt(variance) + 4.0
+    start = state = (float(x), float(y), float(variance), 0.0, float(variance))
     basis, values, origin = _window(image, weight, x, y, reach)
     flux = 0.0
     for _ in range(max_iterations):
@@ -104,12 +102,11 @@ def adaptive_moments(
         weighted = np.exp(exponent @ basis) * values
         total, mx, my, mxx, mxy, myy = basis @ weighted
         if not total > 0:
-            return AdaptiveMoments(*start, amplitude=max(flux, 0.0), converged=False)
+            break
         mx, my = mx / total, my / total
         mxx, mxy, myy = mxx / total - mx * mx, mxy / total - mx * my, myy / total - my * my
-        weighted_det = mxx * myy - mxy * mxy
-        if not (mxx > 0 and myy > 0 and weighted_det > 0):
-            return AdaptiveMoments(*start, amplitude=max(flux, 0.0), converged=False)
+        if not (mxx > 0 and myy > 0 and mxx * myy - mxy * mxy > 0):
+            break
         # The product of two equal Gaussians has half their covariance. The centroid moves twice
         # as far under the weight's pull.
         new_x = origin[0] + dx + 2 * (mx - dx)
@@ -122,10 +119,12 @@ def adaptive_moments(
         state = (new_x, new_y, *new)
         flux = 2.0 * total
         if np.hypot(new_x - x, new_y - y) > max_shift:
-            return AdaptiveMoments(*start, amplitude=max(flux, 0.0), converged=False)
+            break
         if change < tolerance:
             return AdaptiveMoments(*state, amplitude=flux, converged=True)
-    return AdaptiveMoments(*state, amplitude=flux, converged=True)
+    else:
+        return AdaptiveMoments(*state, amplitude=flux, converged=True)
+    return AdaptiveMoments(*start, amplitude=max(flux, 0.0), converged=False)
 
 
 def _window(image, weight, x, y, reach):
@@ -137,14 +136,9 @@ def _window(image, weight, x, y, reach):
     columns = slice(max(x0 - reach, 0), min(x0 + reach + 1, nx))
     dy = np.arange(rows.start, rows.stop, dtype=float)[:, None] - y0
     dx = np.arange(columns.start, columns.stop, dtype=float)[None, :] - x0
-    shape = (dy.size, dx.size)
-    basis = np.empty((6, *shape))
-    basis[0] = 1
-    basis[1] = dx
-    basis[2] = dy
-    basis[3] = dx * dx
-    basis[4] = dx * dy
-    basis[5] = dy * dy
+    basis = np.empty((6, dy.size, dx.size))
+    for k, plane in enumerate((1.0, dx, dy, dx * dx, dx * dy, dy * dy)):
+        basis[k] = plane
     values = image[rows, columns]
     if weight is not None:
         values = values * weight[rows, columns]

@@ -55,12 +55,13 @@ def model_sigma(
     sky_subtracted: float = math.nan,
     sky_level: float = math.nan,
     varying: bool = False,
-) -> tuple[np.ndarray, tuple[str, ...]]:
+) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...]]:
     """Noise per pixel from the CCD equation, or from the measured sky scatter.
 
-    ``sigma^2 = (E[I] + SKYSUB) / GAIN + (RDNOISE / GAIN)^2`` where the header says what sky the
-    detector saw (SKYSUB, or SKYLEVEL for a pedestal left in the image); else the measured sky
-    scatter squared plus ``E[I - sky] / GAIN``. E[] is `expected_source`.
+    ``sigma^2 = (E[I - sky] + SKYLEVEL + SKYSUB) / GAIN + (RDNOISE / GAIN)^2`` where the header says
+    what sky the detector saw (SKYSUB was subtracted, SKYLEVEL is left in the image; without it
+    the level is measured); else the measured sky scatter squared plus ``E[I - sky] / GAIN``. E[]
+    is `expected_source`: a fit puts its model there.
 
     Parameters
     ----------
@@ -80,6 +81,8 @@ def model_sigma(
     Returns
     -------
     sigma : ndarray, float64, shape (ny, nx)
+    background : ndarray, float64, shape (ny, nx), or None
+        sigma without the photons of the objects; None where these are left out anyway.
     messages : tuple of str
 
     Raises
@@ -109,21 +112,25 @@ def model_sigma(
         read = rdnoise / gain_w if math.isfinite(rdnoise) else 0.0
         if not math.isfinite(rdnoise):
             messages.append("no read noise known: taken as 0")
-        floor = max((level + removed) / gain_w, 0.0) + read**2
+        left = sky_level / unit if math.isfinite(sky_level) and sky_level > 0 else float(level)
+        floor = max((left + removed) / gain_w, 0.0) + read**2
         if floor > 0:
             built = math.sqrt(floor)
             source = expected_source(light, max(rms, built) if n_pixels else built, gain_w)
             messages.append("sigma built from gain, read noise and sky")
             if n_pixels and not 0.8 < rms / built < 1.25:
                 messages.append(f"measured sky scatter is {rms / built:.2f} of the built one")
-            return np.sqrt(floor + source / gain_w) * unit, tuple(messages)
+            whole = np.sqrt(floor + source / gain_w) * unit
+            return whole, np.full(data.shape, built * unit), tuple(messages)
     if not np.all(rms > 0):
         raise InputError(
             "no noise map, and the image has no scatter to measure one from",
             "give a sigma plane, or gain and read noise",
         )
+    background: np.ndarray | None = None
     variance = np.broadcast_to(np.square(rms, dtype=np.float64), data.shape)
     if math.isfinite(gain):
+        background = np.sqrt(variance) * unit
         variance = variance + expected_source(light, rms, gain_w) / gain_w
         messages.append("sigma built from the measured sky scatter and the gain")
     else:
@@ -133,4 +140,4 @@ def model_sigma(
         )
     if n_pixels == 0:
         messages.append("no sky outside the object: the noise is a guess from the whole image")
-    return np.sqrt(variance) * unit, tuple(messages)
+    return np.sqrt(variance) * unit, background, tuple(messages)

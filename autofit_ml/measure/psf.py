@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 from scipy import fft, ndimage
 
-__all__ = ["PSFImage", "core_centroid", "fourier_shift", "psf_fwhm"]
+__all__ = ["PSFImage", "centre_distance", "core_centroid", "fourier_shift", "psf_fwhm"]
 
 
 class PSFImage(Protocol):
@@ -21,6 +21,12 @@ class PSFImage(Protocol):
     @property
     def oversampling(self) -> int:
         """PSF pixels per image pixel."""
+
+
+def centre_distance(shape: tuple[int, ...]) -> np.ndarray:
+    """Distance of each pixel from the centre of an array of `shape` (h, w), pixels."""
+    dy, dx = np.ogrid[: shape[0], : shape[1]]
+    return np.hypot(dy - (shape[0] - 1) / 2, dx - (shape[1] - 1) / 2)
 
 
 def psf_fwhm(psf: PSFImage) -> float:
@@ -39,9 +45,7 @@ def psf_fwhm(psf: PSFImage) -> float:
     data = psf.data.astype(np.float64)
     if data.size == 1:
         return 0.0
-    height, width = data.shape
-    dy, dx = np.ogrid[:height, :width]
-    radius = np.hypot(dy - (height - 1) / 2, dx - (width - 1) / 2).ravel()
+    radius = centre_distance(data.shape).ravel()
     ring = np.round(2 * radius).astype(int)
     count = np.bincount(ring)
     filled = count > 0

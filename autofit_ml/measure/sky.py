@@ -56,19 +56,37 @@ def clipped_sky(values: np.ndarray) -> tuple[float, float]:
     Returns
     -------
     level, scatter : float
-        Image units; the scatter is corrected for what the cut takes from a Gaussian.
+        Image units; the scatter is corrected for what the cut takes from a Gaussian. Counts of few
+        photons are cut two of their steps later, and nothing is corrected.
     """
     ordered = _sorted_sample(values)
+    step = _step(ordered)
     for _ in range(12):
         quarter, middle, three = ordered[(np.arange(1, 4) * (ordered.size - 1)) // 4]
         spread = _QUARTILES_TO_SIGMA * float(three - quarter) or float(ordered.std(dtype=float))
-        start = np.searchsorted(ordered, middle - 3 * spread, "left")
-        stop = np.searchsorted(ordered, middle + 3 * spread, "right")
+        reach = 3 * spread + 2 * step
+        start = np.searchsorted(ordered, middle - reach, "left")
+        stop = np.searchsorted(ordered, middle + reach, "right")
         if spread == 0 or stop - start == ordered.size:
             break
         ordered = ordered[start:stop]
     # A Gaussian cut at 3 sigma has 0.98658 of its standard deviation left.
-    return float(ordered.mean(dtype=float)), float(ordered.std(dtype=float)) / 0.98658
+    left = 0.98658 if step == 0 else 1.0
+    return float(ordered.mean(dtype=float)), float(ordered.std(dtype=float)) / left
+
+
+def _step(ordered: np.ndarray) -> float:
+    """Step of counts of few photons, told by over a tenth of equal values; 0 for other data."""
+    middle = ordered[ordered.size // 2]
+    first, last = (
+        np.searchsorted(ordered, middle, "left"),
+        np.searchsorted(ordered, middle, "right"),
+    )
+    if last - first <= max(0.1 * ordered.size, 1):
+        return 0.0
+    steps = np.diff(ordered)
+    steps = steps[steps > 1e-6 * (ordered[-1] - ordered[0])]
+    return float(steps.min()) if steps.size else 0.0
 
 
 def mode_of_sky(values: np.ndarray, noise: float) -> tuple[float, float]:
@@ -140,13 +158,11 @@ def object_mask(
     work = np.ascontiguousarray(data - level, dtype=np.float64)
     if mask is not None:
         work[mask] = 0.0
-    scale = float(np.median(rms)) if np.ndim(rms) else float(rms)
+    scale = float(np.median(rms))
     if not math.isfinite(scale) or scale <= 0:
         return np.zeros(data.shape, bool)
     work /= scale
-    err = None
-    if np.ndim(rms):
-        err = np.ascontiguousarray(rms / scale, dtype=np.float64)
+    err = np.ascontiguousarray(rms / scale, dtype=np.float64) if np.ndim(rms) else None
     bad = None if mask is None else np.ascontiguousarray(mask)
     try:
         objects, labels = sep.extract(
@@ -316,12 +332,11 @@ def background_map(
     objects : ndarray of bool, shape (ny, nx)
         The grown isophotes that were left out.
     """
-    work = np.ascontiguousarray(data, dtype=np.float64)
-    good = np.isfinite(work) if mask is None else np.isfinite(work) & ~mask
-    scale = float(np.median(np.abs(work[good]))) if good.any() else 1.0
+    data = np.asarray(data, dtype=np.float64)
+    bad = ~np.isfinite(data) if mask is None else ~np.isfinite(data) | mask
+    scale = float(np.median(np.abs(data[~bad]))) if not bad.all() else 1.0
     scale = scale or 1.0
-    work = np.where(good, work / scale, 0.0)
-    bad = ~good
+    work = np.where(bad, 0.0, data / scale)
     level, noise = _mesh(work, bad, box)
     objects = np.zeros(data.shape, bool)
     for _ in range(2):
@@ -377,14 +392,10 @@ def _without_outliers(mesh: np.ndarray) -> np.ndarray:
 
 def _interpolation(length: int, size: int) -> np.ndarray:
     """Matrix (length, boxes) of linear interpolation from box centres, extended at both ends."""
+    from scipy.interpolate import make_interp_spline
+
     starts = np.arange(0, length, size)
     centres = (starts + np.minimum(starts + size, length) - 1) / 2.0
     if centres.size == 1:
         return np.ones((length, 1))
-    pixel = np.arange(length, dtype=float)
-    left = np.clip(np.searchsorted(centres, pixel) - 1, 0, centres.size - 2)
-    fraction = (pixel - centres[left]) / (centres[left + 1] - centres[left])
-    matrix = np.zeros((length, centres.size))
-    matrix[np.arange(length), left] = 1.0 - fraction
-    matrix[np.arange(length), left + 1] = fraction
-    return matrix
+    return make_interp_spline(centres, np.eye(centres.size), k=1)(np.arange(length))

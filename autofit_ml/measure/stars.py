@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import sep
+from astropy.nddata import extract_array
 from scipy import ndimage
 
 from autofit_ml.errors import InputError
 from autofit_ml.measure.moments import adaptive_moments
-from autofit_ml.measure.psf import core_centroid, fourier_shift
+from autofit_ml.measure.psf import centre_distance, core_centroid, fourier_shift
 from autofit_ml.measure.sky import background_map
 
 __all__ = ["StarStack", "find_stars", "stack_stars"]
@@ -32,18 +33,6 @@ MAX_CONTAMINATION = 0.03
 """Neighbours' light at the star's centre over its peak."""
 
 _REMEDY = "give a PSF plane (<name>_psf.fits), --psf FILE, or --psf-fwhm ARCSEC"
-
-
-@dataclass(frozen=True)
-class _Candidates:
-    """Detections of a frame that may be stars (arrays of one length)."""
-
-    x: np.ndarray
-    y: np.ndarray
-    flux: np.ndarray
-    snr: np.ndarray
-    r50: np.ndarray
-    label: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -167,8 +156,11 @@ def _resampled_modes(stars: list[_Star], fwhm: float, modes: int, resamples: int
 
 def _candidates(
     data: np.ndarray, sigma: np.ndarray, mask: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, _Candidates]:
-    """(data without sky, its noise, segmentation, objects that may be stars); unit: the noise."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.recarray]:
+    """(data without sky, its noise, segmentation, objects that may be stars); unit: the noise.
+
+    The objects have x, y, flux, snr, r50 (half-light radius) and label.
+    """
     background, _, _ = background_map(data, mask)
     data = np.ascontiguousarray(np.where(mask, 0.0, data - background), np.float64)
     scale = float(np.median(sigma[~mask]))
@@ -204,11 +196,14 @@ def _candidates(
     whole = (objects["flag"] & (sep.OBJ_TRUNC | sep.OBJ_SINGU)) == 0
     good = bright & inside & whole & (flattening < MAX_ELLIPTICITY) & (r50 > 0.65)
     for i in np.flatnonzero(good):
-        good[i] = not _bad_core(mask, x[i], y[i], 2.0 * r50[i])
+        radius = math.ceil(2.0 * r50[i])
+        place = round(y[i]), round(x[i])
+        core = extract_array(mask, (2 * radius + 1,) * 2, place, fill_value=False)
+        good[i] = not core.any()
         good[i] &= _contamination(int(i), x, y, flux, extent, r50[i]) < MAX_CONTAMINATION
-    numbers = np.arange(1, len(objects) + 1)
-    chosen = _Candidates(x[good], y[good], flux[good], snr[good], r50[good], numbers[good])
-    return data, noise, labels, chosen
+    columns = [x, y, flux, snr, r50, np.arange(1, len(objects) + 1)]
+    found = np.rec.fromarrays(columns, formats=None, names="x, y, flux, snr, r50, label")
+    return data, noise, labels, found[good]
 
 
 def _contamination(
@@ -222,15 +217,7 @@ def _contamination(
     return float(light.sum() / (flux[i] / (2.0 * np.pi * r50**2)))
 
 
-def _bad_core(mask: np.ndarray, x: float, y: float, radius: float) -> bool:
-    ny, nx = mask.shape
-    r = math.ceil(radius)
-    y0, y1 = max(0, round(y) - r), min(ny, round(y) + r + 1)
-    x0, x1 = max(0, round(x) - r), min(nx, round(x) + r + 1)
-    return bool(mask[y0:y1, x0:x1].any())
-
-
-def _locus(found: _Candidates) -> np.ndarray:
+def _locus(found: np.recarray) -> np.ndarray:
     """Indices of the candidates on the stellar locus."""
     if found.r50.size < MIN_STARS:
         return np.arange(found.r50.size)
@@ -240,14 +227,10 @@ def _locus(found: _Candidates) -> np.ndarray:
     weight = np.minimum(found.snr, 200.0)
     density = close @ weight
     count = close.sum(axis=1)
-    dense = (
-        (density >= 0.5 * density[count >= MIN_STARS].max())
-        if np.any(count >= MIN_STARS)
-        else np.zeros(size.size, bool)
-    )
-    dense &= count >= MIN_STARS
-    if not dense.any():
+    enough = count >= MIN_STARS
+    if not enough.any():
         return np.arange(0)
+    dense = enough & (density >= 0.5 * density[enough].max())
     seed = np.flatnonzero(dense)[np.argmin(size[dense])]
     # Walk to the local maximum of density, then take the range about it.
     for _ in range(5):
@@ -280,27 +263,16 @@ def _cutout(
     half: int,
 ) -> _Star | None:
     """Cut out one star and centre it; None if its core is not clean."""
-    ny, nx = data.shape
-    column, row = round(x), round(y)
     pad = half + 2
-    y0, x0 = row - pad, column - pad
-    size = 2 * pad + 1
-    ya, yb = max(0, y0), min(ny, y0 + size)
-    xa, xb = max(0, x0), min(nx, x0 + size)
-    image = np.zeros((size, size))
-    noise = np.full((size, size), np.inf)
-    good = np.zeros((size, size), bool)
-    inner = (slice(ya - y0, yb - y0), slice(xa - x0, xb - x0))
-    image[inner] = data[ya:yb, xa:xb]
-    noise[inner] = sigma[ya:yb, xa:xb]
-    other = (labels[ya:yb, xa:xb] != 0) & (labels[ya:yb, xa:xb] != label)
-    other = ndimage.binary_dilation(other, iterations=2)
-    good[inner] = ~mask[ya:yb, xa:xb] & ~other
+    size, place = (2 * pad + 1,) * 2, (round(y), round(x))
+    image = extract_array(data, size, place, fill_value=0.0)
+    noise = extract_array(sigma, size, place, fill_value=np.inf)
+    near = extract_array(labels, size, place, fill_value=0)
+    other = ndimage.binary_dilation((near != 0) & (near != label), iterations=2)
+    good = ~extract_array(mask, size, place, fill_value=True) & ~other
     if not good[pad - 1 : pad + 2, pad - 1 : pad + 2].all():
         return None
-    mirrored = image[::-1, ::-1]
-    fill = np.where(good[::-1, ::-1], mirrored, 0.0)
-    image = np.where(good, image, fill)
+    image = np.where(good, image, np.where(good, image, 0.0)[::-1, ::-1])
     cx, cy, _ = core_centroid(image)
     dx, dy = pad - cx, pad - cy
     if max(abs(dx), abs(dy)) > 1.5:
@@ -308,8 +280,7 @@ def _cutout(
     image = fourier_shift(image, dx, dy)
     blocked = ndimage.shift((~good).astype(float), (dy, dx), order=1, mode="constant", cval=1.0)
     usable = blocked < 0.05
-    grid = np.arange(-pad, pad + 1)
-    radius = np.hypot(grid[:, None], grid[None, :])
+    radius = centre_distance(size)
     ring = usable & (radius > 0.85 * half) & (radius <= half)
     if ring.sum() >= 20:
         local = float(np.median(image[ring]))
@@ -325,16 +296,11 @@ def _combine(stars: list[_Star], fwhm: float) -> tuple[np.ndarray, np.ndarray, i
     images = np.stack([star.image for star in stars])
     noises = np.stack([star.noise for star in stars])
     goods = np.stack([star.good for star in stars])
-    half = images.shape[1] // 2
-    grid = np.arange(-half, half + 1)
-    radius = np.hypot(grid[:, None], grid[None, :])
-    core = radius <= max(2.0, 1.2 * fwhm)
+    core = centre_distance(images.shape[1:]) <= max(2.0, 1.2 * fwhm)
     scale = (images * core).sum(axis=(1, 2))
     use = scale > 0
-    mean = np.nanmedian(
-        np.where(goods, images / np.where(use, scale, 1.0)[:, None, None], np.nan)[use], axis=0
-    )
-    mean = np.nan_to_num(mean)
+    scaled = np.where(goods, images / np.where(use, scale, 1.0)[:, None, None], np.nan)
+    mean = np.nan_to_num(np.nanmedian(scaled[use], axis=0))
     error = np.zeros_like(mean)
     for _ in range(5):
         # Scale every star to the mean over the core, then judge it there.
@@ -366,11 +332,10 @@ def _combine(stars: list[_Star], fwhm: float) -> tuple[np.ndarray, np.ndarray, i
 
 def _quiet_wings(mean: np.ndarray, error: np.ndarray) -> np.ndarray:
     """Azimuthal average where a pixel's own S/N is below 3, smoothly joined, never negative."""
-    half = mean.shape[0] // 2
-    grid = np.arange(-half, half + 1)
-    radius = np.hypot(grid[:, None], grid[None, :])
+    radius = centre_distance(mean.shape)
     bins = np.rint(radius).astype(int)
-    weight = np.where(np.isfinite(error) & (error > 0), 1.0 / np.maximum(error, 1e-300) ** 2, 0.0)
+    known = np.isfinite(error) & (error > 0)
+    weight = np.where(known, 1.0 / np.maximum(error, 1e-300) ** 2, 0.0)
     total = np.bincount(bins.ravel(), weights=weight.ravel())
     light = np.bincount(bins.ravel(), weights=(weight * mean).ravel())
     ring = light / np.maximum(total, 1e-300)
@@ -380,6 +345,6 @@ def _quiet_wings(mean: np.ndarray, error: np.ndarray) -> np.ndarray:
     ring[end:] = 0.0
     ring = np.minimum.accumulate(np.maximum(ring, 0.0))
     smooth = np.interp(radius, np.arange(ring.size), ring)
-    snr = np.where(np.isfinite(error) & (error > 0), smooth / np.maximum(error, 1e-300), 0.0)
+    snr = np.where(known, smooth / np.maximum(error, 1e-300), 0.0)
     own = np.clip((snr - 1.5) / 3.0, 0.0, 1.0)
     return np.maximum(own * mean + (1.0 - own) * smooth, 0.0)

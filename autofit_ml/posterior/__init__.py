@@ -17,7 +17,7 @@ measured.
 
 from autofit_ml.posterior.bootstrap import BootstrapSettings, bootstrap
 from autofit_ml.posterior.corner import corner_figure
-from autofit_ml.posterior.diagnostics import effective_sample_size, split_rhat
+from autofit_ml.posterior.diagnostics import diagnose, split_rhat
 from autofit_ml.posterior.hmc import HMCSettings, LogDensity, sample_hmc
 from autofit_ml.posterior.inference_data import to_inference_data, write_inference_data
 from autofit_ml.posterior.laplace import LaplaceSettings, sample_laplace
@@ -35,7 +35,7 @@ __all__ = [
     "bootstrap",
     "box_transform",
     "corner_figure",
-    "effective_sample_size",
+    "diagnose",
     "sample_hmc",
     "sample_laplace",
     "sample_nested",

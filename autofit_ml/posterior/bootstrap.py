@@ -19,8 +19,7 @@ move noise between core and sky.
 **Parametric**: new Gaussian noise from the noise map, if that is trusted.
 
 A fit draws the model towards its pixels: residuals are smaller than the noise by
-:math:`\sqrt{1 - h}` with the leverage h of the pixel, which is divided out where h is given, and by
-:math:`\sqrt{1 - P/N}` otherwise.
+:math:`\sqrt{1 - P/N}`, which is divided out.
 
 The draws estimate the distribution of the *estimator* around the fit. For a Gaussian-like problem
 this is the posterior with flat priors; near bounds and for skewed posteriors it is not.
@@ -62,8 +61,6 @@ class BootstrapSettings:
     at_once : int
         Images that are handed to `refit` together.
     seed : int
-    dtype : torch.dtype
-        Of the draws that are handed over.
     """
 
     replicates: int = 200
@@ -71,7 +68,6 @@ class BootstrapSettings:
     block: int = 8
     at_once: int = 512
     seed: int = 0
-    dtype: torch.dtype = torch.float64
 
     def __post_init__(self):
         if self.scheme not in ("wild", "block", "parametric"):
@@ -94,7 +90,6 @@ def bootstrap(
     settings: BootstrapSettings | None = None,
     *,
     sigma: torch.Tensor | None = None,
-    leverage: torch.Tensor | None = None,
     keys: torch.Tensor | None = None,
 ) -> PosteriorSamples:
     """Refit B objects to resampled data.
@@ -112,8 +107,6 @@ def bootstrap(
     settings : BootstrapSettings, optional
     sigma : Tensor, (B, ny, nx), optional
         Noise map; needed by the parametric scheme only.
-    leverage : Tensor, (B, ny, nx), optional
-        Diagonal of the hat matrix, in [0, 1).
     keys : Tensor, int64, (B,), optional
         Identity of each object for the random numbers.
 
@@ -128,11 +121,14 @@ def bootstrap(
     if settings.scheme == "parametric" and sigma is None:
         raise SettingsError("a parametric bootstrap without a noise map", "give sigma")
     keys = torch.arange(b, device=data.device) if keys is None else keys
-    residual = _residuals(data, model, good, parameters, leverage)
     if settings.scheme == "parametric" and sigma is not None:
         residual = torch.where(good, sigma.to(data.dtype), 0.0)
+    else:  # as large as the noise
+        count = good.sum((1, 2))
+        left = (1 - parameters / count.clamp_min(parameters + 1)).to(data.dtype)
+        residual = torch.where(good, data - model, 0.0) / left.sqrt()[:, None, None]
     streams = RandomStreams(settings.seed, keys)
-    out = PosteriorSamples.empty("bootstrap", b, 1, r, parameters, data, settings.dtype)
+    out = PosteriorSamples.empty("bootstrap", b, 1, r, parameters, data)
     usable = torch.isfinite(residual).all(2).all(1) & torch.isfinite(model).all(2).all(1)
     rows = usable.nonzero()[:, 0]
     # Object by object in whole replicates, as many of either as fit into a call.
@@ -156,7 +152,7 @@ def bootstrap(
             theta = theta.to(torch.float64).view(len(which), len(some), parameters)
             fine = converged.view(len(which), len(some)) & torch.isfinite(theta).all(2)
             theta = torch.where(fine[..., None], theta, torch.nan).transpose(0, 1)
-            out.draws[some, 0, start : start + len(which)] = theta.to(settings.dtype)
+            out.draws[some, 0, start : start + len(which)] = theta
     done = torch.isfinite(out.draws[:, 0]).all(2).sum(1)
     out.accept[:] = done / r
     out.ok[:] = done >= 2
@@ -197,13 +193,3 @@ def resampled(
     owner = torch.arange(a, device=residual.device)[:, None, None]
     sign = uniform[owner, (row // block)[:, :, None], (column // block)[:, None, :]]
     return torch.where(sign < 0.5, residual, -residual)
-
-
-def _residuals(data, model, good, parameters: int, leverage) -> torch.Tensor:
-    """Residuals as large as the noise, 0 where not fitted."""
-    residual = torch.where(good, data - model, 0.0)
-    if leverage is not None:
-        return residual / (1 - leverage.to(data.dtype)).clamp_min(1e-3).sqrt()
-    count = good.sum((1, 2))
-    left = (1 - parameters / count.clamp_min(parameters + 1)).to(data.dtype)
-    return residual / left.sqrt()[:, None, None]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -12,6 +12,7 @@ from autofit_ml.errors import SettingsError
 from autofit_ml.posterior.flow import harmonic_flow
 from autofit_ml.posterior.random_streams import RandomStreams
 from autofit_ml.posterior.reference import Reference, fit_reference
+from autofit_ml.posterior.samples import rows_of
 
 __all__ = ["Chains", "HMCSettings", "LogDensity", "StepSize", "start_chains"]
 
@@ -65,8 +66,6 @@ class HMCSettings:
     max_steps : int
         Of a first proposal.
     seed : int
-    dtype : torch.dtype
-        Of the draws that are handed over; everything inside is float64.
     """
 
     chains: int = 4
@@ -81,7 +80,6 @@ class HMCSettings:
     retry: int = 3
     max_steps: int = 32
     seed: int = 0
-    dtype: torch.dtype = torch.float64
 
     def __post_init__(self):
         if self.chains < 1 or self.draws < 10 or self.warmup < 20 or self.rounds < 1:
@@ -135,13 +133,7 @@ class StepSize:
 
     def select(self, index: torch.Tensor) -> StepSize:
         """The objects at `index`."""
-        return StepSize(
-            self.log_step[index],
-            self.average[index],
-            self.centre[index],
-            self.error[index],
-            self.count,
-        )
+        return rows_of(self, index)
 
 
 @dataclass
@@ -159,23 +151,16 @@ class _Place:
         """ln of the joint density of parameters and momenta, (A,)."""
         return self.log_density - self.p.square().sum(1) / 2
 
-    def select(self, index: torch.Tensor) -> _Place:
-        return _Place(
-            self.z[index],
-            self.p[index],
-            self.theta[index],
-            self.log_density[index],
-            self.gradient[index],
-        )
+    def copy(self) -> _Place:
+        return _Place(*(value.clone() for value in vars(self).values()))
 
     def put(self, index: torch.Tensor, other: _Place) -> None:
-        self.z[index], self.p[index] = other.z, other.p
-        self.theta[index], self.gradient[index] = other.theta, other.gradient
-        self.log_density[index] = other.log_density
+        for mine, theirs in zip(vars(self).values(), vars(other).values(), strict=True):
+            mine[index] = theirs
 
     def back(self) -> _Place:
         """The same place, moving the other way."""
-        return _Place(self.z, -self.p, self.theta, self.log_density, self.gradient)
+        return replace(self, p=-self.p)
 
 
 @dataclass
@@ -237,20 +222,18 @@ class Chains:
         """The objects at `index`, with their history."""
         c = self.settings.chains
         walkers = (index[:, None] * c + torch.arange(c, device=index.device)).flatten()
-        out = Chains(
-            self.density,
-            self.settings,
-            self.objects[index],
-            self.streams.select(index),
-            self.lower[index],
-            self.upper[index],
-            self.reference.select(index),
-            self.theta[walkers],
-            self.log_density[walkers],
-            self.gradient[walkers],
-            self.step_size.select(index),
-            self.n_gradients[index],
-            self.iteration,
+        out = replace(
+            self,
+            objects=self.objects[index],
+            streams=self.streams.select(index),
+            lower=self.lower[index],
+            upper=self.upper[index],
+            reference=self.reference.select(index),
+            theta=self.theta[walkers],
+            log_density=self.log_density[walkers],
+            gradient=self.gradient[walkers],
+            step_size=self.step_size.select(index),
+            n_gradients=self.n_gradients[index],
         )
         out.history = [(theta[walkers], gradient[walkers]) for theta, gradient in self.history]
         return out
@@ -326,14 +309,13 @@ class Chains:
         accept = gain.clamp_max(0).exp()
         uniform = self.streams.uniform(_ACCEPT, self.iteration, s.chains).flatten()
         taken = uniform.log() < gain
-        result = _Place(*(value.clone() for value in vars(here).values()))
-        result.put(taken.nonzero()[:, 0], there.select(taken.nonzero()[:, 0]))
-        if s.retry:
-            missed = (~taken).nonzero()[:, 0]
-            if len(missed):
-                again = self._retry(missed, here.select(missed), accept, start, time, steps)
-                result.put(missed[again[0]], again[1])
-                taken[missed[again[0]]] = True
+        result = here.copy()
+        result.put(taken.nonzero()[:, 0], rows_of(there, taken.nonzero()[:, 0]))
+        missed = (~taken).nonzero()[:, 0]
+        if s.retry and len(missed):
+            again, place = self._retry(missed, rows_of(here, missed), accept, start, time, steps)
+            result.put(missed[again], place)
+            taken[missed[again]] = True
         self.theta, self.gradient = result.theta, result.gradient
         self.log_density = result.log_density
         self.iteration += 1
@@ -353,12 +335,12 @@ class Chains:
         # [1 - alpha(there)] is at most 1: without it most that fail are known.
         hopeful = (uniform < gain).nonzero()[:, 0]
         if len(hopeful) == 0:
-            return hopeful, there.select(hopeful)
-        there = there.select(hopeful)
+            return hopeful, rows_of(there, hopeful)
+        there = rows_of(there, hopeful)
         back = self._travel(missed[hopeful], there.back(), time[hopeful], steps[hopeful])
         would = _difference(back.log_weight, there.log_weight).clamp_max(0).exp()
         good = uniform[hopeful] < gain[hopeful] + torch.log1p(-would)
-        return hopeful[good], there.select(good.nonzero()[:, 0])
+        return hopeful[good], rows_of(there, good.nonzero()[:, 0])
 
     def _lengths(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Length of the trajectories and their numbers of steps, (B C,)."""
@@ -381,13 +363,13 @@ class Chains:
         centre, lower, upper = self.reference.centre[owner], self.lower[owner], self.upper[owner]
         low = torch.where(free, lower - centre, -math.inf)
         high = torch.where(free, upper - centre, math.inf)
-        out = _Place(*(value.clone() for value in vars(here).values()))
+        out = here.copy()
         limit = here.log_weight - _DIVERGED
         step = (time / steps)[:, None]
         on = torch.arange(len(walkers), device=walkers.device)
         done = 0
         while len(on):
-            now = out.select(on)
+            now = rows_of(out, on)
             p = now.p + step[on] / 2 * self._force(now.gradient, now.z, root[on])
             z, p, lost = harmonic_flow(now.z, p, step[on, 0], root[on], low[on], high[on])
             moved = centre[on] + (root[on] * z[:, None]).sum(-1)

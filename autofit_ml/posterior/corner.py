@@ -28,9 +28,6 @@ def corner_figure(
     draws: np.ndarray,
     names: Sequence[str],
     truths: Sequence[float] | np.ndarray | None = None,
-    *,
-    title: str = "",
-    colour: str = _COLOUR,
 ) -> Figure:
     """Histograms on the diagonal, contours of the pairs below it.
 
@@ -42,9 +39,6 @@ def corner_figure(
         Labels, D of them, with units if there are any.
     truths : sequence of float, optional
         Values to mark, NaN for none.
-    title : str
-    colour : str
-        Of histograms and contours.
 
     Returns
     -------
@@ -85,38 +79,28 @@ def corner_figure(
         left=edge,
         bottom=edge,
         right=1 - 0.25 / side,
-        top=1 - (0.75 if title else 0.5) / side,
+        top=1 - 0.5 / side,
         wspace=0.06,
         hspace=0.06,
     )
-    if title:
-        figure.suptitle(title, color=_INK, fontsize=11, y=1 - 0.18 / side, va="top")
     for row in range(d):
         for column in range(row + 1):
             axes = figure.add_subplot(grid[row, column])
             if row == column:
-                _histogram(axes, draws[:, row], ranges[row], marks[row], names[row], colour)
+                _histogram(axes, draws[:, row], ranges[row], marks[row], names[row])
             else:
                 pair = draws[:, [column, row]]
-                _pair(axes, pair, (ranges[column], ranges[row]), marks[[column, row]], colour)
+                _pair(axes, pair, (ranges[column], ranges[row]), marks[[column, row]])
             _decorate(axes, names, ranges, row, column, d)
     return figure
 
 
-def density_levels(counts: np.ndarray, contents: Sequence[float] = _CONTENTS) -> np.ndarray:
-    """Densities above which the given shares of all counts lie, ascending.
-
-    Parameters
-    ----------
-    counts : ndarray
-        Any shape, non-negative.
-    contents : sequence of float
-        Shares, descending.
-    """
+def density_levels(counts: np.ndarray) -> np.ndarray:
+    """Densities above which 95 % and 68 % of all counts (non-negative, any shape) lie."""
     ordered = np.sort(counts.ravel())[::-1]
     reached = np.cumsum(ordered) / ordered.sum()
     return np.array(
-        [ordered[min(int(np.searchsorted(reached, c)), ordered.size - 1)] for c in contents]
+        [ordered[min(int(np.searchsorted(reached, c)), ordered.size - 1)] for c in _CONTENTS]
     )
 
 
@@ -145,11 +129,11 @@ def _bins(n: int) -> int:
     return int(np.clip(round(1.6 * n ** (1 / 3)), 12, 40))
 
 
-def _histogram(axes: Axes, values, span, mark, name: str, colour: str) -> None:
+def _histogram(axes: Axes, values, span, mark, name: str) -> None:
     low, middle, high = np.quantile(values, [0.1587, 0.5, 0.8413])
     counts, edges = np.histogram(values, bins=_bins(len(values)), range=span)
-    axes.stairs(counts, edges, fill=True, color=colour, alpha=0.25, linewidth=0)
-    axes.stairs(counts, edges, color=colour, linewidth=1.1)
+    axes.stairs(counts, edges, fill=True, color=_COLOUR, alpha=0.25, linewidth=0)
+    axes.stairs(counts, edges, color=_COLOUR, linewidth=1.1)
     for at, style in ((low, ":"), (middle, "-"), (high, ":")):
         axes.axvline(at, color=_INK, linewidth=0.9, linestyle=style)
     if np.isfinite(mark):
@@ -168,7 +152,7 @@ def _measured(name: str, middle: float, plus: float, minus: float) -> str:
     return f"{name}\n${value}$"
 
 
-def _pair(axes: Axes, pair: np.ndarray, spans, marks, colour: str) -> None:
+def _pair(axes: Axes, pair: np.ndarray, spans, marks) -> None:
     """Smoothed contours holding 68 % and 95 % of the draws; the draws outside as dots."""
     n = 2 * _bins(len(pair))
     counts, x_edges, y_edges = np.histogram2d(pair[:, 0], pair[:, 1], bins=n, range=spans)
@@ -185,14 +169,14 @@ def _pair(axes: Axes, pair: np.ndarray, spans, marks, colour: str) -> None:
         marker="o",
         markersize=1.1,
         markeredgewidth=0,
-        color=colour,
+        color=_COLOUR,
         alpha=0.5,
         rasterized=True,
     )
     if levels[0] < levels[1] < smooth.max():
-        shade = [(*to_rgb(colour), alpha) for alpha in (0.25, 0.6)]
+        shade = [(*to_rgb(_COLOUR), alpha) for alpha in (0.25, 0.6)]
         axes.contourf(x, y, smooth.T, levels=[*levels, 1.01 * smooth.max()], colors=shade)
-        axes.contour(x, y, smooth.T, levels=levels, colors=[colour], linewidths=0.9)
+        axes.contour(x, y, smooth.T, levels=levels, colors=[_COLOUR], linewidths=0.9)
     if np.isfinite(marks[0]):
         axes.axvline(marks[0], color=_TRUTH, linewidth=0.9)
     if np.isfinite(marks[1]):

@@ -26,7 +26,7 @@ import torch
 
 from autofit_ml.errors import SettingsError
 
-__all__ = ["diagnose", "effective_sample_size", "normal_scores", "split_rhat"]
+__all__ = ["diagnose", "normal_scores", "split_rhat"]
 
 _ROWS = 1 << 21
 """Draws that are worked on together (their transforms take 100 bytes a draw)."""
@@ -35,7 +35,7 @@ _FEWEST_DRAWS = 10
 
 
 def diagnose(draws: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """R-hat, bulk and tail effective sample sizes at once: `split_rhat`, `effective_sample_size`.
+    """R-hat, bulk and tail effective sample sizes at once.
 
     Parameters
     ----------
@@ -72,11 +72,6 @@ def diagnose(draws: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Ten
 def split_rhat(draws: torch.Tensor) -> torch.Tensor:
     """Rank-normalised split R-hat of draws (B, chains, draws, D), (B, D); see `diagnose`."""
     return diagnose(draws)[0]
-
-
-def effective_sample_size(draws: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Bulk and tail sizes of draws (B, chains, draws, D), (B, D) each; see `diagnose`."""
-    return diagnose(draws)[1:]
 
 
 def normal_scores(values: torch.Tensor) -> torch.Tensor:

@@ -92,9 +92,7 @@ def sample_hmc(
     lower, upper = lower.to(torch.float64), upper.to(torch.float64)
     theta = torch.maximum(torch.minimum(theta.to(torch.float64), upper), lower)
     keys = torch.arange(b, device=theta.device) if keys is None else keys
-    out = PosteriorSamples.empty(
-        "hmc", b, settings.chains, settings.draws, d, theta, settings.dtype
-    )
+    out = PosteriorSamples.empty("hmc", b, settings.chains, settings.draws, d, theta)
     reference, good = laplace_reference(theta, covariance.to(torch.float64), lower, upper)
     chains = start_chains(density, theta, lower, upper, reference, good, settings, keys)
     for round_ in range(settings.rounds):
@@ -123,7 +121,7 @@ def _draw(out: PosteriorSamples, chains: Chains, thin: int) -> torch.Tensor:
         draws[:, :, i] = chains.theta.view(*shape, -1)
         log_density[:, :, i] = chains.log_density.view(shape)
         chains.remember()
-    out.draws[rows] = draws.to(settings.dtype)
+    out.draws[rows] = draws
     out.log_density[rows] = log_density
     out.accept[rows] = chains.accepted / chains.tried
     out.step_size[rows] = chains.step_size.log_step.exp()

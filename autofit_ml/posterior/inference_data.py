@@ -1,7 +1,7 @@
 """Posteriors as ArviZ data: one netCDF file per object.
 
-Groups ``posterior`` (one variable per parameter, dimensions chain and draw, with their units),
-``sample_stats`` (``lp``) and ``observed_data`` (numbers that describe the data, such as the S/N).
+Groups ``posterior`` (one variable per parameter, dimensions chain and draw) and ``sample_stats``
+(``lp``).
 ArviZ before 1.0 keeps them in an ``InferenceData``, later ones in xarray's ``DataTree``; the file
 is the same, and either reads it (``arviz.from_netcdf``).
 """
@@ -32,8 +32,6 @@ def to_inference_data(
     names: Sequence[str],
     attrs: Mapping[str, str | float | int] | None = None,
     *,
-    units: Mapping[str, str] | None = None,
-    observed: Mapping[str, float] | None = None,
     values: np.ndarray | None = None,
 ) -> Any:
     """ArviZ data of one object.
@@ -47,10 +45,6 @@ def to_inference_data(
         Of the parameters, in order.
     attrs : mapping, optional
         Added to the attributes of the posterior (id, model, versions ...).
-    units : mapping, optional
-        Unit by name, for any of `names` and of `observed`.
-    observed : mapping, optional
-        Numbers for ``observed_data``.
     values : ndarray, (chains, draws, V), optional
         Put these in place of the draws (catalogue values made of them, say); `names` are theirs.
 
@@ -73,12 +67,8 @@ def to_inference_data(
             "give (chains, draws, V) and V different names",
         )
     arviz, xarray = _import("arviz"), _import("xarray")
-    units = units or {}
     dims = ("chain", "draw")
     coords = {name: np.arange(n) for name, n in zip(dims, values.shape, strict=False)}
-
-    def variable(name: str, array: np.ndarray, kind: tuple[str, ...]) -> Any:
-        return xarray.Variable(kind, array, {"units": units[name]} if name in units else {})
 
     described: dict[str, str | float | int] = {
         "inference_library": "autofit_ml",
@@ -89,20 +79,13 @@ def to_inference_data(
     lp = samples.log_density[object_index].detach().cpu().numpy()
     groups = {
         "posterior": xarray.Dataset(
-            {name: variable(name, values[:, :, i], dims) for i, name in enumerate(names)},
+            {name: (dims, values[:, :, i]) for i, name in enumerate(names)},
             coords,
             described,
         ),
     }
     if np.isfinite(lp).any():
         groups["sample_stats"] = xarray.Dataset({"lp": (dims, lp)}, coords)
-    if observed:
-        groups["observed_data"] = xarray.Dataset(
-            {
-                name: variable(name, np.asarray(value, dtype=np.float64), ())
-                for name, value in observed.items()
-            }
-        )
     if int(arviz.__version__.split(".")[0]) >= 1:
         return xarray.DataTree.from_dict(groups)
     return arviz.InferenceData(**groups)

@@ -33,13 +33,10 @@ class LaplaceSettings:
     draws : int
         Per object.
     seed : int
-    dtype : torch.dtype
-        Of the draws that are handed over.
     """
 
     draws: int = 4000
     seed: int = 0
-    dtype: torch.dtype = torch.float64
 
     def __post_init__(self):
         if self.draws < 1:
@@ -77,7 +74,7 @@ def sample_laplace(
     b, d = theta.shape
     n = settings.draws
     keys = torch.arange(b, device=theta.device) if keys is None else keys
-    out = PosteriorSamples.empty("laplace", b, 1, n, d, theta, settings.dtype)
+    out = PosteriorSamples.empty("laplace", b, 1, n, d, theta)
     free = lower < upper
     both = free[:, :, None] & free[:, None, :]
     covariance = torch.where(both, covariance.to(torch.float64), 0.0)
@@ -85,7 +82,7 @@ def sample_laplace(
     for row in good.nonzero()[:, 0].tolist():  # N draws of one object are work enough for a call
         streams = RandomStreams(settings.seed, keys[row : row + 1])
         draws, z = _one(theta[row], _root(covariance[row]), lower[row], upper[row], streams, n)
-        out.draws[row, 0] = draws.to(settings.dtype)
+        out.draws[row, 0] = draws
         out.log_density[row, 0] = -z.square().sum(1) / 2
         out.accept[row] = 1.0
         moves = draws.amax(0) > draws.amin(0)

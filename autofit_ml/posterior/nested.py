@@ -91,20 +91,12 @@ class NestedResult:
     n_evaluations: int
     complete: bool
 
-    @property
-    def mean(self) -> np.ndarray:
-        """Posterior mean (D,), from all weighted points."""
-        return np.exp(self.log_weight) @ self.points
+    def samples(self, whole: Callable[[np.ndarray], Any] = torch.from_numpy) -> PosteriorSamples:
+        """The equally weighted draws, as one chain of one object.
 
-    @property
-    def covariance(self) -> np.ndarray:
-        """Posterior covariance (D, D)."""
-        offset = self.points - self.mean
-        return (offset * np.exp(self.log_weight)[:, None]).T @ offset
-
-    def samples(self) -> PosteriorSamples:
-        """The equally weighted draws, as one chain of one object."""
-        draws = torch.from_numpy(self.draws)[None, None]
+        `whole` makes a tensor (M, D) of all parameters of the draws of those that are free.
+        """
+        draws = whole(self.draws)[None, None]
         out = PosteriorSamples.empty("nested", 1, 1, draws.shape[2], draws.shape[3], draws)
         out.draws[:] = draws
         out.ess_bulk[:], out.ess_tail[:] = self.effective, self.effective

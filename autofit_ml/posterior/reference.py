@@ -18,6 +18,8 @@ from dataclasses import dataclass
 
 import torch
 
+from autofit_ml.posterior.samples import rows_of
+
 __all__ = ["Reference", "fit_reference", "laplace_reference"]
 
 _WIDEST = 0.5
@@ -47,7 +49,7 @@ class Reference:
 
     def select(self, index: torch.Tensor) -> Reference:
         """The objects at `index`."""
-        return Reference(self.centre[index], self.root[index], self.free[index])
+        return rows_of(self, index)
 
     def standardise(self, theta: torch.Tensor) -> torch.Tensor:
         """Parameters (B, N, D) to coordinates z (B, N, D)."""

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 import torch
 
-__all__ = ["PosteriorSamples"]
+__all__ = ["PosteriorSamples", "rows_of"]
+
+T = TypeVar("T")
+
+
+def rows_of(data: T, index: torch.Tensor) -> T:
+    """A dataclass with these rows of each of its tensors."""
+    values = vars(data).items()
+    rows = {name: value[index] for name, value in values if isinstance(value, torch.Tensor)}
+    return dataclasses.replace(data, **rows)  # type: ignore[type-var]
 
 
 @dataclass(frozen=True)
@@ -23,7 +31,7 @@ class PosteriorSamples:
     ----------
     method : str
         "hmc", "laplace", "bootstrap" or "nested".
-    draws : Tensor, (B, chains, draws, D)
+    draws : Tensor, float64, (B, chains, draws, D)
         In the space that was sampled. NaN for objects that could not be sampled.
     log_density : Tensor, float64, (B, chains, draws)
     accept : Tensor, float64, (B,)
@@ -66,7 +74,6 @@ class PosteriorSamples:
         draws: int,
         parameters: int,
         like: torch.Tensor,
-        dtype: torch.dtype = torch.float64,
     ) -> PosteriorSamples:
         """NaN throughout, to be filled; on the device of `like`."""
         double = {"dtype": torch.float64, "device": like.device}
@@ -77,7 +84,7 @@ class PosteriorSamples:
 
         return cls(
             method=method,
-            draws=nan(chains, draws, parameters).to(dtype),
+            draws=nan(chains, draws, parameters),
             log_density=nan(chains, draws),
             accept=nan(),
             step_size=nan(),
@@ -89,28 +96,6 @@ class PosteriorSamples:
             ok=torch.zeros(objects, dtype=torch.bool, device=like.device),
         )
 
-    @property
-    def names_of_fields(self) -> tuple[str, ...]:
-        """The tensors, by name."""
-        return tuple(item.name for item in dataclasses.fields(self) if item.name != "method")
-
-    def flat(self, index: int) -> torch.Tensor:
-        """All usable draws of one object, (chains * draws, D)."""
-        draws = self.draws[index].flatten(0, 1)
-        return draws[torch.isfinite(draws).all(1)]
-
     def select(self, index: torch.Tensor) -> PosteriorSamples:
         """The objects at `index`."""
-        return dataclasses.replace(
-            self, **{name: getattr(self, name)[index] for name in self.names_of_fields}
-        )
-
-    @classmethod
-    def join(cls, parts: Sequence[PosteriorSamples]) -> PosteriorSamples:
-        """Put several groups of objects together, in order."""
-        first = parts[0]
-        joined: dict[str, Any] = {
-            name: torch.cat([getattr(part, name) for part in parts])
-            for name in first.names_of_fields
-        }
-        return dataclasses.replace(first, **joined)
+        return rows_of(self, index)

@@ -8,6 +8,7 @@ Objects that share a layout and a plan are sampled together.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -40,6 +41,15 @@ _SETTINGS: dict[str, type[Settings]] = {
 METHODS = tuple(_SETTINGS)
 
 _LARGEST_TASK = 64
+
+_REACH = {
+    **dict.fromkeys(("x", "y", "eta1", "eta2"), 3.0),
+    **dict.fromkeys(("ln_flux", "ln_rc", "ln_re"), 2.0),
+    **dict.fromkeys(("sky", "sky_dx", "sky_dy"), 1.0),
+    "psf": 6.0,
+    "pa": np.pi / 2,
+}
+"""Half sides of `nested_box`; skies: at least."""
 
 
 @dataclass(frozen=True)
@@ -225,6 +235,7 @@ def _bootstrapped(
         flat([image.root_weight > 0 for image in problem.images]),
         theta.shape[1],
         settings,
+        sigma=flat([1 / image.root_weight for image in problem.images]),
         keys=keys,
     )
 
@@ -240,23 +251,12 @@ def nested_box(fit: SceneFit) -> tuple[np.ndarray, np.ndarray]:
     if fit.layout is None or fit.limits is None:
         raise ValueError("no fit")
     sigma = np.sqrt(np.clip(np.diagonal(fit.theta_cov), 0, None))
-    reach = np.full(len(fit.theta), np.inf)
-    for j, name in enumerate(fit.layout.names):
-        kind = name.rpartition(".")[2].partition("[")[0]
-        if kind in ("x", "y", "eta1", "eta2"):
-            reach[j] = 3.0
-        elif kind in ("ln_flux", "ln_rc", "ln_re"):
-            reach[j] = 2.0
-        elif kind.startswith("psf_"):
-            reach[j] = 6.0
-        elif kind == "pa":
-            reach[j] = np.pi / 2
-        elif kind in ("sky", "sky_dx", "sky_dy"):
-            reach[j] = max(1.0, 8 * sigma[j])
-    centre = fit.theta
-    low = np.maximum(fit.limits[0], centre - reach)
-    high = np.minimum(fit.limits[1], centre + reach)
-    return low, high
+    kinds = [name.rpartition(".")[2].partition("[")[0] for name in fit.layout.names]
+    reach = np.array([_REACH.get(re.sub(r"^psf_\d+", "psf", kind), np.inf) for kind in kinds])
+    skies = [kind.startswith("sky") for kind in kinds]
+    reach[skies] = np.maximum(reach, 8 * sigma)[skies]
+    low, high = fit.limits
+    return np.maximum(low, fit.theta - reach), np.minimum(high, fit.theta + reach)
 
 
 def _nested(fit: SceneFit, settings: NestedSettings) -> ScenePosterior | None:
@@ -270,9 +270,9 @@ def _nested(fit: SceneFit, settings: NestedSettings) -> ScenePosterior | None:
     fixed = torch.as_tensor(fit.theta, device=device)
     columns = torch.as_tensor(free, device=device)
 
-    def whole(some: torch.Tensor) -> torch.Tensor:
+    def whole(some: torch.Tensor | np.ndarray) -> torch.Tensor:
         theta = fixed.expand(len(some), -1).clone()
-        theta[:, columns] = some
+        theta[:, columns] = torch.as_tensor(some, device=device)
         return theta
 
     def log_likelihood(some: torch.Tensor) -> torch.Tensor:
@@ -286,13 +286,7 @@ def _nested(fit: SceneFit, settings: NestedSettings) -> ScenePosterior | None:
         settings,
         device=device,
     )
-    draws = whole(torch.as_tensor(result.draws, device=device))[None, None]
-    like = draws.new_zeros(())
-    one = PosteriorSamples.empty("nested", 1, 1, draws.shape[2], draws.shape[3], like, draws.dtype)
-    one.draws[:] = draws
-    one.ok[:] = result.complete
-    one.n_gradients[:] = result.n_evaluations
-    return _finished(fit, one, (result.log_evidence, result.log_evidence_err))
+    return _finished(fit, result.samples(whole), (result.log_evidence, result.log_evidence_err))
 
 
 def with_posterior(fit: SceneFit, posterior: ScenePosterior) -> SceneFit:

@@ -18,48 +18,28 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 import torch
 from scipy import ndimage
 from scipy.fft import fht, fhtoffset
 
+from autofit_ml.profiles.live import LiveTable, cubic_coefficients
 from autofit_ml.profiles.products import row_products
 
-__all__ = ["HankelTable", "Table", "chebyshev_series", "row_products", "tabulate"]
+__all__ = [
+    "HankelTable",
+    "Table",
+    "chebyshev_nodes",
+    "chebyshev_series",
+    "row_products",
+    "tabulate",
+]
 
 _LOG_R_MIN, _LOG_R_MAX, _N_R = np.log(1e-9), np.log(1e7), 8192
 _LOG_KAPPA_MIN, _LOG_KAPPA_MAX, _LOG_KAPPA_STEP = np.log(1e-5), np.log(1e5), 0.05
 _BIAS = -0.5
-
-
-class Table(Protocol):
-    """Transforms of a family of profiles with any number S of shape parameters."""
-
-    @property
-    def n_shapes(self) -> int:
-        """S."""
-
-    @property
-    def log_kappa_min(self) -> float:
-        """Start of the grid, natural logarithm of ``k * half-light radius``."""
-
-    @property
-    def log_kappa_step(self) -> float:
-        """Step of the grid."""
-
-    @property
-    def n_kappa(self) -> int:
-        """Number of intervals in ln kappa."""
-
-    def rows(
-        self, shapes: torch.Tensor, dtype: torch.dtype, derivatives: bool = True
-    ) -> torch.Tensor:
-        """Cubic coefficients (B, n_kappa, 4 (1 + S)) of the transform S(kappa) and of its
-        derivatives by the S fit-space shapes; `shapes` (B, S), float64. The derivatives may be
-        missing where they are not wanted. For S = 0 the result may have a single row, which serves
-        every object. Differentiable."""
+_N_SERIES = 32
 
 
 @dataclass(frozen=True)
@@ -102,15 +82,14 @@ class HankelTable:
         return self._on_device[key]
 
     def rows(
-        self, log_shape: torch.Tensor, dtype: torch.dtype, derivatives: bool = True
+        self, shapes: torch.Tensor, dtype: torch.dtype, derivatives: bool = True
     ) -> torch.Tensor:
         """Cubic coefficients for a batch of shape parameters.
 
         Parameters
         ----------
-        log_shape : Tensor, float64, shape (B,) or (B, 1)
-            Natural logarithm of the shape parameter, inside `log_shape_range`. A family with a
-            single member takes any; the batch (B, 0) gets a single row.
+        shapes : Tensor, float64, shape (B, 1), or (B, 0) for a family with a single member
+            Natural logarithm of the shape parameter, inside `log_shape_range`.
         dtype : torch.dtype
             Of the result.
         derivatives : bool
@@ -118,27 +97,22 @@ class HankelTable:
 
         Returns
         -------
-        Tensor, shape (B, n_kappa, 8), or (1, n_kappa, 4) for a batch (B, 0)
+        Tensor, shape (B, n_kappa, 8), or (1, n_kappa, 4) for a family with a single member
             Ascending cubic coefficients of S, then those of dS/dln(shape). Differentiable.
         """
-        if log_shape.ndim == 2:
-            if not self.n_shapes:
-                flat = self.coefficients(log_shape.device, torch.float64)
-                return flat.view(1, self.n_kappa, 4).to(dtype)
-            log_shape = log_shape[:, 0]
-        values, slopes = self._basis(log_shape)
-        coefficients = self.coefficients(log_shape.device, torch.float64)
-        s = row_products(values, coefficients).view(-1, self.n_kappa, 4)
-        ds = row_products(slopes, coefficients).view(-1, self.n_kappa, 4)
-        return torch.cat([s, ds], dim=-1).to(dtype)
+        coefficients = self.coefficients(shapes.device, torch.float64)
+        if not self.n_shapes:
+            return coefficients.view(1, self.n_kappa, 4).to(dtype)
+        parts = [
+            row_products(basis, coefficients).view(-1, self.n_kappa, 4)
+            for basis in self._basis(shapes[:, 0])
+        ]
+        return torch.cat(parts, dim=-1).to(dtype)
 
     def _basis(self, log_shape: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Chebyshev polynomials T_j(t) and dT_j/dln(shape), each (B, n_series)."""
         n_series = len(self.chebyshev)
         low, high = self.log_shape_range
-        if n_series == 1:
-            one = torch.ones_like(log_shape)[:, None]
-            return one, torch.zeros_like(one)
         scale = 2.0 / (high - low)
         # T_j(t) = cos(j a), dT_j/dt = j sin(j a) / sin(a) with t = cos(a), inside the range.
         t = ((log_shape - low) * scale - 1.0).clamp(-1.0 + 1e-9, 1.0 - 1e-9)
@@ -147,11 +121,14 @@ class HankelTable:
         return (j * angle).cos(), j * (j * angle).sin() / angle.sin() * scale
 
 
+Table = HankelTable | LiveTable
+"""Transforms of a family of profiles with any number S of shape parameters."""
+
+
 def tabulate(
     profile: Callable[[np.ndarray, float], np.ndarray],
     slope: Callable[[np.ndarray, float], np.ndarray],
-    shape_range: tuple[float, float] | None = None,
-    n_series: int = 32,
+    shape_range: tuple[float, float],
 ) -> HankelTable:
     """Tabulate the transform of a family of circular profiles.
 
@@ -161,23 +138,15 @@ def tabulate(
         Brightness at radius `r` (in half-light radii), of unit flux.
     slope : callable (r, shape) -> ndarray
         ``r dI/dr`` of the same.
-    shape_range : tuple of float, optional
-        Smallest and largest shape parameter (> 0). None: the family has a single member.
-    n_series : int
-        Chebyshev nodes in the logarithm of the shape parameter.
+    shape_range : tuple of float
+        Smallest and largest shape parameter (> 0).
 
     Returns
     -------
     HankelTable
     """
-    if shape_range is None:
-        low = high = 0.0
-        shapes, n_series = np.array([1.0]), 1
-    else:
-        low, high = np.log(shape_range)
-        nodes = np.cos(np.pi * (np.arange(n_series) + 0.5) / n_series)
-        shapes = np.exp(low + (nodes + 1) * (high - low) / 2)
-
+    low, high = np.log(shape_range)
+    shapes = np.exp(chebyshev_nodes(low, high))
     log_r = np.linspace(_LOG_R_MIN, _LOG_R_MAX, _N_R, endpoint=False)
     r, dln = np.exp(log_r), log_r[1] - log_r[0]
     offset = fhtoffset(dln, mu=0.0, initial=0.0, bias=_BIAS)
@@ -192,21 +161,15 @@ def tabulate(
             -(2 * profile(r, shape) + slope(r, shape)) * r, dln, offset, log_k, grid
         )
 
-    left, right = value[:, :-1], value[:, 1:]
-    left_slope = derivative[:, :-1] * _LOG_KAPPA_STEP
-    right_slope = derivative[:, 1:] * _LOG_KAPPA_STEP
-    cubic = np.stack(
-        [
-            left,
-            left_slope,
-            3 * (right - left) - 2 * left_slope - right_slope,
-            2 * (left - right) + left_slope + right_slope,
-        ],
-        axis=-1,
-    )
-    if n_series > 1:
-        cubic = chebyshev_series(cubic)
-    return HankelTable(float(_LOG_KAPPA_MIN), _LOG_KAPPA_STEP, (float(low), float(high)), cubic)
+    nodes = torch.from_numpy(value), torch.from_numpy(derivative * _LOG_KAPPA_STEP)
+    series = chebyshev_series(cubic_coefficients(*nodes).numpy())
+    return HankelTable(float(_LOG_KAPPA_MIN), _LOG_KAPPA_STEP, (float(low), float(high)), series)
+
+
+def chebyshev_nodes(low: float, high: float) -> np.ndarray:
+    """Where a family is tabulated along its shape parameter."""
+    nodes = np.cos(np.pi * (np.arange(_N_SERIES) + 0.5) / _N_SERIES)
+    return low + (nodes + 1) * (high - low) / 2
 
 
 def chebyshev_series(values: np.ndarray) -> np.ndarray:

@@ -23,7 +23,7 @@ import torch
 
 from autofit_ml.profiles.fftlog import LogGrid
 
-__all__ = ["HalfLight", "LiveTable", "Scale", "half_light", "sample_light"]
+__all__ = ["HalfLight", "LiveTable", "half_light", "sample_light"]
 
 Light = Callable[..., torch.Tensor]
 """(r, *shapes) -> brightness in any unit, element by element."""
@@ -87,10 +87,9 @@ class LiveTable:
         """
         return _Rows.apply(shapes, self, derivatives).to(dtype)
 
-    def scale(self, shapes: torch.Tensor) -> Scale:
+    def half_light(self, shapes: torch.Tensor) -> HalfLight:
         """Light and half-light radius; `shapes` (B, S) in the fit space."""
-        half = half_light(self.grid, *sample_light(self.light, self.log, shapes, self.grid, False))
-        return Scale(half.integral, half.log_radius, torch.zeros_like(half.log_radius))
+        return half_light(self.grid, *sample_light(self.light, self.log, shapes, self.grid, False))
 
     def node_values(
         self, shapes: torch.Tensor, derivatives: bool = True
@@ -122,25 +121,6 @@ class LiveTable:
         both = grid.transform(both, half.log_radius[:, None, None])
         value, slope = (both / half.integral[:, None, None, None]).unbind(1)
         return value, slope
-
-
-@dataclass(frozen=True)
-class Scale:
-    """What turns natural units into those of a component.
-
-    Attributes
-    ----------
-    integral : Tensor, (B,)
-        Light over 2 pi, in units of the sampling grid.
-    log_radius : Tensor, (B,)
-        Logarithm of the half-light radius in the same.
-    log_unit : Tensor, (B,)
-        Logarithm of the grid's unit of length in the profile's natural one.
-    """
-
-    integral: torch.Tensor
-    log_radius: torch.Tensor
-    log_unit: torch.Tensor
 
 
 class _Rows(torch.autograd.Function):

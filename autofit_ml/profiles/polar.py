@@ -30,7 +30,8 @@ import numpy as np
 import torch
 
 from autofit_ml.profiles.fftlog import LogGrid, smooth_grid
-from autofit_ml.profiles.live import HalfLight, Scale, half_light, sample_light
+from autofit_ml.profiles.live import HalfLight, half_light, sample_light
+from autofit_ml.profiles.modifiers import Modifier
 from autofit_ml.profiles.products import each_product
 from autofit_ml.profiles.profile import Profile
 
@@ -134,12 +135,16 @@ class PolarTable:
     @property
     def pair(self) -> int | None:
         """Column (among the shapes) of the first of a pair that turns with the axes."""
-        column = self.n_own
+        return next((columns.start for m, columns in self._modifiers if not m.aligned), None)
+
+    @cached_property
+    def _modifiers(self) -> tuple[tuple[Modifier, slice], ...]:
+        """Each modifier, and the columns of its shapes."""
+        out, column = [], self.n_own
         for modifier in self.profile.modifiers:
-            if not modifier.aligned:
-                return column
-            column += len(modifier.shapes)
-        return None
+            out.append((modifier, slice(column, column + len(modifier.shapes))))
+            column = out[-1][1].stop
+        return tuple(out)
 
     @property
     def is_complex(self) -> bool:
@@ -253,11 +258,11 @@ class PolarTable:
         wide = wide.view(b, n, 2, t, len(matrix), 2, self.n_psi)
         return wide.permute(0, 1, 6, 5, 2, 3, 4).flatten(3, 4).contiguous()
 
-    def scale(self, shapes: torch.Tensor) -> Scale:
-        """Light and half-light radius; `shapes` as for `nodes`."""
+    def half_light(self, shapes: torch.Tensor) -> tuple[HalfLight, torch.Tensor]:
+        """Light and half-light radius in units of the sampling grid, and the logarithm (B,) of that
+        unit in the profile's natural one; `shapes` as for `nodes`."""
         samples = self._samples(shapes, derivatives=False)
-        half = samples.half
-        return Scale(half.integral, half.log_radius, samples.log_unit)
+        return samples.half, samples.log_unit
 
     def turned(self, shapes: torch.Tensor, twice: torch.Tensor) -> torch.Tensor:
         """Fit-space shapes (B, S) in the frame of the table's angles, for a component whose major
@@ -338,12 +343,11 @@ class PolarTable:
     @cached_property
     def _columns(self) -> tuple[list[int], list[int]]:
         """Columns of the shapes that the samples depend on, and of those that scale the radius."""
-        sampled, column = list(range(self.n_own)), self.n_own
+        sampled: list[int] = list(range(self.n_own))
         scaling: list[int] = []
-        for modifier in self.profile.modifiers:
-            columns = list(range(column, column + len(modifier.shapes)))
-            (sampled if modifier.radial else scaling).extend(columns)
-            column = columns[-1] + 1
+        for modifier, columns in self._modifiers:
+            some = range(columns.start, columns.stop)
+            (sampled if modifier.radial else scaling).extend(some)
         return sampled, scaling
 
     def _sample(
@@ -396,12 +400,10 @@ class PolarTable:
         self, log_u: torch.Tensor, phi: torch.Tensor, leaves: list[torch.Tensor]
     ) -> torch.Tensor:
         """Delta of the modifiers that depend on the radius."""
-        stretch, column = torch.zeros_like(log_u), self.n_own
-        for modifier in self.profile.modifiers:
-            values = leaves[column : column + len(modifier.shapes)]
-            column += len(modifier.shapes)
+        stretch = torch.zeros_like(log_u)
+        for modifier, columns in self._modifiers:
             if modifier.radial:
-                stretch = stretch + modifier.stretch(log_u, phi, *values)
+                stretch = stretch + modifier.stretch(log_u, phi, *leaves[columns])
         return stretch
 
     def _stretch(
@@ -412,10 +414,7 @@ class PolarTable:
         size = (len(shapes), len(phi))
         total = torch.zeros(size, dtype=phi.dtype, device=phi.device)
         slopes: list[torch.Tensor] = []
-        column = self.n_own
-        for modifier in self.profile.modifiers:
-            columns = slice(column, column + len(modifier.shapes))
-            column = columns.stop
+        for modifier, columns in self._modifiers:
             if modifier.radial:
                 continue
             with torch.set_grad_enabled(derivatives):

@@ -129,11 +129,6 @@ class Profile:
         added = sum(len(modifier.shapes) for modifier in self.modifiers)
         return self.shapes[: len(self.shapes) - added]
 
-    @property
-    def defaults(self) -> tuple[float, ...]:
-        """Defaults of the shape parameters."""
-        return tuple(shape.default for shape in self.shapes)
-
     def _names(self, size: tuple[str, str], ellipse: tuple[str, str], name: str) -> tuple[str, ...]:
         shapes = tuple(getattr(shape, name) for shape in self.shapes)
         if self.kind == "background":

@@ -7,6 +7,7 @@ fit) and its tables (for the renderer). docs/profiles.md lists them and shows ho
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from importlib import import_module
 from pkgutil import iter_modules
@@ -68,24 +69,22 @@ def get_profile(name: str) -> Profile:
     return _REGISTRY[key]
 
 
+@lru_cache(maxsize=256)
 def _modified(name: str) -> Profile:
     """A profile with modifiers, by the name that `modified` gave it."""
     from autofit_ml.profiles.modifiers import modified  # loads PyTorch
 
     base, _, rest = name.partition("[")
-    words = [word.strip() for word in rest.rstrip("]").split(",") if word.strip()]
-    modes = [word[1:] for word in words if word.startswith("f") and word[1:].isdigit()]
-    unknown = [w for w in words if w not in ("boxiness", "twist", *(f"f{m}" for m in modes))]
-    if unknown or not words or not rest.endswith("]"):
+    words = [word.strip() for word in rest.rstrip("]").split(",")]
+    modes = [int(word[1:]) for word in words if re.fullmatch(r"f\d{1,2}", word)]
+    unknown = set(words) - {"boxiness", "twist"} - {f"f{mode}" for mode in modes}
+    if unknown or not rest.endswith("]"):
         raise SettingsError(
             f"{name!r} is not a profile with modifiers",
-            "write for example sersic[boxiness,f3,twist]",
+            "use boxiness, twist, and Fourier modes f1, f3, f4, ...: sersic[boxiness,f3,twist]",
         )
     return modified(
-        get_profile(base),
-        boxiness="boxiness" in words,
-        fourier=[int(m) for m in modes],
-        twist="twist" in words,
+        get_profile(base), boxiness="boxiness" in words, fourier=modes, twist="twist" in words
     )
 
 

@@ -16,14 +16,13 @@ import numpy as np
 import torch
 
 from autofit_ml.profiles.fftlog import LogGrid, smooth_grid, truncated_grid
-from autofit_ml.profiles.hankel import HankelTable, Table, chebyshev_series
+from autofit_ml.profiles.hankel import HankelTable, Table, chebyshev_nodes, chebyshev_series
 from autofit_ml.profiles.live import LiveTable, cubic_coefficients
 from autofit_ml.profiles.polar import polar_table
 from autofit_ml.profiles.profile import Profile
 
 __all__ = ["half_light_radius", "live_table", "log_grid", "profile_radii", "profile_table"]
 
-_N_SERIES = 32
 _BEYOND = 0.02
 """A table reaches beyond the bounds by this share of them, so that none is evaluated at its end."""
 
@@ -34,18 +33,18 @@ def profile_table(profile: Profile) -> Table:
     if profile.make_table is not None:
         return profile.make_table()
     live = live_table(profile)
-    if live.n_shapes == 0:
-        return HankelTable(
-            live.log_kappa_min, live.log_kappa_step, (0.0, 0.0), _cubic(live, np.zeros((1, 0)))
-        )
-    if live.n_shapes == 1:
+    if live.n_shapes > 1:
+        return live
+    low = high = 0.0
+    shapes = np.zeros((1, 0))
+    if live.n_shapes:
         low, high = profile.shapes[0].fit_bounds
         low, high = low - _BEYOND * (high - low), high + _BEYOND * (high - low)
-        nodes = np.cos(np.pi * (np.arange(_N_SERIES) + 0.5) / _N_SERIES)
-        shapes = low + (nodes + 1) * (high - low) / 2
-        series = chebyshev_series(_cubic(live, shapes[:, None]))
-        return HankelTable(live.log_kappa_min, live.log_kappa_step, (low, high), series)
-    return live
+        shapes = chebyshev_nodes(low, high)[:, None]
+    value, slope = live.node_values(torch.as_tensor(shapes, dtype=torch.float64))
+    cubic = cubic_coefficients(value[:, 0], slope[:, 0] * live.log_kappa_step).numpy()
+    series = chebyshev_series(cubic)
+    return HankelTable(live.log_kappa_min, live.log_kappa_step, (low, high), series)
 
 
 @lru_cache(maxsize=256)
@@ -77,17 +76,11 @@ def half_light_radius(profile: Profile, shapes: Sequence[Any]) -> np.ndarray:
     fit = [np.log(c) if shape.log else c for c, shape in zip(columns, own, strict=True)]
     values = np.stack([c.ravel() for c in fit], axis=1) if fit else np.zeros((1, 0))
     if profile.kind == "pixel" and not profile.modifiers:
-        scale = polar_table(profile).scale(torch.as_tensor(values))
+        half, _ = polar_table(profile).half_light(torch.as_tensor(values))
     else:
         plain = replace(profile, kind="elliptical", shapes=own, modifiers=())
-        scale = live_table(plain).scale(torch.as_tensor(values))
-    return scale.log_radius.exp().numpy().reshape(size)
-
-
-def _cubic(live: LiveTable, shapes: np.ndarray) -> np.ndarray:
-    """Cubic coefficients of S, (B, n_kappa, 4)."""
-    value, slope = live.node_values(torch.as_tensor(shapes, dtype=torch.float64))
-    return cubic_coefficients(value[:, 0], slope[:, 0] * live.log_kappa_step).numpy()
+        half = live_table(plain).half_light(torch.as_tensor(values))
+    return half.log_radius.exp().numpy().reshape(size)
 
 
 def profile_radii(profile: Profile, shapes: Sequence[Any] = ()) -> dict[str, np.ndarray]:

@@ -20,6 +20,10 @@ from autofit_ml.rendering.fourier import (
 
 __all__ = ["PARAMETERS", "elliptical_channels", "render"]
 
+_GROUP = 1 << 19
+"""Complex numbers of the spectra that are made at a time: what fits the processor's cache, and
+less than what the allocator would fetch from the system anew every time (32 MB)."""
+
 PARAMETERS = ("x", "y", "ln_flux", "ln_rc", "ln_n", "eta1", "eta2")
 """Fit-space parameters of one component, in order. rc = re sqrt(q) in pixels; eta as in
 `autofit_ml.scenes`. x, y in 0-based stamp pixels."""
@@ -77,6 +81,29 @@ def elliptical_channels(
     mixing : Tensor, float64, (B, 6 + S, 6 + S)
         Derivative by parameter p = sum over channels c of channel c times ``mixing[:, c, p]``.
     """
+    s = parameters.shape[1] - 6
+    size = 6 + s
+    images = psf.real.new_empty((len(parameters), size, *plan.shape))
+    rows = max(1, _GROUP // (size * plan.n_modes))
+    for start in range(0, len(parameters), rows):
+        some = slice(start, start + rows)
+        _draw_channels(plan, table, psf[some], parameters[some], images[some])
+    mixing = torch.eye(size, dtype=parameters.dtype, device=parameters.device)
+    mixing = mixing.expand(len(parameters), size, size).clone()
+    which = [3, 4 + s, 5 + s]  # kx^2 G, ky^2 G, kx ky G; and the parameters ln rc, eta1, eta2
+    slopes = torch.stack([2 * metric(parameters), *metric_by_eta(parameters)], 2)
+    mixing[:, [[i] for i in which], which] = slopes
+    return images, mixing
+
+
+def _draw_channels(
+    plan: FourierPlan,
+    table: Table,
+    psf: torch.Tensor,
+    parameters: torch.Tensor,
+    out: torch.Tensor,
+) -> None:
+    """Fill the channels of `elliptical_channels` (B, 6 + S, ny, nx), some at a time."""
     theta = parameters.to(plan.dtype)
     value, by_log_kappa, *by_shapes, kappa2 = _profile_transform(
         plan, table, parameters, derivatives=True
@@ -88,22 +115,20 @@ def elliptical_channels(
     factors += [(base, by_shape) for by_shape in by_shapes]
     factors += [(bend, ky.square()), (bend, kx * ky)]
     first = plan.levels[0].size
-    spectra = [base.new_empty((len(base), len(factors), n)) for n in (first, plan.n_modes - first)]
-    for k, (spectrum, factor) in enumerate(factors):
-        for part, at in zip(spectra, (slice(first), slice(first, None)), strict=True):
-            if factor is None:
-                part[:, k] = spectrum[:, at]
-            else:
-                torch.mul(spectrum[:, at], factor[..., at], out=part[:, k])
-    images = synthesise_levels(plan, *(part.flatten(0, 1) for part in spectra))
-    images = images.unflatten(0, (len(base), len(factors)))
-    size, s = 6 + len(by_shapes), len(by_shapes)
-    mixing = torch.eye(size, dtype=parameters.dtype, device=parameters.device)
-    mixing = mixing.expand(len(parameters), size, size).clone()
-    which = [3, 4 + s, 5 + s]  # kx^2 G, ky^2 G, kx ky G; and the parameters ln rc, eta1, eta2
-    slopes = torch.stack([2 * metric(parameters), *metric_by_eta(parameters)], 2)
-    mixing[:, [[i] for i in which], which] = slopes
-    return images, mixing
+    together = max(1, _GROUP // (len(theta) * plan.n_modes))
+    for start in range(0, len(factors), together):
+        group = factors[start : start + together]
+        spectra = [
+            base.new_empty((len(base), len(group), n)) for n in (first, plan.n_modes - first)
+        ]
+        for k, (spectrum, factor) in enumerate(group):
+            for part, at in zip(spectra, (slice(first), slice(first, None)), strict=True):
+                if factor is None:
+                    part[:, k] = spectrum[:, at]
+                else:
+                    torch.mul(spectrum[:, at], factor[..., at], out=part[:, k])
+        made = synthesise_levels(plan, *(part.flatten(0, 1) for part in spectra))
+        out[:, start : start + together] = made.unflatten(0, (len(base), len(group)))
 
 
 def _profile_transform(

@@ -224,7 +224,7 @@ def segmentation_panel(
     classes: Mapping[int, str],
 ) -> np.ndarray:
     """Dimmed image with the target and the other objects filled and outlined."""
-    panel = (colour_table("gray")[grey] * 0.75).astype(np.uint8)
+    panel = (colour_table("gray") * 0.75).astype(np.uint8)[grey]
     if mask is not None:
         tint(panel, hatching(mask), HATCH, 0.7)
     if labels is None:

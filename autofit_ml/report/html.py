@@ -47,6 +47,14 @@ THUMBNAIL_FOLDER = Path(".work", "thumbs")
 _POSITION_DIGITS = 10
 """Significant digits of positions; 7 for everything else keep the file small."""
 
+_KINDS = (
+    (pa.types.is_floating, "number"),
+    (pa.types.is_integer, "number"),
+    (pa.types.is_boolean, "truth"),
+    (pa.types.is_string, "text"),
+)
+"""What the page's script does with a column."""
+
 _LONG_SECTION = 24
 """A section of run.json with more entries than this is only counted."""
 
@@ -111,18 +119,12 @@ def _table_payload(table: pa.Table) -> list[dict[str, Any]]:
     for name in table.column_names:
         field = table.schema.field(name)
         values = table.column(name).to_pylist()
+        kind = next((kind for is_such, kind in _KINDS if is_such(field.type)), None)
+        if kind is None:
+            continue
         if pa.types.is_floating(field.type):
-            kind = "number"
             digits = _POSITION_DIGITS if name.startswith(("ra", "dec")) else 7
             values = [_short(value, digits) for value in values]
-        elif pa.types.is_boolean(field.type):
-            kind = "truth"
-        elif pa.types.is_integer(field.type):
-            kind = "number"
-        elif pa.types.is_string(field.type):
-            kind = "text"
-        else:
-            continue
         about = field.metadata or {}
         payload.append(
             {

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -78,6 +78,42 @@ class BandPicture:
     mask: np.ndarray | None
     sky: float = math.nan
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(ny, nx)."""
+        return self.data.shape[0], self.data.shape[1]
+
+    def checked(self) -> BandPicture:
+        """The same in the types that drawing needs."""
+        data = plane_of(self.data)
+        if data is None:
+            raise ValueError("there is no data to draw")
+        shape = (data.shape[0], data.shape[1])
+        model, residual, sigma = (
+            plane_of(plane, shape) for plane in (self.model, self.residual, self.sigma)
+        )
+        mask = pixels_of(self.mask, shape, bool)
+        if mask is not None and not mask.any():
+            mask = None
+        return replace(self, data=data, model=model, residual=residual, sigma=sigma, mask=mask)
+
+    def panels(
+        self, levels: Callable[[np.ndarray, Callable[[np.ndarray], np.ndarray]], np.ndarray]
+    ) -> tuple[np.ndarray, list[np.ndarray | None]]:
+        """Stretched data (uint8), and data, model and residual in colours.
+
+        ``levels(plane, places)`` resizes a plane and turns it into places in a colour map.
+        """
+        stretch, colours = Stretch(self.data, self.model, self.sigma, self.mask, self.sky), "magma"
+        grey = levels(self.data, stretch.indices)
+        out: list[np.ndarray | None] = [colour_table(colours)[grey], None, None]
+        if self.model is not None:
+            out[1] = colour_table(colours)[levels(self.model, stretch.indices)]
+        if self.residual is not None and self.sigma is not None:
+            ratio = in_sigma(self.residual, self.sigma)
+            out[2] = colour_table("RdBu_r")[levels(ratio, residual_indices)]
+        return grey, out
+
 
 def preview_png(
     data: np.ndarray,
@@ -139,34 +175,19 @@ def preview_png(
     ValueError
         The planes differ in shape or are empty.
     """
-    image = plane_of(data)
-    if image is None:
-        raise ValueError("there is no data to draw")
-    shape: tuple[int, int] = (image.shape[0], image.shape[1])
-    model, residual, sigma = (plane_of(p, shape) for p in (model, residual, sigma))
-    mask, labels = pixels_of(mask, shape, bool), pixels_of(labels, shape, np.int32)
-
-    scale = _scale(shape)
-    first = _panels(image, model, residual, sigma, mask, number_of(row, "sky"))
-    first.panels[3] = segmentation_panel(
-        first.grey,
-        None if labels is None else first.upright(labels),
-        int(target),
-        first.mask,
-        classes or {},
-    )
+    picture = BandPicture(band, data, model, residual, sigma, mask, number_of(row, "sky"))
+    pictures = [one.checked() for one in (picture, *more)]
+    shape = pictures[0].shape
+    rows = [_PanelRow(one) for one in pictures]
+    first, scale = rows[0], rows[0].scale
+    regions = pixels_of(labels, shape, np.int32)
+    if regions is not None:
+        regions = first.upright(regions)
+    outlined = segmentation_panel(first.grey, regions, int(target), first.mask, classes or {})
+    first.panels[3] = outlined
     for panel in first.panels[:2]:
         if panel is not None:
             draw_components(panel, scale, row, origin)
-    rows = [first]
-    for other in more:
-        plane = plane_of(other.data)
-        if plane is None:
-            continue
-        size: tuple[int, int] = (plane.shape[0], plane.shape[1])
-        drawn, rest, noise = (plane_of(p, size) for p in (other.model, other.residual, other.sigma))
-        unused = pixels_of(other.mask, size, bool)
-        rows.append(_panels(plane, drawn, rest, noise, unused, other.sky))
 
     cell = max([_NARROWEST_PANEL, *(item.grey.shape[1] for item in rows)])
     total_width = 2 * _MARGIN + 4 * cell + 3 * _GAP
@@ -182,9 +203,9 @@ def preview_png(
     for k, title in enumerate(titles):
         left = _MARGIN + k * (cell + _GAP) + (cell - first.grey.shape[1]) // 2
         draw.text((left, _MARGIN), title, font=font_of(12), fill=FAINT_TEXT)
-    names = [band, *(other.name for other in more)]
     y = top
-    for item, name in zip(rows, names, strict=True):
+    for item in rows:
+        name = item.name
         _paste_panels(canvas, item, cell, y)
         if name:
             left = _MARGIN + (cell - item.grey.shape[1]) // 2
@@ -205,53 +226,32 @@ def preview_png(
     return png_bytes(np.asarray(canvas))
 
 
-@dataclass
 class _PanelRow:
     """Data, model, residual and segmentation of one image, at screen size."""
 
-    grey: np.ndarray
-    mask: np.ndarray | None
-    panels: list[np.ndarray | None]
-    enlarge: int
-    reduce: int
+    def __init__(self, picture: BandPicture):
+        self.name = picture.name
+        self.enlarge, self.reduce = screen_scale(picture.shape)
+        self.mask = None if picture.mask is None else self.upright(picture.mask)
+        self.grey, panels = picture.panels(self.levels)
+        self.panels = [*panels, None]
+        for panel in (panels[0], panels[2]):
+            if panel is not None and self.mask is not None:
+                tint(panel, hatching(self.mask), HATCH, 0.6)
+
+    @property
+    def scale(self) -> float:
+        """Screen pixels per image pixel."""
+        return self.enlarge / self.reduce
 
     def upright(self, plane: np.ndarray) -> np.ndarray:
         return to_screen(plane, self.enlarge, self.reduce)
 
-
-def _scale(shape: tuple[int, int]) -> float:
-    """Screen pixels per image pixel."""
-    enlarge, reduce = screen_scale(shape)
-    return enlarge / reduce
-
-
-def _panels(
-    image: np.ndarray,
-    model: np.ndarray | None,
-    residual: np.ndarray | None,
-    sigma: np.ndarray | None,
-    mask: np.ndarray | None,
-    sky: float,
-) -> _PanelRow:
-    """The first three panels of one image."""
-    enlarge, reduce = screen_scale((image.shape[0], image.shape[1]))
-    stretch = Stretch(image, model, sigma, mask, sky)
-
-    def upright(plane: np.ndarray) -> np.ndarray:
-        return to_screen(plane, enlarge, reduce)
-
-    screen_mask = None if mask is None or not mask.any() else upright(mask)
-    grey = stretch.indices(upright(image))
-    panels: list[np.ndarray | None] = [colour_table("magma")[grey], None, None, None]
-    if model is not None:
-        panels[1] = colour_table("magma")[stretch.indices(upright(model))]
-    if residual is not None and sigma is not None:
-        panels[2] = colour_table("RdBu_r")[residual_indices(upright(in_sigma(residual, sigma)))]
-    for k in (0, 2):
-        panel = panels[k]
-        if panel is not None and screen_mask is not None:
-            tint(panel, hatching(screen_mask), HATCH, 0.6)
-    return _PanelRow(grey, screen_mask, panels, enlarge, reduce)
+    def levels(self, plane: np.ndarray, places: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        """Places in the colour map: before pixels are repeated, after they are averaged."""
+        if self.reduce > 1:
+            return places(self.upright(plane))
+        return self.upright(places(plane))
 
 
 def _paste_panels(canvas: Image.Image, item: _PanelRow, cell: int, y: int) -> None:
@@ -327,24 +327,15 @@ def segmentation_png(
     ValueError
         The planes differ in shape or are empty.
     """
-    image = plane_of(data)
-    if image is None:
-        raise ValueError("there is no data to draw")
-    shape: tuple[int, int] = (image.shape[0], image.shape[1])
-    sigma, regions = plane_of(sigma, shape), pixels_of(labels, shape, np.int32)
-    unused = pixels_of(mask, shape, bool)
-    enlarge, reduce = screen_scale(shape) if max(shape) <= _WHOLE else (1, 1)
-    grey = Stretch(image, None, sigma, unused, 0.0).indices(to_screen(image, enlarge, reduce))
-    screen_mask = None
-    if unused is not None and unused.any():
-        screen_mask = to_screen(unused, enlarge, reduce)
-    outlined = segmentation_panel(
-        grey,
-        None if regions is None else to_screen(regions, enlarge, reduce),
-        int(target),
-        screen_mask,
-        classes or {},
+    picture = BandPicture("", data, None, None, sigma, mask, 0.0).checked()
+    shape = picture.shape
+    scale = screen_scale(shape) if max(shape) <= _WHOLE else (1, 1)
+    grey, _ = picture.panels(lambda plane, places: places(to_screen(plane, *scale)))
+    unused, regions = (
+        None if plane is None else to_screen(plane, *scale)
+        for plane in (picture.mask, pixels_of(labels, shape, np.int32))
     )
+    outlined = segmentation_panel(grey, regions, int(target), unused, classes or {})
     if max(shape) > _WHOLE:  # a frame: the outlines are enough, and large enough
         return png_bytes(outlined)
     gap = np.full((grey.shape[0], _GAP, 3), BACKGROUND, dtype=np.uint8)
@@ -379,26 +370,12 @@ def thumbnail(
     ValueError
         The planes differ in shape or are empty.
     """
-    image = plane_of(data)
-    if image is None:
-        raise ValueError("there is no data to draw")
-    shape: tuple[int, int] = (image.shape[0], image.shape[1])
-    model, residual, sigma = (plane_of(p, shape) for p in (model, residual, sigma))
-    mask = pixels_of(mask, shape, bool)
-
-    stretch = Stretch(image, model, sigma, mask, float(sky))
-    scale = THUMBNAIL_PANEL / max(shape)
-    height, width = max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale))
-    panels: list[np.ndarray | None] = [None, None, None]
-    panels[0] = colour_table("magma")[stretch.indices(resized(image, height, width))]
-    if model is not None:
-        panels[1] = colour_table("magma")[stretch.indices(resized(model, height, width))]
-    if residual is not None and sigma is not None:
-        ratio = resized(in_sigma(residual, sigma), height, width)
-        residuals = colour_table("RdBu_r")[residual_indices(ratio)]
-        if mask is not None:  # what was not fitted is no residual
-            residuals[resized(mask.astype(np.float64), height, width) > 0.5] = UNUSED
-        panels[2] = residuals
+    picture = BandPicture("", data, model, residual, sigma, mask, float(sky)).checked()
+    longest = max(picture.shape)
+    height, width = (max(1, round(side * THUMBNAIL_PANEL / longest)) for side in picture.shape)
+    _, panels = picture.panels(lambda plane, places: places(resized(plane, height, width)))
+    if panels[2] is not None and picture.mask is not None:  # what was not fitted is no residual
+        panels[2][resized(picture.mask.astype(np.float64), height, width) > 0.5] = UNUSED
 
     gap = 2
     strip = np.empty((THUMBNAIL_PANEL, 3 * THUMBNAIL_PANEL + 2 * gap, 3), dtype=np.uint8)

@@ -18,16 +18,16 @@ from autofit_ml.catalogue.writer import FITS_NAME, write_catalogue_files
 from autofit_ml.errors import AutofitError, InputError, SettingsError
 from autofit_ml.images import Source, discover, read_item
 from autofit_ml.images.stamp import Frame, Stamp
-from autofit_ml.injection.empty import emptied, empty_regions
-from autofit_ml.injection.galaxies import (
-    PARAMETERS,
-    Population,
-    inject,
-    light_of,
-    write_stamp,
-)
 from autofit_ml.injection.page import calibration_page
 from autofit_ml.injection.recovery import MEASURED, Recovery, error_factor, measure
+from autofit_ml.injection.stamps import (
+    PARAMETERS,
+    Population,
+    emptied,
+    empty_regions,
+    inject,
+    light_of,
+)
 from autofit_ml.measure import psf_fwhm
 from autofit_ml.options import declared
 from autofit_ml.runs.fit import fit_run
@@ -39,6 +39,7 @@ from autofit_ml.runs.summary import Progress
 from autofit_ml.segmentation import Segmentation
 from autofit_ml.segmentation.dispatch import detect_in_frame, segment_all
 from autofit_ml.settings import CalibrateSettings, FitSettings, ReadOptions
+from autofit_ml.simulation.files import write_planes
 
 __all__ = ["CalibrationSummary", "calibrate_run", "settings_of_run"]
 
@@ -187,7 +188,7 @@ def calibrate_run(
             stamp = places[k % len(places)]
             galaxy = like.draw(rng, stamp)
             built = bool(stamp.flags & int(Flag.SIGMA_ESTIMATED))
-            write_stamp(inject(stamp, galaxy, rng), injected, name, sigma=not built)
+            write_planes(inject(stamp, galaxy, rng), injected, name, sigma=not built)
             truth.append({**galaxy, "zeropoint": stamp.zeropoint})
         own = of_run.replace(**_only_noise(of_run))
         summary = fit_run(injected, folder / "fits", own, restart=not state, progress=progress)

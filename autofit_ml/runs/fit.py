@@ -14,15 +14,18 @@ from autofit_ml.catalogue import rows_to_table
 from autofit_ml.errors import SettingsError
 from autofit_ml.images import Discovery, Source
 from autofit_ml.initialisation.dispatch import check_initialiser
+from autofit_ml.runs.fitted import FittingTask, fit_job
 from autofit_ml.runs.folder import RunFolder
 from autofit_ml.runs.identity import identity_of, weights_text
 from autofit_ml.runs.kinds import FITTED
 from autofit_ml.runs.loop import Handle, Work, go_through
 from autofit_ml.runs.prepare import PREPARE, Prepared, pieces
-from autofit_ml.runs.sources import Paths, inputs_of
+from autofit_ml.runs.rows import Fitted
+from autofit_ml.runs.sources import Paths, inputs_of, useful_workers
 from autofit_ml.runs.summary import Progress, RunSummary
 from autofit_ml.segmentation.dispatch import check_segmenter
 from autofit_ml.settings import FitSettings
+from autofit_ml.weights.choice import usable_device
 
 __all__ = ["FitSettings", "fit_found", "fit_identity", "fit_inputs", "fit_run"]
 
@@ -85,7 +88,7 @@ def fit_found(
 ) -> None:
     """Fit some sources into a folder, without a catalogue at the end."""
     fitting = _Fitting(found, settings, identity, {}, told, time.perf_counter())
-    fitting.go(out, finish=False)
+    fitting.go(out, last=False)
 
 
 def fit_inputs(paths: Paths, manifest: str | Path | None, settings: FitSettings) -> Discovery:
@@ -156,42 +159,54 @@ class _Fitting:
     tables: list[pa.Table] = field(default_factory=list)
     summary: RunSummary = field(default_factory=lambda: RunSummary(None))
 
-    def go(
-        self, out: str | Path | None, *, restart: bool = False, finish: bool = True
-    ) -> RunSummary:
+    def go(self, out: str | Path | None, *, restart: bool = False, last: bool = True) -> RunSummary:
         self.summary.out = None if out is None else Path(out)
-        work = Work(FITTED, PREPARE, self.begin, self.finish if finish else None)
+        settings, found = self.settings, self.found
+        self.device = usable_device(settings.device)
+        pictures = self.summary.out if settings.save else None
+        task = FittingTask(tuple(found.bands), self.device, pictures)
+        finish = self.finish if last else None
+        workers = useful_workers(len(found.sources), settings, fitting=self.device == "cpu")
+        work: Work[Any]
+        if workers and self.device == "cpu":
+            work = Work(FITTED, fit_job(task, settings), lambda folder: self.saver(folder), finish)
+        else:  # this process fits what workers prepare
+
+            def begin(folder: RunFolder | None) -> Handle[Prepared]:
+                saved = self.saver(folder)
+                # Nested sampling takes minutes, object by object: a kill loses one of them.
+                size = 1 if settings.posterior.startswith("nested") else settings.batch_size
+
+                def handle(
+                    sources: Sequence[Source], part: Prepared
+                ) -> Iterator[tuple[int, Mapping[str, Any]]]:
+                    for piece in pieces(part, size):
+                        for _, rows in saved(sources, task.fit(piece, settings)):
+                            yield len(piece.objects.keys() - piece.unfinished), rows
+
+                return handle
+
+            work = Work(FITTED, PREPARE, begin, finish)
         go_through(
-            self.found, work, self.settings, self.identity, out, self.summary, self.progress,
-            restart=restart,
-        )  # fmt: skip
+            found, work, settings, self.identity, out, self.summary, self.progress, restart=restart
+        )
         return self.summary
 
-    def begin(self, folder: RunFolder | None) -> Handle[Prepared]:
-        from autofit_ml.runs.fitting import fit_batch
+    def saver(self, folder: RunFolder | None) -> Handle[Fitted]:
+        """What saves rows."""
         from autofit_ml.runs.model import run_model
-        from autofit_ml.runs.outputs import save_pictures, save_shard
-        from autofit_ml.weights.devices import usable_device
+        from autofit_ml.runs.outputs import save_shard
 
-        settings = self.settings
-        model = run_model(settings, self.found.bands)
-        self.device = device = usable_device(settings.device)
-        images = folder is not None and bool(settings.save)
+        model = run_model(self.settings, self.found.bands)
 
         def handle(
-            sources: Sequence[Source], batch: Prepared
+            sources: Sequence[Source], part: Fitted
         ) -> Iterator[tuple[int, Mapping[str, Any]]]:
-            # Nested sampling takes minutes, object by object: a kill loses the one it interrupts.
-            size = 1 if settings.posterior.startswith("nested") else settings.batch_size
-            for piece in pieces(batch, size):
-                prepared, fits, rows = fit_batch(piece, model, settings, device, images)
-                if folder is None:
-                    self.tables.append(rows_to_table(rows, model.columns))
-                else:
-                    if images:
-                        save_pictures(folder, prepared, fits, rows, model, settings)
-                    save_shard(folder, rows, prepared, model, self.identity)
-                yield len(piece.objects.keys() - piece.unfinished), rows
+            if folder is None:
+                self.tables.append(rows_to_table(part.rows, model.columns))
+            else:
+                save_shard(folder, part, model, self.identity)
+            yield len(sources), part.rows
 
         return handle
 

@@ -124,9 +124,9 @@ def go_through(
                     for number, rows in handle(sources, part):
                         summary.n_new += len(rows["id"])
                         progress.batch(number, rows)
-                        if stop.is_set():
+                        if stop.is_set() and not work.job.complete:
                             break
-                    if stop.is_set():
+                    if stop.is_set() and not work.job.complete:
                         break
         summary.interrupted = stop.is_set()
         if work.finish is not None and not summary.interrupted:

@@ -10,17 +10,7 @@ from scipy import ndimage
 from autofit_ml.fitting import SceneObject
 from autofit_ml.scenes import Parameter, Scene
 
-__all__ = ["has_positions", "without_modelled"]
-
-
-def has_positions(scene: Scene) -> bool:
-    """Whether a model says where something is, in pixels."""
-    for component in scene.components:
-        for axis in ("x", "y"):
-            p = component.parameters[axis]
-            if p.value is not None or p.bounds != (None, None) or p.prior is not None:
-                return True
-    return False
+__all__ = ["without_modelled"]
 
 
 def without_modelled(one: SceneObject, scene: Scene) -> SceneObject:

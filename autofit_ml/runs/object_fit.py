@@ -138,7 +138,8 @@ def fit_of_scene(fit: SceneFit, one: SceneObject, scene: Scene, columns: ModelCo
     numbers["n_neighbours"] = fit.neighbours
     numbers["blend_fraction"] = fit.blended
     numbers["bic_point_source"] = fit.bic_point_source
-    return ObjectFit(numbers, fit.flags, scene.name, masked, reading.drawn())
+    drawn = reading.drawn()
+    return ObjectFit(numbers, fit.flags, scene.name, masked, drawn, message=fit.message)
 
 
 def _known(fit: SceneFit, one: SceneObject) -> np.ndarray:

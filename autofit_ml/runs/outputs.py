@@ -8,8 +8,10 @@ import math
 import platform
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +28,7 @@ from autofit_ml.catalogue import (
     object_fits_bytes,
     write_shard,
 )
+from autofit_ml.catalogue.arrow import numpy_values
 from autofit_ml.images import Source
 from autofit_ml.images.stamp import Stamp
 from autofit_ml.report import THUMBNAIL_FOLDER, BandPicture, preview_png, thumbnail
@@ -34,6 +37,8 @@ from autofit_ml.runs.kinds import RUN_FILE
 from autofit_ml.runs.model import RunModel
 from autofit_ml.runs.object_fit import Drawn, ObjectFit
 from autofit_ml.runs.prepare import Prepared
+from autofit_ml.runs.rows import Fitted
+from autofit_ml.runs.workers import processors
 from autofit_ml.segmentation import Segmentation
 from autofit_ml.settings import FitSettings
 
@@ -49,7 +54,7 @@ _VERSIONS = (
 
 
 def save_pictures(
-    folder: RunFolder,
+    folder: Path,
     prepared: Prepared,
     fits: Mapping[str, ObjectFit],
     rows: dict[str, np.ndarray],
@@ -59,17 +64,23 @@ def save_pictures(
     """Write the FITS file, the preview and the thumbnail of every object of a batch."""
     place = {name: i for i, name in enumerate(prepared.order)}
     kinds = set(settings.save)
-    for stamp, segmentation in zip(prepared.stamps, prepared.segmentations, strict=True):
+
+    def save(stamp: Stamp, segmentation: Segmentation) -> None:
         i = place[stamp.id]
         row = {name: column[i] for name, column in rows.items() if name != "cov"}
         images = (stamp, *prepared.others.get(stamp.id, ()))
+        _save_object(folder, images, segmentation, fits[stamp.id], model, row, kinds)
+
+    for stamp in prepared.stamps:
         posterior = fits[stamp.id].posterior
         if posterior is not None:
             _save_posterior(folder, stamp.id, posterior, fits[stamp.id].model)
-        _save_object(folder, images, segmentation, fits[stamp.id], model, row, kinds)
+    # Half of the time is spent in what lets other threads run: compression, numpy, the disk.
+    with ThreadPoolExecutor(processors()) as pool:
+        list(pool.map(save, prepared.stamps, prepared.segmentations))
 
 
-def _save_posterior(folder: RunFolder, name: str, posterior: ScenePosterior, model: str) -> None:
+def _save_posterior(folder: Path, name: str, posterior: ScenePosterior, model: str) -> None:
     """``posterior/<id>.nc`` (ArviZ InferenceData) and a corner plot of the target beside it."""
     from autofit_ml.posterior import corner_figure, to_inference_data, write_inference_data
 
@@ -80,7 +91,7 @@ def _save_posterior(folder: RunFolder, name: str, posterior: ScenePosterior, mod
     data = to_inference_data(
         posterior.samples, 0, posterior.names, attributes, values=posterior.draws
     )
-    target = folder.path / "posterior"
+    target = folder / "posterior"
     target.mkdir(exist_ok=True)
     stem = file_stem(name)
     write_inference_data(data, target, stem)
@@ -131,7 +142,7 @@ class _Pictured:
 
 
 def _save_object(
-    folder: RunFolder,
+    folder: Path,
     images: Sequence[Stamp | None],
     segmentation: Segmentation,
     fit: ObjectFit,
@@ -170,7 +181,7 @@ def _save_object(
             wcs=stamp.wcs,
             origin=stamp.origin,
         )
-        atomic_write_bytes(folder.path / "objects" / f"{stem}.fits", payload, fsync=False)
+        atomic_write_bytes(folder / "objects" / f"{stem}.fits", payload, fsync=False)
     if "previews" in kinds:
         picture = preview_png(
             stamp.data,
@@ -187,11 +198,11 @@ def _save_object(
             band=run.bands[0],
             more=[_band_picture(band, other, row) for band, other in bands.items()],
         )
-        atomic_write_bytes(folder.path / "previews" / f"{stem}.png", picture, fsync=False)
+        atomic_write_bytes(folder / "previews" / f"{stem}.png", picture, fsync=False)
     if "report" in kinds:
         planes = (stamp.data, one.model, one.residual, stamp.sigma, mask)
         small = thumbnail(*planes, sky=float(row["sky"]))
-        atomic_write_bytes(folder.path / THUMBNAIL_FOLDER / f"{stem}.jpg", small, fsync=False)
+        atomic_write_bytes(folder / THUMBNAIL_FOLDER / f"{stem}.jpg", small, fsync=False)
 
 
 def _band_picture(band: str, one: _Pictured, row: Mapping[str, Any]) -> BandPicture:
@@ -202,18 +213,17 @@ def _band_picture(band: str, one: _Pictured, row: Mapping[str, Any]) -> BandPict
 
 def save_shard(
     folder: RunFolder,
-    rows: dict[str, np.ndarray],
-    prepared: Prepared,
+    part: Fitted,
     model: RunModel,
     identity: dict[str, Any],
 ) -> None:
-    """Save a batch's rows: it counts as done."""
+    """Save the rows of some sources: they count as done."""
     about = {"autofit_ml": str(identity["autofit_ml"]), "settings": json.dumps(identity)}
     folder.save(
-        lambda shard: write_shard(shard, rows, about, model.columns),
-        prepared.objects,
-        hashes=prepared.hashes,
-        unfinished=sorted(prepared.unfinished),
+        lambda shard: write_shard(shard, part.rows, about, model.columns),
+        part.objects,
+        hashes=part.hashes,
+        unfinished=sorted(part.unfinished),
     )
 
 
@@ -250,7 +260,7 @@ def write_catalogue(
     order = [name for source in sources for name in folder.done[source.id]]
     table = merge_shards(folder.shards, folder.path, order)
     status = table.column("status").to_pylist()
-    flags = np.asarray(table.column("flags").to_numpy())
+    flags = numpy_values(table.column("flags"))
     atomic_write_json(
         folder.path / RUN_FILE,
         {
@@ -277,7 +287,7 @@ def write_catalogue(
                 },
             },
             "timings": {
-                "object_seconds": float(np.nansum(table.column("time_ms").to_numpy())) / 1e3,
+                "object_seconds": float(np.nansum(numpy_values(table.column("time_ms")))) / 1e3,
                 "last_call_seconds": time.perf_counter() - began,
                 "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             },

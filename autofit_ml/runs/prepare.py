@@ -30,6 +30,7 @@ __all__ = [
     "pieces",
     "prepare",
     "prepare_in_parts",
+    "with_sources",
 ]
 
 
@@ -105,7 +106,7 @@ def prepare_in_parts(
     yield _prepared(read, settings, hashes, others, frozenset(), began)
 
 
-def _with_sources(
+def with_sources(
     sources: Sequence[Source], settings: FitSettings, done: Collection[str]
 ) -> Iterator[tuple[list[Source], Prepared]]:
     """`prepare_in_parts`, each part with the sources that end with it."""
@@ -402,6 +403,6 @@ def _unexpected(error: Exception, file: str) -> str:
 
 
 PREPARE: Job[Prepared] = Job(
-    prepare, joined, lambda part: len(part.order), failed, in_parts=_with_sources
+    prepare, joined, lambda part: len(part.order), failed, in_parts=with_sources
 )
 """What the workers of a fit do."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -14,7 +15,28 @@ from autofit_ml.runs.object_fit import ObjectFit
 from autofit_ml.runs.prepare import Failure, Prepared
 from autofit_ml.settings import FitSettings
 
-__all__ = ["catalogue_rows"]
+__all__ = ["Fitted", "catalogue_rows"]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What became of some sources.
+
+    Attributes
+    ----------
+    rows : dict of ndarray
+    objects : dict
+        Source id -> ids of its objects, in order.
+    hashes : dict
+        File -> sha256.
+    unfinished : frozenset
+        Sources of which more objects follow.
+    """
+
+    rows: dict[str, np.ndarray]
+    objects: dict[str, list[str]]
+    hashes: dict[str, str]
+    unfinished: frozenset[str] = frozenset()
 
 
 def catalogue_rows(

@@ -15,7 +15,6 @@ from autofit_ml.fitting import RefineSettings, SceneFit, SceneObject, refine
 from autofit_ml.fitting.choice import choose_models
 from autofit_ml.initialisation import Starts
 from autofit_ml.runs.model import RunModel
-from autofit_ml.runs.modelled import has_positions
 from autofit_ml.runs.object_fit import ObjectFit, fit_of_scene
 from autofit_ml.scenes import Scene, parse_model, shifted
 
@@ -148,7 +147,8 @@ def _with_samples(fit: ObjectFit, samples: ScenePosterior | None, method: str) -
         worst = float(samples.samples.rhat.nan_to_num(1.0).max())
         if worst > _DISAGREE:
             message = f"the chains of the posterior disagree (R-hat {worst:.3f})"
-    return dataclasses.replace(fit, posterior=samples, message=message)
+    said = "; ".join(filter(None, [fit.message, message]))
+    return dataclasses.replace(fit, posterior=samples, message=said)
 
 
 def _by_origin(scene: Scene, some: Sequence[SceneObject]) -> dict[tuple[int, int], list[int]]:
@@ -156,7 +156,7 @@ def _by_origin(scene: Scene, some: Sequence[SceneObject]) -> dict[tuple[int, int
 
     Positions in a model are in the file's pixels, as in the catalogue.
     """
-    if not has_positions(scene):
+    if not scene.has_positions:
         return {(0, 0): list(range(len(some)))}
     out: dict[tuple[int, int], list[int]] = {}
     for k, one in enumerate(some):

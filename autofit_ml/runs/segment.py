@@ -27,8 +27,8 @@ from autofit_ml.runs.loop import Handle, Work, go_through
 from autofit_ml.runs.results import Result, count, each, rows_of, save_results, saved_tables
 from autofit_ml.runs.sources import Paths, inputs_of
 from autofit_ml.runs.summary import Progress, RunSummary
+from autofit_ml.segmentation.detection import instance_table
 from autofit_ml.segmentation.dispatch import check_segmenter, detect_in_frame, segment_all
-from autofit_ml.segmentation.instances import instance_table
 from autofit_ml.settings import SegmentSettings
 
 __all__ = ["segment_run"]

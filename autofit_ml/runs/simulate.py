@@ -27,8 +27,8 @@ from autofit_ml.runs.workers import Pool, processors
 from autofit_ml.settings import SimulateSettings
 from autofit_ml.simulation.recipe import Recipe
 from autofit_ml.simulation.shards.columns import TRUTH, objects_per_batch, shard_schema
-from autofit_ml.simulation.shards.identity import IDENTITY, set_identity
 from autofit_ml.simulation.shards.manifest import (
+    IDENTITY,
     MANIFEST,
     SHARDS,
     SOURCES,
@@ -37,6 +37,7 @@ from autofit_ml.simulation.shards.manifest import (
     ShardEntry,
     problem_of,
     read_manifest,
+    set_identity,
     shard_file,
 )
 from autofit_ml.simulation.shards.reader import read_columns

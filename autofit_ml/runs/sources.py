@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import threading
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,8 +31,8 @@ Paths = str | Path | Iterable[str | Path] | None
 Task = list[Source]
 Part = TypeVar("Part")
 
-_SOURCES_PER_TASK = 16
-"""The most sources that a worker process prepares at a time."""
+_SHARES, _FEW = 4, 16
+"""A worker gets so many tasks at least, of so many sources at least, if there are enough."""
 
 _BYTES_PER_TASK = 64e6
 """Files of a task, together: frames go one or two at a time. A frame with larger files is read in
@@ -41,9 +42,12 @@ _BYTES_AHEAD = 256e6
 """Files of all tasks that are under way."""
 
 _WORTH_WORKERS = 64
-_WORTH_NETWORKS = 128
-"""Fewer sources than this are prepared in this process: starting workers, which load PyTorch where
-a network segments, takes longer."""
+_WORTH_TORCH = 128
+"""Fewer sources than this are done in this process: starting workers, which load PyTorch where they
+fit or a network segments, takes longer."""
+
+_PATIENCE = 0.2
+"""Seconds until a wait for workers looks whether the run is to stop."""
 
 _MOST_WORKERS = 4
 """The fitting, in this process, does not keep up with more."""
@@ -81,6 +85,11 @@ class Job(Generic[Part]):
         ``in_parts(sources, settings, done)``: the same in parts of at most a batch, for very large
         sources, as pairs of the sources that end with a part and the part; objects whose ids are
         in `done` are left out.
+    per_task : int
+        The most sources that a worker does at a time.
+    complete : bool
+        Nothing but saving is left to do with a part: each is given out by itself, and what workers
+        are doing when the run is to stop is finished.
     """
 
     do: Callable[[Task, Any], Part]
@@ -88,6 +97,8 @@ class Job(Generic[Part]):
     size: Callable[[Part], int]
     failed: Callable[[Source, str], Part]
     in_parts: Callable[[Task, Any, Collection[str]], Iterator[tuple[Task, Part]]] | None = None
+    per_task: int = 16
+    complete: bool = False
 
 
 def inputs_of(
@@ -156,29 +167,36 @@ def batches(
     ------
     iterator of (list of Source, part)
     """
-    tasks = _tasks(sources, settings.batch_size)
-    workers = settings.workers
-    if workers < 0:
-        workers = useful_workers(len(sources), settings.segmenter)
+    workers = useful_workers(len(sources), settings, job.complete)
+    shares = math.ceil(len(sources) / max(1, _SHARES * workers))
+    per_task = min(job.per_task, max(_FEW, shares))
+    tasks = _tasks(sources, settings.batch_size, per_task)
     if not workers:
-        parts = (part for task, size in tasks for part in _here(task, size, settings, job, ahead))
-        yield _batched(parts, settings.batch_size, job, ahead.stop)
+        here = (part for task, size in tasks for part in _here(task, size, settings, job, ahead))
+        yield _batched(here, settings.batch_size, job, ahead.stop)
         return
     read = _ReadAhead(tasks, settings, workers, job, ahead)
     try:
-        yield _batched(read.parts(), settings.batch_size, job, ahead.stop)
+        if job.complete:
+            yield read.parts()
+        else:
+            yield _batched(read.parts(), settings.batch_size, job, ahead.stop)
     finally:
         read.close()
 
 
-def useful_workers(n_sources: int, segmenter: str) -> int:
-    """Worker processes that make a run over so many sources faster."""
-    if segmenter in ("auto", "maskrcnn"):
-        # The network takes five times as long as the fit of what it finds.
-        return min(_MOST_NETWORKS, processors()) if n_sources >= _WORTH_NETWORKS else 0
-    if n_sources < _WORTH_WORKERS:
+def useful_workers(n_sources: int, settings: RunSettings, fitting: bool) -> int:
+    """Worker processes: those that were asked for, else those that make the run faster."""
+    if settings.workers >= 0:
+        return settings.workers
+    networks = settings.segmenter in ("auto", "maskrcnn")
+    if n_sources < (_WORTH_TORCH if fitting or networks else _WORTH_WORKERS):
         return 0
-    # The fitting itself uses every processor: half of them keep it fed.
+    if fitting:
+        return processors()
+    if networks:  # they take five times as long as the fit of what they find
+        return min(_MOST_NETWORKS, processors())
+    # The fitting, in this process, uses every processor: half of them keep it fed.
     return min(_MOST_WORKERS, max(1, processors() // 2))
 
 
@@ -217,7 +235,7 @@ def _batched(
         yield members, job.joined(prepared)
 
 
-def _tasks(sources: Sequence[Source], batch_size: int) -> list[tuple[Task, float]]:
+def _tasks(sources: Sequence[Source], batch_size: int, per_task: int) -> list[tuple[Task, float]]:
     """(sources, bytes of their files); tasks never reach over a multiple of the batch size."""
     tasks: list[tuple[Task, float]] = []
     for number, source in enumerate(sources):
@@ -225,7 +243,7 @@ def _tasks(sources: Sequence[Source], batch_size: int) -> list[tuple[Task, float
         full = (
             not tasks
             or number % batch_size == 0
-            or len(tasks[-1][0]) >= _SOURCES_PER_TASK
+            or len(tasks[-1][0]) >= per_task
             or tasks[-1][1] + size > _BYTES_PER_TASK
         )
         if full:
@@ -272,6 +290,12 @@ class _ReadAhead(Generic[Part]):
                     self._running.popleft()
                     yield from _here(task, size, self._settings, self._job, self._ahead)
                     continue
+                while not future.done() and not self._ahead.stop.is_set():
+                    wait([future], timeout=_PATIENCE)
+                if self._ahead.stop.is_set():
+                    self._give_up_what_waits()
+                    if not self._running or self._running[0][2] is not future:
+                        continue
                 part = future.result()
             except BrokenProcessPool:
                 # A signal to all processes kills the workers, and may be told to this one later.
@@ -282,12 +306,20 @@ class _ReadAhead(Generic[Part]):
             self._running.popleft()
             yield task, part
         if self._waiting:
-            self._ahead.progress.stage(
-                "worker processes do not start here: reading in this process"
-            )
-        while self._waiting:
+            self._ahead.progress.stage("worker processes do not start here: going on without them")
+        while self._waiting and not self._ahead.stop.is_set():
             task, size = self._waiting.popleft()
             yield from _here(task, size, self._settings, self._job, self._ahead)
+
+    def _give_up_what_waits(self) -> None:
+        """Leave the workers what they have begun, if that is to be saved."""
+        self._waiting.clear()
+        begun = [
+            one
+            for one in self._running
+            if one[2] is not None and self._job.complete and not one[2].cancel()
+        ]
+        self._running = deque(begun)
 
     def _submit(self) -> None:
         """Keep the workers busy, two batches ahead, in bounded memory."""

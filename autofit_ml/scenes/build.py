@@ -9,6 +9,7 @@ has the list.
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -23,23 +24,16 @@ from autofit_ml.scenes.priors import PRIORS, Prior
 __all__ = [
     "as_parameter",
     "component",
-    "core_sersic",
     "devaucouleurs",
-    "edge_on_disc",
     "exponential",
-    "ferrer",
     "fixed",
     "free",
     "gaussian",
-    "king",
-    "mge",
     "moffat",
-    "nuker",
     "point",
     "scene",
     "sersic",
     "shifted",
-    "truncated_sersic",
     "with_sky",
     "with_values",
 ]
@@ -47,8 +41,8 @@ __all__ = [
 _BOUNDS = tuple(field.name for field in dataclasses.fields(Bounds) if field.name != "n")
 _KEYS = ("start", "fixed", "bounds", "prior", "tie", "bands")
 
-_PRIOR_FIELDS = {"mean": ("median",), "median": ("mean",), "sigma": ("sd",)}
-"""Other names of a prior's numbers."""
+_OTHER_NAMES = (("mean", "median"), ("median", "mean"), ("sigma", "sd"))
+"""What a prior's numbers may be called besides."""
 
 
 # --- Specifications --------------------------------------------------------------------------
@@ -155,55 +149,53 @@ def _from_mapping(given: Mapping) -> Parameter:
 
 def _take_prior(rest: dict) -> Prior | None:
     """Remove the prior from a mapping and make it."""
-    named_priors = [name for name in PRIORS if name in rest]
-    if len(named_priors) + ("prior" in rest) > 1:
+    named_priors = [name for name in ("prior", *PRIORS) if name in rest]
+    if len(named_priors) > 1:
         raise SettingsError("it has more than one prior", "give one")
-    if named_priors:
-        return _prior(named_priors[0], rest.pop(named_priors[0]))
-    prior = rest.pop("prior", None)
-    if prior is None or isinstance(prior, Prior):
-        return prior
-    if isinstance(prior, Mapping) and len(prior) == 1:
-        name, numbers = next(iter(prior.items()))
+    if not named_priors:
+        return None
+    given = rest.pop(named_priors[0])
+    if named_priors[0] != "prior":
+        return _prior(named_priors[0], given)
+    if given is None or isinstance(given, Prior):
+        return given
+    if isinstance(given, Mapping) and len(given) == 1:
+        name, numbers = next(iter(given.items()))
         return _prior(name, numbers)
-    if isinstance(prior, str):  # {prior: normal, mean: 4, sd: 1}
-        fields = _prior_fields(prior)
-        names = {*fields, *(other for name in fields for other in _others(name))}
-        return _prior(prior, {name: rest.pop(name) for name in list(rest) if name in names})
-    raise SettingsError(f"the prior is {prior!r}", "write e.g. {normal: [4, 1]}")
+    if isinstance(given, str):  # {prior: normal, mean: 4, sd: 1}
+        fields = _prior_fields(given)
+        return _prior(given, {key: rest.pop(key) for key in list(rest) if key in fields})
+    raise SettingsError(f"the prior is {given!r}", "write e.g. {normal: [4, 1]}")
 
 
-def _others(field: str) -> tuple[str, ...]:
-    return tuple(name for name, fields in _PRIOR_FIELDS.items() if field in fields)
-
-
-def _prior_fields(name: str) -> tuple[str, ...]:
+def _prior_fields(name: str) -> dict[str, str]:
+    """What a prior's numbers may be called, and its own names for them."""
     if name not in PRIORS:
         raise SettingsError(f"there is no prior {name!r}", f"use one of {', '.join(PRIORS)}")
-    return tuple(field.name for field in dataclasses.fields(PRIORS[name]))
+    own = {field.name: field.name for field in dataclasses.fields(PRIORS[name])}
+    return {other: field for other, field in _OTHER_NAMES if field in own} | own
 
 
 def _prior(name: str, numbers: Any) -> Prior:
     """A prior of its name and numbers: a list in order, or a mapping by name."""
     fields = _prior_fields(name)
-    remedy = f"write {{{name}: [{', '.join(fields)}]}}"
+    own = [field.name for field in dataclasses.fields(PRIORS[name])]
+    remedy = f"write {{{name}: [{', '.join(own)}]}}"
     if isinstance(numbers, Mapping):
         given = {}
         for key, number in numbers.items():
-            others = (key, *_PRIOR_FIELDS.get(key, ()))
-            field = next((other for other in others if other in fields), None)
-            if field is None or field in given:
+            if key not in fields or fields[key] in given:
                 raise SettingsError(f"{key!r} in a {name} prior", remedy)
-            given[field] = number
+            given[fields[key]] = number
+        missing = [field for field in own if field not in given]
+        if missing:
+            raise SettingsError(f"the {name} prior lacks {', '.join(missing)}", remedy)
     elif isinstance(numbers, Sequence) and not isinstance(numbers, str):
-        given = dict(zip(fields, numbers, strict=False))
-        if len(numbers) != len(fields):
+        given = dict(zip(own, numbers, strict=False))
+        if len(numbers) != len(own):
             raise SettingsError(f"a {name} prior with {len(numbers)} numbers", remedy)
     else:
         raise SettingsError(f"a {name} prior of {numbers!r}", remedy)
-    if set(given) != set(fields):
-        missing = ", ".join(field for field in fields if field not in given)
-        raise SettingsError(f"the {name} prior lacks {missing}", remedy)
     if name == "log-normal":
         given["sd"] = _natural(given["sd"])
     return PRIORS[name](**given)
@@ -211,11 +203,9 @@ def _prior(name: str, numbers: Any) -> Prior:
 
 def _natural(sd: Any) -> Any:
     """Standard deviation in ln of "0.3 dex"."""
-    match = re.fullmatch(r"\s*(\S+)\s*dex\s*", sd) if isinstance(sd, str) else None
-    if match is None:
-        return sd
+    match = re.fullmatch(r"\s*([\d.eE+-]+)\s*dex\s*", sd) if isinstance(sd, str) else None
     try:
-        return float(match[1]) * 2.302585092994046
+        return sd if match is None else float(match[1]) * math.log(10)
     except ValueError:
         return sd
 
@@ -263,23 +253,23 @@ def _component(
 ) -> Component:
     with named(str(name)):
         described = profile_of(profile, modifiers)
+    return Component(name, described, _parameters(name, parameters))
+
+
+def _parameters(name: str, specifications: Mapping[str, Any]) -> dict[str, Parameter]:
     made = {}
-    for key, specification in parameters.items():
+    for key, specification in specifications.items():
         with named(f"{name}.{key}"):
             made[key] = as_parameter(specification)
-    return Component(name, described, made)
+    return made
 
 
 def _sky(sky: str | float | Mapping) -> dict[str, Any]:
     """Fields of a Scene: `sky`, and `sky_parameters` where it is described at length."""
     if not isinstance(sky, Mapping):
         return {"sky": sky}
-    parameters = {}
-    for name, specification in sky.items():
-        with named(f"{SKY}.{name}"):
-            parameters[name] = as_parameter(specification)
-    tilted = any(name in parameters for name in ("sky_dx", "sky_dy"))
-    return {"sky": "tilted" if tilted else "free", "sky_parameters": parameters}
+    tilted = "sky_dx" in sky or "sky_dy" in sky
+    return {"sky": "tilted" if tilted else "free", "sky_parameters": _parameters(SKY, sky)}
 
 
 def sersic(sky: str | float | Mapping = "free", **parameters: Any) -> Scene:
@@ -320,41 +310,6 @@ def point(sky: str | float | Mapping = "free", **parameters: Any) -> Scene:
     return component("point", sky=sky, **parameters)
 
 
-def core_sersic(sky: str | float | Mapping = "free", **parameters: Any) -> Scene:
-    """One core-Sérsic profile. See `component`."""
-    return component("core_sersic", sky=sky, **parameters)
-
-
-def ferrer(sky: str | float | Mapping = "free", **parameters: Any) -> Scene:
-    """One modified Ferrer profile (a bar). See `component`."""
-    return component("ferrer", sky=sky, **parameters)
-
-
-def king(sky: str | float | Mapping = "free", **parameters: Any) -> Scene:
-    """One King profile. See `component`."""
-    return component("king", sky=sky, **parameters)
-
-
-def nuker(sky: str | float | Mapping = "free", **parameters: Any) -> Scene:
-    """One Nuker profile. See `component`."""
-    return component("nuker", sky=sky, **parameters)
-
-
-def edge_on_disc(sky: str | float | Mapping = "free", **parameters: Any) -> Scene:
-    """One disc seen edge-on. See `component`."""
-    return component("edge_on_disc", sky=sky, **parameters)
-
-
-def mge(sky: str | float | Mapping = "free", **parameters: Any) -> Scene:
-    """One multi-Gaussian expansion. See `component`."""
-    return component("mge", sky=sky, **parameters)
-
-
-def truncated_sersic(sky: str | float | Mapping = "free", **parameters: Any) -> Scene:
-    """One truncated Sérsic profile. See `component`."""
-    return component("truncated_sersic", sky=sky, **parameters)
-
-
 # --- Several components ----------------------------------------------------------------------
 
 
@@ -388,48 +343,36 @@ def scene(
         Checked: see `autofit_ml.scenes.Scene.check`.
     """
     made: list[Component] = []
-    defaults: list[Bounds] = []
+    defaults: set[Bounds] = set()
     conditions: list[str] = []
-    for part in parts:
-        part = component(part) if isinstance(part, str) else _scene(part)
-        renamed = {}
+    for keyword, given in [*(("", part) for part in parts), *components.items()]:
+        part = component(given) if isinstance(given, str) else given
+        if not isinstance(part, Scene):
+            raise SettingsError(f"{part!r} is not a component", "give e.g. sersic() or 'sersic'")
+        if keyword and len(part.components) != 1:
+            raise SettingsError(
+                f"{keyword}: a scene of {len(part.components)} components", "give one of them"
+            )
         for one in part.components:
-            name = free_name(one.name, [other.name for other in made] + list(components))
-            renamed[one.name] = name
-            made.append(Component(name, one.profile, one.parameters))
-        if any(old != new for old, new in renamed.items()) and (part.ties or part.constraints):
-            raise SettingsError(
-                "parts with ties or constraints have components of the same name",
-                "name them: scene(bulge=..., disk=...)",
-            )
+            taken = [other.name for other in made] + list(components)
+            name = keyword or free_name(one.name, taken)
+            if not keyword and name != one.name and (part.ties or part.constraints):
+                raise SettingsError(
+                    "parts with ties or constraints have components of the same name",
+                    "name them: scene(bulge=..., disk=...)",
+                )
+            made.append(dataclasses.replace(one, name=name))
         conditions += part.constraints
-        defaults.append(dataclasses.replace(part.bounds, n=Bounds().n))
-    for name, given in components.items():
-        part = component(given) if isinstance(given, str) else _scene(given)
-        if len(part.components) != 1:
-            raise SettingsError(
-                f"{name}: a scene of {len(part.components)} components", "give one of them"
-            )
-        one = part.components[0]
-        made.append(Component(name, one.profile, one.parameters))
-        defaults.append(dataclasses.replace(part.bounds, n=Bounds().n))
-    if bounds is None:
-        bounds = defaults[0] if defaults else Bounds()
-        changed = {default for default in defaults if default != Bounds()}
-        if len(changed) > 1:
-            raise SettingsError(
-                "the parts have different re_min, re_max_stamps or q_min",
-                "give the scene's: scene(..., bounds=Bounds(...))",
-            )
-        bounds = changed.pop() if changed else bounds
+        defaults.add(dataclasses.replace(part.bounds, n=Bounds().n))
+    changed = defaults - {Bounds()}
+    if bounds is None and len(changed) > 1:
+        raise SettingsError(
+            "the parts have different re_min, re_max_stamps or q_min",
+            "give the scene's: scene(..., bounds=Bounds(...))",
+        )
+    bounds = bounds or next(iter(changed), Bounds())
     conditions += [constraints] if isinstance(constraints, str) else list(constraints)
     return Scene(tuple(made), constraints=tuple(conditions), bounds=bounds, **_sky(sky)).check()
-
-
-def _scene(part: Any) -> Scene:
-    if not isinstance(part, Scene):
-        raise SettingsError(f"{part!r} is not a component", "give e.g. sersic() or 'sersic'")
-    return part
 
 
 # --- Changes ---------------------------------------------------------------------------------
@@ -450,23 +393,11 @@ def with_values(model: Scene, values: Mapping[str, float]) -> Scene:
             raise SettingsError(
                 f"there is no parameter {name!r}", f"there are {', '.join(model.parameters)}"
             )
-    changed = {
-        part.name: {
-            name: dataclasses.replace(parameter, value=float(values[f"{part.name}.{name}"]))
-            if f"{part.name}.{name}" in values
-            else parameter
-            for name, parameter in part.parameters.items()
+    return model.with_parameters(
+        {
+            name: dataclasses.replace(model.parameters[name], value=float(value))
+            for name, value in values.items()
         }
-        for part in (*model.components, model.background)
-    }
-    sky = model.sky if isinstance(model.sky, str) and model.sky != "fixed" else "free"
-    return dataclasses.replace(
-        model,
-        components=tuple(
-            Component(part.name, part.profile, changed[part.name]) for part in model.components
-        ),
-        sky=sky,
-        sky_parameters=changed[SKY],
     )
 
 
@@ -476,10 +407,11 @@ def shifted(model: Scene, dx: float, dy: float) -> Scene:
     Values and bounds move; a prior of a position is refused, since it belongs to its pixels.
     """
 
-    def moved(name: str, parameter: Parameter) -> Parameter:
+    moved = {}
+    for name, parameter in model.parameters.items():
         step = {"x": dx, "y": dy}.get(name.rpartition(".")[2], 0.0)
         if step == 0.0 or parameter.tie:
-            return parameter
+            continue
         if parameter.prior is not None:
             raise SettingsError(
                 f"{name} has a prior, which would have to move with the pixels",
@@ -487,19 +419,5 @@ def shifted(model: Scene, dx: float, dy: float) -> Scene:
             )
         low, high = (None if bound is None else bound + step for bound in parameter.bounds)
         value = None if parameter.value is None else parameter.value + step
-        return dataclasses.replace(parameter, value=value, bounds=(low, high))
-
-    return dataclasses.replace(
-        model,
-        components=tuple(
-            Component(
-                part.name,
-                part.profile,
-                {
-                    name: moved(f"{part.name}.{name}", parameter)
-                    for name, parameter in part.parameters.items()
-                },
-            )
-            for part in model.components
-        ),
-    )
+        moved[name] = dataclasses.replace(parameter, value=value, bounds=(low, high))
+    return model.with_parameters(moved)

@@ -19,19 +19,17 @@ _HEADER = ("parameter", "unit", "start", "state", "bounds", "prior", "bands")
 
 def describe(scene: Scene) -> str:
     """Components, parameters, units, bounds, priors, links and constraints of a scene."""
-    sections: list[list[tuple[str, ...]]] = []
-    titles: list[str] = []
-    for component in (*scene.components, scene.background):
-        titles.append(_title(component))
-        sections.append(
-            [_row(scene, component, name, p) for name, p in component.parameters.items()]
+    parts = [
+        (
+            _title(component),
+            [_row(scene, component, *item) for item in component.parameters.items()],
         )
-    widths = [
-        max(len(row[i]) for row in (_HEADER, *(row for rows in sections for row in rows)))
-        for i in range(len(_HEADER))
+        for component in (*scene.components, scene.background)
     ]
+    columns = zip(_HEADER, *(row for _, rows in parts for row in rows), strict=True)
+    widths = [max(map(len, column)) for column in columns]
     lines = [f"model {scene.name}", _line(_HEADER, widths)]
-    for title, rows in zip(titles, sections, strict=True):
+    for title, rows in parts:
         lines += [title, *(_line(row, widths) for row in rows)]
     if scene.constraints:
         lines += ["constraints", *(f"  {text}" for text in scene.constraints)]

@@ -12,10 +12,13 @@ from __future__ import annotations
 
 import ast
 import difflib
-import graphlib
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import operator
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import reduce
+from graphlib import CycleError, TopologicalSorter
+from itertools import product
 
 import torch
 
@@ -25,9 +28,6 @@ __all__ = ["FUNCTIONS", "Expression", "evaluation_order", "parse", "parse_constr
 
 FUNCTIONS = ("abs", "exp", "log", "log10", "max", "min", "sqrt")
 """Functions that expressions may use; ``log`` is the natural logarithm."""
-
-_POSITIVE = ("flux", "re", "n", "q")
-"""Parameters that are positive in every profile."""
 
 _Node = tuple
 """("number", value), ("name", "disk.re"), or (operation, node, ...)."""
@@ -76,20 +76,15 @@ class Expression:
         """
         return _interval(self.node, ranges)
 
-    @property
-    def plain_name(self) -> str:
-        """The parameter, where the expression is nothing else (``bulge.x``); otherwise empty."""
-        return self.node[1] if self.node[0] == "name" else ""
 
-
-def parse(text: str, known: Iterable[str] | None = None) -> Expression:
+def parse(text: str, known: Iterable[str]) -> Expression:
     """Parse the right-hand side of a tie.
 
     Parameters
     ----------
     text : str
         E.g. ``bulge.x``, ``2 * bulge.re``, ``max(bulge.re, 1.5)``.
-    known : iterable of str, optional
+    known : iterable of str
         The parameters there are, ``component.parameter``; any other name is refused, and
         ``re_disk`` is looked up among them.
 
@@ -103,18 +98,18 @@ def parse(text: str, known: Iterable[str] | None = None) -> Expression:
 
 def parse_constraint(
     text: str,
-    known: Iterable[str] | None = None,
-    positive: Callable[[str], bool] | None = None,
+    known: Iterable[str],
+    positive: Callable[[str], bool],
 ) -> Expression:
     """Parse ``a > b`` or ``a < b``.
 
     Parameters
     ----------
     text : str
-    known : iterable of str, optional
+    known : iterable of str
         As in `parse`.
-    positive : callable (name) -> bool, optional
-        Whether a parameter is always positive; by default flux, re, n and q are.
+    positive : callable (name) -> bool
+        Whether a parameter is always positive.
 
     Returns
     -------
@@ -122,20 +117,13 @@ def parse_constraint(
         Positive where the constraint holds: ``ln(a/b)`` where both sides are certain to be
         positive (sizes, fluxes), else ``a - b``.
     """
-    parser = _Parser(text, known)
-    larger, smaller = parser.comparison()
-    if positive is None:
-
-        def positive(name: str) -> bool:
-            return name.rpartition(".")[2] in _POSITIVE
-
+    larger, smaller = _Parser(text, known).comparison()
     log = _is_positive(larger, positive) and _is_positive(smaller, positive)
     shown = f"{_text(larger)} > {_text(smaller)}"
+    names = frozenset(_names(larger) | _names(smaller))
     if log:
-        node: _Node = ("-", ("log", larger), ("log", smaller))
-    else:
-        node = ("-", larger, smaller)
-    return Expression(shown, frozenset(_names(node)), log, node)
+        larger, smaller = ("log", larger), ("log", smaller)
+    return Expression(shown, names, log, ("-", larger, smaller))
 
 
 def evaluation_order(ties: Mapping[str, Expression]) -> list[str]:
@@ -146,13 +134,15 @@ def evaluation_order(ties: Mapping[str, Expression]) -> list[str]:
     SettingsError
         If ties run in a circle; the message shows it.
     """
-    sources = {name: sorted(tie.names & ties.keys()) for name, tie in ties.items()}
+    sources = {name: sorted(expression.names) for name, expression in ties.items()}
     try:
-        return list(graphlib.TopologicalSorter(sources).static_order())
-    except graphlib.CycleError as error:
-        circle = " -> ".join(reversed(error.args[1]))
+        return [name for name in TopologicalSorter(sources).static_order() if name in ties]
+    except CycleError as error:
+        circle = error.args[1][:0:-1]
+        first = circle.index(next(name for name in ties if name in circle))
+        shown = " -> ".join([*circle[first:], *circle[: first + 1]])
         raise SettingsError(
-            f"ties run in a circle: {circle}", "let one of these parameters be free"
+            f"ties run in a circle: {shown}", "let one of these parameters be free"
         ) from None
 
 
@@ -162,9 +152,8 @@ _BINARY = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.Pow: "**
 class _Parser:
     """One text: Python's syntax tree, reduced to nested tuples."""
 
-    def __init__(self, text: str, known: Iterable[str] | None):
-        self.text = str(text).strip()
-        self.known = None if known is None else list(known)
+    def __init__(self, text: str, known: Iterable[str]):
+        self.text, self.known = str(text).strip(), list(known)
 
     def error(self, problem: str, remedy: str) -> SettingsError:
         return SettingsError(f"expression {self.text!r}: {problem}", remedy)
@@ -262,73 +251,46 @@ class _Parser:
             )
         # Each value of a max is a level of its own below.
         values = [self.walk(argument, depth + len(tree.args)) for argument in tree.args]
-        node: _Node = (name, *values[:wanted])
-        for value in values[wanted:]:
-            node = (name, node, value)
-        return node
+        return reduce(lambda a, b: (name, a, b), values) if wanted == 2 else (name, values[0])
 
     def resolve(self, name: str) -> str:
         """``component.parameter`` of a name as written."""
-        if self.known is None:
-            if "." in name:
-                return name
-            parameter, underscore, component = name.partition("_")
-            if parameter and component:
-                return f"{component}.{parameter}"
-            raise self.error(f"{name!r} does not say of which component", f"write component.{name}")
-        if name in self.known:
-            return name
-        if "." not in name:
-            for full in self.known:
-                component, _, parameter = full.rpartition(".")
-                if name == f"{parameter}_{component}":
-                    return full
-        spellings = {full: full for full in self.known}
-        for full in self.known:
-            component, _, parameter = full.rpartition(".")
-            spellings[f"{parameter}_{component}"] = full
-            if parameter == name:
-                spellings[name] = full
+        parts = {full: full.rpartition(".") for full in self.known}
+        spellings = {
+            f"{parameter}_{component}": full for full, (component, _, parameter) in parts.items()
+        }
+        spellings |= {full: full for full in self.known}
+        if name in spellings:
+            return spellings[name]
+        spellings |= {parameter: full for full, (_, _, parameter) in parts.items()}
         close = [spellings[s] for s in difflib.get_close_matches(name, spellings, 3, 0.5)]
         close = list(dict.fromkeys(close)) or self.known[:12]
         raise self.error(f"there is no parameter {name!r}", f"did you mean {', '.join(close)}?")
 
 
 def _names(node: _Node) -> set[str]:
-    if node[0] == "name":
-        return {node[1]}
-    if node[0] == "number":
-        return set()
+    if node[0] in ("name", "number"):
+        return {node[1]} if node[0] == "name" else set()
     return set().union(*(_names(part) for part in node[1:]))
-
-
-_RANK = {"+": 1, "-": 1, "*": 2, "/": 2, "**": 3}
 
 
 def _text(node: _Node) -> str:
     """The node as text that parses to the same node."""
-    kind = node[0]
-    if kind == "number":
-        return f"{node[1]:g}" if float(f"{node[1]:g}") == node[1] else repr(node[1])
+    return ast.unparse(ast.parse(_bracketed(node), mode="eval"))
+
+
+def _bracketed(node: _Node) -> str:
+    """The node as text, every operation in brackets."""
+    kind, *parts = node
     if kind == "name":
-        return node[1]
-    if kind not in _RANK:
-        return f"{kind}({', '.join(_text(part) for part in node[1:])})"
-    left, right = node[1:]
-    if kind == "-" and left == ("number", 0.0):
-        return f"-{_bracketed(right, 4)}"
-    # The side that the operation does not associate to needs brackets at equal rank.
-    to_left, to_right = (_RANK[kind] + 1, 3) if kind == "**" else (_RANK[kind], _RANK[kind] + 1)
-    sign = kind if kind == "**" else f" {kind} "
-    return f"{_bracketed(left, to_left)}{sign}{_bracketed(right, to_right)}"
-
-
-def _bracketed(node: _Node, least: int) -> str:
-    """Text of one side of an operation, bracketed where it binds less than `least`."""
-    text = _text(node)
-    negative = text.startswith("-")
-    rank = 0 if negative else _RANK.get(node[0], 5)
-    return text if rank >= least else f"({text})"
+        return parts[0]
+    if kind == "number":
+        short = f"{parts[0]:g}"
+        return f"({short if float(short) == parts[0] else repr(parts[0])})"
+    if kind == "-" and parts[0] == ("number", 0.0):
+        return f"(-{_bracketed(parts[1])})"
+    sides = [_bracketed(part) for part in parts]
+    return f"{kind}({', '.join(sides)})" if kind in FUNCTIONS else f"({f' {kind} '.join(sides)})"
 
 
 def _as_tensor(value) -> torch.Tensor:
@@ -337,28 +299,28 @@ def _as_tensor(value) -> torch.Tensor:
     return torch.tensor(float(value), dtype=torch.float64)
 
 
+# Division and powers of plain numbers raise in Python; tensors give inf and nan.
+_OPERATIONS: dict[str, Callable] = {
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "/": lambda a, b: _as_tensor(a) / b,
+    "**": lambda a, b: _as_tensor(a) ** b,
+    "max": lambda a, b: torch.maximum(_as_tensor(a), _as_tensor(b)),
+    "min": lambda a, b: torch.minimum(_as_tensor(a), _as_tensor(b)),
+    "abs": lambda a: _as_tensor(a).abs(),
+    "exp": lambda a: _as_tensor(a).exp(),
+    "log": lambda a: _as_tensor(a).log(),
+    "log10": lambda a: _as_tensor(a).log10(),
+    "sqrt": lambda a: _as_tensor(a).sqrt(),
+}
+
+
 def _evaluate(node: _Node, values: Mapping[str, torch.Tensor]):
     kind = node[0]
-    if kind == "number":
-        return node[1]
-    if kind == "name":
-        return values[node[1]]
-    parts = [_evaluate(part, values) for part in node[1:]]
-    if kind in _RANK:
-        left, right = parts
-        if kind == "+":
-            return left + right
-        if kind == "-":
-            return left - right
-        if kind == "*":
-            return left * right
-        # Division and powers of plain numbers raise in Python; tensors give inf and nan.
-        return _as_tensor(left) / right if kind == "/" else _as_tensor(left) ** right
-    first = _as_tensor(parts[0])
-    if kind in ("max", "min"):
-        second = _as_tensor(parts[1]).to(first)
-        return torch.maximum(first, second) if kind == "max" else torch.minimum(first, second)
-    return getattr(torch, kind)(first)
+    if kind in ("name", "number"):
+        return values[node[1]] if kind == "name" else node[1]
+    return _OPERATIONS[kind](*(_evaluate(part, values) for part in node[1:]))
 
 
 def _is_positive(node: _Node, positive: Callable[[str], bool]) -> bool:
@@ -381,82 +343,21 @@ _EVERYTHING: Interval = (-math.inf, math.inf)
 
 
 def _interval(node: _Node, ranges: Mapping[str, Interval]) -> Interval:
-    low, high = _raw_interval(node, ranges)
-    return (-math.inf if math.isnan(low) else low, math.inf if math.isnan(high) else high)
-
-
-def _raw_interval(node: _Node, ranges: Mapping[str, Interval]) -> Interval:
+    """Limits of a node: every operation takes its extremes at the corners of its arguments."""
     kind = node[0]
-    if kind == "number":
-        return (node[1], node[1])
-    if kind == "name":
-        return ranges.get(node[1], _EVERYTHING)
+    if kind in ("name", "number"):
+        return ranges.get(node[1], _EVERYTHING) if kind == "name" else (node[1], node[1])
     parts = [_interval(part, ranges) for part in node[1:]]
-    a = parts[0]
-    b = parts[1] if len(parts) > 1 else a
-    if kind == "+":
-        return (a[0] + b[0], a[1] + b[1])
-    if kind == "-":
-        return (a[0] - b[1], a[1] - b[0])
-    if kind == "*":
-        return _extremes(_product(x, y) for x in a for y in b)
-    if kind == "/":
-        if b[0] <= 0 <= b[1]:
-            return _quotient_of_positive(a, b)
-        return _extremes(_product(x, 1.0 / y if math.isfinite(y) else 0.0) for x in a for y in b)
-    if kind == "**":
-        return _power_interval(a, b)
-    if kind == "max":
-        return (max(a[0], b[0]), max(a[1], b[1]))
-    if kind == "min":
-        return (min(a[0], b[0]), min(a[1], b[1]))
-    if kind == "abs":
-        low = 0.0 if a[0] <= 0 <= a[1] else min(abs(a[0]), abs(a[1]))
-        return (low, max(abs(a[0]), abs(a[1])))
-    rising = {"exp": _exp, "log": _log, "log10": lambda x: _log(x) / math.log(10), "sqrt": _sqrt}
-    return (rising[kind](a[0]), rising[kind](a[1]))
-
-
-def _quotient_of_positive(a: Interval, b: Interval) -> Interval:
-    """a / b where b reaches zero: limits are known only if neither changes sign."""
-    if a[0] >= 0 and b[0] >= 0 and b[1] > 0:
-        return (0.0 if math.isinf(b[1]) or a[0] == 0 else a[0] / b[1], math.inf)
-    return _EVERYTHING
-
-
-def _product(x: float, y: float) -> float:
-    return 0.0 if x == 0 or y == 0 else x * y
-
-
-def _extremes(values: Iterable[float]) -> Interval:
-    found: Sequence[float] = list(values)
-    return (min(found), max(found))
-
-
-def _power_interval(a: Interval, b: Interval) -> Interval:
-    if a[0] < 0:
+    first, last = parts[0], parts[-1]
+    if (kind == "**" and first[0] < 0) or (kind == "/" and last[0] < 0 <= last[1]):
         return _EVERYTHING
-
-    def power(x: float, y: float) -> float:
-        try:
-            return x**y
-        except ZeroDivisionError:
-            return math.inf
-        except OverflowError:
-            return math.inf
-
-    found = [power(x, y) for x in a for y in b]
-    found = [value for value in found if not math.isnan(value)]
-    return _extremes(found) if found else _EVERYTHING
-
-
-def _exp(x: float) -> float:
-    return math.inf if x > 700 else math.exp(x)
-
-
-def _log(x: float) -> float:
-    return -math.inf if x <= 0 else math.log(x)
-
-
-def _sqrt(x: float) -> float:
-    return math.sqrt(max(x, 0.0))
+    if kind in ("log", "log10", "sqrt"):
+        parts = [(max(first[0], 0.0), max(first[1], 0.0))]
+    corners = torch.tensor(list(product(*parts)), dtype=torch.float64).unbind(-1)
+    found = _OPERATIONS[kind](*corners)
+    if kind in ("*", "/"):  # 0 times infinity
+        found = found.nan_to_num(0.0, math.inf, -math.inf)
+    if bool(found.isnan().any()):
+        return _EVERYTHING
+    least = 0.0 if kind == "abs" and first[0] < 0 < first[1] else float(found.min())
+    return (least, float(found.max()))

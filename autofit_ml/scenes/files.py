@@ -19,7 +19,6 @@ from autofit_ml.scenes.build import _component, _sky, as_parameter
 from autofit_ml.scenes.model import Component, Parameter, Scene, named
 from autofit_ml.scenes.naming import base_name, modifier_names
 from autofit_ml.scenes.parameters import Bounds
-from autofit_ml.scenes.priors import PRIORS, Prior, Restricted
 from autofit_ml.user_yaml import parse_user_yaml, read_user_text
 
 __all__ = ["read_model", "write_model"]
@@ -262,23 +261,13 @@ def _parameter_entry(parameter: Parameter) -> Any:
         entry["fixed"] = True if parameter.value is None else _plain(parameter.value)
     elif parameter.value is not None:
         entry["start"] = _plain(parameter.value)
-    if parameter.bounds != (None, None):
+    if parameter.bounded:
         entry["bounds"] = _plain(parameter.bounds)
     if parameter.prior is not None:
-        name, numbers = _prior_entry(parameter.prior)
-        entry[name] = numbers
+        entry[parameter.prior.name] = _plain(dataclasses.astuple(parameter.prior))
     if parameter.bands != "":
         entry["bands"] = parameter.bands
     return entry
-
-
-def _prior_entry(prior: Prior) -> tuple[str, list]:
-    for name, kind in PRIORS.items():
-        if type(prior) is kind:
-            return name, [_plain(getattr(prior, f.name)) for f in dataclasses.fields(prior)]
-    remedy = "give the prior it was cut from, and bounds"
-    what = "a restricted prior" if isinstance(prior, Restricted) else repr(prior)
-    raise SettingsError(f"{what} cannot be written to a file", remedy)
 
 
 def _plain(value: Any) -> Any:

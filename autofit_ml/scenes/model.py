@@ -18,6 +18,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from graphlib import CycleError, TopologicalSorter
+from itertools import pairwise
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -33,9 +35,9 @@ from autofit_ml.scenes.expressions import (
     parse,
     parse_constraint,
 )
-from autofit_ml.scenes.naming import base_name, modifier_names, profile_of, short_name
+from autofit_ml.scenes.naming import short_name
 from autofit_ml.scenes.parameters import Bounds
-from autofit_ml.scenes.priors import describe_prior, restricted
+from autofit_ml.scenes.priors import SMALLEST_MASS, describe_prior
 from autofit_ml.scenes.quantities import limits
 
 if TYPE_CHECKING:
@@ -107,7 +109,7 @@ class Parameter:
             for name, given in [
                 ("a value", self.value is not None),
                 ("fixed", self.fixed),
-                ("bounds", self.bounds != (None, None)),
+                ("bounds", self.bounded),
                 ("a prior", self.prior is not None),
                 ("bands", self.bands != ""),
             ]
@@ -132,6 +134,19 @@ class Parameter:
     def plain(self) -> bool:
         """Whether nothing at all is said of it."""
         return self == Parameter()
+
+    @property
+    def bounded(self) -> bool:
+        """Whether it has a bound of its own."""
+        return self.bounds != (None, None)
+
+    def narrowed(self, low: float, high: float) -> tuple[float, float]:
+        """A range cut to its own bounds."""
+        own_low, own_high = self.bounds
+        return (
+            low if own_low is None else max(low, own_low),
+            high if own_high is None else min(high, own_high),
+        )
 
 
 def _number(value, what: str) -> float:
@@ -181,14 +196,11 @@ class Component:
         object.__setattr__(self, "parameters", MappingProxyType(complete))
 
     def __reduce__(self):  # neither a mapping proxy nor a profile's functions can be pickled
-        named_by = (base_name(self.profile), tuple(modifier_names(self.profile)))
-        return _component, (self.name, *named_by, dict(self.parameters))
+        return _component, (self.name, self.profile.name, dict(self.parameters))
 
 
-def _component(
-    name: str, profile: str, modifiers: tuple[str, ...], parameters: dict[str, Parameter]
-) -> Component:
-    return Component(name, profile_of(profile, modifiers), parameters)
+def _component(name: str, profile: str, parameters: dict[str, Parameter]) -> Component:
+    return Component(name, get_profile(profile), parameters)
 
 
 @contextmanager
@@ -213,15 +225,13 @@ def _check_name(name: str) -> None:
 
 def _check_parameter(parameter: Parameter, low: float, high: float) -> None:
     """Value, bounds and prior against each other and against the range that makes sense."""
-    own_low, own_high = parameter.bounds
-    for bound in (own_low, own_high):
+    for bound in parameter.bounds:
         if bound is not None and not low <= bound <= high:
             raise SettingsError(
                 f"the bound {bound:g} lies outside {low:g} to {high:g}",
                 "nothing can be fitted there: choose bounds inside that range",
             )
-    narrow_low = low if own_low is None else own_low
-    narrow_high = high if own_high is None else own_high
+    narrow_low, narrow_high = parameter.narrowed(low, high)
     value = parameter.value
     if value is not None:
         kind = "fixed value" if parameter.fixed else "start"
@@ -238,8 +248,13 @@ def _check_parameter(parameter: Parameter, low: float, high: float) -> None:
                 "change one of them",
             )
     if parameter.prior is not None:
-        prior = restricted(parameter.prior, narrow_low, narrow_high)
-        below, above = prior.support
+        below, above = parameter.prior.support
+        if not parameter.prior.mass(narrow_low, narrow_high) > SMALLEST_MASS:
+            raise SettingsError(
+                f"the prior {describe_prior(parameter.prior)} lies outside the bounds "
+                f"{narrow_low:g} to {narrow_high:g}",
+                "let the two overlap",
+            )
         if value is not None and not below <= value <= above:
             raise SettingsError(
                 f"the start {value:g} lies where the prior {describe_prior(parameter.prior)} "
@@ -383,11 +398,14 @@ class Scene:
         return "+".join(short_name(component.profile) for component in self.components)
 
     @property
-    def fixed_sky(self) -> float | None:
-        """The value that a flat sky is held at; None when it is fitted."""
-        if self.sky == "fixed":
-            return 0.0
-        return None if isinstance(self.sky, str) else float(self.sky)
+    def has_positions(self) -> bool:
+        """Whether the model says where something is, in pixels."""
+        for component in self.components:
+            for axis in ("x", "y"):
+                p = component.parameters[axis]
+                if p.value is not None or p.bounds != (None, None) or p.prior is not None:
+                    return True
+        return False
 
     @property
     def single_sersic(self) -> bool:
@@ -398,7 +416,7 @@ class Scene:
         if component.profile.name != "sersic":
             return False
         sky = self.sky_parameters["sky"]
-        return (sky.plain or sky == Parameter(self.fixed_sky, fixed=True)) and all(
+        return (sky.plain or sky == Parameter(sky.value, fixed=True)) and all(
             parameter.plain or (name == "n" and parameter == Parameter(bounds=self.bounds.n))
             for name, parameter in component.parameters.items()
         )
@@ -413,6 +431,20 @@ class Scene:
                 for name, parameter in component.parameters.items()
             }
         )
+
+    def with_parameters(self, changed: Mapping[str, Parameter]) -> Scene:
+        """The same scene with other parameters (``component.parameter``, ``sky.sky``)."""
+        parts = {
+            part.name: {
+                name: changed.get(f"{part.name}.{name}", parameter)
+                for name, parameter in part.parameters.items()
+            }
+            for part in (*self.components, self.background)
+        }
+        sky = parts.pop(SKY)
+        kind = self.sky if sky == dict(self.sky_parameters) or self.sky == "tilted" else "free"
+        components = [dataclasses.replace(c, parameters=parts[c.name]) for c in self.components]
+        return dataclasses.replace(self, components=tuple(components), sky=kind, sky_parameters=sky)
 
     def component(self, name: str) -> Component:
         """The component of that name; ``sky`` is the background."""
@@ -438,21 +470,16 @@ class Scene:
         """
         component, _, short = name.rpartition(".")
         parameter, profile = self.parameters[name], self.component(component).profile
-        low, high = limits(profile, short)
         if parameter.fixed and parameter.value is not None:
             return (parameter.value, parameter.value)
-        if short == "n" and profile.name.startswith("sersic"):
-            low, high = max(low, self.bounds.n[0]), min(high, self.bounds.n[1])
-            if parameter.bounds != (None, None) or parameter.prior is not None:
-                low, high = limits(profile, short)
+        low, high = parameter.narrowed(*limits(profile, short))
         if parameter.prior is not None:
             below, above = parameter.prior.support
-            low, high = max(low, below), min(high, above)
-        own_low, own_high = parameter.bounds
-        return (
-            low if own_low is None else max(low, own_low),
-            high if own_high is None else min(high, own_high),
-        )
+        elif short == "n" and profile.name.startswith("sersic") and not parameter.bounded:
+            below, above = self.bounds.n
+        else:
+            return low, high
+        return max(low, below), min(high, above)
 
     @property
     def _comparable(self) -> tuple[str, ...]:
@@ -519,31 +546,33 @@ class Scene:
                 )
             ranges[name] = (max(low, least), min(high, most))
         self._check_constraints(ranges)
-        ties = {name: expression.text for name, expression in self.ties}
-        components = tuple(_with_ties(component, ties) for component in self.components)
-        return dataclasses.replace(
-            self,
-            components=components,
-            constraints=tuple(condition.text for condition in self.conditions),
-            sky_parameters=_with_ties(self.background, ties).parameters,
+        written = self.with_parameters(
+            {name: Parameter(tie=expression.text) for name, expression in self.ties}
         )
+        constraints = tuple(condition.text for condition in self.conditions)
+        return dataclasses.replace(written, constraints=constraints)
 
     def _check_constraints(self, ranges: Mapping[str, tuple[float, float]]) -> None:
-        larger: dict[str, Expression] = {}
+        smaller: dict[str, list[str]] = {}
         for condition in self.conditions:
             if condition.interval(ranges)[1] <= 0:
                 raise SettingsError(
                     f"the constraint {condition.text!r} cannot hold within the bounds",
                     "correct it, or the bounds of its parameters",
                 )
-            free = [name for name in condition.names if self.parameters[name].free]
-            tied = [name for name in condition.names if self.parameters[name].tie]
-            if not free and not tied:
-                continue  # it holds, for ever
             left, _, right = condition.text.partition(" > ")
             if left in self.parameters and right in self.parameters:
-                larger[f"{left} > {right}"] = condition
-        _check_ranking(larger)
+                smaller.setdefault(left, []).append(right)
+        try:
+            TopologicalSorter(smaller).prepare()
+        except CycleError as error:
+            circle = error.args[1][::-1]
+            shown = ", ".join(f"{a} > {b}" for a, b in pairwise(circle))
+            raise SettingsError(
+                f"the constraints contradict each other: {circle[0]} is to be larger than itself "
+                f"({shown})",
+                "remove one of them",
+            ) from None
 
     def start_values(self) -> dict[str, torch.Tensor]:
         """Starts and fixed values that are set, as tensors; ties between them filled in."""
@@ -560,34 +589,3 @@ class Scene:
 
 def _span(low: float, high: float) -> str:
     return f"{low:g}" if low == high else f"{low:g} to {high:g}"
-
-
-def _with_ties(component: Component, ties: Mapping[str, str]) -> Component:
-    parameters = {
-        name: dataclasses.replace(parameter, tie=ties[f"{component.name}.{name}"])
-        if parameter.tie
-        else parameter
-        for name, parameter in component.parameters.items()
-    }
-    return Component(component.name, component.profile, parameters)
-
-
-def _check_ranking(larger: Mapping[str, Expression]) -> None:
-    """Refuse a > b, b > c, c > a."""
-    edges: dict[str, set[str]] = {}
-    for text in larger:
-        left, _, right = text.partition(" > ")
-        edges.setdefault(left, set()).add(right)
-    for first in edges:
-        reached, todo = set(), [first]
-        while todo:
-            for smaller in edges.get(todo.pop(), ()):
-                if smaller == first:
-                    raise SettingsError(
-                        f"the constraints contradict each other: {first} is to be larger than "
-                        "itself (" + ", ".join(larger) + ")",
-                        "remove one of them",
-                    )
-                if smaller not in reached:
-                    reached.add(smaller)
-                    todo.append(smaller)

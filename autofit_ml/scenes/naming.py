@@ -6,12 +6,8 @@ back. The profiles themselves are in `autofit_ml.profiles`.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from functools import lru_cache
-from typing import Any
 
-from autofit_ml.errors import SettingsError
 from autofit_ml.profiles.registry import Profile, get_profile
 
 __all__ = ["base_name", "free_name", "modifier_names", "profile_of", "short_name"]
@@ -35,33 +31,9 @@ def profile_of(name: str, modifiers: Sequence[str] = ()) -> Profile:
         The same object for the same arguments.
     """
     if isinstance(modifiers, str):
-        modifiers = [word.strip() for word in modifiers.split(",")]
-    return _profile_of(str(name), tuple(sorted({str(modifier) for modifier in modifiers})))
-
-
-@lru_cache(maxsize=256)
-def _profile_of(name: str, modifiers: tuple[str, ...]) -> Profile:
-    profile = get_profile(name)
-    options: dict[str, Any] = {}
-    modes = []
-    for modifier in modifiers:
-        mode = re.fullmatch(r"f(\d{1,2})", modifier)
-        if mode:
-            modes.append(int(mode[1]))
-        elif modifier in ("boxiness", "twist"):
-            options[modifier] = True
-        else:
-            raise SettingsError(
-                f"there is no modifier {modifier!r}",
-                "use boxiness, twist, or Fourier modes f1, f3, f4, ...",
-            )
-    if modes:
-        options["fourier"] = tuple(sorted(modes))
-    if not options:
-        return profile
-    from autofit_ml.profiles.modifiers import modified
-
-    return modified(profile, **options)
+        modifiers = modifiers.split(",")
+    words = sorted({str(modifier).strip() for modifier in modifiers})
+    return get_profile(f"{name}[{','.join(words)}]" if words else name)
 
 
 def base_name(profile: Profile) -> str:

@@ -21,7 +21,6 @@ __all__ = [
     "CATALOGUE_PARAMETERS",
     "FIT_PARAMETERS",
     "Bounds",
-    "catalogue_jacobian",
     "to_catalogue",
     "to_fit_space",
 ]
@@ -83,33 +82,3 @@ def to_catalogue(theta: torch.Tensor) -> torch.Tensor:
     return torch.stack(
         [x, y, ln_flux.exp(), (ln_rc + eta / 2).exp(), ln_n.exp(), (-eta).exp(), pa, sky], dim=-1
     )
-
-
-def catalogue_jacobian(theta: torch.Tensor) -> torch.Tensor:
-    """d(catalogue parameters) / d(fit parameters), float64, (..., 8, 8).
-
-    At q = 1 the direction of the major axis is undefined; there the derivative of q is taken along
-    eta1 and that of pa is left at the scale of a tiny ellipticity (its error is then very large).
-    """
-    values = to_catalogue(theta)
-    flux, re, n, q = values[..., 2], values[..., 3], values[..., 4], values[..., 5]
-    eta1, eta2 = theta[..., 5], theta[..., 6]
-    eta = torch.hypot(eta1, eta2)
-    round_ = eta < 1e-6
-    safe = torch.where(round_, torch.ones_like(eta), eta)
-    u1 = torch.where(round_, torch.ones_like(eta), eta1 / safe)
-    u2 = torch.where(round_, torch.zeros_like(eta), eta2 / safe)
-    jacobian = torch.zeros(*theta.shape, 8, dtype=theta.dtype, device=theta.device)
-    for i in (0, 1, 7):
-        jacobian[..., i, i] = 1.0
-    jacobian[..., 2, 2] = flux
-    jacobian[..., 3, 3] = re
-    jacobian[..., 3, 5] = re * u1 / 2
-    jacobian[..., 3, 6] = re * u2 / 2
-    jacobian[..., 4, 4] = n
-    jacobian[..., 5, 5] = -q * u1
-    jacobian[..., 5, 6] = -q * u2
-    half_degrees = torch.rad2deg(0.5 / eta.clamp_min(1e-6))
-    jacobian[..., 6, 5] = -u2 * half_degrees
-    jacobian[..., 6, 6] = u1 * half_degrees
-    return jacobian

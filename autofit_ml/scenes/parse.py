@@ -13,7 +13,7 @@ from autofit_ml.profiles.registry import get_profile, profile_names
 from autofit_ml.scenes.build import _sky, with_sky
 from autofit_ml.scenes.files import read_model
 from autofit_ml.scenes.model import Component, Parameter, Scene, named
-from autofit_ml.scenes.naming import free_name, profile_of
+from autofit_ml.scenes.naming import base_name, free_name
 from autofit_ml.scenes.parameters import Bounds
 
 __all__ = ["parse_model"]
@@ -48,17 +48,15 @@ def parse_model(
         return read if sky is None else with_sky(read, sky)
     made: list[Component] = []
     own_sky: str | None = None
-    for part in re.split(r"\+", text):
-        match = re.fullmatch(r"\s*([\w-]+)\s*(?:\[([^\]]*)\])?\s*", part)
-        if match is None:
+    for part in text.split("+"):
+        if not re.fullmatch(r"\s*[\w-]+\s*(\[[^\]]*\]\s*)?", part):
             raise SettingsError(
                 f"the model {text!r} cannot be read",
                 "join profiles with +, e.g. sersic+exp, or name a .yaml file; profiles: "
                 + ", ".join(profile_names()),
             )
-        modifiers = [word.strip() for word in (match[2] or "").split(",") if word.strip()]
         with named(f"model {text!r}"):
-            profile = profile_of(match[1], modifiers)
+            profile = get_profile("".join(part.split()))
         if profile.kind == "background":
             if own_sky is not None:
                 raise SettingsError(f"model {text!r} has two skies", "keep one")
@@ -68,8 +66,7 @@ def parse_model(
         if made:
             first = made[0].name
             parameters = {axis: Parameter(tie=f"{first}.{axis}") for axis in ("x", "y")}
-        base = get_profile(match[1]).name
-        name = free_name(base, [other.name for other in made])
+        name = free_name(base_name(profile), [other.name for other in made])
         made.append(Component(name, profile, parameters))
     with named(f"model {text!r}"):
         return Scene(

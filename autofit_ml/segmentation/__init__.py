@@ -4,16 +4,16 @@ In: a `Stamp` (or a whole frame's arrays). Out: a `Segmentation`: labels, the ta
 pixels to leave out of the fit, the sky's level and scatter. Neighbours: `images` before,
 `initialise` and `refine` after.
 
-- `classical`: thresholding and deblending with sep, tuned so that one galaxy stays one object.
-- `sky`: robust level and scatter of the sky in small images.
-- `shapes`: footprints as ellipses; growing the masks of neighbours.
-- `symmetry`: the light that a galaxy is expected to have, by its own symmetry.
-- `detection`: sources of a large frame, from which stamps are cut.
+- `dispatch`: the chosen segmenter, over many stamps or a frame.
+- `classical`: thresholding and deblending with sep, tuned so that one galaxy stays one object;
+  `detection`: the same for the sources of a large frame, from which stamps are cut, and tables of
+  instances.
 - `network`, `maskrcnn`: the Mask R-CNN, and from its detections to a `Segmentation`; `regions`: its
   boxes; `trainable`: the same network with what only training needs.
-- `pieces`, `tiles`: objects from binned images and from the tiles of a frame, each once.
-- `dispatch`: the segmenter that was chosen, over many stamps or a frame.
-- `instances`, `evaluation`: a label image as a table; how well it agrees with the truth.
+- `fragments`, `pieces`, `tiles`: parts that join their galaxy, and objects from binned images and
+  from the tiles of a frame, each once.
+- `shapes`: footprints as ellipses, growing, symmetry.
+- `result`: what is handed on, and what all segmenters measure.
 """
 
 from __future__ import annotations

@@ -18,10 +18,14 @@ from scipy import ndimage
 from autofit_ml.errors import InputError
 from autofit_ml.images.stamp import PSF, Stamp
 from autofit_ml.measure import mode_of_sky
-from autofit_ml.segmentation.result import Segmentation
-from autofit_ml.segmentation.shapes import Ellipse, ellipse_of_source, grow_neighbours
-from autofit_ml.segmentation.summary import blend_fraction, ellipse_of_footprint, sky_outside
-from autofit_ml.segmentation.symmetry import expected_light
+from autofit_ml.segmentation.result import Segmentation, finished, typical
+from autofit_ml.segmentation.shapes import (
+    Ellipse,
+    ellipse_of_footprint,
+    ellipse_of_source,
+    expected_light,
+    pixel_at,
+)
 
 __all__ = [
     "SepSettings",
@@ -99,13 +103,14 @@ def segment_sep(stamp: Stamp, settings: SepSettings | None = None) -> Segmentati
         empty = np.zeros(stamp.shape, dtype=np.int32)
         return Segmentation(empty, 0, empty.astype(bool), 0.0, float(np.median(stamp.sigma)))
     fwhm = _psf_fwhm(stamp.psf)
-    unit = _typical(stamp.sigma[good])
+    unit = typical(stamp.sigma[good])
     data = np.ascontiguousarray(stamp.data, dtype=np.float32) / np.float32(unit)
     noise = np.ascontiguousarray(stamp.sigma, dtype=np.float32) / np.float32(unit)
     level, rms = mode_of_sky(data[good], 1.0)
     widened = noise * np.float32(filtered_noise_ratio(data, good, level, rms, fwhm))
+    grow = (settings.grow_relative, settings.grow_minimum + 0.5 * fwhm)
 
-    for attempt in range(2):
+    for _ in range(2):
         image = data - np.float32(level)
         sources, labels = extract(image, widened, stamp.mask, fwhm, settings)
         target = _choose_target(sources, labels, stamp.position, max(settings.search_radius, fwhm))
@@ -116,36 +121,18 @@ def segment_sep(stamp: Stamp, settings: SepSettings | None = None) -> Segmentati
             labels, sources = split_hidden(
                 image, widened, labels, sources, target, good, fwhm, settings
             )
-        present = np.bincount(labels.ravel(), minlength=len(sources) + 1)
+        area = np.bincount(labels.ravel(), minlength=len(sources) + 1)
         ellipses = {
-            label: ellipse_of_source(sources[label - 1], present[label])
-            for label in range(1, len(sources) + 1)
-            if present[label]
+            int(label): ellipse_of_source(sources[label - 1], area[label])
+            for label in np.flatnonzero(area[1:]) + 1
         }
-        contaminants = grow_neighbours(
-            labels,
-            target,
-            ellipses,
-            relative=settings.grow_relative,
-            minimum=settings.grow_minimum + 0.5 * fwhm,
-        )
-        new_level, new_rms = sky_outside(data, good, labels, contaminants, ellipses.get(target))
-        moved = abs(new_level - level) > 0.35 * new_rms if np.isfinite(new_level) else False
-        if np.isfinite(new_level):
-            level, rms = new_level, new_rms
-        if not moved or attempt:
+        classes = _classes(sources, area, stamp.psf, fwhm)
+        sky = level * unit, rms * unit
+        result = finished(stamp, labels, target, sky, ellipses, grow, classes=classes)
+        if abs(result.sky_level - sky[0]) <= 0.35 * result.sky_rms:
             break
-
-    return Segmentation(
-        labels=labels,
-        target=target,
-        contaminants=contaminants,
-        sky_level=level * unit,
-        sky_rms=rms * unit,
-        blend_fraction=blend_fraction(data - level, labels, target, ellipses),
-        method="sep",
-        classes=_classes(sources, present, stamp.psf, fwhm),
-    )
+        level, rms = result.sky_level / unit, result.sky_rms / unit
+    return result
 
 
 def segment_given(stamp: Stamp) -> Segmentation:
@@ -180,10 +167,7 @@ def segment_given(stamp: Stamp) -> Segmentation:
             stamp.file or None,
         )
     if stamp.target_label is None:
-        x, y = stamp.position
-        row = min(max(round(y), 0), labels.shape[0] - 1)
-        column = min(max(round(x), 0), labels.shape[1] - 1)
-        target = int(labels[row, column])
+        target = pixel_at(labels, stamp.position)
     else:
         target = int(stamp.target_label)
         if target and not np.any(labels == target):
@@ -192,25 +176,8 @@ def segment_given(stamp: Stamp) -> Segmentation:
                 "correct the TARGET card of the _seg plane",
                 stamp.file or None,
             )
-    contaminants = (labels != 0) & (labels != target)
-    good = ~stamp.mask
-    unit = _typical(stamp.sigma[good]) if good.any() else 1.0
-    data = stamp.data / unit
-    ellipses = {}
-    if target:
-        ellipses[target] = ellipse_of_footprint(labels == target)
-    level, rms = sky_outside(data, good, labels, contaminants, ellipses.get(target))
-    if not np.isfinite(level):
-        level, rms = mode_of_sky(data[good], 1.0) if good.any() else (0.0, 1.0)
-    return Segmentation(
-        labels=labels,
-        target=target,
-        contaminants=contaminants,
-        sky_level=level * unit,
-        sky_rms=rms * unit,
-        blend_fraction=blend_fraction(data - level, labels, target, ellipses),
-        method="given",
-    )
+    ellipses = {target: ellipse_of_footprint(labels == target)} if target else {}
+    return finished(stamp, labels, target, None, ellipses, method="given")
 
 
 def extract(
@@ -415,20 +382,14 @@ def _choose_target(
     """Label of the source at the position, else of the nearest within `search_radius`, else 0."""
     if not len(sources):
         return 0
-    x, y = position
-    row = min(max(round(y), 0), labels.shape[0] - 1)
-    column = min(max(round(x), 0), labels.shape[1] - 1)
-    here = int(labels[row, column])
-    distance = np.hypot(sources["xcpeak"] - x, sources["ycpeak"] - y)
-    near = np.flatnonzero(distance <= search_radius)
-    if here:
-        # a fainter source whose peak is much nearer than that of the one whose isophote we are in
-        best = int(np.argmin(distance)) + 1
-        nearer = distance[best - 1] < 2.0 and distance[here - 1] > 3 * max(distance[best - 1], 1.0)
-        return best if nearer else here
-    if near.size:
-        return int(near[np.argmin(distance[near])]) + 1
-    return 0
+    here = pixel_at(labels, position)
+    distance = np.hypot(sources["xcpeak"] - position[0], sources["ycpeak"] - position[1])
+    best = int(np.argmin(distance)) + 1
+    nearest = float(distance[best - 1])
+    if not here:
+        return best if nearest <= search_radius else 0
+    # a fainter source whose peak is much nearer than that of the one whose isophote we are in
+    return best if nearest < 2.0 and distance[here - 1] > 3 * max(nearest, 1.0) else here
 
 
 def _drop_noise(
@@ -501,11 +462,6 @@ def _classes(sources: np.ndarray, area: np.ndarray, psf: PSF, fwhm: float) -> di
         int(index) + 1: "star" if area[index + 1] < 1.35 * size + 3 else "galaxy"
         for index, size in zip(bright, expected, strict=True)
     }
-
-
-def _typical(values: np.ndarray) -> float:
-    """Median of up to about 1000 of the values: a scale to divide by."""
-    return float(np.median(values[:: max(values.size // 1000, 1)]))
 
 
 def _filter_sigma(fwhm: float) -> float:

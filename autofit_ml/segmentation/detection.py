@@ -1,11 +1,14 @@
-"""Sources of a large frame."""
+"""Sources of a large frame; label images as tables of their instances."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import astropy.units as u
 import numpy as np
 import sep
+from astropy.table import QTable
 from scipy import ndimage
 
 from autofit_ml.errors import InputError
@@ -17,23 +20,21 @@ from autofit_ml.segmentation.classical import (
     filtered_noise_ratio,
     split_hidden,
 )
+from autofit_ml.segmentation.shapes import moments_of_labels
 
-__all__ = ["Detections", "detect_sources", "detection_table"]
+__all__ = [
+    "Detections",
+    "background_of",
+    "detect_sources",
+    "detection_table",
+    "instance_table",
+    "scaled",
+]
+
+_NUMBERS = ("x", "y", "a", "b", "theta", "flux", "radius", "snr")
 
 _LARGE = 150
 """Pixels: footprints from here on are searched for neighbours that deblending missed."""
-
-_COLUMNS = [
-    ("label", np.int32),
-    ("x", float),
-    ("y", float),
-    ("a", float),
-    ("b", float),
-    ("theta", float),
-    ("flux", float),
-    ("radius", float),
-    ("snr", float),
-]
 
 
 @dataclass(frozen=True)
@@ -105,31 +106,19 @@ def detect_sources(
     else:
         data = frame
     settings = settings or SepSettings(deblend_levels=64)
-    values = np.asarray(data, dtype=float)
-    bad = ~np.isfinite(values)
-    if mask is not None:
-        bad |= np.asarray(mask, dtype=bool)
-    if bad.all():
-        raise InputError("every pixel is masked", "check the mask or DQ plane", file)
     for name, plane in (("noise", sigma), ("mask", mask)):
-        if plane is not None and np.shape(plane) != values.shape:
+        if plane is not None and np.shape(plane) != np.shape(data):
             raise InputError(
-                f"{name} of shape {np.shape(plane)} for an image of shape {values.shape}",
+                f"{name} of shape {np.shape(plane)} for an image of shape {np.shape(data)}",
                 "give both on the same pixels",
                 file,
             )
-    # scale inside: values may be 1e-10
-    unit = float(np.std(values[~bad])) or 1.0
-    image = np.ascontiguousarray(np.where(bad, 0, values) / unit, dtype=np.float32)
-    mesh = max(16, min(box, *image.shape))
-    background = sep.Background(image, mask=bad, bw=mesh, bh=mesh)
-    labels = np.zeros(image.shape, dtype=np.int32)
-    for attempt in range(2):
-        if attempt:
-            covered = np.ascontiguousarray(bad | (labels > 0))
-            if covered.all():
-                break
-            background = sep.Background(image, mask=covered, bw=mesh, bh=mesh)
+    image, bad, unit = scaled(data, mask, file)
+    covered = bad
+    for _ in range(2):
+        if covered.all():
+            break
+        background = background_of(image, covered, box)
         flat = image - background.back()
         if sigma is None:
             noise = np.maximum(background.rms(), np.float32(1e-12))
@@ -139,19 +128,43 @@ def detect_sources(
         ratio = filtered_noise_ratio(flat / noise, ~bad, 0.0, 1.0, fwhm)
         noise = noise * np.float32(ratio)
         sources, labels = extract(flat, noise, bad, fwhm, settings)
+        covered = bad | (labels > 0)
     labels, sources = _check_deblending(flat, noise, labels, sources, ~bad, fwhm, settings)
-    table = _table(flat, noise, labels, sources, unit)
+    table = measured_instances(flat, noise, labels)
+    table["flux"] *= unit
+    for name in ("x", "y", "a", "b", "theta"):
+        table[name] = sources[name][table["label"] - 1]
     # what remains of the noise
-    faint = table["label"][table["snr"] < settings.min_island_snr]
-    if faint.size:
-        labels = np.where(np.isin(labels, faint), 0, labels)
-        table = table[table["snr"] >= settings.min_island_snr]
+    faint = table["snr"] < settings.min_island_snr
+    labels = np.where(np.isin(labels, table["label"][faint]), 0, labels)
+    table = table[~faint]
     return Detections(
         sources=table,
         labels=labels,
         background=background.back() * np.float32(unit),
         background_rms=background.rms() * np.float32(unit),
     )
+
+
+def scaled(
+    data: np.ndarray, mask: np.ndarray | None, file: str | None
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Image of scatter 1 (float32) with bad pixels 0, these, and its unit: values may be 1e-10."""
+    data = np.asarray(data)
+    bad = ~np.isfinite(data)
+    if mask is not None:
+        bad |= np.asarray(mask, dtype=bool)
+    if bad.all():
+        raise InputError("every pixel is masked", "check the mask or DQ plane", file)
+    values = data[~bad]
+    unit = float(np.std(values[:: max(values.size // 1_000_000, 1)], dtype=float)) or 1.0
+    return np.ascontiguousarray(np.where(bad, 0, data) / unit, dtype=np.float32), bad, unit
+
+
+def background_of(image: np.ndarray, mask: np.ndarray, box: int) -> sep.Background:
+    """Background of an image on a mesh of `box` pixels, or of what fits into it."""
+    mesh = max(16, min(box, *image.shape))
+    return sep.Background(image, mask=np.ascontiguousarray(mask), bw=mesh, bh=mesh)
 
 
 def _check_deblending(image, noise, labels, sources, good, fwhm, settings):
@@ -194,24 +207,40 @@ def _shift(sources: np.ndarray, dx: int, dy: int) -> None:
             sources[name] += offset
 
 
-def _table(image, noise, labels, sources, unit) -> np.ndarray:
-    area = np.bincount(labels.ravel(), minlength=len(sources) + 1)[1:]
-    flux = np.bincount(labels.ravel(), image.ravel(), len(sources) + 1)[1:]
-    variance = np.bincount(labels.ravel(), (noise.astype(float) ** 2).ravel(), len(sources) + 1)[1:]
-    kept = np.flatnonzero(area)
-    table = np.zeros(kept.size, dtype=_COLUMNS)
-    table["label"] = kept + 1
-    for name in ("x", "y", "a", "b", "theta"):
-        table[name] = sources[name][kept]
-    table["flux"] = flux[kept] * unit
-    table["radius"] = np.sqrt(area[kept] / np.pi)
-    table["snr"] = flux[kept] / np.sqrt(variance[kept])
+def measured_instances(image: np.ndarray, noise: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Measure every instance on its own pixels.
+
+    Parameters
+    ----------
+    image, noise : ndarray, shape (ny, nx)
+        Sky subtracted, and its noise.
+    labels : ndarray of int, shape (ny, nx)
+        0 = sky.
+
+    Returns
+    -------
+    structured array
+        As `Detections.sources`, by label; positions are light-weighted centroids.
+    """
+    inside = labels > 0
+    label = labels[inside]
+    present, area, x, y, major2, minor2, theta = moments_of_labels(labels, image)
+    flux = np.bincount(label, image[inside])[present]
+    scatter = np.sqrt(np.bincount(label, np.square(noise[inside], dtype=float))[present])
+    table = np.zeros(
+        len(present), dtype=[("label", np.int32), *((name, float) for name in _NUMBERS)]
+    )
+    table["label"] = present
+    table["x"], table["y"], table["theta"] = x, y, theta
+    table["a"], table["b"] = np.sqrt(major2), np.sqrt(np.maximum(minor2, 1 / 12))
+    table["flux"], table["radius"] = flux, np.sqrt(area / np.pi)
+    table["snr"] = np.divide(flux, scatter, out=np.zeros(len(flux)), where=scatter > 0)
     return table
 
 
 def detection_table(
     flat: np.ndarray, noise: np.ndarray, labels: np.ndarray, unit: float
-) -> tuple[np.ndarray, np.ndarray, list[int]]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Measure labelled objects, and number them by position.
 
     Parameters
@@ -228,44 +257,51 @@ def detection_table(
         As in `Detections`; positions are light-weighted centroids.
     labels : ndarray, int32, shape (ny, nx)
         Numbered 1, 2, ... by the rows and columns of the centroids.
-    order : list of int
+    given : ndarray of int
         The given label of each.
     """
-    rows: list[tuple[float, ...]] = []
-    given: list[int] = []
-    for k, window in enumerate(ndimage.find_objects(labels), start=1):
-        if window is None:
-            continue
-        mask = labels[window] == k
-        light = flat[window][mask].astype(float)
-        y, x = (axis + part.start for axis, part in zip(np.nonzero(mask), window, strict=True))
-        weight = np.maximum(light, 0)
-        if not weight.sum() > 0:
-            weight = np.ones_like(light)
-        cy, cx = np.average(y, weights=weight), np.average(x, weights=weight)
-        dy, dx = y - cy, x - cx
-        yy, xx, xy = (np.average(p, weights=weight) for p in (dy * dy, dx * dx, dx * dy))
-        half = np.hypot((xx - yy) / 2, xy)
-        mean = (xx + yy) / 2 + 1 / 12
-        flux = float(light.sum())
-        scatter = float(np.sqrt(np.sum(np.square(noise[window][mask], dtype=float))))
-        rows.append(
-            (
-                cx,
-                cy,
-                np.sqrt(mean + half),
-                np.sqrt(max(mean - half, 1 / 12)),
-                0.5 * np.arctan2(2 * xy, xx - yy),
-                flux * unit,
-                np.sqrt(np.count_nonzero(mask) / np.pi),
-                flux / scatter if scatter > 0 else 0.0,
-            )
-        )
-        given.append(k)
-    order = sorted(range(len(rows)), key=lambda i: (round(rows[i][1]), rows[i][0]))
-    table = np.zeros(len(rows), dtype=_COLUMNS)
+    table = measured_instances(flat, noise, labels)
+    table = table[np.lexsort((table["x"], np.rint(table["y"])))]
+    given = table["label"].copy()
+    table["label"] = np.arange(1, len(table) + 1)
+    table["flux"] *= unit
     mapping = np.zeros(int(labels.max(initial=0)) + 1, dtype=np.int32)
-    for new, i in enumerate(order, start=1):
-        table[new - 1] = (new, *rows[i])
-        mapping[given[i]] = new
-    return table, mapping[labels], [given[i] for i in order]
+    mapping[given] = table["label"]
+    return table, mapping[labels], given
+
+
+def instance_table(
+    data: np.ndarray,
+    sigma: np.ndarray,
+    labels: np.ndarray,
+    classes: Mapping[int, str] | None = None,
+    target: int | None = None,
+) -> QTable:
+    """Instances of a stamp as a table with units.
+
+    Parameters
+    ----------
+    data, sigma : ndarray, shape (ny, nx)
+        Sky-subtracted image and its noise, image units.
+    labels : ndarray of int, shape (ny, nx)
+        0 = sky.
+    classes : mapping, optional
+        label -> "galaxy" or "star".
+    target : int, optional
+        Label of the target.
+
+    Returns
+    -------
+    astropy.table.QTable
+        ``label``; ``object_class`` (empty if unknown); ``target``; ``x, y`` light-weighted
+        centroid, 0-based pixels; ``n_pixels``; ``flux`` inside the instance, image units; ``snr``
+        of that flux.
+    """
+    found, classes = measured_instances(data, sigma, labels), classes or {}
+    table = QTable({"label": found["label"]})
+    table["object_class"] = np.array([classes.get(int(k), "") for k in found["label"]], dtype=str)
+    table["target"] = found["label"] == (target or -1)
+    table["x"], table["y"] = found["x"] * u.pix, found["y"] * u.pix
+    table["n_pixels"] = np.bincount(labels.ravel())[found["label"]].astype(np.int32)
+    table["flux"], table["snr"] = found["flux"], found["snr"]
+    return table

@@ -1,9 +1,12 @@
-"""The segmenter that was chosen, over stamps and frames: who segments what, and what if not."""
+"""Run the chosen segmenter over stamps and frames, with what stands in for it."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
+import numpy as np
 
 from autofit_ml.catalogue.flags import Flag
 from autofit_ml.errors import WeightsError
@@ -12,12 +15,15 @@ from autofit_ml.measure import psf_fwhm
 from autofit_ml.segmentation.classical import segment_given, segment_sep
 from autofit_ml.segmentation.detection import Detections, detect_sources
 from autofit_ml.segmentation.result import Segmentation
-from autofit_ml.weights.devices import usable_device
+from autofit_ml.weights import choice
+from autofit_ml.weights.choice import usable_device
 
 __all__ = ["SEGMENTERS", "check_segmenter", "detect_in_frame", "segment_all"]
 
 SEGMENTERS = ("auto", "maskrcnn", "sep", "given")
+_BY_NETWORK = ("auto", "maskrcnn")
 
+Image = TypeVar("Image", Stamp, Frame)
 
 _NO_WEIGHTS = "no weights for images like this one: sep was used"
 
@@ -42,11 +48,7 @@ def check_segmenter(segmenter: str, weights: str = "") -> dict[str, str]:
     SettingsError, WeightsError
         No weights, or such that cannot be used.
     """
-    if segmenter not in ("auto", "maskrcnn"):
-        return {}
-    from autofit_ml.weights import choice
-
-    return choice.usable_weights("segment", weights)
+    return choice.usable_weights("segment", weights) if segmenter in _BY_NETWORK else {}
 
 
 def segment_all(
@@ -63,41 +65,43 @@ def segment_all(
     WeightsError
         The weights that were asked for cannot be used: that concerns the whole run.
     """
-    chosen = [_method(stamp, segmenter) for stamp in stamps]
-    networks: dict[str, list[int]] = {}
-    marked = list(stamps)
-    for i, method in enumerate(chosen):
-        if method != "maskrcnn":
-            continue
-        from autofit_ml.weights import choice
-
-        if stamps[i].flags & int(Flag.OUT_OF_DOMAIN):  # its whole frame is
-            chosen[i] = "sep"
-            continue
-        name = choice.choose_weights(
-            "segment", weights, stamps[i].pixel_scale, psf_fwhm(stamps[i].psf)
-        )
-        if name is None:
-            chosen[i] = "sep"
-            marked[i] = stamps[i].replace(
-                flags=stamps[i].flags | int(Flag.OUT_OF_DOMAIN),
-                messages=(*stamps[i].messages, _NO_WEIGHTS),
-            )
-        else:
-            networks.setdefault(name, []).append(i)
+    chosen = [_chosen(stamp, segmenter, weights) for stamp in stamps]
     found: dict[int, Segmentation | Exception] = {}
-    for name, members in networks.items():
-        results = _by_network([marked[i] for i in members], name, device)
+    for name in {name: None for _, _, name in chosen if name}:
+        members = [i for i, item in enumerate(chosen) if item[2] == name]
+        results = _by_network([chosen[i][0] for i in members], name, device)
         found.update(zip(members, results, strict=True))
-    for i, stamp in enumerate(marked):
-        yield stamp, found[i] if i in found else _alone(stamp, chosen[i])
+    for i, (stamp, method, _) in enumerate(chosen):
+        yield stamp, found[i] if i in found else _alone(stamp, method)
 
 
-def _method(stamp: Stamp, segmenter: str) -> str:
+def _few_photons(stamp: Stamp) -> bool:
+    """Whether the background is under one photon a pixel: photons look like stars then."""
+    if stamp.background_sigma is None:
+        return False
+    return float(np.median(stamp.background_sigma)) * stamp.gain < 1.0
+
+
+def _chosen(stamp: Stamp, segmenter: str, weights: str) -> tuple[Stamp, str, str]:
+    """A stamp (marked where it is unlike all training sets), its segmenter, a network's weights."""
     if segmenter == "auto":
-        given = stamp.labels is not None and not _is_cut_out(stamp)
-        return "given" if given else "maskrcnn"
-    return segmenter
+        segmenter = "maskrcnn" if stamp.labels is None or _is_cut_out(stamp) else "given"
+    if segmenter != "maskrcnn":
+        return stamp, segmenter, ""
+    if stamp.flags & Flag.OUT_OF_DOMAIN:  # its whole frame is
+        return stamp, "sep", ""
+    name = None
+    if not _few_photons(stamp):
+        fwhm = psf_fwhm(stamp.psf)
+        name = choice.choose_weights("segment", weights, stamp.pixel_scale, fwhm)
+    return (_marked(stamp), "sep", "") if name is None else (stamp, "maskrcnn", name)
+
+
+def _marked(image: Image) -> Image:
+    """Out of the domain of all weights."""
+    return image.replace(
+        flags=image.flags | int(Flag.OUT_OF_DOMAIN), messages=(*image.messages, _NO_WEIGHTS)
+    )
 
 
 def _alone(stamp: Stamp, method: str) -> Segmentation | Exception:
@@ -111,7 +115,6 @@ def _alone(stamp: Stamp, method: str) -> Segmentation | Exception:
 
 def _by_network(stamps: list[Stamp], name: str, device: str) -> list[Segmentation | Exception]:
     from autofit_ml.segmentation.maskrcnn import segment_cut_out, segment_maskrcnn
-    from autofit_ml.weights import choice
 
     network = choice.network(name, usable_device(device))
     try:
@@ -147,15 +150,11 @@ def detect_in_frame(
         With OUT_OF_DOMAIN and a message where sep had to do the network's work.
     detections : Detections
     """
-    if segmenter not in ("auto", "maskrcnn"):
+    if segmenter not in _BY_NETWORK:
         return frame, detect_sources(frame, fwhm=fwhm)
-    from autofit_ml.segmentation.tiles import detect_instances
-    from autofit_ml.weights import choice
-
     name = choice.choose_weights("segment", weights, frame.pixel_scale, fwhm)
     if name is None:
-        marked = frame.replace(
-            flags=frame.flags | int(Flag.OUT_OF_DOMAIN), messages=(*frame.messages, _NO_WEIGHTS)
-        )
-        return marked, detect_sources(frame, fwhm=fwhm)
+        return _marked(frame), detect_sources(frame, fwhm=fwhm)
+    from autofit_ml.segmentation.tiles import detect_instances
+
     return frame, detect_instances(frame, choice.network(name, usable_device(device)), fwhm=fwhm)

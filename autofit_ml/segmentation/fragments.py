@@ -12,9 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from autofit_ml.segmentation.shapes import Ellipse
-from autofit_ml.segmentation.summary import ellipse_of_footprint
-from autofit_ml.segmentation.symmetry import expected_light
+from autofit_ml.segmentation.shapes import Ellipse, ellipse_of_footprint, expected_light
 
 __all__ = ["EXCESS", "EXCESS_SNR", "Host", "host_of", "is_fragment", "join_fragments"]
 

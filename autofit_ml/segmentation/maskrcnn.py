@@ -6,9 +6,8 @@ where two overlap, the pixel goes to the instance whose mask is surer of it.
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,24 +17,20 @@ from torch.nn import functional
 
 from autofit_ml.errors import InputError
 from autofit_ml.images.stamp import Stamp
-from autofit_ml.measure import mode_of_sky, psf_fwhm
+from autofit_ml.measure import psf_fwhm
 from autofit_ml.segmentation.fragments import join_fragments
 from autofit_ml.segmentation.network import CLASSES, DIVISIBLE, SegmentNetwork, prepare
 from autofit_ml.segmentation.pieces import LARGE, Piece, bin_image, draw, pieces_of, with_large
 from autofit_ml.segmentation.regions import nms
-from autofit_ml.segmentation.result import Segmentation
-from autofit_ml.segmentation.shapes import grow_neighbours
-from autofit_ml.segmentation.summary import blend_fraction, ellipses_of_labels, sky_outside
+from autofit_ml.segmentation.result import Segmentation, finished, mode_of_stamp
+from autofit_ml.segmentation.shapes import Ellipse, ellipses_of_labels, pixel_at, renumbered
 from autofit_ml.weights.choice import network_name
 
-__all__ = ["Instances", "MaskRCNNSettings", "find_instances", "segment_cut_out", "segment_maskrcnn"]
+__all__ = ["MaskRCNNSettings", "find_instances", "segment_cut_out", "segment_maskrcnn"]
 
 
 USUAL_FWHM = 3.0
 """Taken for the seeing, pixels, where there is no PSF."""
-
-LEAST_SCATTER = 0.1
-"""Scatter of the sky, units of the noise map's median, that an image is taken to have at least."""
 
 NARROWEST = 1.5
 """Seeing, pixels, that a binned image is taken to have at least: it is not resampled."""
@@ -76,40 +71,6 @@ class MaskRCNNSettings:
     binnings: tuple[int, ...] = (2, 4)
 
 
-@dataclass(frozen=True)
-class Instances:
-    """Detections in one image.
-
-    Attributes
-    ----------
-    boxes : ndarray, float32, shape (k, 4)
-        (x0, y0, x1, y1), pixels of the image.
-    scores : ndarray, float32, shape (k,)
-    classes : ndarray, int, shape (k,)
-        Positions in `CLASSES`.
-    labels : ndarray, int32, shape (ny, nx)
-        0, or instance i + 1.
-    sources : ndarray of int, shape (k,), or None
-        -b for those that were found in the image binned b x b; None: none was.
-    """
-
-    boxes: np.ndarray
-    scores: np.ndarray
-    classes: np.ndarray
-    labels: np.ndarray
-    sources: np.ndarray | None = None
-
-    def pieces(self) -> list[Piece]:
-        """The same as masks in boxes."""
-        out = list(pieces_of(self.labels, self.scores, self.classes == 2))
-        if self.sources is None:
-            return out
-        return [
-            dataclasses.replace(piece, source=int(source))
-            for piece, source in zip(out, self.sources, strict=True)
-        ]
-
-
 def segment_maskrcnn(
     stamps: Sequence[Stamp],
     network: SegmentNetwork,
@@ -132,61 +93,61 @@ def segment_maskrcnn(
         radius; 0 if there is none.
     """
     settings = settings or MaskRCNNSettings()
-    skies = [_sky_of(stamp) for stamp in stamps]
+    skies = [mode_of_stamp(stamp) for stamp in stamps]
     fwhms = [psf_fwhm(stamp.psf) for stamp in stamps]
-    found = _at_all_scales(
-        [stamp.data for stamp in stamps],
-        skies,
-        [stamp.mask for stamp in stamps],
-        fwhms,
-        network,
-        settings,
+    found = _at_all_scales(stamps, skies, fwhms, network, settings)
+    weights, out = network_name(network), []
+    for stamp, sky, fwhm, pieces in zip(stamps, skies, fwhms, found, strict=True):
+        labels = draw(pieces, stamp.shape)
+        if len(pieces) > 1:
+            labels = join_fragments(labels, stamp.data - sky[0], stamp.sigma, stamp.mask)
+        labels, given = renumbered(labels)
+        classes = {k: pieces[i - 1].kind for k, i in enumerate(given, start=1)}
+        ellipses = ellipses_of_labels(labels)
+        target = _target(labels, ellipses, stamp.position, max(settings.search_radius, fwhm))
+        grow = (settings.grow_relative, settings.grow_minimum + 0.5 * fwhm)
+        about = {"method": "maskrcnn", "classes": classes, "weights": weights}
+        out.append(finished(stamp, labels, target, sky, ellipses, grow, **about))
+    return out
+
+
+def _target(
+    labels: np.ndarray,
+    ellipses: Mapping[int, Ellipse],
+    position: tuple[float, float],
+    radius: float,
+) -> int:
+    """Label of the instance at a position: the one there, or the nearest centre within a radius."""
+    here = pixel_at(labels, position)
+    if here or not ellipses:
+        return here
+    distance, nearest = min(
+        (math.dist((item.x, item.y), position), label) for label, item in ellipses.items()
     )
-    found = [
-        _joined(instances, stamp, sky)
-        for stamp, sky, instances in zip(stamps, skies, found, strict=True)
-    ]
-    weights = network_name(network)
-    return [
-        _segmentation(stamp, sky, fwhm, instances, settings, weights)
-        for stamp, sky, fwhm, instances in zip(stamps, skies, fwhms, found, strict=True)
-    ]
-
-
-def _joined(found: Instances, stamp: Stamp, sky: tuple[float, float]) -> Instances:
-    """Without the instances that are parts of larger ones."""
-    if len(found.scores) < 2:
-        return found
-    labels = join_fragments(found.labels, stamp.data - sky[0], stamp.sigma, stamp.mask)
-    kept = np.unique(labels[labels > 0]) - 1
-    if len(kept) == len(found.scores):
-        return found
-    mapping = np.zeros(len(found.scores) + 1, dtype=np.int32)
-    mapping[kept + 1] = np.arange(1, len(kept) + 1)
-    return Instances(found.boxes[kept], found.scores[kept], found.classes[kept], mapping[labels])
+    return nearest if distance <= radius else 0
 
 
 def _at_all_scales(
-    images: Sequence[np.ndarray],
+    stamps: Sequence[Stamp],
     skies: Sequence[tuple[float, float]],
-    masks: Sequence[np.ndarray],
     fwhms: Sequence[float],
     network: SegmentNetwork,
     settings: MaskRCNNSettings,
-) -> list[Instances]:
+) -> list[list[Piece]]:
     """Instances of stamps; those that hold large objects are looked at binned, too."""
-    found = find_instances(images, skies, masks, fwhms, network, settings)
+    images = [stamp.data for stamp in stamps]
+    found = find_instances(images, skies, [s.mask for s in stamps], fwhms, network, settings)
     for b in settings.binnings:
         chosen = [
             k
-            for k, (image, item) in enumerate(zip(images, found, strict=True))
-            if min(image.shape) >= 16 * b and _largest_part(item.labels) >= LARGE * b
+            for k, image in enumerate(images)
+            if min(image.shape) >= 16 * b and _largest_part(found[k], image.shape) >= LARGE * b
         ]
         if not chosen:
             break
         flat = {k: (images[k] - skies[k][0]).astype(np.float32) for k in chosen}
         noise = {k: np.full(images[k].shape, skies[k][1], np.float32) for k in chosen}
-        binned = [bin_image(flat[k], noise[k], masks[k], b) for k in chosen]
+        binned = [bin_image(flat[k], noise[k], stamps[k].mask, b) for k in chosen]
         results = find_instances(
             [image for image, _, _ in binned],
             [(0.0, rms) for _, rms, _ in binned],
@@ -196,35 +157,14 @@ def _at_all_scales(
             settings,
         )
         for k, coarse in zip(chosen, results, strict=True):
-            large = list(pieces_of(coarse.labels, coarse.scores, coarse.classes == 2))
-            fine = found[k].pieces()
-            found[k] = _as_instances(with_large(fine, large, b, flat[k], noise[k]), flat[k].shape)
+            found[k] = with_large(found[k], coarse, b, flat[k], noise[k])
     return found
 
 
-def _largest_part(labels: np.ndarray) -> float:
+def _largest_part(pieces: Sequence[Piece], shape: tuple[int, int]) -> float:
     """Equivalent diameter of the largest connected part of all objects, pixels."""
-    parts, number = ndimage.label(labels > 0)
-    if not number:
-        return 0.0
-    return float(2 * np.sqrt(np.bincount(parts.ravel())[1:].max() / np.pi))
-
-
-def _as_instances(pieces: Sequence[Piece], shape: tuple[int, int]) -> Instances:
-    """Pieces drawn into one label image; those that others hide are gone."""
-    labels, order = draw(pieces, shape)
-    present = np.unique(labels[labels > 0])
-    mapping = np.zeros(len(order) + 1, dtype=np.int32)
-    mapping[present] = np.arange(1, len(present) + 1)
-    kept = [order[k - 1] for k in present]
-    corners = [(p.x0, p.y0, p.x0 + p.mask.shape[1], p.y0 + p.mask.shape[0]) for p in kept]
-    return Instances(
-        np.array(corners, dtype=np.float32).reshape(-1, 4),
-        np.array([p.score for p in kept], dtype=np.float32),
-        np.array([2 if p.star else 1 for p in kept], dtype=np.int64),
-        mapping[labels],
-        np.array([p.source for p in kept], dtype=int),
-    )
+    parts, _ = ndimage.label(draw(pieces, shape) > 0)
+    return float(2 * np.sqrt(np.bincount(parts.ravel())[1:].max(initial=0) / np.pi))
 
 
 def segment_cut_out(
@@ -244,19 +184,20 @@ def segment_cut_out(
     if stamp.labels is None or stamp.target_label is None:
         raise InputError("the stamp has no labels of its frame", "", stamp.file or None)
     settings = settings or MaskRCNNSettings()
-    labels = np.asarray(stamp.labels, dtype=np.int32)
-    present = np.unique(labels[labels > 0])
-    small = np.searchsorted(present, labels) + 1
-    small[labels == 0] = 0
-    where = np.flatnonzero(present == stamp.target_label)
-    target = int(where[0]) + 1 if where.size else 0
-    classes = {
-        number: stamp.label_classes[int(label)]
-        for number, label in enumerate(present, start=1)
-        if int(label) in stamp.label_classes
-    }
-    sky, fwhm = _sky_of(stamp), psf_fwhm(stamp.psf)
-    return _finished(stamp, sky, fwhm, small.astype(np.int32), target, classes, settings, weights)
+    labels, given = renumbered(np.asarray(stamp.labels, dtype=np.int32))
+    numbers = {int(label): k for k, label in enumerate(given, start=1)}
+    classes = {numbers[k]: name for k, name in stamp.label_classes.items() if k in numbers}
+    return finished(
+        stamp,
+        labels,
+        numbers.get(stamp.target_label, 0),
+        mode_of_stamp(stamp),
+        ellipses_of_labels(labels),
+        (settings.grow_relative, settings.grow_minimum + 0.5 * psf_fwhm(stamp.psf)),
+        method="maskrcnn",
+        classes=classes,
+        weights=weights,
+    )
 
 
 @torch.no_grad()
@@ -267,7 +208,7 @@ def find_instances(
     fwhms: Sequence[float],
     network: SegmentNetwork,
     settings: MaskRCNNSettings | None = None,
-) -> list[Instances]:
+) -> list[list[Piece]]:
     """Run the network on images of any sizes.
 
     Parameters
@@ -284,7 +225,8 @@ def find_instances(
 
     Returns
     -------
-    list of Instances
+    list of list of Piece
+        The surest first; no pixel belongs to two.
     """
     settings = settings or MaskRCNNSettings()
     device = next(network.parameters()).device
@@ -306,7 +248,7 @@ def find_instances(
     for i, channels in enumerate(inputs):
         ny, nx = channels.shape[-2:]
         groups.setdefault((-(-ny // DIVISIBLE), -(-nx // DIVISIBLE)), []).append(i)
-    results: dict[int, Instances] = {}
+    results: dict[int, list[Piece]] = {}
     for group in groups.values():
         for start in range(0, len(group), settings.batch_size):
             members = group[start : start + settings.batch_size]
@@ -331,13 +273,13 @@ def _instances(
     zoom: float,
     shape: tuple[int, int],
     settings: MaskRCNNSettings,
-) -> Instances:
-    """Detections of one image as labels, in the image's own pixels."""
+) -> list[Piece]:
+    """Detections of one image in its own pixels."""
     keep = torch.nonzero(output["scores"] >= settings.score).flatten()
     # torchvision suppresses doubles within a class; one object may be called galaxy and star.
     keep = keep[nms(output["boxes"][keep], output["scores"][keep], settings.same_box)]
     boxes = (output["boxes"][keep] / zoom).cpu().numpy()
-    scores, classes = output["scores"][keep].cpu().numpy(), output["labels"][keep].cpu().numpy()
+    scores, classes = (output[name][keep].cpu().numpy() for name in ("scores", "labels"))
     small = output["masks"][keep][:, 0].float().cpu().numpy()
     labels = np.zeros(shape, dtype=np.int32)
     surest = np.full(shape, settings.mask, dtype=np.float32)
@@ -349,11 +291,8 @@ def _instances(
         own = patch > surest[where]
         labels[where][own] = k + 1
         surest[where][own] = patch[own]
-    sizes = np.bincount(labels.ravel(), minlength=len(scores) + 1)[1:]
-    kept = np.flatnonzero(sizes >= settings.min_pixels)
-    mapping = np.zeros(len(scores) + 1, dtype=np.int32)
-    mapping[kept + 1] = np.arange(1, len(kept) + 1)
-    return Instances(boxes[kept], scores[kept], classes[kept], mapping[labels])
+    every = pieces_of(labels, scores, classes == CLASSES.index("star"))
+    return [piece for piece in every if piece.area >= settings.min_pixels]
 
 
 def _pasted(
@@ -375,83 +314,3 @@ def _hats(low: float, high: float, number: int, cells: int) -> tuple[int, np.nda
     centre = (np.arange(first, last) + 0.5 - low) / max(high - low, 1e-3) * cells - 0.5
     distance = np.abs(centre[:, None] - np.arange(cells))
     return first, np.maximum(1 - distance, 0).astype(np.float32)
-
-
-def _sky_of(stamp: Stamp) -> tuple[float, float]:
-    """Robust level and scatter of the sky, image units."""
-    good = ~stamp.mask
-    if not good.any():
-        return 0.0, float(np.median(stamp.sigma))
-    noise = float(np.median(stamp.sigma[good]))
-    level, rms = mode_of_sky(stamp.data[good] / noise, 1.0)
-    # In an image without noise the network would see its rounding errors.
-    return level * noise, max(rms, LEAST_SCATTER) * noise
-
-
-def _segmentation(
-    stamp: Stamp,
-    sky: tuple[float, float],
-    fwhm: float,
-    found: Instances,
-    settings: MaskRCNNSettings,
-    weights: str,
-) -> Segmentation:
-    target = _target(found, stamp.position, max(settings.search_radius, fwhm))
-    classes = {
-        int(label): CLASSES[int(found.classes[label - 1])]
-        for label in np.unique(found.labels[found.labels > 0])
-    }
-    return _finished(stamp, sky, fwhm, found.labels, target, classes, settings, weights)
-
-
-def _finished(
-    stamp: Stamp,
-    sky: tuple[float, float],
-    fwhm: float,
-    labels: np.ndarray,
-    target: int,
-    classes: dict[int, str],
-    settings: MaskRCNNSettings,
-    weights: str,
-) -> Segmentation:
-    """Neighbours grown, sky and blending measured."""
-    level, rms = sky
-    ellipses = ellipses_of_labels(labels)
-    contaminants = grow_neighbours(
-        labels,
-        target,
-        ellipses,
-        relative=settings.grow_relative,
-        minimum=settings.grow_minimum + 0.5 * fwhm,
-    )
-    better = sky_outside(stamp.data / rms, ~stamp.mask, labels, contaminants, ellipses.get(target))
-    if np.isfinite(better[0]):
-        # An image without noise has no scatter to measure: the noise map's stays.
-        level, rms = better[0] * sky[1], better[1] * sky[1] or rms
-    return Segmentation(
-        labels=labels,
-        target=target,
-        contaminants=contaminants,
-        sky_level=level,
-        sky_rms=rms,
-        blend_fraction=blend_fraction((stamp.data - level) / rms, labels, target, ellipses),
-        method="maskrcnn",
-        classes=classes,
-        weights=weights,
-    )
-
-
-def _target(found: Instances, position: tuple[float, float], radius: float) -> int:
-    """Label of the instance at a position: the one there, or the nearest centre."""
-    if not len(found.scores):
-        return 0
-    x, y = position
-    ny, nx = found.labels.shape
-    here = found.labels[min(max(round(y), 0), ny - 1), min(max(round(x), 0), nx - 1)]
-    if here:
-        return int(here)
-    centre_x = found.boxes[:, [0, 2]].mean(axis=1) - 0.5
-    centre_y = found.boxes[:, [1, 3]].mean(axis=1) - 0.5
-    distance = np.hypot(centre_x - x, centre_y - y)
-    nearest = int(np.argmin(distance))
-    return nearest + 1 if distance[nearest] <= radius else 0

@@ -20,7 +20,7 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from autofit_ml.segmentation import regions
-from autofit_ml.weights.settings import tuples
+from autofit_ml.weights.manifest import tuples
 
 __all__ = [
     "CLASSES",

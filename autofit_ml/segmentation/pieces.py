@@ -55,6 +55,11 @@ class Piece:
         return int(np.count_nonzero(self.mask))
 
     @property
+    def kind(self) -> str:
+        """Galaxy or star."""
+        return "star" if self.star else "galaxy"
+
+    @property
     def window(self) -> tuple[slice, slice]:
         """The box."""
         ny, nx = self.mask.shape
@@ -78,23 +83,14 @@ class Piece:
 
 
 def pieces_of(
-    labels: np.ndarray,
-    scores: Sequence[float] | np.ndarray,
-    stars: Sequence[bool] | np.ndarray,
-    corner: tuple[int, int] = (0, 0),
-    source: int = 0,
+    labels: np.ndarray, scores: Sequence[float] | np.ndarray, stars: Sequence[bool] | np.ndarray
 ) -> Iterator[Piece]:
-    """The objects of a label image whose first pixel is at `corner` (y, x)."""
-    for k, window in enumerate(ndimage.find_objects(labels), start=1):
+    """The objects of a label image: label i + 1 has `scores[i]` and `stars[i]`."""
+    for k, window in enumerate(ndimage.find_objects(labels)):
         if window is not None:
-            yield Piece(
-                window[0].start + corner[0],
-                window[1].start + corner[1],
-                labels[window] == k,
-                float(scores[k - 1]),
-                bool(stars[k - 1]),
-                source,
-            )
+            mask = labels[window] == k + 1
+            corner = window[0].start, window[1].start
+            yield Piece(*corner, mask, float(scores[k]), bool(stars[k]))
 
 
 def bin_image(
@@ -117,10 +113,11 @@ def bin_image(
     return mean, noise.astype(np.float32), masked
 
 
-def enlarge(piece: Piece, b: int) -> Piece:
-    """A piece of an image binned b x b in the image's own pixels."""
-    mask = np.kron(piece.mask, np.ones((b, b), dtype=bool))
-    return Piece(piece.y0 * b, piece.x0 * b, mask, piece.score, piece.star, -b)
+def enlarge(piece: Piece, b: int, shape: tuple[int, ...]) -> Piece:
+    """A piece of an image binned b x b in the image's own pixels, cut at its border (`shape`)."""
+    y0, x0 = piece.y0 * b, piece.x0 * b
+    mask = np.kron(piece.mask, np.ones((b, b), dtype=bool))[: shape[0] - y0, : shape[1] - x0]
+    return Piece(y0, x0, mask, piece.score, piece.star, -b)
 
 
 def with_large(
@@ -151,7 +148,7 @@ def with_large(
     for piece in sorted(coarse, key=lambda item: -item.area):
         if piece.star or piece.truncated or 2 * np.sqrt(piece.area / np.pi) < LARGE:
             continue
-        galaxy = _inside(enlarge(piece, b), image.shape)
+        galaxy = enlarge(piece, b, image.shape)
         within = [item for item in kept if item.shared(galaxy) > 0.5 * item.area]
         same = [item for item in kept if item.overlap(galaxy) > SAME]
         if any(item.source < 0 and not item.star for item in same):
@@ -164,13 +161,6 @@ def with_large(
     return kept
 
 
-def _inside(piece: Piece, shape: tuple[int, ...]) -> Piece:
-    """Cut at the image's border."""
-    ny, nx = shape
-    mask = piece.mask[: ny - piece.y0, : nx - piece.x0]
-    return Piece(piece.y0, piece.x0, mask, piece.score, piece.star, piece.source)
-
-
 def _fragments(
     pieces: Sequence[Piece], galaxy: Piece, image: np.ndarray, noise: np.ndarray
 ) -> list[Piece]:
@@ -180,19 +170,14 @@ def _fragments(
     rows, columns = galaxy.window
     data, sigma = image[rows, columns], noise[rows, columns]
     ny, nx = data.shape
-    footprints = []
-    for piece in pieces:
-        own = np.zeros((ny, nx), bool)
+    footprints = np.zeros((len(pieces), ny, nx), bool)
+    for piece, own in zip(pieces, footprints, strict=True):
         y, x = np.nonzero(piece.mask)
         y, x = y + piece.y0 - galaxy.y0, x + piece.x0 - galaxy.x0
         there = (y >= 0) & (y < ny) & (x >= 0) & (x < nx)
         own[y[there], x[there]] = True
-        footprints.append(own)
-    middle = (ny // 2, nx // 2)
-    free = galaxy.mask.copy()
-    for own in footprints:
-        if not own[middle]:
-            free &= ~own
+    elsewhere = footprints[~footprints[:, ny // 2, nx // 2]]
+    free = galaxy.mask & ~elsewhere.any(0)
     host = host_of(data, galaxy.mask)
     return [
         piece
@@ -201,20 +186,19 @@ def _fragments(
     ]
 
 
-def draw(pieces: Sequence[Piece], shape: tuple[int, ...]) -> tuple[np.ndarray, list[Piece]]:
-    """All objects as labels; large ones first, and of others the surer keeps a shared pixel.
+def draw(pieces: Sequence[Piece], shape: tuple[int, ...]) -> np.ndarray:
+    """All objects as labels (int32): label i + 1 belongs to item i.
 
-    Returns
-    -------
-    labels : ndarray, int32
-    order : list of Piece
-        Label i + 1 belongs to item i.
+    Large ones are drawn first, and of the others the surer keeps a shared pixel.
     """
-    large = sorted((p for p in pieces if p.source < 0), key=lambda item: -item.area)
-    others = sorted((p for p in pieces if p.source >= 0), key=lambda p: (p.score, p.y0, p.x0))
+
+    def order(numbered: tuple[int, Piece]) -> tuple[float, ...]:
+        _, piece = numbered
+        if piece.source < 0:
+            return (0, -piece.area)
+        return (1, piece.score, piece.y0, piece.x0)
+
     labels = np.zeros(shape, dtype=np.int32)
-    order = [*large, *others]
-    for number, piece in enumerate(order, start=1):
-        window = labels[piece.window]
-        window[piece.mask[: window.shape[0], : window.shape[1]]] = number
-    return labels, order
+    for number, piece in sorted(enumerate(pieces, start=1), key=order):
+        labels[piece.window][piece.mask] = number
+    return labels

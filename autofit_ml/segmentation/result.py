@@ -1,12 +1,21 @@
-"""What a segmenter hands on."""
+"""What a segmenter hands on, and what all of them measure once they have their labels."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-__all__ = ["Segmentation"]
+from autofit_ml.images.stamp import Stamp
+from autofit_ml.measure import clipped_sky, mode_of_sky
+from autofit_ml.segmentation.shapes import Ellipse, grow_neighbours, mirrored
+
+__all__ = ["Segmentation", "finished", "mode_of_stamp", "typical"]
+
+_LEAST_SCATTER = 0.1
+"""Scatter of the sky, units of the noise map's median, that an image is taken to have at least."""
 
 
 @dataclass(frozen=True)
@@ -49,3 +58,101 @@ class Segmentation:
     def target_class(self) -> str:
         """Class of the target; empty if it is unknown."""
         return self.classes.get(self.target, "")
+
+
+def mode_of_stamp(stamp: Stamp) -> tuple[float, float]:
+    """Level and scatter of the sky among all pixels of a stamp, image units."""
+    good = ~stamp.mask
+    if not good.any():
+        return 0.0, float(np.median(stamp.sigma))
+    noise = float(np.median(stamp.sigma[good]))
+    level, rms = mode_of_sky(stamp.data[good] / noise, 1.0)
+    # In an image without noise a network would see its rounding errors.
+    return level * noise, max(rms, _LEAST_SCATTER) * noise
+
+
+def typical(values: np.ndarray) -> float:
+    """Median of up to about 1000 of the values: a scale to divide by."""
+    return float(np.median(values.ravel()[:: max(values.size // 1000, 1)]))
+
+
+def finished(
+    stamp: Stamp,
+    labels: np.ndarray,
+    target: int,
+    sky: tuple[float, float] | None,
+    ellipses: Mapping[int, Ellipse],
+    grow: tuple[float, float] | None = None,
+    **about: Any,
+) -> Segmentation:
+    """The segmentation of given labels: neighbours grown, sky and blending measured.
+
+    Parameters
+    ----------
+    stamp : Stamp
+    labels : ndarray, int32, shape (ny, nx)
+    target : int
+        Its label; 0: none.
+    sky : (level, scatter), image units
+        Taken where there is no sky outside the objects; None: the mode of all pixels.
+    ellipses : mapping
+        Label -> `Ellipse`: of the target, and where neighbours grow of these too.
+    grow : (relative, minimum), optional
+        As in `grow_neighbours`; None: neighbours stay as they are.
+    **about
+        Further attributes of `Segmentation`.
+    """
+    contaminants = (labels != 0) & (labels != target)
+    if grow is not None:
+        contaminants = grow_neighbours(labels, target, ellipses, relative=grow[0], minimum=grow[1])
+    unit = sky[1] if sky else typical(stamp.sigma)
+    level, rms = _sky_outside(
+        stamp.data / unit, ~stamp.mask, labels, contaminants, ellipses.get(target)
+    )
+    if np.isfinite(level):
+        # An image without noise has no scatter to measure: the noise map's stays.
+        level, rms = level * unit, rms * unit or unit
+    else:
+        level, rms = sky or mode_of_stamp(stamp)
+    blend = _blend_fraction((stamp.data - level) / rms, labels, target, ellipses)
+    return Segmentation(labels, target, contaminants, level, rms, blend, **about)
+
+
+def _sky_outside(
+    data: np.ndarray,
+    good: np.ndarray,
+    labels: np.ndarray,
+    contaminants: np.ndarray,
+    target: Ellipse | None,
+) -> tuple[float, float]:
+    """Level and scatter outside all objects and far from the target; NaN if there is no sky."""
+    free = good & (labels == 0) & ~contaminants
+    needed = max(40, int(0.03 * data.size))
+    if target is not None:
+        distance = target.distance_map(data.shape)
+        for factor in (2.2, 1.7, 1.35):
+            far = free & (distance > factor)
+            if np.count_nonzero(far) >= needed:
+                break
+        free = far
+    if np.count_nonzero(free) < 40:
+        return float("nan"), float("nan")
+    return clipped_sky(data[free])
+
+
+def _blend_fraction(
+    image: np.ndarray, labels: np.ndarray, target: int, ellipses: Mapping[int, Ellipse]
+) -> float:
+    """Excess light of neighbours inside the target's isophote over the target's light."""
+    own = labels == target
+    others = (labels != 0) & ~own
+    if not target or not others.any():
+        return 0.0
+    ellipse = ellipses[target]
+    inside = others & (ellipse.distance_map(image.shape) < 1)
+    if not inside.any():
+        return 0.0
+    expected = mirrored(np.where(own, image, 0.0).astype(float), ellipse.x, ellipse.y)
+    excess = float(np.sum(image[inside] - expected[inside]))
+    light = float(np.sum(image[own]) + np.sum(expected[inside]))
+    return max(excess, 0.0) / light if light > 0 else 0.0

@@ -1,13 +1,29 @@
-"""Footprints as ellipses: distances in units of an object's own isophote, growing, mirroring."""
+"""Footprints of objects: ellipses, moments, growing, and the light that symmetry expects.
+
+Distances are in units of an object's own isophote.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
 
-__all__ = ["Ellipse", "ellipse_of_source", "grow_neighbours", "mirrored"]
+__all__ = [
+    "Ellipse",
+    "ellipse_of_footprint",
+    "ellipse_of_source",
+    "ellipses_of_labels",
+    "expected_light",
+    "grow_neighbours",
+    "mirrored",
+    "moments_of_labels",
+    "pixel_at",
+    "renumbered",
+]
 
 
 @dataclass(frozen=True)
@@ -65,23 +81,127 @@ def ellipse_of_source(source: np.void, area: float) -> Ellipse:
     )
 
 
-def mirrored(image: np.ndarray, x: float, y: float, fill: float = 0.0) -> np.ndarray:
-    """The image turned by 180 degrees about (x, y), to the nearest half pixel; `fill` outside."""
-    ny, nx = image.shape
-    rows = round(2 * y) - np.arange(ny)
-    columns = round(2 * x) - np.arange(nx)
-    inside_rows, inside_columns = (rows >= 0) & (rows < ny), (columns >= 0) & (columns < nx)
-    result = np.full_like(image, fill)
-    result[np.ix_(inside_rows, inside_columns)] = image[
-        np.ix_(rows[inside_rows], columns[inside_columns])
-    ]
+def mirrored(image: np.ndarray, x: float, y: float) -> np.ndarray:
+    """The image turned by 180 degrees about (x, y), to the nearest half pixel; 0 outside."""
+    # pixel i comes from pixel 2 * centre - i: what has a partner inside is a box turned in itself
+    box = tuple(
+        slice(max(twice - side + 1, 0), max(min(twice + 1, side), 0))
+        for twice, side in zip((round(2 * y), round(2 * x)), image.shape, strict=True)
+    )
+    result = np.zeros_like(image)
+    result[box] = image[box][::-1, ::-1]
     return result
+
+
+def ellipse_of_footprint(footprint: np.ndarray) -> Ellipse:
+    """The ellipse of a footprint's second moments and area (shape (ny, nx), bool)."""
+    return ellipses_of_labels(footprint.astype(np.int32))[1]
+
+
+def ellipses_of_labels(labels: np.ndarray) -> dict[int, Ellipse]:
+    """The ellipse of each label's second moments and area (labels: int, shape (ny, nx))."""
+    label, area, x, y, major2, minor2, theta = moments_of_labels(labels)
+    q = np.sqrt(np.maximum(minor2, 0.01 * (major2 + minor2)) / major2)
+    table = np.stack([x, y, np.sqrt(area / (np.pi * q)), q, theta], axis=1).tolist()
+    return {int(k): Ellipse(*numbers) for k, numbers in zip(label, table, strict=True)}
+
+
+def moments_of_labels(labels: np.ndarray, light: np.ndarray | None = None) -> list[np.ndarray]:
+    """Area, centre and second moments of each label that occurs.
+
+    Parameters
+    ----------
+    labels : ndarray of int, shape (ny, nx)
+        0 = sky.
+    light : ndarray, shape (ny, nx), optional
+        Weights of the pixels, negative ones as 0; all alike if not given, or in an instance
+        without any light.
+
+    Returns
+    -------
+    list of ndarray, shape (k,)
+        Label, pixels, centre x and y, variances along the major and the minor axis (the pixels'
+        own 1/12 included), angle of the major axis in radians counter-clockwise from +x.
+    """
+    rows, columns = np.nonzero(labels)
+    label = labels[rows, columns]
+    weight = None
+    if light is not None:
+        weight = np.maximum(light[rows, columns], 0, dtype=float) + 1e-30
+    area = np.bincount(label)
+    present = np.flatnonzero(area)
+    total = (area if weight is None else np.bincount(label, weight))[present]
+
+    def mean(values: np.ndarray) -> np.ndarray:
+        weighted = values if weight is None else weight * values
+        return np.bincount(label, weighted, len(area))[present] / total
+
+    # Without weights, sums of whole numbers are exact.
+    x, y = mean(columns), mean(rows)
+    xx = mean(columns * columns) - x * x + 1 / 12
+    yy = mean(rows * rows) - y * y + 1 / 12
+    xy = mean(columns * rows) - x * y
+    middle, half = (xx + yy) / 2, np.hypot((xx - yy) / 2, xy)
+    theta = 0.5 * np.arctan2(2 * xy, xx - yy)
+    return [present, area[present], x, y, middle + half, middle - half, theta]
+
+
+def pixel_at(image: np.ndarray, position: tuple[float, float]) -> Any:
+    """The value of the pixel at a position (x, y), or of the nearest where that lies outside."""
+    (x, y), (ny, nx) = position, image.shape
+    return image[min(max(round(y), 0), ny - 1), min(max(round(x), 0), nx - 1)].item()
+
+
+def renumbered(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Labels 1, 2, ... in the order of the given ones (int32), and what each of these was."""
+    count = np.bincount(labels.ravel())
+    count[0] = 0
+    given = np.flatnonzero(count)
+    mapping = np.zeros(len(count), dtype=np.int32)
+    mapping[given] = np.arange(1, len(given) + 1)
+    return mapping[labels], given
+
+
+def expected_light(
+    image: np.ndarray, free: np.ndarray, at: np.ndarray, ellipse: Ellipse
+) -> np.ndarray:
+    """The target's light at the pixels `at`: ring median or mirror image, whichever is larger.
+
+    Rings are an eighth of the isophotal radius wide; medians and mirror use `free` pixels, which
+    are nobody else's.
+    """
+    ring = np.minimum(8 * ellipse.distance_map(image.shape), 40).astype(np.intp)
+    needed = np.bincount(ring[at], minlength=41) > 0
+    profile, known = _ring_medians(image, ring, free & needed[ring], 41)
+    mirror = mirrored(np.where(free, image, np.float32(0)), ellipse.x, ellipse.y)[at]
+    if not known.any():
+        return mirror
+    profile = np.interp(np.arange(41), np.flatnonzero(known), profile[known])
+    return np.maximum(profile[ring[at]], mirror)
+
+
+def _ring_medians(
+    image: np.ndarray, ring: np.ndarray, use: np.ndarray, count: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Median of the used pixels in each ring, and whether it has at least 3 pixels."""
+    rings, values = ring[use], image[use].astype(float)
+    number = np.bincount(rings, minlength=count)
+    start = np.cumsum(number) - number
+    known = number >= 3
+    medians = np.zeros(count)
+    if values.size:
+        # one sort for all rings: the value's rank inside its ring becomes the fraction
+        low, span = values.min(), max(np.ptp(values), 1e-30)
+        ordered = np.sort(rings + 0.999 * (values - low) / span)
+        middle = ordered[(start + number // 2)[known]]
+        medians[known] = low + (middle - np.floor(middle)) * (span / 0.999)
+    return medians, known
 
 
 def grow_neighbours(
     labels: np.ndarray,
     target: int,
-    ellipses: dict[int, Ellipse],
+    ellipses: Mapping[int, Ellipse],
     *,
     relative: float,
     minimum: float,
@@ -111,30 +231,21 @@ def grow_neighbours(
         return others
     growth = np.full(int(labels.max()) + 1, minimum)
     for label, ellipse in ellipses.items():
-        if label < growth.size:
-            growth[label] = max(minimum, relative * ellipse.radius)
+        growth[label] = max(minimum, relative * ellipse.radius)
     # only pixels this near to a neighbour can be reached
     reach = int(np.ceil(growth.max())) + 1
     rows, columns = np.nonzero(others)
-    window = (
-        slice(max(rows.min() - reach, 0), rows.max() + reach + 1),
-        slice(max(columns.min() - reach, 0), columns.max() + reach + 1),
-    )
+    top, left = max(rows.min() - reach, 0), max(columns.min() - reach, 0)
+    window = (slice(top, rows.max() + reach + 1), slice(left, columns.max() + reach + 1))
     distance, nearest = ndimage.distance_transform_edt(~others[window], return_indices=True)
     owner = labels[window][nearest[0], nearest[1]]
     grown = distance <= growth[owner]
-    if target:
-        contested = grown & (labels[window] == target)
-        rows, columns = np.nonzero(contested)
-        if rows.size:
-            y, x = rows + window[0].start, columns + window[1].start
-            to_target = ellipses[target].distance(x, y)
-            owners = owner[rows, columns]
-            keep = np.ones(rows.size, dtype=bool)
-            for label in np.unique(owners):
-                mine = owners == label
-                keep[mine] = to_target[mine] < ellipses[int(label)].distance(x[mine], y[mine])
-            grown[rows[keep], columns[keep]] = False
+    contested = grown & (labels[window] == target) & (target > 0)
+    for label in np.unique(owner[contested]):
+        rows, columns = np.nonzero(contested & (owner == label))
+        x, y = columns + left, rows + top
+        own = ellipses[target].distance(x, y) < ellipses[int(label)].distance(x, y)
+        grown[rows[own], columns[own]] = False
     result = np.zeros_like(others)
     result[window] = grown
     return result

@@ -15,24 +15,23 @@ Objects are numbered by position, so that numbers do not depend on the tiles.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import sep
 
-from autofit_ml.errors import InputError, SettingsError
+from autofit_ml.errors import SettingsError
 from autofit_ml.images.stamp import Frame
-from autofit_ml.segmentation.detection import Detections, detection_table
-from autofit_ml.segmentation.fragments import join_fragments
-from autofit_ml.segmentation.maskrcnn import (
-    NARROWEST,
-    Instances,
-    MaskRCNNSettings,
-    find_instances,
+from autofit_ml.segmentation.detection import (
+    Detections,
+    background_of,
+    detection_table,
+    scaled,
 )
+from autofit_ml.segmentation.fragments import join_fragments
+from autofit_ml.segmentation.maskrcnn import NARROWEST, MaskRCNNSettings, find_instances
 from autofit_ml.segmentation.network import DIVISIBLE, SegmentNetwork
-from autofit_ml.segmentation.pieces import SAME, Piece, bin_image, draw, pieces_of, with_large
+from autofit_ml.segmentation.pieces import SAME, Piece, bin_image, draw, with_large
 
 __all__ = ["Tile", "TileSettings", "detect_instances", "tiles_of"]
 
@@ -134,14 +133,9 @@ def detect_instances(
     Memory: the frame's planes, one label image, and a tile's worth of network.
     """
     settings = settings or TileSettings()
-    bad = frame.mask | ~np.isfinite(frame.data)
-    if bad.all():
-        raise InputError("every pixel is masked", "check the mask or DQ plane", frame.file or None)
-    unit = float(np.std(frame.data[~bad])) or 1.0
-    image = np.where(bad, 0, frame.data / np.float32(unit)).astype(np.float32)
-    mesh = max(16, min(box, *image.shape))
-    first = sep.Background(image, mask=bad, bw=mesh, bh=mesh)
-    flat, rms = image - first.back(), first.rms()
+    image, bad, unit = scaled(frame.data, frame.mask, frame.file or None)
+    background = background_of(image, bad, box)
+    flat, rms = image - background.back(), background.rms()
     pieces = _found_in(flat, rms, bad, fwhm, network, settings)
     for b in settings.binnings:
         if min(image.shape) < 32 * b:
@@ -149,20 +143,18 @@ def detect_instances(
         binned = bin_image(flat, rms, bad, b)
         coarse = _found_in(*binned, max(fwhm / b, NARROWEST), network, settings)
         pieces = with_large(pieces, coarse, b, flat, rms)
-    labels, drawn = draw(pieces, image.shape)
-    labels = join_fragments(labels, flat, rms, bad)
-    classes = {k: "star" if piece.star else "galaxy" for k, piece in enumerate(drawn, 1)}
-    covered = np.ascontiguousarray(bad | (labels > 0))
-    background = first if covered.all() else sep.Background(image, mask=covered, bw=mesh, bh=mesh)
-    flat = image - background.back()
-    noise = frame.sigma / np.float32(unit)
-    table, labels, order = detection_table(flat, noise, labels, unit)
+    labels = join_fragments(draw(pieces, image.shape), flat, rms, bad)
+    covered = bad | (labels > 0)
+    if not covered.all():
+        background = background_of(image, covered, box)
+    flat, noise = image - background.back(), frame.sigma / np.float32(unit)
+    table, labels, given = detection_table(flat, noise, labels, unit)
     return Detections(
         sources=table,
         labels=labels,
         background=background.back() * np.float32(unit),
         background_rms=background.rms() * np.float32(unit),
-        classes={new: classes[old] for new, old in enumerate(order, start=1)},
+        classes={k: pieces[i - 1].kind for k, i in enumerate(given, start=1)},
         method="maskrcnn",
     )
 
@@ -189,16 +181,16 @@ def _found_in(
             network,
             settings.network,
         )
-        for number, (tile, instances) in enumerate(zip(some, found, strict=True), start=start):
-            pieces += _own(tile, number, instances, settings.seam)
+        for number, (tile, inside) in enumerate(zip(some, found, strict=True), start=start):
+            pieces += _own(tile, number, inside, settings.seam)
     return _once(pieces)
 
 
-def _own(tile: Tile, number: int, found: Instances, seam: int) -> Iterator[Piece]:
+def _own(tile: Tile, number: int, found: Sequence[Piece], seam: int) -> Iterator[Piece]:
     """The instances whose centroid lies in a tile's core, give or take the seam."""
-    rows, columns = tile.outer
-    corner = (rows.start, columns.start)
-    for piece in pieces_of(found.labels, found.scores, found.classes == 2, corner, number):
+    top, left = (part.start for part in tile.outer)
+    for item in found:
+        piece = dataclasses.replace(item, y0=item.y0 + top, x0=item.x0 + left, source=number)
         v, h = np.nonzero(piece.mask)
         inside = all(
             own.start - seam - 0.5 <= place < own.stop + seam - 0.5

@@ -20,7 +20,7 @@ From recipe to pixels:
 - `generate`: all of these for one object of a recipe.
 - `shards`, `dataset`, `files`: sets on disk, PyTorch data sets, FITS folders.
 - `endless`: the second path, batches drawn by our own renderer on CPU or GPU.
-- `observe`, `sample`, `demo`: scenes and samples given in Python; a small folder for a first look.
+- `observe`, `demo`: scenes and samples given in Python; a small folder for a first look.
 
 GalSim, Hydra and pydantic are optional dependencies (``pip install 'autofit-ml[simulate]'``);
 `endless` needs none of them.

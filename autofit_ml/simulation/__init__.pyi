@@ -24,7 +24,10 @@ from .objects import source_table as source_table
 from .objects import to_frame as to_frame
 from .objects import to_stamps as to_stamps
 from .objects import truth_table as truth_table
+from .observe import draw_neighbours as draw_neighbours
+from .observe import draw_target as draw_target
 from .observe import observe_scene as observe_scene
+from .observe import simulate_sersic as simulate_sersic
 from .psf import PSFGrid as PSFGrid
 from .psf import draw_psf as draw_psf
 from .psf import draw_psf_grid as draw_psf_grid
@@ -33,10 +36,7 @@ from .recipe import Recipe as Recipe
 from .recipe import compose_recipe as compose_recipe
 from .recipe import config_folder as config_folder
 from .recipe import list_recipes as list_recipes
-from .sample import simulate_sersic as simulate_sersic
 from .scenes import draw_galaxy as draw_galaxy
-from .scenes import draw_neighbours as draw_neighbours
-from .scenes import draw_target as draw_target
 from .shards import read_manifest as read_manifest
 from .shards import read_objects as read_objects
 from .shards import verify_set as verify_set

@@ -1,6 +1,7 @@
 """Defects of detectors and pipelines: what a real frame has besides light and noise.
 
-Pure functions on images in image units (the sky included). Rates are means of Poisson numbers that
+Pure functions on images in image units (the sky included), called with what a recipe has checked.
+Rates are means of Poisson numbers that
 scale with the area (columns: with the width). Ghosts are light: they are added before the noise.
 Everything else happens to the observed image (`apply_artefacts`).
 """
@@ -13,7 +14,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import ndtr
 
-from autofit_ml.errors import InputError, SettingsError
 from autofit_ml.simulation.objects import Artefact
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "apply_artefacts",
     "bad_columns",
+    "coarsened",
     "cosmic_rays",
     "ghosts",
     "masked_regions",
@@ -103,6 +104,29 @@ def apply_artefacts(
     return data, mask | ((bits & unusable) > 0), bits
 
 
+def coarsened(
+    data: np.ndarray, sky: float, rms: float, settings: Artefacts, rng: np.random.Generator
+) -> np.ndarray:
+    """Values of some images cut off below a level, or in steps (`Artefacts`).
+
+    Parameters
+    ----------
+    data : ndarray
+        Without the sky that a pipeline subtracts.
+    sky, rms : float
+        Of what is left of it: level, and scatter.
+    settings : Artefacts
+    rng : numpy.random.Generator
+        Not used for what the settings leave out.
+    """
+    if settings.clipped and rng.uniform() < settings.clipped:
+        data = np.maximum(data, sky + rms * rng.uniform(-1.5, 0))
+    if settings.quantised and rng.uniform() < settings.quantised:
+        step = rms * rng.uniform(0.3, 1.5)
+        data = step * np.round(data / step)
+    return data
+
+
 def saturate(data: np.ndarray, level: float, bleed: bool) -> tuple[np.ndarray, np.ndarray]:
     """Full wells, and the charge that runs out of them along columns.
 
@@ -126,19 +150,8 @@ def saturate(data: np.ndarray, level: float, bleed: bool) -> tuple[np.ndarray, n
     data : ndarray, float64, shape (ny, nx)
     bits : ndarray, uint8, shape (ny, nx)
         SATURATED where the image was above `level`; BLEED on pixels that received charge.
-
-    Raises
-    ------
-    SettingsError
-        `level` is not positive.
-    InputError
-        A pixel is not finite.
     """
-    if not level > 0:
-        raise SettingsError(f"saturation level {level}", "must be positive")
     data = np.array(data, dtype=float)
-    if not np.all(np.isfinite(data)):
-        raise InputError("the image has pixels that are not finite", "replace them first")
     full = data > level
     bits = full * np.uint8(Artefact.SATURATED)
     if bleed:
@@ -214,7 +227,7 @@ def bad_columns(
     """
     ny, nx = shape
     response, bits = np.ones(shape), np.zeros(shape, np.uint8)
-    number = min(int(rng.poisson(_rate(rate, "bad_columns") * nx / 1000)), nx)
+    number = min(int(rng.poisson(rate * nx / 1000)), nx)
     for x in rng.choice(nx, number, replace=False):
         row, kind, partial = int(rng.integers(1, max(ny, 2))), rng.uniform(), rng.uniform()
         low, high = rng.uniform(0.3, 0.95), rng.uniform(1.05, 2.0)
@@ -262,14 +275,9 @@ def cosmic_rays(
     found : ndarray, bool, shape (ny, nx)
         The same for the hits that were found.
     """
-    if not (0 < gain < np.inf and 0 <= masked_fraction <= 1):
-        raise SettingsError(
-            f"gain {gain}, masked fraction {masked_fraction}",
-            "gain > 0 and finite, fraction 0 to 1",
-        )
     electrons, hit, found = np.zeros(shape), np.zeros(shape, bool), np.zeros(shape, bool)
     ny, nx = shape
-    for _ in range(rng.poisson(_rate(rate, "cosmic_rays") * ny * nx / 1e6)):
+    for _ in range(rng.poisson(rate * ny * nx / 1e6)):
         y, x = rng.uniform(-0.5, ny - 0.5), rng.uniform(-0.5, nx - 0.5)
         angle, length = rng.uniform(0, np.pi), rng.exponential(TRACK_LENGTH)
         path = np.hypot(THICKNESS, length * PIXEL)
@@ -327,11 +335,9 @@ def masked_regions(
         MASKED.
     """
     ny, nx = shape
-    if not psf_fwhm > 0:
-        raise SettingsError(f"PSF FWHM {psf_fwhm}", "must be positive")
     masked = np.zeros(shape, dtype=bool)
     largest = min(shape) / 4
-    for _ in range(rng.poisson(_rate(rate, "masked_regions") * ny * nx / 1e6)):
+    for _ in range(rng.poisson(rate * ny * nx / 1e6)):
         y, x, kind = rng.uniform(0, ny - 1), rng.uniform(0, nx - 1), rng.uniform()
         one, two = rng.uniform(size=2)
         if kind < 0.5:
@@ -390,16 +396,7 @@ def ghosts(
         To be added before the noise, image units.
     bits : ndarray, uint8, shape (ny, nx)
         GHOST.
-
-    Raises
-    ------
-    SettingsError
     """
-    if not (0 <= fraction <= 1 and psf_fwhm > 0 and radius > 1 and 0 <= hole <= 0.9):
-        raise SettingsError(
-            f"ghosts: fraction {fraction}, FWHM {psf_fwhm}, radius {radius}, hole {hole}",
-            "fraction 0 to 1, FWHM > 0, radius > 1 FWHM, hole 0 to 0.9",
-        )
     ny, nx = shape
     light, bits = np.zeros(shape), np.zeros(shape, np.uint8)
     if fraction == 0:
@@ -422,9 +419,3 @@ def ghosts(
         light[rows, columns] += fraction * flux / area * ring
         bits[rows, columns] |= (ring > 0) * np.uint8(Artefact.GHOST)
     return light, bits
-
-
-def _rate(value: float, name: str) -> float:
-    if not 0 <= value < np.inf:
-        raise SettingsError(f"{name} {value}", "a rate is at least 0 and finite")
-    return float(value)

@@ -14,7 +14,7 @@ from typing import Any, cast
 import numpy as np
 import pyarrow as pa
 import torch
-from torch.utils.data import ConcatDataset, Dataset, Sampler
+from torch.utils.data import ConcatDataset, Dataset, Sampler, default_collate
 
 from autofit_ml.errors import SettingsError
 from autofit_ml.measure import psf_fwhm
@@ -176,25 +176,27 @@ def _item(batch: pa.RecordBatch, row: int, planes: Sequence[str]) -> dict[str, A
 
 
 def _plane(batch: pa.RecordBatch, row: int, name: str) -> Any:
-    if name == "psf":
-        return torch.from_numpy(psf_of(batch, row).data)
-    if name == "psf_fwhm":
-        return torch.tensor(psf_fwhm(psf_of(batch, row)), dtype=torch.float32)
-    if name == "psf_grid":
-        grid = psf_grid_of(batch, row)
-        return None if grid is None else torch.from_numpy(grid.data)
     if name == "light":
         boxes = light_of(batch, row) or ()
         return [(box.y0, box.x0, torch.from_numpy(box.data)) for box in boxes]
-    if name == "noise_free":
+    if name == "psf_grid":
+        grid = psf_grid_of(batch, row)
+        return None if grid is None else torch.from_numpy(grid.data)
+    if name == "psf_fwhm":
+        return torch.tensor(psf_fwhm(psf_of(batch, row)), dtype=torch.float32)
+    if name == "psf":
+        plane = psf_of(batch, row).data
+    elif name == "noise_free":
         light = _stored(batch, row, "model") + _stored(batch, row, "neighbour_light")
-        return torch.from_numpy(light + _sky(batch, row))
-    if name == "sky_map":
-        return torch.from_numpy(np.array(np.broadcast_to(_sky(batch, row), _shape(batch, row))))
-    plane = _stored(batch, row, name)
+        plane = light + _sky(batch, row)
+    elif name == "sky_map":
+        plane = np.broadcast_to(_sky(batch, row), _shape(batch, row))
+    else:
+        plane = _stored(batch, row, name)
     if name == "mask":
-        return torch.from_numpy(plane.astype(bool))
-    return torch.from_numpy(plane.copy())
+        plane = plane.astype(bool)
+    # what belongs to the shard is read-only
+    return torch.from_numpy(plane if plane.flags.writeable else plane.copy())
 
 
 def _stored(batch: pa.RecordBatch, row: int, name: str) -> np.ndarray:
@@ -219,21 +221,13 @@ def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
     Returns
     -------
     dict
-        Tensors are stacked along a new first axis and numbers become a tensor, but for the keys
-        `RAGGED` and for anything else (strings, lists, dicts), which become lists.
+        As PyTorch collates items, but for the keys `RAGGED`, which become lists.
     """
-    batch: dict[str, Any] = {}
-    for name in items[0]:
-        values = [item[name] for item in items]
-        if name in RAGGED:
-            batch[name] = values
-        elif isinstance(values[0], torch.Tensor):
-            batch[name] = torch.stack(values)
-        elif isinstance(values[0], int | float):
-            batch[name] = torch.tensor(values)
-        else:
-            batch[name] = values
-    return batch
+    columns = {name: [item[name] for item in items] for name in items[0]}
+    return {
+        name: values if name in RAGGED else default_collate(values)
+        for name, values in columns.items()
+    }
 
 
 class ChunkSampler(Sampler[int]):

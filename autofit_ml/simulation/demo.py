@@ -11,9 +11,8 @@ from autofit_ml.simulation.draw import render_source
 from autofit_ml.simulation.files import export_fits
 from autofit_ml.simulation.noise import flux_for_snr
 from autofit_ml.simulation.objects import SimulatedObject
-from autofit_ml.simulation.observe import observe_scene
+from autofit_ml.simulation.observe import draw_neighbours, observe_scene
 from autofit_ml.simulation.psf import moffat_psf
-from autofit_ml.simulation.scenes import draw_neighbours
 from autofit_ml.simulation.sources import Source, sersic_indices
 
 __all__ = ["demo_set"]

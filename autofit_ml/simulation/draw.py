@@ -16,15 +16,17 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import fft
+from scipy.special import j0
 
 from autofit_ml.images.stamp import PSF
+from autofit_ml.measure import centre_distance
 from autofit_ml.profiles.sersic import sersic_b, sersic_flux_within, sersic_intensity_at_re
-from autofit_ml.simulation.galsim_module import require_galsim
-from autofit_ml.simulation.sources import Component, Source, along_axes
+from autofit_ml.simulation.sources import Component, Source, along_axes, require_galsim
 
 __all__ = ["EXACT", "FAST", "DrawAccuracy", "draw_box", "extent", "render_source"]
 
@@ -107,7 +109,7 @@ def draw_box(
     for part in parts:
         spectrum += _transform(part, grid)
         folded += _light_outside(part, n)
-    spectrum *= _psf_transform(psf, grid)
+    spectrum *= _psf_transform(psf, n)
     spectrum *= np.exp(-1j * (grid.ky * y))[:, None]
     spectrum *= np.exp(-1j * (grid.kx * x))[None, :]
     # Every s-th sample of the fine grid, for the rows and columns of the box alone.
@@ -118,15 +120,18 @@ def draw_box(
 
 def extent(source: Source, psf: PSF, level: float) -> float:
     """Radius (pixels) beyond which a source is fainter than `level` per pixel everywhere."""
-    half = 0.5 * max(psf.data.shape) / psf.oversampling
     if source.is_star:
-        profile = _psf_envelope(psf)
-        bright = np.flatnonzero(profile * source.flux > level)
-        return float(min(half, (bright[-1] + 2) if bright.size else 1))
-    reach = 0.0
+        return _star_extent(source.flux, psf, level)
+    reach = least = 0.0
     for part in source.parts:
+        if part.kind == "point":
+            least = _star_extent(part.flux, psf, level)
+            continue
         if part.kind == "image":
             reach = max(reach, part.reach)
+            continue
+        if part.kind == "ring":
+            reach = max(reach, part.re + 4 * part.knot_sigma)
             continue
         if part.kind == "knots" and part.offsets is not None:
             reach = max(reach, float(np.hypot(*part.offsets[:, :2].T).max()) + 4 * part.knot_sigma)
@@ -136,8 +141,13 @@ def extent(source: Source, psf: PSF, level: float) -> float:
         b = float(sersic_b(part.n))
         # I(r) = I_e exp(-b ((r / re)^(1/n) - 1)) falls to the level at:
         reach = max(reach, part.re * max(1 + contrast / b, 0.0) ** part.n)
-    width = _psf_reach(psf)
-    return reach + width
+    return max(reach + _psf_reach(psf), least)
+
+
+def _star_extent(flux: float, psf: PSF, level: float) -> float:
+    half = 0.5 * max(psf.data.shape) / psf.oversampling
+    bright = np.flatnonzero(_psf_envelope(psf) * flux > level)
+    return float(min(half, (bright[-1] + 2) if bright.size else 1))
 
 
 def _fast_odd_length(n: int) -> int:
@@ -165,6 +175,8 @@ def _field(part: Component, folding: float) -> float:
         return 0.0
     if part.kind == "image":
         return 2.5 * part.reach
+    if part.kind == "ring":
+        return 2.2 * part.re + 10 * part.knot_sigma
     if part.kind == "knots" and part.offsets is not None:
         return 2.2 * float(abs(part.offsets[:, :2]).max()) + 10 * part.knot_sigma
     return 2 * part.re * _radius_holding(1 - folding, part.n)
@@ -179,7 +191,7 @@ def _radius_holding(fraction: float, n: float) -> float:
 
 def _light_outside(part: Component, n: int) -> float:
     """Flux of a part beyond the field (a circle of its area): it folds back into the image."""
-    if part.kind in ("point", "knots", "spiral", "image"):
+    if part.kind in ("point", "knots", "ring", "spiral", "image"):
         return 0.0
     radius = n / math.sqrt(math.pi) / (part.re * math.sqrt(part.q))
     return part.flux * float(1 - sersic_flux_within(radius, part.n))
@@ -192,6 +204,8 @@ def _transform(part: Component, grid: _Grid) -> np.ndarray:
         return np.full(grid.shape, part.flux, dtype=complex)
     if part.kind == "knots":
         return _knots_transform(part, grid)
+    if part.kind == "ring":
+        return _ring_transform(part, grid)
     if part.kind == "spiral":
         return _spiral_transform(part, grid)
     if part.kind == "image":
@@ -231,18 +245,15 @@ def _drawn_transform(profile, grid: _Grid) -> np.ndarray:
     return fft.ifftshift(image.array, axes=0)
 
 
-def _gsparams(n: float = 1.0):
+@functools.lru_cache(maxsize=128)
+def _gsparams(n: float):
     """GalSim's accuracy for a Sérsic index.
 
     Its table ends where the transform falls to `kvalue_accuracy`. Low indices fall fast, and a
     table cut at 1e-6 leaves errors of 1e-3 of the peak for re = 30 pixels; high indices fall
     slowly, and their tables take seconds at 1e-10.
     """
-    return _cached_gsparams(1e-10 if n < 1.3 else 1e-8 if n < 2.5 else 1e-6)
-
-
-@functools.cache
-def _cached_gsparams(accuracy: float):
+    accuracy = 1e-10 if n < 1.3 else 1e-8 if n < 2.5 else 1e-6
     return require_galsim().GSParams(kvalue_accuracy=accuracy, maximum_fft_size=16384)
 
 
@@ -253,6 +264,13 @@ def _knots_transform(part: Component, grid: _Grid) -> np.ndarray:
     along_y = np.exp(-1j * np.outer(grid.ky, dy) - 0.5 * (part.knot_sigma * grid.ky[:, None]) ** 2)
     along_x = np.exp(-1j * np.outer(dx, grid.kx) - 0.5 * (part.knot_sigma * grid.kx) ** 2)
     return (along_y * (part.flux * share)) @ along_x
+
+
+def _ring_transform(part: Component, grid: _Grid) -> np.ndarray:
+    """A circle in the plane of the disc, as wide as a Gaussian: J0(k re) times the Gaussian's."""
+    major, minor = along_axes(grid.kx[None, :], grid.ky[:, None], part.pa)
+    k = np.hypot(major, minor * part.q)
+    return part.flux * j0(k * part.re) * np.exp(-0.5 * (k * part.knot_sigma) ** 2) + 0j
 
 
 def _spiral_transform(part: Component, grid: _Grid, finer: int = 2) -> np.ndarray:
@@ -286,13 +304,8 @@ def _spiral_transform(part: Component, grid: _Grid, finer: int = 2) -> np.ndarra
     return kept
 
 
-def _psf_transform(psf: PSF, grid: _Grid) -> np.ndarray:
-    """Discrete transform of the PSF image about its centre, with the pixel where it lacks it."""
-    return _cached_psf_transform(_Identity(psf), grid.n)
-
-
 class _Identity:
-    """A PSF as a key of the cache: two are the same when they are one object."""
+    """A PSF as a key of a cache: two are the same when they are one object."""
 
     def __init__(self, psf: PSF) -> None:
         self.psf = psf
@@ -304,9 +317,15 @@ class _Identity:
         return isinstance(other, _Identity) and self.psf is other.psf
 
 
-@functools.lru_cache(maxsize=12)
-def _cached_psf_transform(key: _Identity, n: int) -> np.ndarray:
-    psf = key.psf
+def _kept_per_psf(function: Callable) -> Callable:
+    """Keep the answers of a function for the last PSFs that it was asked about."""
+    kept = functools.lru_cache(maxsize=12)(lambda key, *others: function(key.psf, *others))
+    return functools.wraps(function)(lambda psf, *others: kept(_Identity(psf), *others))
+
+
+@_kept_per_psf
+def _psf_transform(psf: PSF, n: int) -> np.ndarray:
+    """Discrete transform of the PSF image about its centre, with the pixel where it lacks it."""
     grid = _Grid(n, psf.oversampling)
     s = psf.oversampling
     height, width = psf.data.shape
@@ -322,14 +341,10 @@ def _cached_psf_transform(key: _Identity, n: int) -> np.ndarray:
     return transform
 
 
+@_kept_per_psf
 def _at_the_band_edge(psf: PSF) -> float:
     """Largest absolute transform of a PSF image at its own Nyquist frequencies."""
-    return _cached_band_edge(_Identity(psf))
-
-
-@functools.lru_cache(maxsize=12)
-def _cached_band_edge(key: _Identity) -> float:
-    data = np.asarray(key.psf.data, dtype=float)
+    data = np.asarray(psf.data, dtype=float)
     signs_y = (-1.0) ** np.arange(data.shape[0])
     signs_x = (-1.0) ** np.arange(data.shape[1])
     edges = fft.fft(signs_y @ data), fft.fft(data @ signs_x)
@@ -348,28 +363,21 @@ def _sinc_shifted(psf: PSF, x: float, y: float, shape: tuple[int, int]) -> np.nd
     ) * psf.oversampling**2
 
 
+@_kept_per_psf
 def _psf_envelope(psf: PSF) -> np.ndarray:
     """Largest PSF value (per image pixel) at or beyond each whole radius, image pixels."""
-    return _cached_envelope(_Identity(psf))
-
-
-@functools.lru_cache(maxsize=12)
-def _cached_envelope(key: _Identity) -> np.ndarray:
-    data, s = np.abs(key.psf.data) * key.psf.oversampling**2, key.psf.oversampling
-    height, width = data.shape
-    y, x = np.ogrid[:height, :width]
-    radius = np.hypot(y - (height - 1) / 2, x - (width - 1) / 2) / s
+    data = np.abs(psf.data) * psf.oversampling**2
+    radius = centre_distance(psf.data.shape) / psf.oversampling
     rings = np.zeros(int(radius.max()) + 2)
     np.maximum.at(rings, radius.astype(int).ravel(), data.ravel())
     return np.maximum.accumulate(rings[::-1])[::-1]
 
 
+@_kept_per_psf
 def _psf_reach(psf: PSF) -> float:
     """Radius that holds 98 % of a PSF's light, pixels."""
-    data, s = np.abs(np.asarray(psf.data, dtype=float)), psf.oversampling
-    height, width = data.shape
-    y, x = np.ogrid[:height, :width]
-    radius = (np.hypot(y - (height - 1) / 2, x - (width - 1) / 2) / s).ravel()
+    data = np.abs(np.asarray(psf.data, dtype=float))
+    radius = (centre_distance(psf.data.shape) / psf.oversampling).ravel()
     order = np.argsort(radius)
     cumulative = np.cumsum(data.ravel()[order])
     return float(radius[order][np.searchsorted(cumulative, 0.98 * cumulative[-1])]) + 1.0

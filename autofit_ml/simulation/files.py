@@ -8,14 +8,20 @@ from pathlib import Path
 import numpy as np
 from astropy.io import fits
 
+from autofit_ml.catalogue.atomic import atomic_write_ecsv
 from autofit_ml.errors import OutputError
+from autofit_ml.images.stamp import Stamp
 from autofit_ml.simulation.objects import SimulatedObject, source_table, truth_table
 
-__all__ = ["export_fits"]
+__all__ = ["export_fits", "write_planes"]
 
 
 def export_fits(
-    objects: Sequence[SimulatedObject], folder: str | Path, *, labels: bool = False
+    objects: Sequence[SimulatedObject],
+    folder: str | Path,
+    *,
+    labels: bool = False,
+    tables: bool = True,
 ) -> Path:
     """Write ``<id>_image.fits``, ``_sigma``, ``_psf`` (``_mask`` where needed) and tables.
 
@@ -33,6 +39,8 @@ def export_fits(
         Made if absent; files of the same names are replaced.
     labels : bool
         Write the true labels as ``<id>_seg.fits`` (a stamp's TARGET = 1) too.
+    tables : bool
+        False: only the images.
 
     Returns
     -------
@@ -48,12 +56,12 @@ def export_fits(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for item in objects:
-            _export_object(item, folder, labels)
-        sources = source_table(objects)
-        sources.write(folder / "sources.ecsv", format="ascii.ecsv", overwrite=True)
-        stamps = [item for item in objects if item.kind == "stamp"]
-        if stamps:
-            truth_table(stamps).write(folder / "truth.ecsv", format="ascii.ecsv", overwrite=True)
+            write_planes(item, folder, item.id, labels=labels, survey=item.survey)
+        if tables:
+            atomic_write_ecsv(folder / "sources.ecsv", source_table(objects))
+            stamps = [item for item in objects if item.kind == "stamp"]
+            if stamps:
+                atomic_write_ecsv(folder / "truth.ecsv", truth_table(stamps))
     except OSError as error:
         raise OutputError(
             f"cannot write simulated images: {error}", "choose another folder", folder
@@ -61,31 +69,53 @@ def export_fits(
     return folder
 
 
-def _export_object(item: SimulatedObject, folder: Path, labels: bool) -> None:
-    header = item.wcs.to_header()
-    header["OBJECT"] = item.id
-    header["FILTER"] = item.filter
-    header["ZP"] = (item.zeropoint, "AB magnitude of one image unit")
-    if np.isfinite(item.gain):
-        header["GAIN"] = (item.gain, "electrons per image unit")
-    header["PIXSCALE"] = (item.pixel_scale, "arcsec per pixel")
-    header["SURVEY"] = item.survey
+def write_planes(
+    item: SimulatedObject | Stamp,
+    folder: Path,
+    name: str,
+    *,
+    sigma: bool = True,
+    labels: bool = False,
+    survey: str = "",
+) -> None:
+    """The planes of one image as ``autofit-ml fit`` reads them.
 
-    psf_header = fits.Header()
-    psf_header["PSFPIX"] = (item.psf.has_pixel, "the PSF contains the pixel")
+    Parameters
+    ----------
+    item : SimulatedObject or Stamp
+    folder : Path
+    name : str
+        Files are called ``<name>_<plane>.fits``.
+    sigma : bool
+        Write the noise map; without it a fit builds one.
+    labels : bool
+        Write the labels; 1 is the target of a stamp.
+    survey : str
+        For the SURVEY card.
+    """
+    header = fits.Header() if item.wcs is None else item.wcs.to_header()
+    header["OBJECT"] = name
+    if item.filter:
+        header["FILTER"] = item.filter
+    for card, value, comment in (
+        ("ZP", item.zeropoint, "AB magnitude of one image unit"),
+        ("GAIN", item.gain, "electrons per image unit"),
+        ("PIXSCALE", item.pixel_scale, "arcsec per pixel"),
+    ):
+        if np.isfinite(value):
+            header[card] = (value, comment)
+    if survey:
+        header["SURVEY"] = survey
+    psf_header = fits.Header([("PSFPIX", item.psf.has_pixel, "the PSF contains the pixel")])
     if item.psf.oversampling != 1:
         psf_header["OVERSAMP"] = (item.psf.oversampling, "PSF pixels per image pixel")
-
-    planes: dict[str, tuple[np.ndarray, fits.Header]] = {
-        "image": (item.data, header),
-        "sigma": (item.sigma, fits.Header()),
-        "psf": (item.psf.data, psf_header),
-    }
+    planes = {"image": (item.data, header), "psf": (item.psf.data, psf_header)}
+    if sigma:
+        planes["sigma"] = (item.sigma, fits.Header())
     if item.mask.any():
         planes["mask"] = (item.mask.astype(np.uint8), fits.Header())
-    if labels:
-        planes["seg"] = (item.labels, fits.Header([("TARGET", 1)] if item.kind == "stamp" else []))
-    for plane, (array, plane_header) in planes.items():
-        fits.PrimaryHDU(array, plane_header).writeto(
-            folder / f"{item.id}_{plane}.fits", overwrite=True
-        )
+    if labels and item.labels is not None:
+        stamp = getattr(item, "kind", "stamp") == "stamp"
+        planes["seg"] = (item.labels, fits.Header([("TARGET", 1)] if stamp else []))
+    for plane, (array, cards) in planes.items():
+        fits.PrimaryHDU(array, cards).writeto(folder / f"{name}_{plane}.fits", overwrite=True)

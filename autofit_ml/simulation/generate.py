@@ -9,24 +9,17 @@ from pathlib import Path
 
 import numpy as np
 
-from autofit_ml.catalogue.flags import Flag
 from autofit_ml.errors import SettingsError
 from autofit_ml.images.stamp import PSF
 from autofit_ml.measure import psf_fwhm
-from autofit_ml.simulation.artefacts import apply_artefacts, ghosts
+from autofit_ml.simulation.artefacts import apply_artefacts, coarsened, ghosts
 from autofit_ml.simulation.draw import FAST, draw_box, extent
-from autofit_ml.simulation.labels import (
-    add_light,
-    flags_by_construction,
-    instance_labels,
-    source_truth,
-)
+from autofit_ml.simulation.labels import add_light, described
 from autofit_ml.simulation.noise import autocorrelation, flux_for_snr, observe
-from autofit_ml.simulation.objects import Artefact, SimulatedObject, SourceLight
+from autofit_ml.simulation.objects import SimulatedObject, SourceLight
 from autofit_ml.simulation.psf import PSFGrid, draw_psf, draw_psf_grid
 from autofit_ml.simulation.recipe import Recipe, compose_recipe
 from autofit_ml.simulation.scenes import (
-    Scene,
     draw_frame_scene,
     draw_stamp_neighbours,
     place_stamp_target,
@@ -81,7 +74,7 @@ def check_recipe(recipe: Recipe) -> None:
     SettingsError
     """
     psf = draw_psf(recipe.survey.psf, recipe.survey.pixel_scale, np.random.default_rng(0))
-    autocorrelation(recipe.survey.noise.correlation, recipe.data.shape)
+    autocorrelation(recipe.survey.noise.drawn(np.random.default_rng(0)), recipe.data.shape)
     if recipe.data.galaxies.morphology.get("real", 0) > 0:
         from autofit_ml.simulation.real import check_real_galaxies
 
@@ -109,8 +102,28 @@ def simulate_one(recipe: Recipe, index: int, seed: int | None = None) -> Simulat
     if index < 0 or seed < 0:
         raise SettingsError(f"index {index}, seed {seed}", "both are at least 0")
     streams = _Streams(*(np.random.default_rng([seed, index, k]) for k in range(4)))
-    draw = _simulate_stamp if recipe.data.kind == "stamp" else _simulate_frame
-    return draw(recipe, index, seed, streams)
+    data, survey = recipe.data, recipe.survey
+    grid, (ny, nx) = None, data.shape
+    if data.kind == "frame":
+        grid = draw_psf_grid(survey.psf, survey.pixel_scale, data.shape, streams.psf, seed)
+        psf = grid.at((nx - 1) / 2, (ny - 1) / 2)
+    else:
+        psf = draw_psf(survey.psf, survey.pixel_scale, streams.psf, seed)
+    fwhm, sky = psf_fwhm(psf), _Sky(recipe, streams.noise)
+    # (source, its light, whether it is above the recipe's cut)
+    drawn: list[tuple[Source, SourceLight, bool]] = []
+    if data.kind == "frame":
+        others = draw_frame_scene(streams.scene, recipe)
+    else:
+        target, light = _draw_target(recipe, psf, sky, streams.scene)
+        drawn.append((target, SourceLight(0, 0, light.astype(np.float32)), True))
+        margin = 0.1 * min(data.shape)
+        others = draw_stamp_neighbours(streams.scene, recipe, target, fwhm, margin)
+    for source, seen in others:
+        own = _light(source, grid.at(source.x, source.y) if grid else psf, data.shape, sky.rms)
+        if own is not None:
+            drawn.append((source, own, seen))
+    return _observe(recipe, index, drawn, psf, grid, fwhm, sky, streams)
 
 
 @dataclass(frozen=True)
@@ -123,64 +136,22 @@ class _Streams:
     artefacts: np.random.Generator
 
 
-def _simulate_stamp(recipe: Recipe, index: int, seed: int, streams: _Streams) -> SimulatedObject:
-    data, survey = recipe.data, recipe.survey
-    psf = draw_psf(survey.psf, survey.pixel_scale, streams.psf, seed)
-    fwhm = psf_fwhm(psf)
-    sky = _Sky(recipe, streams.noise)
-    drawn: dict[str, np.ndarray] = {}
+def _draw_target(
+    recipe: Recipe, psf: PSF, sky: _Sky, rng: np.random.Generator
+) -> tuple[Source, np.ndarray]:
+    """A stamp's target, and its light."""
+    shape, images = recipe.data.shape, []
 
     def flux_at_snr(unit: Source) -> float:
-        assert data.target is not None and data.target.snr is not None
-        low, high = np.log(data.target.snr)
-        image = draw_box(unit, psf, (0, 0), data.shape, FAST)
-        flux = flux_for_snr(image, math.exp(streams.scene.uniform(low, high)), sky.rms, sky.gain)
-        drawn["target"] = flux * image
+        assert recipe.data.target is not None and recipe.data.target.snr is not None
+        low, high = np.log(recipe.data.target.snr)
+        image = draw_box(unit, psf, (0, 0), shape, FAST)
+        flux = flux_for_snr(image, math.exp(rng.uniform(low, high)), sky.rms, sky.gain)
+        images.append(flux * image)
         return flux
 
-    target = place_stamp_target(streams.scene, recipe, flux_at_snr)
-    light = drawn.get("target")
-    if light is None:
-        light = draw_box(target, psf, (0, 0), data.shape, FAST)
-    margin = 0.1 * min(data.shape)
-    others = draw_stamp_neighbours(streams.scene, recipe, target, fwhm, margin)
-    lights = [SourceLight(0, 0, light.astype(np.float32))]
-    sources, detectable = [target], [True]
-    for source, seen in zip(others.sources, others.detectable, strict=True):
-        own = _light(source, psf, data.shape, sky.rms)
-        if own is not None:
-            lights.append(own)
-            sources.append(source)
-            detectable.append(seen)
-    return _observe(
-        recipe,
-        index,
-        Scene(tuple(sources), tuple(detectable)),
-        lights,
-        psf,
-        None,
-        fwhm,
-        sky,
-        streams,
-    )
-
-
-def _simulate_frame(recipe: Recipe, index: int, seed: int, streams: _Streams) -> SimulatedObject:
-    data, survey = recipe.data, recipe.survey
-    grid = draw_psf_grid(survey.psf, survey.pixel_scale, data.shape, streams.psf, seed)
-    ny, nx = data.shape
-    centre = grid.at((nx - 1) / 2, (ny - 1) / 2)
-    fwhm = psf_fwhm(centre)
-    sky = _Sky(recipe, streams.noise)
-    scene = draw_frame_scene(streams.scene, recipe, fwhm)
-    lights, kept = [], []
-    for source, seen in zip(scene.sources, scene.detectable, strict=True):
-        own = _light(source, grid.at(source.x, source.y), data.shape, sky.rms)
-        if own is not None:
-            lights.append(own)
-            kept.append((source, seen))
-    scene = Scene(tuple(item for item, _ in kept), tuple(seen for _, seen in kept))
-    return _observe(recipe, index, scene, lights, centre, grid, fwhm, sky, streams)
+    target = place_stamp_target(rng, recipe, flux_at_snr)
+    return target, images[0] if images else draw_box(target, psf, (0, 0), shape, FAST)
 
 
 class _Sky:
@@ -194,6 +165,7 @@ class _Sky:
         self.level = per_arcsec2 * survey.pixel_scale**2
         self.rms = math.sqrt(self.level * self.gain + self.read_noise**2) / self.gain
         self.pedestal = self.rms * rng.uniform(*noise.pedestal)
+        self.correlation = autocorrelation(noise.drawn(rng), recipe.data.shape)
         ny, nx = recipe.data.shape
         slope = self.rms * rng.uniform(*noise.gradient) / max(ny, nx)
         angle = rng.uniform(0, 2 * np.pi)
@@ -218,8 +190,7 @@ def _light(source: Source, psf: PSF, shape: tuple[int, int], sky_rms: float) -> 
 def _observe(
     recipe: Recipe,
     index: int,
-    scene: Scene,
-    lights: Sequence[SourceLight],
+    drawn: Sequence[tuple[Source, SourceLight, bool]],
     psf: PSF,
     grid: PSFGrid | None,
     fwhm: float,
@@ -229,59 +200,50 @@ def _observe(
     """Everything after the light: sky, noise, defects, labels, truth."""
     data, survey = recipe.data, recipe.survey
     shape, defects = data.shape, survey.artefacts
+    sources = tuple(source for source, _, _ in drawn)
+    lights = tuple(light for _, light, _ in drawn)
+    detectable = [seen for _, _, seen in drawn]
     total = np.zeros(shape, np.float32)
     for light in lights:
         add_light(total, light)
-    stars = [(item.x, item.y, item.flux) for item in scene.sources if item.is_star]
-    peak = _peak(psf)
+    stars = [(item.x, item.y, item.flux) for item in sources if item.is_star]
+    # the largest share of a star's light in one pixel
+    peak = float(psf.data.max()) * psf.oversampling**2
     bright = [star for star in stars if star[2] * peak + sky.level > defects.saturation]
     ghost, bits = ghosts(bright, shape, defects.ghosts, fwhm)
-    level = sky.level + sky.gradient
-    correlation = autocorrelation(survey.noise.correlation, shape)
     image, sigma = observe(
         total + ghost,
-        level,
+        sky.level + sky.gradient,
         gain=sky.gain,
         read_noise=sky.read_noise,
         rng=streams.noise,
-        correlation=correlation,
+        correlation=sky.correlation,
     )
     image, mask, defect_bits = apply_artefacts(
         image, defects, gain=sky.gain, psf_fwhm=fwhm, rng=streams.artefacts
     )
-    bits = bits | defect_bits
     # What the survey has subtracted; a pedestal is left.
-    image = image - sky.level + sky.pedestal
-    labels = instance_labels(lights, shape, data.labels.isophote * sky.rms)
-    truth = source_truth(
-        scene.sources, lights, labels, total, sigma, mask, survey.zeropoint, scene.detectable
+    image = coarsened(
+        image - sky.level + sky.pedestal, sky.pedestal, sky.rms, defects, streams.artefacts
     )
-    saturated = (bits & (Artefact.SATURATED | Artefact.BLEED)) > 0
-    stamp = data.kind == "stamp"
-    flags = Flag(0)
-    if stamp:
-        flags = flags_by_construction(
-            scene.sources[0], truth[0], labels, mask, saturated, correlation is not None
-        )
     model = np.zeros(shape, np.float32)
-    if stamp:
+    if data.kind == "stamp":
         add_light(model, lights[0])
-    sky_map = None if sky.flat else (sky.pedestal + sky.gradient).astype(np.float32)
-    return SimulatedObject(
+    return described(
+        sources,
+        lights,
+        total,
+        detectable,
+        isophote=data.labels.isophote,
         id=f"{data.name}-{index:06d}",
         data=image.astype(np.float32),
-        sigma=sigma.astype(np.float32),
+        sigma=sigma,
         mask=mask,
         psf=psf,
-        sources=scene.sources,
-        labels=labels,
-        truth=truth,
         model=model,
         neighbour_light=total - model,
         sky=float(sky.pedestal),
         sky_rms=float(sky.rms),
-        snr=float(truth["snr"][0]) if stamp else float("nan"),
-        flags=int(flags),
         pixel_scale=survey.pixel_scale,
         zeropoint=survey.zeropoint,
         gain=sky.gain,
@@ -290,14 +252,9 @@ def _observe(
         kind=data.kind,
         survey=survey.name,
         filter=survey.band,
-        artefacts=bits.astype(np.uint8),
-        sky_map=sky_map,
-        light=tuple(lights) if data.labels.light else None,
+        artefacts=(bits | defect_bits).astype(np.uint8),
+        sky_map=None if sky.flat else (sky.pedestal + sky.gradient).astype(np.float32),
+        light=lights if data.labels.light else None,
         psf_grid=grid,
-        correlation=correlation,
+        correlation=sky.correlation,
     )
-
-
-def _peak(psf: PSF) -> float:
-    """Largest share of a star's light in one pixel."""
-    return float(psf.data.max()) * psf.oversampling**2

@@ -7,14 +7,15 @@ sigma of the sky. Where several exceed it, the pixel belongs to the brightest.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from autofit_ml.catalogue.flags import Flag
-from autofit_ml.simulation.objects import SOURCE_DTYPE, SourceLight
+from autofit_ml.simulation.objects import SOURCE_DTYPE, Artefact, SimulatedObject, SourceLight
 from autofit_ml.simulation.sources import Source
 
-__all__ = ["add_light", "flags_by_construction", "instance_labels", "source_truth"]
+__all__ = ["add_light", "described", "flags_by_construction", "instance_labels", "source_truth"]
 
 
 def add_light(image: np.ndarray, light: SourceLight) -> None:
@@ -104,6 +105,53 @@ def source_truth(
     return truth
 
 
+def described(
+    sources: Sequence[Source],
+    lights: Sequence[SourceLight],
+    total: np.ndarray,
+    detectable: Sequence[bool] | None = None,
+    *,
+    isophote: float,
+    sigma: np.ndarray,
+    **known: Any,
+) -> SimulatedObject:
+    """An object with everything that follows from its light: labels, truth, S/N, flags.
+
+    Parameters
+    ----------
+    sources, lights : sequences of the same length
+        The target first, in a stamp.
+    total : ndarray, shape (ny, nx)
+        Light of all sources together, without sky.
+    detectable : sequence of bool, optional
+    isophote : float
+        Of the instance masks, in units of ``sky_rms``.
+    sigma : ndarray, shape (ny, nx)
+    **known
+        The other attributes of `SimulatedObject`.
+    """
+    mask, bits = known["mask"], known["artefacts"]
+    labels = instance_labels(lights, total.shape, isophote * known["sky_rms"])
+    truth = source_truth(
+        sources, lights, labels, total, sigma, mask, known["zeropoint"], detectable
+    )
+    flags, snr = Flag(0), float("nan")
+    if known.get("kind", "stamp") == "stamp":
+        saturated = (bits & (Artefact.SATURATED | Artefact.BLEED)) > 0
+        correlated = known["correlation"] is not None
+        flags = flags_by_construction(sources[0], truth[0], labels, mask, saturated, correlated)
+        snr = float(truth["snr"][0])
+    return SimulatedObject(
+        **known,
+        sigma=sigma.astype(np.float32),
+        sources=tuple(sources),
+        labels=labels,
+        truth=truth,
+        snr=snr,
+        flags=int(flags),
+    )
+
+
 def _share_of_others(own: np.ndarray, total: np.ndarray) -> float:
     everything = float(total.sum(dtype=float))
     if everything <= 0:
@@ -123,24 +171,18 @@ def flags_by_construction(
 
     `truth` is the target's row, `saturated` a boolean image.
     """
-    flags = Flag(0)
     blend = float(truth["blend_fraction"])
-    # 5 % of the target's own light inside re.
-    if blend / max(1 - blend, 1e-9) > 0.05:
-        flags |= Flag.BLENDED
-    border = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
-    if np.any(border == 1):
-        flags |= Flag.EDGE
     radius = target.elliptical_radius(mask.shape)
     inside = radius <= max(target.re, 1.0, float(radius.min()))
-    if mask[inside].mean() > 0.5:
-        flags |= Flag.CENTRE_MASKED
-    if np.any(saturated[radius <= max(2 * target.re, 1.0)]):
-        flags |= Flag.SATURATED
-    if correlated:
-        flags |= Flag.CORRELATED_NOISE
-    if target.is_star:
-        flags |= Flag.POINT_SOURCE
-    if truth["snr"] < 10:
-        flags |= Flag.LOW_SNR
-    return flags
+    border = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
+    holds = {
+        # 5 % of the target's own light inside re
+        Flag.BLENDED: blend / max(1 - blend, 1e-9) > 0.05,
+        Flag.EDGE: np.any(border == 1),
+        Flag.CENTRE_MASKED: mask[inside].mean() > 0.5,
+        Flag.SATURATED: np.any(saturated[radius <= max(2 * target.re, 1.0)]),
+        Flag.CORRELATED_NOISE: correlated,
+        Flag.POINT_SOURCE: target.is_star,
+        Flag.LOW_SNR: truth["snr"] < 10,
+    }
+    return Flag(sum(int(flag) for flag, true in holds.items() if true))

@@ -18,13 +18,13 @@ from scipy import fft
 from scipy.optimize import brentq
 
 from autofit_ml.errors import InputError, SettingsError
-from autofit_ml.images.fitsfile import image_array, open_fits
 
 __all__ = [
     "add_noise",
     "autocorrelation",
     "correlate",
     "flux_for_snr",
+    "noise_amplitude",
     "noise_map",
     "observe",
     "total_snr",
@@ -154,9 +154,7 @@ def autocorrelation(
         except OSError as error:
             raise SettingsError("no such file of noise correlation", "check it", path) from error
         array = _from_file(path, stat.st_mtime_ns, stat.st_size)
-    elif isinstance(setting, float | int | np.floating | np.integer):
-        if not 0 <= setting <= 0.9:
-            raise SettingsError(f"noise correlation {setting}", "use 0 to 0.9")
+    elif isinstance(setting, float | int | np.number):
         array = _gaussian(float(setting))
     else:
         array = _from_values(setting)
@@ -198,8 +196,7 @@ def correlate(white: np.ndarray, correlation: np.ndarray) -> np.ndarray:
             f"a field of {white.shape} pixels for a correlation of {correlation.shape}",
             "add a border of half the correlation array on all sides",
         )
-    values = np.ascontiguousarray(correlation, dtype=float)
-    amplitude = _amplitude(white.shape, values.shape, values.tobytes())
+    amplitude = noise_amplitude(white.shape, correlation)
     field = fft.irfft2(fft.rfft2(white) * amplitude, s=white.shape)
     return field[a : a + ny, b : b + nx]
 
@@ -212,7 +209,6 @@ def observe(
     read_noise: float,
     rng: np.random.Generator,
     correlation: np.ndarray | None = None,
-    noise: bool = True,
 ) -> tuple[np.ndarray, np.ndarray]:
     """What a detector makes of light.
 
@@ -234,8 +230,6 @@ def observe(
     rng : numpy.random.Generator
     correlation : ndarray, shape (odd, odd), optional
         See `autocorrelation`. None: white.
-    noise : bool
-        False: ``data = light + sky``, and nothing is drawn.
 
     Returns
     -------
@@ -262,8 +256,6 @@ def observe(
         )
     sigma = np.sqrt(variance) / gain
     level = light + sky
-    if not noise:
-        return level, sigma
     mean = np.maximum(level, 0) * gain
     ny, nx = light.shape
     if correlation is None:
@@ -293,6 +285,8 @@ def _deviates(
 
 
 def _gaussian(rho: float) -> np.ndarray:
+    if not 0 <= rho <= 0.9:
+        raise SettingsError(f"noise correlation {rho}", "must lie between 0 and 0.9")
     if rho <= _SMALLEST:
         return np.ones((1, 1))
     radius = math.floor(math.sqrt(math.log(_SMALLEST) / math.log(rho)))
@@ -300,7 +294,9 @@ def _gaussian(rho: float) -> np.ndarray:
     return rho ** (lag[:, None] ** 2 + lag[None, :] ** 2)
 
 
-def _from_values(values: Sequence[Sequence[float]] | np.ndarray) -> np.ndarray:
+def _from_values(
+    values: Sequence[Sequence[float]] | np.ndarray, path: Path | None = None
+) -> np.ndarray:
     try:
         array = np.array(values, dtype=float)
     except (TypeError, ValueError) as error:
@@ -313,14 +309,18 @@ def _from_values(values: Sequence[Sequence[float]] | np.ndarray) -> np.ndarray:
     centre = array[array.shape[0] // 2, array.shape[1] // 2]
     if centre != 1 or not np.abs(array).max() <= 1:
         raise SettingsError(
-            f"noise correlation with centre {centre:g}", "the centre is 1 and no value larger"
+            f"noise correlation with centre {centre:g}, largest value {np.abs(array).max():.3g}",
+            "the centre (lag 0) is 1 and no value larger",
+            path,
         )
-    return _checked(array)
+    return _checked(array, path)
 
 
 @functools.lru_cache(maxsize=8)
 def _from_file(path: Path, _mtime: int, _size: int) -> np.ndarray:
     """The function in a file; the file's time and size are part of the cache's key."""
+    from autofit_ml.images.fitsfile import image_array, open_fits
+
     try:
         file = open_fits(path)
         info = next((item for item in file.infos if item.kind == "image"), None)
@@ -338,11 +338,7 @@ def _from_file(path: Path, _mtime: int, _size: int) -> np.ndarray:
     y, x = (int(i) for i in np.unravel_index(array.argmax(), array.shape))
     rows, columns = min(y, array.shape[0] - 1 - y), min(x, array.shape[1] - 1 - x)
     box = array[y - rows : y + rows + 1, x - columns : x + columns + 1] / array[y, x]
-    if np.abs(box).max() > 1:
-        raise SettingsError(
-            f"noise correlation of {box.min():.3g}", "no value exceeds that at lag 0", path
-        )
-    return _checked(box, path)
+    return _from_values(box, path)
 
 
 def _checked(array: np.ndarray, path: Path | None = None) -> np.ndarray:
@@ -385,8 +381,16 @@ def _power(correlation: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return fft.fft2(np.roll(grid, (-a, -b), axis=(0, 1))).real
 
 
+def noise_amplitude(shape: tuple[int, int], correlation: np.ndarray) -> np.ndarray:
+    """Root of the power spectrum (unit variance) of noise on the half plane of `fft.rfft2`.
+
+    Negative power counts as 0, see `autocorrelation`.
+    """
+    values = np.ascontiguousarray(correlation, dtype=float)
+    return _kept_amplitude(shape, values.shape, values.tobytes())
+
+
 @functools.lru_cache(maxsize=4)
-def _amplitude(shape: tuple[int, int], sides: tuple[int, int], values: bytes) -> np.ndarray:
-    """Square root of the power spectrum on the half plane of `rfft2`, unit variance."""
+def _kept_amplitude(shape: tuple[int, int], sides: tuple[int, int], values: bytes) -> np.ndarray:
     power = np.maximum(_power(np.frombuffer(values).reshape(sides), shape), 0)
     return np.sqrt(power / power.mean())[:, : shape[1] // 2 + 1]

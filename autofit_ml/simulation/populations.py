@@ -8,6 +8,7 @@ survey's typical colour (`Survey.colour`). A network needs the right mixture, no
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import numpy as np
 
@@ -19,12 +20,11 @@ __all__ = [
     "early_type_fraction",
     "galaxy_counts",
     "population_index",
+    "redrawn",
     "size_at",
     "spheroid_axis_ratio",
     "star_counts",
 ]
-
-_FAINTEST = 30.0
 
 
 def galaxy_counts(magnitude) -> np.ndarray:
@@ -98,10 +98,7 @@ def population_index(rng: np.random.Generator, early: bool, limits: tuple[float,
     """Sérsic index: log-normal about 1.0 (discs, 0.35) or 3.5 (spheroids, 0.25), on the grid."""
     grid = sersic_indices(*limits)
     centre, width = (3.5, 0.25) if early else (1.0, 0.35)
-    for _ in range(20):
-        wanted = float(np.exp(rng.normal(np.log(centre), width)))
-        if limits[0] <= wanted <= limits[1]:
-            break
+    wanted = redrawn(lambda: np.exp(rng.normal(np.log(centre), width)), limits, 20)
     return float(grid[np.argmin(abs(np.log(grid / wanted)))])
 
 
@@ -109,18 +106,22 @@ def disc_axis_ratio(
     rng: np.random.Generator, thickness: float, limits: tuple[float, float]
 ) -> float:
     """Apparent axis ratio of a disc seen from a random direction."""
-    for _ in range(50):
-        inclination = np.degrees(np.arccos(rng.uniform()))
-        q = inclined_axis_ratio(inclination, thickness)
-        if limits[0] <= q <= limits[1]:
-            return q
-    return float(np.clip(q, *limits))
+
+    def draw() -> float:
+        return inclined_axis_ratio(np.degrees(np.arccos(rng.uniform())), thickness)
+
+    return redrawn(draw, limits)
 
 
 def spheroid_axis_ratio(rng: np.random.Generator, limits: tuple[float, float]) -> float:
     """Axis ratio of a spheroid: normal about 0.75, sigma 0.15."""
-    for _ in range(50):
-        q = rng.normal(0.75, 0.15)
-        if limits[0] <= q <= min(limits[1], 1.0):
-            return float(q)
-    return float(np.clip(q, limits[0], min(limits[1], 1.0)))
+    return redrawn(lambda: rng.normal(0.75, 0.15), (limits[0], min(limits[1], 1.0)))
+
+
+def redrawn(draw: Callable[[], float], limits: tuple[float, float], tries: int = 50) -> float:
+    """The first number drawn that lies inside the limits; if none does, the last one clipped."""
+    for _ in range(tries):
+        value = draw()
+        if limits[0] <= value <= limits[1]:
+            break
+    return float(np.clip(value, *limits))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from astropy.io import fits
@@ -14,7 +15,7 @@ from astropy.io import fits
 from autofit_ml.errors import SettingsError
 from autofit_ml.images.stamp import PSF
 from autofit_ml.measure import core_centroid, fourier_shift
-from autofit_ml.simulation.galsim_module import require_galsim
+from autofit_ml.simulation.sources import require_galsim
 
 if TYPE_CHECKING:
     from autofit_ml.simulation.recipe import PSFModel
@@ -75,11 +76,7 @@ def draw_psf(model: PSFModel, pixel_scale: float, rng: np.random.Generator, seed
     if model.kind == "folder":
         pool = _folder_psfs(model)
         return pool[int(rng.integers(len(pool)))]
-    low, high = np.log(model.fwhm)
-    fwhm = math.exp(rng.normal((low + high) / 2, (high - low) / (2 * 1.645)))
-    beta = rng.uniform(*model.beta)
-    e1, e2 = rng.normal(0, model.ellipticity, 2)
-    return _seeing_psf(model, pixel_scale, fwhm, beta, e1, e2)
+    return _seeing_psf(model, pixel_scale, *_draw_seeing(model, rng))
 
 
 def draw_psf_grid(
@@ -99,13 +96,12 @@ def draw_psf_grid(
         images = np.stack([draw_psf(model, pixel_scale, rng, seed).data for _ in range(4)])
         data = images.reshape(2, 2, *images.shape[1:])
     else:
-        low, high = np.log(model.fwhm)
-        fwhm = math.exp(rng.normal((low + high) / 2, (high - low) / (2 * 1.645)))
-        beta = rng.uniform(*model.beta)
-        mean = np.array([0.0, *rng.normal(0, model.ellipticity, 2)])
+        fwhm, beta, *shear = _draw_seeing(model, rng)
+        mean = np.array([0.0, *shear])
         scatter = np.array([model.variation, model.variation / 3, model.variation / 3])
         slope_y, slope_x, bowl = rng.normal(0, 1, (3, 3)) * scatter / 2
-        data = np.empty((nodes, nodes, *_side(model)), np.float32)
+        side = _side(model)
+        data = np.empty((nodes, nodes, side, side), np.float32)
         for i, v in enumerate(np.linspace(-1, 1, nodes)):
             for j, h in enumerate(np.linspace(-1, 1, nodes)):
                 width, e1, e2 = mean + slope_y * v + slope_x * h + bowl * (v * v + h * h - 2 / 3)
@@ -114,10 +110,16 @@ def draw_psf_grid(
     return PSFGrid(data, shape, model.has_pixel, model.oversampling)
 
 
-def _side(model: PSFModel) -> tuple[int, int]:
-    side = model.size * model.oversampling
-    side += 1 - side % 2
-    return side, side
+def _side(model: PSFModel) -> int:
+    """Side of the PSF's image, PSF pixels; odd."""
+    return model.size * model.oversampling | 1
+
+
+def _draw_seeing(model: PSFModel, rng: np.random.Generator) -> tuple[float, ...]:
+    """FWHM (arcsec), beta, and the two components of the shear."""
+    low, high = np.log(model.fwhm)
+    fwhm = math.exp(rng.normal((low + high) / 2, (high - low) / (2 * 1.645)))
+    return fwhm, rng.uniform(*model.beta), *rng.normal(0, model.ellipticity, 2)
 
 
 def _seeing_psf(
@@ -131,7 +133,7 @@ def _seeing_psf(
         profile = galsim.Moffat(beta=beta, fwhm=fwhm / pixel_scale)
     else:
         profile = galsim.Kolmogorov(fwhm=fwhm / pixel_scale)
-    return _draw(profile.shear(g1=e1, g2=e2), _side(model)[0], model.oversampling, model.has_pixel)
+    return _draw(profile.shear(g1=e1, g2=e2), _side(model), model.oversampling, model.has_pixel)
 
 
 @functools.lru_cache(maxsize=512)
@@ -139,20 +141,47 @@ def _optical_psf(model: PSFModel, pixel_scale: float, seed: int, member: int) ->
     galsim = require_galsim()
     rng = np.random.default_rng([seed, 0x4F50, member])
     coefficients = [0.0] * 4 + list(rng.normal(0, model.aberrations, 8))
+    angle = rng.uniform(0, 90) * galsim.degrees
+    if model.aperture == "round":
+        aperture: dict[str, Any] = {"obscuration": model.obscuration, "nstruts": model.struts}
+        aperture |= {"strut_thick": 0.03, "strut_angle": angle}
+    else:
+        pupil = _hexagons()
+        aperture = {"pupil_plane_im": pupil, "pupil_plane_scale": 2 / len(pupil)}
+        aperture |= {"pupil_angle": angle}
+    width = model.lam_over_diam / pixel_scale  # taken as arcsec, and the diameter as a metre
     profile = galsim.OpticalPSF(
-        lam_over_diam=model.lam_over_diam / pixel_scale,
-        obscuration=model.obscuration,
-        nstruts=model.struts,
-        strut_thick=0.03,
-        strut_angle=rng.uniform(0, 90) * galsim.degrees,
+        lam=width * (galsim.arcsec / galsim.radians) * 1e9,
+        diam=1.0,
         aberrations=coefficients,
         oversampling=1.5,
         pad_factor=2.0,
+        **aperture,
     )
     if model.jitter:
         profile = galsim.Convolve(profile, galsim.Gaussian(sigma=model.jitter / pixel_scale))
-    psf = _draw(profile, _side(model)[0], model.oversampling, model.has_pixel)
+    psf = _draw(profile, _side(model), model.oversampling, model.has_pixel)
     return _centred(psf.data.astype(float), model)
+
+
+@functools.cache
+def _hexagons(side: int = 512) -> np.ndarray:
+    """JWST's aperture: two rings of hexagons, three struts; half as wide as the array."""
+    place = (np.arange(side) - (side - 1) / 2) * (2 / side)
+    x, y = place[None, :], place[:, None]
+    turns = np.deg2rad([30.0, 90.0, 150.0])
+    normals = np.stack([np.cos(turns), np.sin(turns)], axis=1)
+    across = normals[:, :1, None] * x + normals[:, 1:, None] * y
+    pitch = 0.2  # flat to flat: 1.32 of 6.6 m
+    aperture = np.zeros((side, side))
+    for i, j in itertools.product(range(-2, 3), repeat=2):
+        if max(abs(i), abs(j), abs(i + j)) in (1, 2):
+            offset = normals @ (pitch * (i * normals[0] + j * normals[1]))
+            aperture[(np.abs(across - offset[:, None, None]) < 0.495 * pitch).all(0)] = 1
+    for turn in np.deg2rad([90.0, 240.0, 300.0]):
+        along, beside = (x * np.cos(turn) + y * np.sin(turn), y * np.cos(turn) - x * np.sin(turn))
+        aperture[(along > 0) & (np.abs(beside) < 0.01)] = 0
+    return aperture
 
 
 @functools.lru_cache(maxsize=4)
@@ -162,7 +191,7 @@ def _folder_psfs(model: PSFModel) -> tuple[PSF, ...]:
         path for path in folder.iterdir() if path.name.endswith((".fits", ".fits.gz", ".fits.fz"))
     )
     named = [path for path in files if "psf" in path.name.lower()]
-    side = _side(model)[0]
+    side = _side(model)
     pool = []
     for path in named or files:
         with fits.open(path) as hdus:

@@ -19,9 +19,8 @@ from autofit_ml.errors import InputError, SettingsError
 from autofit_ml.images.psf import centre_psf
 from autofit_ml.images.stamp import PSF
 from autofit_ml.measure import measure_sky, psf_fwhm
-from autofit_ml.simulation.galsim_module import require_galsim
 from autofit_ml.simulation.recipe import Galaxies
-from autofit_ml.simulation.sources import Component, Source
+from autofit_ml.simulation.sources import Component, Source, require_galsim
 
 __all__ = ["check_real_galaxies", "draw_real_galaxy"]
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -28,6 +30,7 @@ from pydantic import (
 
 from autofit_ml.errors import SettingsError
 from autofit_ml.presets import simulated_surveys
+from autofit_ml.simulation.noise import autocorrelation
 from autofit_ml.user_yaml import parse_user_yaml, read_user_text
 
 __all__ = [
@@ -50,44 +53,26 @@ __all__ = [
 ]
 
 
-def _ordered(value: tuple[float, float]) -> tuple[float, float]:
-    if not value[0] <= value[1]:
-        raise ValueError(f"{list(value)}: the lower limit comes first")
-    return value
+def _between(low: float, high: float, rule: str) -> AfterValidator:
+    """(low, high) of a range inside two limits; `rule` says so."""
+
+    def check(value: tuple[float, float]) -> tuple[float, float]:
+        if not low <= value[0] <= high or not low <= value[1] <= high:
+            raise ValueError(f"{list(value)}: {rule}")
+        if value[0] > value[1]:
+            raise ValueError(f"{list(value)}: the lower limit comes first")
+        return value
+
+    return AfterValidator(check)
 
 
-def _positive(value: tuple[float, float]) -> tuple[float, float]:
-    if not value[0] > 0:
-        raise ValueError(f"{list(value)}: must be positive")
-    return value
-
-
-def _fraction(value: tuple[float, float]) -> tuple[float, float]:
-    if not 0 <= value[0] <= value[1] <= 1:
-        raise ValueError(f"{list(value)}: must lie between 0 and 1")
-    return value
-
-
-Range = Annotated[tuple[float, float], AfterValidator(_ordered)]
-PositiveRange = Annotated[Range, AfterValidator(_positive)]
-FractionRange = Annotated[Range, AfterValidator(_fraction)]
+_Pair = tuple[float, float]
+Range = Annotated[_Pair, _between(-math.inf, math.inf, "must be numbers")]
+PositiveRange = Annotated[_Pair, _between(5e-324, math.inf, "must be positive")]
+FractionRange = Annotated[_Pair, _between(0, 1, "must lie between 0 and 1")]
+AxisRatios = Annotated[_Pair, _between(0.03, 1, "an axis ratio lies between 0.03 and 1")]
+Indices = Annotated[_Pair, _between(0.3, 6.2, "GalSim draws Sérsic indices from 0.3 to 6.2")]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-
-
-def _axis_ratios(value: tuple[float, float]) -> tuple[float, float]:
-    if not 0.03 <= value[0] <= value[1] <= 1:
-        raise ValueError(f"{list(value)}: an axis ratio lies between 0.03 and 1")
-    return value
-
-
-def _indices(value: tuple[float, float]) -> tuple[float, float]:
-    if not 0.3 <= value[0] <= value[1] <= 6.2:
-        raise ValueError(f"{list(value)}: GalSim draws Sérsic indices from 0.3 to 6.2")
-    return value
-
-
-AxisRatios = Annotated[Range, AfterValidator(_axis_ratios)]
-Indices = Annotated[Range, AfterValidator(_indices)]
 
 
 class _Settings(BaseModel):
@@ -113,6 +98,9 @@ class PSFModel(_Settings):
         optical: central obscuration, fraction of the diameter.
     struts : int
         optical: spider vanes.
+    aperture : str
+        optical: round, or hexagons (18 segments and three struts as JWST's, whose PSF has spikes;
+        `obscuration` and `struts` do not count).
     aberrations : float
         optical: scatter of the Zernike coefficients 4 to 11, waves.
     jitter : float
@@ -139,6 +127,7 @@ class PSFModel(_Settings):
     lam_over_diam: PositiveFloat = 0.05
     obscuration: Annotated[float, Field(ge=0, lt=1)] = 0.3
     struts: Annotated[int, Field(ge=0, le=8)] = 4
+    aperture: Literal["round", "hexagons"] = "round"
     aberrations: Annotated[float, Field(ge=0, le=0.2)] = 0.02
     jitter: NonNegativeFloat = 0.0
     folder: Path | None = None
@@ -183,9 +172,10 @@ class Noise(_Settings):
         Sky left in the image per pixel, in units of the sky noise.
     gradient : (low, high)
         Change of the sky across the image, in units of the sky noise; random direction.
-    correlation : float or 2-d list or path
-        Correlation of adjacent pixels' noise (rho ** (dx**2 + dy**2)), an explicit
-        autocorrelation (odd sides, centre 1), or a FITS file of one; 0: white.
+    correlation : float or (low, high) or 2-d list or path
+        Correlation of adjacent pixels' noise (rho ** (dx**2 + dy**2)), the same for all images or
+        uniform between two values; an explicit autocorrelation (odd sides, centre 1), or a FITS
+        file of one; 0: white.
     """
 
     sky_brightness: float
@@ -194,25 +184,26 @@ class Noise(_Settings):
     scatter: NonNegativeFloat = 0.0
     pedestal: Range = (0.0, 0.0)
     gradient: Range = (0.0, 0.0)
-    correlation: float | tuple[tuple[float, ...], ...] | Path = 0.0
+    correlation: float | Range | tuple[tuple[float, ...], ...] | Path = 0.0
 
     @model_validator(mode="after")
     def _check(self) -> Noise:
-        given = self.correlation
-        if isinstance(given, float | int):
-            if not 0 <= given <= 0.9:
-                raise ValueError(f"correlation {given}: must lie between 0 and 0.9")
-        elif isinstance(given, Path):
-            if not given.is_file():
-                raise ValueError(f"correlation: file {given} does not exist")
-        else:
-            rows = {len(row) for row in given}
-            if len(rows) != 1 or len(given) % 2 == 0 or rows.pop() % 2 == 0:
-                raise ValueError("correlation: needs a rectangle with odd sides")
-            array = np.array(given)
-            if array[array.shape[0] // 2, array.shape[1] // 2] != 1 or abs(array).max() > 1:
-                raise ValueError("correlation: the centre must be 1 and no value larger")
+        given: Any = self.correlation
+        for setting in given if self._is_range() else [given]:
+            try:
+                autocorrelation(setting, (sys.maxsize, sys.maxsize))
+            except SettingsError as error:
+                raise ValueError(f"correlation: {error}") from error
         return self
+
+    def _is_range(self) -> bool:
+        given = self.correlation
+        return isinstance(given, tuple) and not isinstance(given[0], tuple)
+
+    def drawn(self, rng: np.random.Generator) -> float | tuple[tuple[float, ...], ...] | Path:
+        """The `correlation` of one image."""
+        given: Any = self.correlation
+        return float(rng.uniform(*given)) if self._is_range() else given
 
 
 class Artefacts(_Settings):
@@ -234,6 +225,9 @@ class Artefacts(_Settings):
         Blocks, trails and circles cut out per 10**6 pixels.
     ghosts : float
         Fraction of a star's flux that is in its ghost ring (stars that saturate only); 0: none.
+    clipped, quantised : float
+        Share of the images whose values end at a level of -1.5 to 0 sigma of the sky; that have
+        steps of 0.3 to 1.5 sigma.
     """
 
     saturation: PositiveFloat = float("inf")
@@ -243,6 +237,8 @@ class Artefacts(_Settings):
     cosmic_rays_masked: Fraction = 0.8
     masked_regions: NonNegativeFloat = 0.0
     ghosts: Annotated[float, Field(ge=0, le=0.05)] = 0.0
+    clipped: Fraction = 0.0
+    quantised: Fraction = 0.0
 
 
 class Survey(_Settings):
@@ -302,7 +298,7 @@ class BulgeDisc(_Settings):
 
 
 class Structure(_Settings):
-    """Arms, bars and knots on top of bulge + disc.
+    """Arms, bars, rings and knots on top of bulge + disc.
 
     Attributes
     ----------
@@ -313,6 +309,9 @@ class Structure(_Settings):
     bar_probability : float
     bar_fraction : (low, high)
         Bar to total light.
+    ring_probability : float
+    ring_fraction : (low, high)
+        Ring to total light.
     knot_fraction : (low, high)
         Light in star-forming knots / total light.
     knots : (low, high)
@@ -325,6 +324,8 @@ class Structure(_Settings):
     pitch: PositiveRange = (8.0, 35.0)
     bar_probability: Fraction = 0.35
     bar_fraction: FractionRange = (0.05, 0.2)
+    ring_probability: Fraction = 0.0
+    ring_fraction: FractionRange = (0.2, 0.8)
     knot_fraction: FractionRange = (0.02, 0.12)
     knots: tuple[PositiveInt, PositiveInt] = (12, 60)
     irregular_probability: Fraction = 0.2
@@ -349,6 +350,11 @@ class Galaxies(_Settings):
     q : (low, high)
     q_distribution : str
         uniform, or population (discs at random inclination, spheroids about 0.75).
+    nucleus_probability : float
+        Galaxies with a point source at their centre; they count as ``bulge_disc`` where they are
+        one Sérsic profile otherwise.
+    nucleus_fraction : (low, high)
+        Nucleus to total light, log-uniform.
     real_folder : path
         Images ``<name>_image.fits`` with ``<name>_psf.fits`` of real galaxies for ``real``.
     """
@@ -364,6 +370,8 @@ class Galaxies(_Settings):
     q_distribution: Literal["uniform", "population"] = "uniform"
     bulge_disc: BulgeDisc = BulgeDisc()
     structure: Structure = Structure()
+    nucleus_probability: Fraction = 0.0
+    nucleus_fraction: PositiveRange = (0.02, 0.5)
     real_folder: Path | None = None
 
     @model_validator(mode="after")
@@ -416,11 +424,14 @@ class Clustering(_Settings):
         0.8: the angular correlation function of galaxies.
     scale : float
         Largest separation, arcsec.
+    stars : bool
+        Stars are placed so too.
     """
 
     fraction: Fraction = 0.3
     slope: Annotated[float, Field(ge=0, lt=2)] = 0.8
     scale: PositiveFloat = 15.0
+    stars: bool = False
 
 
 class Neighbours(_Settings):
@@ -438,6 +449,8 @@ class Neighbours(_Settings):
     faint_magnitude : float or None
         Sources below the cut, from the fainter limit of `magnitude` down to here: in the image
         and in the truth (``detectable`` False).
+    re : (low, high) or None
+        Semi-major half-light radius, pixels, log-uniform. None: see `Galaxies.re`.
     star_fraction : float
         With a number: part that are stars.
     star_density : float
@@ -453,6 +466,7 @@ class Neighbours(_Settings):
     magnitude: Range | None = None
     relative_magnitude: Range = (-1.0, 4.0)
     faint_magnitude: float | None = None
+    re: PositiveRange | None = None
     star_fraction: Fraction = 0.25
     star_density: NonNegativeFloat = 1.0
     galaxy_density: NonNegativeFloat = 1.0
@@ -637,13 +651,14 @@ def compose_recipe(
         f"++{item}" if "." in item.split("=")[0] and item[0] not in "+~" else item
         for item in overrides
     ]
-    extra = (
-        [] if config_dir is None else [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"]
-    )
-    if config_dir is not None and not Path(config_dir).is_dir():
-        raise SettingsError(f"config folder {config_dir} does not exist", "give an existing folder")
-    for path in () if config_dir is None else sorted(Path(config_dir).rglob("*.yaml")):
-        _config(path)
+    extra = []
+    if config_dir is not None:
+        if not Path(config_dir).is_dir():
+            problem = f"config folder {config_dir} does not exist"
+            raise SettingsError(problem, "give an existing folder")
+        for path in sorted(Path(config_dir).rglob("*.yaml")):
+            _config(path)
+        extra = [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"]
     for name, band in simulated_surveys().items():
         ConfigStore.instance().store(name, dict(band), group="survey")
     try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,33 +14,31 @@ from autofit_ml.simulation.populations import (
     early_type_fraction,
     galaxy_counts,
     population_index,
+    redrawn,
     size_at,
     spheroid_axis_ratio,
     star_counts,
 )
 from autofit_ml.simulation.recipe import DataRecipe, Galaxies, Recipe
-from autofit_ml.simulation.sources import Component, Source, composite, sersic_indices
+from autofit_ml.simulation.sources import (
+    Component,
+    Source,
+    composite,
+    from_axes,
+    sersic_indices,
+)
 
 __all__ = [
-    "Scene",
     "draw_frame_scene",
     "draw_galaxy",
-    "draw_neighbours",
     "draw_stamp_neighbours",
-    "draw_target",
+    "log_uniform",
     "place_stamp_target",
 ]
 
 
-@dataclass(frozen=True)
-class Scene:
-    """Sources, and which of them a survey could detect (False: below the recipe's cut)."""
-
-    sources: tuple[Source, ...]
-    detectable: tuple[bool, ...]
-
-
-def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
+def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
+    """One number between two limits, uniform in its logarithm."""
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 
@@ -78,11 +75,31 @@ def draw_galaxy(
     -------
     Source
     """
-    magnitude = magnitude - colour
+    source = _without_nucleus(rng, galaxies, pixel_scale, magnitude - colour, flux, x, y)
+    if not (galaxies.nucleus_probability and rng.uniform() < galaxies.nucleus_probability):
+        return source
+    share = log_uniform(rng, *galaxies.nucleus_fraction)
+    nucleus = Component("point", flux * share, 0.0)
+    kind = "bulge_disc" if source.kind == "sersic" else source.kind
+    return composite(x, y, (*source.with_flux(flux * (1 - share)).parts, nucleus), kind)
+
+
+def _without_nucleus(
+    rng: np.random.Generator,
+    galaxies: Galaxies,
+    pixel_scale: float,
+    magnitude: float,
+    flux: float,
+    x: float,
+    y: float,
+) -> Source:
     kinds = sorted(galaxies.morphology)
     weights = np.array([galaxies.morphology[kind] for kind in kinds], dtype=float)
     kind = kinds[int(rng.choice(len(kinds), p=weights / weights.sum()))]
-    re = _size(rng, galaxies, pixel_scale, magnitude)
+    if galaxies.re is not None:
+        re = log_uniform(rng, *galaxies.re)
+    else:
+        re = redrawn(lambda: size_at(rng, magnitude) / pixel_scale, galaxies.re_limits)
     pa = float(rng.uniform(0, 180))
     if kind == "real":
         from autofit_ml.simulation.real import draw_real_galaxy
@@ -104,19 +121,6 @@ def draw_galaxy(
     else:
         q = disc_axis_ratio(rng, rng.uniform(*galaxies.bulge_disc.thickness), galaxies.q)
     return Source(x, y, flux, re, n, q, pa)
-
-
-def _size(
-    rng: np.random.Generator, galaxies: Galaxies, pixel_scale: float, magnitude: float
-) -> float:
-    if galaxies.re is not None:
-        return _log_uniform(rng, *galaxies.re)
-    low, high = galaxies.re_limits
-    for _ in range(50):
-        re = size_at(rng, magnitude) / pixel_scale
-        if low <= re <= high:
-            return re
-    return float(np.clip(re, low, high))
 
 
 def _bulge_disc(
@@ -155,7 +159,7 @@ def _bulge(
     return Component(
         "sersic",
         flux,
-        max(disc_re * _log_uniform(rng, *settings.size_ratio), 0.1),
+        max(disc_re * log_uniform(rng, *settings.size_ratio), 0.1),
         float(rng.choice(sersic_indices(*settings.bulge_n))),
         q,
         (pa + rng.normal(0, 5)) % 180,
@@ -182,8 +186,12 @@ def _structured(
     bar_share = 0.0
     if not irregular and rng.uniform() < settings.bar_probability:
         bar_share = float(rng.uniform(*settings.bar_fraction))
-    others = min(knot_share + bulge_share + bar_share, 0.9)
-    scale = others / max(knot_share + bulge_share + bar_share, 1e-9)
+    ring_share = 0.0
+    if not irregular and settings.ring_probability and rng.uniform() < settings.ring_probability:
+        ring_share = float(rng.uniform(*settings.ring_fraction))
+    wanted = knot_share + bulge_share + bar_share + ring_share
+    others = min(wanted, 0.9)
+    scale = others / max(wanted, 1e-9)
     phase, pitch = float(rng.uniform(0, 360)), float(rng.uniform(*settings.pitch))
     amplitude = 0.0 if irregular else float(rng.uniform(*settings.arms))
     parts.append(
@@ -209,6 +217,11 @@ def _structured(
         length = re * float(rng.uniform(0.35, 0.7))
         bar_q, bar_pa = _projected(length, 0.25, float(rng.uniform(0, 180)), q, pa)
         parts.append(Component("sersic", flux * bar_share * scale, length, 0.5, bar_q, bar_pa))
+    if ring_share > 0:
+        radius = re * float(rng.uniform(0.8, 1.6))
+        width = radius * float(rng.uniform(0.08, 0.25))
+        share = flux * ring_share * scale
+        parts.append(Component("ring", share, radius, float("nan"), q, pa, knot_sigma=width))
     return composite(x, y, tuple(parts), "irregular" if irregular else "structured")
 
 
@@ -237,9 +250,7 @@ def _knots(
     if irregular:
         # Lopsided: the brightest regions lie to one side.
         along, across = along + 0.3 * scale * rng.normal(), across + 0.3 * scale * rng.normal()
-    theta = np.deg2rad(pa)
-    dx = -along * np.sin(theta) + across * np.cos(theta)
-    dy = along * np.cos(theta) + across * np.sin(theta)
+    dx, dy = from_axes(along, across, pa)
     share = rng.pareto(1.5, number) + 0.3  # luminosity function of HII regions: dN/dL ~ L^-2.5
     share = np.minimum(share, 8 * np.median(share))
     return Component(
@@ -289,39 +300,31 @@ def place_stamp_target(
     ny, nx = data.shape
     dx, dy = rng.uniform(-target.max_shift, target.max_shift, 2)
     x, y = float((nx - 1) / 2 + dx), float((ny - 1) / 2 + dy)
-    star = rng.uniform() < target.star_probability
+    star = bool(rng.uniform() < target.star_probability)
+    # Types and sizes are those of a typical magnitude when only the S/N is given.
+    magnitude, flux, colour = 21.0, 1.0, 0.0
     if target.magnitude is not None:
-        kind = "star" if star else "galaxy"
-        magnitude = float(draw_magnitudes(rng, kind, 1, target.magnitude, survey.colour)[0])
+        kind, colour = "star" if star else "galaxy", survey.colour
+        magnitude = float(draw_magnitudes(rng, kind, 1, target.magnitude, colour)[0])
         flux = 10 ** (-0.4 * (magnitude - survey.zeropoint))
-        if star:
-            return Source(x, y, flux, 0.0, float("nan"))
-        return draw_galaxy(
-            rng,
-            data.galaxies,
-            survey.pixel_scale,
-            magnitude=magnitude,
-            flux=flux,
-            x=x,
-            y=y,
-            colour=survey.colour,
-        )
+    if star:
+        source = Source(x, y, flux, 0.0, float("nan"))
+    else:
+        about = {"magnitude": magnitude, "flux": flux, "x": x, "y": y, "colour": colour}
+        source = draw_galaxy(rng, data.galaxies, survey.pixel_scale, **about)
+    if target.magnitude is not None:
+        return source
     if unit_flux is None:
         raise ValueError("a target of given S/N needs unit_flux")
-    # Types and sizes are those of a typical magnitude when only the S/N is given.
-    if star:
-        source = Source(x, y, 1.0, 0.0, float("nan"))
-    else:
-        source = draw_galaxy(
-            rng, data.galaxies, survey.pixel_scale, magnitude=21.0, flux=1.0, x=x, y=y
-        )
     return source.with_flux(unit_flux(source))
 
 
 def draw_stamp_neighbours(
     rng: np.random.Generator, recipe: Recipe, target: Source, psf_fwhm: float, margin: float
-) -> Scene:
-    """All sources of a stamp but its target.
+) -> list[tuple[Source, bool]]:
+    """All sources of a stamp but its target, and whether a survey could detect each.
+
+    False: below the recipe's cut.
 
     Parameters
     ----------
@@ -345,54 +348,44 @@ def draw_stamp_neighbours(
         magnitudes = target_magnitude + rng.uniform(*settings.relative_magnitude, number)
     else:
         stars, magnitudes = _from_counts(rng, recipe, area)
-    detectable = np.ones(len(magnitudes), dtype=bool)
-    faint = _faint(rng, recipe, area)
-    stars = np.concatenate([stars, np.zeros(len(faint), dtype=bool)])
-    magnitudes = np.concatenate([magnitudes, faint])
-    detectable = np.concatenate([detectable, np.zeros(len(faint), dtype=bool)])
-
     reach = settings.clustering.scale / scale
     closest = settings.min_separation * psf_fwhm
     taken = [(target.x, target.y)]
-    sources, kept = [], []
-    for star, magnitude, seen in zip(stars, magnitudes, detectable, strict=True):
-        parent = target if not star and rng.uniform() < settings.clustering.fraction else None
+    sources: list[tuple[Source, bool]] = []
+    for star, magnitude, seen in _with_faint(rng, recipe, area, stars, magnitudes):
+        near = settings.clustering.stars or not star
+        parent = target if near and rng.uniform() < settings.clustering.fraction else None
         place = _position(rng, data, parent, reach, margin, taken if seen else [], closest)
         if place is None:
             continue
         if seen:
             taken.append(place)
-        sources.append(_source(rng, recipe, bool(star), float(magnitude), *place))
-        kept.append(bool(seen))
-    return Scene(tuple(sources), tuple(kept))
+        sources.append((_source(rng, recipe, star, magnitude, *place), seen))
+    return sources
 
 
-def draw_frame_scene(rng: np.random.Generator, recipe: Recipe, psf_fwhm: float) -> Scene:
-    """All sources of a frame, detectable ones first."""
+def draw_frame_scene(rng: np.random.Generator, recipe: Recipe) -> list[tuple[Source, bool]]:
+    """All sources of a frame as in `draw_stamp_neighbours`, detectable ones first."""
     data, survey = recipe.data, recipe.survey
     settings = data.neighbours
     ny, nx = data.shape
     area = ny * nx * (survey.pixel_scale / 60) ** 2
-    stars, magnitudes = _from_counts(rng, recipe, area)
-    n_seen = len(magnitudes)
-    faint = _faint(rng, recipe, area)
-    stars = np.concatenate([stars, np.zeros(len(faint), dtype=bool)])
-    magnitudes = np.concatenate([magnitudes, faint])
+    every = _with_faint(rng, recipe, area, *_from_counts(rng, recipe, area))
     reach = settings.clustering.scale / survey.pixel_scale
     galaxies: list[Source] = []
-    sources = []
-    for i, (star, magnitude) in enumerate(zip(stars, magnitudes, strict=True)):
+    sources: list[tuple[Source, bool]] = []
+    for star, magnitude, seen in every:
         parent = None
         if not star and galaxies and rng.uniform() < settings.clustering.fraction:
             parent = galaxies[int(rng.integers(len(galaxies)))]
         place = _position(rng, data, parent, reach, 0.0, [], 0.0)
         if place is None:
             continue
-        source = _source(rng, recipe, bool(star), float(magnitude), *place)
-        sources.append((source, i < n_seen))
+        source = _source(rng, recipe, star, magnitude, *place)
+        sources.append((source, seen))
         if not star:
             galaxies.append(source)
-    return Scene(tuple(item for item, _ in sources), tuple(seen for _, seen in sources))
+    return sources
 
 
 def _from_counts(
@@ -419,15 +412,23 @@ def _from_counts(
     return stars[order], np.concatenate(magnitudes)[order]
 
 
-def _faint(rng: np.random.Generator, recipe: Recipe, area: float) -> np.ndarray:
-    """Magnitudes of the galaxies below the cut."""
+def _with_faint(
+    rng: np.random.Generator,
+    recipe: Recipe,
+    area: float,
+    stars: np.ndarray,
+    magnitudes: np.ndarray,
+) -> list[tuple[bool, float, bool]]:
+    """(star, magnitude, detectable) of the given sources, then of galaxies below the cut."""
+    every = [(bool(k), float(m), True) for k, m in zip(stars, magnitudes, strict=True)]
     settings, colour = recipe.data.neighbours, recipe.survey.colour
     if settings.faint_magnitude is None or settings.magnitude is None:
-        return np.zeros(0)
+        return every
     limits = (settings.magnitude[1], settings.faint_magnitude)
     number = float(galaxy_counts(limits[1] - colour) - galaxy_counts(limits[0] - colour))
     mean = settings.galaxy_density * area * number
-    return draw_magnitudes(rng, "galaxy", int(rng.poisson(mean)), limits, colour)
+    faint = draw_magnitudes(rng, "galaxy", int(rng.poisson(mean)), limits, colour)
+    return [*every, *((False, float(magnitude), False) for magnitude in faint)]
 
 
 def _source(
@@ -436,11 +437,13 @@ def _source(
     flux = 10 ** (-0.4 * (magnitude - recipe.survey.zeropoint))
     if star:
         return Source(x, y, flux, 0.0, float("nan"))
-    galaxies = recipe.data.galaxies
-    if recipe.data.kind == "stamp" and galaxies.re is not None:
+    galaxies, sizes = recipe.data.galaxies, recipe.data.neighbours.re
+    if recipe.data.kind == "stamp" and galaxies.re is not None and sizes is None:
         # A fixed range of sizes is the target's; the others have sizes of their magnitudes
         # relative to it.
-        galaxies = galaxies.model_copy(update={"re": _neighbour_sizes(galaxies)})
+        sizes = _neighbour_sizes(galaxies)
+    if sizes is not None:
+        galaxies = galaxies.model_copy(update={"re": sizes})
     return draw_galaxy(
         rng,
         galaxies,
@@ -484,78 +487,3 @@ def _position(
         if all((x - a) ** 2 + (y - b) ** 2 >= closest**2 for a, b in taken):
             return float(x), float(y)
     return None
-
-
-def draw_target(
-    rng: np.random.Generator,
-    shape: tuple[int, int],
-    *,
-    n: tuple[float, float],
-    re: tuple[float, float],
-    q: tuple[float, float],
-    max_shift: float = 0.5,
-) -> Source:
-    """A Sérsic galaxy of unit flux near the stamp's centre.
-
-    `n` and `re` are log-uniform (n on the grid of `sersic_indices`), q and pa uniform, the centre
-    uniform within `max_shift` pixels of the stamp's centre along each axis.
-    """
-    dx, dy = rng.uniform(-max_shift, max_shift, 2)
-    return Source(
-        x=(shape[1] - 1) / 2 + dx,
-        y=(shape[0] - 1) / 2 + dy,
-        flux=1.0,
-        re=_log_uniform(rng, *re),
-        n=float(rng.choice(sersic_indices(*n))),
-        q=float(rng.uniform(*q)),
-        pa=float(rng.uniform(0, 180)),
-    )
-
-
-def draw_neighbours(
-    rng: np.random.Generator,
-    target: Source,
-    shape: tuple[int, int],
-    rate: float,
-    *,
-    flux_ratio: tuple[float, float] = (0.03, 1.0),
-    n: tuple[float, float] = (0.5, 4.0),
-    re: tuple[float, float] = (1.5, 5.0),
-    star_fraction: float = 0.3,
-    min_distance: float = 4.0,
-) -> tuple[Source, ...]:
-    """Other sources in the stamp.
-
-    The number is Poisson with mean `rate`; positions are uniform over the stamp but at least
-    ``max(min_distance, 1.5 re)`` pixels (along the target's ellipse) from the target; fluxes are
-    log-uniform in `flux_ratio` times the target's.
-    """
-    neighbours: list[Source] = []
-    for _ in range(rng.poisson(rate)):
-        for _attempt in range(50):
-            x, y = rng.uniform(0, shape[1] - 1), rng.uniform(0, shape[0] - 1)
-            dx, dy, theta = x - target.x, y - target.y, np.deg2rad(target.pa)
-            radius = np.hypot(
-                -dx * np.sin(theta) + dy * np.cos(theta),
-                (dx * np.cos(theta) + dy * np.sin(theta)) / target.q,
-            )
-            if radius > 1.5 * target.re and np.hypot(dx, dy) > min_distance:
-                break
-        else:
-            continue
-        flux = target.flux * _log_uniform(rng, *flux_ratio)
-        if rng.uniform() < star_fraction:
-            neighbours.append(Source(x, y, flux, re=0.0, n=float("nan")))
-        else:
-            neighbours.append(
-                Source(
-                    x,
-                    y,
-                    flux,
-                    re=_log_uniform(rng, *re),
-                    n=float(rng.choice(sersic_indices(*n))),
-                    q=float(rng.uniform(0.3, 1)),
-                    pa=float(rng.uniform(0, 180)),
-                )
-            )
-    return tuple(neighbours)

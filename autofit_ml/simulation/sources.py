@@ -19,6 +19,7 @@ __all__ = [
     "composite",
     "half_light_radius",
     "inclined_axis_ratio",
+    "require_galsim",
     "sersic_indices",
 ]
 
@@ -29,6 +30,18 @@ _N_POINTS = 2048
 """Points that stand for a component's light in `half_light_radius`."""
 
 
+def require_galsim():
+    """The galsim module, or an error that says how to get it."""
+    try:
+        import galsim
+    except ImportError as error:
+        raise SettingsError(
+            "simulated images need GalSim, which is not installed",
+            "pip install 'autofit-ml[simulate]'",
+        ) from error
+    return galsim
+
+
 @dataclass(frozen=True)
 class Component:
     """One part of a galaxy.
@@ -37,14 +50,15 @@ class Component:
     ----------
     kind : str
         ``sersic``; ``disc`` (exponential of finite thickness, inclined); ``spiral`` (thin
-        exponential disc with log-spiral arms); ``knots`` (Gaussian clumps); ``image`` (a real
-        galaxy's image, deconvolved).
+        exponential disc with log-spiral arms); ``ring`` (thin, Gaussian across); ``knots``
+        (Gaussian clumps); ``point``; ``image`` (a real galaxy's image, deconvolved).
     flux : float
         Total flux, image units.
     re : float
-        Half-light radius along the semi-major axis, pixels (disc: face-on, 1.678 scale lengths).
+        Half-light radius along the semi-major axis, pixels (disc: face-on, 1.678 scale lengths;
+        ring: its radius).
     n : float
-        Sérsic index; 1 for disc and spiral, NaN for knots.
+        Sérsic index; 1 for disc and spiral, NaN for knots and ring.
     q : float
         Apparent axis ratio (disc: ``sqrt(cos(i)**2 + thickness**2 sin(i)**2)``).
     pa : float
@@ -57,7 +71,7 @@ class Component:
     offsets : ndarray, shape (k, 3), or None
         knots: (dx, dy, share of the flux) of each.
     knot_sigma : float
-        knots: Gaussian sigma, pixels.
+        knots, ring: Gaussian sigma, pixels.
     profile : galsim.GSObject
         image: centred on the source, in pixels.
     reach : float
@@ -170,6 +184,13 @@ def along_axes(dx, dy, pa: float):
     return -dx * np.sin(theta) + dy * np.cos(theta), dx * np.cos(theta) + dy * np.sin(theta)
 
 
+def from_axes(along, across, pa: float):
+    """Offsets (dx, dy) of places along the major and the minor axis: `along_axes` turned round."""
+    theta = np.deg2rad(pa)
+    dx = -along * np.sin(theta) + across * np.cos(theta)
+    return dx, along * np.cos(theta) + across * np.sin(theta)
+
+
 def sersic_indices(low: float, high: float) -> np.ndarray:
     """Sérsic indices between `low` and `high` that random scenes draw from (at most 100).
 
@@ -197,14 +218,12 @@ def composite(
     y: float,
     components: tuple[Component, ...],
     morphology: str,
-    *,
-    shape_of: int = 0,
 ) -> Source:
     """A galaxy of several components, with the half-light radius of all its light.
 
-    `q` and `pa` are those of component `shape_of`; see `half_light_radius`.
+    `q` and `pa` are those of the first; see `half_light_radius`.
     """
-    lead = components[shape_of]
+    lead = components[0]
     return Source(
         x=x,
         y=y,
@@ -239,11 +258,9 @@ def half_light_radius(components: tuple[Component, ...], q: float, pa: float) ->
             dx, dy = part.offsets[:, 0], part.offsets[:, 1]
             weight = part.offsets[:, 2] * part.flux
         else:
-            radius = part.re * _quantile_radii(part.n)
+            radius = part.re * (1.0 if part.kind == "ring" else _quantile_radii(part.n))
             along, across = radius * np.cos(angle), part.q * radius * np.sin(angle)
-            theta = np.deg2rad(part.pa)
-            dx = -along * np.sin(theta) + across * np.cos(theta)
-            dy = along * np.cos(theta) + across * np.sin(theta)
+            dx, dy = from_axes(along, across, part.pa)
             weight = np.full(_N_POINTS, part.flux / _N_POINTS)
         major, minor = along_axes(dx, dy, pa)
         radii.append(np.hypot(major, minor / q))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import functools
 import json
 from collections.abc import Sequence
@@ -23,6 +25,7 @@ __all__ = [
     "in_domain",
     "network",
     "network_name",
+    "usable_device",
     "usable_weights",
 ]
 
@@ -179,3 +182,31 @@ def forget() -> None:
     """Look anew at what is installed, and load networks again: the folders have changed."""
     for cached in _CACHED:
         cached.cache_clear()
+
+
+def _has_driver() -> bool:
+    """Whether the library of NVIDIA's driver is there; PyTorch takes a second to say so."""
+    for name in ("libcuda.so.1", "nvcuda.dll"):
+        with contextlib.suppress(OSError):
+            ctypes.CDLL(name)
+            return True
+    return False
+
+
+def usable_device(choice: str) -> str:
+    """ "cpu" or "cuda" for the setting `device` ("auto", "cpu", "cuda").
+
+    Raises
+    ------
+    SettingsError
+        "cuda" where there is none.
+    """
+    if choice == "cpu" or (choice == "auto" and not _has_driver()):
+        return "cpu"
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    if choice == "cuda":
+        raise SettingsError("no CUDA device is available", "use --device cpu or auto")
+    return "cpu"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,9 @@ __all__ = [
     "WeightInfo",
     "installed_folder",
     "list_weights",
-    "manifest_folders",
     "read_manifest",
+    "tuples",
+    "weight_folders",
     "weight_info",
 ]
 
@@ -97,14 +98,10 @@ def installed_folder() -> Path:
     return Path(__file__).resolve().parents[1] / "checkpoints"
 
 
-def manifest_folders() -> Iterator[Path]:
-    """Folders with a ``manifest.json``: ``$AUTOFIT_ML_WEIGHTS`` first, then the installed one."""
-    given = os.environ.get(ENVIRONMENT, "")
-    for text in given.split(os.pathsep) if given else []:
-        if (Path(text) / "manifest.json").is_file():
-            yield Path(text)
-    if (installed_folder() / "manifest.json").is_file():
-        yield installed_folder()
+def weight_folders() -> list[Path]:
+    """Folders of bundles: those of ``$AUTOFIT_ML_WEIGHTS`` first, then the installed one."""
+    given = filter(None, os.environ.get(ENVIRONMENT, "").split(os.pathsep))
+    return [*map(Path, given), installed_folder()]
 
 
 def read_manifest(folder: str | Path) -> dict[str, WeightInfo]:
@@ -130,15 +127,28 @@ def read_manifest(folder: str | Path) -> dict[str, WeightInfo]:
             "update autofit-ml",
             path,
         )
-    known = set(WeightInfo.__dataclass_fields__)
-    bundles = {}
-    for entry in entries:
-        values = {key: value for key, value in entry.items() if key in known}
-        for key in ("pixel_scale", "psf_fwhm", "snr"):
-            if key in values:
-                values[key] = tuple(values[key])
-        bundles[entry["name"]] = WeightInfo(**values)
-    return bundles
+    known = WeightInfo.__dataclass_fields__
+    return {
+        entry["name"]: WeightInfo(**tuples({k: v for k, v in entry.items() if k in known}))
+        for entry in entries
+    }
+
+
+def _every_bundle() -> dict[str, WeightInfo]:
+    """Name -> bundle of all folders with a ``manifest.json``; of the same name, the first."""
+    folders = [folder for folder in weight_folders() if (folder / "manifest.json").is_file()]
+    found: dict[str, WeightInfo] = {}
+    for folder in reversed(folders):
+        found |= read_manifest(folder)
+    return found
+
+
+def tuples(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as JSON or YAML hold them, with tuples for lists."""
+    return {
+        key: tuple(value) if isinstance(value, list | tuple) else value
+        for key, value in values.items()
+    }
 
 
 def list_weights(
@@ -158,13 +168,9 @@ def list_weights(
     list of WeightInfo
         Sorted by name, the newest version first; withdrawn ones are left out.
     """
-    found: dict[str, WeightInfo] = {}
-    for folder in manifest_folders():
-        for name, info in read_manifest(folder).items():
-            found.setdefault(name, info)
     chosen = [
         info
-        for info in found.values()
+        for info in _every_bundle().values()
         if info.status != "withdrawn"
         and (task is None or info.task == task)
         and (survey is None or info.survey in (survey, "multi"))
@@ -186,15 +192,12 @@ def weight_info(name: str) -> WeightInfo:
     UnknownWeightsError
         Names the existing ones, of many the nearest.
     """
-    every: dict[str, WeightInfo] = {}
-    for folder in manifest_folders():
-        for key, info in read_manifest(folder).items():
-            every.setdefault(key, info)
+    every = _every_bundle()
     if name in every:
         return every[name]
     versions = [info for key, info in every.items() if key.partition("@")[0] == name]
     if versions:
-        return sorted(versions, key=_order)[0]
+        return min(versions, key=_order)
     import difflib
 
     near = sorted(every)

@@ -70,7 +70,7 @@ def test_a_fit_loads_only_what_it_needs(simulated_folder, tmp_path):
         "import sys\nfrom autofit_ml.cli import main\n"
         "try:\n    main()\nexcept SystemExit as left:\n    assert not left.code\n"
         "heavy = {'torchvision', 'torch._dynamo', 'matplotlib', 'duckdb', 'photutils', "
-        "'scipy.interpolate'}\n"
+        "'pandas', 'scipy.interpolate'}\n"
         "print(sorted(heavy & set(sys.modules)))\n"
     )
     done = subprocess.run(

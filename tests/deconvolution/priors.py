@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from autofit_ml.deconvolution.analytic import GaussianPrior
 from autofit_ml.deconvolution.diffusion import Draws
 from autofit_ml.deconvolution.operator import Observation, observe
 from autofit_ml.images.psf import gaussian_psf
 from autofit_ml.images.stamp import PSF, Stamp
+from benchmarks.analytic_priors import GaussianPrior
 
 SIDE = 32
 

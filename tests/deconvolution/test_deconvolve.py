@@ -21,7 +21,6 @@ from autofit_ml.deconvolution import (
     sharp_fits_bytes,
     sharp_preview_png,
 )
-from autofit_ml.deconvolution.analytic import GaussianPrior
 from autofit_ml.deconvolution.diffusion import Draws
 from autofit_ml.deconvolution.eps import denoised
 from autofit_ml.deconvolution.network import InBfloat16
@@ -36,6 +35,8 @@ from autofit_ml.deconvolution.summary import (
 from autofit_ml.errors import AutofitError, AutofitWarning, InputError, SettingsError
 from autofit_ml.images.psf import gaussian_psf
 from autofit_ml.weights import choice
+from benchmarks.analytic_priors import GaussianPrior
+from training.tasks.deconvolve.classes import fit_classes
 
 QUICK = {"samples": 4, "steps": 6, "padding": 0, "prior": False}
 
@@ -166,7 +167,7 @@ def test_sampling_of_the_wcs_with_cdelt():
     plain = WCS(naxis=2)
     plain.wcs.ctype = ["RA---TAN", "DEC--TAN"]
     plain.wcs.crval, plain.wcs.crpix, plain.wcs.cdelt = [10, 0], [5, 5], [-1e-4, 1e-4]
-    fine = output_wcs(plain, 2, (0.0, 0.0))
+    fine = output_wcs(plain, 2)
     assert fine is not None
     assert (
         fine.pixel_to_world(2 * 8 + 0.5, 2 * 3 + 0.5).separation(plain.pixel_to_world(8, 3)).arcsec
@@ -313,7 +314,7 @@ def test_classes_describe_what_they_were_fitted_to():
     )
     power = torch.full((400, *grid.shape), 1e-7)
     images = means[torch.arange(400) % 2] + coloured(power, 32, generator)
-    network.fit_classes(images)
+    fit_classes(network, images)
     order = network.class_mean.amax((1, 2)).argsort(descending=True)
     torch.testing.assert_close(network.class_mean[order], means, atol=3e-4, rtol=0)
     # Without norm the power is 1024 times that of the orthonormal transform; a share of the whole

@@ -7,12 +7,12 @@ import pytest
 import torch
 from priors import SIDE, delta_psf, draws, gaussian_prior, observed, power_law
 
-from autofit_ml.deconvolution.analytic import GaussianPrior, TemplatePrior
 from autofit_ml.deconvolution.eps import sample_eps
 from autofit_ml.deconvolution.gibbs import matched_noise, sample_gibbs
 from autofit_ml.deconvolution.operator import noise_power, observe
 from autofit_ml.deconvolution.spectra import coloured, fft2
 from autofit_ml.errors import SettingsError
+from benchmarks.analytic_priors import GaussianPrior, TemplatePrior
 
 
 def mode_statistics(samples, observation, prior):

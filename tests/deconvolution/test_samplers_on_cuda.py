@@ -12,7 +12,6 @@ from fake_cuda import fake_cuda, on_cuda
 from weights_bundles import tiny_prior
 
 from autofit_ml.deconvolution import operator
-from autofit_ml.deconvolution.analytic import GaussianPrior, TemplatePrior
 from autofit_ml.deconvolution.diffusion import Draws
 from autofit_ml.deconvolution.eps import sample_eps
 from autofit_ml.deconvolution.gibbs import sample_gibbs
@@ -25,6 +24,7 @@ from autofit_ml.deconvolution.summary import detail_share, half_light_radius, pr
 from autofit_ml.images.psf import moffat_psf
 from autofit_ml.images.stamp import Stamp
 from autofit_ml.posterior.diagnostics import split_rhat
+from benchmarks.analytic_priors import GaussianPrior, TemplatePrior
 
 # Half precision is a matter of values, which there are none of.
 pytestmark = pytest.mark.filterwarnings("ignore:CUDA is not available")

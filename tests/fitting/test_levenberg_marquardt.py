@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from autofit_ml.fitting.levenberg_marquardt import Evaluation, LMSettings, minimise
+from autofit_ml.fitting.levenberg_marquardt import Evaluation, LMSettings, minimise, solve_damped
 
 F64 = torch.float64
 
@@ -130,3 +130,24 @@ def test_results_do_not_depend_on_the_batch(size):
     together = run(evaluate, torch.zeros(7, 3, dtype=F64)).theta[:size]
     part = run(lambda i, t: evaluate(i, t), torch.zeros(size, 3, dtype=F64)).theta
     assert torch.allclose(together, part, rtol=1e-12, atol=1e-12)
+
+
+def test_what_is_not_wanted_for_itself_need_not_settle_as_well():
+    # chi2 = x^2 + 0.1 y^2 + 1.6 x y / sqrt(10), of which only x is wanted: its step counts in units of
+    # its own error, sqrt(1 / (1 - 0.8^2)) with y free.
+    slope = 0.1**0.5
+    matrix = torch.tensor([[1.0, 0.8 * slope], [0.8 * slope, slope**2]], dtype=F64)
+    state = Evaluation(
+        torch.zeros(2, dtype=F64),
+        torch.tensor([[0.0, 0.3], [0.5, 0.0]], dtype=F64),
+        matrix.expand(2, 2, 2),
+        torch.zeros(2, 0, dtype=F64),
+    )
+    own = torch.tensor([True, False])
+    blocked = torch.zeros(2, 2, dtype=torch.bool)
+    steps = solve_damped(state, torch.zeros(2, dtype=F64), blocked, own)
+    covariance = torch.linalg.inv(matrix)
+    expected = (state.gradient @ covariance)[:, 0].square() / covariance[0, 0]
+    assert torch.allclose(steps.own, expected)
+    assert torch.allclose(steps.full, state.gradient @ covariance)
+    assert steps.own[0] < steps.expected[0]

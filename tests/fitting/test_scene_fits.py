@@ -363,7 +363,7 @@ def test_the_ladder_finds_what_was_drawn():
 
 
 def test_a_wandering_neighbour_does_not_make_the_target_unconverged():
-    from autofit_ml.fitting.describe import _settled
+    from autofit_ml.fitting.describe import _settled, _that_count
     from autofit_ml.fitting.first_guess import with_neighbours
     from autofit_ml.fitting.levenberg_marquardt import Evaluation, LMResult
     from autofit_ml.scenes.layout import make_layout
@@ -381,7 +381,9 @@ def test_a_wandering_neighbour_does_not_make_the_target_unconverged():
     fit.state = Evaluation(torch.zeros(3, dtype=torch.float64), gradient, matrix, theta)
     lower, upper = torch.full_like(theta, -9), torch.full_like(theta, 9)
     variance = torch.ones_like(theta)
-    assert _settled(layout, scene, fit, lower == upper, variance, 0.01).tolist() == [
+    base = torch.zeros((3, 1, layout.n_full), dtype=torch.float64)
+    counts = _that_count(layout, ["sersic"], np.zeros(3, dtype=int), theta, base)
+    assert _settled(fit, counts, lower == upper, variance, 0.01).tolist() == [
         True,
         False,
         True,

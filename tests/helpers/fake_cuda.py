@@ -18,6 +18,8 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from autofit_ml.profiles.sersic import sersic_table
+
 __all__ = ["Decisions", "fake_cuda", "on_cuda"]
 
 aten = torch.ops.aten
@@ -82,6 +84,7 @@ def _number(dtype: torch.dtype, answer: bool) -> bool | int | float:
 def fake_cuda(answer: bool = False) -> Iterator[Decisions]:
     """Tensors of ``device="cuda"`` without a GPU; `on_cuda` moves a network there."""
     _forget()
+    sersic_table()  # tabulated by scipy, which takes no fake tensors
     try:
         with FakeTensorMode(allow_non_fake_inputs=True), Decisions(answer) as decisions:
             yield decisions

@@ -72,7 +72,7 @@ def test_cut_stamps(frame_file):
         {"x": 630.0, "y": 590.0, "radius": 9.0},
     ]
     stamps = list(cut_stamps(frame, detections))
-    assert [s.id for s in stamps] == ["first", "second_one", "field_00003"]
+    assert [s.id for s in stamps] == ["first", "second one", "field_00003"]
     for stamp, detection in zip(stamps, detections, strict=True):
         x0, y0 = stamp.origin
         assert stamp.x + x0 == pytest.approx(detection["x"])

@@ -128,3 +128,21 @@ def test_built_sigma_is_flagged_as_before(writer):
     image[:20] = 0
     stamp = read_source(discover(writer.object(image=image, sigma=False))[0], ReadOptions()).stamp
     assert stamp.flags & Flag.SIGMA_ESTIMATED
+
+
+def test_zeros_between_few_photons_are_no_gap():
+    # Sky of 0.02 a pixel around a bright object: 98 % of the sky is 0, and 88 % of the image.
+    rng = np.random.default_rng(4)
+    y, x = np.indices((81, 81))
+    rate = 0.02 + 8 * np.exp(-np.hypot(x - 40, y - 40) / 4)
+    for _ in range(20):
+        region, full, _ = constant_regions(
+            rng.poisson(rate).astype(float), np.zeros((81, 81), bool)
+        )
+        assert not region.any() and not full.any()
+    # With a sky of 2 a border of zeros is one.
+    counts = rng.poisson(rate + 2).astype(float)
+    counts[:, :20] = 0
+    region, _, _ = constant_regions(counts, np.zeros((81, 81), bool))
+    assert region[:, :20].all()
+    assert region[:, 20:].mean() < 0.01  # zeros that chance put beside it

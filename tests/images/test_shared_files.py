@@ -133,6 +133,26 @@ def test_kept_files_are_bounded(tmp_path, monkeypatch):
     assert len(kept) == 2  # of 14 400 bytes each
 
 
+def test_few_small_files_are_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(fitsfile, "KEPT_FILES", 3)
+    for number in range(5):
+        fits.writeto(tmp_path / f"{number}.fits", np.zeros((50, 50), "f4"))
+        fitsfile.open_fits(tmp_path / f"{number}.fits")
+    assert [file.path.name for file in fitsfile._kept.files.values()] == [
+        "2.fits", "3.fits", "4.fits",
+    ]  # fmt: skip
+
+
+def test_a_shared_psf_is_checked_once(tmp_path):
+    """Objects of a folder with one PSF have the same array, which nobody can change."""
+    for name in "ab":
+        fits.writeto(tmp_path / f"{name}_image.fits", galaxy())
+        fits.writeto(tmp_path / f"{name}_sigma.fits", np.full((40, 44), 0.5, "f4"))
+    fits.writeto(tmp_path / "psf.fits", gaussian())
+    first, second = (read_source(source).stamp.psf.data for source in discover(tmp_path))
+    assert first is second and not first.flags.writeable
+
+
 @pytest.mark.parametrize("kind", [fits.ImageHDU, fits.CompImageHDU])
 def test_signalling_nans_become_nan_without_a_warning(kind, tmp_path):
     """The float32 0x7f800001, whose cast to float64 is "invalid" (pytest makes warnings errors)."""

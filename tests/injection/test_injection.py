@@ -11,9 +11,8 @@ pytest.importorskip("galsim", reason="GalSim draws the galaxies")
 from autofit_ml.images.psf import gaussian_psf
 from autofit_ml.images.stamp import Frame, Stamp
 from autofit_ml.injection import measure
-from autofit_ml.injection.empty import emptied, empty_regions
-from autofit_ml.injection.galaxies import Population, inject
 from autofit_ml.injection.recovery import error_factor
+from autofit_ml.injection.stamps import Population, emptied, empty_regions, inject
 from autofit_ml.segmentation import Segmentation
 
 

@@ -35,6 +35,7 @@ LAYERS = (
     ("settings",),
     ("presets",),
     ("options",),
+    ("user_yaml",),
     ("errors",),
 )
 """From top to bottom; a module imports from its own room and from those below."""

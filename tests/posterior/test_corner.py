@@ -26,9 +26,7 @@ def test_levels_hold_their_share():
 
 
 def test_panels_titles_and_truths(draws):
-    figure = corner_figure(
-        draws, ["x [px]", "sky", "flux"], truths=[30.1, np.nan, 5e7], title="one galaxy"
-    )
+    figure = corner_figure(draws, ["x [px]", "sky", "flux"], truths=[30.1, np.nan, 5e7])
     assert len(figure.axes) == 6
     titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
     low, middle, high = np.quantile(draws[:, 0], [0.1587, 0.5, 0.8413])

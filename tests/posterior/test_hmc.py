@@ -272,19 +272,6 @@ def test_objects_that_disagree_are_drawn_again():
     assert samples.rhat[0].max() > 1.01
 
 
-def test_single_precision():
-    mean, covariance = (
-        torch.zeros(2, 2, dtype=torch.float64),
-        torch.eye(2, dtype=torch.float64).expand(2, 2, 2),
-    )
-    single = sample_hmc(
-        gaussian(mean, covariance), mean, covariance, *open_box(2, 2), quick(dtype=torch.float32)
-    )
-    double = sample_hmc(gaussian(mean, covariance), mean, covariance, *open_box(2, 2), quick())
-    assert single.draws.dtype == torch.float32
-    assert torch.equal(single.draws, double.draws.float())
-
-
 def test_wrong_use():
     eye = torch.eye(2, dtype=torch.float64)[None]
     zeros = torch.zeros(1, 2, dtype=torch.float64)

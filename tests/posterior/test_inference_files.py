@@ -32,14 +32,7 @@ def samples():
 @pytest.mark.parametrize("version", [arviz.__version__, "0.23.4", "1.2.0"])
 def test_contents_and_file(samples, version, tmp_path, monkeypatch):
     monkeypatch.setattr(arviz, "__version__", version)
-    data = to_inference_data(
-        samples,
-        1,
-        NAMES,
-        {"id": "galaxy 7", "model": "sersic"},
-        units={"x": "pixel", "snr": "1"},
-        observed={"snr": 31.5},
-    )
+    data = to_inference_data(samples, 1, NAMES, {"id": "galaxy 7", "model": "sersic"})
     path = write_inference_data(data, tmp_path / "posterior", "galaxy-7")
     assert path == tmp_path / "posterior" / "galaxy-7.nc"
     assert [p.name for p in path.parent.iterdir()] == ["galaxy-7.nc"]
@@ -49,12 +42,9 @@ def test_contents_and_file(samples, version, tmp_path, monkeypatch):
     with tree:
         posterior = tree["posterior"]
         assert posterior["x"].dims == ("chain", "draw")
-        assert posterior["x"].attrs["units"] == "pixel"
-        assert "units" not in posterior["ln_flux"].attrs
         for i, name in enumerate(NAMES):
             np.testing.assert_array_equal(posterior[name], samples.draws[1, :, :, i])
         np.testing.assert_array_equal(tree["sample_stats"]["lp"], samples.log_density[1])
-        assert float(tree["observed_data"]["snr"]) == 31.5
         attrs = posterior.attrs
         assert attrs["id"] == "galaxy 7"
         assert attrs["sampling_method"] == "hmc"

@@ -77,7 +77,7 @@ def test_agrees_with_hmc():
         upper,
         HMCSettings(draws=400, warmup=100),
     )
-    a, b = laplace.flat(0), hmc.flat(0)
+    a, b = laplace.draws[0].flatten(0, 1), hmc.draws[0].flatten(0, 1)
     error = a.std(0) * (1 / 20000 + 1 / hmc.ess_bulk[0]).sqrt()
     assert ((a.mean(0) - b.mean(0)).abs() < 4.5 * error).all()
     assert ((a.std(0) / b.std(0) - 1).abs() < 4.5 / hmc.ess_tail[0].sqrt()).all()

@@ -54,7 +54,7 @@ def one_thread():
 @pytest.mark.parametrize("name", NAMES)
 def test_half_light_and_transform_against_quadrature(name):
     profile = get_profile(name)
-    shapes = profile.defaults
+    shapes = tuple(shape.default for shape in profile.shapes)
     light = brightness(profile, shapes)
     end = 0.0 if profile.truncated else 30.0
 

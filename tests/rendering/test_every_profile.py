@@ -6,6 +6,7 @@ import torch
 from components import EXTENDED, MODIFIED, SIGMA, drawn_values, fit_space, layout, values_of
 from drawings import gaussian_psf
 from integration import Reference
+from pixel_renderer import profile_brightness, render_pixels
 
 from autofit_ml.profiles import (
     Profile,
@@ -19,10 +20,8 @@ from autofit_ml.rendering import (
     Accuracy,
     component_jacobian,
     make_plan,
-    profile_brightness,
     psf_modes,
     render_component,
-    render_pixels,
 )
 
 DRAWN = [(name, drawn_values(get_profile(name), seed)) for seed, name in enumerate(EXTENDED)]

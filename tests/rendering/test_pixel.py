@@ -5,16 +5,10 @@ import math
 import pytest
 import torch
 from drawings import Drawing
+from pixel_renderer import PixelAccuracy, profile_brightness, render_pixels
 
 from autofit_ml.profiles import get_profile
-from autofit_ml.rendering import (
-    Accuracy,
-    PixelAccuracy,
-    profile_brightness,
-    render,
-    render_component,
-    render_pixels,
-)
+from autofit_ml.rendering import Accuracy, render, render_component
 
 
 def flat_plan(**layout):

@@ -391,7 +391,7 @@ def test_workers_that_never_start(many_images, monkeypatch):
         parts = [part for _, part in found]
     assert sum(len(part.order) for part in parts) == 5
     assert [f.id for part in parts for f in part.failures] == ["all-nan"]
-    assert any("reading in this process" in text for text in told.stages)
+    assert any("going on without them" in text for text in told.stages)
 
 
 def test_script_without_a_main_guard(many_images, tmp_path):
@@ -438,13 +438,39 @@ def test_default_number_of_workers(monkeypatch):
     from autofit_ml.runs import sources
     from autofit_ml.runs import workers as module
 
+    def useful(number, segmenter, fitting=False):
+        return sources.useful_workers(number, FitSettings(segmenter=segmenter), fitting)
+
     for processors, workers in ((1, 1), (2, 1), (4, 2), (64, 4)):
         here = set(range(processors))
         monkeypatch.setattr(module.os, "sched_getaffinity", lambda _, here=here: here)
-        useful = sources.useful_workers
         assert useful(63, "sep") == useful(127, "auto") == useful(127, "maskrcnn") == 0
         assert useful(64, "sep") == workers
         assert useful(128, "auto") == min(processors, 8)
+        assert useful(127, "given", fitting=True) == 0
+        assert useful(128, "given", fitting=True) == processors
+    assert sources.useful_workers(9, FitSettings(workers=3), False) == 3
+
+
+def test_what_workers_have_begun_is_saved_when_a_run_stops(many_images, unbroken, tmp_path):
+    """The first Ctrl-C: tasks that no worker has begun are left, the others come to their end."""
+
+    class Stopping(Progress):
+        def batch(self, number, rows):
+            if self.seen == 0:
+                signal.raise_signal(signal.SIGINT)
+            self.seen += len(rows["id"])
+
+        seen = 0
+
+    told = Stopping()
+    settings = FitSettings(workers=1, batch_size=2, segmenter="sep")
+    summary = fit_run(many_images, tmp_path / "out", settings, progress=told)
+    assert summary.interrupted
+    assert 0 < told.seen < len(catalogue(unbroken))
+    summary = fit_run(many_images, tmp_path / "out", settings)
+    assert not summary.interrupted
+    assert_same_rows(summary.table, catalogue(unbroken))
 
 
 def test_batches_are_not_kept(many_images, tmp_path, monkeypatch):

@@ -25,7 +25,7 @@ def test_agrees_with_the_published_fit(real_data, dataset, name, options):
     references = json.loads((real_data / "reference_fits.json").read_text())["fits"]
     reference = next(r for r in references if (r["dataset"], r["object"]) == (dataset, name))
     row = afm.fit(real_data / reference["image"], workers=0, **options)[0]
-    assert row["use"]
+    assert row["use"] == (name != "ic3478-64")  # re is 61 pixels in a stamp of 64
     target, errors = reference["components"][0], reference["components"][0].get("err", {})
     for parameter, tolerance in TOLERANCE.items():
         value, error = (

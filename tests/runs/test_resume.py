@@ -539,8 +539,8 @@ def test_frames_go_a_few_at_a_time(tmp_path, monkeypatch):
     sources = discover(tmp_path).sources
     size = batches._bytes(sources[0])
     monkeypatch.setattr(batches, "_BYTES_PER_TASK", 2.5 * size)
-    assert [len(task) for task, _ in batches._tasks(sources, 256)] == [2, 2, 2]
+    assert [len(task) for task, _ in batches._tasks(sources, 256, 16)] == [2, 2, 2]
     monkeypatch.setattr(batches, "_BYTES_PER_TASK", 0.5 * size)
-    assert [len(task) for task, _ in batches._tasks(sources, 256)] == [1] * 6
+    assert [len(task) for task, _ in batches._tasks(sources, 256, 16)] == [1] * 6
     monkeypatch.setattr(batches, "_BYTES_PER_TASK", 1e9)
-    assert [len(task) for task, _ in batches._tasks(sources, 4)] == [4, 2]
+    assert [len(task) for task, _ in batches._tasks(sources, 4, 16)] == [4, 2]

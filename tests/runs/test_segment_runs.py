@@ -14,7 +14,7 @@ import autofit_ml
 from autofit_ml.errors import SettingsError
 from autofit_ml.runs import Progress
 from autofit_ml.runs.segment import segment_run
-from autofit_ml.segmentation.instances import instance_table
+from autofit_ml.segmentation.detection import instance_table
 from autofit_ml.settings import SegmentSettings
 
 SEP = SegmentSettings(segmenter="sep", batch_size=5)

@@ -586,7 +586,7 @@ def test_sky_becomes_the_scenes_sky(tmp_path):
     assert sky("1) 1.3 1\n2) 0 0\n3) 0 0").sky == "free"
     assert sky("1) 1.3 1\n2) 0 0\n3) 0 0").sky_parameters["sky"] == Parameter(1.3)
     assert sky("1) 1.3 0\n2) 0 0\n3) 0 0").sky == 1.3
-    assert sky("1) 1.3 0").fixed_sky == 1.3
+    assert sky("1) 1.3 0").sky_parameters["sky"] == fixed(1.3)
     tilted = sky("1) 1.3 1\n2) 1e-3 1\n3) -2e-3 0")
     assert tilted.sky == "tilted"
     assert tilted.sky_parameters["sky_dx"] == Parameter(1e-3)

@@ -70,14 +70,14 @@ def in_python():
 def test_the_calls_of_before_go_on_working():
     scene = sersic()
     assert scene.name == "sersic"
-    assert scene.fixed_sky is None
+    assert scene.sky_parameters["sky"].plain
     assert scene.bounds == Bounds()
     assert scene.single_sersic
     narrow = sersic(n=(0.5, 6), re_min=0.1, q_min=0.1)
     assert narrow.bounds == Bounds(n=(0.5, 6), re_min=0.1, q_min=0.1)
     assert narrow.single_sersic
-    assert sersic("fixed").fixed_sky == 0.0
-    assert sersic(2.5).fixed_sky == 2.5
+    assert sersic("fixed").sky_parameters["sky"] == fixed(0.0)
+    assert sersic(2.5).sky_parameters["sky"] == fixed(2.5)
     assert sersic(2.5).single_sersic
     with pytest.raises(SettingsError, match="sky is 'floating'"):
         sersic("floating")
@@ -242,7 +242,7 @@ def test_model_strings_with_modifiers_and_skies():
         ("", "cannot be read"),
         ("sersic exp", "cannot be read"),
         ("sersic+expo", "no profile 'expo'.*exponential"),
-        ("sersic[round]", "no modifier 'round'"),
+        ("sersic[round]", r"'sersic\[round\]' is not a profile with modifiers"),
         ("psf[boxiness]", "cannot be modified"),
         ("sky", "no component"),
         ("sersic+sky+sky", "two skies"),
@@ -356,7 +356,7 @@ def test_skies():
     assert tilted.sky == "tilted"
     assert tilted.sky_parameters["sky_dy"].fixed
     assert make_scene("sersic", sky={"sky": fixed(3)}).sky == 3.0
-    assert with_sky(tilted, "fixed").fixed_sky == 0.0
+    assert with_sky(tilted, "fixed").sky_parameters["sky"] == fixed(0.0)
     with pytest.raises(SettingsError, match="sky has no parameter|flat_sky has no parameter"):
         make_scene("sersic", sky={"level": free(3)})
     with pytest.raises(SettingsError, match=r"sky\.sky: bands is 'shared'"):
@@ -485,7 +485,10 @@ def test_yaml_traps():
         ("components: {a: {n: [1, 2]}}", "a: profile is missing"),
         ("components: {a: 3}", "a: 3 is not a component"),
         ("components: {a: {profile: sersic, modifiers: 3}}", "a: modifiers"),
-        ("components: {a: {profile: sersic, modifiers: [3]}}", "a: there is no modifier '3'"),
+        (
+            "components: {a: {profile: sersic, modifiers: [3]}}",
+            r"a: 'sersic\[3\]' is not a profile with modifiers",
+        ),
         ("components: {a: {profile: sersic, r: [1, 2]}}", "a: sersic has no parameter 'r'"),
         ("components: {a-b: sersic}", "'a-b' cannot be the name"),
         ("components: {a: sersic, a: psf}", "line 1: 'a' is given twice"),

@@ -16,9 +16,8 @@ def blob(x, y, peak, sigma, shape=SHAPE):
     return peak * np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * sigma**2))
 
 
-def piece(mask, score=0.9, source=0, star=False):
-    labels = mask.astype(np.int32)
-    (out,) = pieces_of(labels, [score], [star], source=source)
+def piece(mask, score=0.9, star=False):
+    (out,) = pieces_of(mask.astype(np.int32), [score], [star])
     return out
 
 
@@ -54,8 +53,8 @@ def test_a_satellite_stays_and_is_drawn_on_top(galaxy):
     satellite = piece(blob(100, 90, 12, 2) > 3, star=True)
     got = with_large([satellite], [coarse_of(mask)], 2, with_satellite, NOISE)
     assert [p.source for p in got] == [-2, 0]
-    labels, order = draw(got, SHAPE)
-    assert order[labels[90, 100] - 1] is satellite
+    labels = draw(got, SHAPE)
+    assert got[labels[90, 100] - 1] is satellite
     assert labels[80, 80] != labels[90, 100]
     # The same mask without the light is a shred.
     assert len(with_large([satellite], [coarse_of(mask)], 2, image, NOISE)) == 1
@@ -101,14 +100,12 @@ def test_binned_noise_is_measured_where_it_is_correlated():
 def test_pieces_and_labels_are_the_same_thing(galaxy):
     labels = galaxy[1].astype(np.int32)
     labels[5:9, 5:12] = 2
-    pieces = list(pieces_of(labels, [0.9, 0.8], [False, True], corner=(100, 200)))
-    assert pieces[1].window == (slice(105, 109), slice(205, 212))
+    pieces = list(pieces_of(labels, [0.9, 0.8], [False, True]))
+    assert pieces[1].window == (slice(5, 9), slice(5, 12))
     assert pieces[1].star
-    moved = [Piece(p.y0 - 100, p.x0 - 200, p.mask, p.score, p.star) for p in pieces]
-    again, order = draw(moved, SHAPE)
-    assert len(order) == 2
-    np.testing.assert_array_equal(again > 0, labels > 0)
-    assert enlarge(moved[1], 3).area == 9 * 28
-    assert enlarge(moved[1], 3).window == (slice(15, 27), slice(15, 36))
-    assert moved[0].overlap(moved[0]) == 1
-    assert moved[0].overlap(moved[1]) == 0
+    np.testing.assert_array_equal(draw(pieces, SHAPE), labels)
+    assert enlarge(pieces[1], 3, SHAPE).area == 9 * 28
+    assert enlarge(pieces[1], 3, SHAPE).window == (slice(15, 27), slice(15, 36))
+    assert enlarge(pieces[1], 3, (24, 40)).window == (slice(15, 24), slice(15, 36))
+    assert pieces[0].overlap(pieces[0]) == 1
+    assert pieces[0].overlap(pieces[1]) == 0

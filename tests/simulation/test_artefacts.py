@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from autofit_ml.errors import InputError, SettingsError
 from autofit_ml.simulation import artefacts
 from autofit_ml.simulation.artefacts import (
     apply_artefacts,
     bad_columns,
+    coarsened,
     cosmic_rays,
     ghosts,
     masked_regions,
@@ -26,6 +26,18 @@ def rng(seed: int = 1) -> np.random.Generator:
 
 def column(values) -> np.ndarray:
     return np.asarray(values, dtype=float)[:, None]
+
+
+def test_coarsened_values():
+    """Cut off at most 1.5 sigma below the sky; in equal steps."""
+    data = 5 + 2 * rng().standard_normal((40, 40))
+    cut = coarsened(data, 5.0, 2.0, Artefacts(clipped=1.0), rng(2))
+    assert 2 <= cut.min() < 5 and (cut == cut.min()).sum() > 50
+    assert np.array_equal(cut[cut > cut.min()], data[data > cut.min()])
+    steps = np.diff(np.unique(coarsened(data, 5.0, 2.0, Artefacts(quantised=1.0), rng(3))))
+    assert 0.6 <= steps.min() <= 3
+    np.testing.assert_allclose(steps / steps.min(), np.rint(steps / steps.min()), atol=1e-6)
+    assert coarsened(data, 5.0, 2.0, Artefacts(), rng()) is data
 
 
 # Saturation and bleeding -------------------------------------------------------------------------
@@ -287,32 +299,3 @@ def test_same_seed_same_defects():
     for a, b in zip(one, two, strict=True):
         np.testing.assert_array_equal(a, b)
     assert (one[2] != three[2]).any()
-
-
-def test_pixels_that_are_no_numbers_are_refused():
-    for wrong in (np.nan, np.inf):
-        with pytest.raises(InputError):
-            saturate(np.array([[wrong, 5.0]]), 3.0, bleed=True)
-
-
-@pytest.mark.parametrize(
-    "call",
-    [
-        lambda: saturate(np.ones((3, 3)), 0.0, True),
-        lambda: saturate(np.ones((3, 3)), np.nan, True),
-        lambda: bad_columns((3, 3), -1, rng()),
-        lambda: cosmic_rays((3, 3), np.inf, rng(), 1.0),
-        lambda: cosmic_rays((3, 3), 1, rng(), 0.0),
-        lambda: cosmic_rays((3, 3), 1, rng(), 1.0, 1.5),
-        lambda: masked_regions((3, 3), np.nan, rng()),
-        lambda: masked_regions((3, 3), 1, rng(), 0.0),
-        lambda: ghosts([], (3, 3), 1.5, 3.0),
-        lambda: ghosts([], (3, 3), 0.1, 0.0),
-        lambda: ghosts([], (3, 3), 0.1, 3.0, hole=1.0),
-        lambda: ghosts([], (3, 3), 0.1, 3.0, radius=0.5),
-    ],
-)
-def test_wrong_settings_are_refused(call):
-    with pytest.raises(SettingsError) as caught:
-        call()
-    assert caught.value.remedy

@@ -66,6 +66,7 @@ COMPONENTS = {
         offsets=np.array([[3.0, 1.0, 0.5], [-4.0, 2.0, 0.3], [1.0, -6.0, 0.2]]),
         knot_sigma=0.6,
     ),
+    "ring": Component("ring", 10.0, 8.0, float("nan"), 0.6, 60.0, knot_sigma=1.0),
 }
 
 
@@ -91,6 +92,30 @@ def test_thin_unmodulated_spiral_is_an_exponential_disc():
     image = render_source(spiral, psf, (81, 81))
     disc = render_source(Source(40, 40, 10.0, 5.0, 1.0, 0.6, 30.0), psf, (81, 81))
     assert abs(image - disc).max() < 3e-3 * disc.max()
+
+
+def test_ring_is_a_circle_in_the_plane_of_the_disc():
+    """Against 720 Gaussians along an ellipse (only radially as wide where it is round)."""
+    psf, angle = moffat_psf(3.0, size=41), np.deg2rad(np.arange(0, 360, 0.5))
+    ring = Component("ring", 10.0, 8.0, float("nan"), 1.0, 0.0, knot_sigma=1.0)
+    offsets = np.column_stack([8 * np.cos(angle), 8 * np.sin(angle), np.full(720, 1 / 720)])
+    knots = Component("knots", 10.0, 8.0, float("nan"), offsets=offsets, knot_sigma=1.0)
+    image, dense = (
+        render_source(composite(40, 40, (part,), "test"), psf, (81, 81)) for part in (ring, knots)
+    )
+    assert abs(image - dense).max() < 1e-6 * dense.max()
+    assert image[40, 40] < 0.2 * image.max()
+    _, _, _, xx, yy, _ = moments(
+        render_source(
+            composite(40, 40, (Component("ring", 1.0, 8.0, q=0.5, knot_sigma=1.0),), "test"),
+            psf,
+            (81, 81),
+        )
+    )
+    _, _, _, pxx, *_ = moments(np.asarray(psf.data, dtype=float))
+    # pa = 0: along y; both second moments are half the squared radius and the squared width.
+    assert yy - pxx == pytest.approx(33.0, rel=0.01)
+    assert xx - pxx == pytest.approx(33.0 / 4, rel=0.03)
 
 
 def test_arms_wind_as_stated():
@@ -170,6 +195,8 @@ def test_beyond_its_extent_a_source_is_faint():
         Source(100, 100, 300.0, 2.0, 4.0, 0.8, 40.0),
         Source(100, 100, 300.0, 0.0, float("nan")),
         composite(100, 100, (COMPONENTS["knots"],), "test").with_flux(300.0),
+        composite(100, 100, (COMPONENTS["ring"],), "test").with_flux(300.0),
+        composite(100, 100, (Component("point", 300.0, 0.0),), "test"),
     ):
         level = 0.01
         image = render_source(source, psf, (201, 201))
@@ -194,7 +221,7 @@ def test_half_light_radius_of_one_and_two_components():
 
 def test_flux_scales_all_components():
     source = composite(20, 20, tuple(COMPONENTS.values()), "test")
-    brighter = source.with_flux(90.0)
+    brighter = source.with_flux(3 * source.flux)
     psf = moffat_psf(3.0, size=21)
     one, three = (render_source(item, psf, (41, 41)) for item in (source, brighter))
     np.testing.assert_allclose(three, 3 * one, rtol=1e-6, atol=1e-9)

@@ -463,64 +463,7 @@ def test_ranks_share_the_steps():
     assert all(equal(parts[i % 3][i // 3], single[i]) for i in range(6))
 
 
-# --- recipes and wrong settings ---
-
-
-def test_recipes_become_settings():
-    pytest.importorskip("galsim")
-    pytest.importorskip("hydra")
-    from autofit_ml.simulation import compose_recipe, simulate_one
-
-    recipe = compose_recipe(
-        [
-            "data=single",
-            "survey=sdss-r",
-            "survey.noise.scatter=0",
-            "data.neighbours.number=2",
-            "data.shape=[48,48]",
-        ]
-    )
-    settings = EndlessSettings.from_recipe(recipe, without=["artefacts"])
-    item = simulate_one(recipe, 0)
-    assert settings.shape == item.data.shape
-    assert settings.sky_rms == pytest.approx((item.sky_rms, item.sky_rms), rel=1e-6)
-    assert settings.gain[0] == item.gain
-    assert settings.snr == recipe.data.target.snr
-    assert settings.flux_ratio == pytest.approx((10**-1.6, 10**0.4))
-    assert settings.psf_fwhm[0] == pytest.approx(recipe.survey.psf.fwhm[0] / 0.396)
-    mean = 2 * 1.2**2
-    more = sum(mean**k / math.factorial(k) for k in range(settings.max_sources)) * math.exp(-mean)
-    assert 1 - 1e-4 <= more < 1
-    batch = EndlessSersic(settings, 2).batch(0)
-    assert batch["psf"].shape[1:] == item.psf.data.shape
-    # The scatter of the sky's brightness: by how much the noise differs at its 95 % point.
-    scattered = compose_recipe(
-        ["data=single", "survey=sdss-r", "survey.noise.scatter=0.3", "survey.noise.read_noise=0"]
-    )
-    low, high = EndlessSettings.from_recipe(scattered, without=["artefacts"]).sky_rms
-    assert high / low == pytest.approx(10 ** (0.2 * 2 * 1.6448536 * 0.3), rel=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("overrides", "names"),
-    [
-        (["data=blends"], ["bulge_disc", "n_distribution", "q_distribution"]),
-        (["data=realistic"], ["structured", "bulge_disc"]),
-        (["data=frame"], ["frames", "sizes by magnitude", "counts by magnitude"]),
-        (["data=single", "survey.psf.kind=optical"], ["psf.kind optical"]),
-        (["data=single", "survey.artefacts.cosmic_rays=1"], ["artefacts"]),
-    ],
-)
-def test_what_cannot_be_expressed_is_named(overrides, names):
-    pytest.importorskip("hydra")
-    from autofit_ml.simulation import compose_recipe
-
-    recipe = compose_recipe(overrides)
-    with pytest.raises(SettingsError) as error:
-        EndlessSettings.from_recipe(recipe)
-    assert all(name in str(error.value) for name in names)
-    with pytest.raises(SettingsError, match="can be left out"):
-        EndlessSettings.from_recipe(recipe, without=["everything"])
+# --- wrong settings ---
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from autofit_ml.simulation import (
 pytest.importorskip("galsim")
 pytest.importorskip("hydra")
 
-STAMPS = ["single", "blends", "crowded", "bulge_disc", "realistic"]
+STAMPS = ["single", "blends", "crowded", "bulge_disc", "realistic", "envelopes", "rings", "pairs"]
 SURVEYS = list_recipes("survey")
 WITH_LIGHT = ["data.labels.light=true"]
 
@@ -208,6 +208,40 @@ def test_noise_autocorrelation_is_the_one_asked_for(correlation):
         product = residual[dy:, dx:] * residual[: 400 - dy, : 400 - dx]
         assert product.mean() == pytest.approx(item.correlation[middle + dy, middle + dx], abs=0.02)
     assert item.flags & Flag.CORRELATED_NOISE
+
+
+def test_range_of_noise_correlations():
+    _, items = objects("data=single", "survey.noise.correlation=[0.2,0.6]", count=8)
+    middles = [item.correlation.shape[0] // 2 for item in items]
+    lag = [item.correlation[k, k + 1] for item, k in zip(items, middles, strict=True)]
+    assert 0.2 <= min(lag) < 0.35 and 0.45 < max(lag) <= 0.6
+
+
+def test_nuclei_are_part_of_the_light():
+    """A point source of the stated share at the centre; the total stays."""
+    nuclei = ["data.galaxies.nucleus_probability=1", "data.galaxies.nucleus_fraction=[0.3,0.31]"]
+    _, (item,) = objects("data=single", *nuclei, count=1)
+    *_, nucleus = item.target.components
+    assert (nucleus.kind, item.target.kind) == ("point", "bulge_disc")
+    assert 0.3 <= nucleus.flux / item.target.flux <= 0.31
+    assert sum(part.flux for part in item.target.components) == pytest.approx(item.target.flux)
+
+
+def test_companions_on_the_target():
+    """Stars too, at sizes of their own."""
+    _, items = objects(
+        "data=blends",
+        "data.neighbours.re=[0.5,1]",
+        "data.neighbours.min_separation=0",
+        "data.neighbours.clustering={fraction: 1, scale: 2, stars: true}",
+        "data.galaxies.morphology={sersic: 1, bulge_disc: 0}",
+    )
+    others = [(s, item) for item in items for s in item.sources[1:]]
+    assert {s.is_star for s, _ in others} == {True, False}
+    for source, item in others:
+        place = np.hypot(source.x - item.target.x, source.y - item.target.y)
+        assert place * item.pixel_scale <= 2
+        assert source.is_star or 0.5 <= source.re <= 1
 
 
 def test_object_depends_on_seed_and_index_alone():

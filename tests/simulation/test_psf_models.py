@@ -64,6 +64,21 @@ def test_optical_psf(oversampling):
         assert 0.07 < psf_fwhm(psf) * 0.05 < 0.12
 
 
+def test_hexagons_make_six_spikes():
+    """Far out, the light is uneven with a period of 60 degrees."""
+    model = PSFModel(
+        kind="optical", lam_over_diam=0.06, aperture="hexagons", aberrations=0.0, size=101, pool=1
+    )
+    psf = draw_psf(model, 0.03, rng(), seed=2)
+    assert 0.06 < psf_fwhm(psf) * 0.03 < 0.08
+    y, x = np.indices(psf.data.shape) - 50
+    radius, turn = np.hypot(x, y), np.arctan2(y, x)
+    ring = (radius > 20) & (radius < 45)
+    waves = [abs(np.sum((psf.data * np.exp(1j * k * turn))[ring])) for k in (4, 6, 8)]
+    assert waves[1] > 0.2 * psf.data[ring].sum()
+    assert waves[1] > 3 * max(waves[0], waves[2])
+
+
 def test_folder_of_psfs(tmp_path):
     for k, fwhm in enumerate((2.5, 4.0)):
         image = np.roll(moffat_psf(fwhm, size=31).data, (2, -1), axis=(0, 1)) * 7

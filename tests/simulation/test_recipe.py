@@ -82,6 +82,7 @@ def test_validation_sets_are_fixed():
         (["survey.noise.gain=0"], "survey.noise.gain", "greater than 0"),
         (["survey.noise.correlation=1.5"], "survey.noise", "0 and 0.9"),
         (["survey.noise.correlation=[[1,0.2],[0.2,1]]"], "survey.noise", "odd sides"),
+        (["survey.noise.correlation=[0.2,0.95]"], "survey.noise", "between 0 and 0.9"),
         (["survey.noise.correlation=/no/such.fits"], "survey.noise", "/no/such.fits"),
         (["survey.artefacts.saturation=-1"], "survey.artefacts.saturation", "greater than 0"),
         (["survey.artefacts.cosmic_rays_masked=2"], "survey.artefacts.cosmic_rays_masked", "1"),

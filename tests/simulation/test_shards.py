@@ -42,7 +42,7 @@ from autofit_ml.simulation.shards import (
     shard_schema,
     verify_set,
 )
-from autofit_ml.simulation.shards.identity import IDENTITY
+from autofit_ml.simulation.shards.manifest import IDENTITY
 
 pytest.importorskip("galsim", reason="sets are made with GalSim")
 
@@ -684,12 +684,6 @@ def test_shard_of_another_set_is_refused(tiny, tmp_path):
     (tiny / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(InputError, match="columns are not those of the set"):
         read_objects(tiny, [0])
-
-
-def test_progress_of_verifying(made):
-    calls = []
-    verify_set(made, progress=lambda done, total: calls.append((done, total)))
-    assert calls == [(3, 11), (6, 11), (9, 11), (11, 11)]
 
 
 @pytest.mark.parametrize(

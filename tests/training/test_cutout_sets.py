@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import maximum_filter
 
 pytest.importorskip("lightning")
 pytest.importorskip("galsim")
@@ -23,7 +24,9 @@ ENTRY = {"endless": {"snr": [50, 300], "re": [1.5, 5]}, "count": 40, "seed": 5}
 
 def test_endless_cut_outs_are_those_of_the_pipeline():
     """Flux, radius, scalars and targets, measured by either code on the same stamps."""
-    settings = EndlessSettings(shape=(64, 64), psf_size=25, snr=(50, 300), re=(1.5, 5.0))
+    settings = EndlessSettings(
+        shape=(64, 64), psf_size=25, snr=(50, 300), re=(1.5, 5.0), max_sources=3, neighbours=1
+    )
     batch = EndlessSersic(settings, 24, seed=3).batch(0)
     ours = cut_endless(batch)
     assert len(ours["known"]) == 24
@@ -34,7 +37,8 @@ def test_endless_cut_outs_are_those_of_the_pipeline():
             Stamp("s", plane["image"], plane["sigma"], plane["mask"], PSF(batch["psf"][k].numpy()))
         )
         sky, rms = float(batch["sky"][k]), float(batch["sky_rms"][k])
-        found.append(Segmentation(plane["labels"], 1, plane["labels"] > 1, sky, rms))
+        others = maximum_filter(plane["labels"] > 1, 3) & (plane["labels"] != 1)
+        found.append(Segmentation(plane["labels"], 1, others, sky, rms))
     cut = cut_outs(stamps, found)
     target = to_relative(cut, batch["fit"][:, 0].double())
     for name, theirs in (
@@ -45,8 +49,9 @@ def test_endless_cut_outs_are_those_of_the_pipeline():
         np.testing.assert_allclose(ours[name], theirs, rtol=2e-3, atol=2e-3, err_msg=name)
     # The FWHM is that of the Moffat there, and measured on the pixels here.
     np.testing.assert_allclose(
-        ours["scalars"][:, [0, 2, 3, 4]], cut.scalars[:, [0, 2, 3, 4]], rtol=2e-3, atol=2e-3
+        ours["scalars"][:, [0, 2, 3, 4, 5]], cut.scalars[:, [0, 2, 3, 4, 5]], rtol=2e-3, atol=2e-3
     )
+    assert 0.2 < (cut.scalars[:, 5] > 0.01).mean() < 0.9
     np.testing.assert_allclose(ours["scalars"][:, 1], cut.scalars[:, 1], atol=0.15)
     # The square may stand a pixel further, but shows the same light.
     np.testing.assert_allclose(

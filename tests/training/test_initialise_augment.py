@@ -22,7 +22,7 @@ from training.tasks.initialise.augment import Augmentation, Masks, augment, mask
 from training.tasks.initialise.endless import cut_endless
 
 NUMBER = 48
-MASKED = Masks(share=1.0, large=0.4, edge=0.4)
+MASKED = Masks(share=1.0, large=0.4, edge=0.4, object=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -127,3 +127,13 @@ def test_a_masked_cut_out_is_that_of_a_masked_stamp(batch, drawn, monkeypatch):
     shared = (ours["root_weight"] > 0).numpy()
     np.testing.assert_allclose(ours["data"].numpy()[shared], cut.data[shared], rtol=2e-3, atol=2e-2)
     assert (ours["footprint"].numpy() == cut.footprint).mean() > 0.999
+
+
+def test_bands_hide_a_third_of_the_object(batch):
+    torch.manual_seed(7)
+    footprint = batch["footprint"].repeat(8, 1, 1)
+    bands = masks(footprint, Masks(share=0.0, large=0.0, edge=0.0, object=1.0))
+    hidden = (footprint & bands).sum((1, 2)) / footprint.sum((1, 2))
+    large = footprint.sum((1, 2)) > 150  # of a few rows, each is a large part
+    assert float(hidden[large].min()) > 0.15 and float(hidden[large].max()) < 0.5
+    assert float(hidden[large].mean()) == pytest.approx(0.325, abs=0.02)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import csv
 import dataclasses
 import json
 from pathlib import Path
@@ -18,13 +19,16 @@ pytest.importorskip("azula")
 from training_scripts import script
 
 from autofit_ml.deconvolution import SamplingSettings, deconvolve_each
+from autofit_ml.deconvolution.summary import half_light_radius
 from autofit_ml.deconvolution.target import TARGET_FWHM, target_psf
 from autofit_ml.images.psf import moffat_psf
 from autofit_ml.images.stamp import Stamp
 from autofit_ml.measure import psf_fwhm
+from autofit_ml.simulation.scenes import draw_galaxy
 from autofit_ml.weights import choice, weight_info
 from training.muon import MuonAdamW, orthogonal
 from training.settings import compose
+from training.tasks.deconvolve import sets
 from training.tasks.deconvolve.galaxies import SharpGalaxies
 from training.tasks.deconvolve.module import (
     DeconvolveModule,
@@ -32,7 +36,7 @@ from training.tasks.deconvolve.module import (
     neighbour_distances,
 )
 from training.tasks.deconvolve.observations import draw_observations
-from training.tasks.deconvolve.sets import KINDS, make_sharp_sets, sharp_image
+from training.tasks.deconvolve.sets import KINDS, SharpRecipe, make_sharp_sets, sharp_image
 from training.train import _begin_with
 
 RUN = Path("runs/debug/deconvolve/galaxies-any")
@@ -48,12 +52,16 @@ def run(tmp_path_factory):
 
 def test_run_has_logs_and_goes_on(run):
     header = (run / RUN / "csv" / "metrics.csv").read_text().splitlines()[0]
-    assert {"val/loss", "val/skip", "val/gain_db", "train/loss"} <= set(header.split(","))
+    names = {"val/loss", "val/skip", "val/gain_db", "val/gain_db_side32", "train/loss"}
+    assert names <= set(header.split(","))
     before = json.loads((run / RUN / "history.json").read_text())
     out = script("train.py", "experiment=deconvolve", "size=debug", "trainer.epochs=3", cwd=run)
     after = json.loads((run / RUN / "history.json").read_text())
     assert after["steps"] == before["steps"] * 3 // 2
     assert "drawing" not in out
+    with (run / RUN / "csv" / "metrics.csv").open(newline="") as file:
+        steps = [int(row["step"]) for row in csv.DictReader(file) if row["val/loss"]]
+    assert len(steps) == 3 and min(steps) < before["steps"] <= max(steps) < after["steps"]
 
 
 def test_bundle_deconvolves(run, tmp_path, monkeypatch):
@@ -86,16 +94,51 @@ def test_bundle_deconvolves(run, tmp_path, monkeypatch):
 
 def test_sharp_images():
     """Unit flux, in the stamp, and not sharper than the target PSF; the same for the same seed."""
-    rng = np.random.default_rng(3)
-    drawn = [sharp_image(rng, 48) for _ in range(40)]
+    rng, recipe = np.random.default_rng(3), SharpRecipe(48)
+    drawn = [sharp_image(rng, recipe) for _ in range(40)]
     images = np.stack([image for image, _ in drawn])
     assert {kind for _, kind in drawn} <= set(KINDS)
     np.testing.assert_allclose(images.sum((1, 2)), 1, rtol=1e-4)
     # Nothing is brighter than a point source of all the light.
     assert images.max() <= 1.03 * target_psf().data.max()
     assert images.min() > -0.03 * images.max()
-    np.testing.assert_array_equal(sharp_image(np.random.default_rng(3), 48)[0], images[0])
+    np.testing.assert_array_equal(sharp_image(np.random.default_rng(3), recipe)[0], images[0])
     assert psf_fwhm(target_psf()) == pytest.approx(TARGET_FWHM, rel=0.1)
+
+
+def test_large_sharp_galaxies(monkeypatch):
+    """As large as asked for; those too large for the image are left out as far as asked for."""
+    drawn = []
+    monkeypatch.setattr(
+        sets, "draw_galaxy", lambda *a, **k: drawn.append(draw_galaxy(*a, **k)) or drawn[-1]
+    )
+
+    def of(inside):
+        rng = np.random.default_rng(4)
+        recipe = SharpRecipe(64, kinds=(("sersic", 1.0),), re=(14.0, 20.0), inside=inside)
+        drawn.clear()
+        return [sharp_image(rng, recipe)[0] for _ in range(24)]
+
+    assert all(image.sum() == pytest.approx(1) for image in of(0.2))
+    assert len(drawn) == 24 and all(14 <= source.re <= 20 for source in drawn)
+    images = of(0.9)
+    assert len(drawn) > 30
+    radii = [half_light_radius(torch.from_numpy(image)) for image in images]
+    assert max(radii) < 20 and 5 < np.median(radii) < 14  # circularised
+
+
+def test_sets_that_are_drawn_are_found_again():
+    """Names say what is in a set; those of sets drawn before stay."""
+    names = {
+        recipe.digest()
+        for recipe in (
+            SharpRecipe(64),
+            SharpRecipe(64, re=(0.4, 32.0)),
+            SharpRecipe(64, inside=0.6),
+            SharpRecipe(64, kinds=(("group", 1.0),)),
+        )
+    }
+    assert len(names) == 4 and SharpRecipe(64).digest() == "543c0a3b"
 
 
 def test_observations():
@@ -157,15 +200,18 @@ def test_muon_steps_are_orthogonal_and_of_adams_size():
 
 
 def test_large_images_are_mostly_cropped():
-    """Each side once in a while; an image of the usual side with the usual share."""
+    """Each side once in a while, small ones more often; half of the image at least."""
     settings = compose(["experiment=deconvolve", "size=debug"]).settings(DeconvolveTraining)
     settings = dataclasses.replace(settings, least_side=40, usual_side=64, cropped=0.3)
     module = DeconvolveModule(settings, 10)
     torch.manual_seed(0)
-    for side, whole in ((64, 0.7), (112, 0.7 * (64 / 112) ** 2), (40, 1.0)):
-        found = [module._cropped(torch.ones(1, side, side)).shape[-1] for _ in range(400)]
-        assert set(found) == set(range(40, side + 1, 8))
-        assert found.count(side) / 400 == pytest.approx(whole, abs=0.07)
+    for side, least in ((64, 40), (112, 56), (160, 80), (40, 40)):
+        found = [module._cropped(torch.ones(1, side, side)).shape[-1] for _ in range(600)]
+        assert set(found) == set(range(least, side + 1, 8))
+        whole = 0.7 * min(1.0, (64 / side) ** 2) if side > least else 1.0
+        assert found.count(side) / 600 == pytest.approx(whole, abs=0.07)
+        if side == 160:
+            assert found.count(80) > 2 * found.count(152)
 
 
 def test_an_older_network_goes_on(tmp_path):

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 
 pytest.importorskip("lightning")
 pytest.importorskip("galsim")
@@ -18,6 +17,7 @@ from autofit_ml.segmentation.maskrcnn import segment_maskrcnn
 from autofit_ml.simulation import EndlessSettings, compose_recipe, simulate_one, to_stamps
 from autofit_ml.weights import load, weight_info
 from training.checkpoints import network_state
+from training.settings import compose
 
 
 @pytest.fixture(scope="module")
@@ -94,12 +94,13 @@ def test_every_experiment_goes_all_the_way(run, experiment, tmp_path, monkeypatc
     assert 0 < distance < 0.1
 
 
-@pytest.mark.parametrize("path", sorted(CONF.glob("*.yaml")), ids=lambda path: path.stem)
-def test_sets_of_experiments_are_valid(path):
+@pytest.mark.parametrize("experiment", sorted(path.stem for path in CONF.glob("*.yaml")))
+def test_sets_of_experiments_are_valid(experiment):
     """Every recipe composes; no seed of a training set is one of the held-out figures."""
-    sets = yaml.safe_load(path.read_text())["sets"]
+    own = ["images=.", "name=initialise/mine-r"] if experiment == "adapt" else []
+    sets = compose([f"experiment={experiment}", *own]).sets
     seeds = []
-    for entry in [*sets["train"], *sets["val"]]:
+    for entry in [*sets.train, *sets.val, *sets.test]:
         if "images" in entry:
             continue
         seeds.append(entry["seed"])

@@ -277,8 +277,8 @@ def test_nothing_is_read_at_import():
 
 def test_installed_bundles_are_whole():
     """Every bundle that comes with the package verifies and loads."""
+    from autofit_ml.weights import installed_folder
     from autofit_ml.weights.manifest import read_manifest
-    from autofit_ml.weights.resolve import installed_folder
 
     folder = installed_folder()
     if not (folder / "manifest.json").exists():

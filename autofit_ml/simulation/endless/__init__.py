@@ -1,6 +1,6 @@
 r"""Endless training data: batches of simulated stamps made by our own renderer, on CPU or GPU.
 
-In: `EndlessSettings` (given, or from a recipe), a seed, and PSF images if there are any. Out:
+In: `EndlessSettings`, a seed, and PSF images if there are any. Out:
 batches of stamps as dictionaries of tensors (`EndlessSersic.batch`), or the light of given
 sources (`render_scene`).
 
@@ -20,15 +20,15 @@ need no transform: the band-limited function through the PSF's pixels is summed 
 
 Check on a GPU: ``python benchmarks/simulation_speed.py --device cuda --only-device``.
 
-- `settings`: what the stamps show; what a recipe means in these settings.
-- `noise`: autocorrelation of the noise, and the filter that makes it.
+- `settings`: what the stamps show.
 - `psfs`: Moffat PSFs, checks and widths of PSF images.
 - `scenes`: random numbers, sources and their places, flux for S/N, tables.
 - `render`: light of the sources, and who owns which pixel.
 - `batches`: all of these for one step; the data set.
 
 Neighbours: `autofit_ml.rendering`, `autofit_ml.profiles` and `autofit_ml.scenes` draw the light;
-`simulate.recipe` is only read; training and ``benchmarks/simulation_speed.py`` use the batches.
+`simulation.noise` the correlation of its noise; training and
+``benchmarks/simulation_speed.py`` use the batches.
 """
 
 from __future__ import annotations

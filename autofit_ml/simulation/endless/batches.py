@@ -7,10 +7,10 @@ import math
 from collections.abc import Iterator
 
 import torch
+from scipy.fft import next_fast_len
 from torch.utils.data import IterableDataset, get_worker_info
 
 from autofit_ml.errors import SettingsError
-from autofit_ml.simulation.endless.noise import noise_autocorrelation, noise_filter
 from autofit_ml.simulation.endless.psfs import checked_psfs, core_width, moffat_images
 from autofit_ml.simulation.endless.render import full_precision, instance_labels, unit_lights
 from autofit_ml.simulation.endless.scenes import (
@@ -22,6 +22,7 @@ from autofit_ml.simulation.endless.scenes import (
     tables,
 )
 from autofit_ml.simulation.endless.settings import EndlessSettings
+from autofit_ml.simulation.noise import autocorrelation, noise_amplitude
 
 __all__ = ["EndlessSersic"]
 
@@ -83,10 +84,15 @@ class EndlessSersic(IterableDataset):
         self._pool_fwhm = (
             None if self.psfs is None else core_width(self.psfs, settings.psf_oversampling)
         )
-        correlation = noise_autocorrelation(settings.correlation)
+        correlation = autocorrelation(settings.correlation, settings.shape)
         self._field, self._filter = settings.shape, None
         if correlation is not None:
-            self._field, amplitude = noise_filter(correlation, settings.shape)
+            # Filtered as if it were periodic: larger than the stamp by the correlation's reach.
+            self._field = tuple(
+                next_fast_len(n + side // 2, real=True)
+                for n, side in zip(settings.shape, correlation.shape, strict=True)
+            )
+            amplitude = noise_amplitude(self._field, correlation)
             self._filter = torch.as_tensor(amplitude, dtype=torch.float32, device=self.device)
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:

@@ -1,23 +1,48 @@
-"""What endless stamps show, and what a recipe means in these settings."""
+"""What endless stamps show."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from autofit_ml.errors import SettingsError
 from autofit_ml.profiles import N_MAX, N_MIN
-from autofit_ml.simulation.endless.noise import noise_autocorrelation
-
-if TYPE_CHECKING:
-    from autofit_ml.simulation.recipe import Recipe
+from autofit_ml.simulation.noise import autocorrelation
 
 __all__ = ["SPREAD", "EndlessSettings"]
 
 SPREAD = 1.6448536
 """Standard deviations of the 5 and 95 % points of a normal distribution."""
+
+
+_LIMITS = {
+    "snr": (1e-3, math.inf),
+    "re": (0.05, math.inf),
+    "neighbour_re": (0.05, math.inf),
+    "n": (N_MIN, N_MAX),
+    "q": (0.05, 1.0),
+    "flux_ratio": (1e-12, math.inf),
+    "sky_rms": (1e-300, math.inf),
+    "gain": (1e-300, math.inf),
+    "pedestal": (-math.inf, math.inf),
+    "gradient": (-math.inf, math.inf),
+    "psf_fwhm": (0.3, math.inf),
+    "psf_beta": (1.01, math.inf),
+    "psf_ellipticity": (0, 0.2),
+    "psf_size": (3, math.inf),
+    "psf_oversampling": (1, 8),
+    "isophote": (0, math.inf),
+    "star_probability": (0, 1),
+    "star_fraction": (0, 1),
+    "clustered": (0, 1),
+    "max_shift": (0, math.inf),
+    "neighbours": (0, math.inf),
+    "min_separation": (0, math.inf),
+    "clustering_slope": (0, 1.99),
+    "clustering_scale": (0, math.inf),
+    "max_sources": (1, 10000),
+}
+"""What numbers, and both ends of ranges, lie between."""
 
 
 @dataclass(frozen=True)
@@ -125,47 +150,16 @@ class EndlessSettings:
     chunk: int | None = None
 
     def __post_init__(self) -> None:
-        limits = {
-            "snr": (1e-3, math.inf),
-            "re": (0.05, math.inf),
-            "neighbour_re": (0.05, math.inf),
-            "n": (N_MIN, N_MAX),
-            "q": (0.05, 1.0),
-            "flux_ratio": (1e-12, math.inf),
-            "sky_rms": (1e-300, math.inf),
-            "gain": (1e-300, math.inf),
-            "pedestal": (-math.inf, math.inf),
-            "gradient": (-math.inf, math.inf),
-            "psf_fwhm": (0.3, math.inf),
-            "psf_beta": (1.01, math.inf),
-        }
-        for name, (low, high) in limits.items():
+        for name, (low, high) in _LIMITS.items():
             given = getattr(self, name)
-            if name == "neighbour_re" and given is None:
+            if given is None and name == "neighbour_re":
                 continue
-            finite = all(map(math.isfinite, given))
-            if not (finite and low <= given[0] <= given[1] <= high):
+            first, last = given if isinstance(given, tuple) else (given, given)
+            if not low <= first <= last <= high or not math.isfinite(last - first):
                 raise SettingsError(
-                    f"{name} = {given}", f"give (low, high) with {low:g} <= low <= high <= {high:g}"
+                    f"{name} = {given}",
+                    f"must lie between {low:g} and {high:g}, a range's lower limit first",
                 )
-        for name, (low, high) in {
-            "star_probability": (0, 1),
-            "star_fraction": (0, 1),
-            "clustered": (0, 1),
-            "max_shift": (0, math.inf),
-            "neighbours": (0, math.inf),
-            "min_separation": (0, math.inf),
-            "clustering_slope": (0, 1.99),
-            "clustering_scale": (0, math.inf),
-            "psf_ellipticity": (0, 0.2),
-            "psf_size": (3, math.inf),
-            "psf_oversampling": (1, 8),
-            "isophote": (0, math.inf),
-            "max_sources": (1, 10000),
-        }.items():
-            value = getattr(self, name)
-            if not (math.isfinite(value) and low <= value <= high):
-                raise SettingsError(f"{name} = {value}", f"must lie between {low:g} and {high:g}")
         if min(self.shape) < 9:
             raise SettingsError(f"shape = {self.shape}", "at least 9 x 9 pixels")
         if self.neighbours > 0 and self.max_sources == 1:
@@ -181,141 +175,4 @@ class EndlessSettings:
                 f"{self.sky_rms[0]:g} at {self.gain[0]:g} electrons per unit",
                 "lower it",
             )
-        noise_autocorrelation(self.correlation)
-
-    @classmethod
-    def from_recipe(
-        cls, recipe: Recipe, *, psfs_given: bool = False, without: Collection[str] = ()
-    ) -> EndlessSettings:
-        """What a recipe means, in these settings.
-
-        Parameters
-        ----------
-        recipe : Recipe
-            Stamps of Sérsic galaxies and stars, brightness by S/N and relative magnitudes.
-        psfs_given : bool
-            PSF images will be given to `EndlessSersic`: ``survey.psf.kind`` may be any.
-        without : collection of str
-            Parts of the recipe to leave out knowingly: bulge_disc, structured, real (the Sérsic
-            galaxies take their share), n_distribution, q_distribution (drawn log-uniform, uniform
-            over their ranges), artefacts.
-
-        Returns
-        -------
-        EndlessSettings
-            The light, the sky and the noise have the recipe's distributions, but for three: n is
-            continuous, Poisson noise is Gaussian, and with ``survey.noise.scatter`` the sky's
-            noise is log-normal with the right 5 and 95 % points. The number of sources is cut
-            where the Poisson distribution has 1e-4 left.
-
-        Raises
-        ------
-        SettingsError
-            Names everything that cannot be expressed.
-        """
-        optional = {
-            "bulge_disc",
-            "structured",
-            "real",
-            "n_distribution",
-            "q_distribution",
-            "artefacts",
-        }
-        unknown = set(without) - optional
-        if unknown:
-            raise SettingsError(
-                f"without = {sorted(unknown)}", f"can be left out: {', '.join(sorted(optional))}"
-            )
-        data, survey = recipe.data, recipe.survey
-        galaxies, neighbours, noise = data.galaxies, data.neighbours, survey.noise
-        target = data.target
-        never: list[str] = []
-        parts: list[str] = []
-        if data.kind != "stamp" or target is None:
-            never.append("data.kind: frames")
-        elif target.snr is None:
-            never.append("data.target.magnitude (give snr)")
-        if galaxies.re is None:
-            never.append("data.galaxies.re: sizes by magnitude (give a range)")
-        if neighbours.number is None or neighbours.faint_magnitude is not None:
-            never.append("data.neighbours: counts by magnitude (give number)")
-        if survey.psf.kind != "moffat" and not psfs_given:
-            never.append(f"survey.psf.kind {survey.psf.kind} (psfs_given=True, and PSF images)")
-        parts += [kind for kind, w in galaxies.morphology.items() if kind != "sersic" and w > 0]
-        if galaxies.n_distribution != "log_uniform":
-            parts.append("n_distribution")
-        if galaxies.q_distribution != "uniform":
-            parts.append("q_distribution")
-        if survey.artefacts != type(survey.artefacts)():
-            parts.append("artefacts")
-        parts = [part for part in parts if part not in without]
-        if never or parts:
-            raise SettingsError(
-                f"endless data cannot express {'; '.join(never + parts)} of recipe {data.name!r}",
-                "change the recipe"
-                + (f", or leave out knowingly: without={parts}" if parts and not never else ""),
-            )
-        assert target is not None and target.snr is not None  # both checked above
-        assert galaxies.re is not None and neighbours.number is not None
-
-        def rms(deviates: float) -> float:
-            brightness = noise.sky_brightness - deviates * noise.scatter
-            level = 10 ** (-0.4 * (brightness - survey.zeropoint)) * survey.pixel_scale**2
-            return math.sqrt(level * noise.gain + noise.read_noise**2) / noise.gain
-
-        margin = 0.1 * min(data.shape)
-        mean = neighbours.number * math.prod(1 + 2 * margin / side for side in data.shape)
-        faintest, brightest = neighbours.relative_magnitude[1], neighbours.relative_magnitude[0]
-        scale = survey.pixel_scale
-        return cls(
-            shape=data.shape,
-            max_sources=1 + _poisson_quantile(mean, 1 - 1e-4),
-            snr=target.snr,
-            star_probability=target.star_probability,
-            max_shift=target.max_shift,
-            re=galaxies.re,
-            n=galaxies.n,
-            q=galaxies.q,
-            neighbours=neighbours.number,
-            flux_ratio=(10 ** (-0.4 * faintest), 10 ** (-0.4 * brightest)),
-            star_fraction=neighbours.star_fraction,
-            min_separation=neighbours.min_separation,
-            clustered=neighbours.clustering.fraction,
-            clustering_slope=neighbours.clustering.slope,
-            clustering_scale=neighbours.clustering.scale / scale,
-            sky_rms=(rms(-SPREAD), rms(SPREAD)),
-            gain=(noise.gain, noise.gain),
-            pedestal=noise.pedestal,
-            gradient=noise.gradient,
-            correlation=_explicit(noise.correlation, data.shape),
-            psf_fwhm=(survey.psf.fwhm[0] / scale, survey.psf.fwhm[1] / scale),
-            psf_beta=survey.psf.beta,
-            psf_ellipticity=survey.psf.ellipticity,
-            psf_size=survey.psf.size,
-            psf_oversampling=survey.psf.oversampling,
-            psf_has_pixel=survey.psf.has_pixel,
-            isophote=data.labels.isophote,
-            lights=data.labels.light,
-            pixel_scale=scale,
-        )
-
-
-def _poisson_quantile(mean: float, share: float) -> int:
-    """Smallest number that a Poisson variable does not exceed with probability `share`."""
-    number, term = 0, math.exp(-mean)
-    total = term
-    while total < share:
-        number += 1
-        term *= mean / number
-        total += term
-    return number
-
-
-def _explicit(correlation, shape: tuple[int, int]) -> float | tuple[tuple[float, ...], ...]:
-    """A recipe's noise correlation as numbers."""
-    if isinstance(correlation, float | int):
-        return float(correlation)
-    from autofit_ml.simulation.noise import autocorrelation
-
-    array = autocorrelation(correlation, shape)
-    return 0.0 if array is None else tuple(map(tuple, array.tolist()))
+        autocorrelation(self.correlation, self.shape)

@@ -17,10 +17,9 @@ each finished shard, and ``lock``. A shard is made wholly by one process, takes 
 complete, and only then gets its journal: whatever stops a run, the same call goes on with it.
 
 - `columns`: objects as rows: schema, encoding, decoding.
-- `manifest`: which files a set has, what they hold, and whether they are whole.
+- `manifest`: which files a set has, what they hold and depend on, and whether they are whole.
 - `reader`: objects by number.
 - `export`: a set as FITS files.
-- `identity`: what the bytes depend on.
 - `shard`: one shard is made. `autofit_ml.runs.simulate` makes or completes a set of them.
 
 Neighbours: `simulate.generate` makes the objects, `simulate.objects` says what one is;

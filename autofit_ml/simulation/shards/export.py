@@ -76,7 +76,7 @@ def export_set(
         progress(0, total)
     for start in range(0, total, _CHUNK):
         chunk = [reader.read(i, decode) for i in range(start, min(start + _CHUNK, total))]
-        export_fits(chunk, out, labels=labels)
+        export_fits(chunk, out, labels=labels, tables=False)
         known += [_without_pixels(item) for item in chunk]
         if progress is not None:
             progress(len(known), total)

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from autofit_ml import __version__
 from autofit_ml.catalogue.atomic import file_sha256
 from autofit_ml.errors import InputError
 from autofit_ml.simulation.shards.columns import FORMAT, schema_of
 
+if TYPE_CHECKING:
+    from autofit_ml.simulation.recipe import Recipe
+
 __all__ = [
     "CONTINUE",
+    "IDENTITY",
     "MANIFEST",
     "SHARDS",
     "SOURCES",
@@ -26,6 +34,7 @@ __all__ = [
     "ShardEntry",
     "problem_of",
     "read_manifest",
+    "set_identity",
     "shard_file",
     "verify_set",
 ]
@@ -35,6 +44,9 @@ STATE = f"{WORK}/state.json"
 
 CONTINUE = "run the same `autofit-ml simulate` command again: damaged shards are made anew"
 """Remedy for a set that is damaged."""
+
+IDENTITY = ("format", "versions", "generator", "recipe", "inputs", "shard_size")
+"""Entries of a manifest that say what the bytes depend on."""
 
 Progress = Callable[[int, int], None]
 """Called with (objects that are done, all)."""
@@ -169,14 +181,12 @@ def _manifest_from(folder: Path, content: Mapping[str, Any]) -> SetManifest:
     )
 
 
-def verify_set(folder: str | Path, progress: Progress | None = None) -> SetManifest:
+def verify_set(folder: str | Path) -> SetManifest:
     """Read every file of a set and compare with the manifest's sha256.
 
     Parameters
     ----------
     folder : path
-    progress : callable, optional
-        Called with (objects verified, all).
 
     Returns
     -------
@@ -188,14 +198,9 @@ def verify_set(folder: str | Path, progress: Progress | None = None) -> SetManif
         Names the damaged and missing files.
     """
     manifest = read_manifest(folder)
-    wrong, done = [], 0
-    for entry in (*manifest.shards, manifest.sources):
-        problem = problem_of(manifest.folder, entry)
-        if problem:
-            wrong.append(f"{entry.file} {problem}")
-        elif entry is not manifest.sources and progress is not None:
-            done += entry.rows
-            progress(done, manifest.count)
+    every = (*manifest.shards, manifest.sources)
+    found = {entry.file: problem_of(manifest.folder, entry) for entry in every}
+    wrong = [f"{file} {problem}" for file, problem in found.items() if problem]
     if wrong:
         raise InputError("this set is damaged: " + "; ".join(wrong), CONTINUE, folder)
     return manifest
@@ -213,3 +218,49 @@ def problem_of(folder: Path, entry: ShardEntry) -> str:
         return "is missing"
     except OSError as error:
         return f"cannot be read: {error.strerror or error}"
+
+
+def set_identity(recipe: Recipe, shard_size: int, make: Callable) -> dict[str, Any]:
+    """Everything that the bytes of the shards depend on, as the manifest states it.
+
+    Raises
+    ------
+    InputError
+        A file that the recipe names cannot be read.
+    """
+    return {
+        "format": FORMAT,
+        "versions": _versions(),
+        "generator": f"{make.__module__}.{make.__qualname__}",
+        "recipe": recipe.as_mapping(),
+        "inputs": _input_hashes(recipe),
+        "shard_size": shard_size,
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {"autofit_ml": __version__}
+    for name in ("galsim", "numpy", "scipy", "pyarrow"):
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+def _input_hashes(recipe: Recipe) -> dict[str, str]:
+    """sha256 of the files that a recipe names, of a folder's FITS files together."""
+    hashes = {}
+    correlation = recipe.survey.noise.correlation
+    places = [recipe.survey.psf.folder, recipe.data.galaxies.real_folder]
+    places.append(correlation if isinstance(correlation, Path) else None)
+    for place in filter(None, places):
+        try:
+            if place.is_file():
+                hashes[str(place)] = file_sha256(place)
+                continue
+            parts = [f"{path.name} {file_sha256(path)}" for path in sorted(place.glob("*.fits*"))]
+        except OSError as error:
+            raise InputError(
+                f"cannot be read: {error.strerror or error}", "check its permissions", place
+            ) from error
+        hashes[str(place)] = hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    return hashes

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,7 +21,6 @@ __all__ = ["ShardReader", "read_columns", "read_objects"]
 
 _OPEN_SHARDS = 32
 
-K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 
 
@@ -54,8 +53,8 @@ class ShardReader:
 
     def _forget(self) -> None:
         self._process = os.getpid()
-        self._files: OrderedDict[int, ipc.RecordBatchFileReader] = OrderedDict()
-        self._batches: OrderedDict[tuple[int, int], pa.RecordBatch] = OrderedDict()
+        self._file = functools.lru_cache(_OPEN_SHARDS)(self._open)
+        self._batch = functools.lru_cache(self.cache)(self._load)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in ("manifest", "columns", "cache")}
@@ -95,7 +94,7 @@ class ShardReader:
         """
         if self._process != os.getpid():
             self._forget()
-        return _kept(self._batches, (shard, number), self.cache, lambda: self._load(shard, number))
+        return self._batch(shard, number)
 
     def _path(self, shard: int) -> Path:
         return self.manifest.folder / self.manifest.shards[shard].file
@@ -103,8 +102,7 @@ class ShardReader:
     def _load(self, shard: int, number: int) -> pa.RecordBatch:
         path, rows = self._path(shard), self.manifest.batch_rows
         with _damage_named(path):
-            file = _kept(self._files, shard, _OPEN_SHARDS, lambda: self._open(shard))
-            batch = file.get_batch(number)
+            batch = self._file(shard).get_batch(number)
             batch.validate(full=True)
         if len(batch) != min(rows, self.manifest.shards[shard].rows - number * rows):
             raise InputError(
@@ -120,17 +118,6 @@ class ShardReader:
                 f"this shard has {mapped.size()} bytes instead of {expected}", CONTINUE, path
             )
         return _open_columns(mapped, self.manifest.schema, self.columns)
-
-
-def _kept(kept: OrderedDict[K, T], key: K, most: int, make: Callable[[], T]) -> T:
-    """What is kept under `key`, else what `make` gives; the least recently used is dropped."""
-    if key in kept:
-        kept.move_to_end(key)
-    else:
-        kept[key] = make()
-        if len(kept) > most:
-            kept.popitem(last=False)
-    return kept[key]
 
 
 def _open_columns(

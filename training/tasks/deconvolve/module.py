@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import random
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,7 @@ from autofit_ml.deconvolution.spectra import Grid, coloured, fft2, grid_of
 from training.memory import Batches
 from training.module import NetworkModule
 from training.optimiser import OptimiserSettings
+from training.tasks.deconvolve.classes import fit_classes
 from training.tasks.deconvolve.galaxies import SharpGalaxies, central
 from training.tasks.deconvolve.observations import Observations, draw_observations, turned
 
@@ -51,7 +53,7 @@ class DeconvolveTraining:
     usual_side : int
         Of larger images more: whole ones in proportion to 1 / area.
     least_side : int
-        Of the middles.
+        Of the middles, which have half the side at least.
     bfloat16 : bool
         The U-Net's precision in training.
     observations : Observations
@@ -87,12 +89,12 @@ class DeconvolveModule(NetworkModule):
         return describe(self.network)
 
     def fit_classes(self, galaxies: SharpGalaxies) -> None:
-        """The mixture behind the skip connection, from a part of the training set."""
+        """Fit the mixture behind the skip connection to a part of the training set."""
         generator = torch.Generator().manual_seed(1)
         side = self.network.settings.side
         members = torch.randperm(galaxies.count(side), generator=generator)
         images = galaxies.of_side(side, members[: self.settings.class_images])
-        self.network.fit_classes(turned(images, generator))
+        fit_classes(self.network, turned(images, generator))
 
     def losses(
         self, images: torch.Tensor, generator: torch.Generator | None = None
@@ -131,32 +133,37 @@ class DeconvolveModule(NetworkModule):
     def _cropped(self, images: torch.Tensor) -> torch.Tensor:
         """Some batches as they are, the others' middles: any grid may be asked for later.
 
-        Large images more often: a batch of 112 pixels a side takes three times as long as one of
-        64, and shows as many galaxies.
+        Large ones less often, in proportion to 1 / area: a batch of 160 pixels a side takes six
+        times as long as one of 64, and shows as many galaxies. Middles have half the side at
+        least, so that large galaxies are cut as by a stamp that is too small, and not to a piece
+        of their centre.
         """
-        side, settings = images.shape[-1], self.settings
-        sides = range(settings.least_side, side, 8)
-        whole = (1 - settings.cropped) * min(1.0, (settings.usual_side / side) ** 2)
-        if not sides or float(torch.rand(())) < whole:
+        whole, settings = images.shape[-1], self.settings
+        least = max(settings.least_side, 8 * math.ceil(whole / 16))
+        sides = range(least, whole, 8)
+        usual = min(1.0, (settings.usual_side / whole) ** 2)
+        if not sides or random.random() < (1 - settings.cropped) * usual:
             return images
-        return central(images, sides[int(torch.randint(len(sides), ()))])
+        return central(images, random.choices(sides, [side**-2.0 for side in sides])[0])
 
     def validation_step(self, batch: torch.Tensor, index: int) -> None:
         generator = torch.Generator().manual_seed(1000 + index)  # the same draws each time
-        self._validation.append(tuple(part.cpu() for part in self.losses(batch, generator)))
+        losses = self.losses(batch, generator)
+        side = torch.full((len(batch),), batch.shape[-1])
+        self._validation.append((*(part.cpu() for part in losses), side))
 
     def on_validation_epoch_end(self) -> None:
-        loss, skip, sigma = (torch.cat(part) for part in zip(*self._validation, strict=True))
+        loss, skip, sigma, side = (torch.cat(part) for part in zip(*self._validation, strict=True))
         self._validation.clear()
+        gain = 10 * (skip / loss).log10()
         self.log("val/loss", loss.mean(), prog_bar=True)
         self.log("val/skip", skip.mean())
-        self.log("val/gain_db", 10 * (skip / loss).log10().mean())
+        self.log("val/gain_db", gain.mean())
         level = torch.bucketize(sigma, torch.tensor(_EDGES))
-        for k in range(len(_EDGES) + 1):
-            some = level == k
-            if some.any():
-                self.log(f"val/loss_sigma{k}", loss[some].mean())
-                self.log(f"val/gain_db_sigma{k}", 10 * (skip / loss)[some].log10().mean())
+        for name, of in (("sigma", level), ("side", side)):
+            for value in of.unique().tolist():
+                self.log(f"val/loss_{name}{value}", loss[of == value].mean())
+                self.log(f"val/gain_db_{name}{value}", gain[of == value].mean())
 
 
 _USUAL = 0.99

@@ -34,11 +34,14 @@ class Masks:
     edge : float
         Of these, a strip along a border, an eighth to half of the side deep, as at the border of a
         detector; the others are small.
+    object : float
+        Of all, a band across the object that hides 25 to 40 % of its footprint.
     """
 
     share: float
     large: float
     edge: float
+    object: float
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,8 @@ def augment(batch: Batch, settings: Augmentation) -> Batch:
     flux = torch.where(footprint, data, 0.0).sum((1, 2)).clamp_min(1.0)
     out["target"][:, 2] -= flux.log()
     fwhm = batch["scalars"][:, 1].exp()
-    scalars = scalars_of(data, out["root_weight"], footprint, flux, out["radius"], fwhm)
+    others = batch["scalars"][:, 5].expm1() * batch["flux"] / noisier[:, 0, 0]
+    scalars = scalars_of(data, out["root_weight"], footprint, flux, out["radius"], fwhm, others)
     scalars[:, 4] = batch["scalars"][:, 4]
     out.update(scalars=scalars, flux=flux)
     return out
@@ -184,7 +188,21 @@ def masks(footprint: torch.Tensor, settings: Masks) -> torch.Tensor:
         inside &= within[:, :, None] if axis == 1 else within[:, None, :]
     left = (footprint & ~inside).sum((1, 2)) / footprint.sum((1, 2)).clamp_min(1)
     which = _coin(settings.share, b, device) & (left >= _LEAST)
-    return inside & which[:, None, None]
+    bands = _coin(settings.object, b, device) & footprint.any(2).any(1)
+    inside = torch.where(bands[:, None, None], _band(footprint), inside)
+    return inside & (which | bands)[:, None, None]
+
+
+def _band(footprint: torch.Tensor) -> torch.Tensor:
+    """Rows or columns that hold a quarter to two fifths of the footprint, (B, side, side)."""
+    b, device = len(footprint), footprint.device
+    share = 0.25 + 0.15 * torch.rand(b, 1, device=device)
+    first = (1 - share) * torch.rand(b, 1, device=device)
+    rows = _coin(0.5, b, device)[:, None]
+    counts = torch.where(rows, footprint.sum(2), footprint.sum(1)).cumsum(1)
+    below = counts / counts[:, -1:].clamp_min(1)
+    hidden = (below > first) & (below <= first + share)
+    return torch.where(rows[:, :, None], hidden[:, :, None], hidden[:, None, :])
 
 
 def _hidden(batch: Batch, some: torch.Tensor, masked: torch.Tensor) -> Batch:

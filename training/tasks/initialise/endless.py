@@ -9,9 +9,15 @@ import torch
 from autofit_ml.initialisation.cutouts import PSF_SIDE, SIDE
 from autofit_ml.initialisation.network import USUAL_LN_N
 from autofit_ml.simulation.endless import EndlessSersic, EndlessSettings
-from autofit_ml.weights.settings import tuples
+from autofit_ml.weights.manifest import tuples
 from training.settings import Entry
-from training.tasks.initialise.measure import FIELDS, centroids, joined, scalars_of
+from training.tasks.initialise.measure import (
+    FIELDS,
+    centroids,
+    contamination,
+    joined,
+    scalars_of,
+)
 
 __all__ = ["cut_endless", "endless_cut_outs"]
 
@@ -49,7 +55,8 @@ def cut_endless(batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     others = (batch["labels"] > 1).to(data.dtype)[:, None]
     grown = torch.nn.functional.max_pool2d(others, 3, 1, 1)[:, 0] > 0
     masked = grown & ~footprint
-    data, root_weight = data.masked_fill(masked, 0.0), root_weight.masked_fill(masked, 0.0)
+    bare, data = data, data.masked_fill(masked, 0.0)
+    root_weight = root_weight.masked_fill(masked, 0.0)
     centre = centroids(torch.where(footprint, data, 0.0).clamp_min(0.0), footprint)
     fwhm = batch["psf_fwhm"].clamp_min(1.0)
     radius = torch.maximum((footprint.sum((1, 2)) / torch.pi).sqrt(), fwhm / 2)
@@ -66,7 +73,15 @@ def cut_endless(batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         "root_weight": root_weight,
         "footprint": footprint,
         "psf": batch["psf"],
-        "scalars": scalars_of(data, root_weight, footprint, flux, radius, fwhm),
+        "scalars": scalars_of(
+            data,
+            root_weight,
+            footprint,
+            flux,
+            radius,
+            fwhm,
+            contamination(bare, masked, centre, radius),
+        ),
         "flux": flux,
         "radius": radius,
         "centre": centre,

@@ -12,7 +12,7 @@ import torch
 from autofit_ml.errors import InputError
 from autofit_ml.initialisation.cutouts import SIDE
 
-__all__ = ["FIELDS", "centroids", "joined", "scalars_of"]
+__all__ = ["FIELDS", "centroids", "contamination", "joined", "scalars_of"]
 
 FIELDS: dict[str, torch.dtype] = {
     "data": torch.float16,
@@ -37,8 +37,9 @@ def scalars_of(
     flux: torch.Tensor,
     radius: torch.Tensor,
     fwhm: torch.Tensor,
+    others: torch.Tensor,
 ) -> torch.Tensor:
-    """`autofit_ml.initialisation.cutouts.SCALARS`, (B, 5)."""
+    """`autofit_ml.initialisation.cutouts.SCALARS`, (B, 6), given the weighted light of others."""
     number = footprint.sum((1, 2)).clamp_min(1)
     peak = data.masked_fill(root_weight == 0, 1.0).amax((1, 2))
     columns = [
@@ -47,8 +48,20 @@ def scalars_of(
         (flux / number.sqrt()).clamp_min(1.0).log(),
         peak.clamp_min(1.0).log(),
         torch.ones_like(radius),
+        (others / flux).log1p(),
     ]
     return torch.stack([column.to(torch.float32) for column in columns], dim=1)
+
+
+def contamination(
+    data: torch.Tensor, others: torch.Tensor, centre: torch.Tensor, radius: torch.Tensor
+) -> torch.Tensor:
+    """Weighted light of other objects, (B,), from their pixels before these are masked."""
+    pixels = torch.arange(data.shape[-1], dtype=data.dtype, device=data.device)
+    dx, dy = pixels - centre[:, :1], pixels - centre[:, 1:]
+    distance = (dx.square()[:, None] + dy.square()[:, :, None]) / radius.square()[:, None, None]
+    light = torch.where(others, data * (1 + distance) ** -2, 0.0)
+    return light.sum((1, 2)).clamp_min(0.0)
 
 
 def centroids(light: torch.Tensor, footprint: torch.Tensor) -> torch.Tensor:

@@ -26,7 +26,7 @@ from safetensors import safe_open
 from autofit_ml.catalogue.flags import FATAL
 from autofit_ml.fitting import refine
 from autofit_ml.images.stamp import Stamp
-from autofit_ml.initialisation.cutouts import SIDE, cut_outs
+from autofit_ml.initialisation.cutouts import SCALARS, SIDE, cut_outs
 from autofit_ml.initialisation.network import TARGETS, to_relative
 from autofit_ml.initialisation.starts import Starts
 from autofit_ml.measure import psf_fwhm
@@ -269,6 +269,6 @@ def _range(values: Sequence[float]) -> str:
 
 
 def _digest(values: Mapping[str, Any]) -> str:
-    layout = {"fields": list(FIELDS), "targets": list(TARGETS), "side": SIDE}
+    layout = {"fields": list(FIELDS), "targets": list(TARGETS), "side": SIDE, "scalars": SCALARS}
     text = json.dumps({**layout, **values}, sort_keys=True, default=dataclasses.asdict)
     return hashlib.sha256(text.encode()).hexdigest()[:8]

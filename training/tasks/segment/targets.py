@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from autofit_ml.measure import mode_of_sky
 from autofit_ml.segmentation.maskrcnn import NARROWEST
 from autofit_ml.segmentation.network import Preprocessing, prepare
 from autofit_ml.simulation.dataset import SOURCE_COLUMNS, SOURCE_KINDS
@@ -15,6 +16,9 @@ from autofit_ml.simulation.dataset import SOURCE_COLUMNS, SOURCE_KINDS
 __all__ = ["Augmentation", "Instances", "SegmentTransform", "collate"]
 
 _SNR, _PIXELS = SOURCE_COLUMNS.index("snr"), SOURCE_COLUMNS.index("n_pixels")
+
+_LEAST_SCATTER = 0.1
+"""Of a measured sky, units of the known one's, as where networks are used."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +42,12 @@ class Augmentation:
 
     Attributes
     ----------
+    measured : float
+        Share of images whose sky is measured on them, as it is where networks are used.
     sky_error : float
-        Scatter of the sky level, units of the sky noise.
+        Scatter of the sky level of the others, units of the sky noise.
     noise_error : float
-        Relative scatter of the sky noise.
+        Relative scatter of their sky noise.
     psf_error : float
         Relative scatter of the PSF's width.
     masked : float
@@ -50,6 +56,7 @@ class Augmentation:
         Probability of an image binned 2 x 2.
     """
 
+    measured: float
     sky_error: float
     noise_error: float
     psf_error: float
@@ -88,8 +95,12 @@ class SegmentTransform:
             turns, flip = int(torch.randint(4, ())), bool(torch.randint(2, ()))
             planes = [torch.rot90(plane, turns) for plane in (data, labels, mask)]
             data, labels, mask = (plane.flip(-1) if flip else plane for plane in planes)
-            sky = sky + rms * augment.sky_error * torch.randn(())
-            rms = rms * (augment.noise_error * torch.randn(())).exp()
+            if float(torch.rand(())) < augment.measured:
+                level, scatter = mode_of_sky((data[~mask] / rms).numpy(), 1.0)
+                sky, rms = level * rms, max(scatter, _LEAST_SCATTER) * rms
+            else:
+                sky = sky + rms * augment.sky_error * torch.randn(())
+                rms = rms * (augment.noise_error * torch.randn(())).exp()
             fwhm = fwhm * (augment.psf_error * torch.randn(())).exp()
             if float(torch.rand(())) < augment.masked:
                 mask = mask | _block(data.shape)

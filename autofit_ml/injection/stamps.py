@@ -1,4 +1,4 @@
-"""Empty stamps of the user's own data: real sky, real noise, no objects.
+"""Empty stamps of the user's own data, and galaxies like those of a catalogue added to them.
 
 A frame has empty regions: stamps are cut where no footprint comes near their middle, and keep
 whatever else is in them. A stamp is filled by its galaxy: its fitted light is subtracted, and every
@@ -8,9 +8,11 @@ included), so that the noise and its correlations up to the tile's side survive.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from scipy import ndimage
 
 from autofit_ml.images.frame import cut_stamps
@@ -18,7 +20,13 @@ from autofit_ml.images.options import ReadOptions
 from autofit_ml.images.stamp import Frame, Stamp
 from autofit_ml.segmentation import Segmentation
 
-__all__ = ["TILE", "emptied", "empty_regions"]
+__all__ = ["PARAMETERS", "Population", "emptied", "empty_regions", "inject", "light_of"]
+
+PARAMETERS = ("x", "y", "flux", "re", "n", "q", "pa")
+
+_SPREAD = 0.15
+"""Galaxies differ from the row they are like by this scatter of ln flux, ln re and ln n: a few
+rows make a smooth distribution."""
 
 TILE = 8
 """Pixels of a tile's side."""
@@ -93,13 +101,9 @@ def emptied(
 
 def _clean_corners(sky: np.ndarray) -> np.ndarray:
     """(y, x) of the tiles that hold nothing but sky, shape (n, 2)."""
-    ny, nx = sky.shape
-    if min(ny, nx) < TILE:
+    if min(sky.shape) < TILE:
         return np.zeros((0, 2), int)
-    sums = np.zeros((ny + 1, nx + 1), dtype=np.int64)
-    sums[1:, 1:] = sky.astype(np.int64).cumsum(0).cumsum(1)
-    inside = sums[TILE:, TILE:] - sums[:-TILE, TILE:] - sums[TILE:, :-TILE] + sums[:-TILE, :-TILE]
-    return np.argwhere(inside == TILE * TILE)
+    return np.argwhere(sliding_window_view(sky, (TILE, TILE)).all((2, 3)))
 
 
 def empty_regions(
@@ -143,3 +147,69 @@ def empty_regions(
         stamp.replace(labels=None, target_label=None)
         for stamp in cut_stamps(frame, detections, options or ReadOptions())
     ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Population:
+    """Draws galaxies like the rows of a catalogue.
+
+    Attributes
+    ----------
+    mag, flux, re, n, q : ndarray, shape (B,)
+        Of usable rows; mag is NaN without a zero point. Sizes in pixels.
+    """
+
+    mag: np.ndarray
+    flux: np.ndarray
+    re: np.ndarray
+    n: np.ndarray
+    q: np.ndarray
+
+    def draw(self, rng: np.random.Generator, stamp: Stamp) -> dict[str, float]:
+        """Parameters of one galaxy near the middle of a stamp, in its units and pixels."""
+        k = int(rng.integers(len(self.flux)))
+        bright, large, shape = np.exp(rng.normal(0, _SPREAD, 3))
+        flux = self.flux[k]
+        if np.isfinite(self.mag[k]) and np.isfinite(stamp.zeropoint):
+            flux = 10 ** (-0.4 * (self.mag[k] - stamp.zeropoint))
+        ny, nx = stamp.shape
+        x, y = rng.uniform(-0.5, 0.5, 2) + ((nx - 1) / 2, (ny - 1) / 2)
+        return {
+            "x": float(x),
+            "y": float(y),
+            "flux": float(flux * bright),
+            "re": float(max(self.re[k] * large, 0.3)),
+            "n": float(_GRID[np.abs(np.log(_GRID / (self.n[k] * shape))).argmin()]),
+            "q": float(np.clip(self.q[k] + rng.normal(0, 0.05), 0.1, 1.0)),
+            "pa": float(rng.uniform(0, 180)),
+        }
+
+
+_GRID = np.round(np.geomspace(0.4, 6.2, 40), 3)
+
+
+def light_of(galaxy: Mapping[str, float], stamp: Stamp) -> np.ndarray:
+    """A galaxy's noise-free image in a stamp's pixels and PSF, by GalSim."""
+    from autofit_ml.simulation.draw import render_source
+    from autofit_ml.simulation.sources import Source
+
+    x, y, flux, re, n, q, pa = (galaxy[name] for name in PARAMETERS)
+    # GalSim keeps a table for each index: a grid keeps them few.
+    n = float(_GRID[np.abs(np.log(_GRID / n)).argmin()])
+    return render_source(Source(x, y, flux, re, n, q, pa), stamp.psf, stamp.shape)
+
+
+def inject(stamp: Stamp, galaxy: Mapping[str, float], rng: np.random.Generator) -> Stamp:
+    """The stamp with a galaxy, its photon noise included where the gain is known."""
+    light = light_of(galaxy, stamp)
+    sigma = stamp.sigma.astype(np.float64)
+    if stamp.gain > 0:
+        variance = np.clip(light, 0, None) / stamp.gain
+        light = light + rng.normal(0, 1, light.shape) * np.sqrt(variance)
+        sigma = np.sqrt(sigma**2 + variance)
+    return stamp.replace(
+        data=(stamp.data + light).astype(np.float32),
+        sigma=sigma.astype(np.float32),
+        x=None,
+        y=None,
+    )

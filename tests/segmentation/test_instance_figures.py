@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from autofit_ml.segmentation.evaluation import compare, figures, match_instances, overlaps
+from benchmarks.instance_figures import compare, figures, match_instances, overlaps
 
 TRUTH = np.dtype([("x", float), ("y", float), ("snr", float), ("n_pixels", int), ("kind", "U8")])
 

@@ -1,8 +1,7 @@
 r"""Rendering of any brightness function: integrate over pixels, then convolve.
 
-The profiles of this package do not need it (`autofit_ml.rendering.polar` is faster, and exact at
-cusps); it draws what is no profile, and checks the others in the tests. The brightness is
-integrated over sub-pixels of 1/s of a pixel: by its value at the centre far from the object's
+Slow and plain: it checks `autofit_ml.rendering`, which is faster and exact at cusps. The brightness
+is integrated over sub-pixels of 1/s of a pixel: by its value at the centre far from the object's
 centre, and by Gauss-Legendre quadrature on ever finer **even** subgrids near it (an odd subgrid
 would sample a cusp itself). The transform of the sub-pixel image is divided by the sub-pixel's own
 transform, multiplied by the PSF, and folded to the pixel grid like that of every other profile.
@@ -177,16 +176,17 @@ def profile_brightness(profile: Profile, parameters: torch.Tensor) -> Brightness
     if profile.kind == "pixel":
         table = polar_table(profile)
         shapes, aligned = table.turned(shapes, twice), table.aligned
-        scale = table.scale(shapes)
+        half, log_unit = table.half_light(shapes)
     else:
-        aligned, scale = False, live_table(profile).scale(shapes)
+        aligned, half = False, live_table(profile).half_light(shapes)
+        log_unit = torch.zeros_like(half.log_radius)
     values = [
         value.exp() if shape.log else value
         for value, shape in zip(shapes.unbind(1), profile.shapes, strict=True)
     ]
     size = parameters[:, 3].exp()
-    peak = parameters[:, 2].exp() / (2 * math.pi * scale.integral * size.square())
-    peak = peak * (2 * scale.log_radius).exp()
+    peak = parameters[:, 2].exp() / (2 * math.pi * half.integral * size.square())
+    peak = peak * (2 * half.log_radius).exp()
     inverse = metric(torch.cat([-parameters[:, 3:4].expand(-1, 4) / 2, -eta / 2], dim=1))
 
     def brightness(dx: torch.Tensor, dy: torch.Tensor) -> torch.Tensor:
@@ -199,13 +199,13 @@ def profile_brightness(profile: Profile, parameters: torch.Tensor) -> Brightness
         log_u = torch.hypot(x, y).clamp_min(1e-30).log()
         shape = [wide(value) for value in values]
         if profile.kind == "pixel" and not profile.modifiers:
-            r = (log_u + wide(scale.log_radius)).exp()
+            r = (log_u + wide(half.log_radius)).exp()
             return wide(peak) * light(r * phi.cos(), r * phi.sin(), *shape)
-        log_r, column = log_u + wide(scale.log_radius + scale.log_unit), own
+        log_r, column = log_u + wide(half.log_radius + log_unit), own
         for modifier in profile.modifiers:
             mine = shape[column : column + len(modifier.shapes)]
             column += len(modifier.shapes)
-            at = (log_u + wide(scale.log_radius),) if modifier.radial else ()
+            at = (log_u + wide(half.log_radius),) if modifier.radial else ()
             log_r = log_r + modifier.stretch(*at, phi, *mine)
         if not profile.truncated:
             return wide(peak) * light(log_r.exp(), *shape[:own])
