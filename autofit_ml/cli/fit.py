@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from autofit_ml.catalogue import run_warnings
 from autofit_ml.cli.app import USAGE, command
 from autofit_ml.cli.calls import FitCommand
 from autofit_ml.cli.progress import plan_lines, progress_for
@@ -44,7 +43,7 @@ def fit(call: FitCommand) -> int:
                 "interrupted": summary.interrupted,
                 "seconds": round(summary.seconds, 3),
                 "report": None if summary.report is None else str(summary.report),
-                "warnings": [] if summary.table is None else run_warnings(summary.table),
+                "warnings": summary.concerns,
                 "exit_status": summary.exit_status,
             }
         )

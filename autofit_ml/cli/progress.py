@@ -22,7 +22,7 @@ from rich.progress import (
     Progress as RichBar,
 )
 
-from autofit_ml.catalogue import flag_names, flagged, run_warnings, usable
+from autofit_ml.catalogue import flag_names, flagged, usable
 from autofit_ml.cli.calls import Told
 from autofit_ml.cli.terminal import console, line, print_json, printable, resume_command, say
 from autofit_ml.runs.summary import Progress, RunSummary
@@ -192,14 +192,13 @@ class _Counting(QuietProgress):
             ]
         lines = [
             f"{summary.n_objects} objects: {summary.n_ok} usable, {summary.n_flagged} flagged, "
-            f"{summary.n_failed} failed ({summary.n_new} new, {summary.seconds:.1f} s)"
+            f"{summary.n_failed} failed ({summary.n_new} new, {summary.seconds:.1f} s)",
+            *(f"warning:   {text}" for text in summary.concerns),
         ]
         if summary.out is not None:
             lines.append(f"catalogue: {summary.out / 'catalog.parquet'}")
         if summary.report is not None:
             lines.append(f"report:    {summary.report}")
-        if summary.table is not None:
-            lines += [f"warning:   {text}" for text in run_warnings(summary.table)]
         return lines
 
 

@@ -41,9 +41,6 @@ from autofit_ml.weights.choice import given_weights, usable_weights
 
 __all__ = ["cut_out", "deconvolve_run", "sky_correlation"]
 
-_SAVED_EVERY = 30.0
-"""Seconds."""
-
 _LAG = 3
 _AWAY = 4
 _LEAST_SKY = 400
@@ -112,28 +109,15 @@ def deconvolve_run(
             sources: Sequence[Source], prepared: list[Result[Stamp]]
         ) -> Iterator[tuple[int, Mapping[str, Any]]]:
             files = {source.id: source.file for source in sources}
-            results: list[Result[Stamp]] = []
-            rows: list[dict[str, Any]] = []
-            saved = time.monotonic()
-
-            def save() -> None:
-                if results:
-                    save_results(folder, results, _table(rows))
-                    before.append(_table(rows))
-                    atomic_write_ecsv(folder.path / "sharp.ecsv", _filled(before))
-                    results.clear()
-                    rows.clear()
-
-            try:
-                for result, row in _sharp(prepared, files, folder.path, sampling, settings):
-                    results.append(result)
-                    rows.append(row)
-                    if time.monotonic() - saved > _SAVED_EVERY:
-                        save()
-                        saved = time.monotonic()
-                    yield 1, rows_of([result])
-            finally:  # interrupted: what is finished
-                save()
+            # Saved together: to the last bit, an object depends on what shares its batch.
+            results, rows = [], []
+            for result, row in _sharp(prepared, files, folder.path, sampling, settings):
+                results.append(result)
+                rows.append(row)
+                yield 1, rows_of([result])
+            save_results(folder, results, _table(rows))
+            before.append(_table(rows))
+            atomic_write_ecsv(folder.path / "sharp.ecsv", _filled(before))
 
         return handle
 

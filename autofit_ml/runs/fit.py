@@ -185,7 +185,7 @@ class _Fitting:
 
                 return handle
 
-            work = Work(FITTED, PREPARE, begin, finish)
+            work = Work(FITTED, PREPARE, begin, finish, saves_each=True)
         go_through(
             found, work, settings, self.identity, out, self.summary, self.progress, restart=restart
         )

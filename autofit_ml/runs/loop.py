@@ -48,6 +48,8 @@ class Work(Generic[Part]):
         ``finish(folder)``, when every source is done.
     leave_out : tuple of str
         Planes of the inputs that do not matter.
+    saves_each : bool
+        What the handle yields is saved already: the loop may end before the batch does.
     """
 
     kind: Kind
@@ -55,6 +57,7 @@ class Work(Generic[Part]):
     begin: Callable[[RunFolder | None], Handle[Part]]
     finish: Callable[[RunFolder | None], object] | None = None
     leave_out: tuple[str, ...] = ()
+    saves_each: bool = False
 
 
 def go_through(
@@ -124,7 +127,7 @@ def go_through(
                     for number, rows in handle(sources, part):
                         summary.n_new += len(rows["id"])
                         progress.batch(number, rows)
-                        if stop.is_set() and not work.job.complete:
+                        if stop.is_set() and work.saves_each and not work.job.complete:
                             break
                     if stop.is_set() and not work.job.complete:
                         break

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from autofit_ml.catalogue.flags import flagged, usable
+from autofit_ml.catalogue import flagged, run_warnings, usable
 
 __all__ = ["Progress", "RunSummary", "exit_status"]
 
@@ -69,6 +69,8 @@ class RunSummary:
         Object -> why it could not be segmented or deconvolved (fits say it in their rows).
     warnings : dict
         Object -> what its samples cannot be trusted with.
+    concerns : list of str
+        What is wrong with the run as a whole.
     n_instances : int
         Segmented galaxies and stars.
     """
@@ -86,6 +88,7 @@ class RunSummary:
     ignored: list[str] = field(default_factory=list)
     failures: dict[str, str] = field(default_factory=dict)
     warnings: dict[str, list[str]] = field(default_factory=dict)
+    concerns: list[str] = field(default_factory=list)
     n_instances: int = 0
 
     @property
@@ -102,3 +105,4 @@ class RunSummary:
         self.n_failed = int((status == "failed").sum())
         self.n_ok = int(np.sum(usable(flags)))
         self.n_flagged = int(np.sum(flagged(flags)))
+        self.concerns = run_warnings(table)
