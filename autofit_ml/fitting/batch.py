@@ -15,7 +15,7 @@ from autofit_ml.fitting.extras import make_extras
 from autofit_ml.fitting.geometry import padded_shape
 from autofit_ml.fitting.neighbours import Neighbour
 from autofit_ml.fitting.objects import IDENTITY, SceneObject, scale_of
-from autofit_ml.fitting.patches import light_beyond, patch_corners, patch_sizes
+from autofit_ml.fitting.patches import light_beyond, patch_corners, patch_sizes, worth_patches
 from autofit_ml.fitting.pixels import ImageData, PatchPlans, Placement
 from autofit_ml.fitting.problem import GaussianPrior, SceneProblem, chunk_of
 from autofit_ml.fitting.settings import RefineSettings
@@ -273,7 +273,7 @@ class SceneBatch:
         blocks : sequence of int, optional
             Block sizes of the images, for a search on binned images.
         theta : Tensor, (A, starts, D), optional
-            Where it begins: components whose light ends nearby are drawn on patches.
+            Where it begins: neighbours whose light ends nearby are drawn on patches.
         """
         data = tuple(
             self._image_data(i, accuracy, members, 1 if blocks is None else blocks[i])
@@ -295,32 +295,51 @@ class SceneBatch:
             None if self.prior is None else self.prior.select(members),
         )
 
-    def _patches(
-        self, i: int, accuracy: Accuracy, members: torch.Tensor, theta: torch.Tensor
-    ) -> PatchPlans | None:
-        """Patches of the components in image i that serve all starts, and what draws them."""
+    def outgrown(
+        self, problem: SceneProblem, members: torch.Tensor, theta: torch.Tensor
+    ) -> torch.Tensor:
+        """Whether light of some members at `theta` (A, D) reaches beyond its patch, bool, (A,)."""
+        out = torch.zeros(len(members), dtype=torch.bool, device=theta.device)
+        for i, image in enumerate(problem.images):
+            if image.patches is None:
+                continue
+            had = image.patches.size
+            needs = torch.as_tensor(self._patch_sides(i, members, theta[:, None])[0])
+            out |= ((had > 0) & ((needs == 0) | (needs > had))).any(1)
+        return out
+
+    def _patch_sides(
+        self, i: int, members: torch.Tensor, theta: torch.Tensor
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Sides of patches in image i that serve all starts (A, components; 0: the whole stamp),
+        and the components' positions at the first start (A, components, 2)."""
         layout, (a, starts) = self.layout, theta.shape[:2]
-        neighbours = len(self.members[0].neighbours)
-        if neighbours == 0 or self.device.type != "cpu" or any(layout.n_psf):
-            return None
         every = members.repeat_interleave(starts)
         values = layout.values(theta.flatten(0, 1), self.base[every].to(theta), i)
         got = {name: value.numpy() for name, value in values.items()}
-        if any(f"{span.component.name}.x" not in got for span in layout.spans):
-            return None
         maps = self._images[i]["maps"][members].numpy()
-        rows = every.tolist()
         side = patch_sizes(
             layout, got, np.repeat([scale_of(one) for one in maps], starts),
-            [self.members[k].psf_wings[i] for k in rows],
+            [self.members[k].psf_wings[i] for k in every.tolist()],
             self._images[i]["scale"][every].numpy(), self.shapes[i], self.settings.compact_re,
-            neighbours,
+            len(self.members[0].neighbours),
         )  # fmt: skip
         side = side.reshape(a, starts, -1)
         side = np.where((side == 0).any(1), 0, side.max(1))
         there = [[got[f"{span.component.name}.{axis}"] for axis in "xy"] for span in layout.spans]
         first = np.array(there)[:, :, ::starts].transpose(2, 0, 1)
-        position = np.einsum("bij,bcj->bci", maps[:, :, :2], first) + maps[:, None, :, 2]
+        return side, np.einsum("bij,bcj->bci", maps[:, :, :2], first) + maps[:, None, :, 2]
+
+    def _patches(
+        self, i: int, accuracy: Accuracy, members: torch.Tensor, theta: torch.Tensor
+    ) -> PatchPlans | None:
+        """Patches of the components in image i that serve all starts, and what draws them."""
+        layout, a = self.layout, len(members)
+        placed = all("x" in span.component.profile.parameters for span in layout.spans)
+        worth = self.members[0].neighbours and worth_patches(self.shapes[i]) and placed
+        if not worth or self.device.type != "cpu" or any(layout.n_psf):
+            return None
+        side, position = self._patch_sides(i, members, theta)
         corner = patch_corners(position, side, self.shapes[i])
         if accuracy.refinements:
             accuracy = self.settings.compact

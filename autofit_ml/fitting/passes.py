@@ -63,7 +63,10 @@ def fit_from(
     settings: LMSettings,
     blocks: Sequence[int] | None = None,
 ) -> LMResult:
-    """Fit every start; objects that turn out to be large go on with the wide renderer."""
+    """Fit every start; objects that turn out to be large go on with the wide renderer.
+
+    Neighbours that have outgrown their patches are fitted on with the whole stamp.
+    """
     layout = batch.layout
     max_step = layout.max_step.to(theta.device)
     result = LMResult.empty(theta, layout.size * len(layout.spans))
@@ -72,21 +75,21 @@ def fit_from(
         some = (wide if serve_wide else ~wide).nonzero()[:, 0]
         if len(some) == 0:
             continue
-        problem = batch.problem(accuracy, members[some], blocks, result.theta[some, None])
-        out = minimise(
-            problem.evaluate,
-            result.theta[some],
-            lower[some],
-            upper[some],
-            max_step,
-            settings,
-            problem.measure,
-            batch.own,
-        )
-        result.put(some, out)
+        for starts in (result.theta[some, None], None):  # on patches; then those that outgrew them
+            problem = batch.problem(accuracy, members[some], blocks, starts)
+            out = minimise(
+                problem.evaluate, result.theta[some], lower[some], upper[some], max_step, settings,
+                problem.measure, batch.own,
+            )  # fmt: skip
+            result.put(some, out)
+            grown = batch.outgrown(problem, members[some], out.theta)
+            if not bool(grown.any()):
+                break
+            some = some[grown]
         if not serve_wide and blocks is None:
             wide = wide.clone()
-            wide[some] = _wide(batch, members[some], out.theta)
+            some = (~wide).nonzero()[:, 0]
+            wide[some] = _wide(batch, members[some], result.theta[some])
     return result
 
 

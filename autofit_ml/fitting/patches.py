@@ -14,7 +14,7 @@ import numpy as np
 from autofit_ml.profiles.sersic import sersic_brightness
 from autofit_ml.scenes.layout import Layout
 
-__all__ = ["light_beyond", "patch_corners", "patch_sizes"]
+__all__ = ["light_beyond", "patch_corners", "patch_sizes", "worth_patches"]
 
 _SIZES = np.array([32, 48, 64, 96, 128, 192, 256, 384])
 _SMALLEST_STAMP, _LARGEST = 192, 0.75
@@ -23,6 +23,11 @@ largest patch in units of it."""
 
 _FAINT = 5e-3
 """Brightness at the border of a patch, in units of the noise, under which light has ended."""
+
+
+def worth_patches(shape: tuple[int, int]) -> bool:
+    """Whether patches pay in a stamp of (ny, nx) pixels."""
+    return min(shape) >= _SMALLEST_STAMP
 
 
 def light_beyond(psf: np.ndarray, oversampling: int, radius: int) -> np.ndarray:
@@ -70,8 +75,6 @@ def patch_sizes(
     b, count = len(noise), len(layout.spans)
     size = np.zeros((b, count), dtype=int)
     sizes = _SIZES[_LARGEST * min(shape) >= _SIZES]
-    if min(shape) < _SMALLEST_STAMP:
-        return size
     for k in range(count - n_neighbours, count):
         component = layout.spans[k].component
         name, kind = component.name, component.profile.name

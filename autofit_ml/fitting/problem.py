@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import torch
 
 from autofit_ml.fitting.extras import Extras
-from autofit_ml.fitting.levenberg_marquardt import Evaluate, Evaluation, Measure
+from autofit_ml.fitting.levenberg_marquardt import Evaluate, Evaluation
 from autofit_ml.fitting.likelihoods import Likelihood
 from autofit_ml.fitting.pixels import ImageData, pixel_sum
 from autofit_ml.profiles import Profile
@@ -113,10 +113,6 @@ class SceneProblem:
     def evaluator(self, owner: torch.Tensor) -> Evaluate:
         """`evaluate` for problems that share objects: problem i is object ``owner[i]``."""
         return lambda index, theta: self.evaluate(owner[index], theta)
-
-    def measurer(self, owner: torch.Tensor) -> Measure:
-        """`measure` for problems that share objects: problem i is object ``owner[i]``."""
-        return lambda index, theta: self.measure(owner[index], theta)
 
     def evaluate(self, index: torch.Tensor, theta: torch.Tensor) -> Evaluation:
         """chi2, gradient and matrix of the objects `index` (A,) at `theta` (A, D).

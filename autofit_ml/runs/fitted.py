@@ -94,4 +94,5 @@ def _joined(parts: Sequence[Fitted]) -> Fitted:
         {name: np.concatenate(values) for name, values in columns.items()},
         {name: ids for part in parts for name, ids in part.objects.items()},
         {file: text for part in parts for file, text in part.hashes.items()},
+        parts[-1].unfinished,
     )

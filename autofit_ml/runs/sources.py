@@ -176,8 +176,13 @@ def batches(
     per_task = min(job.per_task, max(_FEW, shares))
     tasks = _tasks(sources, settings.batch_size, per_task)
     if not workers:
-        here = (part for task, size in tasks for part in _here(task, size, settings, job, ahead))
-        yield _batched(here, settings.batch_size, job, ahead.stop)
+        here = (
+            part
+            for task, size in tasks
+            if not ahead.stop.is_set()
+            for part in _here(task, size, settings, job, ahead)
+        )
+        yield here if job.complete else _batched(here, settings.batch_size, job, ahead.stop)
         return
     read = _ReadAhead(tasks, settings, workers, job, ahead)
     try:

@@ -94,7 +94,7 @@ def test_minimiser_waits_a_few_times_an_iteration(answer):
         before = decisions.waits
         result = minimise(
             problem.evaluator(owner), theta[:, 0], lower, upper, max_step,
-            LMSettings(max_iterations=iterations), problem.measurer(owner),
+            LMSettings(max_iterations=iterations), lambda index, theta: problem.measure(owner[index], theta),
         )  # fmt: skip
         waits = decisions.waits - before
         assert result.theta.device.type == "cuda"

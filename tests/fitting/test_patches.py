@@ -43,6 +43,28 @@ def test_a_fit_with_patches_is_the_fit_without(crowded, monkeypatch):
         assert a.chi2 == pytest.approx(b.chi2, abs=1.0)
 
 
+def test_a_neighbour_that_outgrows_its_patch_is_drawn_whole(crowded, monkeypatch):
+    stamps, starts, found = crowded
+    chosen, calls = patches.patch_sizes, []
+
+    def too_small(layout, *given):
+        """The smallest patches for all neighbours, the first time that they are asked for."""
+        size, neighbours = chosen(layout, *given), given[-1]
+        calls.append(size)
+        if len(calls) % 2 and neighbours:
+            size[:, -neighbours:] = 32
+        return size
+
+    monkeypatch.setattr(patches, "_SMALLEST_STAMP", 10_000)
+    without = refine(stamps, starts=starts, segmentations=found)
+    monkeypatch.setattr(patches, "_SMALLEST_STAMP", 192)
+    monkeypatch.setattr("autofit_ml.fitting.batch.patch_sizes", too_small)
+    for a, b in zip(refine(stamps, starts=starts, segmentations=found), without, strict=True):
+        assert np.nanmax(np.abs(a.values - b.values)[:8] / b.errors[:8]) < 0.1
+        assert a.chi2 == pytest.approx(b.chi2, abs=1.0)
+    assert calls
+
+
 def test_light_beyond_a_radius_is_the_largest_that_is_left():
     psf = np.zeros((9, 9), dtype=np.float32)
     psf[4, 4], psf[4, 7] = 0.9, 0.1

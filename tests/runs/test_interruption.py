@@ -473,6 +473,22 @@ def test_what_workers_have_begun_is_saved_when_a_run_stops(many_images, unbroken
     assert_same_rows(summary.table, catalogue(unbroken))
 
 
+def test_complete_parts_are_given_out_as_they_are(many_images):
+    """Joined to a batch, a frame's first part would count as the whole frame."""
+    from autofit_ml.images import discover
+    from autofit_ml.runs.prepare import PREPARE
+    from autofit_ml.runs.sources import Ahead, batches
+
+    sources = discover(many_images).sources[:12]
+    settings = FitSettings(workers=0, batch_size=256, segmenter="sep")
+    job = dataclasses.replace(PREPARE, complete=True, per_task=4)
+    ahead = Ahead()
+    with batches(sources, settings, job, ahead) as parts:
+        assert len(next(parts)[0]) == 4
+        ahead.stop.set()
+        assert list(parts) == []
+
+
 def test_batches_are_not_kept(many_images, tmp_path, monkeypatch):
     """Memory does not grow with the number of objects: a batch is gone when the next is read."""
     import gc
