@@ -16,8 +16,6 @@ pixels to leave out of the fit, the sky's level and scatter. Neighbours: `images
 - `result`: what is handed on, what all segmenters measure, and labels that came with a stamp.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import overload
 

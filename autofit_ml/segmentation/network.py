@@ -6,8 +6,6 @@ sampling, not a quarter. Two classes, galaxy and star; which instance is the tar
 position afterwards.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence

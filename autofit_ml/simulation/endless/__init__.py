@@ -31,8 +31,6 @@ Neighbours: `autofit_ml.rendering`, `autofit_ml.profiles` and `autofit_ml.scenes
 ``benchmarks/simulation_speed.py`` use the batches.
 """
 
-from __future__ import annotations
-
 from autofit_ml.simulation.endless.batches import EndlessSersic
 from autofit_ml.simulation.endless.psfs import moffat_images
 from autofit_ml.simulation.endless.render import LADDER, instance_labels, render_scene

@@ -1,7 +1,5 @@
 """Batches of endless stamps: PSF, scene, light, sky, noise and labels of one step."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Iterator

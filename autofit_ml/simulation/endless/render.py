@@ -1,7 +1,5 @@
 """Light of the sources of endless stamps, and who owns which pixel."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 

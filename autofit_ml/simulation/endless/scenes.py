@@ -1,7 +1,5 @@
 """Scenes of endless stamps: random numbers, sources and their places, fluxes, tables."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
