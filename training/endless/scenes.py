@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from autofit_ml.scenes import to_fit_space
-from autofit_ml.simulation.endless.settings import SPREAD, EndlessSettings
+from training.endless.settings import SPREAD, EndlessSettings
 
 __all__ = [
     "CATALOGUE",

@@ -1,7 +1,7 @@
 """The Mask R-CNN as it is trained: torchvision's model on our trunk.
 
-`network` has the same forward pass without what only training needs; weights trained here are
-loaded there.
+`autofit_ml.segmentation.network` has the same forward pass without what only training needs;
+weights trained here are loaded there.
 """
 
 from collections.abc import Sequence
