@@ -296,18 +296,19 @@ def _parsed(raw: bytes, path: Path) -> FitsFile:
             end = int(place.get("datLoc", 0)) + int(place.get("datSpan", 0))
         except READ_FAILURES as error:
             raise InputError(f"damaged FITS file: {error}", DAMAGED, path) from error
-    messages = []
-    for warning in caught:
-        text = " ".join(str(warning.message).split())
-        if "truncated" in text.lower():
-            continue  # judged per HDU in image_array, where it matters
-        messages.append(f"{path.name}: {text[:200]}")
+    messages = _told(caught, path)
     rest = content[end:].strip(b"\0 ")
     if rest:
         last = f"{infos[-1].index} {infos[-1].name}".strip()
         messages.append(f"{path.name}: what follows HDU {last} cannot be read: a damaged header")
     said = tuple(dict.fromkeys(messages))
     return FitsFile(path, digest, hdus, infos, len(content), said, len(rest))
+
+
+def _told(caught: Sequence[warnings.WarningMessage], path: Path) -> list[str]:
+    """What astropy warned of; what is truncated is judged for each HDU, where it matters."""
+    texts = (" ".join(str(warning.message).split()) for warning in caught)
+    return [f"{path.name}: {text[:200]}" for text in texts if "truncated" not in text.lower()]
 
 
 _DTYPES = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
@@ -369,16 +370,15 @@ def _describe(index: int, hdu: Any) -> HduInfo:
         extver = 1
     header = hdu.header
     bare = not any(card in header for card in ("CTYPE1", "CRVAL1", "PIXSCALE", "BUNIT", "GAIN"))
-    if isinstance(hdu, (fits.BinTableHDU, fits.TableHDU)) and not isinstance(
-        hdu, fits.CompImageHDU
-    ):
+    table = isinstance(hdu, (fits.BinTableHDU, fits.TableHDU))
+    if table and not isinstance(hdu, fits.CompImageHDU):
         return HduInfo(index, name, extver, "table", (), bare)
     if not hasattr(hdu, "shape"):  # astropy could not tell what it is
         raise ValueError(f"the header of HDU {index} is damaged")
     shape = tuple(int(n) for n in hdu.shape)
     if not shape or 0 in shape:
         return HduInfo(index, name, extver, "empty", (), bare)
-    kind = "vector" if sum(n > 1 for n in shape) == 1 and len(shape) == 1 else "image"
+    kind = "vector" if len(shape) == 1 and shape[0] > 1 else "image"
     role = hdu_role(name, str(header.get("UTYPE", "")))
     return HduInfo(index, name, extver, kind, shape, bare, role)
 
@@ -465,21 +465,13 @@ def image_array(file: FitsFile, info: HduInfo, what: str) -> tuple[np.ndarray, l
             f"the {what} claims {info.shape} pixels", "check NAXIS1 and NAXIS2", file.path
         )
     hdu = file.hdus[info.index]
-    if isinstance(hdu, PlainImage):
-        data = hdu.pixels
-    else:
-        data = _astropy_pixels(file, hdu, what, messages)
-    if data.ndim > 2 and 1 in data.shape:
-        shape = data.shape
-        extra = data.ndim - 2
-        keep = list(data.shape)
-        for axis in range(data.ndim):  # drop leading unit axes first
-            if extra and data.shape[axis] == 1:
-                keep[axis] = 0
-                extra -= 1
-        if extra == 0:
-            data = data.reshape([n for n in keep if n])
-            messages.append(f"{what} of shape {shape} squeezed to {data.shape}")
+    plain = isinstance(hdu, PlainImage)
+    data = hdu.pixels if plain else _astropy_pixels(file, hdu, what, messages)
+    shape, extra = data.shape, data.ndim - 2
+    alone = [axis for axis, n in enumerate(shape) if n == 1][: max(extra, 0)]  # the leading ones
+    if alone and len(alone) == extra:
+        data = data.squeeze(tuple(alone))
+        messages.append(f"{what} of shape {shape} squeezed to {data.shape}")
     if data.ndim != 2:
         raise InputError(
             f"the {what} is {data.ndim}-dimensional {data.shape}, not a 2-D image",
@@ -524,11 +516,7 @@ def _astropy_pixels(file: FitsFile, hdu: Any, what: str, messages: list[str]) ->
             data = hdu.section[...]
         except READ_FAILURES as error:
             raise InputError(f"damaged {what}: {error}", DAMAGED, file.path) from error
-    messages += [
-        f"{file.path.name}: {' '.join(str(w.message).split())[:200]}"
-        for w in caught
-        if "truncated" not in str(w.message).lower()
-    ]
+    messages += _told(caught, file.path)
     if data is None:
         raise InputError(f"the {what} has no data", "give an image", file.path)
     return data

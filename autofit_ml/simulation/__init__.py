@@ -5,8 +5,8 @@ In: a recipe (``conf/data``: which scenes; `autofit_ml.presets`: observed how) a
 that made it; or a set of them on disk, in shards. `to_stamps` turns objects into what
 `autofit_ml.images` would have read, `export_fits` into a folder that ``autofit-ml fit`` reads.
 
-Neighbours: `images` (the `Stamp` and `PSF` types), `catalogue` (flags). Nothing in the fitting flow imports this package; it serves training, tests, benchmarks and
-the demonstration.
+Neighbours: `images` (the `Stamp` and `PSF` types), `catalogue` (flags). Nothing in the fitting flow
+imports this package; it serves training, tests, benchmarks and the demonstration.
 
 From recipe to pixels:
 

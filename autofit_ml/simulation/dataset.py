@@ -25,6 +25,7 @@ from autofit_ml.simulation.shards import (
     psf_grid_of,
     psf_of,
     read_manifest,
+    shape_of,
     truth_of,
 )
 
@@ -162,15 +163,15 @@ def _item(batch: pa.RecordBatch, row: int, planes: Sequence[str]) -> dict[str, A
     }
     for name in NUMBERS:
         item[name] = torch.tensor(batch.column(name)[row].as_py(), dtype=torch.float32)
-    item["flags"] = torch.tensor(batch.column("flags")[row].as_py())
     truth = truth_of(batch, row)
     columns = [truth[name].astype(np.float32) for name in SOURCE_COLUMNS]
-    item["sources"] = torch.from_numpy(np.stack(columns, axis=1))
     classes = [SOURCE_KINDS.index(kind) for kind in truth["kind"]]
-    item["classes"] = torch.tensor(classes, dtype=torch.int64)
-    for name in planes:
-        item[name] = _plane(batch, row, name)
-    return item
+    return item | {
+        "flags": torch.tensor(batch.column("flags")[row].as_py()),
+        "sources": torch.from_numpy(np.stack(columns, axis=1)),
+        "classes": torch.tensor(classes, dtype=torch.int64),
+        **{name: _plane(batch, row, name) for name in planes},
+    }
 
 
 def _plane(batch: pa.RecordBatch, row: int, name: str) -> Any:
@@ -188,7 +189,7 @@ def _plane(batch: pa.RecordBatch, row: int, name: str) -> Any:
         light = _stored(batch, row, "model") + _stored(batch, row, "neighbour_light")
         plane = light + _sky(batch, row)
     elif name == "sky_map":
-        plane = np.broadcast_to(_sky(batch, row), _shape(batch, row))
+        plane = np.broadcast_to(_sky(batch, row), shape_of(batch, row))
     else:
         plane = _stored(batch, row, name)
     if name == "mask":
@@ -200,11 +201,7 @@ def _plane(batch: pa.RecordBatch, row: int, name: str) -> Any:
 def _stored(batch: pa.RecordBatch, row: int, name: str) -> np.ndarray:
     plane = plane_of(batch, row, name)
     # Only artefacts may be null here: none.
-    return np.zeros(_shape(batch, row), PLANES[name]) if plane is None else plane
-
-
-def _shape(batch: pa.RecordBatch, row: int) -> tuple[int, int]:
-    return batch.column("ny")[row].as_py(), batch.column("nx")[row].as_py()
+    return np.zeros(shape_of(batch, row), PLANES[name]) if plane is None else plane
 
 
 def _sky(batch: pa.RecordBatch, row: int) -> np.ndarray:

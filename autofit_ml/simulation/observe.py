@@ -185,8 +185,7 @@ def simulate_sersic(
     """
     shape = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
     sky_range = sky if isinstance(sky, tuple) else (float(sky), float(sky))
-    ranges = {"snr": snr, "n": n, "re": re, "q": q, "psf_fwhm": psf_fwhm}
-    for name, (low, high) in ranges.items():
+    for name, (low, high) in {"snr": snr, "n": n, "re": re, "q": q, "psf_fwhm": psf_fwhm}.items():
         if not 0 < low <= high:
             raise SettingsError(f"{name}=({low}, {high})", "need 0 < low <= high")
     if q[1] > 1:

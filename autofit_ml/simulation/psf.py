@@ -127,10 +127,8 @@ def _seeing_psf(
     size = math.hypot(e1, e2)
     if size > 0.3:
         e1, e2 = 0.3 * e1 / size, 0.3 * e2 / size
-    if model.kind == "moffat":
-        profile = galsim.Moffat(beta=beta, fwhm=fwhm / pixel_scale)
-    else:
-        profile = galsim.Kolmogorov(fwhm=fwhm / pixel_scale)
+    moffat = {"beta": beta} if model.kind == "moffat" else {}
+    profile = (galsim.Moffat if moffat else galsim.Kolmogorov)(fwhm=fwhm / pixel_scale, **moffat)
     return _draw(profile.shear(g1=e1, g2=e2), _side(model), model.oversampling, model.has_pixel)
 
 

@@ -1,8 +1,8 @@
 """What is where: sources of a stamp or a frame, drawn from a recipe. No pixels here."""
 
-import dataclasses
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -135,12 +135,9 @@ def _bulge_disc(
     thickness = float(rng.uniform(*settings.thickness))
     disc_q = disc_axis_ratio(rng, thickness, galaxies.q)
     share = float(rng.uniform(*settings.bulge_fraction))
-    disc = Component("disc", flux * (1 - share), re, 1.0, disc_q, pa, thickness)
-    if share < 0.005:
-        disc = dataclasses.replace(disc, flux=flux)
-        return composite(x, y, (disc,), "bulge_disc")
-    bulge = _bulge(rng, galaxies, flux * share, re, disc_q, pa)
-    return composite(x, y, (disc, bulge), "bulge_disc")
+    bulges = () if share < 0.005 else (_bulge(rng, galaxies, flux * share, re, disc_q, pa),)
+    disc = Component("disc", flux * (1 - share) if bulges else flux, re, 1.0, disc_q, pa, thickness)
+    return composite(x, y, (disc, *bulges), "bulge_disc")
 
 
 def _bulge(
@@ -179,12 +176,10 @@ def _structured(
     thickness = float(rng.uniform(*galaxies.bulge_disc.thickness))
     q = disc_axis_ratio(rng, thickness, (max(galaxies.q[0], 0.2), galaxies.q[1]))
     knot_share = float(rng.uniform(*settings.knot_fraction)) * (2 if irregular else 1)
-    parts: list[Component] = []
     bulge_share = 0.0 if irregular else float(rng.uniform(*galaxies.bulge_disc.bulge_fraction))
-    bar_share = 0.0
+    bar_share = ring_share = 0.0
     if not irregular and rng.uniform() < settings.bar_probability:
         bar_share = float(rng.uniform(*settings.bar_fraction))
-    ring_share = 0.0
     if not irregular and settings.ring_probability and rng.uniform() < settings.ring_probability:
         ring_share = float(rng.uniform(*settings.ring_fraction))
     wanted = knot_share + bulge_share + bar_share + ring_share
@@ -192,22 +187,11 @@ def _structured(
     scale = others / max(wanted, 1e-9)
     phase, pitch = float(rng.uniform(0, 360)), float(rng.uniform(*settings.pitch))
     amplitude = 0.0 if irregular else float(rng.uniform(*settings.arms))
-    parts.append(
-        Component(
-            "spiral",
-            flux * (1 - others),
-            re,
-            1.0,
-            q,
-            pa,
-            amplitude=amplitude,
-            pitch=pitch,
-            phase=phase,
-        )
-    )
-    parts.append(
-        _knots(rng, settings.knots, flux * knot_share * scale, re, q, pa, pitch, phase, irregular)
-    )
+    arms: dict[str, Any] = {"amplitude": amplitude, "pitch": pitch, "phase": phase}
+    parts = [
+        Component("spiral", flux * (1 - others), re, 1.0, q, pa, **arms),
+        _knots(rng, settings.knots, flux * knot_share * scale, re, q, pa, pitch, phase, irregular),
+    ]
     if bulge_share > 0.005:
         parts.append(_bulge(rng, galaxies, flux * bulge_share * scale, re, q, pa))
     if bar_share > 0:
@@ -394,13 +378,13 @@ def _from_counts(
     limits = settings.magnitude
     if limits is None:
         return np.zeros(0, dtype=bool), np.zeros(0)
-    numbers = []
-    for counts, factor in (
-        (galaxy_counts, settings.galaxy_density),
-        (star_counts, settings.star_density),
-    ):
-        mean = factor * area * float(counts(limits[1] - colour) - counts(limits[0] - colour))
-        numbers.append(int(rng.poisson(mean)))
+    numbers = [
+        int(rng.poisson(factor * area * _between(counts, limits, colour)))
+        for counts, factor in (
+            (galaxy_counts, settings.galaxy_density),
+            (star_counts, settings.star_density),
+        )
+    ]
     magnitudes = [
         draw_magnitudes(rng, kind, number, limits, colour)
         for kind, number in zip(("galaxy", "star"), numbers, strict=True)
@@ -408,6 +392,11 @@ def _from_counts(
     stars = np.repeat([False, True], numbers)
     order = rng.permutation(sum(numbers))
     return stars[order], np.concatenate(magnitudes)[order]
+
+
+def _between(counts: Callable, limits: tuple[float, float], colour: float) -> float:
+    """Sources per square arcmin between two magnitudes of a band of this colour."""
+    return float(counts(limits[1] - colour) - counts(limits[0] - colour))
 
 
 def _with_faint(
@@ -423,8 +412,7 @@ def _with_faint(
     if settings.faint_magnitude is None or settings.magnitude is None:
         return every
     limits = (settings.magnitude[1], settings.faint_magnitude)
-    number = float(galaxy_counts(limits[1] - colour) - galaxy_counts(limits[0] - colour))
-    mean = settings.galaxy_density * area * number
+    mean = settings.galaxy_density * area * _between(galaxy_counts, limits, colour)
     faint = draw_magnitudes(rng, "galaxy", int(rng.poisson(mean)), limits, colour)
     return [*every, *((False, float(magnitude), False) for magnitude in faint)]
 
@@ -437,9 +425,9 @@ def _source(
         return Source(x, y, flux, 0.0, float("nan"))
     galaxies, sizes = recipe.data.galaxies, recipe.data.neighbours.re
     if recipe.data.kind == "stamp" and galaxies.re is not None and sizes is None:
-        # A fixed range of sizes is the target's; the others have sizes of their magnitudes
-        # relative to it.
-        sizes = _neighbour_sizes(galaxies)
+        # A fixed range is the target's: its neighbours go from half the smallest to the middle.
+        low, high = galaxies.re
+        sizes = 0.5 * low, max(math.sqrt(low * high), 0.5 * low)
     if sizes is not None:
         galaxies = galaxies.model_copy(update={"re": sizes})
     return draw_galaxy(
@@ -452,12 +440,6 @@ def _source(
         y=y,
         colour=recipe.survey.colour,
     )
-
-
-def _neighbour_sizes(galaxies: Galaxies) -> tuple[float, float]:
-    """Neighbours in pixels: from half the smallest target to its middle size."""
-    low, high = galaxies.re or (1.0, 1.0)
-    return 0.5 * low, max(math.sqrt(low * high), 0.5 * low)
 
 
 def _position(

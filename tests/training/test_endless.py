@@ -510,7 +510,7 @@ class Blocked:
 
 
 sys.meta_path.insert(0, Blocked())
-from autofit_ml.simulation import EndlessSersic, EndlessSettings
+from training.endless import EndlessSersic, EndlessSettings
 
 settings = EndlessSettings(shape=(24, 24), re=(1, 3), psf_size=9, max_sources=3, neighbours=1)
 assert EndlessSersic(settings, 2).batch(0)["image"].isfinite().all()
