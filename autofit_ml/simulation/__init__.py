@@ -22,7 +22,7 @@ From recipe to pixels:
 - `endless`: the second path, batches drawn by our own renderer on CPU or GPU.
 - `observe`, `demo`: scenes and samples given in Python; a small folder for a first look.
 
-GalSim, Hydra and pydantic are optional dependencies (``pip install 'autofit-ml[simulate]'``);
+GalSim, Hydra and pydantic are optional dependencies (the extra ``simulate``);
 `endless` needs none of them.
 """
 
@@ -30,9 +30,7 @@ from typing import Any
 
 import lazy_loader
 
-from autofit_ml.errors import SettingsError
-
-_OPTIONAL = {"galsim", "hydra", "omegaconf", "pydantic"}
+from autofit_ml.extras import needs
 
 # On first use (``__init__.pyi`` lists the names): `endless` runs on machines that have neither
 # GalSim nor pydantic.
@@ -40,12 +38,5 @@ _first_use, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 
 def __getattr__(name: str) -> Any:
-    try:
+    with needs("simulate", "simulating"):
         return _first_use(name)
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in _OPTIONAL:
-            raise
-        raise SettingsError(
-            f"simulating needs {error.name}, which is not installed",
-            "pip install 'autofit-ml[simulate]'",
-        ) from error
