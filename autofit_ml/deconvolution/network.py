@@ -24,8 +24,6 @@ U-Net blocks, schedule and the denoiser's interface are azula's (Rozet 2024,
 https://github.com/probabilists/azula); `DeconvolveNetwork` works with azula's samplers.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -190,7 +188,7 @@ class DeconvolveNetwork(Denoiser):
 
     # -------------------------------------------------------------- interface
 
-    def forward(self, x_t: torch.Tensor, t: torch.Tensor, **_: Any) -> DiracPosterior:
+    def forward(self, x_t: torch.Tensor, t: torch.Tensor, **_: Any) -> "DiracPosterior":
         """azula's interface; ``alpha`` is 1."""
         _, sigma = self.schedule(t)
         side = x_t.shape[-1]

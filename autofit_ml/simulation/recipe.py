@@ -5,8 +5,6 @@ they are observed; the bands of `autofit_ml.presets`). Everything is checked bef
 starts: a wrong value is named by its path in the config (``data.target.n: ...``).
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math
@@ -139,7 +137,7 @@ class PSFModel(_Settings):
     pool: PositiveInt = 24
 
     @model_validator(mode="after")
-    def _check(self) -> PSFModel:
+    def _check(self) -> "PSFModel":
         if self.size % 2 == 0:
             raise ValueError(f"size {self.size}: the PSF image needs an odd side")
         if self.beta[0] <= 1:
@@ -188,7 +186,7 @@ class Noise(_Settings):
     correlation: float | Range | tuple[tuple[float, ...], ...] | Path = 0.0
 
     @model_validator(mode="after")
-    def _check(self) -> Noise:
+    def _check(self) -> "Noise":
         given: Any = self.correlation
         for setting in given if self._is_range() else [given]:
             try:
@@ -376,7 +374,7 @@ class Galaxies(_Settings):
     real_folder: Path | None = None
 
     @model_validator(mode="after")
-    def _check(self) -> Galaxies:
+    def _check(self) -> "Galaxies":
         if not sum(self.morphology.values()) > 0:
             raise ValueError("morphology: needs a positive weight")
         if self.morphology.get("real", 0) > 0:
@@ -408,7 +406,7 @@ class Target(_Settings):
     max_shift: NonNegativeFloat = 0.5
 
     @model_validator(mode="after")
-    def _check(self) -> Target:
+    def _check(self) -> "Target":
         if (self.snr is None) == (self.magnitude is None):
             raise ValueError("give snr or magnitude (one of the two)")
         return self
@@ -475,7 +473,7 @@ class Neighbours(_Settings):
     clustering: Clustering = Clustering()
 
     @model_validator(mode="after")
-    def _check(self) -> Neighbours:
+    def _check(self) -> "Neighbours":
         if self.number is None and self.magnitude is None:
             raise ValueError("give number, or magnitude for the counts")
         if self.faint_magnitude is not None:
@@ -522,7 +520,7 @@ class DataRecipe(_Settings):
     survey: str | None = None
 
     @model_validator(mode="after")
-    def _check(self) -> DataRecipe:
+    def _check(self) -> "DataRecipe":
         if min(self.shape) < 9:
             raise ValueError(f"shape {list(self.shape)}: at least 9 x 9 pixels")
         if (self.kind == "stamp") != (self.target is not None):
@@ -539,7 +537,7 @@ class Recipe(_Settings):
     survey: Survey
 
     @model_validator(mode="after")
-    def _check(self) -> Recipe:
+    def _check(self) -> "Recipe":
         if self.survey.psf.size > min(self.data.shape):
             raise ValueError(
                 f"survey.psf.size {self.survey.psf.size}: larger than the images of "
@@ -548,7 +546,7 @@ class Recipe(_Settings):
         return self
 
     @classmethod
-    def from_mapping(cls, config: Mapping[str, Any]) -> Recipe:
+    def from_mapping(cls, config: Mapping[str, Any]) -> "Recipe":
         """Validate a mapping.
 
         Raises

@@ -1,7 +1,5 @@
 """Galaxies and stars: their parameters, in the package's conventions. No pixels here."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from dataclasses import dataclass, field
@@ -143,11 +141,11 @@ class Source:
             return self.components
         return (Component("sersic", self.flux, self.re, self.n, self.q, self.pa),)
 
-    def replace(self, **changes) -> Source:
+    def replace(self, **changes) -> "Source":
         """A copy with some attributes changed."""
         return dataclasses.replace(self, **changes)
 
-    def with_flux(self, flux: float) -> Source:
+    def with_flux(self, flux: float) -> "Source":
         """A copy of another brightness, all components alike."""
         factor = flux / self.flux
         return self.replace(
