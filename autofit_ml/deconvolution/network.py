@@ -34,18 +34,13 @@ from torch import nn
 
 from autofit_ml.deconvolution.spectra import BINS, Grid, fft2, grid_of, ifft2
 from autofit_ml.deconvolution.target import TARGET_FWHM
-from autofit_ml.errors import SettingsError
+from autofit_ml.extras import needs
 from autofit_ml.weights.manifest import tuples
 
-try:
+with needs("deconvolve", "the deconvolution's network"):
     from azula.denoise import Denoiser, DiracPosterior
     from azula.nn.unet import UNet, UNetBlock
     from azula.noise import VESchedule
-except ImportError as missing:
-    raise SettingsError(
-        "the deconvolution's network needs azula, which is not installed",
-        "pip install 'autofit-ml[deconvolve]'",
-    ) from missing
 
 __all__ = ["DeconvolveNetwork", "DeconvolveSettings", "InBfloat16", "Skip", "build", "describe"]
 

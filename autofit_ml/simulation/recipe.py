@@ -27,6 +27,7 @@ from pydantic import (
 )
 
 from autofit_ml.errors import SettingsError
+from autofit_ml.extras import needs
 from autofit_ml.presets import simulated_surveys
 from autofit_ml.simulation.noise import autocorrelation
 from autofit_ml.user_yaml import parse_user_yaml, read_user_text
@@ -633,17 +634,12 @@ def compose_recipe(
     SettingsError
         Unknown config, wrong override, wrong value.
     """
-    try:
+    with needs("simulate", "a recipe"):
         from hydra import compose, initialize_config_dir
         from hydra.core.config_store import ConfigStore
         from hydra.errors import HydraException
         from omegaconf import OmegaConf
         from omegaconf.errors import OmegaConfBaseException
-    except ImportError as error:
-        raise SettingsError(
-            "recipes are Hydra configs, and hydra-core is not installed",
-            "pip install 'autofit-ml[simulate]'",
-        ) from error
     # Values may be set whether or not the config file spells their default out.
     overrides = [
         f"++{item}" if "." in item.split("=")[0] and item[0] not in "+~" else item

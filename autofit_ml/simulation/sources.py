@@ -9,6 +9,7 @@ import numpy as np
 from scipy import special
 
 from autofit_ml.errors import SettingsError
+from autofit_ml.extras import needs
 from autofit_ml.profiles.sersic import sersic_b
 
 __all__ = [
@@ -30,14 +31,10 @@ _N_POINTS = 2048
 
 def require_galsim():
     """The galsim module, or an error that says how to get it."""
-    try:
+    with needs("simulate", "a simulated image"):
         import galsim
-    except ImportError as error:
-        raise SettingsError(
-            "simulated images need GalSim, which is not installed",
-            "pip install 'autofit-ml[simulate]'",
-        ) from error
-    return galsim
+
+        return galsim
 
 
 @dataclass(frozen=True)
