@@ -113,7 +113,7 @@ class SceneBatch:
         self.device, self.dtype = torch.device(settings.device), dtype
         self.base = torch.zeros((len(members), layout.n_images, layout.n_full))
         self.prior: GaussianPrior | None = None
-        self._spectra: dict[tuple, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._spectra: dict[tuple, tuple[FourierPlan, torch.Tensor, torch.Tensor]] = {}
         self.extras = make_extras(layout)
         self.shapes = [padded_shape(members[0].stamp(i).shape) for i in range(layout.n_images)]
         self._images = [self._image(i) for i in range(layout.n_images)]
@@ -366,8 +366,9 @@ class SceneBatch:
         if key not in self._spectra:
             dtype = plan.dtype.to_complex()
             unset = torch.empty((b, plan.n_modes), dtype=dtype, device=self.device)
-            self._spectra[key] = unset, torch.zeros(b, dtype=torch.bool, device=self.device)
-        spectra, known = self._spectra[key]
+            done = torch.zeros(b, dtype=torch.bool, device=self.device)
+            self._spectra[key] = plan, unset, done  # the plan lives on: no other has its id
+        _, spectra, known = self._spectra[key]
         new = members[~known[members]]
         if len(new):
             oversampling = self.members[0].stamp(i).psf.oversampling

@@ -19,7 +19,7 @@ from autofit_ml.runs.folder import RunFolder
 from autofit_ml.runs.identity import identity_of, weights_text
 from autofit_ml.runs.kinds import FITTED
 from autofit_ml.runs.loop import Handle, Work, go_through
-from autofit_ml.runs.prepare import PREPARE, Prepared, pieces
+from autofit_ml.runs.prepare import READ, Objects, pieces, prepare_objects
 from autofit_ml.runs.rows import Fitted
 from autofit_ml.runs.sources import Paths, inputs_of, useful_workers
 from autofit_ml.runs.summary import Progress, RunSummary
@@ -170,22 +170,23 @@ class _Fitting:
         pictures = self.summary.out if settings.save else None
         task = FittingTask(tuple(found.bands), self.device, pictures)
         finish = self.finish if last else None
-        workers = useful_workers(len(found.sources), settings, fitting=self.device == "cpu")
+        job = fit_job(task, settings)
         work: Work[Any]
-        if workers and self.device == "cpu":
-            work = Work(FITTED, fit_job(task, settings), self.saver, finish)
-        else:  # this process fits what workers prepare
+        if self.device == "cpu" and useful_workers(found.sources, settings, job):
+            work = Work(FITTED, job, self.saver, finish)
+        else:  # this process fits what workers read
 
-            def begin(folder: RunFolder | None) -> Handle[Prepared]:
+            def begin(folder: RunFolder | None) -> Handle[Objects]:
                 saved, together = self.saver(folder), fitted_together(settings)
 
-                def handle(sources: Sequence[Source], batch: Prepared) -> Iterator[Told]:
+                def handle(sources: Sequence[Source], batch: Objects) -> Iterator[Told]:
                     for piece in pieces(batch, together):
-                        yield from saved(sources, task.fit(piece, settings))
+                        prepared = prepare_objects(piece, settings)
+                        yield from saved(sources, task.fit(prepared, settings))
 
                 return handle
 
-            work = Work(FITTED, PREPARE, begin, finish, saves_each=True)
+            work = Work(FITTED, READ, begin, finish, saves_each=True)
         go_through(
             found, work, settings, self.identity, out, self.summary, self.progress, restart=restart
         )
