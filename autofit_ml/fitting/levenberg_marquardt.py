@@ -62,6 +62,9 @@ class LMSettings:
     nuisance : float
         Expected decrease of chi2 by parameters that are not wanted for themselves, if larger than
         the others'.
+    stalled : float
+        Factor by which the tolerance is larger where no step, however short, decreases chi2:
+        rounding hides what remains.
     """
 
     tolerance: float = 0.01
@@ -71,6 +74,7 @@ class LMSettings:
     relative: float = 0.0
     finish: float = 1.0
     nuisance: float = 0.25
+    stalled: float = 10.0
 
 
 @dataclass
@@ -237,6 +241,8 @@ def minimise(
         result.expected[some] = steps.expected
         result.at_bound[some] = blocked & (lower[some] < upper[some])
         limit = (settings.relative * here.chi2).clamp_min(settings.tolerance)
+        stalled = damping[some] > settings.max_damping
+        limit = torch.where(stalled, settings.stalled * limit, limit)
         settled = steps.own < limit
         result.converged[some] = settled
         rest = limit if own is None else limit.clamp_min(settings.nuisance)
