@@ -49,7 +49,8 @@ class LMSettings:
     ----------
     tolerance, relative : float
         Expected decrease of chi2 below which a problem has converged; the larger of `tolerance`
-        and `relative` times chi2, which single precision does not resolve further.
+        (times the reduced chi2 where that is over 1: errors are no better than the fit) and
+        `relative` times chi2, which single precision does not resolve further.
     finish : float
         Expected decrease of chi2 below which the full step is tried as the last one, if `minimise`
         can measure chi2 alone.
@@ -74,7 +75,7 @@ class LMSettings:
     relative: float = 0.0
     finish: float = 1.0
     nuisance: float = 0.25
-    stalled: float = 10.0
+    stalled: float = 25.0
 
 
 @dataclass
@@ -192,6 +193,7 @@ def minimise(
     settings: LMSettings | None = None,
     measure: Measure | None = None,
     own: torch.Tensor | None = None,
+    pixels: torch.Tensor | None = None,
 ) -> LMResult:
     """Minimise chi2 of B problems.
 
@@ -211,6 +213,8 @@ def minimise(
         not differentiated: gradient and matrix of the result are those of the step before.
     own : Tensor, bool, shape (D,), optional
         Parameters that are wanted; the others (neighbours') need not be settled as well.
+    pixels : Tensor, shape (B,), optional
+        Numbers that chi2 is a sum over, for the reduced chi2.
 
     Returns
     -------
@@ -233,6 +237,11 @@ def minimise(
     finish = torch.full_like(damping, settings.finish)
     active = everyone[torch.isfinite(state.chi2)]
 
+    def tolerated(some: torch.Tensor, chi2: torch.Tensor) -> torch.Tensor:
+        """Expected decrease of chi2 below which some problems have converged."""
+        reduced = 1.0 if pixels is None else (chi2 / pixels[some]).clamp_min(1.0)
+        return (settings.relative * chi2).clamp_min(settings.tolerance * reduced)
+
     def look(some: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Damped and full steps of some problems; whether they need no more."""
         here, at = state.select(some), theta[some]
@@ -240,7 +249,7 @@ def minimise(
         steps = solve_damped(here, damping[some], blocked, own)
         result.expected[some] = steps.expected
         result.at_bound[some] = blocked & (lower[some] < upper[some])
-        limit = (settings.relative * here.chi2).clamp_min(settings.tolerance)
+        limit = tolerated(some, here.chi2)
         stalled = damping[some] > settings.max_damping
         limit = torch.where(stalled, settings.stalled * limit, limit)
         settled = steps.own < limit
@@ -260,7 +269,7 @@ def minimise(
             near = (short & (result.expected[active] < finish[active])).nonzero()[:, 0]
             if len(near):
                 some = active[near]
-                last = _finished(measure, result, theta, some, full[near], lower, upper, settings)
+                last = _finished(measure, tolerated, result, theta, some, full[near], lower, upper)
                 finish[some] = (
                     result.expected[some] / 4
                 )  # where it fails it is not tried again soon
@@ -291,13 +300,13 @@ def minimise(
 
 def _finished(
     measure: Measure,
+    tolerated: Measure,
     result: LMResult,
     theta: torch.Tensor,
     some: torch.Tensor,
     full: torch.Tensor,
     lower: torch.Tensor,
     upper: torch.Tensor,
-    settings: LMSettings,
 ) -> torch.Tensor:
     """Take the full step where chi2 falls by what the quadratic model says; True where it did.
 
@@ -310,8 +319,7 @@ def _finished(
     chi2 = measure(some, trial)
     result.n_iter[some] += 1
     remaining = (state.chi2[some] - chi2 - expected).square() / expected
-    limit = (settings.relative * chi2).clamp_min(settings.tolerance)
-    good = inside & (remaining < limit / 4)
+    good = inside & (remaining < tolerated(some, chi2) / 4)
     taken = some[good]
     theta[taken] = trial[good]
     state.chi2[taken] = chi2[good]
