@@ -36,6 +36,7 @@ __all__ = [
     "LMResult",
     "LMSettings",
     "Measure",
+    "against_bounds",
     "minimise",
     "solve_damped",
 ]
@@ -245,7 +246,7 @@ def minimise(
     def look(some: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Damped and full steps of some problems; whether they need no more."""
         here, at = state.select(some), theta[some]
-        blocked = _blocked(at, here.gradient, lower[some], upper[some])
+        blocked = against_bounds(at, here.gradient, lower[some], upper[some])
         steps = solve_damped(here, damping[some], blocked, own)
         result.expected[some] = steps.expected
         result.at_bound[some] = blocked & (lower[some] < upper[some])
@@ -354,14 +355,16 @@ def _within(
     ends = torch.maximum(torch.minimum(at[some], upper[rows]), lower[rows]) - theta[rows]
     fixed = torch.where(held, ends, torch.zeros_like(ends))
     here.gradient = here.gradient - (here.matrix @ fixed[..., None])[..., 0]
-    blocked = _blocked(theta[rows], state.gradient[rows], lower[rows], upper[rows])
+    blocked = against_bounds(theta[rows], state.gradient[rows], lower[rows], upper[rows])
     again = solve_damped(here, damping[rows], blocked | held).damped
     out = step.clone()
     out[some] = torch.where(held, fixed, again)
     return out
 
 
-def _blocked(theta, gradient, lower, upper) -> torch.Tensor:
+def against_bounds(
+    theta: torch.Tensor, gradient: torch.Tensor, lower: torch.Tensor, upper: torch.Tensor
+) -> torch.Tensor:
     """Parameters on a bound whose chi2 would fall outside it (or that are held fixed)."""
     edge = 1e-9 * (1 + theta.abs())
     return ((theta <= lower + edge) & (gradient < 0)) | ((theta >= upper - edge) & (gradient > 0))
