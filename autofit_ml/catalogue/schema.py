@@ -205,6 +205,13 @@ _SKY_GRADIENT = (
 _TOTAL = (
     *_measured("flux_total", "", "Total flux of all components of the target, image units"),
     *_measured("mag_total", "mag", "Total AB magnitude of all components of the target"),
+    *_measured(
+        "re_total",
+        "pix",
+        "Semi-major axis of the ellipse that holds half of flux_total, along the second moments of "
+        "the light in it, pixels",
+    ),
+    *_measured("q_total", "", "Axis ratio of the ellipse of re_total, in (0, 1]"),
     *_measured("fraction", "", "Share of the first component in flux_total (B/T of bulge + disc)"),
 )
 

@@ -13,11 +13,12 @@ from autofit_ml.fitting.batch import SceneBatch
 from autofit_ml.fitting.faint_components import LinearFluxes, with_linear_fluxes
 from autofit_ml.fitting.geometry import covers_stamp, geometry_flags, target_found
 from autofit_ml.fitting.image_statistics import ImageStatistics, measure_images
-from autofit_ml.fitting.levenberg_marquardt import LMResult, solve_damped
+from autofit_ml.fitting.levenberg_marquardt import Evaluation, LMResult, solve_damped
 from autofit_ml.fitting.problem import SceneProblem
 from autofit_ml.fitting.results import SceneFit
 from autofit_ml.fitting.sky_noise import RIGHT, likely_cause
 from autofit_ml.fitting.uncertainties import laplace
+from autofit_ml.fitting.valleys import stretched
 from autofit_ml.fitting.values import CatalogueValues, absent_values, catalogue_values, value_names
 from autofit_ml.scenes.layout import Layout
 from autofit_ml.scenes.model import Scene
@@ -44,12 +45,10 @@ def failed(layout: Layout, scene: Scene, why: str) -> SceneFit:
     """A result without a fit."""
     names = value_names(layout)
     v, d = len(names), layout.size
-    images = layout.n_images
     nan = math.nan
     return SceneFit(
         names, np.full(v, nan), np.full(v, nan), np.full((v, v), nan), np.full(v, nan), None,
-        np.full(d, nan), np.full((d, d), nan), np.full(images, nan), np.full(images, nan),
-        nan, nan, nan, nan, nan, 0, 0, 0, 0, nan, nan, nan, int(Flag.FAILED), (),
+        np.full(d, nan), np.full((d, d), nan), nan, nan, nan, 0, 0, 0, 0, nan, nan, nan, int(Flag.FAILED), (),
         len(layout.scene.components) - len(scene.components),
         message=why,
     )  # fmt: skip
@@ -94,7 +93,7 @@ def describe(
     covariance, good = laplace(fit.state.matrix, frozen)
     variance = covariance.diagonal(dim1=1, dim2=2)
     names = value_names(layout)
-    numbers = catalogue_values(batch, target, rows, fit.theta, base, covariance, started)
+    numbers = catalogue_values(batch, rows, fit.theta, base, covariance, started)
     main = _brightest(target, numbers.values, names)
     counts = _that_count(layout, target, main, fit.theta, base)
     settled = _settled(fit, counts & ~frozen, frozen, variance, settings.final.tolerance)
@@ -103,11 +102,12 @@ def describe(
     )
     fit, covariance = linear.fit, linear.covariance
     if linear.linear.any():
-        numbers = catalogue_values(batch, target, rows, fit.theta, base, covariance, started)
+        numbers = catalogue_values(batch, rows, fit.theta, base, covariance, started)
     seen = ImageStatistics.empty(len(rows), fit.theta, layout.n_images)
     kept: dict[int, SceneProblem] = {}
     shape = _main_ellipses(layout, target, numbers.values, names)
-    for places, problem in problems(members, fit.theta):
+    drawn = problems(members, fit.theta)
+    for places, problem in drawn:
         for first in range(0, len(places), problem.chunk):
             index = torch.arange(
                 first, min(first + problem.chunk, len(places)), device=places.device
@@ -123,9 +123,16 @@ def describe(
             if settings.keep:
                 for k, i in zip(at.tolist(), index, strict=True):
                     kept[k] = problem.select(i[None])
+    curvature = covariance
     if bool(seen.widens.any()):
         covariance = _sandwiched(fit.state.matrix, covariance, seen.change, seen.slope, frozen)
-        numbers = catalogue_values(batch, target, rows, fit.theta, base, covariance, started)
+    if len(target) > 1:
+        covariance = stretched(
+            layout, target, base, fit, curvature, covariance, (lower, upper), linear.linear,
+            lambda some, at: _evaluated(drawn, some, at),
+        )  # fmt: skip
+    if covariance is not curvature:
+        numbers = catalogue_values(batch, rows, fit.theta, base, covariance, started)
     _put_linear(numbers, target, names, linear)
     chi2 = fit.state.chi2.cpu().numpy()
     n_free = (lower < upper).sum(1).cpu().numpy()
@@ -154,11 +161,9 @@ def describe(
             if bound[k, j] and name.rpartition(".")[0] in {*target, ""} and not linear.linear[k, j]
         )
         values, errors = numbers.values[k], numbers.errors[k]
-        total, total_err = numbers.total[k], numbers.total_err[k]
         for image in batch.missing(int(row)):
             absent = absent_values(layout, image)
             values[absent] = errors[absent] = np.nan
-            total[image] = total_err[image] = np.nan
         found = member.object.segmentation
         blended = float(blend[k]) if member.neighbours else found.blend_fraction
         reference, ellipse = member.object.reference, shape[k]
@@ -211,10 +216,6 @@ def describe(
                 layout,
                 theta[k],
                 theta_cov[k],
-                total,
-                total_err,
-                numbers.fraction[k],
-                numbers.fraction_err[k],
                 float(chi2[k]),
                 float(logl),
                 float(bic),
@@ -240,17 +241,30 @@ def describe(
     return out
 
 
+def _evaluated(
+    drawn: list[tuple[torch.Tensor, SceneProblem]], some: torch.Tensor, theta: torch.Tensor
+) -> Evaluation:
+    """Evaluation of some rows, each by its own problem."""
+    n, d = theta.shape
+    out = Evaluation.empty(n, d, 0, theta.device)
+    for places, problem in drawn:
+        mine, at = (some[:, None] == places).nonzero(as_tuple=True)
+        if len(mine):
+            there = problem.evaluate(at, theta[mine])
+            there.light = out.light[mine]
+            out.put(mine, there)
+    return out
+
+
 def _put_linear(
     numbers: CatalogueValues, target: list[str], names: tuple[str, ...], linear: LinearFluxes
 ) -> None:
-    """Fluxes of components without significant light, totals and shares with them, in place."""
+    """Fluxes of components without significant light, in place."""
     if not linear.linear.any():
         return
     ratio = linear.ratio.cpu().numpy()
     places = [names.index(f"{name}.flux") for name in target]
     numbers.values[:, places] *= ratio
-    numbers.total[:, 0] = numbers.values[:, places].sum(1)
-    numbers.fraction[:] = numbers.values[:, places[0]] / numbers.total[:, 0]
 
 
 def _bad(scatter: np.ndarray) -> np.ndarray:

@@ -299,11 +299,9 @@ def with_posterior(fit: SceneFit, posterior: ScenePosterior) -> SceneFit:
     low, high = np.quantile(flat, [0.15865, 0.84135], axis=0)
     half, v = (high - low) / 2, len(fit.names)
     spread = half[:v] > 0
-    fraction = posterior.names.index("fraction") if "fraction" in posterior.names else None
     return dataclasses.replace(
         fit,
         errors=np.where(spread, half[:v], np.nan),
         cov=np.cov(flat[:, :v].T),
-        fraction_err=fit.fraction_err if fraction is None else float(half[fraction]),
         posterior=posterior,
     )
