@@ -1,0 +1,362 @@
+"""Two images of one piece of sky subtracted: kernel, difference, and the variance of it."""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from autofit_ml.difference.kernel import Design, Kernel, convolved, polynomials, solve
+from autofit_ml.errors import InputError, SettingsError
+
+__all__ = ["Difference", "DifferenceSettings", "Image", "subtract_images"]
+
+BRIGHT = 3.0
+"""S/N of a smoothed pixel that the kernel is fitted to."""
+
+CHANGED = 5.0
+"""S/N of a smoothed residual that is no error of the kernel: the kernel is not fitted there."""
+
+GROWN = 6
+"""Pixels by which what has changed is grown before the background is fitted."""
+
+MODES = 24
+"""Independent errors of the kernel that the variance has."""
+
+
+class Image(Protocol):
+    """What is needed of a `Stamp` or `Frame`."""
+
+    @property
+    def data(self) -> np.ndarray: ...
+    @property
+    def sigma(self) -> np.ndarray: ...
+    @property
+    def mask(self) -> np.ndarray: ...
+
+
+@dataclass(frozen=True)
+class DifferenceSettings:
+    """How images are subtracted.
+
+    Attributes
+    ----------
+    kernel_size : int
+        Side of the kernel in pixels, odd, 3 to 31.
+    background, variation : int
+        Order of the differential background's polynomial, and of the kernel's over the image.
+    convolve : {"auto", "reference", "science"}
+        Which image is convolved; auto: the one whose kernel amplifies noise less.
+    floor : float
+        Error of the model as a share of its light (PSF errors, flat fields).
+    robust : {"huber", "student-t", "none"}
+    smoothness : float
+        Weight of the kernel's squared Laplacian.
+    most_pixels : int
+        The kernel is fitted to at most so many pixels, the brightest.
+    """
+
+    kernel_size: int = 13
+    background: int = 0
+    variation: int = 0
+    convolve: str = "auto"
+    floor: float = 0.01
+    robust: str = "huber"
+    smoothness: float = 1e-5
+    most_pixels: int = 60_000
+
+    def __post_init__(self) -> None:
+        if self.kernel_size % 2 == 0 or not 3 <= self.kernel_size <= 31:
+            raise SettingsError(f"the kernel's side is {self.kernel_size}", "give an odd 3 to 31")
+
+    @property
+    def design(self) -> Design:
+        """What is solved for."""
+        return Design(
+            self.kernel_size, self.background, self.variation, self.smoothness, self.floor,
+            self.robust,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Planes:
+    """An image on a device: data, variance (smoothed), good pixels."""
+
+    data: Tensor
+    variance: Tensor
+    good: Tensor
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Science minus reference, in the units of the image that was not convolved.
+
+    Attributes
+    ----------
+    difference, variance : Tensor, (ny, nx), float64
+        0 where masked. The variance has the noise of both images and the errors of kernel,
+        background and model; neighbouring pixels are correlated by the kernel.
+    good : Tensor, (ny, nx), bool
+        Pixels with a difference: none of those under the kernel is bad.
+    kernel : Kernel
+    convolved : {"reference", "science"}
+    light : Tensor, (ny, nx)
+        The convolved image, without background.
+    science, reference : Planes
+    """
+
+    difference: Tensor
+    variance: Tensor
+    good: Tensor
+    kernel: Kernel
+    convolved: str
+    light: Tensor
+    science: Planes
+    reference: Planes
+
+    @property
+    def sign(self) -> int:
+        """What a brighter science image adds to ``fixed - model``: 1, or -1 if it is convolved."""
+        return 1 if self.convolved == "reference" else -1
+
+    @property
+    def moved(self) -> Planes:
+        """The image that was convolved."""
+        return self.reference if self.convolved == "reference" else self.science
+
+    @property
+    def fixed(self) -> Planes:
+        """The image that was not."""
+        return self.science if self.convolved == "reference" else self.reference
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """Flux in the science image of a source with flux 1 in the reference, and its error."""
+        value, error = self.kernel.scale
+        return (value, error) if self.sign > 0 else (1 / value, error / value**2)
+
+
+def subtract_images(
+    science: Image,
+    reference: Image,
+    settings: DifferenceSettings | None = None,
+    *,
+    device: str | torch.device = "cpu",
+) -> Difference:
+    """Subtract images that lie on the same pixels.
+
+    Parameters
+    ----------
+    science, reference : Stamp, Frame, or anything with ``data``, ``sigma`` and ``mask``
+        Shape (ny, nx); 1-sigma noise; True where a pixel is not to be used.
+    settings : DifferenceSettings, optional
+    device : str
+
+    Returns
+    -------
+    Difference
+
+    Raises
+    ------
+    InputError
+        Other shapes, no pixel in common, one of them constant, or too little light to find a
+        kernel.
+    """
+    settings = settings or DifferenceSettings()
+    if science.data.shape != reference.data.shape:
+        raise InputError(
+            f"the images have {science.data.shape} and {reference.data.shape} pixels",
+            "align them first (they need a WCS, or stars in common)",
+        )
+    if min(science.data.shape) < 3 * settings.kernel_size:
+        raise InputError(
+            f"an image of {science.data.shape} pixels is too small for a kernel of "
+            f"{settings.kernel_size}",
+            "use a smaller kernel, or larger images",
+        )
+    one, other = _planes(science, "science", device), _planes(reference, "reference", device)
+    if not (one.good & other.good).any():
+        raise InputError("no pixel is good in both images", "look at the masks and the overlap")
+    direction, first = _direction(one, other, settings)
+    fixed, moved = (one, other) if direction == "reference" else (other, one)
+    good = fixed.good & ~_grown(~moved.good, settings.kernel_size // 2)
+    _, spread, left = _compared(first, fixed, moved, good)
+    changed = _grown(_significance(left, spread).abs() > CHANGED, GROWN)
+    kernel = _solved(fixed, moved, settings.design, settings.most_pixels, ~changed)
+    kernel = _with_background(kernel, fixed, moved, good)
+    light, spread, left = _compared(kernel, fixed, moved, good)
+    sign = 1 if direction == "reference" else -1
+    variance = torch.where(good, spread + _model_variance(kernel, moved), 0 * spread)
+    return Difference(
+        sign * left, variance, good, kernel, direction, light, one, other,
+    )  # fmt: skip
+
+
+def _planes(image: Image, name: str, device: str | torch.device) -> Planes:
+    """An image as tensors; its variance smoothed over the good pixels.
+
+    A variance that was made from the pixel itself goes with its noise, and weights would too.
+    """
+    good = torch.as_tensor(~np.asarray(image.mask, bool), device=device)
+    data = torch.as_tensor(np.asarray(image.data, float), device=device)
+    sigma = torch.as_tensor(np.asarray(image.sigma, float), device=device)
+    good = good & torch.isfinite(data) & torch.isfinite(sigma) & (sigma > 0)
+    seen = data[good]
+    if not len(seen):
+        raise InputError(f"no pixel of the {name} is good", "look at its mask and noise map")
+    if bool((seen == seen[0]).all()):
+        raise InputError(f"the {name} has one value everywhere", "give another image")
+    data = torch.where(good, data, torch.zeros_like(data))
+    known = good.to(data)
+    near = _smoothed(known, 2.0).clamp(min=1e-6)
+    variance = _smoothed(torch.where(good, sigma**2, torch.zeros_like(data)), 2.0) / near
+    typical = (seen.new_tensor(1.0) * sigma[good] ** 2).median()
+    return Planes(data, torch.where(variance > 0, variance, typical), good)
+
+
+def _gaussian(sigma: float) -> Tensor:
+    half = math.ceil(4 * sigma)
+    x = torch.arange(-half, half + 1, dtype=torch.float64)
+    line = torch.exp(-0.5 * (x / sigma) ** 2)
+    line = line / line.sum()
+    return line[:, None] * line[None, :]
+
+
+def _smoothed(image: Tensor, sigma: float) -> Tensor:
+    return convolved(image, _gaussian(sigma))
+
+
+def _largest_near(values: Tensor, radius: int) -> Tensor:
+    """The largest value in a square of that half side around each pixel."""
+    for axis in (0, 1):  # a line at a time
+        size, padding = [1, 1], [0, 0]
+        size[axis], padding[axis] = 2 * radius + 1, radius
+        values = torch.nn.functional.max_pool2d(
+            values[None, None], size, stride=1, padding=padding
+        )[0, 0]
+    return values
+
+
+def _grown(mask: Tensor, radius: int) -> Tensor:
+    """A mask with the squares of that half side around its pixels."""
+    return _largest_near(mask.float(), radius) > 0.5
+
+
+def _significance(data: Tensor, variance: Tensor, sigma: float = 1.5) -> Tensor:
+    """S/N of the image smoothed by a Gaussian."""
+    window = _gaussian(sigma)
+    return convolved(data, window) / convolved(variance, window**2).clamp(min=1e-300).sqrt()
+
+
+def _solved(
+    fixed: Planes, moved: Planes, design: Design, most: int, unchanged: Tensor | None = None
+) -> Kernel:
+    """The kernel from the pixels that have light, the brightest first."""
+    significance = _significance(moved.data, moved.variance) * moved.good
+    possible = fixed.good & ~_grown(~moved.good, design.half)
+    if unchanged is not None:
+        possible &= unchanged
+    edge = torch.ones_like(possible)
+    edge[design.half : -design.half, design.half : -design.half] = False
+    possible &= ~edge
+    needed = len(polynomials((2, 2), design.variation)) * design.size**2
+    # Whole neighbourhoods of bright pixels: a cut through the wings of a source at some level would
+    # choose pixels by their noise.
+    near = _largest_near(significance, design.half)
+    level = BRIGHT
+    if int((possible & (near > level)).sum()) > most:
+        level = max(level, float(torch.topk(near[possible], most).values[-1]))
+    use = possible & (near > level)
+    number = int(use.sum())
+    if number < 2 * needed:
+        raise InputError(
+            f"only {number} good pixels have light, and the kernel has {needed} values",
+            "use a smaller kernel or less variation, or deeper images",
+        )
+    try:
+        return solve(fixed.data, moved.data, fixed.variance, moved.variance, use, design)
+    except torch.linalg.LinAlgError as error:
+        raise InputError(
+            "the kernel is not determined by these images", "use a smaller kernel"
+        ) from error
+
+
+def _direction(
+    science: Planes, reference: Planes, settings: DifferenceSettings
+) -> tuple[str, Kernel]:
+    """Which image to convolve, and a first kernel from the brightest pixels.
+
+    A kernel that widens has a sum of squares below 1 (for unit sum); one that sharpens rings, and
+    amplifies noise: the one that amplifies less is taken.
+    """
+    design = dataclasses.replace(settings.design, variation=0, passes=1)
+    most = min(20_000, settings.most_pixels)
+    names = ("reference", "science") if settings.convolve == "auto" else (settings.convolve,)
+    kernels = {
+        name: _solved(*pair, design, most)
+        for name, pair in (("reference", (science, reference)), ("science", (reference, science)))
+        if name in names
+    }
+
+    def amplified(name: str) -> float:
+        kernel = kernels[name].planes[0]
+        return float((kernel**2).sum() / kernel.sum() ** 2)
+
+    best = min(names, key=amplified)
+    return best, kernels[best]
+
+
+def _compared(
+    kernel: Kernel, fixed: Planes, moved: Planes, good: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The convolved image, the variance of what is left with the model's error, what is left."""
+    design, shape = kernel.design, tuple(fixed.data.shape)
+    terms = polynomials(shape, design.background, fixed.data.dtype, fixed.data.device)
+    sky = torch.einsum("t,tyx->yx", kernel.background, terms)
+    light = kernel.model(moved.data) - sky
+    spread = fixed.variance + kernel.variance(moved.variance) + (design.floor * light) ** 2
+    left = torch.where(good, fixed.data - light - sky, torch.zeros_like(light))
+    return light, spread, left
+
+
+def _with_background(kernel: Kernel, fixed: Planes, moved: Planes, good: Tensor) -> Kernel:
+    """The background fitted again to all good pixels but those where something has changed."""
+    count = kernel.background.numel()
+    if not count:
+        return kernel
+    normal = torch.eye(count)
+    light, spread, left = _compared(kernel, fixed, moved, good)
+    terms = polynomials(tuple(light.shape), kernel.design.background, light.dtype, light.device)
+    for _ in range(2):
+        changed = _grown(_significance(left, spread).abs() > BRIGHT, GROWN)
+        weight = torch.where(good & ~changed, 1 / spread, torch.zeros_like(spread))
+        normal = torch.einsum("syx,yx,tyx->st", terms, weight, terms)
+        right = torch.einsum("syx,yx->s", terms, weight * (fixed.data - light))
+        background = torch.linalg.solve(normal, right)
+        kernel = dataclasses.replace(kernel, background=background)
+        left = torch.where(
+            good, fixed.data - light - torch.einsum("t,tyx->yx", background, terms), 0 * light
+        )
+    covariance = kernel.covariance.clone()
+    covariance[-count:, :] = 0
+    covariance[:, -count:] = 0
+    covariance[-count:, -count:] = torch.linalg.inv(normal)
+    return dataclasses.replace(kernel, covariance=covariance)
+
+
+def _model_variance(kernel: Kernel, moved: Planes) -> Tensor:
+    """Variance of each pixel by the errors of kernel and background."""
+    shape, design = tuple(moved.data.shape), kernel.design
+    terms = polynomials(shape, design.variation, moved.data.dtype, moved.data.device)
+    sky = polynomials(shape, design.background, moved.data.dtype, moved.data.device)
+    values, vectors = torch.linalg.eigh(kernel.covariance)
+    out, count = torch.zeros_like(moved.data), kernel.planes.numel()
+    for value, vector in list(zip(values, vectors.T, strict=True))[-MODES:]:
+        change = torch.einsum("t,tyx->yx", vector[count:], sky)
+        for plane, term in zip(vector[:count].reshape(kernel.planes.shape), terms, strict=True):
+            change = change + term * convolved(moved.data, plane)
+        out = out + value.clamp(min=0) * change**2
+    return out
