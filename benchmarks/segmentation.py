@@ -42,9 +42,9 @@ from autofit_ml.segmentation import Segmentation, SepSettings, detect_sources, s
 from autofit_ml.segmentation.maskrcnn import segment_maskrcnn
 from autofit_ml.segmentation.network import prepare
 from autofit_ml.segmentation.tiles import detect_instances
-from autofit_ml.segmentation.trainable import TrainableNetwork
 from autofit_ml.simulation import SimulatedObject, compose_recipe, simulate_one, to_stamps
 from autofit_ml.weights import load, trained_state, weight_info
+from training.tasks.segment.network import TrainableNetwork
 
 FAMILIES = {
     "ground": ("sdss-r", "legacysurvey-r", "kids-r", "hsc-i"),

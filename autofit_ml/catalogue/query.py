@@ -1,7 +1,5 @@
 """SQL on a finished catalogue."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

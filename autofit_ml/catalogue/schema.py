@@ -4,8 +4,6 @@ A run's columns depend on its model and its bands (`ModelColumns`). A written ca
 itself: its readers take names, types, units and meanings from the file, never from here.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import unicodedata
 from collections import Counter

@@ -1,7 +1,5 @@
 """Shards while a run goes on, one catalogue (Parquet and FITS) when it ends."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path

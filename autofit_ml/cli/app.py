@@ -1,7 +1,5 @@
 """The application: from the declarations of `autofit_ml.settings` to commands; errors."""
 
-from __future__ import annotations
-
 import contextlib
 import inspect
 import os

@@ -1,7 +1,5 @@
 """``autofit-ml fit``."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any
 

@@ -1,7 +1,5 @@
 """``autofit-ml segment``."""
 
-from __future__ import annotations
-
 from autofit_ml.cli.app import command
 from autofit_ml.cli.calls import SegmentCommand
 from autofit_ml.cli.progress import run_and_tell

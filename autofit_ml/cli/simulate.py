@@ -1,7 +1,5 @@
 """``autofit-ml simulate``."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from autofit_ml.cli.app import command

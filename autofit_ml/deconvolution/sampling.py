@@ -1,7 +1,5 @@
 """`deconvolve`: stamps in, posterior samples of the sharp galaxies out."""
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import itertools

@@ -4,8 +4,6 @@ In: a `Sharp`. Out: `SampleFits`: one Sérsic profile fitted to each sample, and
 leaves, averaged over the samples (arms, bars, knots, companions).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -13,8 +13,6 @@ Forms (EXAMPLE.CONSTRAINTS of GALFIT, EXAMPLE.GALFITM.CONSTRAINTS of GALFITM)::
 Limits of magnitudes become limits of fluxes; radii that are not half-light radii are scaled.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import re

@@ -1,7 +1,5 @@
 """Reading GALFIT and GALFITM input files."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import re

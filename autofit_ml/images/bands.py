@@ -5,8 +5,6 @@ In: sources of one image each. Out: one source for each object: its image in the
 the others in `Source.others`.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import re
 from collections.abc import Collection, Sequence

@@ -4,8 +4,6 @@ The names of files decide as far as they can, so that a folder of thousands of p
 opened; a file without a plane suffix is looked into (headers only).
 """
 
-from __future__ import annotations
-
 import dataclasses
 import glob
 import hashlib

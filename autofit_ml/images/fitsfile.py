@@ -4,8 +4,6 @@ Objects often share a file (a table of positions in one frame, thousands of exte
 thread keeps the files that it read last.
 """
 
-from __future__ import annotations
-
 import bz2
 import contextlib
 import functools

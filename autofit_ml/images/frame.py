@@ -1,7 +1,5 @@
 """Cut stamps out of a frame."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any

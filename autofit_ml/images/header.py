@@ -1,7 +1,5 @@
 """Header cards: WCS, zero point, gain and the rest, each checked; bad cards become messages."""
 
-from __future__ import annotations
-
 import copy
 import math
 import re

@@ -3,8 +3,6 @@
 In: a `Source`. Out: `Planes`, from which `autofit_ml.images.reader` makes a stamp or a frame.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Read a manifest: one row per object, with its files and what is known of it."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The noise plane of an image: sigma, whatever it is stored as."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from pathlib import Path

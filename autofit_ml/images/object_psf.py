@@ -1,7 +1,5 @@
 """Which PSF an object gets: the option's, its own plane's, an analytic one."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import math

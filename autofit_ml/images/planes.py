@@ -1,7 +1,5 @@
 """Group the HDUs of one file into objects with their planes."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ was found. All three are told from the outskirts, where a PSF falls steeply and 
 same on opposite sides; diffraction rings and spikes are, plateaus and neighbours are not.
 """
 
-from __future__ import annotations
-
 import functools
 import itertools
 import math

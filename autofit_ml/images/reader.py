@@ -3,8 +3,6 @@
 Each file is read from disk once per object; its sha256 is handed on for the run's record.
 """
 
-from __future__ import annotations
-
 import contextlib
 import math
 import threading

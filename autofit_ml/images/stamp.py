@@ -1,7 +1,5 @@
 """What a reader hands on: one object (`Stamp`) or one large image (`Frame`)."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -144,7 +142,7 @@ class Stamp:
         y = (ny - 1) / 2 if self.y is None else self.y
         return x, y
 
-    def replace(self, **changes) -> Stamp:
+    def replace(self, **changes) -> "Stamp":
         """A copy with some attributes changed."""
         return dataclasses.replace(self, **changes)
 
@@ -173,6 +171,6 @@ class Frame:
     unit: str = ""
     background_sigma: np.ndarray | None = None
 
-    def replace(self, **changes) -> Frame:
+    def replace(self, **changes) -> "Frame":
         """A copy with some attributes changed."""
         return dataclasses.replace(self, **changes)

@@ -1,7 +1,5 @@
 """A survey's files by its preset: which belong together, their noise, their PSF."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path

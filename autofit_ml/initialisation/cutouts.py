@@ -6,8 +6,6 @@ that the network gives are relative to what is measured here (centre, footprint,
 units of binned pixels.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -87,7 +85,7 @@ class Cutouts:
     def __len__(self) -> int:
         return len(self.data)
 
-    def some(self, members: np.ndarray) -> Cutouts:
+    def some(self, members: np.ndarray) -> "Cutouts":
         """A part of the objects, by number."""
         fields = dataclasses.fields(self)
         return Cutouts(*(getattr(self, item.name)[members] for item in fields))

@@ -7,8 +7,6 @@ grid of n and re, flux and sky being linear; the start is the mean over the grid
 likelihood and a broad prior, so that a faint object starts from what galaxies usually are.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

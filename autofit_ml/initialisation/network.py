@@ -17,8 +17,6 @@ contamination c by the light of others, and two functions that run straight from
 are constant beyond the last.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Mapping

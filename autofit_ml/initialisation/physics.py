@@ -9,8 +9,6 @@ the model, without which bright cores decide alone. Differentiable: it is the ph
 network's loss, and tells a start that fits from one that does not.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

@@ -6,8 +6,6 @@ footprint is covered with square tiles copied from sky pixels of the same stamp 
 included), so that the noise and its correlations up to the tile's side survive.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping, Sequence
 

@@ -1,7 +1,5 @@
 """Load the presets and answer what they say."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import math

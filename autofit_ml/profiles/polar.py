@@ -20,8 +20,6 @@ holds half of the light is then the one of generalised radius re. A twist depend
 is sampled at every angle; the ellipse (re, q, pa) holds half of the light and is an isophote.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from functools import cached_property, lru_cache

@@ -1,7 +1,5 @@
 """The text of previews: numbers, flags, names, in the colours of what they are about."""
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Mapping, Sequence

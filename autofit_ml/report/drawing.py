@@ -1,7 +1,5 @@
 """Panels of previews: images stretched, enlarged, tinted, outlined; lines and bars on them."""
 
-from __future__ import annotations
-
 import functools
 import math
 import struct

@@ -1,7 +1,5 @@
 """``report.html``: the whole catalogue in one file that needs nothing else to be looked at."""
 
-from __future__ import annotations
-
 import base64
 import json
 import math

@@ -4,8 +4,6 @@ Composed with numpy and Pillow: a run draws one per object, so each has to take 
 All pictures have the first image row at the bottom.
 """
 
-from __future__ import annotations
-
 import io
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -83,7 +81,7 @@ class BandPicture:
         """(ny, nx)."""
         return self.data.shape[0], self.data.shape[1]
 
-    def checked(self) -> BandPicture:
+    def checked(self) -> "BandPicture":
         """The same in the types that drawing needs."""
         data = plane_of(self.data)
         if data is None:

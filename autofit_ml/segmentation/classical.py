@@ -6,8 +6,6 @@ the target stays separate only if it holds light that the target does not have a
 and on the opposite side.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import dataclass
 

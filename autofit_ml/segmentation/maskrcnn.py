@@ -4,8 +4,6 @@ Masks stay 28 x 28 pixels a box until they are pasted, one box at a time, into t
 where two overlap, the pixel goes to the instance whose mask is surer of it.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

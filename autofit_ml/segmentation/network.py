@@ -6,8 +6,6 @@ sampling, not a quarter. Two classes, galaxy and star; which instance is the tar
 position afterwards.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
@@ -130,7 +128,7 @@ def _size(shape: Sequence[int]) -> float:
 
 
 class SegmentNetwork(nn.Module):
-    """The trained Mask R-CNN, for finding instances; `trainable` has the one that is trained.
+    """The trained Mask R-CNN, for finding instances; `training` has the one that is trained.
 
     The forward pass of torchvision's model over the same weights, equal to rounding, several times
     as fast on a processor: batch normalisation is folded into the convolutions when weights are

@@ -4,8 +4,6 @@ The network sees tiles of a frame, and images binned 2 x 2 and 4 x 4 in which la
 small. Each gives pieces; here they become one object each, whatever image they come from.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -65,7 +63,7 @@ class Piece:
         ny, nx = self.mask.shape
         return slice(self.y0, self.y0 + ny), slice(self.x0, self.x0 + nx)
 
-    def shared(self, other: Piece) -> int:
+    def shared(self, other: "Piece") -> int:
         """Pixels that both have."""
         top, left = max(self.y0, other.y0), max(self.x0, other.x0)
         bottom = min(self.y0 + self.mask.shape[0], other.y0 + other.mask.shape[0])
@@ -76,7 +74,7 @@ class Piece:
         theirs = other.mask[top - other.y0 : bottom - other.y0, left - other.x0 : right - other.x0]
         return int(np.count_nonzero(mine & theirs))
 
-    def overlap(self, other: Piece) -> float:
+    def overlap(self, other: "Piece") -> float:
         """Intersection over union."""
         both = self.shared(other)
         return both / max(self.area + other.area - both, 1)

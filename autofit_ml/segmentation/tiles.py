@@ -12,8 +12,6 @@ Large galaxies are found on the frame binned 2 x 2 and 4 x 4, in the same way (`
 Objects are numbered by position, so that numbers do not depend on the tiles.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field

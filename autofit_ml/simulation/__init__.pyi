@@ -7,8 +7,6 @@ from .draw import EXACT as EXACT
 from .draw import FAST as FAST
 from .draw import DrawAccuracy as DrawAccuracy
 from .draw import render_source as render_source
-from .endless import EndlessSersic as EndlessSersic
-from .endless import EndlessSettings as EndlessSettings
 from .files import export_fits as export_fits
 from .generate import simulate as simulate
 from .generate import simulate_one as simulate_one

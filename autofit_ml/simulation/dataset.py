@@ -5,8 +5,6 @@ Units and conventions are those of `SimulatedObject`; nothing is normalised here
 network, and travels with its weights).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast

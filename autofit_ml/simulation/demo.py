@@ -1,7 +1,5 @@
 """A small folder of varied galaxies for a first look at ``autofit-ml``."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """One simulated image from a recipe: scene, light, sky, noise, defects, labels."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -137,7 +135,7 @@ class _Streams:
 
 
 def _draw_target(
-    recipe: Recipe, psf: PSF, sky: _Sky, rng: np.random.Generator
+    recipe: Recipe, psf: PSF, sky: "_Sky", rng: np.random.Generator
 ) -> tuple[Source, np.ndarray]:
     """A stamp's target, and its light."""
     shape, images = recipe.data.shape, []

@@ -4,8 +4,6 @@ The mask of a source is an isophote: the pixels where its own noise-free light e
 sigma of the sky. Where several exceed it, the pixel belongs to the brightest.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """One simulated image and everything that is known about it."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -208,7 +206,7 @@ class SimulatedObject:
         np.divide(item.data, total, out=fraction[box], where=total > 0)
         return fraction.clip(0, 1)
 
-    def replace(self, **changes) -> SimulatedObject:
+    def replace(self, **changes) -> "SimulatedObject":
         """A copy with some attributes changed."""
         return dataclasses.replace(self, **changes)
 

@@ -1,7 +1,5 @@
 """Scenes given source by source, and samples of single Sérsic galaxies, without configs."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

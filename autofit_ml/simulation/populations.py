@@ -5,8 +5,6 @@ survey's typical colour (`Survey.colour`). A network needs the right mixture, no
 `benchmarks/sky_comparison.py` puts the counts next to real fields.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 

@@ -5,8 +5,6 @@ they are observed; the bands of `autofit_ml.presets`). Everything is checked bef
 starts: a wrong value is named by its path in the config (``data.target.n: ...``).
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math
@@ -29,6 +27,7 @@ from pydantic import (
 )
 
 from autofit_ml.errors import SettingsError
+from autofit_ml.extras import needs
 from autofit_ml.presets import simulated_surveys
 from autofit_ml.simulation.noise import autocorrelation
 from autofit_ml.user_yaml import parse_user_yaml, read_user_text
@@ -138,7 +137,7 @@ class PSFModel(_Settings):
     pool: PositiveInt = 24
 
     @model_validator(mode="after")
-    def _check(self) -> PSFModel:
+    def _check(self) -> "PSFModel":
         if self.size % 2 == 0:
             raise ValueError(f"size {self.size}: the PSF image needs an odd side")
         if self.beta[0] <= 1:
@@ -187,7 +186,7 @@ class Noise(_Settings):
     correlation: float | Range | tuple[tuple[float, ...], ...] | Path = 0.0
 
     @model_validator(mode="after")
-    def _check(self) -> Noise:
+    def _check(self) -> "Noise":
         given: Any = self.correlation
         for setting in given if self._is_range() else [given]:
             try:
@@ -375,7 +374,7 @@ class Galaxies(_Settings):
     real_folder: Path | None = None
 
     @model_validator(mode="after")
-    def _check(self) -> Galaxies:
+    def _check(self) -> "Galaxies":
         if not sum(self.morphology.values()) > 0:
             raise ValueError("morphology: needs a positive weight")
         if self.morphology.get("real", 0) > 0:
@@ -407,7 +406,7 @@ class Target(_Settings):
     max_shift: NonNegativeFloat = 0.5
 
     @model_validator(mode="after")
-    def _check(self) -> Target:
+    def _check(self) -> "Target":
         if (self.snr is None) == (self.magnitude is None):
             raise ValueError("give snr or magnitude (one of the two)")
         return self
@@ -474,7 +473,7 @@ class Neighbours(_Settings):
     clustering: Clustering = Clustering()
 
     @model_validator(mode="after")
-    def _check(self) -> Neighbours:
+    def _check(self) -> "Neighbours":
         if self.number is None and self.magnitude is None:
             raise ValueError("give number, or magnitude for the counts")
         if self.faint_magnitude is not None:
@@ -521,7 +520,7 @@ class DataRecipe(_Settings):
     survey: str | None = None
 
     @model_validator(mode="after")
-    def _check(self) -> DataRecipe:
+    def _check(self) -> "DataRecipe":
         if min(self.shape) < 9:
             raise ValueError(f"shape {list(self.shape)}: at least 9 x 9 pixels")
         if (self.kind == "stamp") != (self.target is not None):
@@ -538,7 +537,7 @@ class Recipe(_Settings):
     survey: Survey
 
     @model_validator(mode="after")
-    def _check(self) -> Recipe:
+    def _check(self) -> "Recipe":
         if self.survey.psf.size > min(self.data.shape):
             raise ValueError(
                 f"survey.psf.size {self.survey.psf.size}: larger than the images of "
@@ -547,7 +546,7 @@ class Recipe(_Settings):
         return self
 
     @classmethod
-    def from_mapping(cls, config: Mapping[str, Any]) -> Recipe:
+    def from_mapping(cls, config: Mapping[str, Any]) -> "Recipe":
         """Validate a mapping.
 
         Raises
@@ -635,17 +634,12 @@ def compose_recipe(
     SettingsError
         Unknown config, wrong override, wrong value.
     """
-    try:
+    with needs("simulate", "a recipe"):
         from hydra import compose, initialize_config_dir
         from hydra.core.config_store import ConfigStore
         from hydra.errors import HydraException
         from omegaconf import OmegaConf
         from omegaconf.errors import OmegaConfBaseException
-    except ImportError as error:
-        raise SettingsError(
-            "recipes are Hydra configs, and hydra-core is not installed",
-            "pip install 'autofit-ml[simulate]'",
-        ) from error
     # Values may be set whether or not the config file spells their default out.
     overrides = [
         f"++{item}" if "." in item.split("=")[0] and item[0] not in "+~" else item

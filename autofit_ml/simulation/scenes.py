@@ -1,7 +1,5 @@
 """What is where: sources of a stamp or a frame, drawn from a recipe. No pixels here."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Callable, Sequence

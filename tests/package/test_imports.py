@@ -36,6 +36,7 @@ LAYERS = (
     ("presets",),
     ("options",),
     ("user_yaml",),
+    ("extras",),
     ("errors",),
 )
 """From top to bottom; a module imports from its own room and from those below."""

@@ -21,9 +21,9 @@ from autofit_ml.segmentation.network import (
     prepare,
 )
 from autofit_ml.segmentation.pieces import draw
-from autofit_ml.segmentation.trainable import TrainableNetwork
 from autofit_ml.simulation.psf import moffat_psf
 from autofit_ml.weights import load, trained_state
+from training.tasks.segment.network import TrainableNetwork
 
 
 def test_channels_do_not_depend_on_units_or_sky():

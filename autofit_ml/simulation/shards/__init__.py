@@ -26,8 +26,6 @@ Neighbours: `simulate.generate` makes the objects, `simulate.objects` says what 
 `simulate.dataset` (PyTorch), the command line and training read sets. Nothing here imports torch.
 """
 
-from __future__ import annotations
-
 from autofit_ml.simulation.shards.columns import (
     FORMAT,
     PLANES,

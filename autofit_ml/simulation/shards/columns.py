@@ -1,7 +1,5 @@
 """Objects as rows: which columns there are, and how an object gets into them and out again."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -87,7 +85,7 @@ _BOX = _struct(y0=pa.int32(), x0=pa.int32(), **_SIZE, data=_FLOATS)
 _KERNEL = _struct(**_SIZE, data=pa.list_(pa.float64()))
 
 
-def shard_schema(recipe: Recipe) -> pa.Schema:
+def shard_schema(recipe: "Recipe") -> pa.Schema:
     """Columns of the shards of a recipe; one row is one `SimulatedObject`.
 
     ==================================  =========================================================
@@ -134,7 +132,7 @@ def schema_of(noise_free: bool, light: bool) -> pa.Schema:
     return pa.schema(fields, metadata={"autofit-ml simulated set": str(FORMAT)})
 
 
-def objects_per_batch(recipe: Recipe) -> int:
+def objects_per_batch(recipe: "Recipe") -> int:
     """Rows of a record batch: as many as have about 256 kB of pixels, at least one."""
     ny, nx = recipe.data.shape
     names = set(shard_schema(recipe).names)

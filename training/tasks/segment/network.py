@@ -1,10 +1,8 @@
 """The Mask R-CNN as it is trained: torchvision's model on our trunk.
 
-`network` has the same forward pass without what only training needs; weights trained here are
-loaded there.
+`autofit_ml.segmentation.network` has the same forward pass without what only training needs;
+weights trained here are loaded there.
 """
-
-from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
