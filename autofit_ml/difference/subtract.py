@@ -18,7 +18,9 @@ BRIGHT = 3.0
 """S/N of a smoothed pixel that the kernel is fitted to."""
 
 CHANGED = 5.0
-"""S/N of a smoothed residual that is no error of the kernel: the kernel is not fitted there."""
+SHARE = 0.5
+"""S/N of a smoothed residual, and its share of the light, that are no errors of the first kernel:
+something new is there, and the kernel is not fitted to it."""
 
 GROWN = 6
 """Pixels by which what has changed is grown before the background is fitted."""
@@ -183,8 +185,9 @@ def subtract_images(
     direction, first = _direction(one, other, settings)
     fixed, moved = (one, other) if direction == "reference" else (other, one)
     good = fixed.good & ~_grown(~moved.good, settings.kernel_size // 2)
-    _, spread, left = _compared(first, fixed, moved, good)
-    changed = _grown(_significance(left, spread).abs() > CHANGED, GROWN)
+    light, spread, left = _compared(first, fixed, moved, good)
+    new = _smoothed(left, 1.5).abs() > SHARE * _smoothed(light, 1.5)
+    changed = _grown(new & (_significance(left, spread, good).abs() > CHANGED), GROWN)
     kernel = _solved(fixed, moved, settings.design, settings.most_pixels, ~changed)
     kernel = _with_background(kernel, fixed, moved, good)
     light, spread, left = _compared(kernel, fixed, moved, good)
@@ -245,17 +248,24 @@ def _grown(mask: Tensor, radius: int) -> Tensor:
     return _largest_near(mask.float(), radius) > 0.5
 
 
-def _significance(data: Tensor, variance: Tensor, sigma: float = 1.5) -> Tensor:
-    """S/N of the image smoothed by a Gaussian."""
+def _significance(data: Tensor, variance: Tensor, good: Tensor, sigma: float = 1.5) -> Tensor:
+    """S/N of the image smoothed by a Gaussian, about its median; 0 where it is not good.
+
+    Measured scatter counts where it is larger than the variance says: noise may be correlated.
+    """
     window = _gaussian(sigma)
-    return convolved(data, window) / convolved(variance, window**2).clamp(min=1e-300).sqrt()
+    smooth = convolved(data * good, window) / convolved(variance, window**2).clamp(min=0).sqrt()
+    seen = smooth[good]
+    middle = seen.median()
+    scatter = 1.4826 * (seen - middle).abs().median()
+    return torch.where(good, (smooth - middle) / scatter.clamp(min=1), torch.zeros_like(smooth))
 
 
 def _solved(
     fixed: Planes, moved: Planes, design: Design, most: int, unchanged: Tensor | None = None
 ) -> Kernel:
     """The kernel from the pixels that have light, the brightest first."""
-    significance = _significance(moved.data, moved.variance) * moved.good
+    significance = _significance(moved.data, moved.variance, moved.good)
     possible = fixed.good & ~_grown(~moved.good, design.half)
     if unchanged is not None:
         possible &= unchanged
@@ -330,9 +340,13 @@ def _with_background(kernel: Kernel, fixed: Planes, moved: Planes, good: Tensor)
     normal = torch.eye(count)
     light, spread, left = _compared(kernel, fixed, moved, good)
     terms = polynomials(tuple(light.shape), kernel.design.background, light.dtype, light.device)
-    for _ in range(2):
-        changed = _grown(_significance(left, spread).abs() > BRIGHT, GROWN)
-        weight = torch.where(good & ~changed, 1 / spread, torch.zeros_like(spread))
+    for step in range(3):
+        if step:
+            use = good & ~_grown(_significance(left, spread, good).abs() > BRIGHT, GROWN)
+        else:  # whatever the first background is: about the middle
+            middle = left[good].median()
+            use = good & ((left - middle).abs() < BRIGHT * spread.sqrt())
+        weight = torch.where(use, 1 / spread, torch.zeros_like(spread))
         normal = torch.einsum("syx,yx,tyx->st", terms, weight, terms)
         right = torch.einsum("syx,yx->s", terms, weight * (fixed.data - light))
         background = torch.linalg.solve(normal, right)
