@@ -7,7 +7,7 @@ noise alone, ``A - N + N A^-1 N`` is what A would be without it, and always posi
 ``(1 + A^-1 N) A^-1`` to the third order.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,14 +89,14 @@ class Kernel:
 
     def model(self, image: Tensor) -> Tensor:
         """The image convolved, with the background."""
-        shape = tuple(image.shape)
+        shape = image.shape
         out = _polynomial(self.background, shape, self.design.background)
         terms = polynomials(shape, self.design.variation, image.dtype, image.device)
         return sum((convolved(image, k) * t for k, t in zip(self.planes, terms, strict=True)), out)
 
     def variance(self, variance: Tensor) -> Tensor:
         """Variance of the convolved image, for independent noise."""
-        terms = polynomials(tuple(variance.shape), self.design.variation, variance.dtype)
+        terms = polynomials(variance.shape, self.design.variation, variance.dtype)
         if len(self.planes) == 1:
             return convolved(variance, self.planes[0] ** 2).clamp(min=0)
         pairs = (
@@ -128,7 +128,7 @@ def convolved(image: Tensor, kernel: Tensor) -> Tensor:
 
 
 def polynomials(
-    shape: tuple[int, int],
+    shape: Sequence[int],
     order: int,
     dtype: torch.dtype = torch.float64,
     device: torch.device | str = "cpu",
@@ -152,7 +152,7 @@ def polynomials(
     return (torch.stack(terms) if terms else empty).to(device, dtype)
 
 
-def _polynomial(coefficients: Tensor, shape: tuple[int, int], order: int) -> Tensor:
+def _polynomial(coefficients: Tensor, shape: Sequence[int], order: int) -> Tensor:
     terms = polynomials(shape, order, coefficients.dtype, coefficients.device)
     return torch.einsum("t,tyx->yx", coefficients, terms)
 
@@ -172,7 +172,7 @@ def rows(reference: Tensor, pixels: Tensor, design: Design) -> Iterator[tuple[sl
     """
     h, half = design.size, design.half
     windows = reference.unfold(0, h, 1).unfold(1, h, 1)
-    shape = tuple(reference.shape)
+    shape = reference.shape
     spatial = polynomials(shape, design.variation, reference.dtype, reference.device)
     sky = polynomials(shape, design.background, reference.dtype, reference.device)
     for first in range(0, len(pixels), _ROWS):
@@ -295,7 +295,7 @@ def _sums(
 
     The last is diagonal in the kernel's pixels: (terms, terms, size * size).
     """
-    spatial = polynomials(tuple(reference.shape), design.variation, device=reference.device)
+    spatial = polynomials(reference.shape, design.variation, device=reference.device)
     count, terms = design.size**2, len(spatial)
     n = terms * count + len(polynomials((2, 2), design.background))
     normal = torch.zeros((n, n), dtype=reference.dtype, device=reference.device)

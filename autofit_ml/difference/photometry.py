@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -104,7 +103,7 @@ def fluxes(result: Difference, x: Tensor, y: Tensor, psf: Tensor) -> tuple[Tenso
     moved = around(result.moved.data, edge)
     moved_variance = around(result.moved.variance, edge)
     # The kernel at each place: K^T a is what the filter makes of the convolved image's pixels.
-    terms = polynomials(tuple(result.good.shape), design.variation)
+    terms = polynomials(result.good.shape, design.variation)
     inside_y = row.clamp(0, result.good.shape[0] - 1)
     inside_x = column.clamp(0, result.good.shape[1] - 1)
     here = terms[:, inside_y, inside_x]
@@ -136,7 +135,7 @@ def _gradient(
     shifts = torch.nn.functional.conv2d(moved[None], filters[:, None], groups=n)[0]
     shifts = shifts.flip(-1, -2).reshape(n, -1)
     planes = [shifts * term[:, None] for term in here]
-    sky = polynomials(tuple(result.good.shape), result.kernel.design.background)
+    sky = polynomials(result.good.shape, result.kernel.design.background)
     ny, nx = result.good.shape
     at = sky[:, row.clamp(0, ny - 1), column.clamp(0, nx - 1)].T
     return torch.cat([*planes, at * filters.sum((1, 2))[:, None]], 1)
@@ -179,12 +178,3 @@ def whitened(result: Difference, psf: Tensor) -> Whitened:
     score = convolved(difference, back) / noise.clamp(min=1e-300).sqrt()
     score = torch.where(result.good, score, torch.zeros_like(score))
     return Whitened(difference, variance, seen, score)
-
-
-def table_of(result: Difference, x: np.ndarray, y: np.ndarray, psf: np.ndarray):
-    """Fluxes at places as columns ``x y flux flux_err``."""
-    from astropy.table import QTable
-
-    places = (torch.as_tensor(np.asarray(v, float)) for v in (x, y))
-    flux, error = fluxes(result, *places, torch.as_tensor(np.asarray(psf, float)))
-    return QTable({"x": x, "y": y, "flux": flux.numpy(), "flux_err": error.numpy()})

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from autofit_ml.difference.kernel import Design, Kernel, convolved, polynomials, solve
-from autofit_ml.errors import InputError, SettingsError
+from autofit_ml.errors import InputError
+from autofit_ml.settings import SubtractSettings
 
-__all__ = ["Difference", "DifferenceSettings", "Image", "subtract_images"]
+__all__ = ["Difference", "Image", "subtract_images"]
 
 BRIGHT = 3.0
 """S/N of a smoothed pixel that the kernel is fitted to."""
@@ -38,49 +39,6 @@ class Image(Protocol):
     def sigma(self) -> np.ndarray: ...
     @property
     def mask(self) -> np.ndarray: ...
-
-
-@dataclass(frozen=True)
-class DifferenceSettings:
-    """How images are subtracted.
-
-    Attributes
-    ----------
-    kernel_size : int
-        Side of the kernel in pixels, odd, 3 to 31.
-    background, variation : int
-        Order of the differential background's polynomial, and of the kernel's over the image.
-    convolve : {"auto", "reference", "science"}
-        Which image is convolved; auto: the one whose kernel amplifies noise less.
-    floor : float
-        Error of the model as a share of its light (PSF errors, flat fields).
-    robust : {"huber", "student-t", "none"}
-    smoothness : float
-        Weight of the kernel's squared Laplacian.
-    most_pixels : int
-        The kernel is fitted to at most so many pixels, the brightest.
-    """
-
-    kernel_size: int = 13
-    background: int = 0
-    variation: int = 0
-    convolve: str = "auto"
-    floor: float = 0.01
-    robust: str = "huber"
-    smoothness: float = 1e-5
-    most_pixels: int = 60_000
-
-    def __post_init__(self) -> None:
-        if self.kernel_size % 2 == 0 or not 3 <= self.kernel_size <= 31:
-            raise SettingsError(f"the kernel's side is {self.kernel_size}", "give an odd 3 to 31")
-
-    @property
-    def design(self) -> Design:
-        """What is solved for."""
-        return Design(
-            self.kernel_size, self.background, self.variation, self.smoothness, self.floor,
-            self.robust,
-        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -144,7 +102,7 @@ class Difference:
 def subtract_images(
     science: Image,
     reference: Image,
-    settings: DifferenceSettings | None = None,
+    settings: SubtractSettings | None = None,
     *,
     device: str | torch.device = "cpu",
 ) -> Difference:
@@ -154,7 +112,7 @@ def subtract_images(
     ----------
     science, reference : Stamp, Frame, or anything with ``data``, ``sigma`` and ``mask``
         Shape (ny, nx); 1-sigma noise; True where a pixel is not to be used.
-    settings : DifferenceSettings, optional
+    settings : SubtractSettings, optional
     device : str
 
     Returns
@@ -167,7 +125,7 @@ def subtract_images(
         Other shapes, no pixel in common, one of them constant, or too little light to find a
         kernel.
     """
-    settings = settings or DifferenceSettings()
+    settings = settings or SubtractSettings()
     if science.data.shape != reference.data.shape:
         raise InputError(
             f"the images have {science.data.shape} and {reference.data.shape} pixels",
@@ -184,11 +142,12 @@ def subtract_images(
         raise InputError("no pixel is good in both images", "look at the masks and the overlap")
     direction, first = _direction(one, other, settings)
     fixed, moved = (one, other) if direction == "reference" else (other, one)
-    good = fixed.good & ~_grown(~moved.good, settings.kernel_size // 2)
+    half = settings.kernel_size // 2
+    good = fixed.good & ~_grown(~moved.good, half) & _inside(fixed.good, half)
     light, spread, left = _compared(first, fixed, moved, good)
     new = _smoothed(left, 1.5).abs() > SHARE * _smoothed(light, 1.5)
     changed = _grown(new & (_significance(left, spread, good).abs() > CHANGED), GROWN)
-    kernel = _solved(fixed, moved, settings.design, settings.most_pixels, ~changed)
+    kernel = _solved(fixed, moved, _design(settings), settings.most_pixels, ~changed)
     kernel = _with_background(kernel, fixed, moved, good)
     light, spread, left = _compared(kernel, fixed, moved, good)
     sign = 1 if direction == "reference" else -1
@@ -196,6 +155,17 @@ def subtract_images(
     return Difference(
         sign * left, variance, good, kernel, direction, light, one, other,
     )  # fmt: skip
+
+
+def _design(settings: SubtractSettings) -> Design:
+    return Design(
+        settings.kernel_size,
+        settings.background,
+        settings.variation,
+        settings.smoothness,
+        settings.floor,
+        settings.robust,
+    )
 
 
 def _planes(image: Image, name: str, device: str | torch.device) -> Planes:
@@ -248,6 +218,13 @@ def _grown(mask: Tensor, radius: int) -> Tensor:
     return _largest_near(mask.float(), radius) > 0.5
 
 
+def _inside(plane: Tensor, margin: int) -> Tensor:
+    """True but for a margin along the border."""
+    inside = torch.zeros_like(plane, dtype=torch.bool)
+    inside[margin:-margin, margin:-margin] = True
+    return inside
+
+
 def _significance(data: Tensor, variance: Tensor, good: Tensor, sigma: float = 1.5) -> Tensor:
     """S/N of the image smoothed by a Gaussian, about its median; 0 where it is not good.
 
@@ -269,9 +246,7 @@ def _solved(
     possible = fixed.good & ~_grown(~moved.good, design.half)
     if unchanged is not None:
         possible &= unchanged
-    edge = torch.ones_like(possible)
-    edge[design.half : -design.half, design.half : -design.half] = False
-    possible &= ~edge
+    possible &= _inside(possible, design.half)
     needed = len(polynomials((2, 2), design.variation)) * design.size**2
     # Whole neighbourhoods of bright pixels: a cut through the wings of a source at some level would
     # choose pixels by their noise.
@@ -295,14 +270,14 @@ def _solved(
 
 
 def _direction(
-    science: Planes, reference: Planes, settings: DifferenceSettings
+    science: Planes, reference: Planes, settings: SubtractSettings
 ) -> tuple[str, Kernel]:
     """Which image to convolve, and a first kernel from the brightest pixels.
 
     A kernel that widens has a sum of squares below 1 (for unit sum); one that sharpens rings, and
     amplifies noise: the one that amplifies less is taken.
     """
-    design = dataclasses.replace(settings.design, variation=0, passes=1)
+    design = dataclasses.replace(_design(settings), variation=0, passes=1)
     most = min(20_000, settings.most_pixels)
     names = ("reference", "science") if settings.convolve == "auto" else (settings.convolve,)
     kernels = {
@@ -323,7 +298,7 @@ def _compared(
     kernel: Kernel, fixed: Planes, moved: Planes, good: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The convolved image, the variance of what is left with the model's error, what is left."""
-    design, shape = kernel.design, tuple(fixed.data.shape)
+    design, shape = kernel.design, fixed.data.shape
     terms = polynomials(shape, design.background, fixed.data.dtype, fixed.data.device)
     sky = torch.einsum("t,tyx->yx", kernel.background, terms)
     light = kernel.model(moved.data) - sky
@@ -339,7 +314,7 @@ def _with_background(kernel: Kernel, fixed: Planes, moved: Planes, good: Tensor)
         return kernel
     normal = torch.eye(count)
     light, spread, left = _compared(kernel, fixed, moved, good)
-    terms = polynomials(tuple(light.shape), kernel.design.background, light.dtype, light.device)
+    terms = polynomials(light.shape, kernel.design.background, light.dtype, light.device)
     for step in range(3):
         if step:
             use = good & ~_grown(_significance(left, spread, good).abs() > BRIGHT, GROWN)
@@ -363,7 +338,7 @@ def _with_background(kernel: Kernel, fixed: Planes, moved: Planes, good: Tensor)
 
 def _model_variance(kernel: Kernel, moved: Planes) -> Tensor:
     """Variance of each pixel by the errors of kernel and background."""
-    shape, design = tuple(moved.data.shape), kernel.design
+    shape, design = moved.data.shape, kernel.design
     terms = polynomials(shape, design.variation, moved.data.dtype, moved.data.device)
     sky = polynomials(shape, design.background, moved.data.dtype, moved.data.device)
     values, vectors = torch.linalg.eigh(kernel.covariance)

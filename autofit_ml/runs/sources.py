@@ -67,8 +67,6 @@ class RunSettings(Protocol):
     def batch_size(self) -> int: ...
     @property
     def workers(self) -> int: ...
-    @property
-    def segmenter(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -198,7 +196,7 @@ def useful_workers(n_sources: int, settings: RunSettings, fitting: bool) -> int:
     """Worker processes: those that were asked for, else those that make the run faster."""
     if settings.workers >= 0:
         return settings.workers
-    networks = settings.segmenter in ("auto", "maskrcnn")
+    networks = getattr(settings, "segmenter", "") in ("auto", "maskrcnn")
     if n_sources < (_WORTH_TORCH if fitting or networks else _WORTH_WORKERS):
         return 0
     if fitting:
