@@ -1,6 +1,7 @@
 """Reference, science and difference of one image side by side."""
 
 import io
+import math
 
 import numpy as np
 from astropy.table import Table
@@ -13,7 +14,6 @@ from autofit_ml.report.drawing import (
     hatching,
     in_sigma,
     residual_indices,
-    screen_scale,
     tint,
     to_screen,
 )
@@ -21,6 +21,9 @@ from autofit_ml.report.drawing import (
 __all__ = ["triplet_png"]
 
 _GAP = 6
+_SIDE = 400
+"""Screen pixels of a panel, at least; at most about twice as many."""
+
 _REAL, _ARTEFACT = (60, 220, 120), (240, 120, 60)
 
 
@@ -49,12 +52,13 @@ def triplet_png(
     bytes
         PNG; the first row is at the bottom.
     """
-    scale = screen_scale(difference.shape)
+    longest = max(difference.shape)
+    scale = (max(1, _SIDE // longest), math.ceil(longest / (2 * _SIDE)))
     panels = []
     for frame in (reference, science):
         level = Stretch(frame.data, None, frame.sigma, frame.mask, np.nan)
         panels.append(colour_table("gray")[level.indices(to_screen(frame.data, *scale))])
-    residual = to_screen(np.where(mask, 0, in_sigma(difference, sigma)), *scale)
+    residual = to_screen(np.where(mask, 0, in_sigma(difference, sigma)).astype(np.float32), *scale)
     panels.append(colour_table("RdBu_r")[residual_indices(residual)])
     unused = hatching(to_screen(mask, *scale))
     for panel in panels:
