@@ -99,7 +99,7 @@ def test_sky_is_noise_and_white_once_whitened(pairs, results):
     for one, result in zip(pairs, results, strict=True):
         sky = quiet(one, result)
         left, variance = result.difference.numpy(), result.variance.numpy()
-        chi2.append((left**2 / variance)[sky].mean())
+        chi2.append((left[sky] ** 2 / variance[sky]).mean())
         white = whitened(result, double(gaussian(3.6))).difference.numpy()
         both = sky[:, 1:] & sky[:, :-1]
         for plane, into in ((left, before), (white, after)):
