@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CalibrateSettings",
     "DeconvolveSettings",
+    "DiffSettings",
     "FitCall",
     "FitSettings",
     "ReadCall",
@@ -38,6 +39,7 @@ __all__ = [
     "SamplingSettings",
     "SegmentSettings",
     "SimulateSettings",
+    "SubtractSettings",
 ]
 
 Paths: TypeAlias = "str | Path | Iterable[str | Path] | None"
@@ -380,6 +382,64 @@ class SegmentSettings(Working, Networks, ReadOptions):
     segmenter: str = _segmenter("maskrcnn", SEGMENTERS)
     batch_size: int = _batch_size(64)
     pictures: bool = option(True, "Draw the outlines as PNG.", OUTPUT)
+
+
+# --- diff -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubtractSettings(Settings):
+    """How one image is subtracted from another."""
+
+    kernel_size: int = option(
+        13, "Side of the convolution kernel, odd.", MODEL, unit="pixels", least=3, most=31
+    )
+    background: int = option(
+        0, "Order of the differential background's polynomial.", MODEL, least=0, most=6
+    )
+    variation: int = option(
+        0, "Order of the kernel's variation over the image.", MODEL, least=0, most=3
+    )
+    convolve: str = option(
+        "auto",
+        "Which image is convolved; auto: the one whose kernel amplifies noise less.",
+        MODEL,
+        choices=("auto", "reference", "science"),
+    )
+    robust: str = option(
+        "huber",
+        "Weights of outliers in the solution for the kernel.",
+        MODEL,
+        choices=("huber", "student-t", "none"),
+    )
+    floor: float = option(
+        0.01, "Error of the convolved image, as a share of its light.", MODEL, least=0, below=1
+    )
+    smoothness: float = option(
+        1e-5, "Weight of the kernel's squared Laplacian.", MODEL, least=0, below=1
+    )
+    most_pixels: int = option(
+        60_000,
+        "The kernel is fitted to at most so many pixels, the brightest.",
+        MODEL,
+        least=1000,
+        python_only=True,
+    )
+
+    def check(self) -> None:
+        """The kernel has a central pixel."""
+        super().check()
+        if self.kernel_size % 2 == 0:
+            raise SettingsError(f"kernel_size is {self.kernel_size}", "give an odd number")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffSettings(SubtractSettings, Working, ReadOptions):
+    """How images of several epochs are subtracted, and what has changed is found."""
+
+    batch_size: int = _batch_size(4)
+    threshold: float = option(5.0, "Least S/N of what is detected.", MODEL, above=0)
+    pictures: bool = option(True, "Draw reference, science and difference as PNG.", OUTPUT)
 
 
 # --- deconvolve -------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from autofit_ml.settings import (
     OUTPUT,
     CalibrateSettings,
     DeconvolveSettings,
+    DiffSettings,
     FitSettings,
     Paths,
     ReadOptions,
@@ -25,6 +26,7 @@ from autofit_ml.settings import (
 __all__ = [
     "CalibrateCommand",
     "DeconvolveCommand",
+    "DiffCommand",
     "DoctorCommand",
     "FitCommand",
     "Inputs",
@@ -108,6 +110,17 @@ class SegmentCommand(SegmentSettings, Resumed, Told, Inputs):
     """Options of ``autofit-ml segment``."""
 
     out: Path = _out("segmented", "Folder for the labels; beside the images, `fit` reads them.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffCommand(DiffSettings, Resumed, Told, Inputs):
+    """Options of ``autofit-ml diff``."""
+
+    reference: Path = option(
+        Path(), "Image that is subtracted.", argument=True, changes_results=False
+    )
+    paths: Paths = _paths("Images it is subtracted from: files, folders or globs.")
+    out: Path = _out("diff", "Folder for the differences.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -248,7 +248,9 @@ def _axes(ellipse: torch.Tensor, cov: torch.Tensor) -> np.ndarray:
     pair = ellipse[:, 1:]
     e = pair.square().sum(1).sqrt()
     re, q = ellipse[:, 0].exp() * (1 + e), (1 - e) / (1 + e)
-    slope = torch.cat([torch.ones_like(pair[:, :1]), pair / (e * (1 + e))[:, None].clamp_min(1e-12)], 1)
+    slope = torch.cat(
+        [torch.ones_like(pair[:, :1]), pair / (e * (1 + e))[:, None].clamp_min(1e-12)], 1
+    )
     re_err = re * (slope[:, None] @ cov @ slope[..., None])[:, 0, 0].clamp_min(0).sqrt()
     # ln q = -2 artanh e, as an eta of the fit.
     eta, block = torch.zeros((len(e), 8), dtype=e.dtype), torch.zeros((len(e), 8, 8), dtype=e.dtype)

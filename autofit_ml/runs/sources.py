@@ -72,10 +72,6 @@ class RunSettings(Protocol):
     def batch_size(self) -> int: ...
     @property
     def workers(self) -> int: ...
-    @property
-    def segmenter(self) -> str: ...
-    @property
-    def device(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -210,8 +206,9 @@ def useful_workers(sources: Sequence[Source], settings: RunSettings, job: Job[An
     """Worker processes: those that were asked for, else those that make the run faster."""
     if settings.workers >= 0:
         return settings.workers
-    networks = settings.segmenter in ("auto", "maskrcnn") and not job.reads_only
-    if networks and not job.complete and usable_device(settings.device) != "cpu":
+    networks = getattr(settings, "segmenter", "") in ("auto", "maskrcnn") and not job.reads_only
+    device = getattr(settings, "device", "cpu")
+    if networks and not job.complete and usable_device(device) != "cpu":
         return 0  # the GPU is this process's
     number = len(sources)
     if job.rest is not None and number < _WORTH_TORCH:

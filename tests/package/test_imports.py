@@ -18,6 +18,7 @@ LAYERS = (
     ("runs",),
     ("injection",),
     ("deconvolution",),
+    ("difference",),
     ("simulation",),
     ("posterior",),
     ("fitting",),
