@@ -2,12 +2,12 @@
 
 import io
 import math
+from typing import Any
 
 import numpy as np
 from astropy.table import Table
 from PIL import Image, ImageDraw
 
-from autofit_ml.images.stamp import Frame
 from autofit_ml.report.drawing import (
     Stretch,
     colour_table,
@@ -28,8 +28,8 @@ _REAL, _ARTEFACT = (60, 220, 120), (240, 120, 60)
 
 
 def triplet_png(
-    reference: Frame,
-    science: Frame,
+    reference: Any,
+    science: Any,
     difference: np.ndarray,
     sigma: np.ndarray,
     mask: np.ndarray,
@@ -39,7 +39,7 @@ def triplet_png(
 
     Parameters
     ----------
-    reference, science : Frame
+    reference, science : Frame, or anything with ``data``, ``sigma`` and ``mask``
         On the same pixels; each with its own stretch.
     difference, sigma : ndarray, shape (ny, nx)
     mask : ndarray, shape (ny, nx)
