@@ -38,6 +38,7 @@ __all__ = [
     "Resumed",
     "SamplingSettings",
     "SegmentSettings",
+    "Selected",
     "SimulateSettings",
     "SubtractSettings",
 ]
@@ -568,6 +569,33 @@ class SimulateSettings(Settings):
 
 
 # --- calls from Python -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selected(Settings):
+    """Which of the objects are done; the others are left for a later call in the same folder."""
+
+    limit: int | None = option(
+        None,
+        "At most so many objects that are not done yet.",
+        INPUT,
+        least=1,
+        changes_results=False,
+    )
+    ids: str | None = option(
+        None,
+        "Only objects whose id fits a pattern: NGC*, *_g?",
+        INPUT,
+        words=("--id",),
+        changes_results=False,
+    )
+    retry: str = option(
+        "none",
+        "Do objects that failed in an earlier call once more.",
+        INPUT,
+        choices=("none", "failed"),
+        changes_results=False,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

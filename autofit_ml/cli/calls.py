@@ -20,6 +20,7 @@ from autofit_ml.settings import (
     ReadOptions,
     Resumed,
     SegmentSettings,
+    Selected,
     SimulateSettings,
 )
 
@@ -86,7 +87,7 @@ class Told(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FitCommand(FitSettings, Resumed, Told, Inputs):
+class FitCommand(FitSettings, Selected, Resumed, Told, Inputs):
     """Options of ``autofit-ml fit``."""
 
     out: Path = _out("results", "Results folder.")
@@ -106,14 +107,14 @@ class FitCommand(FitSettings, Resumed, Told, Inputs):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SegmentCommand(SegmentSettings, Resumed, Told, Inputs):
+class SegmentCommand(SegmentSettings, Selected, Resumed, Told, Inputs):
     """Options of ``autofit-ml segment``."""
 
     out: Path = _out("segmented", "Folder for the labels; beside the images, `fit` reads them.")
 
 
 @dataclass(frozen=True, kw_only=True)
-class DiffCommand(DiffSettings, Resumed, Told, Inputs):
+class DiffCommand(DiffSettings, Selected, Resumed, Told, Inputs):
     """Options of ``autofit-ml diff``."""
 
     reference: Path = option(
@@ -124,7 +125,7 @@ class DiffCommand(DiffSettings, Resumed, Told, Inputs):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeconvolveCommand(DeconvolveSettings, Resumed, Told, Inputs):
+class DeconvolveCommand(DeconvolveSettings, Selected, Resumed, Told, Inputs):
     """Options of ``autofit-ml deconvolve``."""
 
     out: Path = _out("sharp", "Folder for the sharp images.")

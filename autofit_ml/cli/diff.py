@@ -3,7 +3,7 @@
 from autofit_ml.cli.app import command
 from autofit_ml.cli.calls import DiffCommand
 from autofit_ml.cli.progress import run_and_tell
-from autofit_ml.settings import DiffSettings
+from autofit_ml.settings import DiffSettings, Selected
 
 
 @command(DiffCommand)
@@ -21,7 +21,8 @@ def diff(call: DiffCommand) -> int:
         call,
         lambda progress: diff_run(
             call.reference, paths, call.out, call.part(DiffSettings),
-            manifest=call.manifest, restart=call.restart, progress=progress,
+            manifest=call.manifest, restart=call.restart,
+            only=call.part(Selected), progress=progress,
         ),
         lambda summary: f"{summary.n_instances} changes in {summary.n_ok} images: {summary.out}",
         lambda summary: {"images": summary.n_ok, "changes": summary.n_instances},

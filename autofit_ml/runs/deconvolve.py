@@ -36,7 +36,7 @@ from autofit_ml.runs.sources import Paths, inputs_of
 from autofit_ml.runs.summary import Progress, RunSummary
 from autofit_ml.segmentation import Segmentation
 from autofit_ml.segmentation.dispatch import check_segmenter, segment_all
-from autofit_ml.settings import DeconvolveSettings, SamplingSettings
+from autofit_ml.settings import DeconvolveSettings, SamplingSettings, Selected
 from autofit_ml.weights.choice import given_weights, usable_weights
 
 __all__ = ["cut_out", "deconvolve_run", "sky_correlation"]
@@ -54,6 +54,7 @@ def deconvolve_run(
     *,
     manifest: str | Path | None = None,
     restart: bool = False,
+    only: Selected | None = None,
     progress: Progress | None = None,
 ) -> RunSummary:
     """Deconvolve images and write what was found.
@@ -74,6 +75,8 @@ def deconvolve_run(
         Table of objects.
     restart : bool
         Begin anew in a folder that holds results.
+    only : Selected, optional
+        Which of the images.
     progress : Progress, optional
         Told of every object.
 
@@ -127,7 +130,15 @@ def deconvolve_run(
 
     work = Work(DECONVOLVED, each(_prepared), begin, finish)
     go_through(
-        found, work, settings, identity, out, summary, progress or Progress(), restart=restart
+        found,
+        work,
+        settings,
+        identity,
+        out,
+        summary,
+        progress or Progress(),
+        restart=restart,
+        only=only,
     )
     summary.seconds = time.perf_counter() - began
     return summary

@@ -34,7 +34,7 @@ from autofit_ml.runs.loop import Handle, Work, go_through
 from autofit_ml.runs.results import Result, count, each, rows_of, save_results, saved_tables
 from autofit_ml.runs.sources import Paths, inputs_of
 from autofit_ml.runs.summary import Progress, RunSummary
-from autofit_ml.settings import DiffSettings, SubtractSettings
+from autofit_ml.settings import DiffSettings, Selected, SubtractSettings
 
 __all__ = ["diff_run"]
 
@@ -58,6 +58,7 @@ def diff_run(
     *,
     manifest: str | Path | None = None,
     restart: bool = False,
+    only: Selected | None = None,
     progress: Progress | None = None,
 ) -> RunSummary:
     """Subtract a reference from images and write differences and detections.
@@ -76,6 +77,8 @@ def diff_run(
         Table of images.
     restart : bool
         Begin anew in a folder that holds results.
+    only : Selected, optional
+        Which of the images.
     progress : Progress, optional
 
     Returns
@@ -124,7 +127,15 @@ def diff_run(
 
     work = Work(DIFFERENCED, each(partial(_subtracted, known[0])), begin, finish)
     go_through(
-        found, work, settings, identity, out, summary, progress or Progress(), restart=restart
+        found,
+        work,
+        settings,
+        identity,
+        out,
+        summary,
+        progress or Progress(),
+        restart=restart,
+        only=only,
     )
     summary.seconds = time.perf_counter() - began
     return summary

@@ -24,7 +24,7 @@ from autofit_ml.runs.rows import Fitted
 from autofit_ml.runs.sources import Paths, inputs_of, useful_workers
 from autofit_ml.runs.summary import Progress, RunSummary
 from autofit_ml.segmentation.dispatch import check_segmenter
-from autofit_ml.settings import FitSettings
+from autofit_ml.settings import FitSettings, Selected
 from autofit_ml.weights.choice import usable_device
 
 __all__ = ["FitSettings", "fit_found", "fit_identity", "fit_inputs", "fit_run"]
@@ -37,6 +37,7 @@ def fit_run(
     *,
     manifest: str | Path | None = None,
     restart: bool = False,
+    only: Selected | None = None,
     progress: Progress | None = None,
 ) -> RunSummary:
     """Fit everything in `paths`.
@@ -53,6 +54,8 @@ def fit_run(
         Table of objects.
     restart : bool
         Begin anew in a folder that holds results.
+    only : Selected, optional
+        Which of the objects.
     progress : Progress, optional
 
     Returns
@@ -74,7 +77,7 @@ def fit_run(
     found = fit_inputs(paths, manifest, settings)
     identity, used = fit_identity(settings, found, progress)
     fitting = _Fitting(found, settings, identity, used, progress, began)
-    summary = fitting.go(out, restart=restart)
+    summary = fitting.go(out, restart=restart, only=only)
     summary.seconds = time.perf_counter() - began
     return summary
 
@@ -163,7 +166,14 @@ class _Fitting:
     tables: list[pa.Table] = field(default_factory=list)
     summary: RunSummary = field(default_factory=lambda: RunSummary(None))
 
-    def go(self, out: str | Path | None, *, restart: bool = False, last: bool = True) -> RunSummary:
+    def go(
+        self,
+        out: str | Path | None,
+        *,
+        restart: bool = False,
+        only: Selected | None = None,
+        last: bool = True,
+    ) -> RunSummary:
         self.summary.out = None if out is None else Path(out)
         settings, found = self.settings, self.found
         self.device = usable_device(settings.device)
@@ -188,7 +198,15 @@ class _Fitting:
 
             work = Work(FITTED, READ, begin, finish, saves_each=True)
         go_through(
-            found, work, settings, self.identity, out, self.summary, self.progress, restart=restart
+            found,
+            work,
+            settings,
+            self.identity,
+            out,
+            self.summary,
+            self.progress,
+            restart=restart,
+            only=only,
         )
         return self.summary
 
