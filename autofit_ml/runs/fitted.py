@@ -6,6 +6,7 @@ half of the time.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from autofit_ml.images import Source
+from autofit_ml.runs.jobs import Job
 from autofit_ml.runs.prepare import (
     Objects,
     Prepared,
@@ -25,7 +27,6 @@ from autofit_ml.runs.prepare import (
     without_stamps,
 )
 from autofit_ml.runs.rows import Fitted
-from autofit_ml.runs.sources import Job
 from autofit_ml.settings import FitSettings
 
 __all__ = ["FittingTask", "fit_job", "fitted_together"]
@@ -85,6 +86,7 @@ def fit_job(task: FittingTask, settings: FitSettings) -> Job[Fitted]:
         rest=partial(_objects, task),
         one_by_one=lambda part: pieces(part, 1),
         lost=lambda part, message: failing(without_stamps(part, message)),
+        warm_up=_warm_up,
         per_task=min(_SOURCES, together),
         complete=True,
     )
@@ -96,6 +98,10 @@ def fitted_together(settings: FitSettings) -> int:
     Nested sampling takes minutes, object by object: a kill loses the one it interrupts.
     """
     return 1 if settings.posterior.startswith("nested") else settings.batch_size
+
+
+def _warm_up() -> None:
+    importlib.import_module("autofit_ml.runs.fitting")
 
 
 def _sources(task: FittingTask, sources: Sequence[Source], settings: FitSettings) -> Fitted:

@@ -16,8 +16,9 @@ from autofit_ml.images import Discovery, Source
 from autofit_ml.runs.folder import RunFolder, open_folder
 from autofit_ml.runs.identity import some, source_fingerprints
 from autofit_ml.runs.interruption import interruptible
+from autofit_ml.runs.jobs import Ahead, Job, RunSettings
 from autofit_ml.runs.kinds import Kind
-from autofit_ml.runs.sources import Ahead, Job, RunSettings, batches
+from autofit_ml.runs.sources import batches
 from autofit_ml.runs.summary import Progress, RunSummary
 from autofit_ml.settings import Selected
 

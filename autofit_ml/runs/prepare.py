@@ -13,7 +13,7 @@ from autofit_ml.images.stamp import Frame, Stamp
 from autofit_ml.initialisation import Starts, initialise
 from autofit_ml.measure import psf_fwhm
 from autofit_ml.runs.identity import source_hashes
-from autofit_ml.runs.sources import Job
+from autofit_ml.runs.jobs import Job
 from autofit_ml.segmentation import Segmentation
 from autofit_ml.segmentation.dispatch import detect_in_frame, segment_all
 from autofit_ml.settings import FITTED_PSFS, FitSettings

@@ -12,26 +12,24 @@ import dataclasses
 import math
 import threading
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic
 
 from autofit_ml.errors import SettingsError
 from autofit_ml.images import Discovery, Source, discover
+from autofit_ml.runs.jobs import Ahead, Job, Part, RunSettings, Task
 from autofit_ml.runs.kinds import is_result
-from autofit_ml.runs.summary import Progress
 from autofit_ml.runs.workers import Pool, new_pool, processors, usable_pool
 from autofit_ml.weights.choice import usable_device
 
-__all__ = ["Ahead", "Job", "Paths", "RunSettings", "batches", "inputs_of"]
+__all__ = ["Paths", "batches", "inputs_of", "useful_workers"]
 
 Paths = str | Path | Iterable[str | Path] | None
-Task = list[Source]
-Part = TypeVar("Part")
 
 _SHARES, _FEW = 4, 16
 """A worker gets so many tasks at least, of so many sources at least, if there are enough."""
@@ -65,62 +63,6 @@ _MOST_FITTING = 16
 """Workers that fit; each holds PyTorch and 256 objects, up to 1 GB."""
 
 
-class RunSettings(Protocol):
-    """What the settings of every run over images have."""
-
-    @property
-    def batch_size(self) -> int: ...
-    @property
-    def workers(self) -> int: ...
-
-
-@dataclass(frozen=True)
-class Job(Generic[Part]):
-    """What is done with sources before their run goes on in the main process.
-
-    Attributes
-    ----------
-    do : callable
-        ``do(sources, settings)``: a module-level function; never raises for a bad object.
-    joined : callable
-        Several parts as one, in order.
-    size : callable
-        Objects of a part.
-    failed : callable
-        ``failed(source, message)``: the part of a source that killed its worker.
-    in_parts : callable, optional
-        ``in_parts(sources, settings, done)``: the same in parts of at most a batch, for very large
-        sources, as pairs of the sources that end with a part and the part; objects whose ids are
-        in `done` are left out.
-    rest : callable, optional
-        ``rest(part, settings)``: what workers make of such a part, a module-level function. None:
-        it is what is wanted.
-    one_by_one : callable, optional
-        Parts of a single object each, of such a part, for the one that kills a worker.
-    lost : callable, optional
-        ``lost(part, message)``: what comes of such a part where it killed its worker.
-    reads_only : bool
-        No network runs in workers.
-    per_task : int
-        The most sources that a worker does at a time.
-    complete : bool
-        Nothing but saving is left to do with a part: each is given out by itself, and what workers
-        are doing when the run is to stop is finished.
-    """
-
-    do: Callable[[Task, Any], Part]
-    joined: Callable[[Sequence[Part]], Part]
-    size: Callable[[Part], int]
-    failed: Callable[[Source, str], Part]
-    in_parts: Callable[[Task, Any, Collection[str]], Iterator[tuple[Task, Any]]] | None = None
-    rest: Callable[[Any, Any], Part] | None = None
-    one_by_one: Callable[[Any], Iterable[Any]] | None = None
-    lost: Callable[[Any, str], Part] | None = None
-    reads_only: bool = False
-    per_task: int = 16
-    complete: bool = False
-
-
 def inputs_of(
     paths: Paths,
     manifest: str | Path | None,
@@ -147,30 +89,6 @@ def inputs_of(
         )
     ignored = [(Path(source.file), "written by a run of this program") for source in results]
     return dataclasses.replace(found, sources=kept, ignored=(*found.ignored, *ignored))
-
-
-@dataclass(frozen=True)
-class Ahead:
-    """What reading ahead must know of its run.
-
-    Attributes
-    ----------
-    stop : threading.Event
-        Ends the iteration before the next batch.
-    progress : Progress
-    done : collection of str
-        Ids of objects of unfinished frames that need no more work.
-    partial : collection of str
-        Ids of these frames, which are done in parts in this process.
-    begun : callable
-        Told of sources before they are read in this process.
-    """
-
-    stop: threading.Event = field(default_factory=threading.Event)
-    progress: Progress = field(default_factory=Progress)
-    done: Collection[str] = ()
-    partial: Collection[str] = ()
-    begun: Callable[[Task], object] = lambda sources: None
 
 
 @contextlib.contextmanager
@@ -330,6 +248,9 @@ class _ReadAhead(Generic[Part]):
     def begin(self) -> None:
         """Give the workers something to do."""
         with contextlib.suppress(BrokenProcessPool):  # noticed by `parts`
+            if self._pool is not None and self._job.warm_up is not None:
+                for _ in range(self._workers):
+                    self._pool.submit(self._job.warm_up)
             self._submit()
 
     def parts(self) -> Iterator[tuple[Task, Part]]:

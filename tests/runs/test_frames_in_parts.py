@@ -110,7 +110,8 @@ def test_object_of_a_frame_that_kills_its_worker_fails_alone(frame, large):
     from deadly_job import fit_or_die
 
     from autofit_ml.runs.fitted import FittingTask, fit_job
-    from autofit_ml.runs.sources import Ahead, batches
+    from autofit_ml.runs.jobs import Ahead
+    from autofit_ml.runs.sources import batches
 
     settings = dataclasses.replace(frame[1], workers=1, segmenter="sep", init="moments")
     job = fit_job(FittingTask((), "cpu", None), settings)

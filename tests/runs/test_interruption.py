@@ -326,8 +326,9 @@ def test_object_that_kills_its_worker_fails_alone(many_images):
     from deadly_job import DEADLY, read_or_die
 
     from autofit_ml.images import discover
+    from autofit_ml.runs.jobs import Ahead
     from autofit_ml.runs.prepare import READ
-    from autofit_ml.runs.sources import Ahead, batches
+    from autofit_ml.runs.sources import batches
 
     sources = discover(many_images).sources[:12]
     settings = FitSettings(workers=1, batch_size=6, segmenter="sep")
@@ -380,8 +381,9 @@ def test_workers_that_never_start(many_images, monkeypatch):
     """Then this process reads; no object is blamed."""
     from autofit_ml.images import discover
     from autofit_ml.runs import workers as module
+    from autofit_ml.runs.jobs import Ahead
     from autofit_ml.runs.prepare import READ
-    from autofit_ml.runs.sources import Ahead, batches
+    from autofit_ml.runs.sources import batches
 
     monkeypatch.setattr(module, "_begin_worker", os._exit)
     told = Killer()
@@ -489,8 +491,9 @@ def test_what_workers_have_begun_is_saved_when_a_run_stops(many_images, unbroken
 def test_complete_parts_are_given_out_as_they_are(many_images):
     """Joined to a batch, a frame's first part would count as the whole frame."""
     from autofit_ml.images import discover
+    from autofit_ml.runs.jobs import Ahead
     from autofit_ml.runs.prepare import READ
-    from autofit_ml.runs.sources import Ahead, batches
+    from autofit_ml.runs.sources import batches
 
     sources = discover(many_images).sources[:12]
     settings = FitSettings(workers=0, batch_size=256, segmenter="sep")
