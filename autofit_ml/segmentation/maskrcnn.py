@@ -16,8 +16,9 @@ from torch.nn import functional
 from autofit_ml.errors import InputError
 from autofit_ml.images.stamp import Stamp
 from autofit_ml.measure import psf_fwhm
+from autofit_ml.segmentation.channels import prepare
 from autofit_ml.segmentation.fragments import join_fragments
-from autofit_ml.segmentation.network import CLASSES, DIVISIBLE, SegmentNetwork, prepare
+from autofit_ml.segmentation.network import CLASSES, DIVISIBLE, SegmentNetwork
 from autofit_ml.segmentation.pieces import LARGE, Piece, bin_image, draw, pieces_of, with_large
 from autofit_ml.segmentation.regions import nms
 from autofit_ml.segmentation.result import Segmentation, finished, mode_of_stamp

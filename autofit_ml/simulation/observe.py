@@ -7,11 +7,11 @@ import numpy as np
 from autofit_ml.errors import SettingsError
 from autofit_ml.images.stamp import PSF
 from autofit_ml.simulation.draw import EXACT, DrawAccuracy, render_source
+from autofit_ml.simulation.galaxies import log_uniform
 from autofit_ml.simulation.labels import described
 from autofit_ml.simulation.noise import add_noise, autocorrelation, flux_for_snr, noise_map
 from autofit_ml.simulation.objects import Artefact, SimulatedObject, SourceLight
 from autofit_ml.simulation.psf import moffat_psf
-from autofit_ml.simulation.scenes import log_uniform
 from autofit_ml.simulation.sources import Source, along_axes, sersic_indices
 
 __all__ = ["draw_neighbours", "draw_target", "observe_scene", "simulate_sersic"]

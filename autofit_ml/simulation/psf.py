@@ -16,7 +16,7 @@ from autofit_ml.measure import core_centroid, fourier_shift
 from autofit_ml.simulation.sources import require_galsim
 
 if TYPE_CHECKING:
-    from autofit_ml.simulation.recipe import PSFModel
+    from autofit_ml.simulation.survey import PSFModel
 
 __all__ = ["PSFGrid", "draw_psf", "draw_psf_grid", "moffat_psf"]
 
