@@ -502,19 +502,10 @@ class SamplingSettings(Seeded, Networks):
     )
     batch: int = option(
         64,
-        "Images that go through the network together.",
+        "Samples of an object that go through the network together.",
         WORK,
         least=1,
         python_only=True,
-        changes_results=False,
-    )
-    objects: int = option(
-        4,
-        "Objects that are sampled together.",
-        WORK,
-        least=1,
-        python_only=True,
-        changes_results=False,
     )
 
 

@@ -23,7 +23,7 @@ from autofit_ml.fitting.values import CatalogueValues, absent_values, catalogue_
 from autofit_ml.scenes.layout import Layout
 from autofit_ml.scenes.model import Scene
 
-__all__ = ["describe", "failed"]
+__all__ = ["describe", "failed", "undetermined"]
 
 Problems = Callable[[torch.Tensor, torch.Tensor], list[tuple[torch.Tensor, SceneProblem]]]
 """(members, theta) -> (places in members, their problem) for each accuracy that is needed."""
@@ -339,18 +339,24 @@ def _size_flags(
     names: tuple[str, ...], values: np.ndarray, errors: np.ndarray, main: str, light: float
 ) -> int:
     """UNDETERMINED and EXTRAPOLATED of the main component, `light` of which is in the stamp."""
-    place = {name.partition("[")[0]: j for j, name in reversed(list(enumerate(names)))}
-    flux = place[f"{main}.flux"]
-    flags = Flag(0)
-    if errors[flux] > _LARGEST_MAG_ERROR / _MAGNITUDE * values[flux]:
-        flags |= Flag.UNDETERMINED
-    if f"{main}.re" in place:
-        re = place[f"{main}.re"]
-        if errors[re] > _LARGEST_SIZE_ERROR * values[re]:
-            flags |= Flag.UNDETERMINED
-        if light < _LEAST_LIGHT * values[flux]:
-            flags |= Flag.EXTRAPOLATED
+    flags = Flag.UNDETERMINED if undetermined(names, values, errors, main) else Flag(0)
+    place = _places(names)
+    if f"{main}.re" in place and light < _LEAST_LIGHT * values[place[f"{main}.flux"]]:
+        flags |= Flag.EXTRAPOLATED
     return int(flags)
+
+
+def undetermined(names: tuple[str, ...], values: np.ndarray, errors: np.ndarray, main: str) -> bool:
+    """Whether the errors say that the data do not tell size or magnitude of a component."""
+    place = _places(names)
+    limits = {"flux": _LARGEST_MAG_ERROR / _MAGNITUDE, "re": _LARGEST_SIZE_ERROR}
+    known = [(place[f"{main}.{n}"], most) for n, most in limits.items() if f"{main}.{n}" in place]
+    return any(errors[j] > most * values[j] for j, most in known)
+
+
+def _places(names: tuple[str, ...]) -> dict[str, int]:
+    """Where each parameter is, in the first image."""
+    return {name.partition("[")[0]: j for j, name in reversed(list(enumerate(names)))}
 
 
 def _light_errors(

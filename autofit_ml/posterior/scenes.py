@@ -15,7 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from autofit_ml.catalogue.flags import Flag
 from autofit_ml.errors import SettingsError
+from autofit_ml.fitting.describe import undetermined
 from autofit_ml.fitting.levenberg_marquardt import minimise
 from autofit_ml.fitting.parallel import object_threads
 from autofit_ml.fitting.problem import SceneProblem
@@ -292,16 +294,34 @@ def _nested(fit: SceneFit, settings: NestedSettings) -> ScenePosterior | None:
 def with_posterior(fit: SceneFit, posterior: ScenePosterior) -> SceneFit:
     """The fit with the errors of its posterior: half of the central 68.3 % intervals.
 
-    What had no error (fixed values) has none; the values stay those of the best fit.
+    What had no error (fixed values) has none; the values stay those of the best fit. UNDETERMINED
+    is what these errors say, unless it stands for light outside the stamp.
     """
     flat = posterior.draws.reshape(-1, len(posterior.names))
     flat = flat[np.isfinite(flat).all(1)]
     low, high = np.quantile(flat, [0.15865, 0.84135], axis=0)
     half, v = (high - low) / 2, len(fit.names)
     spread = half[:v] > 0
+    errors = np.where(spread, half[:v], np.nan)
     return dataclasses.replace(
         fit,
-        errors=np.where(spread, half[:v], np.nan),
+        errors=errors,
+        flags=_judged(fit, errors),
         cov=np.cov(flat[:, :v].T),
         posterior=posterior,
     )
+
+
+def _judged(fit: SceneFit, errors: np.ndarray) -> int:
+    """The fit's flags with other errors."""
+    fluxes: dict[str, float] = {}
+    for name, value in zip(fit.names, fit.values, strict=True):
+        component, _, parameter = name.partition("[")[0].rpartition(".")
+        if parameter == "flux":
+            fluxes.setdefault(component, float(np.nan_to_num(value, nan=-np.inf)))
+    main = max(fluxes, key=lambda component: fluxes[component])
+    mark = int(Flag.UNDETERMINED)
+    if undetermined(fit.names, fit.values, errors, main):
+        return fit.flags | mark
+    by_errors = undetermined(fit.names, fit.values, fit.errors, main)
+    return fit.flags & ~mark if by_errors and not fit.flags & Flag.EXTRAPOLATED else fit.flags
