@@ -13,6 +13,11 @@ from .initialisation import initialise as initialise
 from .posterior.refining import fit_scenes as fit_scenes
 from .posterior.refining import refine as refine
 from .posterior.refining import sample_scenes as sample_scenes
+from .results import Fit as Fit
+from .results import Results as Results
+from .results import model_image as model_image
+from .results import open_results as open_results
+from .results import radial_profile as radial_profile
 from .scenes import parse_model as parse_model
 from .scenes import read_model as read_model
 from .scenes import scene as scene

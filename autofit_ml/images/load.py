@@ -90,7 +90,7 @@ def read_planes(source: Source, options: ReadOptions) -> Planes:
         raise source.problem
     preset_name = options.survey or source.survey
     preset = survey_preset(preset_name) if preset_name else None
-    files = OpenFiles()
+    files = OpenFiles(source.content)
     messages: list[str] = list(source.messages)
     planes = _resolve_planes(source, files, preset, messages)
     image_path, image_key = planes["image"]

@@ -149,7 +149,8 @@ def _frame_key(source: Source, options: ReadOptions) -> tuple:
         options.replace(psf=None),
         repr(options.psf) if _is_name(options.psf) else id(options.psf),
     )
-    return (*planes, *values, source.kind, source.survey, source.messages, *chosen)
+    content = tuple(source.content.items())
+    return (*planes, *values, content, source.kind, source.survey, source.messages, *chosen)
 
 
 def _is_name(psf: object) -> bool:
