@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeAlias, cast, overload
 
 from astropy.table import QTable
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["fit", "simulate"]
 
 P = ParamSpec("P")
+Paths: TypeAlias = "str | Path | Sequence[str] | Sequence[Path] | None"
 
 
 class _FitFunction(Protocol[P]):
@@ -41,7 +42,7 @@ class _FitFunction(Protocol[P]):
     @overload
     def __call__(
         self,
-        data: str | Path | Sequence[str | Path] | None = None,
+        data: Paths = None,
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> QTable: ...
@@ -53,7 +54,7 @@ def _fitting(
     options: Callable[P, FitOptions],
 ) -> Callable[[Callable[[FitCall], Any]], _FitFunction[P]]:
     """`called_with`, with a type for each kind of data."""
-    return called_with(FitCall)  # type: ignore[return-value]
+    return cast(Any, called_with(FitCall))
 
 
 @_fitting(FitOptions)

@@ -12,7 +12,6 @@ Neighbours: `autofit_ml.segmentation` and `autofit_ml.fitting` take stamps; `aut
 from autofit_ml.images.discover import discover
 from autofit_ml.images.frame import cut_like, cut_stamps
 from autofit_ml.images.manifest import MANIFEST_COLUMNS, read_manifest
-from autofit_ml.images.memory import Image, images_in_memory
 from autofit_ml.images.options import FRAME_SIDE, ReadOptions
 from autofit_ml.images.psf import centre_psf, gaussian_psf, moffat_psf, no_psf, psf_from_stars
 from autofit_ml.images.read import read

@@ -46,10 +46,9 @@ def summary_table(fit: Fit) -> QTable:
             continue
         unit = getattr(fit._row[name], "unit", None)
         error = fit[f"{name}_err"] if f"{name}_err" in names else np.nan
-        about = fit._row[name].info.description or ""
-        rows.append((name, part, fit[name], error, str(unit or ""), about))
-    titles = ("name", "component", "value", "error", "unit", "meaning")
-    table = QTable(rows=rows or None, names=titles, dtype=("U16", "U16", "f8", "f8", "U12", "U200"))
+        rows.append((name, part, fit[name], error, str(unit or "")))
+    titles = ("name", "component", "value", "error", "unit")
+    table = QTable(rows=rows or None, names=titles, dtype=("U16", "U16", "f8", "f8", "U12"))
     table["value"].info.format = ".6g"
     table["error"].info.format = ".2g"
     return table if several else table[[title for title in titles if title != "component"]]
@@ -188,6 +187,10 @@ def plot_fit(fit: Fit, figure: Any = None) -> dict[str, Axes]:
 
 def _bar(figure: Any, image: Any, axis: Any, label: str) -> None:
     bar = figure.colorbar(image, ax=axis, location="bottom", pad=0.02, aspect=35, shrink=0.95)
+    ticks = image.norm.inverse(np.array([0.02, 0.25, 0.5, 0.75, 0.98]))
+    if label == "image units":
+        bar.set_ticks(ticks, labels=[f"{tick:.2g}" for tick in ticks])
+        bar.minorticks_off()
     bar.ax.tick_params(labelsize=7)
     bar.set_label(label, fontsize=8, labelpad=1)
 

@@ -75,6 +75,11 @@ class Fit:
         except KeyError as error:
             raise AttributeError(error.args[0]) from None
 
+    @property
+    def colnames(self) -> list[str]:
+        """Names of all columns."""
+        return list(self._row.colnames)
+
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), *self._row.colnames]
 
@@ -293,7 +298,7 @@ class Fit:
     # ------------------------------------------------------------------ printing
 
     def summary(self) -> QTable:
-        """Parameters of all components, one a row: name, value, error, unit, meaning."""
+        """Parameters of all components, one a row: name, value, error, unit."""
         from autofit_ml.results.drawing import summary_table
 
         return summary_table(self)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from astropy.table import Row, Table
@@ -13,8 +13,10 @@ from autofit_ml.catalogue import suffix
 from autofit_ml.errors import SettingsError
 from autofit_ml.images.psf import centre_psf, no_psf
 from autofit_ml.images.stamp import PSF
-from autofit_ml.results.fit import Fit
 from autofit_ml.scenes import Scene
+
+if TYPE_CHECKING:
+    from autofit_ml.results.fit import Fit
 
 __all__ = ["model_image"]
 
@@ -77,13 +79,9 @@ def _scenes(model: Drawable, sky: bool) -> Iterator[Scene]:
         for row in model:
             yield from _scenes(row, sky)
     else:
-        names = set(getattr(model, "colnames", None) or _names(model))
+        names = set(model if isinstance(model, Mapping) else model.colnames)
         if "status" not in names or model["status"] == "ok":
             yield _scene_of_row(model, names, sky)
-
-
-def _names(row: Any) -> list[str]:
-    return row._row.colnames if isinstance(row, Fit) else list(row)
 
 
 def _number(row: Any, name: str) -> float:
@@ -101,7 +99,8 @@ def _scene_of_row(row: Any, names: set[str], sky: bool) -> Scene:
         )
     parts = []
     for k, word in enumerate(str(row["model"]).split("+")):
-        profile, values = get_profile(word.strip()), {}
+        profile = get_profile(word.strip())
+        values: dict[str, Any] = {}
         for parameter in profile.parameters:
             column = f"{parameter}{suffix(k)}"
             value = _number(row, column) if column in names else np.nan
