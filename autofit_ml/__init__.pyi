@@ -18,6 +18,8 @@ from .results import Results as Results
 from .results import model_image as model_image
 from .results import open_results as open_results
 from .results import radial_profile as radial_profile
+from .scenes import fixed as fixed
+from .scenes import free as free
 from .scenes import parse_model as parse_model
 from .scenes import read_model as read_model
 from .scenes import scene as scene

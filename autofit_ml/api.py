@@ -14,6 +14,7 @@ from autofit_ml.errors import AutofitError, InputError, SettingsError
 from autofit_ml.images.memory import (
     Image,
     images_in_memory,
+    is_list,
     is_paths,
     plane_changes,
     refuse_planes,
@@ -100,7 +101,7 @@ def fit(call: FitCall) -> Fit | Results | QTable:
         if summary.interrupted or summary.table is None:
             raise KeyboardInterrupt
         return with_formats(table_to_qtable(summary.table))
-    several = isinstance(call.data, (list, tuple))
+    several = is_list(call.data)
     if call.manifest is not None:
         raise SettingsError("both images and a manifest are given", "give one of them")
     settings = call.part(FitSettings, **plane_changes(call))

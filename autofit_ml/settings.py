@@ -51,6 +51,9 @@ FITTED_PSFS = ("moffat", "pixels")
 SEGMENTERS = ("auto", "maskrcnn", "sep", "given")
 INITIALISERS = ("resnet", "moments")
 DEVICES = ("auto", "cpu", "cuda")
+CLASSICAL = ("wiener", "richardson-lucy", "tv")
+"""Deconvolution without a learned prior: one image, no posterior."""
+
 SAVED = ("objects", "previews", "report")
 
 # Panels of the command line.
@@ -395,9 +398,10 @@ class SamplingSettings(Seeded, Networks):
     samples: int = option(64, "Posterior samples of each object.", SAMPLING, least=2)
     sampler: str = option(
         "eps",
-        "eps, or gibbs: the reference, several times as long.",
+        "eps, or gibbs: the reference, several times as long; without a prior and without a "
+        "posterior, one image each: wiener, richardson-lucy, tv.",
         SAMPLING,
-        choices=("eps", "gibbs"),
+        choices=("eps", "gibbs", *CLASSICAL),
     )
     oversampling: int = option(1, "Output pixels per data pixel.", SAMPLING, choices=(1, 2))
     target_fwhm: float | None = option(
@@ -450,6 +454,17 @@ class SamplingSettings(Seeded, Networks):
         python_only=True,
         changes_results=False,
     )
+
+    def check(self) -> None:
+        """What goes together."""
+        super().check()
+        if self.sampler in CLASSICAL and self.oversampling != 1:
+            raise SettingsError(
+                f"oversampling {self.oversampling} with the sampler {self.sampler}, which works at "
+                "the sampling of the data",
+                "use oversampling 1, or sampler eps",
+            )
+
     objects: int = option(
         4,
         "Objects that are sampled together.",
@@ -475,6 +490,15 @@ class DeconvolveSettings(Working, SamplingSettings, ReadOptions):
     fit: bool = option(False, "Fit a Sérsic profile to every sample.", OUTPUT)
     pictures: bool = option(True, "Draw a PNG of each object.", OUTPUT)
     batch_size: int = _batch_size(16)
+
+    def check(self) -> None:
+        """What goes together."""
+        super().check()
+        if self.fit and self.sampler in CLASSICAL:
+            raise SettingsError(
+                f"fit needs samples, and {self.sampler} gives one image",
+                "use sampler eps, or fit the image with autofit-ml fit",
+            )
 
 
 # --- calibrate, simulate ----------------------------------------------------------------------

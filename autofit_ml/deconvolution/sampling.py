@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import itertools
@@ -37,7 +38,7 @@ from autofit_ml.images.stamp import Stamp
 from autofit_ml.measure import psf_fwhm
 from autofit_ml.options import called_with, option
 from autofit_ml.posterior.diagnostics import split_rhat
-from autofit_ml.settings import SamplingSettings
+from autofit_ml.settings import CLASSICAL, SamplingSettings
 from autofit_ml.weights.choice import network as kept_network
 from autofit_ml.weights.choice import usable_device
 from autofit_ml.weights.manifest import list_weights
@@ -66,6 +67,9 @@ class DeconvolveOptions(SamplingSettings):
 )
 def deconvolve(call: DeconvolveOptions) -> Sharp | list[Sharp]:
     """Posterior samples of galaxies as they would look with a narrower PSF and without noise.
+
+    The samplers wiener, richardson-lucy and tv give one image each, without a prior and without a
+    posterior: `Sharp.is_posterior` is False, errors are NaN.
 
     ``deconvolve(stamps, *, samples, sampler, ...)``; the keywords are those of
     `autofit_ml.settings.SamplingSettings`.
@@ -121,6 +125,9 @@ def deconvolve_each(
     SettingsError, WeightsError
         Nothing can be deconvolved with these.
     """
+    if settings.sampler in CLASSICAL:
+        yield from ((stamp, _restored(stamp, settings)) for stamp in stamps)
+        return
     device = usable_device(settings.device)
     name, digest = "given", ""
     if denoiser is None:
@@ -151,6 +158,32 @@ def deconvolve_each(
         while group := list(itertools.islice(some, settings.objects)):
             results = _group(group, about[0], settings, denoiser, (name, digest), device)
             yield from zip(group, results, strict=True)
+
+
+def _restored(stamp: Stamp, settings: SamplingSettings) -> Sharp | AutofitError:
+    """A stamp deconvolved without a prior: one image in the place of samples."""
+    from autofit_ml.deconvolution.classical import restore
+
+    sky = settings.sky if settings.sky is not None else (stamp.sky_prior or (0.0,))[0]
+    try:
+        image, observation, iterations = restore(stamp, settings.sampler, sky=sky)
+    except AutofitError as error:
+        return error
+    drawn = torch.from_numpy(image)[None].float()
+    sharp = _summed_up(
+        stamp,
+        observation,
+        drawn,
+        None,
+        settings,
+        sky=sky,
+        weights=("", ""),
+        calls=iterations,
+        rhat=math.nan,
+        distance=math.nan,
+    )
+    unknown = np.full_like(sharp.mean, np.nan)
+    return dataclasses.replace(sharp, std=unknown, q16=unknown, q84=unknown)
 
 
 def _network(weights: str) -> tuple[str, str, Any]:

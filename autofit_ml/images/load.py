@@ -251,7 +251,7 @@ def _read_mask(
 
     A text file lists bad pixels, as GALFIT reads them.
     """
-    if not is_fits_name(plane[0]):
+    if not is_fits_name(plane[0]) and plane[0] not in files.content:
         return _listed_pixels(plane[0], shape)
     values, file, info = plane_array(plane, "mask", files, image_info, messages)
     check_shape(values, shape, "mask", plane[0])

@@ -28,6 +28,7 @@ from autofit_ml.settings import InMemory, ReadOptions
 __all__ = [
     "Image",
     "images_in_memory",
+    "is_list",
     "is_paths",
     "plane_changes",
     "read_options",
@@ -52,6 +53,11 @@ def is_paths(data: Any) -> bool:
     if isinstance(data, (np.ndarray, NDData, Cutout2D, fits.HDUList, Mapping)):
         return False
     return bool(data) and all(isinstance(item, (str, Path)) for item in data)
+
+
+def is_list(data: Any) -> bool:
+    """Whether `data` is a list of images; an HDUList is one image."""
+    return isinstance(data, (list, tuple)) and not isinstance(data, fits.HDUList)
 
 
 def read_options(given: InMemory) -> ReadOptions:
@@ -103,7 +109,7 @@ def images_in_memory(data: Any, given: InMemory) -> Discovery:
     SettingsError
         Something that is no image, or lists of different lengths.
     """
-    several = isinstance(data, (list, tuple))
+    several = is_list(data)
     images = list(data) if several else [data]
     if not images:
         raise SettingsError("there are no images: the list is empty", "give one image at least")

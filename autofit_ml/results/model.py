@@ -128,7 +128,7 @@ def _drawn(model: Scene, shape: tuple[int, int], psf: PSF, origin: tuple[int, in
     if lacking:
         raise SettingsError(
             f"no value for {', '.join(lacking)}",
-            "set them, e.g. sersic(x=30, y=30, flux=100, re=5, n=2, q=0.8, pa=20)",
+            "set them, e.g. sersic(x=fixed(30), y=fixed(30), flux=fixed(100), re=fixed(5), ...)",
         )
     for name in values:
         axis = name.rpartition(".")[2]

@@ -81,18 +81,21 @@ class Results(Sequence[Fit]):
                 raise IndexError(f"object {key} of {len(self)}")
             at = int(key) % len(self)
             row = self._rows[at : at + 1]
-            return Fit(row, partial(self._images_of, str(row["id"][0])))
+            return Fit(row, partial(self._images_of, row))
         return Results(self._rows[key], self._images, self.folder)
 
     def table(self) -> QTable:
         """The catalogue: one row an object, columns with units, descriptions and formats."""
         return with_formats(self._rows.copy())
 
-    def _images_of(self, name: str) -> FittedImages:
+    def _images_of(self, row: QTable) -> FittedImages:
+        name = str(row["id"][0])
         if name in self._images:
             return self._images[name]
+        if row["status"][0] != "ok":
+            raise InputError(f"{name} has no images: its fit failed", str(row["message"][0]))
         if self.folder is None:
-            raise InputError(f"{name} has no images", "its fit failed: see its message")
+            raise InputError(f"{name} has no images", "fit it again")
         return _saved_images(self.folder, name)
 
     # ------------------------------------------------------------------ what a folder has besides
@@ -146,8 +149,7 @@ class Results(Sequence[Fit]):
         return f"{self._said()}\n" + "\n".join(self.short_table().pformat(max_lines=20))
 
     def _repr_html_(self) -> str:
-        html = self.short_table()._base_repr_(html=True, show_name=False, descr_vals=[""])
-        return f"<p>{self._said()}</p>{html}"
+        return f"<p>{self._said()}</p>{self.short_table()._repr_html_()}"
 
     def _said(self) -> str:
         use = int(np.sum(self._rows["use"]))
@@ -190,7 +192,7 @@ def _saved_images(folder: Path, name: str) -> FittedImages:
     if not path.is_file():
         raise InputError(
             "the images of this object were not kept",
-            "its fit failed, or the run was made without objects in save",
+            "run it again with objects in save",
             path,
         )
     with fits.open(path, memmap=False) as hdus:

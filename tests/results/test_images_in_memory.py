@@ -103,8 +103,8 @@ def test_other_containers_of_the_same_image(galaxy):
 
 def test_a_list_of_floats_is_one_noise_for_each_image(galaxy):
     one, two = afm.read([galaxy.data, galaxy.data], sigma=[0.3, 0.6], psf=galaxy.psf)
-    assert np.all(one.sigma == np.float32(0.3))
-    assert np.all(two.sigma == np.float32(0.6))
+    assert np.all(one.sigma[~one.mask] == np.float32(0.3))
+    assert np.all(two.sigma[~two.mask] == np.float32(0.6))
     assert [one.id, two.id] == ["image_1", "image_2"]
 
 
