@@ -26,13 +26,13 @@ from autofit_ml.images.stamp import Stamp
 
 __all__ = ["restore"]
 
-_STEPS = 14
-"""Halvings of the interval of a balance or weight; it then is known to a hundredth."""
+_STEPS = 10
+"""Halvings of the interval of a balance or weight; it then is known to 3 %."""
 
 _MOST = 1024
 """Most iterations of Richardson-Lucy."""
 
-_FISTA = 40
+_FISTA = 25
 
 Restored = tuple[np.ndarray, int]
 """Image on the grid of an observation, and iterations."""

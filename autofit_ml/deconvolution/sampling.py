@@ -183,7 +183,10 @@ def _restored(stamp: Stamp, settings: SamplingSettings) -> Sharp | AutofitError:
         distance=math.nan,
     )
     unknown = np.full_like(sharp.mean, np.nan)
-    return dataclasses.replace(sharp, std=unknown, q16=unknown, q84=unknown)
+    about_fit = tuple(text for text in sharp.warnings if "chi2" in text)  # others: of the prior
+    return dataclasses.replace(
+        sharp, std=unknown, q16=unknown, q84=unknown, warnings=about_fit
+    )
 
 
 def _network(weights: str) -> tuple[str, str, Any]:
