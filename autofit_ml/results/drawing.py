@@ -189,7 +189,7 @@ def _bar(figure: Any, image: Any, axis: Any, label: str) -> None:
     bar = figure.colorbar(image, ax=axis, location="bottom", pad=0.02, aspect=35, shrink=0.95)
     ticks = image.norm.inverse(np.array([0.02, 0.25, 0.5, 0.75, 0.98]))
     if label == "image units":
-        bar.set_ticks(ticks, labels=[f"{tick:.2g}" for tick in ticks])
+        bar.set_ticks(ticks, labels=[f"{tick:.3g}" for tick in ticks])
         bar.minorticks_off()
     bar.ax.tick_params(labelsize=7)
     bar.set_label(label, fontsize=8, labelpad=1)

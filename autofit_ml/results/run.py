@@ -14,7 +14,7 @@ from astropy.io import fits
 from astropy.table import QTable
 from astropy.wcs import WCS
 
-from autofit_ml.catalogue import file_stem, read_catalogue
+from autofit_ml.catalogue import file_stem, flag_names, read_catalogue
 from autofit_ml.errors import InputError
 from autofit_ml.results.fit import Fit
 from autofit_ml.results.tables import with_formats
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Results", "open_results", "results_in_memory"]
 
-_SHOWN = ("id", "model", "mag", "flux", "re", "n", "q", "pa", "chi2_red", "use", "message")
+_SHOWN = ("id", "model", "mag", "flux", "re", "n", "q", "pa", "chi2_red", "use")
 """Columns of the short table; the brightness is ``mag`` where there is one."""
 
 
@@ -143,7 +143,9 @@ class Results(Sequence[Fit]):
         wanted = []
         for name in names:
             wanted += [name, *([f"{name}_err"] if f"{name}_err" in self._rows.colnames else [])]
-        return with_formats(self._rows[wanted])
+        table = with_formats(self._rows[wanted])
+        table["flags"] = [" ".join(flag_names(flags)) for flags in self._rows["flags"]]
+        return table
 
     def __repr__(self) -> str:
         return f"{self._said()}\n" + "\n".join(self.short_table().pformat(max_lines=20))

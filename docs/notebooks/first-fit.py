@@ -28,6 +28,7 @@ import autofit_ml as afm
 random = np.random.default_rng(7)
 y, x = np.mgrid[:41, :41] - 20
 psf = (1 + (x**2 + y**2) / 2.2**2) ** -3.0
+psf /= psf.sum()
 
 truth = {
     "model": "sersic+exp",
@@ -46,7 +47,8 @@ sigma = np.sqrt((light + sky) / gain)
 # %% [markdown]
 # ## Fit it
 #
-# The target is the galaxy in the middle; the neighbour is found by itself and fitted along.
+# The target is the galaxy in the middle. The neighbour and the star are found too: what overlaps is
+# fitted along, the rest left out (grey).
 
 # %%
 fit = afm.fit(data, sigma=sigma, psf=psf, zeropoint=27.0, pixel_scale=0.2)
@@ -131,7 +133,7 @@ axis.legend();
 
 # %%
 ccd = CCDData(data, uncertainty=StdDevUncertainty(sigma), unit="adu", meta={"MAGZERO": 27.0})
-again = afm.fit(ccd, psf=psf)
+again = afm.fit(ccd, psf=psf, pixel_scale=0.2)
 print(again.re == fit.re, again.mag == fit.mag)
 
 try:

@@ -34,10 +34,11 @@ folder = Path(tempfile.mkdtemp())
 random = np.random.default_rng(11)
 y, x = np.mgrid[:31, :31] - 15
 psf = (1 + (x**2 + y**2) / 2.1**2) ** -2.8
+psf /= psf.sum()
 (folder / "images").mkdir()
 truths = []
 for number in range(30):
-    mag = random.uniform(18.5, 22.0)
+    mag = random.uniform(18.5, 21.8)
     row = {
         "model": "sersic",
         **{"x": 40 + random.normal(), "y": 40 + random.normal()},
@@ -47,11 +48,11 @@ for number in range(30):
     }
     truths.append(row)
     light = afm.model_image(row, (81, 81), psf=psf)
-    image = random.poisson((light + 25) * 5) / 5 - 25
+    image = random.poisson((light + 25) * 50) / 50 - 25
     header = fits.Header({"MAGZERO": 27.0, "PIXSCALE": 0.2, "FILTER": "r"})
     planes = [
         fits.PrimaryHDU(image.astype("f4"), header),
-        fits.ImageHDU(np.sqrt((light + 25) / 5).astype("f4"), name="ERR"),
+        fits.ImageHDU(np.sqrt((light + 25) / 50).astype("f4"), name="ERR"),
         fits.ImageHDU(psf.astype("f4"), name="PSF"),
     ]
     fits.HDUList(planes).writeto(folder / "images" / f"galaxy{number:02d}.fits")
@@ -130,5 +131,5 @@ axis.set(xlabel="r [mag]", ylabel="re [arcsec]", yscale="log");
 
 # %%
 stack = [fits.getdata(folder / "images" / f"galaxy{k:02d}.fits") for k in range(4)]
-few = afm.fit(stack, psf=psf, zeropoint=27.0, pixel_scale=0.2, gain=5.0, sky_subtracted=25.0)
+few = afm.fit(stack, psf=psf, zeropoint=27.0, pixel_scale=0.2, gain=50.0, sky_subtracted=25.0)
 few.short_table()
