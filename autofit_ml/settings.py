@@ -32,8 +32,11 @@ __all__ = [
     "DeconvolveSettings",
     "DiffSettings",
     "FitCall",
+    "FitOptions",
     "FitSettings",
+    "InMemory",
     "ReadCall",
+    "ReadKeywords",
     "ReadOptions",
     "Resumed",
     "SamplingSettings",
@@ -51,6 +54,9 @@ FITTED_PSFS = ("moffat", "pixels")
 SEGMENTERS = ("auto", "maskrcnn", "sep", "given")
 INITIALISERS = ("resnet", "moments")
 DEVICES = ("auto", "cpu", "cuda")
+CLASSICAL = ("wiener", "richardson-lucy", "tv")
+"""Deconvolution without a learned prior: one image, no posterior."""
+
 SAVED = ("objects", "previews", "report")
 
 # Panels of the command line.
@@ -453,9 +459,10 @@ class SamplingSettings(Seeded, Networks):
     samples: int = option(64, "Posterior samples of each object.", SAMPLING, least=2)
     sampler: str = option(
         "eps",
-        "eps, or gibbs: the reference, several times as long.",
+        "eps, or gibbs: the reference, several times as long; without a prior and without a "
+        "posterior, one image each: wiener, richardson-lucy, tv.",
         SAMPLING,
-        choices=("eps", "gibbs"),
+        choices=("eps", "gibbs", *CLASSICAL),
     )
     oversampling: int = option(1, "Output pixels per data pixel.", SAMPLING, choices=(1, 2))
     target_fwhm: float | None = option(
@@ -506,7 +513,18 @@ class SamplingSettings(Seeded, Networks):
         WORK,
         least=1,
         python_only=True,
+        changes_results=False,
     )
+
+    def check(self) -> None:
+        """What goes together."""
+        super().check()
+        if self.sampler in CLASSICAL and self.oversampling != 1:
+            raise SettingsError(
+                f"oversampling {self.oversampling} with the sampler {self.sampler}, which works at "
+                "the sampling of the data",
+                "use oversampling 1, or sampler eps",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -524,6 +542,15 @@ class DeconvolveSettings(Working, SamplingSettings, ReadOptions):
     fit: bool = option(False, "Fit a Sérsic profile to every sample.", OUTPUT)
     pictures: bool = option(True, "Draw a PNG of each object.", OUTPUT)
     batch_size: int = _batch_size(16)
+
+    def check(self) -> None:
+        """What goes together."""
+        super().check()
+        if self.fit and self.sampler in CLASSICAL:
+            raise SettingsError(
+                f"fit needs samples, and {self.sampler} gives one image",
+                "use sampler eps, or fit the image with autofit-ml fit",
+            )
 
 
 # --- calibrate, simulate ----------------------------------------------------------------------
@@ -602,29 +629,66 @@ class Resumed(Settings):
     )
 
 
-@dataclass(frozen=True)
-class FitCall(FitSettings, Resumed):
+def _beside(help: str) -> Any:
+    return option(None, help, INPUT, python_only=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InMemory(ReadOptions):
+    """What is given with images in memory; for a list of them a value for all, or a list."""
+
+    sigma: Any = _beside(
+        "Noise of each pixel (1 sigma): an array, an astropy uncertainty of any type, or a number; "
+        "without it the noise is estimated, and flagged. Of files: a number.",
+    )
+    psf: Any = _beside(
+        "PSF: an array, a PSF, a photutils model with its data, a file, or 'none' to fit without; "
+        "of frames also 'moffat' or 'pixels'.",
+    )
+    mask: Any = _beside("True (or not 0) where a pixel is not to be used, (ny, nx).")
+    segmentation: Any = _beside("Labels of the objects, 0 for sky, (ny, nx).")
+    wcs: Any = _beside("An astropy.wcs.WCS of the image.")
+    x: Any = _beside("Where the target is, in pixels from 0; its middle by default.")
+    y: Any = _beside("See `x`.")
+    ids: Any = _beside("Names of the objects; by default image_1, image_2 ...")
+
+    @property
+    def given_planes(self) -> dict[str, Any]:
+        """Those of its values that only images in memory have."""
+        names = ("mask", "segmentation", "wcs", "x", "y", "ids")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitOptions(InMemory, FitSettings, Resumed):
     """Keywords of `autofit_ml.fit`."""
 
-    paths: Paths = None
-    out: str | Path | None = None
-    manifest: str | Path | None = field(default=None, kw_only=True)
+    out: str | Path | None = option(None, "Results folder; None: nothing is written.", OUTPUT)
+    manifest: str | Path | None = option(None, "Table of objects in files.", INPUT)
 
 
 @dataclass(frozen=True)
-class ReadCall(ReadOptions):
+class FitCall(FitOptions):
+    """Arguments of `autofit_ml.fit`."""
+
+    data: Any = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadKeywords(InMemory):
     """Keywords of `autofit_ml.read`."""
 
-    paths: Paths = None
-    manifest: str | Path | None = field(default=None, kw_only=True)
-    errors: str = field(
-        default="raise",
-        kw_only=True,
-        metadata={
-            "option": Option(
-                "Objects that cannot be read raise, or are left out with a warning.",
-                choices=("raise", "skip"),
-                python_only=True,
-            )
-        },
+    manifest: str | Path | None = option(None, "Table of objects in files.", INPUT)
+    errors: str = option(
+        "raise",
+        "Objects that cannot be read raise, or are left out with a warning.",
+        choices=("raise", "skip"),
+        python_only=True,
     )
+
+
+@dataclass(frozen=True)
+class ReadCall(ReadKeywords):
+    """Arguments of `autofit_ml.read`."""
+
+    data: Any = None

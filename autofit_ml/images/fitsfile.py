@@ -28,7 +28,15 @@ from astropy.io import fits
 from autofit_ml.errors import InputError
 from autofit_ml.images.roles import hdu_role
 
-__all__ = ["FitsFile", "HduInfo", "image_array", "list_hdus", "open_fits", "opened_headers"]
+__all__ = [
+    "FitsFile",
+    "HduInfo",
+    "image_array",
+    "list_hdus",
+    "open_fits",
+    "opened_headers",
+    "parsed_fits",
+]
 
 READ_FAILURES = (Exception,)
 """astropy, its decompression and numpy raise anything on damaged files (CfitsioException too)."""
@@ -269,14 +277,15 @@ def open_fits(path: str | Path) -> FitsFile:
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise InputError(f"cannot be read: {reason}", "check the permissions", path) from error
-    file = _parsed(raw, path)
+    file = parsed_fits(raw, path)
     files[key] = file
     while len(files) > KEPT_FILES or sum(one.length for one in files.values()) > KEPT_BYTES:
         files.popitem(last=False)
     return file
 
 
-def _parsed(raw: bytes, path: Path) -> FitsFile:
+def parsed_fits(raw: bytes, path: Path) -> FitsFile:
+    """Parse the bytes of a file; see `open_fits`."""
     digest = hashlib.sha256(raw).hexdigest()
     content = _content(raw, path)
     if content[:9] != b"SIMPLE  =":

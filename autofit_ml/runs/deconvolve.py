@@ -36,7 +36,7 @@ from autofit_ml.runs.sources import Paths, inputs_of
 from autofit_ml.runs.summary import Progress, RunSummary
 from autofit_ml.segmentation import Segmentation
 from autofit_ml.segmentation.dispatch import check_segmenter, segment_all
-from autofit_ml.settings import DeconvolveSettings, SamplingSettings, Selected
+from autofit_ml.settings import CLASSICAL, DeconvolveSettings, SamplingSettings, Selected
 from autofit_ml.weights.choice import given_weights, usable_weights
 
 __all__ = ["cut_out", "deconvolve_run", "sky_correlation"]
@@ -103,7 +103,8 @@ def deconvolve_run(
     found = inputs_of(paths, manifest, survey=settings.survey, mode=settings.mode)
     used = check_segmenter(settings.segmenter, settings.weights)
     identity = identity_of(settings) | {"weights": weights_text(used, "")}
-    priors = usable_weights("deconvolve", settings.weights)
+    sampled = settings.sampler not in CLASSICAL
+    priors = usable_weights("deconvolve", settings.weights) if sampled else {}
     identity["prior_weights"] = weights_text(priors, "")
     prior = next(iter(given_weights("deconvolve", settings.weights)), "")
     sampling = settings.part(SamplingSettings, weights=prior)
@@ -292,7 +293,7 @@ def _row(
         "x0": stamp.origin[0],
         "y0": stamp.origin[1],
         "flux_image": flux.mean(),
-        "flux_image_err": flux.std(ddof=1),
+        "flux_image_err": flux.std(ddof=1) if sharp.is_posterior else np.nan,
         "detail": sharp.detail,
         "chi2_pixel": sharp.chi2,
         "distance": sharp.distance,

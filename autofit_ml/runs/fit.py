@@ -27,7 +27,7 @@ from autofit_ml.segmentation.dispatch import check_segmenter
 from autofit_ml.settings import FitSettings, Selected
 from autofit_ml.weights.choice import usable_device
 
-__all__ = ["FitSettings", "fit_found", "fit_identity", "fit_inputs", "fit_run"]
+__all__ = ["FitSettings", "fit_found", "fit_identity", "fit_inputs", "fit_run", "fit_sources"]
 
 
 def fit_run(
@@ -72,11 +72,32 @@ def fit_run(
     KeyboardInterrupt
         Interrupted twice: the running batch is lost, what was finished before is kept.
     """
-    began = time.perf_counter()
-    settings, progress = settings or FitSettings(), progress or Progress()
+    settings = settings or FitSettings()
     found = fit_inputs(paths, manifest, settings)
+    return fit_sources(found, out, settings, restart=restart, only=only, progress=progress)
+
+
+def fit_sources(
+    found: Discovery,
+    out: str | Path | None,
+    settings: FitSettings,
+    *,
+    restart: bool = False,
+    only: Selected | None = None,
+    progress: Progress | None = None,
+    keep: bool = False,
+) -> RunSummary:
+    """Fit some sources; see `fit_run`.
+
+    Parameters
+    ----------
+    found : Discovery
+    keep : bool
+        Without `out`: the images of the fits too (`RunSummary.images`).
+    """
+    began, progress = time.perf_counter(), progress or Progress()
     identity, used = fit_identity(settings, found, progress)
-    fitting = _Fitting(found, settings, identity, used, progress, began)
+    fitting = _Fitting(found, settings, identity, used, progress, began, keep and out is None)
     summary = fitting.go(out, restart=restart, only=only)
     summary.seconds = time.perf_counter() - began
     return summary
@@ -162,6 +183,7 @@ class _Fitting:
     weights: dict[str, str]
     progress: Progress
     began: float
+    keep: bool = False
     device: str | None = None
     tables: list[pa.Table] = field(default_factory=list)
     summary: RunSummary = field(default_factory=lambda: RunSummary(None))
@@ -178,7 +200,7 @@ class _Fitting:
         settings, found = self.settings, self.found
         self.device = usable_device(settings.device)
         pictures = self.summary.out if settings.save else None
-        task = FittingTask(tuple(found.bands), self.device, pictures)
+        task = FittingTask(tuple(found.bands), self.device, pictures, self.keep)
         finish = self.finish if last else None
         job = fit_job(task, settings)
         work: Work[Any]
@@ -220,6 +242,7 @@ class _Fitting:
         def handle(sources: Sequence[Source], part: Fitted) -> Iterator[Told]:
             if folder is None:
                 self.tables.append(rows_to_table(part.rows, model.columns))
+                self.summary.images |= part.kept
             else:
                 save_shard(folder, part, model, self.identity)
             yield len(part.objects.keys() - part.unfinished), part.rows

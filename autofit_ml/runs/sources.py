@@ -223,8 +223,9 @@ def _tasks(sources: Sequence[Source], batch_size: int, per_task: int) -> list[tu
 def _bytes(source: Source) -> float:
     total = 0.0
     for path in {Path(path) for path, _ in source.every_plane.values()}:
+        content = source.content_of(path)
         with contextlib.suppress(OSError):
-            total += path.stat().st_size
+            total += path.stat().st_size if content is None else len(content)
     return total
 
 
