@@ -14,6 +14,7 @@ from autofit_ml.fitting.faint_components import LinearFluxes, with_linear_fluxes
 from autofit_ml.fitting.geometry import covers_stamp, geometry_flags, target_found
 from autofit_ml.fitting.image_statistics import ImageStatistics, measure_images
 from autofit_ml.fitting.levenberg_marquardt import LMResult, solve_damped
+from autofit_ml.fitting.model_error import with_model_error
 from autofit_ml.fitting.problem import SceneProblem
 from autofit_ml.fitting.results import SceneFit
 from autofit_ml.fitting.sky_noise import RIGHT, likely_cause
@@ -47,8 +48,9 @@ def failed(layout: Layout, scene: Scene, why: str) -> SceneFit:
     images = layout.n_images
     nan = math.nan
     return SceneFit(
-        names, np.full(v, nan), np.full(v, nan), np.full((v, v), nan), np.full(v, nan), None,
-        np.full(d, nan), np.full((d, d), nan), np.full(images, nan), np.full(images, nan),
+        names, np.full(v, nan), *[np.full(v, nan), np.full((v, v), nan)] * 2, np.full(v, nan),
+        None, np.full(d, nan), *[np.full((d, d), nan)] * 2, np.full(images, nan),
+        np.full(images, nan),
         nan, nan, nan, nan, nan, 0, 0, 0, 0, nan, nan, nan, int(Flag.FAILED), (),
         len(layout.scene.components) - len(scene.components),
         message=why,
@@ -104,7 +106,8 @@ def describe(
     fit, covariance = linear.fit, linear.covariance
     if linear.linear.any():
         numbers = catalogue_values(batch, target, rows, fit.theta, base, covariance, started)
-    seen = ImageStatistics.empty(len(rows), fit.theta, layout.n_images)
+    own = [j for j in range(layout.n_shape) if layout.names[j].rpartition(".")[0] in target]
+    seen = ImageStatistics.empty(len(rows), fit.theta, layout.n_images, len(target), len(own))
     kept: dict[int, SceneProblem] = {}
     shape = _main_ellipses(layout, target, numbers.values, names)
     for places, problem in problems(members, fit.theta):
@@ -118,6 +121,7 @@ def describe(
                 measure_images(
                     batch, problem, index, fit.theta[at], rows[at.cpu().numpy()], len(target),
                     shape[at.cpu().numpy()], components, linear.ratio[at],
+                    covariance[at][:, own],
                 ),
             )  # fmt: skip
             if settings.keep:
@@ -125,6 +129,11 @@ def describe(
                     kept[k] = problem.select(i[None])
     if bool(seen.widens.any()):
         covariance = _sandwiched(fit.state.matrix, covariance, seen.change, seen.slope, frozen)
+        numbers = catalogue_values(batch, target, rows, fit.theta, base, covariance, started)
+    noise, noise_numbers = covariance, numbers
+    extra, unknown = with_model_error(batch, rows, fit.theta, noise, own, seen.pulls[:, 0])
+    if extra is not None:
+        covariance = noise + extra
         numbers = catalogue_values(batch, target, rows, fit.theta, base, covariance, started)
     _put_linear(numbers, target, names, linear)
     chi2 = fit.state.chi2.cpu().numpy()
@@ -137,6 +146,7 @@ def describe(
     converged, good_cov = settled.cpu().numpy(), good.cpu().numpy()
     spent, begun = n_iter.cpu().numpy(), n_starts.cpu().numpy()
     theta, theta_cov = fit.theta.cpu().numpy(), covariance.cpu().numpy()
+    theta_cov_stat, pulls = noise.cpu().numpy(), seen.pulls[:, 0].cpu().numpy()
     limits = torch.stack([lower, upper]).cpu().numpy()
     light_error = _light_errors(fit, covariance, batch, members, len(layout.spans), len(target))
     snr, scatter = seen.snr2.sqrt().cpu().numpy(), seen.scatter.cpu().numpy()
@@ -157,7 +167,7 @@ def describe(
         total, total_err = numbers.total[k], numbers.total_err[k]
         for image in batch.missing(int(row)):
             absent = absent_values(layout, image)
-            values[absent] = errors[absent] = np.nan
+            values[absent] = errors[absent] = noise_numbers.errors[k, absent] = np.nan
             total[image] = total_err[image] = np.nan
         found = member.object.segmentation
         blended = float(blend[k]) if member.neighbours else found.blend_fraction
@@ -207,10 +217,13 @@ def describe(
                 values,
                 errors,
                 numbers.cov[k],
+                noise_numbers.errors[k],
+                noise_numbers.cov[k],
                 numbers.start[k],
                 layout,
                 theta[k],
                 theta_cov[k],
+                theta_cov_stat[k],
                 total,
                 total_err,
                 numbers.fraction[k],
@@ -234,7 +247,8 @@ def describe(
                 flux_stamp=light[k],
                 flux_stamp_err=light_error[k],
                 labels=tuple(item.label for item in member.neighbours),
-                message="; ".join(filter(None, [lost, *wrong])),
+                pulls=pulls[k],
+                message="; ".join(filter(None, [lost, *wrong, unknown[k]])),
             )
         )
     return out
