@@ -41,6 +41,7 @@ __all__ = [
     "in_natural_terms",
     "kinds_of",
     "model_covariance",
+    "shares",
     "with_model_error",
 ]
 
@@ -89,15 +90,37 @@ class ErrorModel(torch.nn.Module):
             Places in `KINDS`.
         """
         variance = covariance.diagonal(dim1=1, dim2=2)
-        ring, sector, evidence = excesses(pulls, covariance)
-        a, b, c, p, g, ring_noise, sector_noise = (
-            getattr(self, name).to(pulls)[kinds] for name in (*COEFFICIENTS, *NOISE)
+        beyond = self.beyond_noise(pulls, covariance, kinds)
+        free = (getattr(self, name).to(pulls)[kinds] for name in COEFFICIENTS)
+        return variance * shares(*beyond, *free).clamp_max(_LARGEST)
+
+    def beyond_noise(
+        self, pulls: torch.Tensor, covariance: torch.Tensor, kinds: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """R and S, (B, K), and e, (B, 1); arguments as in `forward`."""
+        ring, sector, together = excesses(pulls, covariance)
+        free = (covariance.diagonal(dim1=1, dim2=2) > 0).sum(1)
+        e = together - self.evidence_noise.to(pulls) * free
+        ring_noise, sector_noise = (getattr(self, name).to(pulls)[kinds] for name in NOISE)
+        return (
+            (ring - ring_noise).clamp_min(0),
+            (sector - sector_noise).clamp_min(0),
+            e.clamp_min(1e-6)[:, None],
         )
-        expected = self.evidence_noise.to(pulls) * (variance > 0).sum(1)
-        e = (evidence - expected).clamp_min(1e-6)[:, None]
-        share = a * (ring - ring_noise).clamp_min(0) + b * (sector - sector_noise).clamp_min(0)
-        share = e.square() / (e.square() + g.square()) * (share + c * e**p)
-        return variance * share.clamp_max(_LARGEST)
+
+
+def shares(
+    ring: torch.Tensor,
+    sector: torch.Tensor,
+    e: torch.Tensor,
+    a: torch.Tensor,
+    b: torch.Tensor,
+    c: torch.Tensor,
+    p: torch.Tensor,
+    g: torch.Tensor,
+) -> torch.Tensor:
+    """Variances beyond the noise, in units of its own (the equation above)."""
+    return e.square() / (e.square() + g.square()) * (a * ring + b * sector + c * e**p)
 
 
 def build(config: Mapping[str, Any]) -> ErrorModel:
