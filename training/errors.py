@@ -131,7 +131,7 @@ class Measured:
         """Several as one."""
         names = ("off", "covariance", "pulls", "snr")
         arrays = (np.concatenate([getattr(part, name) for part in parts]) for name in names)
-        return cls(*arrays, sum(part.fitted for part in parts))
+        return cls(**dict(zip(names, arrays, strict=True)), fitted=sum(p.fitted for p in parts))
 
 
 def settings(overrides: Sequence[str] = ()) -> Calibration:
@@ -191,7 +191,8 @@ def _compared(fits: Sequence[SceneFit], truths: Sequence[np.void]) -> Measured:
         off += [-np.log(truth["q"]) - eta, 2 * eta * turned]
         if bool((covariance[0].diagonal() > 0).all()):
             rows.append((off, covariance[0].numpy(), pulls[0].numpy(), fit.snr))
-    return Measured(*(np.array(part) for part in zip(*rows, strict=True)), len(truths))
+    off, covariance_, pulls_, snr = (np.array(part) for part in zip(*rows, strict=True))
+    return Measured(off, covariance_, pulls_, snr, len(truths))
 
 
 def errors_of(model: ErrorModel, some: Measured) -> np.ndarray:
@@ -216,7 +217,7 @@ def calibrate(sets: Mapping[str, Measured], weights: Mapping[str, float], degree
     _measure_noise(model, sets["sersic"])
     for kind in range(len(KINDS)):
         if kind != _INDEX:
-            columns = (_KINDS == kind).nonzero().flatten().tolist()
+            columns = (kind == _KINDS).nonzero().flatten().tolist()
             _fit_kind(model, kind, columns, sets, weights, degrees)
     for name in COEFFICIENTS:  # no index is the truth of a galaxy that is no Sérsic profile
         getattr(model, name)[_INDEX] = getattr(model, name)[_SIZE]
@@ -225,9 +226,7 @@ def calibrate(sets: Mapping[str, Measured], weights: Mapping[str, float], degree
 
 def _measure_noise(model: ErrorModel, pure: Measured) -> None:
     """Means of the excesses where the model is right."""
-    ring, sector, together = excesses(
-        torch.as_tensor(pure.pulls), torch.as_tensor(pure.covariance)
-    )
+    ring, sector, together = excesses(torch.as_tensor(pure.pulls), torch.as_tensor(pure.covariance))
     for name, values in (("ring_noise", ring), ("sector_noise", sector)):
         means = values.mean(0)
         getattr(model, name)[:] = torch.cat([means[:2].mean()[None], means[2:]])
@@ -335,8 +334,8 @@ def _card(
     lines = [
         f"# {name}",
         "",
-        f"{calibration.title}. `autofit_ml/fitting/model_error.py` has the equation; docs/errors.md "
-        "says how well it holds for galaxies and surveys that it was not measured on.",
+        f"{calibration.title}. The equation is in `autofit_ml/fitting/model_error.py`; docs/errors.md "
+        "says how well it holds for other galaxies and surveys.",
         "",
         "## Measured on",
         "",
@@ -357,7 +356,7 @@ def _card(
         "|---" + "|---:" * (len(COEFFICIENTS) + len(NOISE)) + "|",
     ]
     for k, kind in enumerate(KINDS):
-        cells = (f"{float(getattr(model, item)[k]):.3g}" for item in (*COEFFICIENTS, *NOISE))
+        cells = (f"{getattr(model, item)[k].item():.3g}" for item in (*COEFFICIENTS, *NOISE))
         lines.append(f"| {kind} | {' | '.join(cells)} |")
     lines += [
         "",

@@ -199,9 +199,7 @@ _SHAPE = (
     *_measured("re_circ", "pix", "Circularised half-light radius re*sqrt(q), pixels"),
     *_fitted("n", "", "Sersic index"),
     *_fitted("q", "", "Axis ratio b/a, in (0, 1]"),
-    *_fitted(
-        "pa", "deg", "Position angle counter-clockwise from +y (up 0, left 90), in [0, 180)"
-    ),
+    *_fitted("pa", "deg", "Position angle counter-clockwise from +y (up 0, left 90), in [0, 180)"),
     *_measured("pa_sky", "deg", "Position angle east of north, in [0, 180); NaN without a WCS"),
 )
 
@@ -326,7 +324,9 @@ def _covariances(model: ModelColumns) -> tuple[Column, Column]:
     size = covariance_size(model)
     return (
         Column("cov", "float64", "", f"Covariance matrix, {description}", size=size),
-        Column("cov_stat", "float64", "", f"Covariance of the noise alone, {description}", size=size),
+        Column(
+            "cov_stat", "float64", "", f"Covariance of the noise alone, {description}", size=size
+        ),
     )
 
 

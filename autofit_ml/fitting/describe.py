@@ -44,13 +44,15 @@ _LEAST_LIGHT = 0.5
 def failed(layout: Layout, scene: Scene, why: str) -> SceneFit:
     """A result without a fit."""
     names = value_names(layout)
-    v, d = len(names), layout.size
-    images = layout.n_images
+    v, d, images = len(names), layout.size, layout.n_images
     nan = math.nan
+
+    def unknown(*shape: int) -> np.ndarray:
+        return np.full(shape, nan)
+
     return SceneFit(
-        names, np.full(v, nan), *[np.full(v, nan), np.full((v, v), nan)] * 2, np.full(v, nan),
-        None, np.full(d, nan), *[np.full((d, d), nan)] * 2, np.full(images, nan),
-        np.full(images, nan),
+        names, unknown(v), unknown(v), unknown(v, v), unknown(v), unknown(v, v), unknown(v),
+        None, unknown(d), unknown(d, d), unknown(d, d), unknown(images), unknown(images),
         nan, nan, nan, nan, nan, 0, 0, 0, 0, nan, nan, nan, int(Flag.FAILED), (),
         len(layout.scene.components) - len(scene.components),
         message=why,
@@ -131,7 +133,7 @@ def describe(
         covariance = _sandwiched(fit.state.matrix, covariance, seen.change, seen.slope, frozen)
         numbers = catalogue_values(batch, target, rows, fit.theta, base, covariance, started)
     noise, noise_numbers = covariance, numbers
-    extra, unknown = with_model_error(batch, rows, fit.theta, noise, own, seen.pulls[:, 0])
+    extra, unknown = with_model_error(batch, rows, fit.theta, noise, own, seen.pulls)
     if extra is not None:
         covariance = noise + extra
         numbers = catalogue_values(batch, target, rows, fit.theta, base, covariance, started)
@@ -146,7 +148,7 @@ def describe(
     converged, good_cov = settled.cpu().numpy(), good.cpu().numpy()
     spent, begun = n_iter.cpu().numpy(), n_starts.cpu().numpy()
     theta, theta_cov = fit.theta.cpu().numpy(), covariance.cpu().numpy()
-    theta_cov_stat, pulls = noise.cpu().numpy(), seen.pulls[:, 0].cpu().numpy()
+    theta_cov_stat, pulls = noise.cpu().numpy(), seen.pulls.cpu().numpy()
     limits = torch.stack([lower, upper]).cpu().numpy()
     light_error = _light_errors(fit, covariance, batch, members, len(layout.spans), len(target))
     snr, scatter = seen.snr2.sqrt().cpu().numpy(), seen.scatter.cpu().numpy()

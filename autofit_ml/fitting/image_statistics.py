@@ -74,7 +74,7 @@ class ImageStatistics:
             zeros, zeros.clone(), zeros + torch.nan, zeros > 0,
             theta.new_full((n, n_images), torch.nan), zeros.clone(), zeros.clone(), zeros.clone(),
             theta.new_zeros((n, n_target)), square, square.clone(),
-            theta.new_zeros((n, 2, n_pulled, N_BLOCKS)),
+            theta.new_zeros((n, n_pulled, N_BLOCKS)),
         )  # fmt: skip
 
     @property
@@ -127,9 +127,7 @@ def measure_images(
         Of the fit: rows of the numbers whose pulls are wanted.
     """
     layout, settings = batch.layout, batch.settings
-    out = ImageStatistics.empty(
-        len(index), theta, layout.n_images, n_target, covariance.shape[1]
-    )
+    out = ImageStatistics.empty(len(index), theta, layout.n_images, n_target, covariance.shape[1])
     fwhm = np.array([batch.members[row].fwhm[0] for row in rows])
     members = torch.as_tensor(rows, device=theta.device)
     for i in range(layout.n_images):
@@ -142,9 +140,12 @@ def measure_images(
         target = torch.stack(images[:n_target]).sum(0) if n_target > 1 else images[0]
         whole = target if len(images) == n_target else target + sum(images[n_target:])
         out.pulls += block_pulls(
-            problem, index, i, channels, jacobian, whole + sky, covariance,
-            ring_and_sector(problem, index, i, ellipses, fwhm),
-        )  # fmt: skip
+            channels,
+            jacobian,
+            problem.pixel_terms(index, i, whole + sky).score,
+            covariance,
+            ring_and_sector(problem.images[i], index, ellipses, fwhm),
+        )
         root = data.root_weight[index]
         residual = (data.data[index] - whole - sky) * root
         out.snr2 += pixel_sum((target * root).to(torch.float64).square())

@@ -150,7 +150,7 @@ def excesses(
     eye = torch.eye(unit.shape[-1], dtype=unit.dtype, device=unit.device)
     unit = unit + eye * ((variance <= 0).to(unit.dtype)[:, None] + 1e-9)
     scaled = pulls * scale[..., None]
-    together = (scaled * torch.linalg.solve(unit, scaled)).sum((1, 2))
+    together = (scaled * torch.linalg.solve(unit, scaled)).sum(2).sum(1)
     squares = scaled.square()
     first = len(RINGS) + 1
     return squares[..., :first].sum(2), squares[..., first:].sum(2), together

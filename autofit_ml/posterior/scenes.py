@@ -189,9 +189,7 @@ def _finished(
     wide = widened(fit, draws)
     values = plain if wide is draws else draws_to_values(fit, wide)[1]
     chains, count = one.draws.shape[1:3]
-    return ScenePosterior(
-        names, values.reshape(chains, count, -1), *_spread(plain), one, *evidence
-    )
+    return ScenePosterior(names, values.reshape(chains, count, -1), *_spread(plain), one, *evidence)
 
 
 def widened(fit: SceneFit, draws: torch.Tensor) -> torch.Tensor:
