@@ -14,6 +14,7 @@ from autofit_ml.fitting.faint_components import LinearFluxes, with_linear_fluxes
 from autofit_ml.fitting.geometry import covers_stamp, geometry_flags, target_found
 from autofit_ml.fitting.image_statistics import ImageStatistics, measure_images
 from autofit_ml.fitting.levenberg_marquardt import Evaluation, LMResult, solve_damped
+from autofit_ml.fitting.model_error import with_model_error
 from autofit_ml.fitting.problem import SceneProblem
 from autofit_ml.fitting.results import SceneFit
 from autofit_ml.fitting.sky_noise import RIGHT, likely_cause
@@ -46,10 +47,14 @@ def failed(layout: Layout, scene: Scene, why: str) -> SceneFit:
     names = value_names(layout)
     v, d = len(names), layout.size
     nan = math.nan
+
+    def unknown(*shape: int) -> np.ndarray:
+        return np.full(shape, nan)
+
     return SceneFit(
-        names, np.full(v, nan), np.full(v, nan), np.full((v, v), nan), np.full(v, nan), None,
-        np.full(d, nan), np.full((d, d), nan), nan, nan, nan, 0, 0, 0, 0, nan, nan, nan,
-        int(Flag.FAILED), (),
+        names, unknown(v), unknown(v), unknown(v, v), unknown(v), unknown(v, v), unknown(v),
+        None, unknown(d), unknown(d, d), unknown(d, d),
+        nan, nan, nan, 0, 0, 0, 0, nan, nan, nan, int(Flag.FAILED), (),
         len(layout.scene.components) - len(scene.components),
         message=why,
     )  # fmt: skip
@@ -104,7 +109,8 @@ def describe(
     fit, covariance = linear.fit, linear.covariance
     if linear.linear.any():
         numbers = catalogue_values(batch, rows, fit.theta, base, covariance, started)
-    seen = ImageStatistics.empty(len(rows), fit.theta, layout.n_images)
+    own = [j for j in range(layout.n_shape) if layout.names[j].rpartition(".")[0] in target]
+    seen = ImageStatistics.empty(len(rows), fit.theta, layout.n_images, len(target), len(own))
     kept: dict[int, SceneProblem] = {}
     shape = _main_ellipses(layout, target, numbers.values, names)
     drawn = problems(members, fit.theta)
@@ -119,6 +125,7 @@ def describe(
                 measure_images(
                     batch, problem, index, fit.theta[at], rows[at.cpu().numpy()], len(target),
                     shape[at.cpu().numpy()], components, linear.ratio[at],
+                    covariance[at][:, own],
                 ),
             )  # fmt: skip
             if settings.keep:
@@ -134,6 +141,11 @@ def describe(
         )  # fmt: skip
     if covariance is not curvature:
         numbers = catalogue_values(batch, rows, fit.theta, base, covariance, started)
+    noise, noise_numbers = covariance, numbers
+    extra, unknown = with_model_error(batch, rows, fit.theta, noise, own, seen.pulls)
+    if extra is not None:
+        covariance = noise + extra
+        numbers = catalogue_values(batch, rows, fit.theta, base, covariance, started)
     _put_linear(numbers, target, names, linear)
     chi2 = fit.state.chi2.cpu().numpy()
     n_free = (lower < upper).sum(1).cpu().numpy()
@@ -145,6 +157,7 @@ def describe(
     converged, good_cov = settled.cpu().numpy(), good.cpu().numpy()
     spent, begun = n_iter.cpu().numpy(), n_starts.cpu().numpy()
     theta, theta_cov = fit.theta.cpu().numpy(), covariance.cpu().numpy()
+    theta_cov_stat, pulls = noise.cpu().numpy(), seen.pulls.cpu().numpy()
     limits = torch.stack([lower, upper]).cpu().numpy()
     light_error = _light_errors(fit, covariance, batch, members, len(layout.spans), len(target))
     snr, scatter = seen.snr2.sqrt().cpu().numpy(), seen.scatter.cpu().numpy()
@@ -164,7 +177,7 @@ def describe(
         values, errors = numbers.values[k], numbers.errors[k]
         for image in batch.missing(int(row)):
             absent = absent_values(layout, image)
-            values[absent] = errors[absent] = np.nan
+            values[absent] = errors[absent] = noise_numbers.errors[k, absent] = np.nan
         found = member.object.segmentation
         blended = float(blend[k]) if member.neighbours else found.blend_fraction
         reference, ellipse = member.object.reference, shape[k]
@@ -213,10 +226,13 @@ def describe(
                 values,
                 errors,
                 numbers.cov[k],
+                noise_numbers.errors[k],
+                noise_numbers.cov[k],
                 numbers.start[k],
                 layout,
                 theta[k],
                 theta_cov[k],
+                theta_cov_stat[k],
                 float(chi2[k]),
                 float(logl),
                 float(bic),
@@ -236,7 +252,8 @@ def describe(
                 flux_stamp=light[k],
                 flux_stamp_err=light_error[k],
                 labels=tuple(item.label for item in member.neighbours),
-                message="; ".join(filter(None, [lost, *wrong])),
+                pulls=pulls[k],
+                message="; ".join(filter(None, [lost, *wrong, unknown[k]])),
             )
         )
     return out

@@ -78,7 +78,7 @@ def compare_with_points(
 def _may_be_point(fit: SceneFit, name: str) -> bool:
     if fit.flags & int(Flag.FAILED) or name not in fit.names:
         return False
-    value, error = fit[name], fit.error(name)
+    value, error = fit[name], fit.error_stat(name)
     return not (error > 0 and (value / error) ** 2 > _CLEARLY_EXTENDED)
 
 

@@ -21,7 +21,7 @@ import torch
 
 from autofit_ml.fitting.extras import Extras
 from autofit_ml.fitting.levenberg_marquardt import Evaluate, Evaluation
-from autofit_ml.fitting.likelihoods import Likelihood
+from autofit_ml.fitting.likelihoods import Likelihood, PixelTerms
 from autofit_ml.fitting.pixels import ImageData, pixel_sum
 from autofit_ml.profiles import Profile
 from autofit_ml.rendering import FourierPlan, component_channels, render_component
@@ -134,13 +134,10 @@ class SceneProblem:
         for first in range(0, len(index), 2 * self.chunk):
             some = slice(first, first + 2 * self.chunk)
             chi2 = self._beyond_pixels(index[some], theta[some])[0]
-            for i, data in enumerate(self.images):
+            for i in range(len(self.images)):
                 model = sum(self.component_images(index[some], theta[some], i))
                 model = model + self.sky_image(index[some], theta[some], i)
-                terms = self.likelihood.terms(
-                    data.data[index[some]], model, data.root_weight[index[some]],
-                    self._electrons(i, index[some]),
-                )  # fmt: skip
+                terms = self.pixel_terms(index[some], i, model)
                 chi2 = chi2 + pixel_sum(terms.rho.to(torch.float64))
             parts.append(chi2)
         return torch.cat(parts)
@@ -182,9 +179,23 @@ class SceneProblem:
 
     def design(self, index: torch.Tensor, theta: torch.Tensor, image: int) -> torch.Tensor:
         """Derivatives of an image by theta, (A, D, ny, nx)."""
-        blocks, jacobian = self._channels(index, theta, image)
+        blocks, jacobian = self.channels(index, theta, image)
         channels = torch.cat(blocks, 1)
         return torch.einsum("apyx,apd->adyx", channels, jacobian.to(channels.dtype))
+
+    def pixel_terms(self, index: torch.Tensor, image: int, model: torch.Tensor) -> PixelTerms:
+        """What the likelihood says of a model (A, ny, nx) of an image, background included."""
+        data = self.images[image]
+        return self.likelihood.terms(
+            data.data[index], model, data.root_weight[index], self._electrons(image, index)
+        )
+
+    def light_of(self, blocks: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Each component's light, (A, ny, nx), from the `channels` of an image."""
+        return [
+            block[:, span.component.profile.parameters.index("flux")]
+            for block, span in zip(blocks, self.layout.spans, strict=False)
+        ]
 
     # ------------------------------------------------------------------ pieces
 
@@ -222,7 +233,7 @@ class SceneProblem:
         data = self.images[image]
         return None if data.electrons is None else data.electrons[index].to(data.data.dtype)
 
-    def _channels(
+    def channels(
         self, index: torch.Tensor, theta: torch.Tensor, image: int
     ) -> tuple[list[torch.Tensor], torch.Tensor]:
         """Images that span the derivatives, P in all, and what combines them, (A, P, D).
@@ -349,20 +360,14 @@ class SceneProblem:
         light = theta.new_zeros((len(theta), 0))
         layout = self.layout
         for i, data in enumerate(self.images):
-            blocks, jacobian = self._channels(index, theta, i)
+            blocks, jacobian = self.channels(index, theta, i)
             (a, p), (ny, nx) = jacobian.shape[:2], data.plan.shape
-            light_of = [
-                block[:, span.component.profile.parameters.index("flux")]
-                for block, span in zip(blocks, layout.spans, strict=False)
-            ]
-            model = light_of[0]
-            for one in light_of[1:]:
+            model, *others = self.light_of(blocks)
+            for one in others:
                 model = model + one
             if layout.sky_terms:
                 model = model + self.sky_image(index, theta, i)
-            terms = self.likelihood.terms(
-                data.data[index], model, data.root_weight[index], self._electrons(i, index)
-            )
+            terms = self.pixel_terms(index, i, model)
             if i == 0:
                 sums = [pixel_sum(block).to(torch.float64) for block in blocks]
                 light = torch.cat(

@@ -47,6 +47,11 @@ class RefineSettings:
         Noise correlation is measured up to this lag, pixels.
     correlated_threshold : float
         Mean correlation of adjacent pixels above which errors are widened and flagged.
+    model_error : bool
+        Add what the model's shortcomings make of the errors (`autofit_ml.fitting.model_error`).
+    weights : str
+        Names or folders of weights for it; those of other tasks are passed over. Empty: the
+        installed ones.
     batch_size : int
         Objects fitted together.
     device : str
@@ -72,5 +77,7 @@ class RefineSettings:
     compact_re: float = 0.16
     correlated_lag: int = 3
     correlated_threshold: float = 0.05
+    model_error: bool = True
+    weights: str = ""
     batch_size: int = 512
     device: str = "cpu"

@@ -67,6 +67,7 @@ class FitPolicy:
             neighbours=self.settings.neighbours,
             prior=self.settings.prior,
             keep=self.settings.posterior != "laplace",
+            weights=self.settings.weights,
             device=self.device,
         )
 

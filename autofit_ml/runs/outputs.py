@@ -68,7 +68,7 @@ def save_pictures(
 
     def save(stamp: Stamp, segmentation: Segmentation) -> None:
         i = place[stamp.id]
-        row = {name: column[i] for name, column in rows.items() if name != "cov"}
+        row = {name: column[i] for name, column in rows.items() if name not in ("cov", "cov_stat")}
         images = (stamp, *prepared.others.get(stamp.id, ()))
         _save_object(folder, images, segmentation, fits[stamp.id], model, row, kinds)
 
