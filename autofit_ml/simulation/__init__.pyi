@@ -2,7 +2,6 @@ from .compose import compose_recipe as compose_recipe
 from .compose import config_folder as config_folder
 from .compose import list_recipes as list_recipes
 from .dataset import ChunkSampler as ChunkSampler
-from .dataset import MixedSampler as MixedSampler
 from .dataset import ShardDataset as ShardDataset
 from .dataset import collate as collate
 from .demo import demo_set as demo_set

@@ -7,12 +7,12 @@ network, and travels with its weights).
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
-from torch.utils.data import ConcatDataset, Dataset, Sampler, default_collate
+from torch.utils.data import Dataset, Sampler, default_collate
 
 from autofit_ml.errors import SettingsError
 from autofit_ml.measure import psf_fwhm
@@ -35,7 +35,6 @@ __all__ = [
     "SOURCE_COLUMNS",
     "SOURCE_KINDS",
     "ChunkSampler",
-    "MixedSampler",
     "ShardDataset",
     "collate",
 ]
@@ -265,39 +264,3 @@ class ChunkSampler(Sampler[int]):
         for number in rng.permutation(len(self._chunks)):
             first, rows = self._chunks[number]
             yield from (first + rng.permutation(rows)).tolist()
-
-
-class MixedSampler(Sampler[int]):
-    """All objects of several sets once, interleaved at random.
-
-    Each set keeps the order of its own `ChunkSampler`.
-
-    Parameters
-    ----------
-    dataset : ConcatDataset of ShardDataset
-    seed : int, keyword-only
-    """
-
-    def __init__(self, dataset: ConcatDataset, *, seed: int = 0) -> None:
-        self.seed, self.epoch = seed, 0
-        self._starts = [0, *dataset.cumulative_sizes]
-        self._samplers = [
-            ChunkSampler(cast(ShardDataset, part), seed=seed + k)
-            for k, part in enumerate(dataset.datasets)
-        ]
-
-    def set_epoch(self, epoch: int) -> None:
-        """The next iteration has the order of this epoch."""
-        self.epoch = epoch
-        for sampler in self._samplers:
-            sampler.set_epoch(epoch)
-
-    def __len__(self) -> int:
-        return self._starts[-1]
-
-    def __iter__(self) -> Iterator[int]:
-        rng = np.random.default_rng([self.seed, self.epoch])
-        orders = [iter(sampler) for sampler in self._samplers]
-        of_set = np.repeat(np.arange(len(orders)), np.diff(self._starts))
-        for k in rng.permutation(of_set):
-            yield self._starts[k] + next(orders[k])
