@@ -19,7 +19,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-
 from autofit_ml.fitting.fit import refine
 from autofit_ml.fitting.objects import SceneObject
 from autofit_ml.fitting.results import SceneFit

@@ -48,7 +48,8 @@ def failed(layout: Layout, scene: Scene, why: str) -> SceneFit:
     nan = math.nan
     return SceneFit(
         names, np.full(v, nan), np.full(v, nan), np.full((v, v), nan), np.full(v, nan), None,
-        np.full(d, nan), np.full((d, d), nan), nan, nan, nan, 0, 0, 0, 0, nan, nan, nan, int(Flag.FAILED), (),
+        np.full(d, nan), np.full((d, d), nan), nan, nan, nan, 0, 0, 0, 0, nan, nan, nan,
+        int(Flag.FAILED), (),
         len(layout.scene.components) - len(scene.components),
         message=why,
     )  # fmt: skip
