@@ -122,8 +122,8 @@ def _parameters(
     values = np.full((len(fits), len(names)), np.nan)
     covariance = np.full((len(fits), len(names), len(names)), np.nan)
     for k, fit in enumerate(fits):
-        places = [fit.place(name, image) for name in names]
-        if None not in places:
+        places = [i for name in names if (i := fit.place(name, image)) is not None]
+        if len(places) == len(names):
             values[k], covariance[k] = fit.values[places], fit.cov[np.ix_(places, places)]
     return values, covariance
 
@@ -141,13 +141,14 @@ def _parts(components: Sequence[Component], parameters: torch.Tensor) -> list[_P
         table = None
         if profile.kind != "point":
             table = enclosed(profile, torch.stack(shapes, 1) if shapes else columns[:, :0])
-        size = (got.get(name, nothing) for name in ("re", "q", "pa"))
-        out.append(_Part(got["x"], got["y"], got["flux"], *size, table))
+        re, q, pa = (got.get(name, nothing) for name in ("re", "q", "pa"))
+        out.append(_Part(got["x"], got["y"], got["flux"], re, q, pa, table))
     return out
 
 
 def _detached(part: _Part) -> _Part:
-    return _Part(*(None if one is None else one.detach() for one in vars(part).values()))
+    tensors = {name: one.detach() for name, one in vars(part).items() if one is not None}
+    return dataclasses.replace(part, **tensors)
 
 
 def _rows(values: torch.Tensor, by: torch.Tensor) -> torch.Tensor:
@@ -188,7 +189,7 @@ def _residual(ellipse: torch.Tensor, parts: Sequence[_Part]) -> torch.Tensor:
     total = sum(part.flux for part in parts)
     x0 = sum(part.flux * part.x for part in parts) / total
     y0 = sum(part.flux * part.y for part in parts) / total
-    light, second = 0.0, 0.0
+    light, second = torch.zeros_like(parts[0].flux), torch.zeros_like(root)
     for part in parts:
         offset = torch.stack([part.x - x0, part.y - y0], 1)
         share = part.flux / total

@@ -1,14 +1,14 @@
 r"""Errors of components that trade their light: how long the valley is, not how sharp its bottom.
 
 A bulge and a disc can share the same light in many ways. Along that valley chi2 is no parabola: it
-rises as the curvature at the minimum says, then levels off, mostly to one side, and the Gaussian of
-the curvature holds 60 % instead of 68 % of the true shares. With :math:`u = \ln(F_1 / \sum_{k>1}
-F_k)`, its derivatives h by the parameters, its error :math:`\sigma` and the valley's direction
-:math:`t = C h / \sigma^2`, chi2 is evaluated at :math:`\theta \pm \sigma t`; with gradient and
-matrix there the other parameters are at their best, and where chi2 has risen by one follows. The
-covariance is stretched along t to the longer of the two sides:
+rises as the curvature at the minimum says, then levels off, mostly to one side, so that errors by
+the curvature are too small. With :math:`u = \ln(F_1 / \sum_{k>1} F_k)`, its derivatives h by the
+parameters and their covariance C, chi2 is evaluated one standard deviation :math:`\sigma` of u
+along the valley to both sides, :math:`\theta \pm C h / \sigma`. Gradient and matrix there tell
+where, with all other parameters at their best, chi2 has risen by one. The covariance is stretched
+along the valley to the longer of the two sides, :math:`\sigma'`:
 
-.. math:: C' = C + (\sigma'^2 - \sigma^2)\, t t^T .
+.. math:: C' = C + (\sigma'^2 - \sigma^2)\, C h\, (C h)^T / \sigma^4 .
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from autofit_ml.scenes.layout import Layout
 
 __all__ = ["stretched"]
 
-_LONGEST = 3.0
+_LONGEST = 4.0
 """Largest factor by which an error grows."""
 
-_VAGUE = 1.0
+_VAGUE = 1.5
 """Error of u above which nothing is known of the shares anyway."""
 
 
@@ -76,22 +76,26 @@ def stretched(
         return fluxes[..., :1].log() - fluxes[..., 1:].sum(-1, keepdim=True).log()
 
     slope[:, :n] = row_jacobian(balance, fit.theta[:, :n], base)[:, 0]
-    variance = _variance(curvature, slope)
-    known = (variance > 0) & (variance < _VAGUE**2)
+    # What sits on a bound is free to leave it: on the way to another share it will.
+    lower, upper = bounds
+    leaving, good = laplace(fit.state.matrix, lower == upper)
+    variance = _variance(leaving, slope)
+    known = good & (_variance(curvature, slope) > 0) & (variance < _VAGUE**2)
     some = (known & ~torch.as_tensor(linear, device=known.device).any(1)).nonzero()[:, 0]
     if len(some) == 0:
         return covariance
-    sigma, slope = variance[some].sqrt(), slope[some]
-    step = (curvature[some] @ slope[..., None])[..., 0] / sigma[:, None]
-    lower, upper = (bound[some] for bound in bounds)
-    longest = sigma
+    sigma, slope, lower, upper = variance[some].sqrt(), slope[some], lower[some], upper[some]
+    step = (leaving[some] @ slope[..., None])[..., 0] / sigma[:, None]
+    before = _variance(curvature[some], slope).sqrt()
+    longest = before
     for sign in (1.0, -1.0):
         at = torch.minimum(torch.maximum(fit.theta[some] + sign * step, lower), upper)
         there = evaluate(some, at)
         frozen = (lower == upper) | against_bounds(at, there.gradient, lower, upper)
-        side = _side(there, fit.state.chi2[some], sign * slope, sigma, frozen)
+        went = sign * ((at - fit.theta[some]) * slope).sum(1)
+        side = _side(there, fit.state.chi2[some], sign * slope, went, frozen)
         longest = torch.where(side > longest, side, longest)
-    growth = torch.minimum(longest / sigma, torch.full_like(sigma, _LONGEST)).square() - 1
+    growth = (longest / before).clamp_max(_LONGEST).square() - 1
     out, along = covariance.clone(), (covariance[some] @ slope[..., None])[..., 0]
     growth = growth / _variance(covariance[some], slope)
     out[some] += growth[:, None, None] * along[:, :, None] * along[:, None]
@@ -107,12 +111,12 @@ def _side(
     there: Evaluation,
     least: torch.Tensor,
     slope: torch.Tensor,
-    sigma: torch.Tensor,
+    went: torch.Tensor,
     frozen: torch.Tensor,
 ) -> torch.Tensor:
-    """How far u is from the minimum where chi2 is larger by one, (B,).
+    """How far u is from the minimum where chi2 is larger by one, (B,); NaN where that is not known.
 
-    `there` is sigma away. Along u, all other parameters at their best, chi2 is
+    `there` is `went` away. Along u, all other parameters at their best, chi2 is
     chi2_1 - 2 p x + x^2 / s^2 at the distance x from there, by gradient g and matrix A there:
     s^2 = h^T A^-1 h, p = h^T A^-1 g / s^2, chi2_1 = chi2 - g^T A^-1 g + p^2 s^2.
     """
@@ -122,5 +126,5 @@ def _side(
     push = (slope * towards).sum(1) / width
     rise = there.chi2 - least - (there.gradient * towards).sum(1) + push.square() * width
     root = (push * width).square() - (rise - 1) * width
-    side = sigma + push * width + root.clamp_min(0).sqrt()
-    return torch.where(good & (width > 0) & side.isfinite(), side, sigma)
+    side = went + push * width + root.clamp_min(0).sqrt()
+    return torch.where(good & (width > 0), side, torch.nan)
