@@ -4,12 +4,12 @@ from .api import fit as fit
 from .api import simulate as simulate
 from .catalogue import read_catalogue as read_catalogue
 from .deconvolution import deconvolve as deconvolve
-from .fitting import join_images as join_images
-from .fitting import object_of as object_of
 from .errors import AutofitError as AutofitError
 from .errors import AutofitWarning as AutofitWarning
 from .errors import InputError as InputError
 from .errors import SettingsError as SettingsError
+from .fitting import join_images as join_images
+from .fitting import object_of as object_of
 from .galfit import read_galfit as read_galfit
 from .galfit import write_galfit as write_galfit
 from .images import read as read

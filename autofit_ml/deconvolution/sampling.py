@@ -184,9 +184,7 @@ def _restored(stamp: Stamp, settings: SamplingSettings) -> Sharp | AutofitError:
     )
     unknown = np.full_like(sharp.mean, np.nan)
     about_fit = tuple(text for text in sharp.warnings if "chi2" in text)  # others: of the prior
-    return dataclasses.replace(
-        sharp, std=unknown, q16=unknown, q84=unknown, warnings=about_fit
-    )
+    return dataclasses.replace(sharp, std=unknown, q16=unknown, q84=unknown, warnings=about_fit)
 
 
 def _network(weights: str) -> tuple[str, str, Any]:

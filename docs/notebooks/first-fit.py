@@ -35,7 +35,16 @@ truth = {
     **{"x": 63.2, "y": 58.6, "flux": 9000, "re": 3.2, "n": 2.8, "q": 0.85, "pa": 35},
     **{"x_2": 63.2, "y_2": 58.6, "flux_2": 24000, "re_2": 13.5, "q_2": 0.55, "pa_2": 48},
 }
-neighbour = {"model": "sersic", "x": 91, "y": 82, "flux": 3500, "re": 4, "n": 1.5, "q": 0.7, "pa": 120}
+neighbour = {
+    "model": "sersic",
+    "x": 91,
+    "y": 82,
+    "flux": 3500,
+    "re": 4,
+    "n": 1.5,
+    "q": 0.7,
+    "pa": 120,
+}
 star = {"model": "psf", "x": 24.4, "y": 93.1, "flux": 6000}
 
 shape = (120, 128)
@@ -47,16 +56,16 @@ sigma = np.sqrt((light + sky) / gain)
 # %% [markdown]
 # ## Fit it
 #
-# The target is the galaxy in the middle. The neighbour and the star are found too: what overlaps is
-# fitted along, the rest left out (grey).
+# The target is the galaxy in the middle. The neighbour and the star are found too: what overlaps
+# is fitted along, the rest left out (grey).
 
 # %%
 fit = afm.fit(data, sigma=sigma, psf=psf, zeropoint=27.0, pixel_scale=0.2)
 fit
 
 # %% [markdown]
-# Every column of the catalogue is an attribute, with its error beside it; `fit.table()` is the same as
-# an astropy `QTable` with units.
+# Every column of the catalogue is an attribute, with its error beside it; `fit.table()` is the
+# same as an astropy `QTable` with units.
 
 # %%
 print(f"re = {fit.re:.2f} +- {fit.re_err:.2f} pixels, n = {fit.n:.2f} +- {fit.n_err:.2f}")
@@ -78,8 +87,8 @@ print(f"BIC: {fit.bic:.0f} with one component, {both.bic:.0f} with two (lower is
 both.summary()
 
 # %% [markdown]
-# `model="auto"` makes this choice by itself. The truth was a bulge with 27 % of the light, of 3.2
-# pixels and n = 2.8, in a disc of 13.5 pixels.
+# `model="auto"` makes this choice by itself. The truth was a bulge with 27 % of the light, of
+# 3.2 pixels and n = 2.8, in a disc of 13.5 pixels.
 #
 # ## The components
 
@@ -93,9 +102,9 @@ for axis, (name, image) in zip(axes, panels.items(), strict=True):
 # %% [markdown]
 # ## How certain is it?
 #
-# `sample` draws from the posterior: from the covariance of the fit, or from samples where they were
-# asked for (`posterior="hmc"`, `"nested"`, `"bootstrap"`). Anything that is computed from the draws has
-# its uncertainty.
+# `sample` draws from the posterior: from the covariance of the fit, or from samples where they
+# were asked for (`posterior="hmc"`, `"nested"`, `"bootstrap"`). Anything that is computed from
+# the draws has its uncertainty.
 
 # %%
 draws = both.sample(4000)
@@ -127,9 +136,9 @@ axis.legend();
 # ## The same in other containers
 #
 # `NDData` and `CCDData` bring their noise (of any type), mask, WCS and header; so do HDULists;
-# `Cutout2D` brings its WCS and the position that it was cut around. Masks are True where a pixel is not to be
-# used. Without noise it is estimated and the fit says so in its flags; without a PSF the error names
-# the ways out.
+# `Cutout2D` brings its WCS and the position that it was cut around. Masks are True where a pixel
+# is not to be used. Without noise it is estimated and the fit says so in its flags; without a
+# PSF the error names the ways out.
 
 # %%
 ccd = CCDData(data, uncertainty=StdDevUncertainty(sigma), unit="adu", meta={"MAGZERO": 27.0})
