@@ -57,6 +57,7 @@ DEVICES = ("auto", "cpu", "cuda")
 CLASSICAL = ("wiener", "richardson-lucy", "tv")
 """Deconvolution without a learned prior: one image, no posterior."""
 
+MEASURES = ("morphology",)
 SAVED = ("objects", "previews", "report")
 
 # Panels of the command line.
@@ -297,6 +298,13 @@ class FitSettings(Working, Networks, ReadOptions):
         "to be trusted) or moments.",
         STARTS,
         choices=INITIALISERS,
+    )
+    measure: str | Sequence[str] = option(
+        (),
+        "Further columns: morphology (Petrosian and half-light radii, concentration, asymmetry, "
+        "smoothness, Gini, M20, of the data and of the model; by statmorph).",
+        OUTPUT,
+        normalise=any_of(MEASURES),
     )
     save: str | Sequence[str] = option(
         SAVED, "Any of objects,previews,report; or none.", OUTPUT, normalise=any_of(SAVED)

@@ -84,6 +84,8 @@ class ModelColumns:
         The sky has gradients too.
     tried : bool
         The model was chosen among several.
+    measured : tuple of Column
+        Of what is measured besides the fit.
 
     Raises
     ------
@@ -96,6 +98,7 @@ class ModelColumns:
     varied: tuple[BandParameter, ...] = ()
     tilted_sky: bool = False
     tried: bool = False
+    measured: tuple[Column, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.components:
@@ -454,6 +457,7 @@ def columns_for(model: ModelColumns | None = None) -> tuple[Column, ...]:
         *_NEIGHBOURS,
         *_FIT,
         *(_TRIED if model.tried else ()),
+        *model.measured,
     )
 
 

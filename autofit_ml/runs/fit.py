@@ -153,6 +153,11 @@ def fit_identity(
     identity = identity_of(settings) | model_identity(settings)
     identity["likelihood"] = checked_likelihood(settings)
     identity["save"] = identity["save"] or "none"
+    identity["measure"] = identity["measure"] or "none"
+    if "morphology" in settings.measure:
+        from autofit_ml.runs.morphology import check_morphology
+
+        check_morphology()
     if found.bands:
         identity["bands"] = ",".join(found.bands)
         if settings.bands and found.bands[0] != settings.bands[0]:

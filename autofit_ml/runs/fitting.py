@@ -43,10 +43,25 @@ def fit_batch(
     began = time.perf_counter()
     fits: dict[str, ObjectFit] = {}
     if prepared.stamps:
-        prepared, fits = _fitted(prepared, FitPolicy(model, settings, device, images))
+        measured = "morphology" in settings.measure
+        policy = FitPolicy(model, settings, device, images or measured)
+        prepared, fits = _fitted(prepared, policy)
+        if measured:
+            fits = _with_morphology(prepared, fits)
     seconds = prepared.seconds + time.perf_counter() - began
     milliseconds = 1e3 * seconds / max(1, len(prepared.order))
     return prepared, fits, catalogue_rows(prepared, fits, model, settings, milliseconds)
+
+
+def _with_morphology(prepared: Prepared, fits: dict[str, ObjectFit]) -> dict[str, ObjectFit]:
+    from autofit_ml.runs.morphology import morphology
+
+    out = {}
+    for stamp, segmentation in zip(prepared.stamps, prepared.segmentations, strict=True):
+        fit = fits[stamp.id]
+        numbers = {**fit.numbers, **morphology(stamp, segmentation, fit)}
+        out[stamp.id] = dataclasses.replace(fit, numbers=numbers)
+    return out
 
 
 @dataclasses.dataclass(frozen=True)

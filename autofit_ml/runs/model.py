@@ -102,8 +102,18 @@ def run_model(settings: FitSettings, bands: Sequence[str] = ()) -> RunModel:
         tuple(varied),
         scene.sky == "tilted",
         settings.model == "auto",
+        _measured(settings),
     )
     return RunModel(scene, names, wavelengths, settings.model == "auto", columns)
+
+
+def _measured(settings: FitSettings) -> tuple[Column, ...]:
+    """Columns of what is measured besides the fit."""
+    if "morphology" not in settings.measure:
+        return ()
+    from autofit_ml.runs.morphology import COLUMNS
+
+    return COLUMNS
 
 
 def scene_of(settings: FitSettings) -> Scene:

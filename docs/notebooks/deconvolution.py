@@ -8,8 +8,9 @@
 # %% [markdown]
 # # Deconvolution
 #
-# What would the galaxy look like with a sharper PSF? Three classical answers, one image each, and one
-# that says how much of it the data decide: samples from a posterior with a learned prior.
+# What would the galaxy look like with a sharper PSF? Three classical answers, one image each,
+# and one that says how much of it the data decide: samples from a posterior with a learned
+# prior.
 
 # %%
 import warnings
@@ -57,8 +58,9 @@ data = seen_through(scene, psf) + random.normal(0, sigma, scene.shape)
 # %% [markdown]
 # ## Four answers
 #
-# The classical methods stop where the residual is as large as the noise (the discrepancy principle), which needs the noise map and
-# no truth. They have no errors. `eps` draws samples; 16 are enough for a mean.
+# The classical methods stop where the residual is as large as the noise (the discrepancy
+# principle), which needs the noise map and no truth. They have no errors. `eps` draws samples;
+# 16 are enough for a mean.
 
 # %%
 found = {name: afm.deconvolve(stamp, sampler=name) for name in ("wiener", "richardson-lucy", "tv")}
@@ -80,8 +82,8 @@ print(f"{'the data':16} rms error {np.sqrt(np.mean((data - truth) ** 2)):.2f}")
 # %% [markdown]
 # ## What the data decide
 #
-# Samples agree where the data speak and differ where they do not; their scatter is the uncertainty of every pixel, and of
-# anything that is measured on them.
+# Samples agree where the data speak and differ where they do not; their scatter is the
+# uncertainty of every pixel, and of anything that is measured on them.
 
 # %%
 sharp = found["eps"]
@@ -104,9 +106,8 @@ for axis in axes:
 # %%
 inner = np.hypot(x, y) < 4
 light = sharp.samples[:, inner].sum(1)
-print(
-    f"light within 4 pixels: {light.mean():.0f} +- {light.std():.0f}, truth {truth[inner].sum():.0f}"
-)
+print(f"light within 4 pixels: {light.mean():.0f} +- {light.std():.0f}")
+print(f"the truth: {truth[inner].sum():.0f}")
 print(f"share of the fine detail that the data leave open: {sharp.detail:.2f}")
 for text in sharp.warnings:
     print("warning:", text)

@@ -56,16 +56,16 @@ sigma = np.sqrt((light + sky) / gain)
 # %% [markdown]
 # ## Fit it
 #
-# The target is the galaxy in the middle. The neighbour and the star are found too: what overlaps is
-# fitted along, the rest left out (grey).
+# The target is the galaxy in the middle. The neighbour and the star are found too: what overlaps
+# is fitted along, the rest left out (grey).
 
 # %%
 fit = afm.fit(data, sigma=sigma, psf=psf, zeropoint=27.0, pixel_scale=0.2)
 fit
 
 # %% [markdown]
-# Every column of the catalogue is an attribute, with its error beside it; `fit.table()` is the same as
-# an astropy `QTable` with units.
+# Every column of the catalogue is an attribute, with its error beside it; `fit.table()` is the
+# same as an astropy `QTable` with units.
 
 # %%
 print(f"re = {fit.re:.2f} +- {fit.re_err:.2f} pixels, n = {fit.n:.2f} +- {fit.n_err:.2f}")
@@ -86,8 +86,8 @@ print(f"BIC: {fit.bic:.0f} with one component, {both.bic:.0f} with two (lower is
 both.summary()
 
 # %% [markdown]
-# `model="auto"` makes this choice by itself. The truth was a bulge with 27 % of the light, of 3.2
-# pixels and n = 2.8, in a disc of 13.5 pixels.
+# `model="auto"` makes this choice by itself. The truth was a bulge with 27 % of the light, of
+# 3.2 pixels and n = 2.8, in a disc of 13.5 pixels.
 #
 # ## The components
 
@@ -101,9 +101,9 @@ for axis, (name, image) in zip(axes, panels.items(), strict=True):
 # %% [markdown]
 # ## How certain is it?
 #
-# `sample` draws from the posterior: from the covariance of the fit, or from samples where they were
-# asked for (`posterior="hmc"`, `"nested"`, `"bootstrap"`). Anything that is computed from the draws has
-# its uncertainty.
+# `sample` draws from the posterior: from the covariance of the fit, or from samples where they
+# were asked for (`posterior="hmc"`, `"nested"`, `"bootstrap"`). Anything that is computed from
+# the draws has its uncertainty.
 
 # %%
 draws = both.sample(4000)
@@ -133,9 +133,9 @@ axis.legend()
 # ## The same in other containers
 #
 # `NDData` and `CCDData` bring their noise (of any type), mask, WCS and header; so do HDULists;
-# `Cutout2D` brings its WCS and the position that it was cut around. Masks are True where a pixel is not to be
-# used. Without noise it is estimated and the fit says so in its flags; without a PSF the error names
-# the ways out.
+# `Cutout2D` brings its WCS and the position that it was cut around. Masks are True where a pixel
+# is not to be used. Without noise it is estimated and the fit says so in its flags; without a
+# PSF the error names the ways out.
 
 # %%
 ccd = CCDData(data, uncertainty=StdDevUncertainty(sigma), unit="adu", meta={"MAGZERO": 27.0})

@@ -8,8 +8,8 @@
 # %% [markdown]
 # # A folder of a survey
 #
-# Many galaxies in files: fit all of them, read the results back, find what went wrong, and use what
-# went right. The same on the command line: `autofit-ml fit images --out results`.
+# Many galaxies in files: fit all of them, read the results back, find what went wrong, and use
+# what went right. The same on the command line: `autofit-ml fit images --out results`.
 
 # %%
 import tempfile
@@ -27,8 +27,8 @@ folder = Path(tempfile.mkdtemp())
 # %% [markdown]
 # ## Images
 #
-# Thirty galaxies of an imagined survey with 0.2 arcsec pixels and a seeing of 0.7 arcsec, each in one
-# file with its noise and its PSF. One file is broken, as in life.
+# Thirty galaxies of an imagined survey with 0.2 arcsec pixels and a seeing of 0.7 arcsec, each
+# in one file with its noise and its PSF. One file is broken, as in life.
 
 # %%
 random = np.random.default_rng(11)
@@ -67,8 +67,8 @@ table = afm.fit(folder / "images", out=folder / "results")
 print(f"{len(table)} rows, {sum(table['use'])} usable, {sum(table['status'] == 'failed')} failed")
 
 # %% [markdown]
-# A second call with the same settings continues where the first stopped; here nothing is left to do.
-# `open_results` reads a finished run; images are read when they are looked at.
+# A second call with the same settings continues where the first stopped; here nothing is left to
+# do. `open_results` reads a finished run; images are read when they are looked at.
 
 # %%
 run = afm.open_results(folder / "results")
