@@ -127,7 +127,8 @@ def describe(
         covariance = _sandwiched(fit.state.matrix, covariance, seen.change, seen.slope, frozen)
         numbers = catalogue_values(batch, target, rows, fit.theta, base, covariance, started)
     _put_linear(numbers, target, names, linear)
-    chi2 = fit.state.chi2.cpu().numpy()
+    known, _ = batch.prior.select(members).pull(fit.theta)
+    chi2 = (fit.state.chi2 - known[:, : layout.n_shape].sum(1)).cpu().numpy()
     n_free = (lower < upper).sum(1).cpu().numpy()
     n_pix = batch.total("n_pix")[rows]
     log_sigma = batch.total("log_sigma")[rows]
