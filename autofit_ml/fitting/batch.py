@@ -117,7 +117,7 @@ class SceneBatch:
         self.extras = make_extras(layout)
         self.shapes = [padded_shape(members[0].stamp(i).shape) for i in range(layout.n_images)]
         self._images = [self._image(i) for i in range(layout.n_images)]
-        self.prior = make_prior(self)
+        self.prior, self.prior_names = make_prior(self)
 
     def _image(self, i: int) -> dict[str, torch.Tensor]:
         """Pixels of image i: data, root_weight (scaled), scale, pedestal, psf, ..."""

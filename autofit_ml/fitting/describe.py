@@ -236,6 +236,7 @@ def describe(
                 flux_stamp_err=light_error[k],
                 labels=tuple(item.label for item in member.neighbours),
                 message="; ".join(filter(None, [lost, *wrong])),
+                prior=batch.prior_names[row],
             )
         )
     return out

@@ -130,6 +130,7 @@ class SceneProblem:
         """ln posterior up to a constant (A,) and its gradient (A, D), for samplers."""
         state = self.evaluate(index, theta)
         prior, slope = self.extras.measure(self.layout, theta, self.base[index])
+        prior = prior + self.prior.select(index).log_normaliser
         return -0.5 * state.chi2 + prior, state.gradient + slope
 
     def component_images(

@@ -57,6 +57,8 @@ class SceneFit:
         Fitted along.
     labels : tuple of int
         Theirs in the segmentation.
+    prior : str
+        Of the target.
     components : list or None
         For each image a dict component -> image, float32, image units, and "sky"; when asked for.
     problem : SceneProblem or None
@@ -102,6 +104,7 @@ class SceneFit:
     bic_point_source: float = math.nan
     posterior: Any = None
     labels: tuple[int, ...] = ()
+    prior: str = ""
 
     def __getitem__(self, name: str) -> float:
         """Value of a catalogue parameter, e.g. ``fit["bulge.re"]``."""

@@ -24,6 +24,7 @@ LAYERS = (
     ("initialisation",),
     ("segmentation",),
     ("galfit",),
+    ("population",),
     ("scenes",),
     ("rendering",),
     ("profiles",),
