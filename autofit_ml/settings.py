@@ -75,6 +75,18 @@ def _known_survey(name: Any) -> Any:
     return name
 
 
+PRIORS = ("broad", "none", "network")
+
+
+def _prior(value: Any) -> str:
+    """The name of a prior, or population:FILE."""
+    text = str(value)
+    kind, colon, file = text.partition(":")
+    if not (text in PRIORS or (kind == "population" and file)):
+        raise SettingsError(f"{text!r} is no prior", f"use {', '.join(PRIORS)} or population:FILE")
+    return text
+
+
 # --- reading images ---------------------------------------------------------------------------
 
 
@@ -279,10 +291,11 @@ class FitSettings(Working, Networks, ReadOptions):
         0.0, "Error of the model, as a share of its light.", MODEL, least=0, below=1
     )
     prior: str = option(
-        "none",
-        "network: what the resnet predicts is a prior of the fit.",
+        "broad",
+        "broad (what any galaxy is like: matters for faint ones only), none, network (what the "
+        "resnet predicts), or population:FILE.",
         MODEL,
-        choices=("none", "network"),
+        normalise=_prior,
     )
     posterior: str = option(
         "laplace",
@@ -318,11 +331,11 @@ class FitSettings(Working, Networks, ReadOptions):
         object.__setattr__(self, "wavelengths", wavelengths)
         if self.galfit is not None and not self.default_model:
             raise SettingsError("both a model and a GALFIT file are given", "give one of them")
-        if self.prior == "network":
+        if self.prior not in ("broad", "none"):
             self._check_prior()
 
     def _check_prior(self) -> None:
-        if self.init != "resnet":
+        if self.prior == "network" and self.init != "resnet":
             raise SettingsError(
                 f"prior 'network' needs init 'resnet' (init is {self.init!r})", "use init resnet"
             )
@@ -337,7 +350,7 @@ class FitSettings(Working, Networks, ReadOptions):
         ]
         if unlike:
             raise SettingsError(
-                f"the network's prior is that of one Sérsic profile, not of {' and '.join(unlike)}",
+                f"prior {self.prior!r} is that of one Sérsic profile, not of {' and '.join(unlike)}",
                 "leave the prior out, or give --model sersic without --bands",
             )
 

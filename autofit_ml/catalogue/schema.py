@@ -98,7 +98,7 @@ class ModelColumns:
     varied: tuple[BandParameter, ...] = ()
     tilted_sky: bool = False
     tried: bool = False
-    measured: tuple[Column, ...] = ()
+    measured: "tuple[Column, ...]" = ()
 
     def __post_init__(self) -> None:
         if not self.components:
@@ -267,6 +267,7 @@ _FIT = (
         "object_class", "str", "", "galaxy or star, by the segmenting network; empty if unknown"
     ),
     Column("init", "str", "", "Where the starting values come from: moments, resnet"),
+    Column("prior", "str", "", "Prior of the fit: broad, none, network, population:NAME"),
     Column("weights", "str", "", "Weight bundles used, empty for none"),
     Column("filter", "str", "", "Filter or band of the image"),
     Column("survey", "str", "", "Survey preset in force, empty for none"),

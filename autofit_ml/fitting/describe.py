@@ -147,7 +147,8 @@ def describe(
         covariance = noise + extra
         numbers = catalogue_values(batch, rows, fit.theta, base, covariance, started)
     _put_linear(numbers, target, names, linear)
-    chi2 = fit.state.chi2.cpu().numpy()
+    known, _ = batch.prior.select(members).pull(fit.theta)
+    chi2 = (fit.state.chi2 - known[:, : layout.n_shape].sum(1)).cpu().numpy()
     n_free = (lower < upper).sum(1).cpu().numpy()
     n_pix = batch.total("n_pix")[rows]
     log_sigma = batch.total("log_sigma")[rows]
@@ -254,6 +255,7 @@ def describe(
                 labels=tuple(item.label for item in member.neighbours),
                 pulls=pulls[k],
                 message="; ".join(filter(None, [lost, *wrong, unknown[k]])),
+                prior=batch.prior_names[row],
             )
         )
     return out

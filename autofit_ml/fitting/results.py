@@ -66,6 +66,8 @@ class SceneFit:
     pulls : ndarray, float64, (K, blocks)
         Of the residual's rings and sectors on those K numbers of theta that are the target's
         (`autofit_ml.fitting.residual_blocks`).
+    prior : str
+        Of the target.
     components : list or None
         For each image a dict component -> image, float32, image units, and "sky"; when asked for.
     problem : SceneProblem or None
@@ -110,6 +112,7 @@ class SceneFit:
     bic_point_source: float = math.nan
     posterior: Any = None
     labels: tuple[int, ...] = ()
+    prior: str = ""
     pulls: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
     re_total: np.ndarray = field(default_factory=lambda: np.zeros(0))
     re_total_err: np.ndarray = field(default_factory=lambda: np.zeros(0))

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from autofit_ml.fitting.levenberg_marquardt import LMSettings
 from autofit_ml.fitting.likelihoods import Likelihood
+from autofit_ml.population import Population
 from autofit_ml.rendering import Accuracy
 
 __all__ = ["RefineSettings"]
@@ -27,9 +28,8 @@ class RefineSettings:
         At most so many are fitted.
     drop_neighbours : bool
         Fit again without the neighbours that turn out to have no significant light.
-    prior : {"none", "network"}
-        "network": the start and its covariance are a Gaussian prior of the target's first
-        component. chi2 then includes the prior's term.
+    prior : {"broad", "none", "network"} or Population
+        What is known of galaxies before the fit (`autofit_ml.fitting.priors`).
     point_source : bool
         Compare single Sérsic profiles with a point source (POINT_SOURCE).
     keep : bool
@@ -62,7 +62,7 @@ class RefineSettings:
     neighbours: str = "fit"
     max_neighbours: int = 6
     drop_neighbours: bool = True
-    prior: str = "none"
+    prior: str | Population = "broad"
     point_source: bool = True
     keep: bool = False
     certain: float = 0.3

@@ -335,7 +335,10 @@ def _nested(fit: SceneFit, settings: NestedSettings) -> ScenePosterior | None:
         settings,
         device=device,
     )
-    return _finished(fit, result.samples(whole), (result.log_evidence, result.log_evidence_err))
+    # A Gaussian is a density of its own: the box is not to count for what has one.
+    known = problem.prior.precision[0].diagonal().cpu().numpy()[free] > 0
+    log_evidence = result.log_evidence + np.log((high - low)[free][known]).sum()
+    return _finished(fit, result.samples(whole), (log_evidence, result.log_evidence_err))
 
 
 def with_posterior(fit: SceneFit, posterior: ScenePosterior) -> SceneFit:

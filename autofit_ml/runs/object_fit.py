@@ -138,6 +138,7 @@ def fit_of_scene(fit: SceneFit, one: SceneObject, scene: Scene, columns: ModelCo
     numbers["chi2_red"] = fit.chi2 / fit.ndof if fit.ndof > 0 else np.nan
     numbers["noise_correlation"] = fit.noise_correlation
     numbers["n_neighbours"] = fit.neighbours
+    numbers["prior"] = fit.prior
     numbers["blend_fraction"] = fit.blended
     numbers["bic_point_source"] = fit.bic_point_source
     drawn = reading.drawn()

@@ -26,6 +26,7 @@ LAYERS = (
     ("initialisation",),
     ("segmentation",),
     ("galfit",),
+    ("population",),
     ("scenes",),
     ("rendering",),
     ("profiles",),
