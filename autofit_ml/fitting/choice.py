@@ -90,6 +90,7 @@ def choose_models(
         In order.
     """
     settings = dataclasses.replace(settings or RefineSettings(), point_source=False)
+    later = dataclasses.replace(settings, drop_neighbours=False, companions=0)
     fits: list[dict[str, SceneFit]] = [{} for _ in objects]
     bics: list[dict[str, float]] = [{} for _ in objects]
     every = list(objects)
@@ -102,7 +103,7 @@ def choose_models(
             [every[k] for k in members],
             scene,
             starts.some(list(members)),
-            settings=dataclasses.replace(settings, drop_neighbours=model == "sersic"),
+            settings=settings if model == "sersic" else later,
             bands=bands,
             wavelengths=wavelengths,
             components=components,
@@ -116,7 +117,7 @@ def choose_models(
     if settings.neighbours == "fit":
         for k in everyone:
             one = every[k].with_neighbours(settings.max_neighbours)
-            every[k] = one.with_these(fits[k]["sersic"].labels)
+            every[k] = dataclasses.replace(one, neighbours=fits[k]["sersic"].around)
     attempt("point", list(everyone))
     extended = [k for k in everyone if not bics[k]["point"] < bics[k]["sersic"] - 20]
     attempt("exponential", extended)

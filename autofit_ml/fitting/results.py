@@ -10,6 +10,7 @@ from typing import Any, overload
 import numpy as np
 
 from autofit_ml.catalogue.flags import bound_names
+from autofit_ml.fitting.neighbours import Neighbour
 from autofit_ml.fitting.problem import SceneProblem
 from autofit_ml.scenes.layout import Layout
 
@@ -55,8 +56,10 @@ class SceneFit:
     at_bound : tuple of str
     neighbours : int
         Fitted along.
-    labels : tuple of int
-        Theirs in the segmentation.
+    around : tuple of Neighbour
+        Those, as their fits began.
+    companions : tuple of Neighbour
+        Compact residuals that look like further ones.
     components : list or None
         For each image a dict component -> image, float32, image units, and "sky"; when asked for.
     problem : SceneProblem or None
@@ -101,7 +104,8 @@ class SceneFit:
     flux_stamp_err: np.ndarray = field(default_factory=lambda: np.zeros(0))
     bic_point_source: float = math.nan
     posterior: Any = None
-    labels: tuple[int, ...] = ()
+    around: tuple[Neighbour, ...] = ()
+    companions: tuple[Neighbour, ...] = ()
 
     def __getitem__(self, name: str) -> float:
         """Value of a catalogue parameter, e.g. ``fit["bulge.re"]``."""
