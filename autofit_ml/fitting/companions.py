@@ -50,7 +50,8 @@ _WIDER = 40.0
 """Gain in chi2 by the wider Gaussian that makes a companion a galaxy: the BIC of the four further
 parameters."""
 
-_ROUNDS = 3
+_AT_ONCE, _ROUNDS = 6, 4
+"""Companions that are added at once, at most, and how often."""
 
 
 def compact_residuals(
@@ -88,7 +89,9 @@ def compact_residuals(
     response = narrow.product(narrow) - cross
     norm = np.sqrt(response + wide.product(wide) - cross)
     spectrum = torch.fft.rfft2(residual)
-    smooth = [torch.fft.irfft2(spectrum * one.transfer(spectrum), s=(ny, nx)) for one in (narrow, wide)]
+    smooth = [
+        torch.fft.irfft2(spectrum * one.transfer(spectrum), s=(ny, nx)) for one in (narrow, wide)
+    ]
     s = (smooth[0] - smooth[1]) / torch.as_tensor(norm).to(residual)[:, None, None]
     high = torch.where(root > 0, s, 0.0).amax((1, 2)) > _SIGNIFICANT
     out = {}
@@ -186,21 +189,20 @@ def with_companions(
         BLENDED is raised where a companion could not be fitted.
     """
     out = list(fits)
-    open_ = [k for k, fit in enumerate(out) if fit.companions and largest]
+    step = {k: _AT_ONCE for k, fit in enumerate(out) if fit.companions and largest}
     for _ in range(_ROUNDS):
         more = {}
-        for k in open_:
+        for k, number in step.items():
             room = largest - sum(item.label < 0 for item in out[k].around)
-            if room > 0 and out[k].companions:
-                more[k] = _member_with(members[k], out[k], room)
-        made = again(list(more.values()))
-        open_ = []
-        for k, fit in zip(more, made, strict=True):
-            if _better(fit, out[k], more[k]):
-                out[k] = fit
-                open_.append(k)
-        if not open_:
+            if min(room, number) > 0 and out[k].companions:
+                more[k] = _member_with(members[k], out[k], min(room, number))
+        if not more:
             break
+        for (k, member), fit in zip(more.items(), again(list(more.values())), strict=True):
+            if _better(fit, out[k]):
+                out[k] = fit
+            else:  # some of them are none
+                step[k] = (len(member.neighbours) - len(out[k].around)) // 2
     blended = int(Flag.BLENDED)
     return [
         dataclasses.replace(fit, flags=fit.flags | blended) if fit.companions and largest else fit
@@ -218,23 +220,9 @@ def _member_with(member: Member, fit: SceneFit, room: int) -> Member:
     return dataclasses.replace(member, neighbours=every)
 
 
-def _better(fit: SceneFit, before: SceneFit, member: Member) -> bool:
+def _better(fit: SceneFit, before: SceneFit) -> bool:
     """Whether companions explain so much more of the data that they are there."""
     if fit.flags & int(Flag.FAILED) or (usable(before.flags) and not usable(fit.flags)):
         return False
     gain = (before.chi2 - fit.chi2) / max(1.0, fit.chi2 / max(fit.ndof, 1))
-    price = (fit.n_fitted - before.n_fitted) * math.log(max(fit.n_pix, 2))
-    return gain > price and all(
-        _stayed(fit, number, item, member.fwhm[0])
-        for number, item in enumerate(fit.around, start=1)
-        if item.label < 0
-    )
-
-
-def _stayed(fit: SceneFit, number: int, companion: Neighbour, fwhm: float) -> bool:
-    """Whether a companion is compact, and where it was seen."""
-    name = f"neighbour_{number}"
-    x, y = (fit.value_in(f"{name}.{axis}", 0) for axis in "xy")
-    re = fit.value_in(f"{name}.re", 0) if companion.profile == "sersic" else 0.0
-    near = math.hypot(x - companion.start[0], y - companion.start[1]) < 1.5 * fwhm
-    return near and re < 3 * fwhm
+    return gain > (fit.n_fitted - before.n_fitted) * math.log(max(fit.n_pix, 2))

@@ -59,7 +59,7 @@ class RefineSettings:
     error_floor: float = 0.0
     neighbours: str = "fit"
     max_neighbours: int = 6
-    companions: int = 4
+    companions: int = 12
     drop_neighbours: bool = True
     prior: str = "none"
     point_source: bool = True
