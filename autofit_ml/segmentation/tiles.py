@@ -28,10 +28,10 @@ from autofit_ml.segmentation.detection import (
     detection_table,
     scaled,
 )
-from autofit_ml.segmentation.fragments import join_fragments
 from autofit_ml.segmentation.maskrcnn import NARROWEST, MaskRCNNSettings, find_instances
 from autofit_ml.segmentation.network import DIVISIBLE, SegmentNetwork
 from autofit_ml.segmentation.pieces import SAME, Piece, bin_image, draw, with_large
+from autofit_ml.segmentation.repair import repaired
 
 __all__ = ["Tile", "TileSettings", "detect_instances", "tiles_of"]
 
@@ -143,7 +143,7 @@ def detect_instances(
         binned = bin_image(flat, rms, bad, b)
         coarse = _found_in(*binned, max(fwhm / b, NARROWEST), network, settings)
         pieces = with_large(pieces, coarse, b, flat, rms)
-    labels = join_fragments(draw(pieces, image.shape), flat, rms, bad)
+    labels = repaired(draw(pieces, image.shape), flat, rms, bad)
     covered = bad | (labels > 0)
     if not covered.all():
         background = background_of(image, covered, box)
