@@ -25,7 +25,11 @@ def of_recipe(overrides: Sequence[str], seed: int | None = None) -> Callable[[in
     def make(number: int) -> Sample:
         recipe = compose_recipe(list(overrides))
         objects = [simulate_one(recipe, k, seed) for k in range(number)]
-        return to_stamps(objects), np.concatenate([item.truth[:1] for item in objects])
+        stamps = [
+            stamp.replace(labels=item.labels, target_label=1)
+            for stamp, item in zip(to_stamps(objects), objects, strict=True)
+        ]
+        return stamps, np.concatenate([item.truth[:1] for item in objects])
 
     return make
 

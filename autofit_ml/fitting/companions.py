@@ -101,8 +101,8 @@ def compact_residuals(
             for one, width in zip(smooth, (narrow, wide), strict=True)
         ]
         light = s[k] * float(norm[k] / response[k]) / torch.where(root[k] > 0, root[k], torch.inf)
-        images = (s[k], light, gains[1] - gains[0], root[k] > 0, target[k], others[k] > target[k])
-        found = _peaks(*(image.cpu().numpy() for image in images), ellipses[k], fwhm[k])
+        images = torch.stack([s[k], light, gains[1] - gains[0], target[k], others[k]])
+        found = _peaks(images.cpu().numpy(), (root[k] > 0).cpu().numpy(), ellipses[k], fwhm[k])
         if found:
             out[k] = found
     return out
@@ -132,22 +132,19 @@ class _Gaussian:
 
 
 def _peaks(
-    s: np.ndarray,
-    light: np.ndarray,
-    gain: np.ndarray,
-    good: np.ndarray,
-    target: np.ndarray,
-    foreign: np.ndarray,
-    ellipse: np.ndarray,
-    fwhm: float,
+    images: np.ndarray, good: np.ndarray, ellipse: np.ndarray, fwhm: float
 ) -> tuple[Neighbour, ...]:
-    """Companions of one object, from images (ny, nx) of S, of the flux of a point source that it
-    means, and of the gain in chi2 by a wider one."""
+    """Companions of one object.
+
+    `images` (5, ny, nx): S, the flux of a point source that it means, the gain in chi2 by a wider
+    one, the light of the target and of the neighbours. `good`: pixels that were fitted.
+    """
+    s, light, gain, target, others = images
     x, y, re, q, pa = ellipse
     rho = Ellipse(x, y, 1.0, max(q, 0.05), math.radians(pa + 90)).distance_map(s.shape)
     v, h = np.ogrid[: s.shape[0], : s.shape[1]]
     own = (rho < _CORE_RE * re) | (np.hypot(h - x, v - y) < _CORE_FWHM * fwhm)
-    place = good & ~own & ~foreign & (rho < _REACH * re + 2 * fwhm)
+    place = good & ~own & (others <= target) & (rho < _REACH * re + 2 * fwhm)
     s = s / max(1.0, 1.4826 * float(np.median(np.abs(s[good]))))
     least = max(_SIGNIFICANT, -_ABOVE_DIPS * float(s[place].min(initial=0.0)))
     opposite = ndimage.maximum_filter(mirrored(np.where(good, s, 0.0), x, y), 3)
@@ -213,9 +210,7 @@ def with_companions(
 def _member_with(member: Member, fit: SceneFit, room: int) -> Member:
     """A member with further neighbours, in one order of profiles."""
     known = min([0, *(item.label for item in fit.around)])
-    new = [
-        dataclasses.replace(item, label=item.label + known) for item in fit.companions[:room]
-    ]
+    new = [dataclasses.replace(item, label=item.label + known) for item in fit.companions[:room]]
     every = sorted([*fit.around, *new], key=lambda item: item.profile)
     return dataclasses.replace(member, neighbours=every)
 

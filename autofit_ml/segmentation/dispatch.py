@@ -111,7 +111,9 @@ def _checked(
     """The network's segmentation, or sep's where the network's is refused and sep's is not."""
     why = "" if isinstance(found, Exception) or _is_cut_out(stamp) else why_refused(stamp, found)
     other = _alone(stamp, "sep") if why else found
-    if not why or isinstance(other, Exception) or why_refused(stamp, other):
+    if not why or isinstance(found, Exception) or isinstance(other, Exception):
+        return stamp, found
+    if why_refused(stamp, other) and not other.target > 0 == found.target:
         return stamp, found
     return stamp.replace(messages=(*stamp.messages, f"{why}: sep was used")), other
 

@@ -99,7 +99,8 @@ def segment_maskrcnn(
     weights, out = network_name(network), []
     for stamp, sky, fwhm, pieces in zip(stamps, skies, fwhms, found, strict=True):
         labels = draw(pieces, stamp.shape)
-        labels = repaired(labels, stamp.data - sky[0], stamp.sigma, stamp.mask)
+        flat = stamp.data - sky[0]
+        labels = repaired(labels, flat, stamp.sigma, stamp.mask, stamp.position)
         labels, given = renumbered(labels)
         classes = {k: pieces[i - 1].kind for k, i in enumerate(given, start=1)}
         ellipses = ellipses_of_labels(labels)

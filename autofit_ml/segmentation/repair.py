@@ -17,18 +17,29 @@ from autofit_ml.images.stamp import Stamp
 from autofit_ml.measure import psf_fwhm
 from autofit_ml.segmentation.fragments import host_of, join_fragments
 from autofit_ml.segmentation.result import Segmentation
+from autofit_ml.segmentation.shapes import ellipse_of_footprint, mirrored, pixel_at
 
 __all__ = ["repaired", "why_refused"]
 
 _ENCLOSED = 0.8
 """Share of a nucleus that lies inside the envelope's outline."""
 
-_CENTRAL = 0.35
+_CENTRAL = 0.25
 """Offset of a nucleus from the middle of its envelope, in semi-major axes, at most."""
 
 _TOUCHING = 2.5
 """Pixels between the brightest pixel of an envelope and its nucleus, at most: an object of its own
 has its brightest pixel elsewhere."""
+
+_OPPOSITE = 0.5
+"""Least share of a piece of the target that has other pieces opposite to it."""
+
+_BESIDE = 0.15, 0.2
+"""Offsets from the target's position, in semi-major axes: of all pieces together, at most, and of
+the one that is there, at least."""
+
+_LARGEST = 0.6
+"""Share of all pieces in the one at the target's position, at most."""
 
 _COVERS = 0.6
 """Share of the usable pixels that no object covers."""
@@ -46,8 +57,7 @@ def repaired(
     image: np.ndarray,
     noise: np.ndarray,
     bad: np.ndarray,
-    *,
-    fragments: bool = True,
+    position: tuple[float, float] | None = None,
 ) -> np.ndarray:
     """Labels without holes, with nuclei and fragments joined to what they belong to.
 
@@ -59,8 +69,8 @@ def repaired(
         Sky subtracted, and its noise.
     bad : ndarray, bool, shape (ny, nx)
         True = do not use.
-    fragments : bool
-        False for segmenters that have found these themselves.
+    position : (x, y), optional
+        Where the target is expected, pixels.
 
     Returns
     -------
@@ -68,8 +78,13 @@ def repaired(
         Joined labels no longer occur.
     """
     out = _filled(labels)
+    if out.max() < 2:
+        return out
     _join_nuclei(out, image)
-    return join_fragments(out, image, noise, bad) if fragments else out
+    out = join_fragments(out, image, noise, bad)
+    if position is not None:
+        _join_pieces(out, position)
+    return out
 
 
 def _filled(labels: np.ndarray) -> np.ndarray:
@@ -91,16 +106,15 @@ def _filled(labels: np.ndarray) -> np.ndarray:
 def _join_nuclei(labels: np.ndarray, image: np.ndarray) -> None:
     """Join nuclei to their envelopes, in place.
 
-    A nucleus lies in the middle of its envelope, and the envelope is the brighter the nearer to it.
+    A nucleus lies in the middle of its envelope, and is brighter, or the envelope is the brighter
+    the nearer to it.
     """
     windows = ndimage.find_objects(labels)
     area = np.bincount(labels.ravel())
     for small in np.argsort(area, kind="stable").tolist():
         if small == 0 or area[small] == 0:
             continue
-        wide = tuple(
-            slice(max(part.start - 1, 0), part.stop + 1) for part in windows[small - 1]
-        )
+        wide = tuple(slice(max(part.start - 1, 0), part.stop + 1) for part in windows[small - 1])
         around = labels[wide][ndimage.binary_dilation(labels[wide] == small)]
         met = np.bincount(around[(around != small) & (around != 0)])
         if not met.any() or area[met.argmax()] < area[small]:
@@ -112,11 +126,37 @@ def _join_nuclei(labels: np.ndarray, image: np.ndarray) -> None:
         outline = host.outline
         offset = math.hypot(columns.mean() - outline.x, rows.mean() - outline.y)
         inside = outline.distance(columns, rows) < 1
-        top = np.argmax(np.where(own, image, -np.inf))
-        v, h = np.unravel_index(top, image.shape)
+        if offset > _CENTRAL * outline.semi_major or inside.mean() < _ENCLOSED:
+            continue
+        v, h = np.unravel_index(np.argmax(np.where(own, image, -np.inf)), image.shape)
         near = np.hypot(columns - h, rows - v).min() <= _TOUCHING
-        if offset < _CENTRAL * outline.semi_major and inside.mean() >= _ENCLOSED and near:
+        if near or image[rows, columns].max() > image[v, h]:
             labels[rows, columns] = large
+
+
+def _join_pieces(labels: np.ndarray, position: tuple[float, float]) -> None:
+    """Join the pieces of a target that was cut up, in place.
+
+    Where the object at the target's position lies beside it, but several that touch each other lie
+    round it and opposite to each other, these are one object.
+    """
+    here = pixel_at(labels, position)
+    if not here:
+        return
+    islands, _ = ndimage.label(labels > 0, structure=np.ones((3, 3)))
+    island = islands == pixel_at(islands, position)
+    turned = mirrored(island, *position)
+    number = np.bincount(labels[island])
+    opposite = np.bincount(labels[island], turned[island]) / np.maximum(number, 1)
+    pieces = np.flatnonzero(opposite > _OPPOSITE)
+    if len(pieces) < 3 or here not in pieces:
+        return
+    whole = np.isin(labels, pieces) & island
+    outline, own = ellipse_of_footprint(whole), ellipse_of_footprint(labels == here)
+    centred = math.dist((outline.x, outline.y), position) < _BESIDE[0] * outline.semi_major
+    beside = math.dist((own.x, own.y), position) > _BESIDE[1] * own.semi_major
+    if centred and beside and number[here] < _LARGEST * number[pieces].sum():
+        labels[whole] = here
 
 
 def why_refused(stamp: Stamp, found: Segmentation) -> str:
