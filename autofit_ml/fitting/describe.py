@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from autofit_ml.fitting.geometry import covers_stamp, geometry_flags, target_fou
 from autofit_ml.fitting.image_statistics import ImageStatistics, measure_images
 from autofit_ml.fitting.levenberg_marquardt import Evaluation, LMResult, solve_damped
 from autofit_ml.fitting.model_error import with_model_error
+from autofit_ml.fitting.neighbours import Neighbour
 from autofit_ml.fitting.problem import SceneProblem
 from autofit_ml.fitting.results import SceneFit
 from autofit_ml.fitting.sky_noise import RIGHT, likely_cause
@@ -166,7 +168,7 @@ def describe(
     noise_of_misfit = seen.spread2.sqrt().cpu().numpy()
     correlated, adjacent = seen.correlated.cpu().numpy(), seen.adjacent.cpu().numpy()
     light = (seen.light * batch.units(0, members)[0][:, None]).cpu().numpy()
-    blend = seen.blended.cpu().numpy()
+    blend, unit = seen.blended.cpu().numpy(), batch.units(0, members)[0].tolist()
     out = []
     for k, row in enumerate(rows):
         member = batch.members[row]
@@ -252,7 +254,8 @@ def describe(
                 limits[:, k],
                 flux_stamp=light[k],
                 flux_stamp_err=light_error[k],
-                labels=tuple(item.label for item in member.neighbours),
+                around=tuple(member.neighbours),
+                companions=_in_image_units(seen.companions.get(k, ()), unit[k]),
                 pulls=pulls[k],
                 message="; ".join(filter(None, [lost, *wrong, unknown[k]])),
                 prior=batch.prior_names[row],
@@ -274,6 +277,12 @@ def _evaluated(
             there.light = out.light[mine]
             out.put(mine, there)
     return out
+
+
+def _in_image_units(found: Sequence[Neighbour], unit: float) -> tuple[Neighbour, ...]:
+    """Companions whose fluxes were in other units."""
+    factor = np.array([1.0, 1.0, unit, 1.0, 1.0, 1.0, 1.0, 1.0])
+    return tuple(dataclasses.replace(item, start=item.start * factor) for item in found)
 
 
 def _put_linear(

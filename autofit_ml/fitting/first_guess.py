@@ -83,6 +83,7 @@ def bounds_of(
     _limit_skies(batch, scene, index, lower, upper)
     if not scene.has_positions:
         _limit_positions(batch, scene, rows, lower, upper)
+    _limit_companions(batch, rows, lower, upper)
     return lower, upper
 
 
@@ -105,6 +106,25 @@ def _limit_positions(
             axis = "xy".index(name)
             lower[:, j] = torch.maximum(lower[:, j], limits[:, axis, 0])
             upper[:, j] = torch.minimum(upper[:, j], limits[:, axis, 1])
+
+
+def _limit_companions(
+    batch: SceneBatch, rows: np.ndarray, lower: torch.Tensor, upper: torch.Tensor
+) -> None:
+    """Bounds of what was found in residuals, in place: compact, and where it was found."""
+    places = {name: j for j, name in enumerate(batch.layout.names)}
+    for k, row in enumerate(rows):
+        member = batch.members[row]
+        for number, item in enumerate(member.neighbours, start=1):
+            if item.label >= 0:
+                continue
+            fwhm, name = member.fwhm[0], f"neighbour_{number}"
+            for axis, at in zip("xy", item.start, strict=False):
+                j = places[f"{name}.{axis}"]
+                lower[k, j], upper[k, j] = at - fwhm, at + fwhm
+            if item.profile == "sersic":
+                j = places[f"{name}.ln_rc"]
+                upper[k, j] = torch.minimum(upper[k, j], upper.new_tensor(math.log(3 * fwhm)))
 
 
 def _limit_skies(

@@ -10,6 +10,7 @@ from typing import Any, overload
 import numpy as np
 
 from autofit_ml.catalogue.flags import bound_names
+from autofit_ml.fitting.neighbours import Neighbour
 from autofit_ml.fitting.problem import SceneProblem
 from autofit_ml.scenes.layout import Layout
 from autofit_ml.scenes.model import Component
@@ -61,8 +62,10 @@ class SceneFit:
     at_bound : tuple of str
     neighbours : int
         Fitted along.
-    labels : tuple of int
-        Theirs in the segmentation.
+    around : tuple of Neighbour
+        Those, as their fits began.
+    companions : tuple of Neighbour
+        Compact residuals that look like further ones.
     pulls : ndarray, float64, (K, blocks)
         Of the residual's rings and sectors on those K numbers of theta that are the target's
         (`autofit_ml.fitting.residual_blocks`).
@@ -111,7 +114,8 @@ class SceneFit:
     flux_stamp_err: np.ndarray = field(default_factory=lambda: np.zeros(0))
     bic_point_source: float = math.nan
     posterior: Any = None
-    labels: tuple[int, ...] = ()
+    around: tuple[Neighbour, ...] = ()
+    companions: tuple[Neighbour, ...] = ()
     prior: str = ""
     pulls: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
     re_total: np.ndarray = field(default_factory=lambda: np.zeros(0))

@@ -26,6 +26,9 @@ class RefineSettings:
         Contaminants that overlap with the target are fitted with it, or masked like the others.
     max_neighbours : int
         At most so many are fitted.
+    companions : int
+        Sources that the segmentation missed, found in the residual (`fitting.companions`): at most
+        so many are fitted along.
     drop_neighbours : bool
         Fit again without the neighbours that turn out to have no significant light.
     prior : {"broad", "none", "network"} or Population
@@ -61,6 +64,7 @@ class RefineSettings:
     error_floor: float = 0.0
     neighbours: str = "fit"
     max_neighbours: int = 6
+    companions: int = 12
     drop_neighbours: bool = True
     prior: str | Population = "broad"
     point_source: bool = True

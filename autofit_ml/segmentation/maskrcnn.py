@@ -17,7 +17,6 @@ from autofit_ml.errors import InputError
 from autofit_ml.images.stamp import Stamp
 from autofit_ml.measure import psf_fwhm
 from autofit_ml.segmentation.channels import prepare
-from autofit_ml.segmentation.fragments import join_fragments
 from autofit_ml.segmentation.network import CLASSES, DIVISIBLE, SegmentNetwork
 from autofit_ml.segmentation.pieces import (
     BINNINGS,
@@ -30,6 +29,7 @@ from autofit_ml.segmentation.pieces import (
     with_large,
 )
 from autofit_ml.segmentation.regions import nms
+from autofit_ml.segmentation.repair import repaired
 from autofit_ml.segmentation.result import Segmentation, finished, mode_of_stamp
 from autofit_ml.segmentation.shapes import Ellipse, ellipses_of_labels, pixel_at, renumbered
 from autofit_ml.weights.choice import network_name
@@ -104,8 +104,8 @@ def segment_maskrcnn(
     weights, out = network_name(network), []
     for stamp, sky, fwhm, pieces in zip(stamps, skies, fwhms, found, strict=True):
         labels = draw(pieces, stamp.shape)
-        if len(pieces) > 1:
-            labels = join_fragments(labels, stamp.data - sky[0], stamp.sigma, stamp.mask)
+        flat = stamp.data - sky[0]
+        labels = repaired(labels, flat, stamp.sigma, stamp.mask, stamp.position)
         labels, given = renumbered(labels)
         classes = {k: pieces[i - 1].kind for k, i in enumerate(given, start=1)}
         ellipses = ellipses_of_labels(labels)
