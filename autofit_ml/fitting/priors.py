@@ -107,9 +107,6 @@ def make_prior(batch: SceneBatch) -> tuple[GaussianPrior, list[str]]:
     mean, precision = np.zeros((b, d)), np.zeros((b, d, d))
     own = np.einsum("bdd->bd", precision)  # a view of the diagonals
     for i in range(layout.n_images):
-        if layout.sky_terms:
-            at = layout.sky_slice(i).start
-            mean[:, at], own[:, at] = batch.sky_prior(i).cpu().numpy().T
         own[:, layout.psf_slice(i)] = 1.0
     names = [kind if kind == "none" else "broad"] * b
     if kind != "none":
@@ -133,6 +130,11 @@ def make_prior(batch: SceneBatch) -> tuple[GaussianPrior, list[str]]:
     prior = GaussianPrior(
         torch.as_tensor(mean, device=batch.device), torch.as_tensor(precision, device=batch.device)
     )
+    if layout.sky_terms:
+        precisions = prior.precision.diagonal(dim1=1, dim2=2)
+        for i in range(layout.n_images):
+            at = layout.sky_slice(i).start
+            prior.mean[:, at], precisions[:, at] = batch.sky_prior(i).T
     return prior, names
 
 
