@@ -24,8 +24,9 @@ from autofit_ml.simulation.sources import Component, Source, from_axes
 
 SNR_BINS = ((100, 200), (200, 500), (500, 2001), (100, 2001))
 SETS = {"as they are": (), "thin discs": ("data.galaxies.bulge_disc.thickness=[0.001,0.002]",)}
-HEADER = ["discs, S/N", "galaxies", "usable", "two components", "flux_total bias", "within 1 σ",
-          "re_total bias", "within 1 σ", "q_total bias", "within 1 σ", "B/T within 1 σ"]  # fmt: skip
+HEADER = ["discs, S/N", "galaxies", "usable", "two components", "flux_total bias",
+          "within 1 σ", "re_total bias", "within 1 σ", "q_total bias", "within 1 σ",
+          "B/T within 1 σ"]  # fmt: skip
 _POINTS = 8000
 _DISC_LENGTH = 1.6783469900166605
 """Half-light radius of an exponential disc in scale lengths."""

@@ -136,7 +136,16 @@ def test_parameters_that_vary_with_wavelength(three_bands, tmp_path):
 def test_two_components_in_several_bands(tmp_path):
     write_bands(tmp_path, "a", ("g", "r"))
     row = fitted(tmp_path, model="sersic+exp", bands="r,g")["a"]
-    names = ("flux", "flux_2", "mag_2", "flux_total", "mag_total", "re_total", "q_total", "fraction")
+    names = (
+        "flux",
+        "flux_2",
+        "mag_2",
+        "flux_total",
+        "mag_total",
+        "re_total",
+        "q_total",
+        "fraction",
+    )
     for name in (f"{name}_g" for name in names):
         assert np.isfinite(row[name]) and f"{name}_err" in row, name
     assert row["flux_total_g"] == pytest.approx(row["flux_g"] + row["flux_2_g"])
