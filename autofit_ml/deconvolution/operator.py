@@ -302,8 +302,7 @@ def grid_side(stamps: Sequence[Stamp], oversampling: int, padding: int | None = 
     """
     largest = max(max(stamp.shape) for stamp in stamps)
     if padding is None:
-        width = max(psf_fwhm(stamp.psf) for stamp in stamps)
-        padding = math.ceil(width)
+        padding = math.ceil(max(psf_fwhm(stamp.psf) for stamp in stamps))
     off = max(
         abs(at - (n - 1) / 2)
         for stamp in stamps

@@ -90,6 +90,7 @@ def choose_models(
         In order.
     """
     settings = dataclasses.replace(settings or RefineSettings(), point_source=False)
+    later = dataclasses.replace(settings, drop_neighbours=False, companions=0)
     fits: list[dict[str, SceneFit]] = [{} for _ in objects]
     every = list(objects)
 
@@ -101,7 +102,7 @@ def choose_models(
             [every[k] for k in members],
             scene,
             starts.some(list(members)),
-            settings=dataclasses.replace(settings, drop_neighbours=model == "sersic"),
+            settings=settings if model == "sersic" else later,
             bands=bands,
             wavelengths=wavelengths,
             components=components,
@@ -114,7 +115,7 @@ def choose_models(
     if settings.neighbours == "fit":
         for k in everyone:
             one = every[k].with_neighbours(settings.max_neighbours)
-            every[k] = one.with_these(fits[k]["sersic"].labels)
+            every[k] = dataclasses.replace(one, neighbours=fits[k]["sersic"].around)
     attempt("point", list(everyone))
     bics = [criteria(of_one) for of_one in fits]
     extended = [k for k in everyone if not bics[k]["point"] < bics[k]["sersic"] - 20]

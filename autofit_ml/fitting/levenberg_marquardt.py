@@ -279,8 +279,9 @@ def minimise(
                 active, step = active[keep], step[keep]
         if len(active) == 0:
             break
-        step = _shortened(step, max_step)
-        step = _within(state, theta, active, step, damping, lower, upper)
+        low = torch.maximum(lower[active], theta[active] - max_step)
+        high = torch.minimum(upper[active], theta[active] + max_step)
+        step = _within(state, theta, active, step, damping, low, high, lower, upper)
         trial = theta[active] + _shortened(step, max_step)
         trial = torch.maximum(torch.minimum(trial, upper[active]), lower[active])
         there = evaluate(active, trial)
@@ -341,18 +342,24 @@ def _within(
     active: torch.Tensor,
     step: torch.Tensor,
     damping: torch.Tensor,
+    low: torch.Tensor,
+    high: torch.Tensor,
     lower: torch.Tensor,
     upper: torch.Tensor,
 ) -> torch.Tensor:
-    """Steps that end on the bounds they would cross, the other parameters solved for again."""
+    """Steps that end on the limits they would cross, the other parameters solved for again.
+
+    `low`, `high` (A, D): bounds, and where the largest step leads. A direction of which the data
+    say nothing, a star's ellipticity, must not shorten the steps of all others.
+    """
     at = theta[active] + step
-    cross = (at < lower[active]) | (at > upper[active])
+    cross = (at < low) | (at > high)
     some = cross.any(1).nonzero()[:, 0]
     if len(some) == 0:
         return step
     rows, held = active[some], cross[some]
     here = state.select(rows)
-    ends = torch.maximum(torch.minimum(at[some], upper[rows]), lower[rows]) - theta[rows]
+    ends = torch.maximum(torch.minimum(at[some], high[some]), low[some]) - theta[rows]
     fixed = torch.where(held, ends, torch.zeros_like(ends))
     here.gradient = here.gradient - (here.matrix @ fixed[..., None])[..., 0]
     blocked = against_bounds(theta[rows], state.gradient[rows], lower[rows], upper[rows])

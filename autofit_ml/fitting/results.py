@@ -10,6 +10,7 @@ from typing import Any, overload
 import numpy as np
 
 from autofit_ml.catalogue.flags import bound_names
+from autofit_ml.fitting.neighbours import Neighbour
 from autofit_ml.fitting.problem import SceneProblem
 from autofit_ml.scenes.layout import Layout
 from autofit_ml.scenes.model import Component
@@ -28,14 +29,20 @@ class SceneFit:
         band to band; then the images' skies. Neighbours are components called ``neighbour_1`` ...
     values, errors : ndarray, float64, (V,)
         Catalogue units and conventions; positions in pixels of the first image. NaN: no fit; the
-        error of what is fixed or sits on a bound is NaN.
+        error of what is fixed or sits on a bound is NaN. Errors are total: of the noise, and of
+        the model's shortcomings (`autofit_ml.fitting.model_error`).
     cov : ndarray, float64, (V, V)
+        Total, too.
+    errors_stat, cov_stat : ndarray, float64, (V,), (V, V)
+        Of the noise alone.
     start : ndarray, float64, (V,)
         Of the start that won.
     layout : Layout or None
         None where nothing was fitted.
     theta, theta_cov : ndarray, float64, (D,), (D, D)
         In the refiner's own parameters, ``layout.names``; skies in units of the pixel noise.
+    theta_cov_stat : ndarray, float64, (D, D)
+        Of the noise alone.
     re_total, re_total_err, q_total, q_total_err : ndarray, float64, (images,)
         Size and shape of all components of the target together; of length 0 until they were asked
         for (`autofit_ml.fitting.with_totals`).
@@ -55,8 +62,15 @@ class SceneFit:
     at_bound : tuple of str
     neighbours : int
         Fitted along.
-    labels : tuple of int
-        Theirs in the segmentation.
+    around : tuple of Neighbour
+        Those, as their fits began.
+    companions : tuple of Neighbour
+        Compact residuals that look like further ones.
+    pulls : ndarray, float64, (K, blocks)
+        Of the residual's rings and sectors on those K numbers of theta that are the target's
+        (`autofit_ml.fitting.residual_blocks`).
+    prior : str
+        Of the target.
     components : list or None
         For each image a dict component -> image, float32, image units, and "sky"; when asked for.
     problem : SceneProblem or None
@@ -72,10 +86,13 @@ class SceneFit:
     values: np.ndarray
     errors: np.ndarray
     cov: np.ndarray
+    errors_stat: np.ndarray
+    cov_stat: np.ndarray
     start: np.ndarray
     layout: Layout | None
     theta: np.ndarray
     theta_cov: np.ndarray
+    theta_cov_stat: np.ndarray
     chi2: float
     logl: float
     bic: float
@@ -97,7 +114,10 @@ class SceneFit:
     flux_stamp_err: np.ndarray = field(default_factory=lambda: np.zeros(0))
     bic_point_source: float = math.nan
     posterior: Any = None
-    labels: tuple[int, ...] = ()
+    around: tuple[Neighbour, ...] = ()
+    companions: tuple[Neighbour, ...] = ()
+    prior: str = ""
+    pulls: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
     re_total: np.ndarray = field(default_factory=lambda: np.zeros(0))
     re_total_err: np.ndarray = field(default_factory=lambda: np.zeros(0))
     q_total: np.ndarray = field(default_factory=lambda: np.zeros(0))
@@ -161,8 +181,12 @@ class SceneFit:
         return float(self.values[self.names.index(name)])
 
     def error(self, name: str) -> float:
-        """1-sigma error of a catalogue parameter."""
+        """1-sigma error of a catalogue parameter: of noise and model."""
         return float(self.errors[self.names.index(name)])
+
+    def error_stat(self, name: str) -> float:
+        """1-sigma error of a catalogue parameter from the noise alone."""
+        return float(self.errors_stat[self.names.index(name)])
 
     def place(self, name: str, image: int) -> int | None:
         """Place of a parameter among the values of an image; None if the model has no such."""
@@ -238,8 +262,13 @@ class Fits(Sequence[SceneFit]):
 
     @property
     def errors(self) -> np.ndarray:
-        """1-sigma errors of `values`, (B, V)."""
+        """1-sigma errors of `values`, noise and model, (B, V)."""
         return self._columns("errors")
+
+    @property
+    def errors_stat(self) -> np.ndarray:
+        """1-sigma errors of `values` from the noise alone, (B, V)."""
+        return self._columns("errors_stat")
 
     @property
     def start(self) -> np.ndarray:

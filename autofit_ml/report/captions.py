@@ -88,8 +88,7 @@ def _flowed(
 
 def pair(row: Mapping[str, Any], name: str) -> str:
     """A value and its error."""
-    error = number_of(row, f"{name}_err")
-    return format_measurement(number_of(row, name), error)
+    return format_measurement(number_of(row, name), number_of(row, f"{name}_err"))
 
 
 def _shape_numbers(row: Mapping[str, Any], extra: str) -> list[str]:
@@ -151,8 +150,7 @@ def text_lines(
     """The lines under the panels: id, key numbers (or why there are none), flags."""
     title, font = font_of(15, bold=True), font_of(13)
     lines = [(title, [(0.0, elided(str(row.get("id", "")), title, width), TEXT)])]
-    failed = row.get("status") == "failed"
-    if failed:
+    if row.get("status") == "failed":
         message = str(row.get("message", "")) or "no reason recorded"
         words = [(elided(word, font, width), _FATAL_TEXT) for word in message.split()]
         body = _flowed([("no fit:", _FATAL_TEXT), *words], font, width, font.getlength(" "))
@@ -162,7 +160,5 @@ def text_lines(
             lines += [(font, line) for line in _flowed(numbers, font, width, 22)]
     flags = Flag(int(row.get("flags") or 0) & sum(Flag))
     named = [(str(f.name), _FATAL_TEXT if f & FATAL else _FLAG_TEXT) for f in Flag if f & flags]
-    if not named:
-        named = [("no flags", _GOOD_TEXT)]
-    lines += [(font, line) for line in _flowed(named, font, width, 14)]
-    return lines
+    flowed = _flowed(named or [("no flags", _GOOD_TEXT)], font, width, 14)
+    return lines + [(font, line) for line in flowed]

@@ -130,13 +130,15 @@ def fit_of_scene(fit: SceneFit, one: SceneObject, scene: Scene, columns: ModelCo
         numbers |= reading.total(0, "")
     if columns.bands:
         numbers |= reading.bands(columns)
-    numbers["cov"] = pack_covariance(reading.covariance(columns))
+    for name, matrix in (("cov", fit.cov), ("cov_stat", fit.cov_stat)):
+        numbers[name] = pack_covariance(reading.covariance(columns, matrix))
     numbers["at_bound"] = " ".join(dict.fromkeys(map(reading.bound_name, fit.at_bound)))
     for name in FIT_NUMBERS:
         numbers[name] = getattr(fit, name)
     numbers["chi2_red"] = fit.chi2 / fit.ndof if fit.ndof > 0 else np.nan
     numbers["noise_correlation"] = fit.noise_correlation
     numbers["n_neighbours"] = fit.neighbours
+    numbers["prior"] = fit.prior
     numbers["blend_fraction"] = fit.blended
     numbers["bic_point_source"] = fit.bic_point_source
     drawn = reading.drawn()
@@ -170,6 +172,7 @@ class _Reading:
                 continue
             numbers[parameter] = self.fit.values[i]
             numbers[f"{parameter}_err"] = self.fit.errors[i]
+            numbers[f"{parameter}_err_stat"] = self.fit.errors_stat[i]
             numbers[f"{parameter}_init"] = self.fit.start[i]
         if component.profile.name in _INDEX and not component.profile.modifiers:
             numbers["n"] = numbers["n_init"] = _INDEX[component.profile.name]
@@ -203,6 +206,7 @@ class _Reading:
                 continue
             numbers[f"{name}{extra}"] = self.fit.values[i]
             numbers[f"{name}{extra}_err"] = self.fit.errors[i]
+            numbers[f"{name}{extra}_err_stat"] = self.fit.errors_stat[i]
             if not extra and name == "sky":
                 numbers["sky_init"] = self.fit.start[i]
         return numbers
@@ -248,13 +252,14 @@ class _Reading:
                 column = f"{suffix(item.component)}{extra}"
                 numbers[f"{item.parameter}{column}"] = value
                 numbers[f"{item.parameter}{column}_err"] = error
+                numbers[f"{item.parameter}{column}_err_stat"] = self.fit.errors_stat[i]
                 if item.parameter == "flux":
                     mag, mag_error = _magnitude(value, error, stamp.zeropoint)
                     numbers[f"mag{column}"], numbers[f"mag{column}_err"] = mag, mag_error
         return numbers
 
-    def covariance(self, columns: ModelColumns) -> np.ndarray:
-        """Covariance in the catalogue's order; 0 for what is not fitted."""
+    def covariance(self, columns: ModelColumns, matrix: np.ndarray) -> np.ndarray:
+        """A covariance of the fit's values in the catalogue's order; 0 for what is not fitted."""
         names: dict[str, str] = {"sky": "sky"}
         for k, component in enumerate(self.scene.components):
             for parameter in component.profile.parameters:
@@ -264,7 +269,7 @@ class _Reading:
         rows = [row for row, i in enumerate(places) if i is not None]
         found = [i for i in places if i is not None]
         out = np.zeros((len(order), len(order)))
-        out[np.ix_(rows, rows)] = self.fit.cov[np.ix_(found, found)]
+        out[np.ix_(rows, rows)] = matrix[np.ix_(found, found)]
         return out
 
     def bound_name(self, name: str) -> str:
@@ -349,7 +354,7 @@ def _flux_limit(flux: float, error: float) -> float:
 
 def _suffixed(name: str, extra: str) -> str:
     """re_err -> re_2_err."""
-    for ending in ("_err", "_init"):
+    for ending in ("_err_stat", "_err", "_init"):
         if name.endswith(ending):
             return f"{name.removesuffix(ending)}{extra}{ending}"
     return f"{name}{extra}"

@@ -27,6 +27,7 @@ from autofit_ml.segmentation.shapes import (
 __all__ = [
     "SepSettings",
     "absorb_fragments",
+    "drop_noise",
     "extract",
     "segment_sep",
     "split_hidden",
@@ -110,7 +111,7 @@ def segment_sep(stamp: Stamp, settings: SepSettings | None = None) -> Segmentati
         image = data - np.float32(level)
         sources, labels = extract(image, widened, stamp.mask, fwhm, settings)
         target = _choose_target(sources, labels, stamp.position, max(settings.search_radius, fwhm))
-        labels = _drop_noise(image, widened, labels, len(sources), target, settings)
+        labels = drop_noise(image, widened, labels, len(sources), target, settings)
         if target:
             _recentre(sources, target, image, labels, stamp.position, fwhm)
             labels = absorb_fragments(image, widened, labels, sources, target, good, settings)
@@ -343,7 +344,7 @@ def _choose_target(
     return best if nearest < 2.0 and distance[here - 1] > 3 * max(nearest, 1.0) else here
 
 
-def _drop_noise(
+def drop_noise(
     image: np.ndarray,
     noise: np.ndarray,
     labels: np.ndarray,

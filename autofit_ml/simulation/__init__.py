@@ -10,8 +10,8 @@ demonstration.
 
 From recipe to pixels:
 
-- `recipe`: settings, validated; `compose_recipe` reads them from Hydra configs.
-- `populations`, `scenes`, `sources`: numbers, sizes and shapes; which sources are where.
+- `recipe`, `survey`, `ranges`: settings, validated; `compose` reads them from Hydra configs.
+- `populations`, `galaxies`, `scenes`, `sources`: numbers, sizes and shapes; what is where.
 - `real`: cut-outs of real galaxies as sources.
 - `psf`, `draw`: PSF images; light on pixels with exactly the PSF image that is handed over.
 - `noise`, `artefacts`: sky, noise, detector defects.

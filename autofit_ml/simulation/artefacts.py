@@ -15,7 +15,7 @@ from scipy.special import ndtr
 from autofit_ml.simulation.objects import Artefact
 
 if TYPE_CHECKING:
-    from autofit_ml.simulation.recipe import Artefacts
+    from autofit_ml.simulation.survey import Artefacts
 
 __all__ = [
     "apply_artefacts",

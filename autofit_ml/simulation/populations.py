@@ -105,10 +105,9 @@ def disc_axis_ratio(
 ) -> float:
     """Apparent axis ratio of a disc seen from a random direction."""
 
-    def draw() -> float:
-        return inclined_axis_ratio(np.degrees(np.arccos(rng.uniform())), thickness)
-
-    return redrawn(draw, limits)
+    return redrawn(
+        lambda: inclined_axis_ratio(np.degrees(np.arccos(rng.uniform())), thickness), limits
+    )
 
 
 def spheroid_axis_ratio(rng: np.random.Generator, limits: tuple[float, float]) -> float:

@@ -16,7 +16,7 @@ from autofit_ml.measure import core_centroid, fourier_shift
 from autofit_ml.simulation.sources import require_galsim
 
 if TYPE_CHECKING:
-    from autofit_ml.simulation.recipe import PSFModel
+    from autofit_ml.simulation.survey import PSFModel
 
 __all__ = ["PSFGrid", "draw_psf", "draw_psf_grid", "moffat_psf"]
 
@@ -127,10 +127,8 @@ def _seeing_psf(
     size = math.hypot(e1, e2)
     if size > 0.3:
         e1, e2 = 0.3 * e1 / size, 0.3 * e2 / size
-    if model.kind == "moffat":
-        profile = galsim.Moffat(beta=beta, fwhm=fwhm / pixel_scale)
-    else:
-        profile = galsim.Kolmogorov(fwhm=fwhm / pixel_scale)
+    moffat = {"beta": beta} if model.kind == "moffat" else {}
+    profile = (galsim.Moffat if moffat else galsim.Kolmogorov)(fwhm=fwhm / pixel_scale, **moffat)
     return _draw(profile.shear(g1=e1, g2=e2), _side(model), model.oversampling, model.has_pixel)
 
 

@@ -12,13 +12,8 @@ import pytest
 pytest.importorskip("hydra")
 
 from autofit_ml.errors import SettingsError
-from autofit_ml.simulation.recipe import (
-    DataRecipe,
-    Recipe,
-    compose_recipe,
-    config_folder,
-    list_recipes,
-)
+from autofit_ml.simulation.compose import compose_recipe, config_folder, list_recipes
+from autofit_ml.simulation.recipe import DataRecipe, Recipe
 
 
 @pytest.mark.parametrize("data", [name for name in list_recipes("data") if name != "real"])

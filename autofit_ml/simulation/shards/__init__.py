@@ -33,6 +33,7 @@ from autofit_ml.simulation.shards.columns import (
     plane_of,
     psf_grid_of,
     psf_of,
+    shape_of,
     shard_schema,
     truth_of,
 )
@@ -58,6 +59,7 @@ __all__ = [
     "psf_of",
     "read_manifest",
     "read_objects",
+    "shape_of",
     "shard_schema",
     "truth_of",
     "verify_set",

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
-from autofit_ml.segmentation.network import NetworkSettings, Preprocessing, describe
+from autofit_ml.segmentation.channels import Preprocessing
+from autofit_ml.segmentation.network import NetworkSettings, describe
 from training.module import NetworkModule
 from training.optimiser import OptimiserSettings
 from training.tasks.segment.network import TrainableNetwork
