@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CalibrateSettings",
     "DeconvolveSettings",
+    "DiffSettings",
     "FitCall",
     "FitOptions",
     "FitSettings",
@@ -40,7 +41,9 @@ __all__ = [
     "Resumed",
     "SamplingSettings",
     "SegmentSettings",
+    "Selected",
     "SimulateSettings",
+    "SubtractSettings",
 ]
 
 Paths: TypeAlias = "str | Path | Iterable[str | Path] | None"
@@ -70,6 +73,18 @@ def _known_survey(name: Any) -> Any:
 
         survey_preset(str(name))
     return name
+
+
+PRIORS = ("broad", "none", "network")
+
+
+def _prior(value: Any) -> str:
+    """The name of a prior, or population:FILE."""
+    text = str(value)
+    kind, colon, file = text.partition(":")
+    if not (text in PRIORS or (kind == "population" and file)):
+        raise SettingsError(f"{text!r} is no prior", f"use {', '.join(PRIORS)} or population:FILE")
+    return text
 
 
 # --- reading images ---------------------------------------------------------------------------
@@ -276,10 +291,11 @@ class FitSettings(Working, Networks, ReadOptions):
         0.0, "Error of the model, as a share of its light.", MODEL, least=0, below=1
     )
     prior: str = option(
-        "none",
-        "network: what the resnet predicts is a prior of the fit.",
+        "broad",
+        "broad (what any galaxy is like: matters for faint ones only), none, network (what the "
+        "resnet predicts), or population:FILE.",
         MODEL,
-        choices=("none", "network"),
+        normalise=_prior,
     )
     posterior: str = option(
         "laplace",
@@ -315,11 +331,11 @@ class FitSettings(Working, Networks, ReadOptions):
         object.__setattr__(self, "wavelengths", wavelengths)
         if self.galfit is not None and not self.default_model:
             raise SettingsError("both a model and a GALFIT file are given", "give one of them")
-        if self.prior == "network":
+        if self.prior not in ("broad", "none"):
             self._check_prior()
 
     def _check_prior(self) -> None:
-        if self.init != "resnet":
+        if self.prior == "network" and self.init != "resnet":
             raise SettingsError(
                 f"prior 'network' needs init 'resnet' (init is {self.init!r})", "use init resnet"
             )
@@ -334,7 +350,7 @@ class FitSettings(Working, Networks, ReadOptions):
         ]
         if unlike:
             raise SettingsError(
-                f"the network's prior is that of one Sérsic profile, not of {' and '.join(unlike)}",
+                f"prior {self.prior!r} is that of one Sérsic profile, not of {' and '.join(unlike)}",
                 "leave the prior out, or give --model sersic without --bands",
             )
 
@@ -394,6 +410,64 @@ class SegmentSettings(Working, Networks, ReadOptions):
     segmenter: str = _segmenter("maskrcnn", SEGMENTERS)
     batch_size: int = _batch_size(64)
     pictures: bool = option(True, "Draw the outlines as PNG.", OUTPUT)
+
+
+# --- diff -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubtractSettings(Settings):
+    """How one image is subtracted from another."""
+
+    kernel_size: int = option(
+        13, "Side of the convolution kernel, odd.", MODEL, unit="pixels", least=3, most=31
+    )
+    background: int = option(
+        0, "Order of the differential background's polynomial.", MODEL, least=0, most=6
+    )
+    variation: int = option(
+        0, "Order of the kernel's variation over the image.", MODEL, least=0, most=3
+    )
+    convolve: str = option(
+        "auto",
+        "Which image is convolved; auto: the one whose kernel amplifies noise less.",
+        MODEL,
+        choices=("auto", "reference", "science"),
+    )
+    robust: str = option(
+        "huber",
+        "Weights of outliers in the solution for the kernel.",
+        MODEL,
+        choices=("huber", "student-t", "none"),
+    )
+    floor: float = option(
+        0.01, "Error of the convolved image, as a share of its light.", MODEL, least=0, below=1
+    )
+    smoothness: float = option(
+        1e-5, "Weight of the kernel's squared Laplacian.", MODEL, least=0, below=1
+    )
+    most_pixels: int = option(
+        60_000,
+        "The kernel is fitted to at most so many pixels, the brightest.",
+        MODEL,
+        least=1000,
+        python_only=True,
+    )
+
+    def check(self) -> None:
+        """The kernel has a central pixel."""
+        super().check()
+        if self.kernel_size % 2 == 0:
+            raise SettingsError(f"kernel_size is {self.kernel_size}", "give an odd number")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffSettings(SubtractSettings, Working, ReadOptions):
+    """How images of several epochs are subtracted, and what has changed is found."""
+
+    batch_size: int = _batch_size(4)
+    threshold: float = option(5.0, "Least S/N of what is detected.", MODEL, above=0)
+    pictures: bool = option(True, "Draw reference, science and difference as PNG.", OUTPUT)
 
 
 # --- deconvolve -------------------------------------------------------------------------------
@@ -456,7 +530,7 @@ class SamplingSettings(Seeded, Networks):
     )
     batch: int = option(
         64,
-        "Images that go through the network together.",
+        "Samples of an object that go through the network together.",
         WORK,
         least=1,
         python_only=True,
@@ -472,15 +546,6 @@ class SamplingSettings(Seeded, Networks):
                 "the sampling of the data",
                 "use oversampling 1, or sampler eps",
             )
-
-    objects: int = option(
-        4,
-        "Objects that are sampled together.",
-        WORK,
-        least=1,
-        python_only=True,
-        changes_results=False,
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -543,6 +608,33 @@ class SimulateSettings(Settings):
 
 
 # --- calls from Python -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selected(Settings):
+    """Which of the objects are done; the others are left for a later call in the same folder."""
+
+    limit: int | None = option(
+        None,
+        "At most so many objects that are not done yet.",
+        INPUT,
+        least=1,
+        changes_results=False,
+    )
+    ids: str | None = option(
+        None,
+        "Only objects whose id fits a pattern: NGC*, *_g?",
+        INPUT,
+        words=("--id",),
+        changes_results=False,
+    )
+    retry: str = option(
+        "none",
+        "Do objects that failed in an earlier call once more.",
+        INPUT,
+        choices=("none", "failed"),
+        changes_results=False,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

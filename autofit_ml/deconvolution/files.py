@@ -1,7 +1,5 @@
 """One FITS file per deconvolved object."""
 
-from __future__ import annotations
-
 import io
 import math
 from typing import TYPE_CHECKING, Any
@@ -18,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["sharp_fits_bytes"]
 
 
-def sharp_fits_bytes(sharp: Sharp, fits_of_samples: SampleFits | None = None) -> bytes:
+def sharp_fits_bytes(sharp: Sharp, fits_of_samples: "SampleFits | None" = None) -> bytes:
     """The FITS file ``sharp/<id>.fits`` of one object.
 
     Parameters

@@ -1,7 +1,5 @@
 """The picture of a deconvolved object: data, mean, scatter, three samples, residual."""
 
-from __future__ import annotations
-
 import io
 
 import matplotlib

@@ -15,8 +15,6 @@ Detail
     single sample shows is the prior's.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass

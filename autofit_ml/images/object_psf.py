@@ -1,7 +1,5 @@
 """Which PSF an object gets: the option's, its own plane's, an analytic one."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import math
@@ -14,7 +12,7 @@ from astropy.io import fits
 from autofit_ml.catalogue.flags import Flag
 from autofit_ml.errors import InputError
 from autofit_ml.images.fitsfile import HduInfo
-from autofit_ml.images.header import header_pixel_scale, number_card
+from autofit_ml.images.header import header_pixel_scale, number_card, truth_card
 from autofit_ml.images.load import Planes
 from autofit_ml.images.open_files import plane_array
 from autofit_ml.images.options import FITTED_PSFS, ReadOptions
@@ -138,11 +136,7 @@ def _psf_from_file(
             path,
         )
     if has_pixel is None:
-        for candidate in (*headers, planes.header):
-            value = candidate.get("PSFPIX")
-            if isinstance(value, (bool, np.bool_)):
-                has_pixel = bool(value)
-                break
+        has_pixel = truth_card([*headers, planes.header], "PSFPIX", messages)
     pixels = np.asarray(data, np.float64)
     psf, notes, flags = _centred(
         (pixels.tobytes(), pixels.shape),

@@ -1,7 +1,5 @@
 """The files of one object, opened once, and the arrays of its planes in them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`read`: stamps from paths in one call."""
 
-from __future__ import annotations
-
 import warnings
 
 from autofit_ml.errors import AutofitWarning, InputError

@@ -1,7 +1,5 @@
 """`Source`: where one object's planes are; what `discover` hands to the readers."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,7 +56,7 @@ class Source:
     survey: str | None = None
     messages: tuple[str, ...] = ()
     band: str = ""
-    others: tuple[Source | None, ...] = ()
+    others: "tuple[Source | None, ...]" = ()
     psf_shared: bool = False
     content: Mapping[Path, bytes] = field(default_factory=dict, repr=False)
 

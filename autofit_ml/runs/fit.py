@@ -19,12 +19,12 @@ from autofit_ml.runs.folder import RunFolder
 from autofit_ml.runs.identity import identity_of, weights_text
 from autofit_ml.runs.kinds import FITTED
 from autofit_ml.runs.loop import Handle, Work, go_through
-from autofit_ml.runs.prepare import PREPARE, Prepared, pieces
+from autofit_ml.runs.prepare import READ, Objects, pieces, prepare_objects
 from autofit_ml.runs.rows import Fitted
 from autofit_ml.runs.sources import Paths, inputs_of, useful_workers
 from autofit_ml.runs.summary import Progress, RunSummary
 from autofit_ml.segmentation.dispatch import check_segmenter
-from autofit_ml.settings import FitSettings
+from autofit_ml.settings import FitSettings, Selected
 from autofit_ml.weights.choice import usable_device
 
 __all__ = ["FitSettings", "fit_found", "fit_identity", "fit_inputs", "fit_run", "fit_sources"]
@@ -37,6 +37,7 @@ def fit_run(
     *,
     manifest: str | Path | None = None,
     restart: bool = False,
+    only: Selected | None = None,
     progress: Progress | None = None,
 ) -> RunSummary:
     """Fit everything in `paths`.
@@ -53,6 +54,8 @@ def fit_run(
         Table of objects.
     restart : bool
         Begin anew in a folder that holds results.
+    only : Selected, optional
+        Which of the objects.
     progress : Progress, optional
 
     Returns
@@ -71,7 +74,7 @@ def fit_run(
     """
     settings = settings or FitSettings()
     found = fit_inputs(paths, manifest, settings)
-    return fit_sources(found, out, settings, restart=restart, progress=progress)
+    return fit_sources(found, out, settings, restart=restart, only=only, progress=progress)
 
 
 def fit_sources(
@@ -80,6 +83,7 @@ def fit_sources(
     settings: FitSettings,
     *,
     restart: bool = False,
+    only: Selected | None = None,
     progress: Progress | None = None,
     keep: bool = False,
 ) -> RunSummary:
@@ -94,7 +98,7 @@ def fit_sources(
     began, progress = time.perf_counter(), progress or Progress()
     identity, used = fit_identity(settings, found, progress)
     fitting = _Fitting(found, settings, identity, used, progress, began, keep and out is None)
-    summary = fitting.go(out, restart=restart)
+    summary = fitting.go(out, restart=restart, only=only)
     summary.seconds = time.perf_counter() - began
     return summary
 
@@ -189,31 +193,47 @@ class _Fitting:
     tables: list[pa.Table] = field(default_factory=list)
     summary: RunSummary = field(default_factory=lambda: RunSummary(None))
 
-    def go(self, out: str | Path | None, *, restart: bool = False, last: bool = True) -> RunSummary:
+    def go(
+        self,
+        out: str | Path | None,
+        *,
+        restart: bool = False,
+        only: Selected | None = None,
+        last: bool = True,
+    ) -> RunSummary:
         self.summary.out = None if out is None else Path(out)
         settings, found = self.settings, self.found
         self.device = usable_device(settings.device)
         pictures = self.summary.out if settings.save else None
         task = FittingTask(tuple(found.bands), self.device, pictures, self.keep)
         finish = self.finish if last else None
-        workers = useful_workers(len(found.sources), settings, fitting=self.device == "cpu")
+        job = fit_job(task, settings)
         work: Work[Any]
-        if workers and self.device == "cpu":
-            work = Work(FITTED, fit_job(task, settings), self.saver, finish)
-        else:  # this process fits what workers prepare
+        if self.device == "cpu" and useful_workers(found.sources, settings, job):
+            work = Work(FITTED, job, self.saver, finish)
+        else:  # this process fits what workers read
 
-            def begin(folder: RunFolder | None) -> Handle[Prepared]:
+            def begin(folder: RunFolder | None) -> Handle[Objects]:
                 saved, together = self.saver(folder), fitted_together(settings)
 
-                def handle(sources: Sequence[Source], batch: Prepared) -> Iterator[Told]:
+                def handle(sources: Sequence[Source], batch: Objects) -> Iterator[Told]:
                     for piece in pieces(batch, together):
-                        yield from saved(sources, task.fit(piece, settings))
+                        prepared = prepare_objects(piece, settings)
+                        yield from saved(sources, task.fit(prepared, settings))
 
                 return handle
 
-            work = Work(FITTED, PREPARE, begin, finish, saves_each=True)
+            work = Work(FITTED, READ, begin, finish, saves_each=True)
         go_through(
-            found, work, settings, self.identity, out, self.summary, self.progress, restart=restart
+            found,
+            work,
+            settings,
+            self.identity,
+            out,
+            self.summary,
+            self.progress,
+            restart=restart,
+            only=only,
         )
         return self.summary
 

@@ -68,7 +68,7 @@ def save_pictures(
 
     def save(stamp: Stamp, segmentation: Segmentation) -> None:
         i = place[stamp.id]
-        row = {name: column[i] for name, column in rows.items() if name != "cov"}
+        row = {name: column[i] for name, column in rows.items() if name not in ("cov", "cov_stat")}
         images = (stamp, *prepared.others.get(stamp.id, ()))
         _save_object(folder, images, segmentation, fits[stamp.id], model, row, kinds)
 
@@ -186,11 +186,22 @@ def save_shard(
     identity: dict[str, Any],
 ) -> None:
     """Save the rows of some sources: they count as done."""
+    columns = (part.rows[name] for name in ("id", "status", "message"))
+    failed = {
+        str(name): str(why)
+        for name, status, why in zip(*columns, strict=True)
+        if status == "failed"
+    }
     about = {"autofit_ml": str(identity["autofit_ml"]), "settings": json.dumps(identity)}
     folder.save(
         lambda shard: write_shard(shard, part.rows, about, model.columns),
         part.objects,
         hashes=part.hashes,
+        failures={
+            name: failed[ids[0]]
+            for name, ids in part.objects.items()
+            if ids and failed.keys() >= set(ids)
+        },
         unfinished=sorted(part.unfinished),
     )
 
@@ -225,7 +236,7 @@ def write_catalogue(
     hashes: dict[str, str] = {}
     for journal in folder.journals:
         hashes.update(journal["hashes"])
-    order = [name for source in sources for name in folder.done[source.id]]
+    order = [name for source in sources for name in folder.done.get(source.id, ())]
     table = merge_shards(folder.shards, folder.path, order)
     status = table.column("status").to_pylist()
     flags = numpy_values(table.column("flags"))

@@ -33,6 +33,9 @@ class Progress:
     def batch(self, n_sources: int, rows: Mapping[str, Any]) -> None:
         """After a batch: sources in it, and their rows (at least id, status, message, flags)."""
 
+    def part(self, objects: float) -> None:
+        """While objects take long: how many of the running batch are done, 0.3 of the first."""
+
     def stage(self, text: str) -> None:
         """Something that takes a moment begins."""
 

@@ -19,12 +19,14 @@ LAYERS = (
     ("runs",),
     ("injection",),
     ("deconvolution",),
+    ("difference",),
     ("simulation",),
     ("posterior",),
     ("fitting",),
     ("initialisation",),
     ("segmentation",),
     ("galfit",),
+    ("population",),
     ("scenes",),
     ("rendering",),
     ("profiles",),
@@ -37,6 +39,7 @@ LAYERS = (
     ("presets",),
     ("options",),
     ("user_yaml",),
+    ("extras",),
     ("errors",),
 )
 """From top to bottom; a module imports from its own room and from those below."""
