@@ -81,7 +81,7 @@ class GaussianPrior:
         )
 
     def pull(self, theta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """chi2 of theta (B, D), as the share of each of its numbers, and minus half of its gradient.
+        """chi2 of theta (B, D), the share of each number, and minus half of its gradient.
 
         Element by element: a matrix product's last digits would depend on the batch.
         """
@@ -164,7 +164,7 @@ def _footprints(member: Member, n: int) -> list[tuple[float, float]]:
     for label in [found.target] * (n - len(labels)) + labels:
         own = (np.asarray(found.labels) == label) & (label != 0)
         light = (stamp.data - found.sky_level)[own & ~stamp.mask] / stamp.sigma[own & ~stamp.mask]
-        area = max(np.count_nonzero(own), member.fwhm[0] ** 2)
+        area = max(float(own.sum()), member.fwhm[0] ** 2)
         out.append((math.sqrt(area / math.pi), math.sqrt(max((light**2 - 1).sum(), 0.0))))
     return out
 
@@ -192,7 +192,7 @@ def _put_target(
 
 
 def _fit_space(catalogue: np.ndarray) -> np.ndarray:
-    """Parameters in the fit's own coordinates (`_FIT_SPACE`), (B, 7), of catalogue values (B, 7)."""
+    """The coordinates `_FIT_SPACE`, (B, 7), of catalogue values (B, 7)."""
     (plain,) = spans_of(sersic())
     columns = {plain.full(name): catalogue[:, k] for k, name in enumerate(plain.parameters)}
     return torch.stack(plain.coordinates(columns), 1).numpy()
