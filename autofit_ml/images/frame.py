@@ -1,7 +1,5 @@
 """Cut stamps out of a frame."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -20,13 +18,13 @@ from autofit_ml.measure import sky_at
 __all__ = ["cut_like", "cut_stamps", "stamp_half_size"]
 
 MIN_HALF = 16
-MAX_HALF = 256
+MAX_HALF = 512
 DEFAULT_HALF = 32
 """Half side of a stamp whose detection has no radius, pixels."""
 
 
 def stamp_half_size(radius: float | None, factor: float) -> int:
-    """Half side of a stamp in pixels: `factor` times the radius plus 8, within 16 and 256."""
+    """Half side of a stamp in pixels: `factor` times the radius plus 8, within 16 and 512."""
     if radius is None or not math.isfinite(radius) or radius <= 0:
         return DEFAULT_HALF
     return int(min(MAX_HALF, max(MIN_HALF, math.ceil(factor * radius) + 8)))
@@ -64,7 +62,8 @@ def cut_stamps(
     Stamp
         With ``origin``, the WCS shifted, the target's position, and ``sky_prior``: the sky
         measured outside the stamp (a plane fitted in the ring up to three times its size,
-        objects masked; its error includes the scatter between parts of the ring). Parts outside
+        objects masked; its error includes the scatter between parts of the ring; none around the
+        largest stamps, which may be smaller than their object). Parts outside
         the frame are not filled: a stamp at the border is smaller, and flagged EDGE.
 
     Raises
@@ -129,7 +128,7 @@ def cut_stamps(
             zeropoint=frame.zeropoint,
             filter=frame.filter,
             gain=frame.gain,
-            sky_prior=_sky_outside(frame, (y0, y1, x0, x1)),
+            sky_prior=None if half == MAX_HALF else _sky_outside(frame, (y0, y1, x0, x1)),
             flags=flags,
             messages=(*frame.messages, *notes),
             file=frame.file,
@@ -171,9 +170,7 @@ def cut_like(
         The frames' pixels cannot be related: no WCS, and different shapes.
     """
     options = ReadOptions() if options is None else options
-    ny, nx = stamp.data.shape
-    x = (nx - 1) / 2 if stamp.x is None else stamp.x
-    y = (ny - 1) / 2 if stamp.y is None else stamp.y
+    x, y = stamp.position
     scale = 1.0
     if stamp.wcs is not None and frame.wcs is not None:
         corner = np.array([x, x + 1, x]), np.array([y, y, y + 1])
@@ -194,7 +191,7 @@ def cut_like(
         )
     if not (math.isfinite(x) and math.isfinite(y) and math.isfinite(scale)):
         return None
-    half = scale * max(ny, nx) / 2
+    half = scale * max(stamp.shape) / 2
     detection = {"x": x, "y": y, "radius": (half - 8) / options.stamp_radius_factor}
     try:
         found = next(iter(cut_stamps(frame, [detection], options, psf_at=psf_at)))

@@ -11,9 +11,9 @@ from astropy.nddata import extract_array
 from scipy import ndimage
 
 from autofit_ml.errors import InputError
+from autofit_ml.measure.background import background_map
 from autofit_ml.measure.moments import adaptive_moments
 from autofit_ml.measure.psf import centre_distance, core_centroid, fourier_shift
-from autofit_ml.measure.sky import background_map
 
 __all__ = ["StarStack", "find_stars", "stack_stars"]
 

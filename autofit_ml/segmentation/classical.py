@@ -6,8 +6,6 @@ the target stays separate only if it holds light that the target does not have a
 and on the opposite side.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import dataclass
 
@@ -29,6 +27,7 @@ from autofit_ml.segmentation.shapes import (
 __all__ = [
     "SepSettings",
     "absorb_fragments",
+    "drop_noise",
     "extract",
     "segment_sep",
     "split_hidden",
@@ -112,7 +111,7 @@ def segment_sep(stamp: Stamp, settings: SepSettings | None = None) -> Segmentati
         image = data - np.float32(level)
         sources, labels = extract(image, widened, stamp.mask, fwhm, settings)
         target = _choose_target(sources, labels, stamp.position, max(settings.search_radius, fwhm))
-        labels = _drop_noise(image, widened, labels, len(sources), target, settings)
+        labels = drop_noise(image, widened, labels, len(sources), target, settings)
         if target:
             _recentre(sources, target, image, labels, stamp.position, fwhm)
             labels = absorb_fragments(image, widened, labels, sources, target, good, settings)
@@ -345,7 +344,7 @@ def _choose_target(
     return best if nearest < 2.0 and distance[here - 1] > 3 * max(nearest, 1.0) else here
 
 
-def _drop_noise(
+def drop_noise(
     image: np.ndarray,
     noise: np.ndarray,
     labels: np.ndarray,

@@ -1,7 +1,5 @@
 """Run the chosen segmenter over stamps and frames, with what stands in for it."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
