@@ -1,12 +1,13 @@
-"""Missed companions and cut-up galaxies: python benchmarks/companions.py [companions ruined real]
+"""Missed companions and cut-up galaxies: python benchmarks/companions.py [SECTION ...] [-n N]
 
 - ``companions``: fits without and with the search for companions that the segmentation missed
   (`autofit_ml.fitting.companions`): blends by the share of others in the target's light, large
-  galaxies with satellites; in galaxies with arms and knots, how many get a fragment of their own
-  as a companion.
+  galaxies with satellites;
+- ``structured``: how many galaxies with arms and knots get a fragment of their own as a companion;
 - ``ruined``: share of fits whose re is off by over 30 % with the true masks, with the network's
-  instances as they come, and repaired or refused (`autofit_ml.segmentation.repair`).
-- ``real``: real stamps: whether the target's label has the brightest pixel within two FWHM.
+  instances as they come, and repaired or refused (`autofit_ml.segmentation.repair`); in
+  brackets, in how many stamps the target's label has the brightest pixel within two FWHM;
+- ``targets``: the same on real stamps.
 """
 
 from __future__ import annotations
@@ -155,7 +156,7 @@ def has_peak(stamp: Stamp, found: Segmentation) -> bool:
     return bool(found.target and found.labels.flat[top] == found.target)
 
 
-def real(_: int) -> Iterator[list[str]]:
+def targets(_: int) -> Iterator[list[str]]:
     """Rows: data set, stamps, and how many labels have the peak: as they come, repaired, by sep."""
     for name in REAL:
         stamps = []
@@ -185,8 +186,8 @@ SECTIONS = {
     "ruined": Section(
         ruined, ["set", "stamps", "true masks", "as they come", "repaired"], 100, "segmentation.md"
     ),
-    "real": Section(
-        real, ["data set", "stamps", "as they come", "repaired", "sep"], 1, "segmentation.md"
+    "targets": Section(
+        targets, ["data set", "stamps", "as they come", "repaired", "sep"], 1, "segmentation.md"
     ),
 }  # fmt: skip
 
