@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from fitting.scene_samples import stamp_of, starts_of
+from scene_samples import stamp_of, starts_of
 
 from autofit_ml.catalogue.flags import Flag, flag_names
 from autofit_ml.fitting import RefineSettings, refine
