@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from astropy.wcs import WCS
+from scipy import ndimage
 
 from autofit_ml.images.sky_coordinates import packed_wcs, unpacked_wcs
+from autofit_ml.measure import large_objects
 
 __all__ = ["PSF", "Frame", "Stamp"]
 
@@ -172,6 +175,12 @@ class Frame:
     file: str = ""
     unit: str = ""
     background_sigma: np.ndarray | None = None
+
+    @functools.cached_property
+    def large(self) -> np.ndarray | None:
+        """Regions, numbered from 1, of objects larger than a background's mesh; None: no such."""
+        covered, _ = large_objects(np.where(self.mask, 0.0, self.data), self.mask)
+        return np.asarray(ndimage.label(covered)[0]) if covered.any() else None
 
     def replace(self, **changes) -> Frame:
         """A copy with some attributes changed."""
