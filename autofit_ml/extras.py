@@ -18,6 +18,8 @@ EXTRAS = {
     "simulate": "simulated images, autofit-ml demo",
     "train": "training networks",
     "deconvolve": "deconvolution",
+    "difference": "images of other pixels brought onto one grid",
+    "morphology": "non-parametric morphology (statmorph)",
     "posterior": "nested sampling, ArviZ files of samples",
 }
 """Extras that users choose, and what each is for."""

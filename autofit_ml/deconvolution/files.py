@@ -93,7 +93,8 @@ def _cards(header: fits.Header, sharp: Sharp) -> None:
     header["OBJECT"] = escape_text(sharp.id).decode("ascii")
     for keyword, value, comment in (
         ("NSAMPLES", len(sharp.samples), "posterior samples"),
-        ("SAMPLER", sharp.sampler, "eps or gibbs"),
+        ("SAMPLER", sharp.sampler, "how it was deconvolved"),
+        ("POSTERIO", sharp.is_posterior, "F: one image, not a posterior; no errors"),
         ("NCALLS", sharp.calls, "network calls per sample"),
         ("SEED", sharp.seed, ""),
         ("WEIGHTS", escape_text(sharp.weights).decode("ascii"), ""),

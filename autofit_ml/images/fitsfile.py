@@ -33,7 +33,15 @@ from autofit_ml.images.unpacking import (
     what_it_is,
 )
 
-__all__ = ["FitsFile", "HduInfo", "image_array", "list_hdus", "open_fits", "opened_headers"]
+__all__ = [
+    "FitsFile",
+    "HduInfo",
+    "image_array",
+    "list_hdus",
+    "open_fits",
+    "opened_headers",
+    "parsed_fits",
+]
 
 READ_FAILURES = (Exception,)
 """astropy, its decompression and numpy raise anything on damaged files (CfitsioException too)."""
@@ -164,14 +172,15 @@ def open_fits(path: str | Path) -> FitsFile:
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise InputError(f"cannot be read: {reason}", "check the permissions", path) from error
-    file = _parsed(raw, path)
+    file = parsed_fits(raw, path)
     files[key] = file
     while len(files) > KEPT_FILES or sum(one.length for one in files.values()) > KEPT_BYTES:
         files.popitem(last=False)
     return file
 
 
-def _parsed(raw: bytes, path: Path) -> FitsFile:
+def parsed_fits(raw: bytes, path: Path) -> FitsFile:
+    """Parse the bytes of a file; see `open_fits`."""
     digest = hashlib.sha256(raw).hexdigest()
     content = unpacked(raw, path)
     if content[:9] != b"SIMPLE  =":

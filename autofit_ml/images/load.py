@@ -88,7 +88,7 @@ def read_planes(source: Source, options: ReadOptions) -> Planes:
         raise source.problem
     preset_name = options.survey or source.survey
     preset = survey_preset(preset_name) if preset_name else None
-    files = OpenFiles()
+    files = OpenFiles(source.content)
     messages: list[str] = list(source.messages)
     planes = _resolve_planes(source, files, preset, messages)
     image_path, image_key = planes["image"]
@@ -244,7 +244,7 @@ def _read_mask(
 
     A text file lists bad pixels, as GALFIT reads them.
     """
-    if not is_fits_name(plane[0]):
+    if not is_fits_name(plane[0]) and plane[0] not in files.content:
         return _listed_pixels(plane[0], shape)
     values, file, info = plane_array(plane, "mask", files, image_info, messages)
     check_shape(values, shape, "mask", plane[0])

@@ -31,6 +31,9 @@ SAME_SCALE = 0.02
 """Pixel scales this close, relative, are the same: cards are rounded."""
 
 THREE_WAYS = "give a PSF plane (<name>_psf.fits), --psf FILE, or --psf-fwhm ARCSEC"
+WAYS_IN_MEMORY = (
+    "give psf=ARRAY, psf_fwhm=ARCSEC (with a pixel_scale or a wcs), or psf='none' to fit without"
+)
 
 
 def choose_psf(
@@ -90,7 +93,8 @@ def choose_psf(
         return moffat_psf(pixels), int(Flag.PSF_ESTIMATED)
     if not required:
         return None, 0
-    raise InputError("no PSF", THREE_WAYS + _typical_seeing(planes), planes.image_file)
+    ways = WAYS_IN_MEMORY if source.content else THREE_WAYS
+    raise InputError("no PSF", ways + _typical_seeing(planes), planes.image_file)
 
 
 def _typical_seeing(planes: Planes) -> str:

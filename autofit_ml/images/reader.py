@@ -143,7 +143,8 @@ def _frame_key(source: Source, options: ReadOptions) -> tuple:
     values = sorted((name, value) for name, value in source.overrides.items() if name not in place)
     named = options.psf is None or isinstance(options.psf, (str, Path))
     chosen = options.replace(psf=None), repr(options.psf) if named else id(options.psf)
-    return (*planes, *values, source.kind, source.survey, source.messages, *chosen)
+    content = tuple(source.content.items())
+    return (*planes, *values, content, source.kind, source.survey, source.messages, *chosen)
 
 
 def read_item(source: Source, options: ReadOptions | None = None) -> Stamp | Frame:

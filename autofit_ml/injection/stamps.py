@@ -7,6 +7,7 @@ included), so that the noise and its correlations up to the tile's side survive.
 """
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -162,6 +163,12 @@ class Population:
     re: np.ndarray
     n: np.ndarray
     q: np.ndarray
+
+    @property
+    def digest(self) -> str:
+        """Tells one population from another."""
+        values = [getattr(self, field.name) for field in dataclasses.fields(self)]
+        return hashlib.sha256(np.stack(values).astype("<f8").tobytes()).hexdigest()[:12]
 
     def draw(self, rng: np.random.Generator, stamp: Stamp) -> dict[str, float]:
         """Parameters of one galaxy near the middle of a stamp, in its units and pixels."""

@@ -127,6 +127,11 @@ def _key_numbers(row: Mapping[str, Any]) -> list[list[tuple[str, RGB]]]:
     whole = [
         f"{brightness.replace('_', ' ')} {pair(row, brightness)}",
         f"fraction {pair(row, 'fraction')}",
+        *(
+            f"{name.replace('_', ' ')} {pair(row, name)}{unit}"
+            for name, unit in (("re_total", " px"), ("q_total", ""))
+            if math.isfinite(number_of(row, name))
+        ),
         *_fit_numbers(row),
     ]
     lines = [[(text, TEXT) for text in whole]]

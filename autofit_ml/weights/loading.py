@@ -33,6 +33,7 @@ _BUILDERS = {
     "segment": "autofit_ml.segmentation.network",
     "initialise": "autofit_ml.initialisation.network",
     "deconvolve": "autofit_ml.deconvolution.network",
+    "errors": "autofit_ml.fitting.model_error",
 }
 """Module that builds a task's network: ``build(config) -> torch.nn.Module``."""
 

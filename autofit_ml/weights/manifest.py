@@ -77,7 +77,7 @@ class WeightInfo:
 
     @property
     def task(self) -> str:
-        """segment, initialise or deconvolve."""
+        """segment, initialise, deconvolve or errors."""
         return self.name.partition("/")[0]
 
     @property
@@ -157,7 +157,7 @@ def list_weights(
     Parameters
     ----------
     task : str, optional
-        "segment", "initialise", "deconvolve", ...
+        "segment", "initialise", "deconvolve", "errors".
     survey, band : str, optional
         Bundles for exactly these; multi-survey bundles are listed for every survey.
 
