@@ -1,7 +1,5 @@
 """One FITS file per object: the images of its fit."""
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Mapping, Sequence

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -28,6 +29,9 @@ from autofit_ml.runs.prepare import (
 )
 from autofit_ml.runs.rows import Fitted
 from autofit_ml.settings import FitSettings
+
+if TYPE_CHECKING:
+    from autofit_ml.runs.pictured import FittedImages
 
 __all__ = ["FittingTask", "fit_job", "fitted_together"]
 
@@ -49,11 +53,14 @@ class FittingTask:
     device : str
     pictures : Path, optional
         Folder of the results, where pictures and files of the objects are wanted.
+    keep : bool
+        Hand the images of the fits on.
     """
 
     bands: tuple[str, ...]
     device: str
     pictures: Path | None
+    keep: bool = False
 
     def fit(self, prepared: Prepared, settings: FitSettings) -> Fitted:
         """Fit a batch, and save its pictures."""
@@ -61,13 +68,20 @@ class FittingTask:
         from autofit_ml.runs.model import run_model
 
         model = run_model(settings, self.bands)
-        images = self.pictures is not None
+        images = self.pictures is not None or self.keep
         prepared, fits, rows = fit_batch(prepared, model, settings, self.device, images)
         if self.pictures is not None:
             from autofit_ml.runs.outputs import save_pictures
 
             save_pictures(self.pictures, prepared, fits, rows, model, settings)
-        return Fitted(rows, prepared.objects, prepared.hashes, prepared.unfinished)
+        kept: dict[str, FittedImages] = {}
+        if self.keep:
+            from autofit_ml.runs.pictured import fitted_images
+
+            for stamp, segmentation in zip(prepared.stamps, prepared.segmentations, strict=True):
+                every = (stamp, *prepared.others.get(stamp.id, ()))
+                kept[stamp.id] = fitted_images(every, segmentation, fits[stamp.id], model)
+        return Fitted(rows, prepared.objects, prepared.hashes, prepared.unfinished, kept)
 
 
 def fit_job(task: FittingTask, settings: FitSettings) -> Job[Fitted]:
@@ -125,4 +139,5 @@ def _joined(parts: Sequence[Fitted]) -> Fitted:
         {name: ids for part in parts for name, ids in part.objects.items()},
         {file: text for part in parts for file, text in part.hashes.items()},
         parts[-1].unfinished,
+        {name: images for part in parts for name, images in part.kept.items()},
     )

@@ -124,8 +124,9 @@ def useful_workers(sources: Sequence[Source], settings: RunSettings, job: Job[An
     """Worker processes: those that were asked for, else those that make the run faster."""
     if settings.workers >= 0:
         return settings.workers
-    networks = settings.segmenter in ("auto", "maskrcnn") and not job.reads_only
-    if networks and not job.complete and usable_device(settings.device) != "cpu":
+    networks = getattr(settings, "segmenter", "") in ("auto", "maskrcnn") and not job.reads_only
+    device = getattr(settings, "device", "cpu")
+    if networks and not job.complete and usable_device(device) != "cpu":
         return 0  # the GPU is this process's
     number = len(sources)
     if job.rest is not None and number < _WORTH_TORCH:
@@ -222,8 +223,9 @@ def _tasks(sources: Sequence[Source], batch_size: int, per_task: int) -> list[tu
 def _bytes(source: Source) -> float:
     total = 0.0
     for path in {Path(path) for path, _ in source.every_plane.values()}:
+        content = source.content_of(path)
         with contextlib.suppress(OSError):
-            total += path.stat().st_size
+            total += path.stat().st_size if content is None else len(content)
     return total
 
 

@@ -108,6 +108,20 @@ def test_running_out_of_steps_is_not_convergence():
     assert not out.converged[0]
 
 
+def test_rounding_of_chi2_does_not_hide_that_the_minimum_is_reached():
+    exact, solution = linear_problems()
+
+    def rounded(index, theta):
+        found = exact(index, theta)
+        found.chi2 = (found.chi2 / 0.05).ceil() * 0.05
+        return found
+
+    out = run(rounded, solution + 0.01)
+    assert out.converged.all()
+    assert (out.expected < 0.25).all() and (out.expected > 0.01).any()
+    assert not run(rounded, solution + 0.01, settings=LMSettings(stalled=1.0)).converged.all()
+
+
 def test_no_step_found_is_not_convergence():
     # The gradient lies: no step ever lowers chi2.
     def evaluate(index, theta):
