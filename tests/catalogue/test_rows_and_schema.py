@@ -69,7 +69,9 @@ def test_columns_are_unique_ascii_and_have_valid_units(kind):
 
 def test_second_component_adds_its_own_columns_and_keeps_the_first_36_covariances():
     columns = {column.name: column for column in columns_for(MODELS["two"])}
-    assert {"re_2", "re_2_err", "re_2_err_stat", "re_2_init", "n_2", "pa_sky_2", "mag_2"} <= set(columns)
+    assert {"re_2", "re_2_err", "re_2_err_stat", "re_2_init", "n_2", "pa_sky_2", "mag_2"} <= set(
+        columns
+    )
     assert {"boxiness_2", "boxiness_2_err", "boxiness_2_init"} <= set(columns)
     assert {"flux_total", "mag_total_err", "fraction", "fraction_err"} <= set(columns)
     assert not {"sky_2", "boxiness", "sky_dx", "n_neighbours_2"} & set(columns)

@@ -31,9 +31,7 @@ def bulges():
     recipe = compose_recipe(["data=bulge_disc", "survey=sdss-r", "data.target.snr=[1000,1000]"])
     objects = [simulate_one(recipe, k, 7) for k in range(8)]
     settings = RefineSettings(keep=True)
-    fits = refine(
-        to_stamps(objects), segmentations=known_segmentations(objects), settings=settings
-    )
+    fits = refine(to_stamps(objects), segmentations=known_segmentations(objects), settings=settings)
     return objects, fits
 
 
@@ -138,9 +136,10 @@ def test_samples_are_as_wide_as_the_total_error(bulges):
     root = torch.linalg.cholesky(
         torch.as_tensor(fit.theta_cov_stat) + 1e-18 * torch.eye(8, dtype=torch.float64)
     )
-    draws = torch.as_tensor(fit.theta) + torch.randn(
-        20000, 8, generator=generator, dtype=torch.float64
-    ) @ root.T
+    draws = (
+        torch.as_tensor(fit.theta)
+        + torch.randn(20000, 8, generator=generator, dtype=torch.float64) @ root.T
+    )
     spread = np.cov(widened(fit, draws).numpy().T)
     # 20 000 draws: 1 % of a standard deviation
     assert np.allclose(np.sqrt(np.diag(spread)), np.sqrt(np.diag(fit.theta_cov)), rtol=0.03)
