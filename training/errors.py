@@ -341,8 +341,8 @@ def _card(
     lines = [
         f"# {name}",
         "",
-        f"{calibration.title}. The equation is in `autofit_ml/fitting/model_error.py`; docs/errors.md "
-        "says how well it holds for other galaxies and surveys.",
+        f"{calibration.title}. The equation is in `autofit_ml/fitting/model_error.py`; "
+        "docs/errors.md says how well it holds for other galaxies and surveys.",
         "",
         "## Measured on",
         "",
@@ -367,8 +367,8 @@ def _card(
         lines.append(f"| {kind} | {' | '.join(cells)} |")
     lines += [
         "",
-        f"Evidence under noise alone: {of(model, 'evidence_noise').item():.3g} for each parameter. The "
-        "index has the coefficients of the size: it has no truth in galaxies that are no Sérsic "
+        f"Evidence under noise alone: {of(model, 'evidence_noise').item():.3g} for each parameter. "
+        "The index has the coefficients of the size: it has no truth in galaxies that are no Sérsic "
         "profiles.",
         "",
     ]
