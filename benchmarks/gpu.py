@@ -48,7 +48,7 @@ from autofit_ml.initialisation.cutouts import PSF_SIDE, SCALARS, SIDE
 from autofit_ml.initialisation.network import network_inputs
 from autofit_ml.segmentation import Segmentation
 from autofit_ml.segmentation.maskrcnn import segment_maskrcnn
-from autofit_ml.simulation.endless import EndlessSersic, EndlessSettings, render_scene
+from training.endless import EndlessSersic, EndlessSettings, render_scene
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SURVEY = 8289
@@ -234,9 +234,7 @@ def agreement(task: Task) -> Table:
     stamps, _ = drawn(task.size(8, 1), 64, 120)
     sharp = []
     for device in ("cpu", task.device):
-        settings = SamplingSettings(
-            samples=4, steps=task.size(24, 4), device=device, prior=False, objects=8
-        )
+        settings = SamplingSettings(samples=4, steps=task.size(24, 4), device=device, prior=False)
         sharp.append([result for _, result in deconvolve_each(stamps, settings)])
     for result in (one for some in sharp for one in some if isinstance(one, Exception)):
         raise result
@@ -430,21 +428,20 @@ def sharp(number: int, side: int) -> torch.Tensor:
 
 
 def deconvolution(task: Task) -> Table:
-    """Posterior samples, all objects together."""
+    """Posterior samples, object by object."""
     rows = []
     objects, samples = task.size(64, 1), task.size(64, 4)
     stamps, _ = drawn(objects, 64, 300)
     # Wider than the target PSF, and the same for all.
     stamps = [stamp.replace(psf=moffat_psf(3.5, half_size=15)) for stamp in stamps]
     for precision in ("float32", "bfloat16"):
-        for batch in (1024,) if task.quick else (256, 1024, 4096):
+        for batch in (64,) if task.quick else (16, 32, 64):
             settings = SamplingSettings(
                 samples=samples,
                 steps=task.size(48, 4),
                 device=task.device,
                 precision=precision,
                 batch=batch,
-                objects=objects,
                 prior=False,
             )
             if task.device == "cuda":

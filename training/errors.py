@@ -38,8 +38,8 @@ from autofit_ml.fitting.model_error import (
 )
 from autofit_ml.fitting.residual_blocks import RINGS, SECTORS
 from autofit_ml.simulation import compose_recipe, simulate_one
+from autofit_ml.simulation.compose import config_folder
 from autofit_ml.simulation.objects import to_stamps
-from autofit_ml.simulation.recipe import config_folder
 from autofit_ml.weights import WeightInfo, write_bundle
 from autofit_ml.weights.bundle import describe_files
 from training.export import enter, portable
@@ -367,7 +367,7 @@ def _card(
         lines.append(f"| {kind} | {' | '.join(cells)} |")
     lines += [
         "",
-        f"Evidence under noise alone: {of(model, 'evidence_noise').item():.3g} for each parameter. "
+        f"Evidence under noise alone: {of(model, 'evidence_noise').item():.3g} a parameter. "
         "The index has the coefficients of the size: it has no truth in galaxies that are no Sérsic "
         "profiles.",
         "",

@@ -4,8 +4,6 @@ A run's columns depend on its model and its bands (`ModelColumns`). A written ca
 itself: its readers take names, types, units and meanings from the file, never from here.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import unicodedata
 from collections import Counter
@@ -86,6 +84,8 @@ class ModelColumns:
         The sky has gradients too.
     tried : bool
         The model was chosen among several.
+    measured : tuple of Column
+        Of what is measured besides the fit.
 
     Raises
     ------
@@ -98,6 +98,7 @@ class ModelColumns:
     varied: tuple[BandParameter, ...] = ()
     tilted_sky: bool = False
     tried: bool = False
+    measured: "tuple[Column, ...]" = ()
 
     def __post_init__(self) -> None:
         if not self.components:
@@ -213,6 +214,13 @@ _SKY_GRADIENT = (
 _TOTAL = (
     *_measured("flux_total", "", "Total flux of all components of the target, image units"),
     *_measured("mag_total", "mag", "Total AB magnitude of all components of the target"),
+    *_measured(
+        "re_total",
+        "pix",
+        "Semi-major axis of the ellipse that holds half of flux_total, along the second moments of "
+        "the light in it, pixels",
+    ),
+    *_measured("q_total", "", "Axis ratio of the ellipse of re_total, in (0, 1]"),
     *_measured("fraction", "", "Share of the first component in flux_total (B/T of bulge + disc)"),
 )
 
@@ -259,6 +267,7 @@ _FIT = (
         "object_class", "str", "", "galaxy or star, by the segmenting network; empty if unknown"
     ),
     Column("init", "str", "", "Where the starting values come from: moments, resnet"),
+    Column("prior", "str", "", "Prior of the fit: broad, none, network, population:NAME"),
     Column("weights", "str", "", "Weight bundles used, empty for none"),
     Column("filter", "str", "", "Filter or band of the image"),
     Column("survey", "str", "", "Survey preset in force, empty for none"),
@@ -449,6 +458,7 @@ def columns_for(model: ModelColumns | None = None) -> tuple[Column, ...]:
         *_NEIGHBOURS,
         *_FIT,
         *(_TRIED if model.tried else ()),
+        *model.measured,
     )
 
 

@@ -1,7 +1,5 @@
 """``autofit-ml calibrate``."""
 
-from __future__ import annotations
-
 from autofit_ml.cli.app import command
 from autofit_ml.cli.calls import CalibrateCommand
 from autofit_ml.cli.progress import progress_for
@@ -25,10 +23,12 @@ def calibrate(call: CalibrateCommand) -> None:
         )  # fmt: skip
     found = figures(summary.recovery)
     if call.as_json:
-        print_json(found | {"out": str(summary.out)})
+        print_json(found | {"verdict": summary.verdict, "out": str(summary.out)})
     elif not call.quiet:
         print(f"{100 * found['recovered']:.0f} % of {found['galaxies']} galaxies recovered")
         for name in ("flux", "re", "n", "q"):
             bias, coverage = found[f"bias_{name}"], 100 * found[f"coverage_{name}"]
             print(f"{name:5s} bias {bias:+.3f}, {coverage:.0f} % within one error")
+        for text in summary.verdict:
+            print(printable(text))
         print(printable(f"report: {summary.out / 'calibration.html'}"))

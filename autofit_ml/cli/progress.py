@@ -1,7 +1,5 @@
 """What the command line shows while a run goes on: a live bar, plain lines, or nothing."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import sys
@@ -45,7 +43,7 @@ _SECONDS_BETWEEN_LINES = 10.0
 _STOPPING = "stopping after this batch (Ctrl-C again: at once)"
 
 
-def plan_lines(plan: RunPlan, out: str | Path) -> list[str]:
+def plan_lines(plan: "RunPlan", out: str | Path) -> list[str]:
     """A dry run for people."""
     planes = ", ".join(
         name if count == plan.sources else f"{name} for {count}"
@@ -91,7 +89,7 @@ def _pace(speed: float) -> str:
     return f"{1 / speed:.0f} s each" if speed > 0 else ""
 
 
-def progress_for(what: str, *, quiet: bool = False, verbose: bool = False) -> QuietProgress:
+def progress_for(what: str, *, quiet: bool = False, verbose: bool = False) -> "QuietProgress":
     """The progress of a run on this terminal, or in this log."""
     if quiet:
         return QuietProgress()
@@ -159,10 +157,12 @@ class _Counting(QuietProgress):
     def __init__(self, verbose: bool) -> None:
         self.verbose = verbose
         self.done = self.usable = self.flagged = self.failed = 0
+        self.share = 0.0
         self.began = time.monotonic()
 
     def count(self, rows: Mapping[str, Any]) -> list[str]:
         """Add a batch; lines that name what went wrong (only failures unless verbose)."""
+        self.share = 0.0
         lines = []
         for i, name in enumerate(rows["id"]):
             failed = rows["status"][i] == "failed"
@@ -179,7 +179,7 @@ class _Counting(QuietProgress):
 
     def rate(self) -> float:
         """Objects per second since the run began."""
-        return self.done / max(time.monotonic() - self.began, 1e-9)
+        return (self.done + self.share) / max(time.monotonic() - self.began, 1e-9)
 
     @staticmethod
     def closing_lines(summary: RunSummary, again: str) -> list[str]:
@@ -209,6 +209,7 @@ class PlainProgress(_Counting):
         super().__init__(verbose)
         self.stream = stream
         self.total = self.finished = self.new = 0
+        self.said = self.began
 
     def _say(self, text: str) -> None:
         with contextlib.suppress(OSError):  # a log on a full disk does not end a run
@@ -228,8 +229,18 @@ class PlainProgress(_Counting):
         self.new += n_sources
         for text in self.count(rows):
             self._say(text)
-        spent = time.monotonic() - self.began
-        left = f"{spent * (self.total - self.finished) / self.new:.0f} s left  " if self.new else ""
+        self._say_where()
+
+    def part(self, objects: float) -> None:
+        self.share = objects
+        if time.monotonic() - self.said >= _SECONDS_BETWEEN_LINES:
+            self._say_where()
+
+    def _say_where(self) -> None:
+        self.said = time.monotonic()
+        new = self.new + self.share
+        togo = self.total - self.finished - self.share
+        left = f"{(self.said - self.began) * togo / new:.0f} s left  " if new else ""
         self._say(
             f"{self.finished}/{self.total}  {_pace(self.rate())}  {left}"
             f"usable {self.usable}  flagged {self.flagged}  failed {self.failed}"
@@ -260,6 +271,7 @@ class RichProgress(_Counting):
         self.console, self.what = console, what
         self.bar = _bar(console)
         self.task: Any = None
+        self.finished = 0
 
     def __enter__(self) -> Self:
         self.bar.start()
@@ -274,6 +286,7 @@ class RichProgress(_Counting):
             if self.verbose:
                 for path, why in ignored:
                     self.bar.print(line((f"ignored  {path}: {why}", "dim")))
+        self.finished = n_done
         self.task = self.bar.add_task(
             self.what, total=n_sources, completed=n_done, rate="", counts=""
         )
@@ -281,13 +294,19 @@ class RichProgress(_Counting):
     def batch(self, n_sources: int, rows: Mapping[str, Any]) -> None:
         for text in self.count(rows):
             self.bar.print(line((text, "yellow")))
+        self.finished += n_sources
         self.bar.update(
             self.task,
-            advance=n_sources,
+            completed=self.finished,
             rate=_pace(self.rate()),
             counts=f"[green]usable {self.usable}[/] [yellow]flagged {self.flagged}[/] "
             f"[red]failed {self.failed}[/]",
         )
+
+    def part(self, objects: float) -> None:
+        self.share = objects
+        done = self.finished + objects
+        self.bar.update(self.task, completed=done, rate=_pace(self.rate()))
 
     def note(self, text: str) -> None:
         self.bar.print(line(text))

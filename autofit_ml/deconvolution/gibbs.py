@@ -24,8 +24,6 @@ What remains is mixing: where the data say little, x moves by about :math:`\rho`
 begin at `eps` samples; `summary.split_rhat` of their statistics tells whether they still move.
 """
 
-from __future__ import annotations
-
 import torch
 
 from autofit_ml.deconvolution.diffusion import Denoises, Draws, levels, reverse
@@ -34,7 +32,10 @@ from autofit_ml.deconvolution.operator import Observation
 from autofit_ml.deconvolution.spectra import fft2, ifft2
 from autofit_ml.errors import SettingsError
 
-__all__ = ["matched_noise", "sample_gibbs"]
+__all__ = ["GIBBS_STEPS", "matched_noise", "sample_gibbs"]
+
+GIBBS_STEPS = 12
+"""Network calls a sweep."""
 
 
 def matched_noise(observation: Observation) -> torch.Tensor:
@@ -52,7 +53,7 @@ def sample_gibbs(
     draws: Draws,
     *,
     sweeps: int = 40,
-    steps: int = 12,
+    steps: int = GIBBS_STEPS,
     lowest: float = 0.05,
     batch: int = 64,
     keep: int = 1,

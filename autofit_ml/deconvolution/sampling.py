@@ -1,13 +1,11 @@
 """`deconvolve`: stamps in, posterior samples of the sharp galaxies out."""
 
-from __future__ import annotations
-
+import dataclasses
 import functools
 import hashlib
-import itertools
 import math
 import warnings as python_warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ import torch
 from autofit_ml.catalogue.atomic import file_sha256
 from autofit_ml.deconvolution.diffusion import Draws
 from autofit_ml.deconvolution.eps import highest_level, sample_eps
-from autofit_ml.deconvolution.gibbs import sample_gibbs
+from autofit_ml.deconvolution.gibbs import GIBBS_STEPS, sample_gibbs
 from autofit_ml.deconvolution.operator import Observation, observe
 from autofit_ml.deconvolution.prior import sample_prior
 from autofit_ml.deconvolution.spectra import fft2, grid_of, ifft2
@@ -37,7 +35,7 @@ from autofit_ml.images.stamp import Stamp
 from autofit_ml.measure import psf_fwhm
 from autofit_ml.options import called_with, option
 from autofit_ml.posterior.diagnostics import split_rhat
-from autofit_ml.settings import SamplingSettings
+from autofit_ml.settings import CLASSICAL, SamplingSettings
 from autofit_ml.weights.choice import network as kept_network
 from autofit_ml.weights.choice import usable_device
 from autofit_ml.weights.manifest import list_weights
@@ -66,6 +64,9 @@ class DeconvolveOptions(SamplingSettings):
 )
 def deconvolve(call: DeconvolveOptions) -> Sharp | list[Sharp]:
     """Posterior samples of galaxies as they would look with a narrower PSF and without noise.
+
+    The samplers wiener, richardson-lucy and tv give one image each, without a prior and without a
+    posterior: `Sharp.is_posterior` is False, errors are NaN.
 
     ``deconvolve(stamps, *, samples, sampler, ...)``; the keywords are those of
     `autofit_ml.settings.SamplingSettings`.
@@ -105,22 +106,33 @@ def deconvolve(call: DeconvolveOptions) -> Sharp | list[Sharp]:
 
 
 def deconvolve_each(
-    stamps: Sequence[Stamp], settings: SamplingSettings, *, denoiser: Any = None
+    stamps: Iterable[Stamp],
+    settings: SamplingSettings,
+    *,
+    denoiser: Any = None,
+    told: Callable[[float], object] = lambda share: None,
 ) -> Iterator[tuple[Stamp, Sharp | AutofitError]]:
     """Each stamp with its result, or with what is wrong with it; in order.
 
+    Objects are sampled one by one: each is the same, to the last bit, whatever comes with it.
+
     Parameters
     ----------
-    stamps : sequence of Stamp
+    stamps : iterable of Stamp
     settings : SamplingSettings
     denoiser : optional
         Instead of the weights.
+    told : callable
+        Told after each call of the network what share of an object is done.
 
     Raises
     ------
     SettingsError, WeightsError
         Nothing can be deconvolved with these.
     """
+    if settings.sampler in CLASSICAL:
+        yield from ((stamp, _restored(stamp, settings)) for stamp in stamps)
+        return
     device = usable_device(settings.device)
     name, digest = "given", ""
     if denoiser is None:
@@ -129,28 +141,38 @@ def deconvolve_each(
         denoiser = denoiser.to(device)
     if settings.precision == "bfloat16":
         denoiser = _in_bfloat16(denoiser)
+    for stamp in stamps:
+        try:
+            yield stamp, _sampled(stamp, settings, denoiser, (name, digest), device, told)
+        except AutofitError as error:
+            yield stamp, error
 
-    def sized() -> Iterator[tuple[Stamp, tuple[int, tuple[int, int]] | AutofitError]]:
-        """Each stamp with what it must share to be sampled along with others."""
-        for stamp in stamps:
-            about: tuple[int, tuple[int, int]] | AutofitError
-            try:  # alone first: what is wrong with it must not concern the others
-                seen = observe(
-                    [stamp], oversampling=settings.oversampling, padding=settings.padding
-                )
-                about = seen.side, stamp.shape
-            except AutofitError as error:
-                about = error
-            yield stamp, about
 
-    for about, members in itertools.groupby(sized(), key=lambda pair: pair[1]):
-        some = (stamp for stamp, _ in members)
-        if isinstance(about, AutofitError):
-            yield from ((stamp, about) for stamp in some)
-            continue
-        while group := list(itertools.islice(some, settings.objects)):
-            results = _group(group, about[0], settings, denoiser, (name, digest), device)
-            yield from zip(group, results, strict=True)
+def _restored(stamp: Stamp, settings: SamplingSettings) -> Sharp | AutofitError:
+    """A stamp deconvolved without a prior: one image in the place of samples."""
+    from autofit_ml.deconvolution.classical import restore
+
+    sky = settings.sky if settings.sky is not None else (stamp.sky_prior or (0.0,))[0]
+    try:
+        image, observation, iterations = restore(stamp, settings.sampler, sky=sky)
+    except AutofitError as error:
+        return error
+    drawn = torch.from_numpy(image)[None].float()
+    sharp = _summed_up(
+        stamp,
+        observation,
+        drawn,
+        None,
+        settings,
+        sky=sky,
+        weights=("", ""),
+        calls=iterations,
+        rhat=math.nan,
+        distance=math.nan,
+    )
+    unknown = np.full_like(sharp.mean, np.nan)
+    about_fit = tuple(text for text in sharp.warnings if "chi2" in text)  # others: of the prior
+    return dataclasses.replace(sharp, std=unknown, q16=unknown, q84=unknown, warnings=about_fit)
 
 
 def _network(weights: str) -> tuple[str, str, Any]:
@@ -187,64 +209,70 @@ def _key(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
-def _group(
-    stamps: Sequence[Stamp],
-    side: int,
+@dataclass
+class _Counted:
+    """A denoiser that tells what share of an object's images it has done."""
+
+    denoiser: Any
+    images: int
+    told: Callable[[float], object]
+    done: int = 0
+
+    def denoise(self, u: torch.Tensor, spectrum: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.denoiser.denoise(u, spectrum)
+        self.done += len(u)
+        self.told(min(self.done / self.images, 1.0))
+        return found
+
+
+def _sampled(
+    stamp: Stamp,
     settings: SamplingSettings,
     denoiser: Any,
     weights: tuple[str, str],
     device: str,
-) -> list[Sharp]:
-    """Results of stamps of one shape, sampled together."""
-    skies = [
-        settings.sky if settings.sky is not None else (stamp.sky_prior or (0.0,))[0]
-        for stamp in stamps
-    ]
+    told: Callable[[float], object],
+) -> Sharp:
+    """The result of one stamp."""
+    sky = settings.sky if settings.sky is not None else (stamp.sky_prior or (0.0,))[0]
     observation = observe(
-        stamps, oversampling=settings.oversampling, side=side, sky=skies, device=device
+        [stamp],
+        oversampling=settings.oversampling,
+        padding=settings.padding,
+        sky=sky,
+        device=device,
     )
-    keys = torch.tensor([_key(stamp.id) for stamp in stamps], device=device)
-    draws = Draws(settings.seed, keys)
+    draws = Draws(settings.seed, torch.tensor([_key(stamp.id)], device=device))
+    steps = settings.steps + 1
+    keep = max(10, settings.sweeps // 2)
+    sweeps = max(settings.sweeps, keep) if settings.sampler == "gibbs" else 0
+    counted = _Counted(denoiser, settings.samples * (steps + GIBBS_STEPS * sweeps), told)
     drawn, calls = sample_eps(
-        denoiser, observation, settings.samples, draws, steps=settings.steps, batch=settings.batch
+        counted, observation, settings.samples, draws, steps=settings.steps, batch=settings.batch
     )
-    rhat = [math.nan] * len(stamps)
-    if settings.sampler == "gibbs":
-        keep = max(10, settings.sweeps // 2)
+    rhat = math.nan
+    if sweeps:
         chain, more = sample_gibbs(
-            denoiser,
-            observation,
-            drawn,
-            draws,
-            sweeps=max(settings.sweeps, keep),
-            batch=settings.batch,
-            keep=keep,
+            counted, observation, drawn, draws, sweeps=sweeps, batch=settings.batch, keep=keep
         )
         calls += more
-        values = split_rhat(_followed(chain))
-        rhat = [float(row.nan_to_num(1.0).max()) for row in values]
+        rhat = float(split_rhat(_followed(chain))[0].nan_to_num(1.0).max())
         drawn = chain[:, :, -1]
     prior = None
     if settings.prior:
-        prior = _prior(denoiser, side, settings.batch, device)
-    distance = _distance(denoiser, observation, drawn[:, :1], draws)
-    out = []
-    for i, (stamp, sky) in enumerate(zip(stamps, skies, strict=True)):
-        out.append(
-            _summed_up(
-                stamp,
-                observation.take(slice(i, i + 1)),
-                drawn[i],
-                prior,
-                settings,
-                sky=sky,
-                weights=weights,
-                calls=calls,
-                rhat=rhat[i],
-                distance=distance[i],
-            )
-        )
-    return out
+        prior = _prior(denoiser, observation.side, settings.batch, device)
+    return _summed_up(
+        stamp,
+        observation,
+        drawn[0],
+        prior,
+        settings,
+        sky=sky,
+        weights=weights,
+        calls=calls,
+        rhat=rhat,
+        distance=_distance(denoiser, observation, drawn[:, :1], draws),
+    )
 
 
 def _followed(chain: torch.Tensor) -> torch.Tensor:
@@ -270,20 +298,20 @@ def _prior(denoiser: Any, side: int, batch: int, device: str) -> torch.Tensor:
 @torch.no_grad()
 def _distance(
     denoiser: Any, observation: Observation, samples: torch.Tensor, draws: Draws
-) -> list[float]:
+) -> float:
     """Misfit over the largest usual one, where the denoiser knows it.
 
-    What is masked is filled from `samples` (B, 1, G, G).
+    What is masked is filled from `samples` (1, 1, G, G).
     """
     if not hasattr(denoiser, "misfit"):
-        return [math.nan] * len(observation.noise)
+        return math.nan
     high = highest_level(observation)
     shape = (len(high), 1, observation.side, observation.side)
     x = high * draws.normal(high.new_zeros(shape))
     data = observation.filled(samples, 1, draws)
     u = observation.solve(x, high, data)[:, 0]
     value = denoiser.misfit(u, observation.spectrum(high)[:, 0])
-    return [float(v) for v in value / denoiser.get_buffer("usual_misfit")]
+    return float(value / denoiser.get_buffer("usual_misfit"))
 
 
 def _summed_up(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -13,17 +14,19 @@ from autofit_ml.fitting.batch import SceneBatch
 from autofit_ml.fitting.faint_components import LinearFluxes, with_linear_fluxes
 from autofit_ml.fitting.geometry import covers_stamp, geometry_flags, target_found
 from autofit_ml.fitting.image_statistics import ImageStatistics, measure_images
-from autofit_ml.fitting.levenberg_marquardt import LMResult, solve_damped
+from autofit_ml.fitting.levenberg_marquardt import Evaluation, LMResult, solve_damped
 from autofit_ml.fitting.model_error import with_model_error
+from autofit_ml.fitting.neighbours import Neighbour
 from autofit_ml.fitting.problem import SceneProblem
 from autofit_ml.fitting.results import SceneFit
 from autofit_ml.fitting.sky_noise import RIGHT, likely_cause
 from autofit_ml.fitting.uncertainties import laplace
+from autofit_ml.fitting.valleys import stretched
 from autofit_ml.fitting.values import CatalogueValues, absent_values, catalogue_values, value_names
 from autofit_ml.scenes.layout import Layout
 from autofit_ml.scenes.model import Scene
 
-__all__ = ["describe", "failed"]
+__all__ = ["describe", "failed", "undetermined"]
 
 Problems = Callable[[torch.Tensor, torch.Tensor], list[tuple[torch.Tensor, SceneProblem]]]
 """(members, theta) -> (places in members, their problem) for each accuracy that is needed."""
@@ -44,7 +47,7 @@ _LEAST_LIGHT = 0.5
 def failed(layout: Layout, scene: Scene, why: str) -> SceneFit:
     """A result without a fit."""
     names = value_names(layout)
-    v, d, images = len(names), layout.size, layout.n_images
+    v, d = len(names), layout.size
     nan = math.nan
 
     def unknown(*shape: int) -> np.ndarray:
@@ -52,8 +55,8 @@ def failed(layout: Layout, scene: Scene, why: str) -> SceneFit:
 
     return SceneFit(
         names, unknown(v), unknown(v), unknown(v, v), unknown(v), unknown(v, v), unknown(v),
-        None, unknown(d), unknown(d, d), unknown(d, d), unknown(images), unknown(images),
-        nan, nan, nan, nan, nan, 0, 0, 0, 0, nan, nan, nan, int(Flag.FAILED), (),
+        None, unknown(d), unknown(d, d), unknown(d, d),
+        nan, nan, nan, 0, 0, 0, 0, nan, nan, nan, int(Flag.FAILED), (),
         len(layout.scene.components) - len(scene.components),
         message=why,
     )  # fmt: skip
@@ -98,7 +101,7 @@ def describe(
     covariance, good = laplace(fit.state.matrix, frozen)
     variance = covariance.diagonal(dim1=1, dim2=2)
     names = value_names(layout)
-    numbers = catalogue_values(batch, target, rows, fit.theta, base, covariance, started)
+    numbers = catalogue_values(batch, rows, fit.theta, base, covariance, started)
     main = _brightest(target, numbers.values, names)
     counts = _that_count(layout, target, main, fit.theta, base)
     settled = _settled(fit, counts & ~frozen, frozen, variance, settings.final.tolerance)
@@ -107,12 +110,13 @@ def describe(
     )
     fit, covariance = linear.fit, linear.covariance
     if linear.linear.any():
-        numbers = catalogue_values(batch, target, rows, fit.theta, base, covariance, started)
+        numbers = catalogue_values(batch, rows, fit.theta, base, covariance, started)
     own = [j for j in range(layout.n_shape) if layout.names[j].rpartition(".")[0] in target]
     seen = ImageStatistics.empty(len(rows), fit.theta, layout.n_images, len(target), len(own))
     kept: dict[int, SceneProblem] = {}
     shape = _main_ellipses(layout, target, numbers.values, names)
-    for places, problem in problems(members, fit.theta):
+    drawn = problems(members, fit.theta)
+    for places, problem in drawn:
         for first in range(0, len(places), problem.chunk):
             index = torch.arange(
                 first, min(first + problem.chunk, len(places)), device=places.device
@@ -129,16 +133,24 @@ def describe(
             if settings.keep:
                 for k, i in zip(at.tolist(), index, strict=True):
                     kept[k] = problem.select(i[None])
+    curvature = covariance
     if bool(seen.widens.any()):
         covariance = _sandwiched(fit.state.matrix, covariance, seen.change, seen.slope, frozen)
-        numbers = catalogue_values(batch, target, rows, fit.theta, base, covariance, started)
+    if len(target) > 1:
+        covariance = stretched(
+            layout, target, base, fit, curvature, covariance, (lower, upper), linear.linear,
+            lambda some, at: _evaluated(drawn, some, at),
+        )  # fmt: skip
+    if covariance is not curvature:
+        numbers = catalogue_values(batch, rows, fit.theta, base, covariance, started)
     noise, noise_numbers = covariance, numbers
     extra, unknown = with_model_error(batch, rows, fit.theta, noise, own, seen.pulls)
     if extra is not None:
         covariance = noise + extra
-        numbers = catalogue_values(batch, target, rows, fit.theta, base, covariance, started)
+        numbers = catalogue_values(batch, rows, fit.theta, base, covariance, started)
     _put_linear(numbers, target, names, linear)
-    chi2 = fit.state.chi2.cpu().numpy()
+    known, _ = batch.prior.select(members).pull(fit.theta)
+    chi2 = (fit.state.chi2 - known[:, : layout.n_shape].sum(1)).cpu().numpy()
     n_free = (lower < upper).sum(1).cpu().numpy()
     n_pix = batch.total("n_pix")[rows]
     log_sigma = batch.total("log_sigma")[rows]
@@ -156,7 +168,7 @@ def describe(
     noise_of_misfit = seen.spread2.sqrt().cpu().numpy()
     correlated, adjacent = seen.correlated.cpu().numpy(), seen.adjacent.cpu().numpy()
     light = (seen.light * batch.units(0, members)[0][:, None]).cpu().numpy()
-    blend = seen.blended.cpu().numpy()
+    blend, unit = seen.blended.cpu().numpy(), batch.units(0, members)[0].tolist()
     out = []
     for k, row in enumerate(rows):
         member = batch.members[row]
@@ -166,11 +178,9 @@ def describe(
             if bound[k, j] and name.rpartition(".")[0] in {*target, ""} and not linear.linear[k, j]
         )
         values, errors = numbers.values[k], numbers.errors[k]
-        total, total_err = numbers.total[k], numbers.total_err[k]
         for image in batch.missing(int(row)):
             absent = absent_values(layout, image)
             values[absent] = errors[absent] = noise_numbers.errors[k, absent] = np.nan
-            total[image] = total_err[image] = np.nan
         found = member.object.segmentation
         blended = float(blend[k]) if member.neighbours else found.blend_fraction
         reference, ellipse = member.object.reference, shape[k]
@@ -226,10 +236,6 @@ def describe(
                 theta[k],
                 theta_cov[k],
                 theta_cov_stat[k],
-                total,
-                total_err,
-                numbers.fraction[k],
-                numbers.fraction_err[k],
                 float(chi2[k]),
                 float(logl),
                 float(bic),
@@ -248,25 +254,46 @@ def describe(
                 limits[:, k],
                 flux_stamp=light[k],
                 flux_stamp_err=light_error[k],
-                labels=tuple(item.label for item in member.neighbours),
+                around=tuple(member.neighbours),
+                companions=_in_image_units(seen.companions.get(k, ()), unit[k]),
                 pulls=pulls[k],
                 message="; ".join(filter(None, [lost, *wrong, unknown[k]])),
+                prior=batch.prior_names[row],
             )
         )
     return out
 
 
+def _evaluated(
+    drawn: list[tuple[torch.Tensor, SceneProblem]], some: torch.Tensor, theta: torch.Tensor
+) -> Evaluation:
+    """Evaluation of some rows, each by its own problem."""
+    n, d = theta.shape
+    out = Evaluation.empty(n, d, 0, theta.device)
+    for places, problem in drawn:
+        mine, at = (some[:, None] == places).nonzero(as_tuple=True)
+        if len(mine):
+            there = problem.evaluate(at, theta[mine])
+            there.light = out.light[mine]
+            out.put(mine, there)
+    return out
+
+
+def _in_image_units(found: Sequence[Neighbour], unit: float) -> tuple[Neighbour, ...]:
+    """Companions whose fluxes were in other units."""
+    factor = np.array([1.0, 1.0, unit, 1.0, 1.0, 1.0, 1.0, 1.0])
+    return tuple(dataclasses.replace(item, start=item.start * factor) for item in found)
+
+
 def _put_linear(
     numbers: CatalogueValues, target: list[str], names: tuple[str, ...], linear: LinearFluxes
 ) -> None:
-    """Fluxes of components without significant light, totals and shares with them, in place."""
+    """Fluxes of components without significant light, in place."""
     if not linear.linear.any():
         return
     ratio = linear.ratio.cpu().numpy()
     places = [names.index(f"{name}.flux") for name in target]
     numbers.values[:, places] *= ratio
-    numbers.total[:, 0] = numbers.values[:, places].sum(1)
-    numbers.fraction[:] = numbers.values[:, places[0]] / numbers.total[:, 0]
 
 
 def _bad(scatter: np.ndarray) -> np.ndarray:
@@ -340,18 +367,24 @@ def _size_flags(
     names: tuple[str, ...], values: np.ndarray, errors: np.ndarray, main: str, light: float
 ) -> int:
     """UNDETERMINED and EXTRAPOLATED of the main component, `light` of which is in the stamp."""
-    place = {name.partition("[")[0]: j for j, name in reversed(list(enumerate(names)))}
-    flux = place[f"{main}.flux"]
-    flags = Flag(0)
-    if errors[flux] > _LARGEST_MAG_ERROR / _MAGNITUDE * values[flux]:
-        flags |= Flag.UNDETERMINED
-    if f"{main}.re" in place:
-        re = place[f"{main}.re"]
-        if errors[re] > _LARGEST_SIZE_ERROR * values[re]:
-            flags |= Flag.UNDETERMINED
-        if light < _LEAST_LIGHT * values[flux]:
-            flags |= Flag.EXTRAPOLATED
+    flags = Flag.UNDETERMINED if undetermined(names, values, errors, main) else Flag(0)
+    place = _places(names)
+    if f"{main}.re" in place and light < _LEAST_LIGHT * values[place[f"{main}.flux"]]:
+        flags |= Flag.EXTRAPOLATED
     return int(flags)
+
+
+def undetermined(names: tuple[str, ...], values: np.ndarray, errors: np.ndarray, main: str) -> bool:
+    """Whether the errors say that the data do not tell size or magnitude of a component."""
+    place = _places(names)
+    limits = {"flux": _LARGEST_MAG_ERROR / _MAGNITUDE, "re": _LARGEST_SIZE_ERROR}
+    known = [(place[f"{main}.{n}"], most) for n, most in limits.items() if f"{main}.{n}" in place]
+    return any(errors[j] > most * values[j] for j, most in known)
+
+
+def _places(names: tuple[str, ...]) -> dict[str, int]:
+    """Where each parameter is, in the first image."""
+    return {name.partition("[")[0]: j for j, name in reversed(list(enumerate(names)))}
 
 
 def _light_errors(

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 
 from autofit_ml.fitting.batch import SceneBatch
+from autofit_ml.fitting.companions import compact_residuals
+from autofit_ml.fitting.neighbours import Neighbour
 from autofit_ml.fitting.pixels import pixel_sum
 from autofit_ml.fitting.problem import SceneProblem
 from autofit_ml.fitting.residual_blocks import N_BLOCKS, block_pulls, ring_and_sector
@@ -47,6 +49,8 @@ class ImageStatistics:
         the curvature.
     images : dict
         Object -> for each image a dict component -> image, float32, image units, and "sky".
+    companions : dict
+        Object -> `compact_residuals` of the first image, units of its scale.
     """
 
     snr2: torch.Tensor
@@ -62,6 +66,7 @@ class ImageStatistics:
     slope: torch.Tensor
     pulls: torch.Tensor
     images: dict[int, list[dict[str, np.ndarray]]] = field(default_factory=dict)
+    companions: dict[int, tuple[Neighbour, ...]] = field(default_factory=dict)
 
     @classmethod
     def empty(
@@ -92,6 +97,8 @@ class ImageStatistics:
         for k, i in enumerate(index.tolist()):
             if k in other.images:
                 self.images[i] = other.images[k]
+            if k in other.companions:
+                self.companions[i] = other.companions[k]
 
 
 def measure_images(
@@ -165,6 +172,11 @@ def measure_images(
             )
             if len(images) > n_target:
                 out.blended = _blended(target, whole - target, ellipses)
+            if settings.companions:
+                width = [batch.members[row].fwhm[0] for row in rows]
+                out.companions = compact_residuals(
+                    residual, root, target, whole - target, ellipses, width
+                )
         _robust_changes(out, problem, index, theta, i, residual, usable, widened, settings)
         if components:
             _keep_images(out, batch, problem, index, rows, i, images, sky)

@@ -110,7 +110,8 @@ def _best_point(
     some = left.nonzero()[:, 0]
     if len(some):
         made = fit_from(batch, some, theta[some], lower[some], upper[some], settings.final)
-        chi2[some] = made.state.chi2
+        known, _ = batch.prior.select(some).pull(made.theta)
+        chi2[some] = made.state.chi2 - known[:, : layout.n_shape].sum(1)
     return chi2, n_free
 
 

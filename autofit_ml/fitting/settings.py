@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from autofit_ml.fitting.levenberg_marquardt import LMSettings
 from autofit_ml.fitting.likelihoods import Likelihood
+from autofit_ml.population import Population
 from autofit_ml.rendering import Accuracy
 
 __all__ = ["RefineSettings"]
@@ -25,11 +26,13 @@ class RefineSettings:
         Contaminants that overlap with the target are fitted with it, or masked like the others.
     max_neighbours : int
         At most so many are fitted.
+    companions : int
+        Sources that the segmentation missed, found in the residual (`fitting.companions`): at most
+        so many are fitted along.
     drop_neighbours : bool
         Fit again without the neighbours that turn out to have no significant light.
-    prior : {"none", "network"}
-        "network": the start and its covariance are a Gaussian prior of the target's first
-        component. chi2 then includes the prior's term.
+    prior : {"broad", "none", "network"} or Population
+        What is known of galaxies before the fit (`autofit_ml.fitting.priors`).
     point_source : bool
         Compare single Sérsic profiles with a point source (POINT_SOURCE).
     keep : bool
@@ -61,8 +64,9 @@ class RefineSettings:
     error_floor: float = 0.0
     neighbours: str = "fit"
     max_neighbours: int = 6
+    companions: int = 12
     drop_neighbours: bool = True
-    prior: str = "none"
+    prior: str | Population = "broad"
     point_source: bool = True
     keep: bool = False
     certain: float = 0.3

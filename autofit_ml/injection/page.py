@@ -1,7 +1,5 @@
 """``calibration.html``: figures and tables of an injection and recovery."""
 
-from __future__ import annotations
-
 import base64
 import io
 from collections.abc import Sequence
@@ -35,6 +33,7 @@ img { max-width: 100% } h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin
 <p>{{ number }} galaxies like those of the catalogue were added to empty parts of the same images
 ({{ places }}) and fitted with the run's settings.
 {{ "%.0f"|format(100 * complete) }} % were recovered with a usable row.</p>
+{% for line in verdict %}<p><strong>{{ line }}</strong></p>{% endfor %}
 {% for line in notes %}<p>{{ line }}</p>{% endfor %}
 <img alt="Bias, coverage and completeness" src="data:image/png;base64,{{ picture }}">
 <p>Bias is the median, bars are the 16 and 84 % points of single galaxies. Coverage is the share of
@@ -48,7 +47,13 @@ have to be multiplied with.</p>
 """
 
 
-def calibration_page(recovery: Recovery, name: str, places: str, notes: Sequence[str] = ()) -> str:
+def calibration_page(
+    recovery: Recovery,
+    name: str,
+    places: str,
+    verdict: Sequence[str] = (),
+    notes: Sequence[str] = (),
+) -> str:
     """The page as HTML, self-contained.
 
     Parameters
@@ -58,6 +63,8 @@ def calibration_page(recovery: Recovery, name: str, places: str, notes: Sequence
         Of the results folder.
     places : str
         Where galaxies were put: "12 stamps, their objects replaced by sky".
+    verdict : sequence of str
+        See `autofit_ml.injection.verdict`.
     notes : sequence of str
     """
     buffer = io.BytesIO()
@@ -69,6 +76,7 @@ def calibration_page(recovery: Recovery, name: str, places: str, notes: Sequence
         number=len(recovery.objects),
         places=places,
         complete=recovery.complete,
+        verdict=verdict,
         notes=notes,
         picture=base64.b64encode(buffer.getvalue()).decode(),
         tables=[

@@ -6,9 +6,8 @@ footprint is covered with square tiles copied from sky pixels of the same stamp 
 included), so that the noise and its correlations up to the tile's side survive.
 """
 
-from __future__ import annotations
-
 import dataclasses
+import hashlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -165,6 +164,12 @@ class Population:
     n: np.ndarray
     q: np.ndarray
 
+    @property
+    def digest(self) -> str:
+        """Tells one population from another."""
+        values = [getattr(self, field.name) for field in dataclasses.fields(self)]
+        return hashlib.sha256(np.stack(values).astype("<f8").tobytes()).hexdigest()[:12]
+
     def draw(self, rng: np.random.Generator, stamp: Stamp) -> dict[str, float]:
         """Parameters of one galaxy near the middle of a stamp, in its units and pixels."""
         k = int(rng.integers(len(self.flux)))
@@ -207,9 +212,5 @@ def inject(stamp: Stamp, galaxy: Mapping[str, float], rng: np.random.Generator) 
         variance = np.clip(light, 0, None) / stamp.gain
         light = light + rng.normal(0, 1, light.shape) * np.sqrt(variance)
         sigma = np.sqrt(sigma**2 + variance)
-    return stamp.replace(
-        data=(stamp.data + light).astype(np.float32),
-        sigma=sigma.astype(np.float32),
-        x=None,
-        y=None,
-    )
+    data, sigma = (stamp.data + light).astype(np.float32), sigma.astype(np.float32)
+    return stamp.replace(data=data, sigma=sigma, x=None, y=None)

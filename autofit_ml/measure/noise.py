@@ -8,7 +8,8 @@ import numpy as np
 from scipy import ndimage
 
 from autofit_ml.errors import InputError
-from autofit_ml.measure.sky import background_map, measure_sky
+from autofit_ml.measure.background import background_map
+from autofit_ml.measure.sky import measure_sky
 
 __all__ = ["expected_source", "model_sigma"]
 

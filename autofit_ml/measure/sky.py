@@ -1,4 +1,4 @@
-"""Level and scatter of the sky: of pixels, of an image, at a position, over a frame."""
+"""Level and scatter of the sky: of pixels, of an image, at a position."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from scipy import ndimage
 
 __all__ = [
     "Sky",
-    "background_map",
     "clipped_sky",
     "measure_sky",
     "mode_of_sky",
@@ -311,91 +310,3 @@ def _level_error(data: np.ndarray, outside: np.ndarray, level: float, rms: float
     n = int(enough.sum())
     scatter = math.sqrt(float((weight * (means - centre) ** 2).sum()) / (n - 1))
     return max(white, scatter)
-
-
-def background_map(
-    data: np.ndarray, mask: np.ndarray | None = None, *, box: int = 64
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Smooth background and noise of a frame.
-
-    Parameters
-    ----------
-    data : ndarray, shape (ny, nx)
-    mask : ndarray of bool, optional
-        True = do not use.
-    box : int
-        Mesh size, pixels; must be larger than the objects.
-
-    Returns
-    -------
-    background, rms : ndarray, float32, shape (ny, nx)
-    objects : ndarray of bool, shape (ny, nx)
-        The grown isophotes that were left out.
-    """
-    data = np.asarray(data, dtype=np.float64)
-    bad = ~np.isfinite(data) if mask is None else ~np.isfinite(data) | mask
-    scale = float(np.median(np.abs(data[~bad]))) if not bad.all() else 1.0
-    scale = scale or 1.0
-    work = np.where(bad, 0.0, data / scale)
-    level, noise = _mesh(work, bad, box)
-    objects = np.zeros(data.shape, bool)
-    for _ in range(2):
-        floor = 1e-6 * max(float(np.median(noise)), 1e-30)
-        found = object_mask(work - level, 0.0, np.maximum(noise, floor), bad, grow=0.3)
-        if (bad | found).mean() > 0.8:  # too crowded: clipping alone does better
-            break
-        objects = found
-        level, noise = _mesh(work, bad | objects, box)
-    return (level * scale).astype(np.float32), (noise * scale).astype(np.float32), objects
-
-
-def _mesh(data: np.ndarray, bad: np.ndarray, box: int) -> tuple[np.ndarray, np.ndarray]:
-    """Background and noise on a mesh of sigma-clipped boxes, interpolated to the pixels."""
-    from astropy.stats import SigmaClip
-    from photutils.background import Background2D, MADStdBackgroundRMS, MedianBackground
-
-    sizes = [math.ceil(n / max(1, round(n / box))) for n in data.shape]
-    try:
-        mesh = Background2D(
-            data,
-            sizes,
-            mask=bad,
-            filter_size=1,
-            exclude_percentile=85,
-            sigma_clip=SigmaClip(3.0, maxiters=10),
-            bkg_estimator=MedianBackground(),
-            bkg_rms_estimator=MADStdBackgroundRMS(),
-        )
-    except ValueError:  # no box has enough pixels left: one value for the whole frame
-        level, rms = clipped_sky(data[~bad] if (~bad).any() else data)
-        return np.full(data.shape, level), np.full(data.shape, rms)
-    rows, columns = (_interpolation(n, size) for n, size in zip(data.shape, sizes, strict=True))
-    level = rows @ _without_outliers(mesh.background_mesh) @ columns.T
-    noise = rows @ _without_outliers(mesh.background_rms_mesh) @ columns.T
-    return level, np.maximum(noise, 0.1 * float(np.median(mesh.background_rms_mesh)))
-
-
-def _without_outliers(mesh: np.ndarray) -> np.ndarray:
-    """Boxes that stick out of their neighbourhood (a bright object) replaced by its median.
-
-    A plain median filter would flatten gradients at the border of the frame.
-    """
-    values = np.asarray(mesh, dtype=np.float64)
-    if min(values.shape) < 3:
-        return values
-    wide = np.pad(values, 1, mode="reflect", reflect_type="odd")  # a gradient goes on
-    smooth = ndimage.median_filter(wide, 3)[1:-1, 1:-1]
-    off = values - smooth
-    spread = 1.4826 * float(np.median(np.abs(off - np.median(off))))
-    return np.where(np.abs(off) > 5.0 * spread, smooth, values)
-
-
-def _interpolation(length: int, size: int) -> np.ndarray:
-    """Matrix (length, boxes) of linear interpolation from box centres, extended at both ends."""
-    from scipy.interpolate import make_interp_spline
-
-    starts = np.arange(0, length, size)
-    centres = (starts + np.minimum(starts + size, length) - 1) / 2.0
-    if centres.size == 1:
-        return np.ones((length, 1))
-    return make_interp_spline(centres, np.eye(centres.size), k=1)(np.arange(length))

@@ -15,7 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from autofit_ml.catalogue.flags import Flag
 from autofit_ml.errors import SettingsError
+from autofit_ml.fitting.describe import undetermined
 from autofit_ml.fitting.levenberg_marquardt import minimise
 from autofit_ml.fitting.parallel import object_threads
 from autofit_ml.fitting.problem import SceneProblem
@@ -333,24 +335,43 @@ def _nested(fit: SceneFit, settings: NestedSettings) -> ScenePosterior | None:
         settings,
         device=device,
     )
-    return _finished(fit, result.samples(whole), (result.log_evidence, result.log_evidence_err))
+    # A Gaussian is a density of its own: the box is not to count for what has one.
+    known = problem.prior.precision[0].diagonal().cpu().numpy()[free] > 0
+    log_evidence = result.log_evidence + np.log((high - low)[free][known]).sum()
+    return _finished(fit, result.samples(whole), (log_evidence, result.log_evidence_err))
 
 
 def with_posterior(fit: SceneFit, posterior: ScenePosterior) -> SceneFit:
     """The fit with the errors of its posterior: half of the central 68.3 % intervals.
 
-    What had no error (fixed values) has none; the values stay those of the best fit.
+    What had no error (fixed values) has none; the values stay those of the best fit. UNDETERMINED
+    is what these errors say, unless it stands for light outside the stamp.
     """
     half, cov = _spread(posterior.draws.reshape(-1, len(posterior.names)))
     v = len(fit.names)
     spread = half[:v] > 0
-    fraction = posterior.names.index("fraction") if "fraction" in posterior.names else None
+    errors = np.where(spread, half[:v], np.nan)
     return dataclasses.replace(
         fit,
-        errors=np.where(spread, half[:v], np.nan),
+        errors=errors,
+        flags=_judged(fit, errors),
         cov=cov[:v, :v],
         errors_stat=np.where(spread, posterior.errors_stat[:v], np.nan),
         cov_stat=posterior.cov_stat[:v, :v],
-        fraction_err=fit.fraction_err if fraction is None else float(half[fraction]),
         posterior=posterior,
     )
+
+
+def _judged(fit: SceneFit, errors: np.ndarray) -> int:
+    """The fit's flags with other errors."""
+    fluxes: dict[str, float] = {}
+    for name, value in zip(fit.names, fit.values, strict=True):
+        component, _, parameter = name.partition("[")[0].rpartition(".")
+        if parameter == "flux":
+            fluxes.setdefault(component, float(np.nan_to_num(value, nan=-np.inf)))
+    main = max(fluxes, key=lambda component: fluxes[component])
+    mark = int(Flag.UNDETERMINED)
+    if undetermined(fit.names, fit.values, errors, main):
+        return fit.flags | mark
+    by_errors = undetermined(fit.names, fit.values, fit.errors, main)
+    return fit.flags & ~mark if by_errors and not fit.flags & Flag.EXTRAPOLATED else fit.flags

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +15,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from autofit_ml.catalogue import Flag, atomic_write_ecsv, atomic_write_text, read_catalogue_arrow
+from autofit_ml.catalogue import (
+    Flag,
+    atomic_write_ecsv,
+    atomic_write_json,
+    atomic_write_text,
+    read_catalogue_arrow,
+)
 from autofit_ml.catalogue.writer import FITS_NAME, write_catalogue_files
 from autofit_ml.errors import AutofitError, InputError, SettingsError
 from autofit_ml.images import Source, discover, read_item
@@ -28,6 +36,7 @@ from autofit_ml.injection.stamps import (
     inject,
     light_of,
 )
+from autofit_ml.injection.verdict import judge, verdict
 from autofit_ml.measure import psf_fwhm
 from autofit_ml.options import declared
 from autofit_ml.runs.fit import fit_run
@@ -43,8 +52,10 @@ from autofit_ml.simulation.files import write_planes
 
 __all__ = ["CalibrationSummary", "calibrate_run", "settings_of_run"]
 
+_TABLES = ("injections.ecsv", "by_magnitude.ecsv", "by_size.ecsv")
+
 CALIBRATED = Kind(
-    ("calibration.html", "injections.ecsv", "by_magnitude.ecsv", "by_size.ecsv"),
+    ("calibration.html", "injected.json", *_TABLES),
     {"injected": (".fits",)},
     began=lambda folder: (folder / "fits" / ".work" / "state.json").exists(),
 )
@@ -52,7 +63,6 @@ CALIBRATED = Kind(
 
 _TOGETHER = 32
 _PER_FRAME = 64
-_NAME = "injected"
 
 
 @dataclass(frozen=True)
@@ -66,6 +76,8 @@ class CalibrationSummary:
     recovery : Recovery
     stamps, skipped : int
         Places that galaxies were put into; images without enough sky.
+    verdict : list of str
+        Whether errors are right, in words (`autofit_ml.injection.verdict`).
     catalogue : Path or None
         The catalogue with factors, where it was asked for.
     """
@@ -74,6 +86,7 @@ class CalibrationSummary:
     recovery: Recovery
     stamps: int
     skipped: int
+    verdict: list[str]
     catalogue: Path | None = None
 
 
@@ -165,52 +178,94 @@ def calibrate_run(
         paths = inputs
     sources = discover(paths, manifest=manifest, survey=of_run.survey, mode=of_run.mode).sources
     folder = Path(out) if out is not None else results / "calibration"
-    names = [f"{_NAME}-{k:06d}" for k in range(settings.number)]
-    identity = identity_of(settings) | {"run": identity_of(of_run)}
+    names = [_name(k) for k in range(settings.number)]
+    identity = identity_of(settings) | {"run": identity_of(of_run), "galaxies": like.digest}
     claim = claimed(folder, CALIBRATED, identity, dict.fromkeys(names), restart=restart)
     with claim as state:
         injected = folder / "injected"
         injected.mkdir(exist_ok=True)
-        told.note("looking for empty sky")
-        rng = np.random.default_rng(settings.seed)
-        table = read_catalogue_arrow(results)
-        rows_of = {row["id"]: row for row in table.to_pylist()}
-        places, skipped = _places(sources, of_run, settings.number, rng, rows_of)
-        if not places:
-            raise InputError(
-                f"no empty sky in {len(sources)} images",
-                "larger cut-outs or frames are needed to inject galaxies",
-                results,
-            )
-        told.note(f"injecting {settings.number} galaxies into {len(places)} empty stamps")
-        truth = []
-        for k, name in enumerate(names):
-            stamp = places[k % len(places)]
-            galaxy = like.draw(rng, stamp)
-            built = bool(stamp.flags & int(Flag.SIGMA_ESTIMATED))
-            write_planes(inject(stamp, galaxy, rng), injected, name, sigma=not built)
-            truth.append({**galaxy, "zeropoint": stamp.zeropoint})
-        own = of_run.replace(**_only_noise(of_run))
+        about = _inject(folder, results, sources, of_run, settings, like, told)
+        own = of_run.replace(**_only_noise(of_run), batch_size=min(of_run.batch_size, _TOGETHER))
         summary = fit_run(injected, folder / "fits", own, restart=not state, progress=progress)
         if summary.table is None:
             raise KeyboardInterrupt
         rows = {row["id"]: row for row in summary.table.to_pylist()}
-        recovery = measure(truth, rows, names)
-        for name, table in (
-            ("injections", recovery.objects),
-            ("by_magnitude", recovery.by_magnitude),
-            ("by_size", recovery.by_size),
-        ):
-            atomic_write_ecsv(folder / f"{name}.ecsv", table)
+        recovery = measure(about["truth"], rows, names)
+        tables = recovery.objects, recovery.by_magnitude, recovery.by_size
+        for name, table in zip(_TABLES, tables, strict=True):
+            atomic_write_ecsv(folder / name, table)
+        skipped, places = about["skipped"], about["places"]
         notes = [f"{skipped} images had too little sky and were left out."] if skipped else []
-        if not all(place.gain > 0 for place in places):
+        if not about["gain"]:
             notes.append(
                 "The gain is not known everywhere: there, the galaxies have no photon noise."
             )
-        page = calibration_page(recovery, results.name, f"{len(places)} places", notes)
+        said = verdict(recovery, _command(results, settings), applied=settings.apply)
+        page = calibration_page(recovery, results.name, f"{places} places", said, notes)
         atomic_write_text(folder / "calibration.html", page)
         catalogue = _with_factors(results, recovery) if settings.apply else None
-    return CalibrationSummary(folder, recovery, len(places), skipped, catalogue)
+    return CalibrationSummary(folder, recovery, places, skipped, said, catalogue)
+
+
+def _command(results: Path, settings: CalibrateSettings) -> str:
+    """That takes up a calibration and adds its factors to the catalogue."""
+    changed = [
+        f"--{name} {getattr(settings, name)}"
+        for name in ("number", "seed")
+        if getattr(settings, name) != getattr(CalibrateSettings(), name)
+    ]
+    return " ".join(["autofit-ml calibrate", shlex.quote(str(results)), *changed, "--apply"])
+
+
+def _inject(
+    folder: Path,
+    results: Path,
+    sources: Sequence[Source],
+    of_run: FitSettings,
+    settings: CalibrateSettings,
+    like: Population,
+    told: Progress,
+) -> dict[str, Any]:
+    """Write stamps with injected galaxies, and what was injected; once for a folder.
+
+    Returns
+    -------
+    dict
+        ``truth``: a dict for each galaxy; ``places``, ``skipped``: numbers; ``gain``: known
+        everywhere.
+    """
+    record = folder / "injected.json"
+    with contextlib.suppress(OSError, ValueError):  # else made anew: the same, from the same seed
+        about: dict[str, Any] = json.loads(record.read_text("utf-8"))
+        return about
+    told.note("looking for empty sky")
+    rng = np.random.default_rng(settings.seed)
+    rows = {row["id"]: row for row in read_catalogue_arrow(results).to_pylist()}
+    places, skipped = _places(sources, of_run, settings.number, rng, rows, told)
+    if not places:
+        raise InputError(
+            f"no empty sky in {len(sources)} images",
+            "larger cut-outs or frames are needed to inject galaxies",
+            results,
+        )
+    told.note(f"injecting {settings.number} galaxies into {len(places)} empty stamps")
+    truth = []
+    for k in range(settings.number):
+        stamp = places[k % len(places)]
+        galaxy = like.draw(rng, stamp)
+        built = bool(stamp.flags & int(Flag.SIGMA_ESTIMATED))
+        write_planes(inject(stamp, galaxy, rng), folder / "injected", _name(k), sigma=not built)
+        known = {"zeropoint": stamp.zeropoint} if math.isfinite(stamp.zeropoint) else {}
+        truth.append(galaxy | known)
+    gain = all(place.gain > 0 for place in places)
+    about = {"truth": truth, "places": len(places), "skipped": skipped, "gain": gain}
+    atomic_write_json(record, about)
+    return about
+
+
+def _name(k: int) -> str:
+    """Id of an injected galaxy, from 0."""
+    return f"injected-{k:06d}"
 
 
 def _only_noise(given: FitSettings) -> dict[str, Any]:
@@ -241,6 +296,7 @@ def _places(
     number: int,
     rng: np.random.Generator,
     rows: Mapping[str, Mapping[str, Any]],
+    told: Progress,
 ) -> tuple[list[Stamp], int]:
     """Empty stamps, and the number of images that had none; not many more than are needed."""
     found: list[Stamp] = []
@@ -249,6 +305,8 @@ def _places(
     for first in range(0, len(order), _TOGETHER):
         if len(found) >= number:
             break
+        if first:
+            told.stage(f"looking for empty sky: {len(found)} places in {first} images")
         stamps: list[Stamp] = []
         for item in _read(order[first : first + _TOGETHER], settings.read):
             if isinstance(item, Stamp):
@@ -320,10 +378,8 @@ def _with_factors(results: Path, recovery: Recovery) -> Path:
 def figures(recovery: Recovery) -> dict[str, Any]:
     """The whole sample in a few numbers, for the command line."""
     out: dict[str, Any] = {"galaxies": len(recovery.objects), "recovered": recovery.complete}
-    for name in ("flux", "re", "n", "q"):
-        pull = np.abs(np.asarray(recovery.objects[f"pull_{name}"], dtype=float))
-        off = np.asarray(recovery.objects[f"off_{name}"], dtype=float)
-        known = np.isfinite(pull)
-        out[f"bias_{name}"] = float(np.nanmedian(off)) if known.any() else math.nan
-        out[f"coverage_{name}"] = float(np.mean(pull[known] < 1)) if known.any() else math.nan
+    for name in MEASURED:
+        one = judge(recovery, name)
+        out[f"bias_{name}"], out[f"coverage_{name}"] = one.bias, one.coverage
+        out[f"factor_{name}"], out[f"factor_{name}_err"] = one.factor, one.factor_err
     return out

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +36,13 @@ from autofit_ml.runs.sources import Paths, inputs_of
 from autofit_ml.runs.summary import Progress, RunSummary
 from autofit_ml.segmentation import Segmentation
 from autofit_ml.segmentation.dispatch import check_segmenter, segment_all
-from autofit_ml.settings import DeconvolveSettings, SamplingSettings
+from autofit_ml.settings import CLASSICAL, DeconvolveSettings, SamplingSettings, Selected
 from autofit_ml.weights.choice import given_weights, usable_weights
 
 __all__ = ["cut_out", "deconvolve_run", "sky_correlation"]
+
+_SECONDS_A_PART = 10.0
+"""Objects are saved when the last ones were saved so long ago: each, where it takes longer."""
 
 _LAG = 3
 _AWAY = 4
@@ -54,6 +57,7 @@ def deconvolve_run(
     *,
     manifest: str | Path | None = None,
     restart: bool = False,
+    only: Selected | None = None,
     progress: Progress | None = None,
 ) -> RunSummary:
     """Deconvolve images and write what was found.
@@ -67,13 +71,15 @@ def deconvolve_run(
         Files, folders, globs; None with a manifest.
     out : path
         Folder for ``<id>.fits`` (`autofit_ml.deconvolution.sharp_fits_bytes`), ``<id>.png`` and
-        ``sharp.ecsv``, which has a row for every object (written again after every batch). A run
+        ``sharp.ecsv``, which has a row for every object (written again with each part). A run
         that stopped there is continued.
     settings : DeconvolveSettings, optional
     manifest : path, optional
         Table of objects.
     restart : bool
         Begin anew in a folder that holds results.
+    only : Selected, optional
+        Which of the images.
     progress : Progress, optional
         Told of every object.
 
@@ -90,13 +96,15 @@ def deconvolve_run(
     """
     began = time.perf_counter()
     settings, summary = settings or DeconvolveSettings(), RunSummary(Path(out))
+    told = progress or Progress()
     if settings.size and not 16 <= settings.size * settings.oversampling <= LARGEST:
         most = LARGEST // settings.oversampling
         raise SettingsError(f"a size of {settings.size} data pixels", f"give 16 to {most}, or 0")
     found = inputs_of(paths, manifest, survey=settings.survey, mode=settings.mode)
     used = check_segmenter(settings.segmenter, settings.weights)
     identity = identity_of(settings) | {"weights": weights_text(used, "")}
-    priors = usable_weights("deconvolve", settings.weights)
+    sampled = settings.sampler not in CLASSICAL
+    priors = usable_weights("deconvolve", settings.weights) if sampled else {}
     identity["prior_weights"] = weights_text(priors, "")
     prior = next(iter(given_weights("deconvolve", settings.weights)), "")
     sampling = settings.part(SamplingSettings, weights=prior)
@@ -109,15 +117,21 @@ def deconvolve_run(
             sources: Sequence[Source], prepared: list[Result[Stamp]]
         ) -> Iterator[tuple[int, Mapping[str, Any]]]:
             files = {source.id: source.file for source in sources}
-            # Saved together: to the last bit, an object depends on what shares its batch.
-            results, rows = [], []
-            for result, row in _sharp(prepared, files, folder.path, sampling, settings):
+            results, rows, saved = [], [], time.monotonic()
+
+            def part(share: float) -> None:
+                told.part(len(results) + share)
+
+            sharp = _sharp(prepared, files, folder.path, sampling, settings, part)
+            for number, (result, row) in enumerate(sharp, start=1):
                 results.append(result)
                 rows.append(row)
-                yield 1, rows_of([result])
-            save_results(folder, results, _table(rows))
-            before.append(_table(rows))
-            atomic_write_ecsv(folder.path / "sharp.ecsv", _filled(before))
+                if number == len(prepared) or time.monotonic() - saved > _SECONDS_A_PART:
+                    save_results(folder, results, _table(rows))
+                    before.append(_table(rows))
+                    atomic_write_ecsv(folder.path / "sharp.ecsv", _filled(before))
+                    yield len(results), rows_of(results)
+                    results, rows, saved = [], [], time.monotonic()
 
         return handle
 
@@ -125,10 +139,8 @@ def deconvolve_run(
         assert folder is not None
         count(summary, folder)
 
-    work = Work(DECONVOLVED, each(_prepared), begin, finish)
-    go_through(
-        found, work, settings, identity, out, summary, progress or Progress(), restart=restart
-    )
+    work = Work(DECONVOLVED, each(_prepared), begin, finish, saves_each=True)
+    go_through(found, work, settings, identity, out, summary, told, restart=restart, only=only)
     summary.seconds = time.perf_counter() - began
     return summary
 
@@ -173,10 +185,11 @@ def _sharp(
     folder: Path,
     sampling: SamplingSettings,
     settings: DeconvolveSettings,
+    told: Callable[[float], object],
 ) -> Iterator[tuple[Result[Stamp], dict[str, Any]]]:
     """Each object as it is found: deconvolved and written, or with what is wrong with it."""
     ready = [result.value for result in prepared if result.value is not None]
-    found = deconvolve_each(ready, sampling)
+    found = deconvolve_each(ready, sampling, told=told)
     for one in prepared:
         file = files[one.id]
         why = one.why
@@ -280,7 +293,7 @@ def _row(
         "x0": stamp.origin[0],
         "y0": stamp.origin[1],
         "flux_image": flux.mean(),
-        "flux_image_err": flux.std(ddof=1),
+        "flux_image_err": flux.std(ddof=1) if sharp.is_posterior else np.nan,
         "detail": sharp.detail,
         "chi2_pixel": sharp.chi2,
         "distance": sharp.distance,

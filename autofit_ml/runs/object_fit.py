@@ -138,6 +138,7 @@ def fit_of_scene(fit: SceneFit, one: SceneObject, scene: Scene, columns: ModelCo
     numbers["chi2_red"] = fit.chi2 / fit.ndof if fit.ndof > 0 else np.nan
     numbers["noise_correlation"] = fit.noise_correlation
     numbers["n_neighbours"] = fit.neighbours
+    numbers["prior"] = fit.prior
     numbers["blend_fraction"] = fit.blended
     numbers["bic_point_source"] = fit.bic_point_source
     drawn = reading.drawn()
@@ -211,34 +212,23 @@ class _Reading:
         return numbers
 
     def total(self, image: int, extra: str) -> dict[str, Any]:
-        """Flux of all components, and the first one's share."""
-        fit = self.fit
-        flux, error = float(fit.flux_total[image]), float(fit.flux_total_err[image])
-        stamp = self.one.stamps[image]
+        """All components together."""
+        fit, stamp = self.fit, self.one.stamps[image]
+        numbers = {}
+        for name, values, errors in (
+            ("flux_total", fit.flux_total, fit.flux_total_err),
+            ("re_total", fit.re_total, fit.re_total_err),
+            ("q_total", fit.q_total, fit.q_total_err),
+            ("fraction", fit.fractions, fit.fractions_err),
+        ):
+            if len(values):
+                numbers[name], numbers[f"{name}_err"] = float(values[image]), float(errors[image])
+        flux, error = numbers["flux_total"], numbers["flux_total_err"]
         zeropoint = math.nan if stamp is None else stamp.zeropoint
-        mag, mag_error = _magnitude(flux, error, zeropoint)
-        share, share_error = fit.fraction, fit.fraction_err
-        if image:
-            share, share_error = self._share(image)
+        numbers["mag_total"], numbers["mag_total_err"] = _magnitude(flux, error, zeropoint)
         if len(self.scene.components) == 1:
-            share_error = math.nan
-        numbers = {"flux_total": flux, "mag_total": mag, "fraction": share}
-        errors = {"flux_total": error, "mag_total": mag_error, "fraction": share_error}
-        out = {f"{name}{extra}": value for name, value in numbers.items()}
-        return out | {f"{name}{extra}_err": value for name, value in errors.items()}
-
-    def _share(self, image: int) -> tuple[float, float]:
-        """Share of the first component in an image's flux, and its error."""
-        places = [self.fit.place(f"{c.name}.flux", image) for c in self.scene.components]
-        known = [i for i in places if i is not None]
-        if len(known) < len(places) or not known:
-            return math.nan, math.nan
-        fluxes = self.fit.values[known]
-        total = fluxes.sum()
-        slope = -np.full(len(known), fluxes[0] / total**2)
-        slope[0] += 1 / total
-        variance = float(slope @ self.fit.cov[np.ix_(known, known)] @ slope)
-        return float(fluxes[0] / total), math.sqrt(variance) if variance > 0 else math.nan
+            numbers["fraction_err"] = math.nan
+        return {_suffixed(name, extra): value for name, value in numbers.items()}
 
     def bands(self, columns: ModelColumns) -> dict[str, Any]:
         """Columns of each band; a band without an image keeps NaN."""

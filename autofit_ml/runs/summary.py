@@ -33,6 +33,9 @@ class Progress:
     def batch(self, n_sources: int, rows: Mapping[str, Any]) -> None:
         """After a batch: sources in it, and their rows (at least id, status, message, flags)."""
 
+    def part(self, objects: float) -> None:
+        """While objects take long: how many of the running batch are done, 0.3 of the first."""
+
     def stage(self, text: str) -> None:
         """Something that takes a moment begins."""
 
@@ -73,6 +76,8 @@ class RunSummary:
         What is wrong with the run as a whole.
     n_instances : int
         Segmented galaxies and stars.
+    images : dict
+        Object -> `autofit_ml.runs.pictured.FittedImages`, where a fit is to hand them on.
     """
 
     out: Path | None
@@ -90,6 +95,7 @@ class RunSummary:
     warnings: dict[str, list[str]] = field(default_factory=dict)
     concerns: list[str] = field(default_factory=list)
     n_instances: int = 0
+    images: dict[str, Any] = field(default_factory=dict)
 
     @property
     def exit_status(self) -> int:

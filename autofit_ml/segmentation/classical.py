@@ -6,8 +6,6 @@ the target stays separate only if it holds light that the target does not have a
 and on the opposite side.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import dataclass
 
@@ -18,6 +16,7 @@ from scipy import ndimage
 from autofit_ml.errors import InputError
 from autofit_ml.images.stamp import PSF, Stamp
 from autofit_ml.measure import mode_of_sky
+from autofit_ml.segmentation.repair import repaired
 from autofit_ml.segmentation.result import Segmentation, finished, typical
 from autofit_ml.segmentation.shapes import (
     Ellipse,
@@ -29,6 +28,7 @@ from autofit_ml.segmentation.shapes import (
 __all__ = [
     "SepSettings",
     "absorb_fragments",
+    "drop_noise",
     "extract",
     "segment_sep",
     "split_hidden",
@@ -112,13 +112,16 @@ def segment_sep(stamp: Stamp, settings: SepSettings | None = None) -> Segmentati
         image = data - np.float32(level)
         sources, labels = extract(image, widened, stamp.mask, fwhm, settings)
         target = _choose_target(sources, labels, stamp.position, max(settings.search_radius, fwhm))
-        labels = _drop_noise(image, widened, labels, len(sources), target, settings)
+        labels = drop_noise(image, widened, labels, len(sources), target, settings)
         if target:
             _recentre(sources, target, image, labels, stamp.position, fwhm)
             labels = absorb_fragments(image, widened, labels, sources, target, good, settings)
             labels, sources = split_hidden(
                 image, widened, labels, sources, target, good, fwhm, settings
             )
+            own = labels == target
+            labels = repaired(labels, image, widened, stamp.mask, stamp.position, fragments=False)
+            target = int(labels[own].max(initial=0))
         area = np.bincount(labels.ravel(), minlength=len(sources) + 1)
         ellipses = {
             int(label): ellipse_of_source(sources[label - 1], area[label])
@@ -345,7 +348,7 @@ def _choose_target(
     return best if nearest < 2.0 and distance[here - 1] > 3 * max(nearest, 1.0) else here
 
 
-def _drop_noise(
+def drop_noise(
     image: np.ndarray,
     noise: np.ndarray,
     labels: np.ndarray,

@@ -1,9 +1,8 @@
 """Sources of a large frame; label images as tables of their instances."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import astropy.units as u
 import numpy as np
@@ -13,13 +12,17 @@ from scipy import ndimage
 
 from autofit_ml.errors import InputError
 from autofit_ml.images.stamp import Frame
+from autofit_ml.measure import block_sums, clipped_sky, large_objects
 from autofit_ml.segmentation.classical import (
     SepSettings,
     absorb_fragments,
+    drop_noise,
     extract,
     filtered_noise_ratio,
     split_hidden,
 )
+from autofit_ml.segmentation.fragments import join_fragments
+from autofit_ml.segmentation.pieces import Piece, at_all_scales, draw, pieces_of
 from autofit_ml.segmentation.shapes import moments_of_labels
 
 __all__ = [
@@ -77,7 +80,7 @@ def detect_sources(
     """Detect and deblend the sources of a frame.
 
     The background is measured twice with ``sep.Background``: of everything, then without the
-    sources found above the first.
+    sources found above the first. Large galaxies are found in binned images (`pieces`).
 
     Parameters
     ----------
@@ -88,7 +91,7 @@ def detect_sources(
     fwhm : float
         Of the seeing, pixels: width of the matched filter.
     box : int
-        Background mesh, pixels; several times larger than the galaxies of interest.
+        Background mesh, pixels; larger where an object is.
     settings : SepSettings, optional
 
     Returns
@@ -114,36 +117,51 @@ def detect_sources(
                 file,
             )
     image, bad, unit = scaled(data, mask, file)
-    covered = bad
+    large, box = large_objects(image, bad, box)
+    covered = bad | large
     for _ in range(2):
-        if covered.all():
-            break
-        background = background_of(image, covered, box)
-        flat = image - background.back()
+        level, rms = background_of(image, covered, box)
+        flat = image - level
         if sigma is None:
-            noise = np.maximum(background.rms(), np.float32(1e-12))
+            noise = np.maximum(rms, np.float32(1e-12))
         else:
             noise = np.ascontiguousarray(np.asarray(sigma, dtype=float) / unit, dtype=np.float32)
         # correlated noise, or a noise map that is too small: raise the threshold
-        ratio = filtered_noise_ratio(flat / noise, ~bad, 0.0, 1.0, fwhm)
-        noise = noise * np.float32(ratio)
-        sources, labels = extract(flat, noise, bad, fwhm, settings)
-        covered = bad | (labels > 0)
-    labels, sources = _check_deblending(flat, noise, labels, sources, ~bad, fwhm, settings)
-    table = measured_instances(flat, noise, labels)
-    table["flux"] *= unit
-    for name in ("x", "y", "a", "b", "theta"):
-        table[name] = sources[name][table["label"] - 1]
-    # what remains of the noise
-    faint = table["snr"] < settings.min_island_snr
-    labels = np.where(np.isin(labels, table["label"][faint]), 0, labels)
-    table = table[~faint]
+        noise = noise * np.float32(filtered_noise_ratio(flat / noise, ~bad, 0.0, 1.0, fwhm))
+        found = extract(flat, noise, bad, fwhm, settings)
+        covered = covered | (found[1] > 0)
+        if covered.all():
+            break
+
+    def find(*image: Any) -> list[Piece]:
+        first = found if image[0] is flat else extract(*image, settings)
+        return _pieces(first, *image, settings)
+
+    pieces = at_all_scales(find, flat, noise, bad, fwhm)
+    labels = join_fragments(draw(pieces, image.shape), flat, noise, bad)
+    table, labels, _ = detection_table(flat, noise, labels, unit)
     return Detections(
         sources=table,
         labels=labels,
-        background=background.back() * np.float32(unit),
-        background_rms=background.rms() * np.float32(unit),
+        background=level * np.float32(unit),
+        background_rms=rms * np.float32(unit),
     )
+
+
+def _pieces(
+    found: tuple[np.ndarray, np.ndarray],
+    image: np.ndarray,
+    noise: np.ndarray,
+    bad: np.ndarray,
+    fwhm: float,
+    settings: SepSettings,
+) -> list[Piece]:
+    """What `extract` found in an image, its deblending checked, without what remains of noise."""
+    sources, labels = found
+    labels, sources = _check_deblending(image, noise, labels, sources, ~bad, fwhm, settings)
+    labels = drop_noise(image, noise, labels, len(sources), 0, settings)
+    nothing = np.zeros(len(sources))
+    return list(pieces_of(labels, nothing, nothing))
 
 
 def scaled(
@@ -161,10 +179,17 @@ def scaled(
     return np.ascontiguousarray(np.where(bad, 0, data) / unit, dtype=np.float32), bad, unit
 
 
-def background_of(image: np.ndarray, mask: np.ndarray, box: int) -> sep.Background:
-    """Background of an image on a mesh of `box` pixels, or of what fits into it."""
+def background_of(image: np.ndarray, bad: np.ndarray, box: int) -> tuple[np.ndarray, np.ndarray]:
+    """Level and scatter of the sky, float32: on a mesh of `box` pixels, or of what fits in.
+
+    Where no box of the mesh has half of its pixels, one level for all.
+    """
     mesh = max(16, min(box, *image.shape))
-    return sep.Background(image, mask=np.ascontiguousarray(mask), bw=mesh, bh=mesh)
+    if 2 * block_sums(~bad, mesh).max(initial=0) <= mesh**2:
+        sky = clipped_sky(image[~bad])
+        return np.full(image.shape, sky[0], np.float32), np.full(image.shape, sky[1], np.float32)
+    found = sep.Background(image, mask=np.ascontiguousarray(bad), bw=mesh, bh=mesh)
+    return found.back(), found.rms()
 
 
 def _check_deblending(image, noise, labels, sources, good, fwhm, settings):

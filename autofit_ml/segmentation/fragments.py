@@ -5,8 +5,6 @@ only where the light agrees: a smaller instance that touches a larger one stays 
 light is in excess of the larger one's symmetric light, and if it does not sit at its centre.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +12,7 @@ from scipy import ndimage
 
 from autofit_ml.segmentation.shapes import Ellipse, ellipse_of_footprint, expected_light
 
-__all__ = ["EXCESS", "EXCESS_SNR", "Host", "host_of", "is_fragment", "join_fragments"]
+__all__ = ["EXCESS", "EXCESS_SNR", "Host", "host_of", "is_fragment", "join_fragments", "stands_out"]
 
 EXCESS, EXCESS_SNR = 0.25, 7.0
 """A part stays an object of its own if this share of its light, with this significance, is in
@@ -46,6 +44,17 @@ class Host:
     x: float
     y: float
 
+    def shares_centre(self, rows: np.ndarray, columns: np.ndarray) -> bool:
+        """Whether pixels lie around the host's centre."""
+        apart = np.hypot(columns.mean() - self.outline.x, rows.mean() - self.outline.y)
+        return bool(apart < max(_CONCENTRIC[0], _CONCENTRIC[1] * self.outline.semi_major))
+
+    def light(self, image: np.ndarray, free: np.ndarray, at: np.ndarray) -> np.ndarray:
+        """The host's symmetric light at the pixels `at`, told from those that are `free`."""
+        outline = self.outline
+        ellipse = Ellipse(self.x, self.y, outline.semi_major, max(outline.q, 0.3), outline.theta)
+        return expected_light(image, free, at, ellipse)
+
 
 def host_of(image: np.ndarray, footprint: np.ndarray) -> Host:
     """The `Host` of a footprint (bool, at least one pixel) in a sky-subtracted image."""
@@ -71,18 +80,18 @@ def is_fragment(
     free : ndarray, bool, shape (ny, nx)
         Pixels that are the large one's or nobody's.
     """
-    rows, columns = np.nonzero(small)
-    if not rows.size:
+    if not small.any():
         return False
-    outline = host.outline
-    apart = np.hypot(columns.mean() - outline.x, rows.mean() - outline.y)
-    if apart < max(_CONCENTRIC[0], _CONCENTRIC[1] * outline.semi_major):
+    if host.shares_centre(*np.nonzero(small)):
         return True
-    ellipse = Ellipse(host.x, host.y, outline.semi_major, max(outline.q, 0.3), outline.theta)
-    light = image[small]
-    excess = float(np.sum(light - expected_light(image, free, small, ellipse)))
-    error = float(np.sqrt(np.sum(noise[small].astype(float) ** 2)))
-    return excess < EXCESS * float(light.sum()) or excess < EXCESS_SNR * error
+    return not stands_out(image[small], host.light(image, free, small), noise[small])
+
+
+def stands_out(light: np.ndarray, expected: np.ndarray, noise: np.ndarray) -> bool:
+    """Whether pixels are brighter than a larger instance's symmetric light (each shape (n,))."""
+    excess = float(np.sum(light - expected))
+    error = float(np.sqrt(np.sum(noise.astype(float) ** 2)))
+    return excess >= EXCESS * float(light.sum()) and excess >= EXCESS_SNR * error
 
 
 def _peak(image: np.ndarray, own: np.ndarray) -> tuple[float, float]:

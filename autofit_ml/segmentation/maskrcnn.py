@@ -4,8 +4,6 @@ Masks stay 28 x 28 pixels a box until they are pasted, one box at a time, into t
 where two overlap, the pixel goes to the instance whose mask is surer of it.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,10 +16,20 @@ from torch.nn import functional
 from autofit_ml.errors import InputError
 from autofit_ml.images.stamp import Stamp
 from autofit_ml.measure import psf_fwhm
-from autofit_ml.segmentation.fragments import join_fragments
-from autofit_ml.segmentation.network import CLASSES, DIVISIBLE, SegmentNetwork, prepare
-from autofit_ml.segmentation.pieces import LARGE, Piece, bin_image, draw, pieces_of, with_large
+from autofit_ml.segmentation.channels import prepare
+from autofit_ml.segmentation.network import CLASSES, DIVISIBLE, SegmentNetwork
+from autofit_ml.segmentation.pieces import (
+    BINNINGS,
+    LARGE,
+    NARROWEST,
+    Piece,
+    bin_image,
+    draw,
+    pieces_of,
+    with_large,
+)
 from autofit_ml.segmentation.regions import nms
+from autofit_ml.segmentation.repair import repaired
 from autofit_ml.segmentation.result import Segmentation, finished, mode_of_stamp
 from autofit_ml.segmentation.shapes import Ellipse, ellipses_of_labels, pixel_at, renumbered
 from autofit_ml.weights.choice import network_name
@@ -31,9 +39,6 @@ __all__ = ["MaskRCNNSettings", "find_instances", "segment_cut_out", "segment_mas
 
 USUAL_FWHM = 3.0
 """Taken for the seeing, pixels, where there is no PSF."""
-
-NARROWEST = 1.5
-"""Seeing, pixels, that a binned image is taken to have at least: it is not resampled."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,7 @@ class MaskRCNNSettings:
     grow_relative: float = 0.4
     grow_minimum: float = 1.0
     batch_size: int = 16
-    binnings: tuple[int, ...] = (2, 4)
+    binnings: tuple[int, ...] = BINNINGS
 
 
 def segment_maskrcnn(
@@ -99,8 +104,8 @@ def segment_maskrcnn(
     weights, out = network_name(network), []
     for stamp, sky, fwhm, pieces in zip(stamps, skies, fwhms, found, strict=True):
         labels = draw(pieces, stamp.shape)
-        if len(pieces) > 1:
-            labels = join_fragments(labels, stamp.data - sky[0], stamp.sigma, stamp.mask)
+        flat = stamp.data - sky[0]
+        labels = repaired(labels, flat, stamp.sigma, stamp.mask, stamp.position)
         labels, given = renumbered(labels)
         classes = {k: pieces[i - 1].kind for k, i in enumerate(given, start=1)}
         ellipses = ellipses_of_labels(labels)

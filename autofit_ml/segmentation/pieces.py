@@ -1,24 +1,47 @@
 """Objects as masks in boxes: from several images of the same sky to one label image.
 
-The network sees tiles of a frame, and images binned 2 x 2 and 4 x 4 in which large galaxies are
-small. Each gives pieces; here they become one object each, whatever image they come from.
+The network sees tiles of a frame, and images binned 2 x 2, 4 x 4 ... in which large galaxies are
+small; sep the frame and these. Each gives pieces; here they become one object each, whatever image
+they come from.
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
 
 from autofit_ml.measure import block_sums
-from autofit_ml.segmentation.fragments import host_of, is_fragment
+from autofit_ml.segmentation.fragments import host_of, stands_out
 
-__all__ = ["Piece", "bin_image", "draw", "enlarge", "pieces_of", "with_large"]
+__all__ = [
+    "BINNINGS",
+    "NARROWEST",
+    "Piece",
+    "at_all_scales",
+    "bin_image",
+    "draw",
+    "enlarge",
+    "pieces_of",
+    "with_large",
+]
+
+BINNINGS = (2, 4, 8, 16)
+"""Of the images in which large galaxies are small."""
+
+NARROWEST = 1.5
+"""Seeing, pixels, that a binned image is taken to have at least: it is not resampled."""
 
 SAME = 0.3
 """Masks from different images that overlap by more (intersection over union) are one object."""
+
+_CORE = 0.1
+"""Share of a large galaxy's area from which an object in its middle is the galaxy, to a brighter
+isophote, and not its nucleus."""
+
+_REACH = 1.5
+"""Semi-major axes of a large galaxy's isophote within which its own light and the noise on it are
+taken for objects."""
 
 LARGE = 20.0
 """Equivalent diameter, pixels of a binned image, from which an object is taken from there."""
@@ -65,7 +88,7 @@ class Piece:
         ny, nx = self.mask.shape
         return slice(self.y0, self.y0 + ny), slice(self.x0, self.x0 + nx)
 
-    def shared(self, other: Piece) -> int:
+    def shared(self, other: "Piece") -> int:
         """Pixels that both have."""
         top, left = max(self.y0, other.y0), max(self.x0, other.x0)
         bottom = min(self.y0 + self.mask.shape[0], other.y0 + other.mask.shape[0])
@@ -76,7 +99,16 @@ class Piece:
         theirs = other.mask[top - other.y0 : bottom - other.y0, left - other.x0 : right - other.x0]
         return int(np.count_nonzero(mine & theirs))
 
-    def overlap(self, other: Piece) -> float:
+    def pixels(
+        self, corner: tuple[int, int], shape: tuple[int, ...]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Rows and columns of the mask in a part of the image that begins at `corner` (y, x)."""
+        y, x = np.nonzero(self.mask)
+        y, x = y + self.y0 - corner[0], x + self.x0 - corner[1]
+        there = (y >= 0) & (y < shape[0]) & (x >= 0) & (x < shape[1])
+        return y[there], x[there]
+
+    def overlap(self, other: "Piece") -> float:
         """Intersection over union."""
         both = self.shared(other)
         return both / max(self.area + other.area - both, 1)
@@ -120,6 +152,36 @@ def enlarge(piece: Piece, b: int, shape: tuple[int, ...]) -> Piece:
     return Piece(y0, x0, mask, piece.score, piece.star, -b)
 
 
+def at_all_scales(
+    find: Callable[[np.ndarray, np.ndarray, np.ndarray, float], Sequence[Piece]],
+    image: np.ndarray,
+    noise: np.ndarray,
+    bad: np.ndarray,
+    fwhm: float,
+    binnings: Sequence[int] = BINNINGS,
+) -> list[Piece]:
+    """Objects of a frame, the large ones from binned images.
+
+    Parameters
+    ----------
+    find : callable
+        ``find(image, noise, bad, fwhm)``: the objects of one image.
+    image, noise : ndarray, float32, shape (ny, nx)
+        Sky subtracted, and its noise.
+    bad : ndarray, bool, shape (ny, nx)
+    fwhm : float
+        Of the seeing, pixels.
+    binnings : sequence of int
+        A binned image has at least 32 pixels a side.
+    """
+    pieces = list(find(image, noise, bad, fwhm))
+    for b in binnings:
+        if min(image.shape) >= 32 * b:
+            coarse = find(*bin_image(image, noise, bad, b), max(fwhm / b, NARROWEST))
+            pieces = with_large(pieces, coarse, b, image, noise)
+    return pieces
+
+
 def with_large(
     pieces: Sequence[Piece],
     coarse: Sequence[Piece],
@@ -151,38 +213,69 @@ def with_large(
         galaxy = enlarge(piece, b, image.shape)
         within = [item for item in kept if item.shared(galaxy) > 0.5 * item.area]
         same = [item for item in kept if item.overlap(galaxy) > SAME]
-        if any(item.source < 0 and not item.star for item in same):
+        if any(
+            item.overlap(galaxy) > SAME or _is_core(item, galaxy, image)
+            for item in kept
+            if item.source < 0 and not item.star
+        ):
             continue  # a binned image nearer to its size has it already
         gone = {id(item) for item in same}
         gone |= {id(item) for item in within if item.truncated}
-        rest = [item for item in within if id(item) not in gone]
+        rest = [item for item in kept if id(item) not in gone]
         gone |= {id(item) for item in _fragments(rest, galaxy, image, noise)}
         kept = [galaxy, *(item for item in kept if id(item) not in gone)]
     return kept
 
 
+def _is_core(small: Piece, large: Piece, image: np.ndarray) -> bool:
+    """Whether one holds the brightest pixel of the other, and over a tenth of its area."""
+    if small.area < _CORE * large.area or not small.shared(large):
+        return False
+    y, x = np.unravel_index(
+        np.argmax(np.where(large.mask, image[large.window], -np.inf)), large.mask.shape
+    )
+    y, x = y + large.y0 - small.y0, x + large.x0 - small.x0
+    ny, nx = small.mask.shape
+    return bool(0 <= y < ny and 0 <= x < nx and small.mask[y, x])
+
+
 def _fragments(
     pieces: Sequence[Piece], galaxy: Piece, image: np.ndarray, noise: np.ndarray
 ) -> list[Piece]:
-    """Those of `pieces` that are no more than the galaxy's own light."""
-    if not pieces:
-        return []
-    rows, columns = galaxy.window
-    data, sigma = image[rows, columns], noise[rows, columns]
-    ny, nx = data.shape
-    footprints = np.zeros((len(pieces), ny, nx), bool)
-    for piece, own in zip(pieces, footprints, strict=True):
-        y, x = np.nonzero(piece.mask)
-        y, x = y + piece.y0 - galaxy.y0, x + piece.x0 - galaxy.x0
-        there = (y >= 0) & (y < ny) & (x >= 0) & (x < nx)
-        own[y[there], x[there]] = True
-    elsewhere = footprints[~footprints[:, ny // 2, nx // 2]]
-    free = galaxy.mask & ~elsewhere.any(0)
-    host = host_of(data, galaxy.mask)
+    """Those of `pieces` that are no more than the galaxy's own light, or noise on its outskirts."""
+    window = tuple(
+        slice(max(part.start - side // 2, 0), part.stop + side // 2)
+        for part, side in zip(galaxy.window, galaxy.mask.shape, strict=True)
+    )
+    data, sigma = image[window], noise[window]
+    corner = window[0].start, window[1].start
+    own = np.zeros(data.shape, bool)
+    own[galaxy.pixels(corner, data.shape)] = True
+    host = host_of(data, own)
+    middle = tuple(
+        (part.start + part.stop) // 2 - start
+        for part, start in zip(galaxy.window, corner, strict=True)
+    )
+    taken = np.zeros(data.shape, bool)
+    near: list[tuple[Piece, tuple[np.ndarray, np.ndarray]]] = []
+    for piece in pieces:
+        y, x = piece.pixels(corner, data.shape)
+        if not y.size:
+            continue
+        if not np.any((y == middle[0]) & (x == middle[1])):
+            taken[y, x] = True
+        if piece.area < galaxy.area and host.outline.distance(x.mean(), y.mean()) < _REACH:
+            near.append((piece, (y, x)))
+    at = np.zeros(data.shape, bool)
+    for _, pixels in near:
+        at[pixels] = True
+    expected = np.zeros(data.shape, data.dtype)
+    expected[at] = host.light(data, ~taken, at)
     return [
         piece
-        for piece, own in zip(pieces, footprints, strict=True)
-        if is_fragment(data, sigma, host, own, free)
+        for piece, pixels in near
+        if host.shares_centre(*pixels)
+        or not stands_out(data[pixels], expected[pixels], sigma[pixels])
     ]
 
 

@@ -7,31 +7,31 @@ its neighbours, and what two tiles then both have (intersection over union of th
 once, the surer of them. Objects are merged across seams only: a satellite inside a galaxy's mask
 stays an object of its own.
 
-Large galaxies are found on the frame binned 2 x 2 and 4 x 4, in the same way (`pieces`).
+Large galaxies are found on the frame binned 2 x 2, 4 x 4 ..., in the same way (`pieces`).
 
 Objects are numbered by position, so that numbers do not depend on the tiles.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from autofit_ml.errors import SettingsError
 from autofit_ml.images.stamp import Frame
+from autofit_ml.measure import large_objects
 from autofit_ml.segmentation.detection import (
     Detections,
     background_of,
     detection_table,
     scaled,
 )
-from autofit_ml.segmentation.fragments import join_fragments
-from autofit_ml.segmentation.maskrcnn import NARROWEST, MaskRCNNSettings, find_instances
+from autofit_ml.segmentation.maskrcnn import MaskRCNNSettings, find_instances
 from autofit_ml.segmentation.network import DIVISIBLE, SegmentNetwork
-from autofit_ml.segmentation.pieces import SAME, Piece, bin_image, draw, with_large
+from autofit_ml.segmentation.pieces import BINNINGS, SAME, Piece, at_all_scales, draw
+from autofit_ml.segmentation.repair import repaired
 
 __all__ = ["Tile", "TileSettings", "detect_instances", "tiles_of"]
 
@@ -57,7 +57,7 @@ class TileSettings:
     core: int = 512
     halo: int = 96
     seam: int = 4
-    binnings: tuple[int, ...] = (2, 4)
+    binnings: tuple[int, ...] = BINNINGS
     network: MaskRCNNSettings = field(default_factory=lambda: MaskRCNNSettings(batch_size=4))
 
     def __post_init__(self) -> None:
@@ -115,7 +115,7 @@ def detect_instances(
     fwhm : float
         Of the seeing, pixels.
     box : int
-        Background mesh, pixels.
+        Background mesh, pixels; larger where an object is.
     settings : TileSettings, optional
 
     Returns
@@ -134,26 +134,25 @@ def detect_instances(
     """
     settings = settings or TileSettings()
     image, bad, unit = scaled(frame.data, frame.mask, frame.file or None)
-    background = background_of(image, bad, box)
-    flat, rms = image - background.back(), background.rms()
-    pieces = _found_in(flat, rms, bad, fwhm, network, settings)
-    for b in settings.binnings:
-        if min(image.shape) < 32 * b:
-            continue
-        binned = bin_image(flat, rms, bad, b)
-        coarse = _found_in(*binned, max(fwhm / b, NARROWEST), network, settings)
-        pieces = with_large(pieces, coarse, b, flat, rms)
-    labels = join_fragments(draw(pieces, image.shape), flat, rms, bad)
-    covered = bad | (labels > 0)
+    large, box = large_objects(image, bad, box)
+    level, rms = background_of(image, bad | large, box)
+    flat = image - level
+
+    def find(*image: Any) -> list[Piece]:
+        return _found_in(*image, network, settings)
+
+    pieces = at_all_scales(find, flat, rms, bad, fwhm, settings.binnings)
+    labels = repaired(draw(pieces, image.shape), flat, rms, bad)
+    covered = bad | large | (labels > 0)
     if not covered.all():
-        background = background_of(image, covered, box)
-    flat, noise = image - background.back(), frame.sigma / np.float32(unit)
+        level, rms = background_of(image, covered, box)
+    flat, noise = image - level, frame.sigma / np.float32(unit)
     table, labels, given = detection_table(flat, noise, labels, unit)
     return Detections(
         sources=table,
         labels=labels,
-        background=background.back() * np.float32(unit),
-        background_rms=background.rms() * np.float32(unit),
+        background=level * np.float32(unit),
+        background_rms=rms * np.float32(unit),
         classes={k: pieces[i - 1].kind for k, i in enumerate(given, start=1)},
         method="maskrcnn",
     )

@@ -1,7 +1,5 @@
 """What bundles of weights there are."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -74,6 +74,8 @@ def test_second_component_adds_its_own_columns_and_keeps_the_first_36_covariance
     )
     assert {"boxiness_2", "boxiness_2_err", "boxiness_2_init"} <= set(columns)
     assert {"flux_total", "mag_total_err", "fraction", "fraction_err"} <= set(columns)
+    assert {"re_total", "re_total_err", "q_total", "q_total_err"} <= set(columns)
+    assert columns["re_total"].unit == "pix"
     assert not {"sky_2", "boxiness", "sky_dx", "n_neighbours_2"} & set(columns)
     assert "disk, exponential" in columns["re_2"].description
     order = covariance_order(MODELS["two"])
@@ -86,7 +88,7 @@ def test_bands_add_what_differs_between_them():
     names = [column.name for column in columns_for(MODELS["bands"])]
     for band in ("g", "hsc_r", "F814W"):
         for name in ("flux", "mag", "flux_2", "mag_2", "boxiness_2", "flux_total", "mag_total",
-                     "fraction", "sky", "sky_dx", "sky_dy"):  # fmt: skip
+                     "re_total", "q_total", "fraction", "sky", "sky_dx", "sky_dy"):  # fmt: skip
             assert f"{name}_{band}" in names and f"{name}_{band}_err" in names
         assert f"flux_2_{band}_err_stat" in names and f"sky_{band}_err_stat" in names
     assert not {"re_g", "beta_g", "n_F814W", "x_g"} & set(names)

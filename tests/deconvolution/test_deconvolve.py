@@ -89,11 +89,20 @@ def test_results_have_the_inputs_units_and_shape():
 
 
 def test_an_object_does_not_depend_on_the_others():
-    given = stamps()
-    prior = gaussian_prior()
-    together = run(given, prior, objects=3, **QUICK)
+    """To the last bit, of whatever shape and with whatever masks and noise they are."""
+    given, prior = stamps(), gaussian_prior()
+    masked = given[0].mask.copy()
+    masked[10:14, 10:14] = True
+    others = [
+        given[0].replace(mask=masked, sigma=given[0].sigma * (1 + masked)),
+        given[2].replace(data=given[2].data[:-1], sigma=given[2].sigma[:-1], mask=masked[:-1]),
+    ]
     alone = run(given[1], prior, **QUICK)
-    np.testing.assert_allclose(alone.samples, together[1].samples, atol=1e-3)
+    together = run([others[0], given[1], others[1]], prior, **QUICK)
+    np.testing.assert_array_equal(alone.samples, together[1].samples)
+    np.testing.assert_array_equal(
+        alone.samples, run([given[1], *others], prior, **QUICK)[0].samples
+    )
     again = run(given[1], prior, seed=5, **QUICK)
     assert np.abs(again.samples - alone.samples).max() > 0.1
 

@@ -47,8 +47,7 @@ def test_pulls_are_what_pixels_pull_and_add_up_to_nothing(bulges):
     white = torch.linalg.inv(problem.evaluate(at, theta).matrix[0])  # of uncorrelated noise
     whole = white @ pixels.to(torch.float64).sum((0, 2, 3))
     sigma = white.diagonal().sqrt().numpy()
-    assert fit.pulls.shape == (7, N_BLOCKS)
-    assert len(RINGS) + 1 + SECTORS == N_BLOCKS
+    assert fit.pulls.shape == (7, N_BLOCKS) and len(RINGS) + 1 + SECTORS == N_BLOCKS
     rings, sectors = fit.pulls[:, : len(RINGS) + 1], fit.pulls[:, len(RINGS) + 1 :]
     # float32 sums over 10 000 pixels against float64: a hundredth of an error
     assert np.allclose(rings.sum(1), whole[:7], atol=0.02 * sigma[:7])

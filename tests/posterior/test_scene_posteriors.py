@@ -1,16 +1,15 @@
 """Posteriors of fitted scenes: the four methods on images of known truth."""
 
-import sys
-from pathlib import Path
+import dataclasses
 
 import numpy as np
 import pytest
 
 pytest.importorskip("galsim")
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "refine"))
 
 from scene_samples import bulge_and_disc, scene_object, single, starts_of
 
+from autofit_ml.catalogue import Flag
 from autofit_ml.errors import SettingsError
 from autofit_ml.fitting import RefineSettings, refine
 from autofit_ml.fitting.choice import choose_models
@@ -81,6 +80,27 @@ def test_errors_from_the_posterior(bright, hmc):
     middle, low, high = hmc[0].interval("sersic.re")
     assert low < middle < high
     assert (high - low) / 2 == pytest.approx(one.error("sersic.re"), rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("laplace", "sampled", "flags", "wanted"),
+    [
+        (0.1, 0.8, 0, Flag.UNDETERMINED),
+        (0.8, 0.1, Flag.UNDETERMINED, 0),
+        (0.8, 0.9, Flag.UNDETERMINED, Flag.UNDETERMINED),
+        (0.1, 0.2, Flag.UNDETERMINED | Flag.EXTRAPOLATED, Flag.UNDETERMINED | Flag.EXTRAPOLATED),
+    ],
+)
+def test_what_the_data_do_not_say_is_told_by_the_posterior(bright, laplace, sampled, flags, wanted):
+    """Sizes known to `laplace` and to `sampled` of themselves."""
+    fit = bright[0]
+    re = fit.names.index("sersic.re")
+    errors = np.where(np.arange(len(fit.names)) == re, laplace * fit.values, fit.errors)
+    fit = dataclasses.replace(fit, errors=errors, flags=int(flags))
+    width = np.where(np.arange(len(fit.names)) == re, sampled * fit.values, 1e-3)
+    draws = fit.values + width * np.random.default_rng(1).normal(size=(1, 2000, len(fit.names)))
+    (hmc,) = sample_fits([bright[0]], "laplace")
+    assert with_posterior(fit, dataclasses.replace(hmc, draws=draws)).flags == int(wanted)
 
 
 def test_an_object_has_the_same_draws_in_any_batch(bright, hmc):

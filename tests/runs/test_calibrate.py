@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ import autofit_ml as afm
 from autofit_ml.catalogue import read_catalogue
 from autofit_ml.cli import app
 from autofit_ml.errors import InputError, SettingsError
-from autofit_ml.runs import FitSettings, fit_run
+from autofit_ml.runs import FitSettings, Progress, fit_run
 from autofit_ml.runs.calibrate import calibrate_run, settings_of_run
 from autofit_ml.runs.identity import identity_of
 from autofit_ml.settings import CalibrateSettings
@@ -45,6 +46,8 @@ def test_page_tables_and_factors(run):
     table = Table.read(folder / "injections.ecsv")
     assert len(table) == 24 and np.isfinite(table["flux_true"]).all()
     page = (folder / "calibration.html").read_text()
+    assert found["factor_re"] > 0 and "too few to judge" in found["verdict"][0]
+    assert found["verdict"][0] in page
     assert "24 galaxies" in page and "data:image/png" in page and "http" not in page
     catalogue = read_catalogue(results)
     assert np.isfinite(catalogue["re_err_factor"]).all()
@@ -82,6 +85,36 @@ def test_the_catalogue_with_factors_is_named(run, tmp_path):
     )
     assert summary.catalogue == run / "results" / "catalog.fits" and summary.catalogue.exists()
     assert summary.out == tmp_path / "c"
+
+
+class Stops(Progress):
+    """SIGTERM after some fits; the notes until then."""
+
+    def __init__(self, after=0):
+        self.after, self.notes, self.done = after, [], 0
+
+    def note(self, text):
+        self.notes.append(text)
+
+    def batch(self, n_sources, rows):
+        self.done += len(rows["id"])
+        if self.after and self.done >= self.after:
+            signal.raise_signal(signal.SIGTERM)
+
+
+def test_an_interrupted_calibration_goes_on(run, tmp_path):
+    """What was injected and fitted is not done again, and the end is the same to the bit."""
+    results, settings = run / "results", CalibrateSettings(number=40, seed=3)
+    calibrate_run(results, settings=settings, out=tmp_path / "whole")
+    first = Stops(after=1)
+    with pytest.raises(KeyboardInterrupt):
+        calibrate_run(results, settings=settings, out=tmp_path / "out", progress=first)
+    assert first.done == 32 and first.notes
+    rest = Stops()
+    calibrate_run(results, settings=settings, out=tmp_path / "out", progress=rest)
+    assert rest.done == 8 and not rest.notes
+    for name in ("injections.ecsv", "by_magnitude.ecsv"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "out" / name).read_bytes()
 
 
 def test_runs_that_cannot_be_calibrated(run, tmp_path):

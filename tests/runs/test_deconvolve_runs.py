@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 
 import numpy as np
 import pytest
@@ -14,7 +15,6 @@ from typer.testing import CliRunner
 from weights_bundles import add_deconvolve_bundle
 
 from autofit_ml.cli import app
-from autofit_ml.deconvolution import deconvolve_each
 from autofit_ml.deconvolution.operator import LARGEST, grid_side
 from autofit_ml.errors import SettingsError
 from autofit_ml.images import PSF, Stamp
@@ -70,7 +70,7 @@ def test_files_of_a_run(folder, tmp_path):
         folder, out, settings(tmp_path, fit=True),
         progress=Told(lambda done, total: steps.append((done, total))),
     )  # fmt: skip
-    assert summary.n_ok == 1 and summary.exit_status == 3 and steps == [(0, 2), (1, 2), (2, 2)]
+    assert summary.n_ok == 1 and summary.exit_status == 3 and steps == [(0, 2), (2, 2)]
     assert "no PSF" in summary.failures["bare"]
     assert {path.name for path in out.iterdir()} == {".work", "good.fits", "good.png", "sharp.ecsv"}
     table = Table.read(out / "sharp.ecsv")
@@ -86,30 +86,41 @@ def test_files_of_a_run(folder, tmp_path):
         assert abs(np.nanmedian(hdus["RESIDUAL"].data)) < 1
 
 
+class Stops(Progress):
+    """Ctrl-C when the first object is done; what `part` was told until then."""
+
+    def __init__(self):
+        self.parts, self.done = [], 0
+
+    def part(self, objects):
+        self.parts.append(objects)
+
+    def batch(self, n_sources, rows):
+        if not self.done:
+            signal.raise_signal(signal.SIGTERM)
+        self.done += n_sources
+
+
 @pytest.mark.filterwarnings("ignore::autofit_ml.errors.AutofitWarning")
-def test_each_object_is_written_and_counted_when_it_is_found(folder, tmp_path, monkeypatch):
-    write_object(folder, "later", image=galaxy(seed=3))
-    out, events = tmp_path / "sharp", []
-
-    def watched(*arguments):
-        for stamp, result in deconvolve_each(*arguments):
-            events.append(stamp.id)
-            yield stamp, result
-
-    monkeypatch.setattr(run_module, "deconvolve_each", watched)
-
-    def progress(done, total):
-        listed = len(Table.read(out / "sharp.ecsv")) if (out / "sharp.ecsv").exists() else 0
-        events.append((done, len(list(out.glob("*.fits"))), listed))
-
-    deconvolve_run(
-        folder,
-        out,
-        settings(tmp_path, objects=1, pictures=False, batch_size=2),
-        progress=Told(progress),
-    )
-    assert events == [(0, 0, 0), (1, 0, 0), "good", (2, 1, 0), "later", (3, 2, 2)]
-    assert len(Table.read(out / "sharp.ecsv")) == 3
+def test_objects_are_saved_one_by_one_and_resumed_to_the_bit(folder, tmp_path, monkeypatch):
+    """Each counts as done when it took long; a share of it is told before."""
+    for path in folder.glob("bare*"):
+        path.unlink()
+    for seed in (3, 4):
+        write_object(folder, f"later{seed}", image=galaxy(seed=seed))
+    given = settings(tmp_path, pictures=False)
+    deconvolve_run(folder, tmp_path / "whole", given)
+    monkeypatch.setattr(run_module, "_SECONDS_A_PART", -1.0)
+    stops = Stops()
+    stopped = deconvolve_run(folder, tmp_path / "out", given, progress=stops)
+    assert stopped.interrupted and stopped.n_new == stops.done == 1
+    assert len(Table.read(tmp_path / "out" / "sharp.ecsv")) == 1
+    assert len(stops.parts) > 4 and 0 < stops.parts[0] < stops.parts[1] < stops.parts[-1] <= 1
+    assert deconvolve_run(folder, tmp_path / "out", given).n_new == 2
+    for path in (tmp_path / "whole").glob("*.fits"):
+        assert path.read_bytes() == (tmp_path / "out" / path.name).read_bytes()
+    whole, resumed = (Table.read(tmp_path / name / "sharp.ecsv") for name in ("whole", "out"))
+    assert whole.pformat() == resumed.pformat()
 
 
 @pytest.mark.filterwarnings("ignore::autofit_ml.errors.AutofitWarning")
