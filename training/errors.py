@@ -368,8 +368,8 @@ def _card(
     lines += [
         "",
         f"Evidence under noise alone: {of(model, 'evidence_noise').item():.3g} a parameter. "
-        "The index has the coefficients of the size: it has no truth in galaxies that are no Sérsic "
-        "profiles.",
+        "The index has the coefficients of the size: galaxies that are no Sérsic profiles have no "
+        "true one.",
         "",
     ]
     return "\n".join(lines)
