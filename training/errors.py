@@ -219,7 +219,7 @@ def calibrate(
     _measure_noise(model, sets["sersic"])
     for kind in range(len(KINDS)):
         if kind != _INDEX:
-            columns = (kind == _KINDS).nonzero().flatten().tolist()
+            columns = [k for k, one in enumerate(_KINDS.tolist()) if one == kind]
             _fit_kind(model, kind, columns, sets, weights, degrees)
     for name in COEFFICIENTS:  # no index is the truth of a galaxy that is no Sérsic profile
         of(model, name)[_INDEX] = of(model, name)[_SIZE]
@@ -274,7 +274,7 @@ def _fit_kind(
         total.backward()
         return total
 
-    optimiser.step(loss)  # type: ignore[arg-type]
+    optimiser.step(loss)
     for name, value in zip(COEFFICIENTS, logs.detach().exp(), strict=True):
         of(model, name)[kind] = value
 
