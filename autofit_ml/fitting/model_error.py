@@ -27,7 +27,7 @@ import torch
 
 from autofit_ml.errors import SettingsError
 from autofit_ml.fitting.batch import Member, SceneBatch
-from autofit_ml.fitting.residual_blocks import RINGS
+from autofit_ml.fitting.residual_blocks import RINGS, product
 from autofit_ml.scenes.layout import Layout
 from autofit_ml.weights.choice import choose_weights, network
 
@@ -223,11 +223,12 @@ def model_covariance(
     kinds = torch.tensor(kinds_of(layout, own), device=theta.device)
     turn, inner, pulls = in_natural_terms(layout, theta, covariance, own, pulls)
     extra = model(pulls, inner, kinds).sqrt()
-    raw = inner + pulls @ pulls.transpose(1, 2)
+    raw = inner + product(pulls, pulls.transpose(1, 2))
     spread = raw.diagonal(dim1=1, dim2=2)
     scale = extra * torch.where(spread > 0, spread, torch.inf).rsqrt()
     back = torch.linalg.inv(turn)
-    added = back @ (raw * scale[:, :, None] * scale[:, None, :]) @ back.transpose(1, 2)
+    added = raw * scale[:, :, None] * scale[:, None, :]
+    added = product(product(back, added), back.transpose(1, 2))
     out = torch.zeros_like(covariance)
     index = torch.as_tensor(list(own), device=theta.device)
     out[:, index[:, None], index[None, :]] = (added + added.transpose(1, 2)) / 2
@@ -253,8 +254,8 @@ def in_natural_terms(
     """
     turn = _turns(layout, theta, own)
     index = torch.as_tensor(list(own), device=theta.device)
-    inner = turn @ covariance[:, index][:, :, index] @ turn.transpose(1, 2)
-    return turn, inner, turn @ pulls
+    inner = product(product(turn, covariance[:, index][:, :, index]), turn.transpose(1, 2))
+    return turn, inner, product(turn, pulls)
 
 
 def _turns(layout: Layout, theta: torch.Tensor, own: Sequence[int]) -> torch.Tensor:

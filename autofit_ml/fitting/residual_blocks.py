@@ -21,7 +21,7 @@ import torch
 
 from autofit_ml.fitting.pixels import ImageData
 
-__all__ = ["N_BLOCKS", "RINGS", "SECTORS", "block_pulls", "ring_and_sector"]
+__all__ = ["N_BLOCKS", "RINGS", "SECTORS", "block_pulls", "product", "ring_and_sector"]
 
 RINGS = (0.25, 0.5, 0.75, 1.0, 1.4, 2.0, 2.8, 4.0, 6.0, 9.0)
 """Edges of the rings, units of the half-light ellipse; the last ring is all beyond."""
@@ -52,8 +52,20 @@ def block_pulls(
     inside = torch.cat([_members(place[0], len(RINGS) + 1), _members(place[1], SECTORS)], 1)
     scores = (inside * score.flatten(1)[:, None]).transpose(1, 2)
     sums = [torch.bmm(one.flatten(2), scores) for one in channels]
-    weights = covariance @ jacobian.transpose(1, 2)
-    return weights @ torch.cat(sums, 1).to(torch.float64)
+    weights = product(covariance, jacobian.transpose(1, 2))
+    return product(weights, torch.cat(sums, 1).to(torch.float64))
+
+
+def product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """Products of small matrices, (A, K, M) and (A, M, N).
+
+    Sum by sum: the last digits of a matrix product depend on where in memory a matrix begins, and
+    so on how many objects are in a batch.
+    """
+    out = left[:, :, 0, None] * right[:, None, 0]
+    for m in range(1, right.shape[1]):
+        out = out + left[:, :, m, None] * right[:, None, m]
+    return out
 
 
 def _members(of: torch.Tensor, count: int) -> torch.Tensor:
