@@ -14,9 +14,10 @@ from autofit_ml.fitting.batch import SceneBatch
 from autofit_ml.fitting.faint_components import LinearFluxes, with_linear_fluxes
 from autofit_ml.fitting.geometry import covers_stamp, geometry_flags, target_found
 from autofit_ml.fitting.image_statistics import ImageStatistics, measure_images
-from autofit_ml.fitting.levenberg_marquardt import Evaluation, LMResult, solve_damped
+from autofit_ml.fitting.levenberg_marquardt import LMResult, solve_damped
 from autofit_ml.fitting.model_error import with_model_error
 from autofit_ml.fitting.neighbours import Neighbour
+from autofit_ml.fitting.passes import evaluate_each
 from autofit_ml.fitting.problem import SceneProblem
 from autofit_ml.fitting.results import SceneFit
 from autofit_ml.fitting.sky_noise import RIGHT, likely_cause
@@ -139,7 +140,7 @@ def describe(
     if len(target) > 1:
         covariance = stretched(
             layout, target, base, fit, curvature, covariance, (lower, upper), linear.linear,
-            lambda some, at: _evaluated(drawn, some, at),
+            lambda some, at: evaluate_each(drawn, some, at),
         )  # fmt: skip
     if covariance is not curvature:
         numbers = catalogue_values(batch, rows, fit.theta, base, covariance, started)
@@ -261,21 +262,6 @@ def describe(
                 prior=batch.prior_names[row],
             )
         )
-    return out
-
-
-def _evaluated(
-    drawn: list[tuple[torch.Tensor, SceneProblem]], some: torch.Tensor, theta: torch.Tensor
-) -> Evaluation:
-    """Evaluation of some rows, each by its own problem."""
-    n, d = theta.shape
-    out = Evaluation.empty(n, d, 0, theta.device)
-    for places, problem in drawn:
-        mine, at = (some[:, None] == places).nonzero(as_tuple=True)
-        if len(mine):
-            there = problem.evaluate(at, theta[mine])
-            there.light = out.light[mine]
-            out.put(mine, there)
     return out
 
 

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import torch
 
 from autofit_ml.fitting.batch import SceneBatch
-from autofit_ml.fitting.levenberg_marquardt import LMResult, LMSettings, minimise
+from autofit_ml.fitting.levenberg_marquardt import Evaluation, LMResult, LMSettings, minimise
 from autofit_ml.fitting.problem import SceneProblem
 from autofit_ml.fitting.settings import RefineSettings
 
-__all__ = ["best_of", "fit_from", "needs_wide", "problems_of", "raise_floor"]
+__all__ = ["best_of", "evaluate_each", "fit_from", "needs_wide", "problems_of", "raise_floor"]
 
 
 def needs_wide(
@@ -51,6 +51,21 @@ def problems_of(
         places = where.nonzero()[:, 0]
         if len(places):
             out.append((places, batch.problem(accuracy, members[places], blocks)))
+    return out
+
+
+def evaluate_each(
+    drawn: list[tuple[torch.Tensor, SceneProblem]], some: torch.Tensor, theta: torch.Tensor
+) -> Evaluation:
+    """Evaluation of the rows `some` at theta (A, D), each by its own of `problems_of`."""
+    n, d = theta.shape
+    out = Evaluation.empty(n, d, 0, theta.device)
+    for places, problem in drawn:
+        mine, at = (some[:, None] == places).nonzero(as_tuple=True)
+        if len(mine):
+            there = problem.evaluate(at, theta[mine])
+            there.light = out.light[mine]
+            out.put(mine, there)
     return out
 
 
