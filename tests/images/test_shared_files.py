@@ -23,13 +23,13 @@ def nothing_kept():
 def parsed(monkeypatch):
     """Names of the files that are parsed, in order."""
     names = []
-    real = fitsfile._parsed
+    real = fitsfile.parsed_fits
 
     def parse(raw, path):
         names.append(path.name)
         return real(raw, path)
 
-    monkeypatch.setattr(fitsfile, "_parsed", parse)
+    monkeypatch.setattr(fitsfile, "parsed_fits", parse)
     return names
 
 
