@@ -23,6 +23,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -353,7 +354,7 @@ def main() -> None:
     print(f"{machine()}; load {os.getloadavg()[0]:.2f}")
     parts = {arguments.only} if arguments.only else {"compare", "scaling", "profile"}
     failures = []
-    data = None
+    data: Any = None
     if parts & {"compare", "profile"}:
         data = sample(64 if arguments.quick else 512)
         ours(data[1][:64], data[2][:64], _rows(data[3], np.arange(64)))
