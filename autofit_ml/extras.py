@@ -19,6 +19,7 @@ EXTRAS = {
     "train": "training networks",
     "deconvolve": "deconvolution",
     "difference": "images of other pixels brought onto one grid",
+    "morphology": "non-parametric morphology (statmorph)",
     "posterior": "nested sampling, ArviZ files of samples",
 }
 """Extras that users choose, and what each is for."""

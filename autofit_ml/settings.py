@@ -350,7 +350,8 @@ class FitSettings(Working, Networks, ReadOptions):
         ]
         if unlike:
             raise SettingsError(
-                f"prior {self.prior!r} is that of one Sérsic profile, not of {' and '.join(unlike)}",
+                f"prior {self.prior!r} is that of one Sérsic profile, not of "
+                f"{' and '.join(unlike)}",
                 "leave the prior out, or give --model sersic without --bands",
             )
 
@@ -655,7 +656,7 @@ def _beside(help: str) -> Any:
 
 
 @dataclass(frozen=True, kw_only=True)
-class InMemory(ReadOptions):
+class InMemory(Settings):
     """What is given with images in memory; for a list of them a value for all, or a list."""
 
     sigma: Any = _beside(
@@ -696,7 +697,7 @@ class FitCall(FitOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReadKeywords(InMemory):
+class ReadKeywords(InMemory, ReadOptions):
     """Keywords of `autofit_ml.read`."""
 
     manifest: str | Path | None = option(None, "Table of objects in files.", INPUT)

@@ -7,7 +7,6 @@ so that what noise and seeing do to a measure they do to both.
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import warnings
 import zlib
@@ -17,7 +16,7 @@ import numpy as np
 from scipy import ndimage
 
 from autofit_ml.catalogue import Column
-from autofit_ml.errors import SettingsError
+from autofit_ml.extras import needs
 from autofit_ml.images.stamp import Stamp
 from autofit_ml.runs.object_fit import Drawn, ObjectFit
 from autofit_ml.segmentation import Segmentation
@@ -60,8 +59,8 @@ def check_morphology() -> None:
     SettingsError
         statmorph is not installed.
     """
-    if importlib.util.find_spec("statmorph") is None:
-        raise SettingsError("measure morphology needs statmorph", "pip install statmorph")
+    with needs("morphology", "measure morphology"):
+        import statmorph  # noqa: F401
 
 
 def morphology(stamp: Stamp, segmentation: Segmentation, fit: ObjectFit) -> dict[str, Any]:
@@ -87,7 +86,7 @@ def morphology(stamp: Stamp, segmentation: Segmentation, fit: ObjectFit) -> dict
 
 def _light(stamp: Stamp, drawn: Drawn) -> tuple[np.ndarray, np.ndarray]:
     """The model of the target alone, and the data without sky and neighbours."""
-    target = np.sum(drawn.components, axis=0, dtype=np.float64)
+    target = np.asarray(np.sum(drawn.components, axis=0, dtype=np.float64))
     return target, stamp.data - (drawn.model.astype(np.float64) - target)
 
 

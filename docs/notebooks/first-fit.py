@@ -80,7 +80,8 @@ fit.table()["id", "mag", "mag_err", "re_arcsec", "re_arcsec_err", "q", "pa", "ch
 both = afm.fit(
     data, sigma=sigma, psf=psf, zeropoint=27.0, pixel_scale=0.2, model="sersic+exp", ids="spiral"
 )
-both.plot()
+both.plot();
+
 # %%
 print(f"BIC: {fit.bic:.0f} with one component, {both.bic:.0f} with two (lower is better)")
 both.summary()
@@ -116,7 +117,8 @@ axes[0].plot(truth["re"], truth["n"], "*", color="C3", ms=12)
 axes[0].set(xlabel="re of the bulge [pixel]", ylabel="n of the bulge")
 axes[1].hist(bulge, bins=50, color="C0")
 axes[1].axvline(9000 / 33000, color="C3")
-axes[1].set(xlabel="bulge to total", yticks=[])
+axes[1].set(xlabel="bulge to total", yticks=[]);
+
 # %% [markdown]
 # ## Surface brightness
 
@@ -128,7 +130,8 @@ axis.plot(profile["radius_arcsec"][good], profile["mu"][good], "o", color="0.3",
 axis.plot(profile["radius_arcsec"][good], profile["mu_model"][good], color="C3", label="model")
 axis.invert_yaxis()
 axis.set(xlabel="semi-major axis [arcsec]", ylabel=r"$\mu$ [mag / arcsec$^2$]")
-axis.legend()
+axis.legend();
+
 # %% [markdown]
 # ## The same in other containers
 #

@@ -57,7 +57,7 @@ for number in range(30):
     ]
     fits.HDUList(planes).writeto(folder / "images" / f"galaxy{number:02d}.fits")
 broken = folder / "images" / "galaxy29.fits"
-broken.write_bytes(broken.read_bytes()[:9000])
+broken.write_bytes(broken.read_bytes()[:9000]);
 
 # %% [markdown]
 # ## Fit the folder
@@ -109,8 +109,8 @@ pull = ((good["re_arcsec"] - size) / good["re_arcsec_err"]).value
 
 figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
 axes[0].errorbar(size.value, good["re_arcsec"].value, good["re_arcsec_err"].value, fmt="o", ms=4)
-axes[0].plot([0.3, 2.5], [0.3, 2.5], color="0.5", lw=1)
-axes[0].set(xscale="log", yscale="log", xlabel="true re [arcsec]", ylabel="fitted re [arcsec]")
+axes[0].plot([0.5, 1.7], [0.5, 1.7], color="0.5", lw=1)
+axes[0].set(xlabel="true re [arcsec]", ylabel="fitted re [arcsec]")
 axes[1].hist(pull, bins=np.arange(-4, 4.1, 0.5), color="C0")
 axes[1].set(xlabel="(fitted - true) / error of re", ylabel="galaxies")
 print(f"mean {pull.mean():+.2f}, scatter {pull.std():.2f} of the errors (0 and 1 are right)")
@@ -122,7 +122,8 @@ print(f"mean {pull.mean():+.2f}, scatter {pull.std():.2f} of the errors (0 and 1
 figure, axis = plt.subplots(figsize=(6, 3.6), layout="constrained")
 points = axis.scatter(good["mag"].value, good["re_arcsec"].value, c=good["n"], cmap="viridis", s=30)
 figure.colorbar(points, label="Sérsic index")
-axis.set(xlabel="r [mag]", ylabel="re [arcsec]", yscale="log")
+axis.set(xlabel="r [mag]", ylabel="re [arcsec]");
+
 # %% [markdown]
 # ## Images in memory
 #
