@@ -157,7 +157,7 @@ def has_peak(stamp: Stamp, found: Segmentation) -> bool:
 
 
 def targets(_: int) -> Iterator[list[str]]:
-    """Rows: data set, stamps, and how many labels have the peak: as they come, repaired, by sep."""
+    """Rows: data set, stamps, and how many labels have the peak: as they come, repaired."""
     for name in REAL:
         stamps = []
         for source in discover(sorted((DATA / name).glob("*.fits.gz")), mode="stamp").sources:
@@ -168,7 +168,7 @@ def targets(_: int) -> Iterator[list[str]]:
             if isinstance(item, Stamp) and max(item.shape) <= LARGEST_SIDE:
                 stamps.append(item)
         cells = []
-        for found in (unrepaired(stamps), segmented(stamps), segmented(stamps, "sep")):
+        for found in (unrepaired(stamps), segmented(stamps)):
             cells.append(str(sum(has_peak(*pair) for pair in zip(stamps, found, strict=True))))
         yield [name, str(len(stamps)), *cells]
 
@@ -187,7 +187,7 @@ SECTIONS = {
         ruined, ["set", "stamps", "true masks", "as they come", "repaired"], 100, "segmentation.md"
     ),
     "targets": Section(
-        targets, ["data set", "stamps", "as they come", "repaired", "sep"], 1, "segmentation.md"
+        targets, ["data set", "stamps", "as they come", "repaired"], 1, "segmentation.md"
     ),
 }  # fmt: skip
 

@@ -50,7 +50,7 @@ FLAG_MEANINGS: dict[Flag, str] = {
     Flag.BAD_COVARIANCE: "errors are not to be used",
     Flag.CENTRE_MASKED: "over half of the pixels inside re masked",
     Flag.EDGE: "object touches the image border",
-    Flag.BLENDED: "a neighbour adds over 5 % of the light inside re",
+    Flag.BLENDED: "a neighbour adds over 5 % of the light inside re, or was seen and not fitted",
     Flag.SATURATED: "saturated pixels masked inside 2 re",
     Flag.SIGMA_ESTIMATED: "the noise map was built, not given",
     Flag.PSF_ESTIMATED: "the PSF was built, not given",

@@ -13,6 +13,7 @@ import autofit_ml
 from autofit_ml.catalogue import Flag
 from autofit_ml.catalogue.atomic import file_sha256
 from autofit_ml.errors import DamagedWeightsError, SettingsError, UnknownWeightsError
+from autofit_ml.segmentation import dispatch
 from autofit_ml.weights import choice, manifest
 from autofit_ml.weights.choice import choose_weights
 
@@ -30,16 +31,29 @@ def weights(tmp_path, monkeypatch):
     choice.forget()
 
 
+@pytest.fixture
+def believed(monkeypatch):
+    """Whatever the untrained network finds is used."""
+    monkeypatch.setattr(dispatch, "why_refused", lambda *given: "")
+
+
 def fit(images, **options):
     return autofit_ml.fit(images, save="none", workers=0, init="moments", **options)
 
 
-def test_columns_say_which_weights_were_used(images, weights):
+def test_columns_say_which_weights_were_used(images, weights, believed):
     """The untrained network finds nothing to speak of: the run goes on, target or not."""
     table = fit(images, segmenter="maskrcnn", weights="segment/test-any")
     assert set(table["segmenter"]) == {"maskrcnn"}
     assert set(table["weights"]) == {"segment/test-any@1.0.0"}
     assert len(table) == 8
+
+
+def test_a_network_that_finds_nothing_is_replaced_by_sep(images, weights):
+    table = fit(images, segmenter="maskrcnn", weights="segment/test-any")
+    bright = np.asarray(table["snr"]) > 100
+    assert set(table["segmenter"][bright]) == {"sep"}
+    assert all("has no label: sep was used" in text for text in table["message"][bright])
 
 
 def test_out_of_domain_images_go_through_sep(images, weights):
@@ -63,7 +77,7 @@ def test_weights_are_chosen_by_seeing_and_pixel_scale(weights):
     assert choose_weights("segment", "segment/space-any", 0.18, 3.0) == "segment/space-any@1.0.0"
 
 
-def test_a_folder_is_believed_and_recorded(images, weights, tmp_path):
+def test_a_folder_is_believed_and_recorded(images, weights, believed, tmp_path):
     folder = weights / "segment/test-any@1.0.0"
     out = tmp_path / "out"
     table = fit(images, segmenter="maskrcnn", weights=str(folder), out=out)
