@@ -8,7 +8,7 @@ DEMO ?= demo
 
 EXAMPLES ?= 20000
 
-.PHONY: demo fit test fuzz lint docs bench clean
+.PHONY: demo fit test test-all fuzz lint docs bench wheel clean
 
 demo: $(STAMP)
 	$(BIN)/autofit-ml demo --out $(DEMO)
@@ -23,6 +23,15 @@ endif
 # One process for each processor, one thread in each; a folder's fixtures stay in one process.
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+
+# A fresh environment, an import and a fit with each supported Python that is here.
+test-all: wheel
+	.ci/each-python
+
+wheel: $(STAMP)
+	rm -rf dist
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+	@ls dist/*.whl
 
 # Property tests with many examples, other ones in every run (the suite draws few, always the same).
 fuzz: $(STAMP)
@@ -47,7 +56,7 @@ bench: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt \
-		-e ".[simulate,train,posterior,deconvolve,test,lint,docs]"
+		-e ".[simulate,train,posterior,deconvolve,difference,test,lint,docs]"
 	touch $@
 
 clean:

@@ -4,6 +4,10 @@ from .api import fit as fit
 from .api import simulate as simulate
 from .catalogue import read_catalogue as read_catalogue
 from .deconvolution import deconvolve as deconvolve
+from .errors import AutofitError as AutofitError
+from .errors import AutofitWarning as AutofitWarning
+from .errors import InputError as InputError
+from .errors import SettingsError as SettingsError
 from .fitting import join_images as join_images
 from .fitting import object_of as object_of
 from .galfit import read_galfit as read_galfit
@@ -13,6 +17,13 @@ from .initialisation import initialise as initialise
 from .posterior.refining import fit_scenes as fit_scenes
 from .posterior.refining import refine as refine
 from .posterior.refining import sample_scenes as sample_scenes
+from .results import Fit as Fit
+from .results import Results as Results
+from .results import model_image as model_image
+from .results import open_results as open_results
+from .results import radial_profile as radial_profile
+from .scenes import fixed as fixed
+from .scenes import free as free
 from .scenes import parse_model as parse_model
 from .scenes import read_model as read_model
 from .scenes import scene as scene

@@ -1,16 +1,28 @@
-"""Runs as functions for Python and notebooks: `fit`, `simulate`."""
+"""Runs and results as functions for Python and notebooks."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeAlias, cast, overload
 
 from astropy.table import QTable
 
 from autofit_ml.catalogue import table_to_qtable
+from autofit_ml.errors import AutofitError, InputError, SettingsError
+from autofit_ml.images.memory import (
+    Image,
+    images_in_memory,
+    is_list,
+    is_paths,
+    plane_changes,
+    refuse_planes,
+)
 from autofit_ml.options import called_with
-from autofit_ml.settings import FitCall, FitSettings
+from autofit_ml.results import Fit, Results, open_results, with_formats
+from autofit_ml.results.run import results_in_memory
+from autofit_ml.settings import FitCall, FitOptions, FitSettings
 
 if TYPE_CHECKING:
     from autofit_ml.runs.simulate import SetSummary
@@ -19,49 +31,122 @@ if TYPE_CHECKING:
 
 __all__ = ["fit", "simulate"]
 
+P = ParamSpec("P")
+Paths: TypeAlias = "str | Path | Sequence[str] | Sequence[Path] | None"
 
-@called_with(FitCall)
-def fit(call: FitCall) -> QTable:
-    """Fit every galaxy in files, folders, globs or a manifest.
 
-    ``fit(paths, out, *, manifest, restart, ...)``; every further keyword is an option of
-    `autofit_ml.settings.FitSettings` (``model="sersic+exp"``, ``bands=("g", "r")``,
-    ``sky="fixed"``, ``psf_fwhm=0.8``, ``survey="kids"``, ``device="cuda"`` ...).
+class _FitFunction(Protocol[P]):
+    """`fit`, for type checkers: what is given decides what comes back."""
+
+    @overload
+    def __call__(self, data: Image, *args: P.args, **kwargs: P.kwargs) -> Fit: ...
+    @overload
+    def __call__(
+        self,
+        data: Paths = None,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> QTable: ...
+    @overload
+    def __call__(self, data: Sequence[Image], *args: P.args, **kwargs: P.kwargs) -> Results: ...
+
+
+def _fitting(
+    options: Callable[P, FitOptions],
+) -> Callable[[Callable[[FitCall], Any]], _FitFunction[P]]:
+    """`called_with`, with a type for each kind of data."""
+    return cast(Any, called_with(FitCall))
+
+
+@_fitting(FitOptions)
+def fit(call: FitCall) -> Fit | Results | QTable:
+    """Fit images in memory, or every galaxy in files, folders, globs or a manifest.
 
     Parameters
     ----------
-    paths : path or iterable of paths, optional
-        FITS files, folders or globs. None: those of a manifest or a GALFIT file.
-    out : path, optional
-        Results folder (catalogue, pictures, report); a stopped run there is continued. None:
-        nothing is written.
-    manifest : path, optional
-        Table of objects instead of `paths`.
+    data : image, list of images, or paths, optional
+        In memory: a two-dimensional array, `~astropy.nddata.NDData`, `~astropy.nddata.CCDData`,
+        `~astropy.nddata.Cutout2D`, an HDUList, a mapping of these by band, or a list. Noise, mask,
+        PSF, WCS and header that come with an image are used; keywords win over them. A list may
+        hold frames (images with many galaxies).
+        On disk: FITS files, folders or globs. None: those of a manifest or a GALFIT file.
 
     Returns
     -------
+    Fit
+        Of one image.
+    Results
+        Of a list of images: a sequence of `Fit`. An image that cannot be fitted has a fit whose
+        ``ok`` is False and whose ``message`` says why.
     astropy.table.QTable
-        One row per object, failed ones included; columns with units and descriptions.
+        Of files: one row per object, failed ones included; `open_results` gives their images.
 
     Raises
     ------
+    InputError
+        A single image that cannot be read or fitted.
     SettingsError
         Nothing to fit, an unknown option, or a folder that belongs to another run.
     KeyboardInterrupt
         Interrupted; with `out`, what is finished is kept.
     """
-    from autofit_ml.runs import fit_run
+    from autofit_ml.runs import fit_run, fit_sources
 
-    summary = fit_run(
-        call.paths,
-        call.out,
-        call.part(FitSettings),
-        manifest=call.manifest,
-        restart=call.restart,
-    )
+    if is_paths(call.data):
+        refuse_planes(call)
+        settings = call.part(FitSettings)
+        summary = fit_run(
+            call.data, call.out, settings, manifest=call.manifest, restart=call.restart
+        )
+        if summary.interrupted or summary.table is None:
+            raise KeyboardInterrupt
+        return with_formats(table_to_qtable(summary.table))
+    several = is_list(call.data)
+    if call.manifest is not None:
+        raise SettingsError("both images and a manifest are given", "give one of them")
+    settings = call.part(FitSettings, **plane_changes(call))
+    try:
+        summary = fit_sources(
+            images_in_memory(call.data, call), call.out, settings, restart=call.restart, keep=True
+        )
+    except AutofitError as error:
+        raise type(error)(error.problem, _python_words(error.remedy), error.file) from None
     if summary.interrupted or summary.table is None:
         raise KeyboardInterrupt
-    return table_to_qtable(summary.table)
+    results = results_in_memory(table_to_qtable(summary.table), summary.images)
+    if call.out is not None:
+        results = open_results(call.out)
+    return results if several else _only(results)
+
+
+def _only(results: Results) -> Fit:
+    """The fit of a single image.
+
+    Raises
+    ------
+    InputError
+        There is none, or there are many: it is a frame.
+    """
+    if len(results) > 1:
+        raise InputError(
+            f"the image is a frame with {len(results)} objects",
+            "put it into a list, fit([image], ...), for all of them; give x and y for one; or "
+            "mode='stamp' if it shows one galaxy",
+        )
+    found = results[0]
+    if not found.ok:
+        raise InputError(_python_words(found["message"]))
+    return found
+
+
+def _python_words(text: str) -> str:
+    """Options of the command line as keywords: ``--psf-fwhm ARCSEC`` -> ``psf_fwhm=ARCSEC``."""
+
+    def keyword(found: re.Match[str]) -> str:
+        name = found[1].replace("-", "_")
+        return f"{name}={found[2]}" if found[2] else name
+
+    return re.sub(r"--([a-z][a-z-]*)(?: ([A-Z][A-Z.]*)\b)?", keyword, text)
 
 
 def simulate(

@@ -270,12 +270,24 @@ def called_with(
         returned = function.__annotations__.get("return", inspect.Signature.empty)
         shown = signature.replace(return_annotation=returned)
         vars(wrapper)["__signature__"] = shown
+        wrapper.__doc__ = _with_options(inspect.cleandoc(function.__doc__ or ""), kind)
         wrapper.__annotations__ = {
             name: item.annotation for name, item in shown.parameters.items()
         } | {"return": returned}
         return wrapper
 
     return decorate
+
+
+def _with_options(text: str, kind: Any) -> str:
+    """A docstring with the options of its function among the parameters."""
+    entries = [
+        _described(name, str(item.type), item)
+        for name, (item, _) in declared(kind).items()
+        if f"\n{name} : " not in text
+    ]
+    before, returns, after = text.partition("\nReturns\n-------\n")
+    return "\n".join([before.rstrip(), *entries]) + "\n" + returns + after
 
 
 def by_keyword(

@@ -30,14 +30,20 @@ if TYPE_CHECKING:
 __all__ = [
     "CalibrateSettings",
     "DeconvolveSettings",
+    "DiffSettings",
     "FitCall",
+    "FitOptions",
     "FitSettings",
+    "InMemory",
     "ReadCall",
+    "ReadKeywords",
     "ReadOptions",
     "Resumed",
     "SamplingSettings",
     "SegmentSettings",
+    "Selected",
     "SimulateSettings",
+    "SubtractSettings",
 ]
 
 Paths: TypeAlias = "str | Path | Iterable[str | Path] | None"
@@ -48,6 +54,10 @@ FITTED_PSFS = ("moffat", "pixels")
 SEGMENTERS = ("auto", "maskrcnn", "sep", "given")
 INITIALISERS = ("resnet", "moments")
 DEVICES = ("auto", "cpu", "cuda")
+CLASSICAL = ("wiener", "richardson-lucy", "tv")
+"""Deconvolution without a learned prior: one image, no posterior."""
+
+MEASURES = ("morphology",)
 SAVED = ("objects", "previews", "report")
 
 # Panels of the command line.
@@ -63,6 +73,18 @@ def _known_survey(name: Any) -> Any:
 
         survey_preset(str(name))
     return name
+
+
+PRIORS = ("broad", "none", "network")
+
+
+def _prior(value: Any) -> str:
+    """The name of a prior, or population:FILE."""
+    text = str(value)
+    kind, colon, file = text.partition(":")
+    if not (text in PRIORS or (kind == "population" and file)):
+        raise SettingsError(f"{text!r} is no prior", f"use {', '.join(PRIORS)} or population:FILE")
+    return text
 
 
 # --- reading images ---------------------------------------------------------------------------
@@ -269,10 +291,11 @@ class FitSettings(Working, Networks, ReadOptions):
         0.0, "Error of the model, as a share of its light.", MODEL, least=0, below=1
     )
     prior: str = option(
-        "none",
-        "network: what the resnet predicts is a prior of the fit.",
+        "broad",
+        "broad (what any galaxy is like: matters for faint ones only), none, network (what the "
+        "resnet predicts), or population:FILE.",
         MODEL,
-        choices=("none", "network"),
+        normalise=_prior,
     )
     posterior: str = option(
         "laplace",
@@ -289,6 +312,13 @@ class FitSettings(Working, Networks, ReadOptions):
         STARTS,
         choices=INITIALISERS,
     )
+    measure: str | Sequence[str] = option(
+        (),
+        "Further columns: morphology (Petrosian and half-light radii, concentration, asymmetry, "
+        "smoothness, Gini, M20, of the data and of the model; by statmorph).",
+        OUTPUT,
+        normalise=any_of(MEASURES),
+    )
     save: str | Sequence[str] = option(
         SAVED, "Any of objects,previews,report; or none.", OUTPUT, normalise=any_of(SAVED)
     )
@@ -301,11 +331,11 @@ class FitSettings(Working, Networks, ReadOptions):
         object.__setattr__(self, "wavelengths", wavelengths)
         if self.galfit is not None and not self.default_model:
             raise SettingsError("both a model and a GALFIT file are given", "give one of them")
-        if self.prior == "network":
+        if self.prior not in ("broad", "none"):
             self._check_prior()
 
     def _check_prior(self) -> None:
-        if self.init != "resnet":
+        if self.prior == "network" and self.init != "resnet":
             raise SettingsError(
                 f"prior 'network' needs init 'resnet' (init is {self.init!r})", "use init resnet"
             )
@@ -320,7 +350,8 @@ class FitSettings(Working, Networks, ReadOptions):
         ]
         if unlike:
             raise SettingsError(
-                f"the network's prior is that of one Sérsic profile, not of {' and '.join(unlike)}",
+                f"prior {self.prior!r} is that of one Sérsic profile, not of "
+                f"{' and '.join(unlike)}",
                 "leave the prior out, or give --model sersic without --bands",
             )
 
@@ -382,6 +413,64 @@ class SegmentSettings(Working, Networks, ReadOptions):
     pictures: bool = option(True, "Draw the outlines as PNG.", OUTPUT)
 
 
+# --- diff -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubtractSettings(Settings):
+    """How one image is subtracted from another."""
+
+    kernel_size: int = option(
+        13, "Side of the convolution kernel, odd.", MODEL, unit="pixels", least=3, most=31
+    )
+    background: int = option(
+        0, "Order of the differential background's polynomial.", MODEL, least=0, most=6
+    )
+    variation: int = option(
+        0, "Order of the kernel's variation over the image.", MODEL, least=0, most=3
+    )
+    convolve: str = option(
+        "auto",
+        "Which image is convolved; auto: the one whose kernel amplifies noise less.",
+        MODEL,
+        choices=("auto", "reference", "science"),
+    )
+    robust: str = option(
+        "huber",
+        "Weights of outliers in the solution for the kernel.",
+        MODEL,
+        choices=("huber", "student-t", "none"),
+    )
+    floor: float = option(
+        0.01, "Error of the convolved image, as a share of its light.", MODEL, least=0, below=1
+    )
+    smoothness: float = option(
+        1e-5, "Weight of the kernel's squared Laplacian.", MODEL, least=0, below=1
+    )
+    most_pixels: int = option(
+        60_000,
+        "The kernel is fitted to at most so many pixels, the brightest.",
+        MODEL,
+        least=1000,
+        python_only=True,
+    )
+
+    def check(self) -> None:
+        """The kernel has a central pixel."""
+        super().check()
+        if self.kernel_size % 2 == 0:
+            raise SettingsError(f"kernel_size is {self.kernel_size}", "give an odd number")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffSettings(SubtractSettings, Working, ReadOptions):
+    """How images of several epochs are subtracted, and what has changed is found."""
+
+    batch_size: int = _batch_size(4)
+    threshold: float = option(5.0, "Least S/N of what is detected.", MODEL, above=0)
+    pictures: bool = option(True, "Draw reference, science and difference as PNG.", OUTPUT)
+
+
 # --- deconvolve -------------------------------------------------------------------------------
 
 
@@ -392,9 +481,10 @@ class SamplingSettings(Seeded, Networks):
     samples: int = option(64, "Posterior samples of each object.", SAMPLING, least=2)
     sampler: str = option(
         "eps",
-        "eps, or gibbs: the reference, several times as long.",
+        "eps, or gibbs: the reference, several times as long; without a prior and without a "
+        "posterior, one image each: wiener, richardson-lucy, tv.",
         SAMPLING,
-        choices=("eps", "gibbs"),
+        choices=("eps", "gibbs", *CLASSICAL),
     )
     oversampling: int = option(1, "Output pixels per data pixel.", SAMPLING, choices=(1, 2))
     target_fwhm: float | None = option(
@@ -445,7 +535,18 @@ class SamplingSettings(Seeded, Networks):
         WORK,
         least=1,
         python_only=True,
+        changes_results=False,
     )
+
+    def check(self) -> None:
+        """What goes together."""
+        super().check()
+        if self.sampler in CLASSICAL and self.oversampling != 1:
+            raise SettingsError(
+                f"oversampling {self.oversampling} with the sampler {self.sampler}, which works at "
+                "the sampling of the data",
+                "use oversampling 1, or sampler eps",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -463,6 +564,15 @@ class DeconvolveSettings(Working, SamplingSettings, ReadOptions):
     fit: bool = option(False, "Fit a Sérsic profile to every sample.", OUTPUT)
     pictures: bool = option(True, "Draw a PNG of each object.", OUTPUT)
     batch_size: int = _batch_size(16)
+
+    def check(self) -> None:
+        """What goes together."""
+        super().check()
+        if self.fit and self.sampler in CLASSICAL:
+            raise SettingsError(
+                f"fit needs samples, and {self.sampler} gives one image",
+                "use sampler eps, or fit the image with autofit-ml fit",
+            )
 
 
 # --- calibrate, simulate ----------------------------------------------------------------------
@@ -502,6 +612,33 @@ class SimulateSettings(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Selected(Settings):
+    """Which of the objects are done; the others are left for a later call in the same folder."""
+
+    limit: int | None = option(
+        None,
+        "At most so many objects that are not done yet.",
+        INPUT,
+        least=1,
+        changes_results=False,
+    )
+    ids: str | None = option(
+        None,
+        "Only objects whose id fits a pattern: NGC*, *_g?",
+        INPUT,
+        words=("--id",),
+        changes_results=False,
+    )
+    retry: str = option(
+        "none",
+        "Do objects that failed in an earlier call once more.",
+        INPUT,
+        choices=("none", "failed"),
+        changes_results=False,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Resumed(Settings):
     """What happens to an earlier run in the same folder."""
 
@@ -514,29 +651,66 @@ class Resumed(Settings):
     )
 
 
-@dataclass(frozen=True)
-class FitCall(FitSettings, Resumed):
+def _beside(help: str) -> Any:
+    return option(None, help, INPUT, python_only=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InMemory(ReadOptions):
+    """What is given with images in memory; for a list of them a value for all, or a list."""
+
+    sigma: Any = _beside(
+        "Noise of each pixel (1 sigma): an array, an astropy uncertainty of any type, or a number; "
+        "without it the noise is estimated, and flagged. Of files: a number.",
+    )
+    psf: Any = _beside(
+        "PSF: an array, a PSF, a photutils model with its data, a file, or 'none' to fit without; "
+        "of frames also 'moffat' or 'pixels'.",
+    )
+    mask: Any = _beside("True (or not 0) where a pixel is not to be used, (ny, nx).")
+    segmentation: Any = _beside("Labels of the objects, 0 for sky, (ny, nx).")
+    wcs: Any = _beside("An astropy.wcs.WCS of the image.")
+    x: Any = _beside("Where the target is, in pixels from 0; its middle by default.")
+    y: Any = _beside("See `x`.")
+    ids: Any = _beside("Names of the objects; by default image_1, image_2 ...")
+
+    @property
+    def given_planes(self) -> dict[str, Any]:
+        """Those of its values that only images in memory have."""
+        names = ("mask", "segmentation", "wcs", "x", "y", "ids")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitOptions(InMemory, FitSettings, Resumed):
     """Keywords of `autofit_ml.fit`."""
 
-    paths: Paths = None
-    out: str | Path | None = None
-    manifest: str | Path | None = field(default=None, kw_only=True)
+    out: str | Path | None = option(None, "Results folder; None: nothing is written.", OUTPUT)
+    manifest: str | Path | None = option(None, "Table of objects in files.", INPUT)
 
 
 @dataclass(frozen=True)
-class ReadCall(ReadOptions):
+class FitCall(FitOptions):
+    """Arguments of `autofit_ml.fit`."""
+
+    data: Any = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadKeywords(InMemory):
     """Keywords of `autofit_ml.read`."""
 
-    paths: Paths = None
-    manifest: str | Path | None = field(default=None, kw_only=True)
-    errors: str = field(
-        default="raise",
-        kw_only=True,
-        metadata={
-            "option": Option(
-                "Objects that cannot be read raise, or are left out with a warning.",
-                choices=("raise", "skip"),
-                python_only=True,
-            )
-        },
+    manifest: str | Path | None = option(None, "Table of objects in files.", INPUT)
+    errors: str = option(
+        "raise",
+        "Objects that cannot be read raise, or are left out with a warning.",
+        choices=("raise", "skip"),
+        python_only=True,
     )
+
+
+@dataclass(frozen=True)
+class ReadCall(ReadKeywords):
+    """Arguments of `autofit_ml.read`."""
+
+    data: Any = None

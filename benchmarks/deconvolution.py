@@ -54,8 +54,8 @@ from autofit_ml.deconvolution.target import target_psf
 from autofit_ml.images.psf import gaussian_psf, moffat_psf
 from autofit_ml.images.stamp import PSF, Stamp
 from autofit_ml.simulation.draw import draw_box
+from autofit_ml.simulation.galaxies import draw_galaxy
 from autofit_ml.simulation.recipe import Galaxies
-from autofit_ml.simulation.scenes import draw_galaxy
 from autofit_ml.weights import load
 
 REPOSITORY = Path(__file__).resolve().parent.parent

@@ -32,6 +32,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from documents import machine, markdown_table, write_section
 from undisturbed import Disturbances, undisturbed
@@ -99,9 +100,7 @@ def run(images: Path, out: Path, options: Mapping[str, str], tree: Path = HERE) 
     words = command(tree, images, out, {"save": "none", **options})
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     began = time.perf_counter()
-    done = subprocess.run(
-        words, capture_output=True, text=True, check=False, env=surroundings(tree)
-    )
+    done = subprocess.run(words, capture_output=True, text=True, check=False, **surroundings(tree))
     wall = time.perf_counter() - began
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode:
@@ -111,15 +110,16 @@ def run(images: Path, out: Path, options: Mapping[str, str], tree: Path = HERE) 
     return {"wall": wall, "cpu": cpu, "objects": summary["objects"], "failed": summary["failed"]}
 
 
-def surroundings(tree: Path) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(tree)}
+def surroundings(tree: Path) -> dict[str, Any]:
+    """Where a version's process runs: Python looks for modules in its folder first."""
+    return {"cwd": tree, "env": {**os.environ, "PYTHONPATH": str(tree)}}
 
 
 def peak_memory(images: Path, out: Path, tree: Path = HERE) -> float:
     """Largest resident memory of the command's main process, MB."""
     words = command(tree, images, out, {"save": "none"})
     peak = 0
-    with subprocess.Popen(words, stdout=subprocess.DEVNULL, env=surroundings(tree)) as process:
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL, **surroundings(tree)) as process:
         status = Path(f"/proc/{process.pid}/status")
         while process.poll() is None:
             found = re.search(r"VmHWM:\s+(\d+)", status.read_text())
@@ -172,7 +172,7 @@ def stages(trees: Sequence[Path], few: Path, images: Path, out: Path, count: int
     for options, tree in itertools.product(PIPELINES.values(), trees):
         words = [sys.executable, "-c", STAGES, *map(str, (few, images, out)), json.dumps(options)]
         done = subprocess.run(
-            words, capture_output=True, text=True, check=True, env=surroundings(tree)
+            words, capture_output=True, text=True, check=True, **surroundings(tree)
         )
         columns.append(json.loads(done.stdout.splitlines()[-1]))
     rows = [[label, *(f"{1e3 * c[label] / count:.2f}" for c in columns)] for label in columns[0]]

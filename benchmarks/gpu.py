@@ -48,7 +48,7 @@ from autofit_ml.initialisation.cutouts import PSF_SIDE, SCALARS, SIDE
 from autofit_ml.initialisation.network import network_inputs
 from autofit_ml.segmentation import Segmentation
 from autofit_ml.segmentation.maskrcnn import segment_maskrcnn
-from autofit_ml.simulation.endless import EndlessSersic, EndlessSettings, render_scene
+from training.endless import EndlessSersic, EndlessSettings, render_scene
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SURVEY = 8289

@@ -59,6 +59,7 @@ BENCHMARKS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
 NOT_BENCHMARKS = {
     "run_all", "deconvolution_baselines", "default_pipeline", "documents", "side_by_side_fits",
     "undisturbed",
+    "versions",  # needs a checkout of an earlier version
     "initialisation_losses",  # needs four trainings: conf/experiment/initialise_losses.yaml
 }  # fmt: skip
 

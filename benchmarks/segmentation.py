@@ -39,12 +39,12 @@ from autofit_ml.initialisation import initialise
 from autofit_ml.measure import psf_fwhm
 from autofit_ml.scenes import CATALOGUE_PARAMETERS
 from autofit_ml.segmentation import Segmentation, SepSettings, detect_sources, segment_sep
+from autofit_ml.segmentation.channels import prepare
 from autofit_ml.segmentation.maskrcnn import segment_maskrcnn
-from autofit_ml.segmentation.network import prepare
 from autofit_ml.segmentation.tiles import detect_instances
-from autofit_ml.segmentation.trainable import TrainableNetwork
 from autofit_ml.simulation import SimulatedObject, compose_recipe, simulate_one, to_stamps
 from autofit_ml.weights import load, trained_state, weight_info
+from training.tasks.segment.network import TrainableNetwork
 
 FAMILIES = {
     "ground": ("sdss-r", "legacysurvey-r", "kids-r", "hsc-i"),

@@ -34,7 +34,7 @@ from documents import machine, markdown_table, write_section
 from torch.utils.data import DataLoader
 from undisturbed import Disturbances, undisturbed
 
-from autofit_ml.simulation.endless import EndlessSersic, EndlessSettings, render_scene
+from training.endless import EndlessSersic, EndlessSettings, render_scene
 
 BARS = {"single": 40.0, "blends": 15.0}
 WORST = 1e-4

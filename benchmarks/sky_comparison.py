@@ -27,9 +27,10 @@ from scipy import ndimage
 
 from autofit_ml.images.stamp import PSF
 from autofit_ml.measure import measure_sky, object_mask, psf_fwhm
+from autofit_ml.simulation.compose import compose_recipe
 from autofit_ml.simulation.generate import simulate_one
 from autofit_ml.simulation.psf import draw_psf
-from autofit_ml.simulation.recipe import Survey, compose_recipe
+from autofit_ml.simulation.survey import Survey
 
 BOX = 15
 """Side of the box whose mean is the local sky, pixels: wings of sources do not count as noise."""

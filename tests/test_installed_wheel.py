@@ -43,7 +43,7 @@ def test_configs_travel_inside_the_package(installed):
     assert {path.relative_to(theirs) for path in theirs.rglob("*.yaml")} == ours
     code = (
         "import autofit_ml, sys\n"
-        "from autofit_ml.simulation.recipe import compose_recipe, config_folder, list_recipes\n"
+        "from autofit_ml.simulation.compose import compose_recipe, config_folder, list_recipes\n"
         f"assert autofit_ml.__file__.startswith({str(installed)!r}), autofit_ml.__file__\n"
         f"assert str(config_folder()).startswith({str(installed)!r})\n"
         "from autofit_ml.presets import survey_preset\n"

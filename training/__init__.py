@@ -6,6 +6,7 @@ In: an experiment of ``conf/experiment``. Out: a run's folder (`train`), then a 
 - `train`, `export`, `sets`: the three commands.
 - `tasks`: one folder for each network that can be trained, and how they are found.
 - `settings`: what a training is told; `module`, `optimiser`, `muon`: what all networks share.
+- `endless`: batches of galaxies drawn by our own renderer, on CPU or GPU, without files.
 - `shards`, `memory`: data modules that read sets from disk and that hold them in memory.
 - `checkpoints`: a run's weights; `coverage`: which images a set covers.
 

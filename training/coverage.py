@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from autofit_ml.errors import SettingsError
-from autofit_ml.simulation.recipe import Survey
+from autofit_ml.simulation.survey import Survey
 from training.settings import Entry
 
 __all__ = ["Coverage", "coverage_of"]

@@ -31,7 +31,7 @@ from training.checkpoints import network_state
 from training.settings import read_training
 from training.tasks import find_task
 
-__all__ = ["export", "portable"]
+__all__ = ["enter", "export", "portable"]
 
 
 def export(
@@ -107,11 +107,16 @@ def export(
         status=status,
         files=describe_files(folder),
     )
+    enter(out, info)
+    return folder
+
+
+def enter(out: Path, info: WeightInfo) -> None:
+    """Enter a bundle into the manifest of a folder, in place of one of the same name."""
     bundles = read_manifest(out) if (out / "manifest.json").exists() else {}
-    bundles[name] = info
+    bundles[info.name] = info
     entries = [dataclasses.asdict(item) for _, item in sorted(bundles.items())]
     atomic_write_json(out / "manifest.json", {"format": MANIFEST_FORMAT, "bundles": entries})
-    return folder
 
 
 _ABSOLUTE = re.compile(r"(?:^|(?<=[\s='\"`(]))(?:~|[A-Za-z]:)?[/\\][^\s'\"`)]+")

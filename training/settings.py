@@ -140,7 +140,7 @@ def compose(overrides: Sequence[str]) -> Training:
     from hydra.core.config_store import ConfigStore
     from omegaconf import OmegaConf
 
-    from autofit_ml.simulation.recipe import config_folder
+    from autofit_ml.simulation.compose import config_folder
     from training.tasks import find_task, task_names
 
     for name in task_names():

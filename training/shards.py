@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning
+import numpy as np
 import torch
-from torch.utils.data import ConcatDataset, DataLoader
+from torch.utils.data import ConcatDataset, DataLoader, Sampler
 
 from autofit_ml.errors import SettingsError
-from autofit_ml.simulation.dataset import MixedSampler, ShardDataset, collate
+from autofit_ml.simulation.dataset import ChunkSampler, ShardDataset, collate
 from autofit_ml.simulation.shards import verify_set
 
-__all__ = ["ShardDataModule"]
+__all__ = ["MixedSampler", "ShardDataModule"]
 
 Folders = str | Path | Sequence[str | Path]
 
@@ -145,3 +146,39 @@ class ShardDataModule(lightning.LightningDataModule):
             persistent_workers=self.workers > 0,
             **options,
         )
+
+
+class MixedSampler(Sampler[int]):
+    """All objects of several sets once, interleaved at random.
+
+    Each set keeps the order of its own `ChunkSampler`.
+
+    Parameters
+    ----------
+    dataset : ConcatDataset of ShardDataset
+    seed : int, keyword-only
+    """
+
+    def __init__(self, dataset: ConcatDataset, *, seed: int = 0) -> None:
+        self.seed, self.epoch = seed, 0
+        self._starts = [0, *dataset.cumulative_sizes]
+        self._samplers = [
+            ChunkSampler(cast(ShardDataset, part), seed=seed + k)
+            for k, part in enumerate(dataset.datasets)
+        ]
+
+    def set_epoch(self, epoch: int) -> None:
+        """The next iteration has the order of this epoch."""
+        self.epoch = epoch
+        for sampler in self._samplers:
+            sampler.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    def __iter__(self) -> Iterator[int]:
+        rng = np.random.default_rng([self.seed, self.epoch])
+        orders = [iter(sampler) for sampler in self._samplers]
+        of_set = np.repeat(np.arange(len(orders)), np.diff(self._starts))
+        for k in rng.permutation(of_set):
+            yield self._starts[k] + next(orders[k])

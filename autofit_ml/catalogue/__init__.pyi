@@ -35,6 +35,7 @@ from .schema import columns_for as columns_for
 from .schema import covariance_order as covariance_order
 from .schema import suffix as suffix
 from .warnings import run_warnings as run_warnings
+from .writer import copy_shard as copy_shard
 from .writer import merge_shards as merge_shards
 from .writer import shard_ids as shard_ids
 from .writer import write_shard as write_shard

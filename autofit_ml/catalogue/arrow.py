@@ -1,7 +1,5 @@
 """Arrow's columns from numpy and back, without what pyarrow imports for pandas (0.3 s, 30 MB)."""
 
-from __future__ import annotations
-
 import numpy as np
 import pyarrow as pa
 

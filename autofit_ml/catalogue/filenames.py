@@ -1,7 +1,5 @@
 """Names of files for ids: an id is what the user wrote, and a file system takes less."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 import unicodedata

@@ -1,7 +1,5 @@
 """The catalogue as a FITS binary table, and back."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterable

@@ -1,7 +1,5 @@
 """Quality flags of a catalogue row (bit numbers are fixed by docs/flags)."""
 
-from __future__ import annotations
-
 import enum
 from collections.abc import Iterable
 

@@ -1,7 +1,5 @@
 """One FITS file per object: the images of its fit."""
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Mapping, Sequence
@@ -18,7 +16,7 @@ from autofit_ml.catalogue.schema import Column, band_suffix, columns_for
 __all__ = ["BandPlanes", "object_fits_bytes"]
 
 
-def _card(column: Column, value: Any) -> fits.Card | None:
+def _card(column: Column, value: Any) -> str | None:
     """The header card of one catalogue value; None for what does not fit in a header."""
     if column.size > 1:
         return None
@@ -27,17 +25,19 @@ def _card(column: Column, value: Any) -> fits.Card | None:
         keyword = f"HIERARCH {keyword}"
     if column.dtype == "str":
         # A blank value: the object has none.
-        return fits.Card(keyword, escape_text(str(value)).decode("ascii"))
+        return _text(keyword, escape_text(str(value)).decode("ascii"))
     if column.dtype == "bool":
-        return fits.Card(keyword, bool(value), column.description[:40])
+        return _text(keyword, bool(value), column.description[:40])
     if column.dtype == "int32":
-        return fits.Card(keyword, int(value), column.description[:30])
-    # FITS headers have no NaN: an undefined value stands for it.
-    number = float(value) if math.isfinite(value) else None
+        return _text(keyword, int(value), column.description[:30])
     unit = f"[{column.unit}] " if column.unit else ""
     comment = f"{unit}{column.description}"
     # 80 characters less keyword, "= ", the longest float, " / ".
-    return fits.Card(keyword, number, comment[: max(0, 46 - len(keyword))])
+    comment = comment[: max(0, 46 - len(keyword))]
+    # FITS headers have no NaN: an undefined value stands for it.
+    if not math.isfinite(value):
+        return _text(keyword, None, comment)
+    return _float_card(keyword, float(value), comment)
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,20 @@ _BITPIX = {np.uint8: 8, np.int32: 32, np.float32: -32}
 
 
 @functools.lru_cache(maxsize=4096, typed=True)
-def _text(keyword: str, value: str | int | bool, comment: str = "") -> str:
+def _text(keyword: str, value: str | float | None, comment: str = "") -> str:
     """A card that comes back from plane to plane and from object to object."""
     return str(fits.Card(keyword, value, comment))
+
+
+def _float_card(keyword: str, value: float, comment: str) -> str:
+    """What astropy makes of a float, by its card of another float."""
+    width = 20 if len(keyword) <= 8 else 0
+    before, _, after = _text(keyword, 0.5, comment).rstrip().partition(f"{0.5:>{width}}")
+    number = str(value).replace("e", "E")
+    card = f"{before}{number:>{width}}{after}"
+    if len(number) > 20 or len(card) > 80:
+        return str(fits.Card(keyword, value, comment))
+    return f"{card:80}"
 
 
 def _image_cards(name: str, plane: np.ndarray, origin: tuple[int, int]) -> list[str]:
@@ -207,7 +218,7 @@ def object_fits_bytes(
         if column.name in row:
             card = _card(column, row[column.name])
             if card is not None:
-                primary.append(str(card))
+                primary.append(card)
     hdus = [_hdu_bytes(primary)]
     place = _wcs_cards(wcs)
     for name, plane in planes:

@@ -1,7 +1,6 @@
 """SQL on a finished catalogue."""
 
-from __future__ import annotations
-
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -87,11 +86,9 @@ def _different(names: Sequence[str]) -> list[str]:
     """Names made different with ``_1``, ``_2``, ..."""
     out: list[str] = []
     for name in names:
-        number, new = 0, name
-        while new in out or (number and new in names):
-            number += 1
-            new = f"{name}_{number}"
-        out.append(new)
+        numbered = (f"{name}_{number}" for number in itertools.count(1))
+        free = (new for new in numbered if new not in out and new not in names)
+        out.append(next(free) if name in out else name)
     return out
 
 

@@ -1,7 +1,5 @@
 """A finished catalogue, back from disk."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import astropy.units as u

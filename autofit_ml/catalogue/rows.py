@@ -1,7 +1,5 @@
 """Rows of the catalogue in memory: filled by the pipeline, turned into an Arrow table here."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

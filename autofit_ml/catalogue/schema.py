@@ -4,8 +4,6 @@ A run's columns depend on its model and its bands (`ModelColumns`). A written ca
 itself: its readers take names, types, units and meanings from the file, never from here.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import unicodedata
 from collections import Counter
@@ -76,7 +74,8 @@ class ModelColumns:
     Attributes
     ----------
     components : tuple of ComponentColumns
-        At least one. Component k > 1 adds ``<name>_k``, ``<name>_k_err`` and ``<name>_k_init``.
+        At least one. Component k > 1 adds ``<name>_k``, ``<name>_k_err``, ``<name>_k_err_stat`` and
+        ``<name>_k_init``.
     bands : tuple of str
         All bands, the reference first; empty for images of one band.
     varied : tuple of BandParameter
@@ -85,6 +84,8 @@ class ModelColumns:
         The sky has gradients too.
     tried : bool
         The model was chosen among several.
+    measured : tuple of Column
+        Of what is measured besides the fit.
 
     Raises
     ------
@@ -97,6 +98,7 @@ class ModelColumns:
     varied: tuple[BandParameter, ...] = ()
     tilted_sky: bool = False
     tried: bool = False
+    measured: "tuple[Column, ...]" = ()
 
     def __post_init__(self) -> None:
         if not self.components:
@@ -125,7 +127,7 @@ class Column:
     description : str
         One sentence in ASCII (FITS headers carry nothing else).
     size : int
-        Numbers per row; more than 1 for ``cov`` only.
+        Numbers per row; more than 1 for ``cov`` and ``cov_stat`` only.
     of_fit : bool
         The value is that of the same name in the result of the fit, as it is.
     known_without_fit : bool
@@ -160,6 +162,13 @@ def _measured(name: str, unit: str, description: str) -> tuple[Column, Column]:
     return _float(name, unit, description), _float(f"{name}_err", unit, f"1-sigma error of {name}")
 
 
+def _fitted(name: str, unit: str, description: str) -> tuple[Column, Column, Column]:
+    """A quantity that is fitted, its total error, and that of the noise alone."""
+    value, error = _measured(name, unit, description)
+    total = dataclasses.replace(error, description=f"{error.description}: noise and model")
+    return value, total, _float(f"{name}_err_stat", unit, f"1-sigma error of {name}: noise alone")
+
+
 _IDENTITY = (
     Column("id", "str", "", "Object identifier, unique in this catalogue"),
     Column("file", "str", "", "Image file as given by the user"),
@@ -176,37 +185,42 @@ _IDENTITY = (
 )
 
 _POSITION = (
-    *_measured("x", "pix", "Centre along the image's first axis, 0-based pixels of the file"),
-    *_measured("y", "pix", "Centre along the image's second axis, 0-based pixels of the file"),
+    *_fitted("x", "pix", "Centre along the image's first axis, 0-based pixels of the file"),
+    *_fitted("y", "pix", "Centre along the image's second axis, 0-based pixels of the file"),
     _float("ra", "deg", "Right ascension of the centre (ICRS); NaN without a WCS"),
     _float("dec", "deg", "Declination of the centre (ICRS); NaN without a WCS"),
 )
 
 _SHAPE = (
-    *_measured("flux", "", "Total flux to infinity, image units"),
+    *_fitted("flux", "", "Total flux to infinity, image units"),
     *_measured("flux_stamp", "", "Flux of the model inside the stamp, image units"),
     *_measured("mag", "mag", "Total AB magnitude; NaN without a zero point or for flux <= 0"),
-    *_measured("re", "pix", "Half-light radius along the semi-major axis, pixels"),
+    *_fitted("re", "pix", "Half-light radius along the semi-major axis, pixels"),
     *_measured("re_arcsec", "arcsec", "Half-light radius along the semi-major axis"),
     *_measured("re_circ", "pix", "Circularised half-light radius re*sqrt(q), pixels"),
-    *_measured("n", "", "Sersic index"),
-    *_measured("q", "", "Axis ratio b/a, in (0, 1]"),
-    *_measured(
-        "pa", "deg", "Position angle counter-clockwise from +y (up 0, left 90), in [0, 180)"
-    ),
+    *_fitted("n", "", "Sersic index"),
+    *_fitted("q", "", "Axis ratio b/a, in (0, 1]"),
+    *_fitted("pa", "deg", "Position angle counter-clockwise from +y (up 0, left 90), in [0, 180)"),
     *_measured("pa_sky", "deg", "Position angle east of north, in [0, 180); NaN without a WCS"),
 )
 
-_SKY = _measured("sky", "", "Sky level under the object, image units per pixel")
+_SKY = _fitted("sky", "", "Sky level under the object, image units per pixel")
 
 _SKY_GRADIENT = (
-    *_measured("sky_dx", "1 / pix", "Change of the sky along the image's first axis, per pixel"),
-    *_measured("sky_dy", "1 / pix", "Change of the sky along the image's second axis, per pixel"),
+    *_fitted("sky_dx", "1 / pix", "Change of the sky along the image's first axis, per pixel"),
+    *_fitted("sky_dy", "1 / pix", "Change of the sky along the image's second axis, per pixel"),
 )
 
 _TOTAL = (
     *_measured("flux_total", "", "Total flux of all components of the target, image units"),
     *_measured("mag_total", "mag", "Total AB magnitude of all components of the target"),
+    *_measured(
+        "re_total",
+        "pix",
+        "Semi-major axis of the ellipse that holds half of flux_total, along the second moments of "
+        "the light in it, pixels",
+    ),
+    *_measured("q_total", "", "Axis ratio of the ellipse of re_total, in (0, 1]"),
     *_measured("fraction", "", "Share of the first component in flux_total (B/T of bulge + disc)"),
 )
 
@@ -253,6 +267,7 @@ _FIT = (
         "object_class", "str", "", "galaxy or star, by the segmenting network; empty if unknown"
     ),
     Column("init", "str", "", "Where the starting values come from: moments, resnet"),
+    Column("prior", "str", "", "Prior of the fit: broad, none, network, population:NAME"),
     Column("weights", "str", "", "Weight bundles used, empty for none"),
     Column("filter", "str", "", "Filter or band of the image"),
     Column("survey", "str", "", "Survey preset in force, empty for none"),
@@ -308,19 +323,25 @@ def covariance_size(model: ModelColumns | None = None) -> int:
     return parameters * (parameters + 1) // 2
 
 
-def _covariance(model: ModelColumns) -> Column:
+def _covariances(model: ModelColumns) -> tuple[Column, Column]:
     names = covariance_order(model)
     order = ", ".join(f"{name}[deg]" if name.startswith("pa") else name for name in names)
     description = (
-        "Covariance matrix, lower triangle row by row (00, 10, 11, 20, 21, 22, ...), "
+        "lower triangle row by row (00, 10, 11, 20, 21, 22, ...), "
         f"of ({order}); units are those of these columns; 0 for what is not fitted"
     )
-    return Column("cov", "float64", "", description, size=covariance_size(model))
+    size = covariance_size(model)
+    return (
+        Column("cov", "float64", "", f"Covariance matrix, {description}", size=size),
+        Column(
+            "cov_stat", "float64", "", f"Covariance of the noise alone, {description}", size=size
+        ),
+    )
 
 
 def _renamed(column: Column, extra: str, description: str) -> Column:
     """The column of another component or band: re_err -> re_2_err, re_init -> re_2_init."""
-    for ending in ("_err", "_init"):
+    for ending in ("_err_stat", "_err", "_init"):
         if column.name.endswith(ending):
             name = f"{column.name.removesuffix(ending)}{extra}{ending}"
             return dataclasses.replace(column, name=name, description=description)
@@ -332,7 +353,7 @@ def _shape_columns(component: ComponentColumns) -> tuple[Column, ...]:
     out: list[Column] = []
     for shape in component.shapes:
         text = f"{component.profile}: {_ascii(shape.description or shape.name)}"
-        out += _measured(shape.name, shape.unit, text)
+        out += _fitted(shape.name, shape.unit, text)
     return tuple(out)
 
 
@@ -379,7 +400,7 @@ def _band_columns(model: ModelColumns) -> tuple[Column, ...]:
             known = dict(plain)
             for column in _shape_columns(model.components[k]):
                 known[column.name] = column
-            wanted = [item.parameter, f"{item.parameter}_err"]
+            wanted = [item.parameter, *(f"{item.parameter}_err{end}" for end in ("", "_stat"))]
             if item.parameter == "flux":
                 wanted += ["mag", "mag_err"]
             part = f"Component {k + 1}, band" if k else "Band"
@@ -433,10 +454,11 @@ def columns_for(model: ModelColumns | None = None) -> tuple[Column, ...]:
         *((*_LIMIT, *_TOTAL) if several else ()),
         *_component_columns(model),
         *_band_columns(model),
-        _covariance(model),
+        *_covariances(model),
         *_NEIGHBOURS,
         *_FIT,
         *(_TRIED if model.tried else ()),
+        *model.measured,
     )
 
 

@@ -1,7 +1,5 @@
 """What is wrong with a run as a whole, from its catalogue."""
 
-from __future__ import annotations
-
 import re
 
 import numpy as np

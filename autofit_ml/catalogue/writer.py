@@ -1,9 +1,7 @@
 """Shards while a run goes on, one catalogue (Parquet and FITS) when it ends."""
 
-from __future__ import annotations
-
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +24,7 @@ __all__ = [
     "ASTROPY_LENGTH",
     "FITS_NAME",
     "PARQUET_NAME",
+    "copy_shard",
     "merge_shards",
     "shard_ids",
     "write_catalogue_files",
@@ -82,6 +81,20 @@ def _read_shard(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
         raise OutputError(
             f"a part of the catalogue cannot be read: {error}", _REFIT, path
         ) from error
+
+
+def copy_shard(path: str | Path, copy: str | Path, without: Collection[str]) -> None:
+    """Write a shard again without the rows of some objects.
+
+    Raises
+    ------
+    OutputError
+        It cannot be read, or the copy cannot be written.
+    """
+    table = _read_shard(Path(path))
+    gone = pc.is_in(table.column("id"), value_set=pa.array(sorted(without), pa.string()))
+    with atomic_file(copy) as file:
+        pq.write_table(table.filter(pc.invert(gone)), file, compression="zstd")
 
 
 def shard_ids(path: str | Path) -> list[str]:

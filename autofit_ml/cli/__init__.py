@@ -8,6 +8,7 @@ from autofit_ml.cli import (  # noqa: F401
     calibrate,
     deconvolve,
     demo,
+    diff,
     doctor,
     fit,
     query,

@@ -1,7 +1,5 @@
 """The application: from the declarations of `autofit_ml.settings` to commands; errors."""
 
-from __future__ import annotations
-
 import contextlib
 import inspect
 import os
@@ -118,7 +116,14 @@ def command(kind: type[S]) -> Callable[[Callable[[S], int | None]], Callable[[S]
 
     def decorate(function: Callable[[S], int | None]) -> Callable[[S], int | None]:
         options = declared(kind)
-        order = sorted(options, key=lambda name: _PANELS.index(options[name][1].panel))
+        # An argument that takes all paths that are left comes after the others.
+        order = sorted(
+            options,
+            key=lambda name: (
+                _PANELS.index(options[name][1].panel),
+                options[name][1].argument and name == "paths",
+            ),
+        )
         parameters = [
             _parameter(name, *options[name]) for name in order if not options[name][1].python_only
         ]

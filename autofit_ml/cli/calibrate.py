@@ -1,7 +1,5 @@
 """``autofit-ml calibrate``."""
 
-from __future__ import annotations
-
 from autofit_ml.cli.app import command
 from autofit_ml.cli.calls import CalibrateCommand
 from autofit_ml.cli.progress import progress_for

@@ -14,17 +14,20 @@ from autofit_ml.settings import (
     OUTPUT,
     CalibrateSettings,
     DeconvolveSettings,
+    DiffSettings,
     FitSettings,
     Paths,
     ReadOptions,
     Resumed,
     SegmentSettings,
+    Selected,
     SimulateSettings,
 )
 
 __all__ = [
     "CalibrateCommand",
     "DeconvolveCommand",
+    "DiffCommand",
     "DoctorCommand",
     "FitCommand",
     "Inputs",
@@ -84,7 +87,7 @@ class Told(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FitCommand(FitSettings, Resumed, Told, Inputs):
+class FitCommand(FitSettings, Selected, Resumed, Told, Inputs):
     """Options of ``autofit-ml fit``."""
 
     out: Path = _out("results", "Results folder.")
@@ -104,14 +107,25 @@ class FitCommand(FitSettings, Resumed, Told, Inputs):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SegmentCommand(SegmentSettings, Resumed, Told, Inputs):
+class SegmentCommand(SegmentSettings, Selected, Resumed, Told, Inputs):
     """Options of ``autofit-ml segment``."""
 
     out: Path = _out("segmented", "Folder for the labels; beside the images, `fit` reads them.")
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeconvolveCommand(DeconvolveSettings, Resumed, Told, Inputs):
+class DiffCommand(DiffSettings, Selected, Resumed, Told, Inputs):
+    """Options of ``autofit-ml diff``."""
+
+    reference: Path = option(
+        Path(), "Image that is subtracted.", argument=True, changes_results=False
+    )
+    paths: Paths = _paths("Images it is subtracted from: files, folders or globs.")
+    out: Path = _out("diff", "Folder for the differences.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeconvolveCommand(DeconvolveSettings, Selected, Resumed, Told, Inputs):
     """Options of ``autofit-ml deconvolve``."""
 
     out: Path = _out("sharp", "Folder for the sharp images.")

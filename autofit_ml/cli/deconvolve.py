@@ -1,11 +1,9 @@
 """``autofit-ml deconvolve``."""
 
-from __future__ import annotations
-
 from autofit_ml.cli.app import command
 from autofit_ml.cli.calls import DeconvolveCommand
 from autofit_ml.cli.progress import run_and_tell
-from autofit_ml.settings import DeconvolveSettings
+from autofit_ml.settings import DeconvolveSettings, Selected
 
 
 @command(DeconvolveCommand)
@@ -23,7 +21,8 @@ def deconvolve(call: DeconvolveCommand) -> int:
         call,
         lambda progress: deconvolve_run(
             paths, call.out, call.part(DeconvolveSettings),
-            manifest=call.manifest, restart=call.restart, progress=progress,
+            manifest=call.manifest, restart=call.restart,
+            only=call.part(Selected), progress=progress,
         ),
         lambda summary: f"{summary.n_ok} objects: {summary.out}",
         lambda summary: {"objects": summary.n_ok, "warnings": summary.warnings},

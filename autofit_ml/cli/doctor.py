@@ -1,7 +1,5 @@
 """``autofit-ml doctor``."""
 
-from __future__ import annotations
-
 import dataclasses
 
 from autofit_ml.cli.app import NOTHING, command

@@ -1,7 +1,5 @@
 """``autofit-ml fit``."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any
 
@@ -9,7 +7,7 @@ from autofit_ml.cli.app import USAGE, command
 from autofit_ml.cli.calls import FitCommand
 from autofit_ml.cli.progress import plan_lines, progress_for
 from autofit_ml.cli.terminal import print_json, printable, resume_command
-from autofit_ml.settings import FitSettings
+from autofit_ml.settings import FitSettings, Selected
 
 
 @command(FitCommand)
@@ -29,7 +27,7 @@ def fit(call: FitCommand) -> int:
     with progress:
         summary = fit_run(
             paths, call.out, settings, manifest=call.manifest, restart=call.restart,
-            progress=progress,
+            only=call.part(Selected), progress=progress,
         )  # fmt: skip
     if call.as_json:
         print_json(

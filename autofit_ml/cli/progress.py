@@ -1,7 +1,5 @@
 """What the command line shows while a run goes on: a live bar, plain lines, or nothing."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import sys
@@ -45,7 +43,7 @@ _SECONDS_BETWEEN_LINES = 10.0
 _STOPPING = "stopping after this batch (Ctrl-C again: at once)"
 
 
-def plan_lines(plan: RunPlan, out: str | Path) -> list[str]:
+def plan_lines(plan: "RunPlan", out: str | Path) -> list[str]:
     """A dry run for people."""
     planes = ", ".join(
         name if count == plan.sources else f"{name} for {count}"
@@ -91,7 +89,7 @@ def _pace(speed: float) -> str:
     return f"{1 / speed:.0f} s each" if speed > 0 else ""
 
 
-def progress_for(what: str, *, quiet: bool = False, verbose: bool = False) -> QuietProgress:
+def progress_for(what: str, *, quiet: bool = False, verbose: bool = False) -> "QuietProgress":
     """The progress of a run on this terminal, or in this log."""
     if quiet:
         return QuietProgress()

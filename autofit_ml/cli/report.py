@@ -1,7 +1,5 @@
 """``autofit-ml report``."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

@@ -1,11 +1,9 @@
 """``autofit-ml segment``."""
 
-from __future__ import annotations
-
 from autofit_ml.cli.app import command
 from autofit_ml.cli.calls import SegmentCommand
 from autofit_ml.cli.progress import run_and_tell
-from autofit_ml.settings import SegmentSettings
+from autofit_ml.settings import SegmentSettings, Selected
 
 
 @command(SegmentCommand)
@@ -23,7 +21,8 @@ def segment(call: SegmentCommand) -> int:
         call,
         lambda progress: segment_run(
             paths, call.out, call.part(SegmentSettings),
-            manifest=call.manifest, restart=call.restart, progress=progress,
+            manifest=call.manifest, restart=call.restart,
+            only=call.part(Selected), progress=progress,
         ),
         lambda summary: f"{summary.n_instances} instances in {summary.n_ok} images: {summary.out}",
         lambda summary: {"images": summary.n_ok, "instances": summary.n_instances},

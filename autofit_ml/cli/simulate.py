@@ -1,7 +1,5 @@
 """``autofit-ml simulate``."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from autofit_ml.cli.app import command
@@ -74,7 +72,7 @@ def simulate(call: SimulateCommand) -> int:
 def _print_recipes(call: SimulateCommand) -> None:
     """Names and titles of all recipes and surveys, those of the user's folder first."""
 
-    from autofit_ml.simulation.recipe import list_recipes
+    from autofit_ml.simulation.compose import list_recipes
 
     config_dir = call.config_dir
     if config_dir is not None and not config_dir.is_dir():

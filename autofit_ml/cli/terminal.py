@@ -5,8 +5,6 @@ their control characters are escaped (ESC, BEL, line breaks, marks that turn the
 writing), and nothing in them is taken for markup or an emoji.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import shlex

@@ -1,7 +1,5 @@
 """``autofit-ml weights list | info | verify | pull``."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Annotated
 

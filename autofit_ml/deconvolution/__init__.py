@@ -12,7 +12,7 @@ prior decide. docs/deconvolution.md has the equations and what is measured.
 - `summary`, `files`, `preview`: what is kept, the FITS file, the picture; `uses`: Sérsic
   parameters and structure from samples.
 
-Needs azula (``pip install 'autofit-ml[deconvolve]'``) for the network, nothing else for the rest.
+Needs azula (the extra ``deconvolve``) for the network, nothing else for the rest.
 Reads `autofit_ml.images` (stamps) and `autofit_ml.weights`; training is in ``training/``.
 """
 

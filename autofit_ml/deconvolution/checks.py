@@ -1,7 +1,5 @@
 """Whether a stamp can be deconvolved."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -15,8 +15,6 @@ Gaussian posterior and :math:`\sigma` falling by 10^5 in 48 steps the variance i
 it is 22 % too small without the extrapolation.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Protocol
 

@@ -22,8 +22,6 @@ beyond the data's band) :math:`\mu_\ast` is exact and the network is told the di
 makes none of these.
 """
 
-from __future__ import annotations
-
 import torch
 
 from autofit_ml.deconvolution.diffusion import Denoises, Draws, levels, reverse

@@ -1,7 +1,5 @@
 """One FITS file per deconvolved object."""
 
-from __future__ import annotations
-
 import io
 import math
 from typing import TYPE_CHECKING, Any
@@ -18,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["sharp_fits_bytes"]
 
 
-def sharp_fits_bytes(sharp: Sharp, fits_of_samples: SampleFits | None = None) -> bytes:
+def sharp_fits_bytes(sharp: Sharp, fits_of_samples: "SampleFits | None" = None) -> bytes:
     """The FITS file ``sharp/<id>.fits`` of one object.
 
     Parameters
@@ -95,7 +93,8 @@ def _cards(header: fits.Header, sharp: Sharp) -> None:
     header["OBJECT"] = escape_text(sharp.id).decode("ascii")
     for keyword, value, comment in (
         ("NSAMPLES", len(sharp.samples), "posterior samples"),
-        ("SAMPLER", sharp.sampler, "eps or gibbs"),
+        ("SAMPLER", sharp.sampler, "how it was deconvolved"),
+        ("POSTERIO", sharp.is_posterior, "F: one image, not a posterior; no errors"),
         ("NCALLS", sharp.calls, "network calls per sample"),
         ("SEED", sharp.seed, ""),
         ("WEIGHTS", escape_text(sharp.weights).decode("ascii"), ""),

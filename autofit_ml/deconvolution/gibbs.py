@@ -24,8 +24,6 @@ What remains is mixing: where the data say little, x moves by about :math:`\rho`
 begin at `eps` samples; `summary.split_rhat` of their statistics tells whether they still move.
 """
 
-from __future__ import annotations
-
 import torch
 
 from autofit_ml.deconvolution.diffusion import Denoises, Draws, levels, reverse

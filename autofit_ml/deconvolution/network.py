@@ -24,8 +24,6 @@ U-Net blocks, schedule and the denoiser's interface are azula's (Rozet 2024,
 https://github.com/probabilists/azula); `DeconvolveNetwork` works with azula's samplers.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -36,18 +34,13 @@ from torch import nn
 
 from autofit_ml.deconvolution.spectra import BINS, Grid, fft2, grid_of, ifft2
 from autofit_ml.deconvolution.target import TARGET_FWHM
-from autofit_ml.errors import SettingsError
+from autofit_ml.extras import needs
 from autofit_ml.weights.manifest import tuples
 
-try:
+with needs("deconvolve", "the deconvolution's network"):
     from azula.denoise import Denoiser, DiracPosterior
     from azula.nn.unet import UNet, UNetBlock
     from azula.noise import VESchedule
-except ImportError as missing:
-    raise SettingsError(
-        "the deconvolution's network needs azula, which is not installed",
-        "pip install 'autofit-ml[deconvolve]'",
-    ) from missing
 
 __all__ = ["DeconvolveNetwork", "DeconvolveSettings", "InBfloat16", "Skip", "build", "describe"]
 
@@ -195,7 +188,7 @@ class DeconvolveNetwork(Denoiser):
 
     # -------------------------------------------------------------- interface
 
-    def forward(self, x_t: torch.Tensor, t: torch.Tensor, **_: Any) -> DiracPosterior:
+    def forward(self, x_t: torch.Tensor, t: torch.Tensor, **_: Any) -> "DiracPosterior":
         """azula's interface; ``alpha`` is 1."""
         _, sigma = self.schedule(t)
         side = x_t.shape[-1]

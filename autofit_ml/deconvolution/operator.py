@@ -22,8 +22,6 @@ correlated (``Stamp.noise_correlation``: resampled and drizzled images), its cov
 power S(k) of mean 1, which is not let fall below `LEAST_POWER`.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import math
@@ -132,7 +130,7 @@ class Observation:
             gain = gain / self.colour.repeat(tiles)[..., :half]
         return 1 / (sigma.square().reciprocal() + self.typical * gain)
 
-    def take(self, members: slice) -> Observation:
+    def take(self, members: slice) -> "Observation":
         """Some of the objects."""
         return dataclasses.replace(
             self,
@@ -304,8 +302,7 @@ def grid_side(stamps: Sequence[Stamp], oversampling: int, padding: int | None = 
     """
     largest = max(max(stamp.shape) for stamp in stamps)
     if padding is None:
-        width = max(psf_fwhm(stamp.psf) for stamp in stamps)
-        padding = math.ceil(width)
+        padding = math.ceil(max(psf_fwhm(stamp.psf) for stamp in stamps))
     off = max(
         abs(at - (n - 1) / 2)
         for stamp in stamps

@@ -1,7 +1,5 @@
 """The picture of a deconvolved object: data, mean, scatter, three samples, residual."""
 
-from __future__ import annotations
-
 import io
 
 import matplotlib
@@ -32,16 +30,22 @@ def sharp_preview_png(sharp: Sharp) -> bytes:
     noise = max(float(np.median(sharp.sigma[~sharp.mask])), 1e-30)
     panels = [
         ("data", _stretched(data, noise, top)),
-        ("mean", _stretched(sharp.mean * s2, noise, top)),
-        ("std", _coloured(sharp.std / max(float(sharp.std.max()), 1e-30), "viridis")),
+        ("mean" if sharp.is_posterior else sharp.sampler, _stretched(sharp.mean * s2, noise, top)),
     ]
-    for k in range(min(3, len(sharp.samples))):
+    if sharp.is_posterior:
+        spread = sharp.std / max(float(sharp.std.max()), 1e-30)
+        panels.append(("std", _coloured(spread, "viridis")))
+    for k in range(min(3, len(sharp.samples)) if sharp.is_posterior else 0):
         panels.append((f"sample {k + 1}", _stretched(sharp.samples[k] * s2, noise, top)))
     panels.append(("residual", _coloured(0.5 + 0.1 * sharp.residual / sharp.sigma, "RdBu_r")))
     width = len(panels) * (_PANEL + _GAP) + _GAP
     lines = [
         f"{sharp.id}   target FWHM {sharp.target_fwhm:g} px, {sharp.oversampling}x, "
-        f"{len(sharp.samples)} samples ({sharp.sampler})",
+        + (
+            f"{len(sharp.samples)} samples ({sharp.sampler})"
+            if sharp.is_posterior
+            else "no posterior"
+        ),
         *sharp.warnings,
     ]
     height = _PANEL + 2 * _GAP + _TITLE * (1 + len(lines))

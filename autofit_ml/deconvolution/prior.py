@@ -5,8 +5,6 @@ posterior samples like any others (`eps`), and they are what `summary.prior_frac
 with. The prior has no scale of its own: samples for a flux are those of unit flux times that flux.
 """
 
-from __future__ import annotations
-
 import torch
 
 from autofit_ml.deconvolution.diffusion import Denoises, Draws, levels, reverse

@@ -1,7 +1,6 @@
 """`deconvolve`: stamps in, posterior samples of the sharp galaxies out."""
 
-from __future__ import annotations
-
+import dataclasses
 import functools
 import hashlib
 import math
@@ -36,7 +35,7 @@ from autofit_ml.images.stamp import Stamp
 from autofit_ml.measure import psf_fwhm
 from autofit_ml.options import called_with, option
 from autofit_ml.posterior.diagnostics import split_rhat
-from autofit_ml.settings import SamplingSettings
+from autofit_ml.settings import CLASSICAL, SamplingSettings
 from autofit_ml.weights.choice import network as kept_network
 from autofit_ml.weights.choice import usable_device
 from autofit_ml.weights.manifest import list_weights
@@ -65,6 +64,9 @@ class DeconvolveOptions(SamplingSettings):
 )
 def deconvolve(call: DeconvolveOptions) -> Sharp | list[Sharp]:
     """Posterior samples of galaxies as they would look with a narrower PSF and without noise.
+
+    The samplers wiener, richardson-lucy and tv give one image each, without a prior and without a
+    posterior: `Sharp.is_posterior` is False, errors are NaN.
 
     ``deconvolve(stamps, *, samples, sampler, ...)``; the keywords are those of
     `autofit_ml.settings.SamplingSettings`.
@@ -128,6 +130,9 @@ def deconvolve_each(
     SettingsError, WeightsError
         Nothing can be deconvolved with these.
     """
+    if settings.sampler in CLASSICAL:
+        yield from ((stamp, _restored(stamp, settings)) for stamp in stamps)
+        return
     device = usable_device(settings.device)
     name, digest = "given", ""
     if denoiser is None:
@@ -141,6 +146,33 @@ def deconvolve_each(
             yield stamp, _sampled(stamp, settings, denoiser, (name, digest), device, told)
         except AutofitError as error:
             yield stamp, error
+
+
+def _restored(stamp: Stamp, settings: SamplingSettings) -> Sharp | AutofitError:
+    """A stamp deconvolved without a prior: one image in the place of samples."""
+    from autofit_ml.deconvolution.classical import restore
+
+    sky = settings.sky if settings.sky is not None else (stamp.sky_prior or (0.0,))[0]
+    try:
+        image, observation, iterations = restore(stamp, settings.sampler, sky=sky)
+    except AutofitError as error:
+        return error
+    drawn = torch.from_numpy(image)[None].float()
+    sharp = _summed_up(
+        stamp,
+        observation,
+        drawn,
+        None,
+        settings,
+        sky=sky,
+        weights=("", ""),
+        calls=iterations,
+        rhat=math.nan,
+        distance=math.nan,
+    )
+    unknown = np.full_like(sharp.mean, np.nan)
+    about_fit = tuple(text for text in sharp.warnings if "chi2" in text)  # others: of the prior
+    return dataclasses.replace(sharp, std=unknown, q16=unknown, q84=unknown, warnings=about_fit)
 
 
 def _network(weights: str) -> tuple[str, str, Any]:

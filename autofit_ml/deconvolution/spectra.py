@@ -5,8 +5,6 @@ which white noise of variance v has the power v in every mode. Powers of galaxie
 flux in the transform without norm, which does not depend on G.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from dataclasses import dataclass

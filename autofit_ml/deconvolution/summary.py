@@ -15,8 +15,6 @@ Detail
     single sample shows is the prior's.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,6 +24,7 @@ import torch
 from astropy.wcs import WCS
 
 from autofit_ml.deconvolution.spectra import fft2, grid_of
+from autofit_ml.settings import CLASSICAL
 
 __all__ = [
     "DETAIL_WARNING",
@@ -70,7 +69,7 @@ class Sharp:
         Misfit of the data from what the prior can look like, in units of the largest usual one.
     sampler : str
     calls : int
-        Network calls per sample.
+        Network calls per sample; of a classical method its iterations.
     seed : int
     psf_sha256, weights, weights_sha256 : str
     unit : str
@@ -110,6 +109,11 @@ class Sharp:
     rhat: float = float("nan")
     warnings: tuple[str, ...] = ()
     origin: tuple[int, int] = (0, 0)
+
+    @property
+    def is_posterior(self) -> bool:
+        """Whether `samples` are draws of a posterior; False: one image without errors."""
+        return self.sampler not in CLASSICAL
 
 
 def statistics(samples: np.ndarray) -> Mapping[str, np.ndarray]:

@@ -8,8 +8,6 @@ of the package (`autofit_ml.simulation.draw`); so its transform is
     t(k) = \sum_n e^{-n^2 / 2 \sigma^2} \cos(k n) \Big/ \sum_n e^{-n^2 / 2 \sigma^2}.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 

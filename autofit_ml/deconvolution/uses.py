@@ -4,15 +4,13 @@ In: a `Sharp`. Out: `SampleFits`: one Sérsic profile fitted to each sample, and
 leaves, averaged over the samples (arms, bars, knots, companions).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
 
 from autofit_ml.deconvolution.summary import Sharp
 from autofit_ml.deconvolution.target import target_psf
-from autofit_ml.fitting import refine
+from autofit_ml.fitting import RefineSettings, refine
 from autofit_ml.images.stamp import Stamp
 from autofit_ml.initialisation import start_from_moments
 from autofit_ml.initialisation.starts import Starts
@@ -90,12 +88,14 @@ def fit_samples(sharp: Sharp, position: tuple[float, float]) -> SampleFits:
 
     mean = stamp(sharp.id, sharp.mean)
     moments = start_from_moments([mean], [whole])
-    best = refine([mean], sersic(sky="fixed"), moments, [whole])
+    settings = RefineSettings(prior="none")  # the samples have the learned one already
+    best = refine([mean], sersic(sky="fixed"), moments, [whole], settings)
     first = best.values[0] if np.isfinite(best.values[0]).all() else moments.values[0]
     number = len(sharp.samples)
     starts = Starts(np.repeat(first[None], number, axis=0), None, np.zeros(number, np.int32))
     stamps = [stamp(f"{sharp.id}-{k}", image) for k, image in enumerate(sharp.samples)]
-    fits = refine(stamps, sersic(sky="fixed"), starts, [whole] * number, components=True)
+    whole_of = [whole] * number
+    fits = refine(stamps, sersic(sky="fixed"), starts, whole_of, settings, components=True)
     values = fits.values[:, : len(NAMES)].astype(np.float64)
     values[:, :2] = (values[:, :2] - (s - 1) / 2) / s
     values[:, NAMES.index("re")] /= s

@@ -7,8 +7,10 @@ Coarse to fine:
 - `batch`, `pixels`: objects that share a layout, as tensors.
 - `problem`: chi2, gradient and Gauss-Newton matrix; `likelihoods`, `extras`: its terms.
 - `levenberg_marquardt`: the batched minimiser.
+- `companions`: sources that the segmentation missed, found in the residual and fitted along.
 - `describe`, `image_statistics`, `values`, `uncertainties`, `geometry`: from where a fit ended to
   its result.
+- `totals`: flux, size and shape of all components together.
 - `fit`: `refine`, all of it; `choice`: which model an object needs; `point_source`: whether a
   point source would do; `psf_model`: the PSF from the stars of a frame.
 - `parallel`: threads over objects; `settings`, `results`.
@@ -24,6 +26,7 @@ from autofit_ml.fitting.likelihoods import LIKELIHOODS, Likelihood
 from autofit_ml.fitting.objects import SceneObject, join_images, object_of
 from autofit_ml.fitting.results import Fits, SceneFit
 from autofit_ml.fitting.settings import RefineSettings
+from autofit_ml.fitting.totals import with_totals
 
 __all__ = [
     "LIKELIHOODS",
@@ -36,4 +39,5 @@ __all__ = [
     "join_images",
     "object_of",
     "refine",
+    "with_totals",
 ]

@@ -17,7 +17,8 @@ from autofit_ml.fitting.neighbours import Neighbour
 from autofit_ml.fitting.objects import IDENTITY, SceneObject, scale_of
 from autofit_ml.fitting.patches import light_beyond, patch_corners, patch_sizes, worth_patches
 from autofit_ml.fitting.pixels import ImageData, PatchPlans, Placement
-from autofit_ml.fitting.problem import GaussianPrior, SceneProblem, chunk_of
+from autofit_ml.fitting.priors import make_prior
+from autofit_ml.fitting.problem import SceneProblem, chunk_of
 from autofit_ml.fitting.settings import RefineSettings
 from autofit_ml.images.stamp import Stamp
 from autofit_ml.measure import bin_images, psf_fwhm
@@ -112,11 +113,11 @@ class SceneBatch:
         self.members, self.layout, self.settings = list(members), layout, settings
         self.device, self.dtype = torch.device(settings.device), dtype
         self.base = torch.zeros((len(members), layout.n_images, layout.n_full))
-        self.prior: GaussianPrior | None = None
-        self._spectra: dict[tuple, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._spectra: dict[tuple, tuple[FourierPlan, torch.Tensor, torch.Tensor]] = {}
         self.extras = make_extras(layout)
         self.shapes = [padded_shape(members[0].stamp(i).shape) for i in range(layout.n_images)]
         self._images = [self._image(i) for i in range(layout.n_images)]
+        self.prior, self.prior_names = make_prior(self)
 
     def _image(self, i: int) -> dict[str, torch.Tensor]:
         """Pixels of image i: data, root_weight (scaled), scale, pedestal, psf, ..."""
@@ -126,7 +127,7 @@ class SceneBatch:
         empty = np.zeros((b, *shape), dtype=bool)
         scale, pedestal, electrons = np.ones(b), np.zeros(b), np.full(b, np.nan)
         background, photons = {}, np.full(b, np.inf)
-        prior = np.zeros((b, 2))
+        sky = np.zeros((b, 2))
         n_pix, log_sigma = np.zeros(b, dtype=np.int64), np.zeros(b)
         for k, member in enumerate(self.members):
             stamp = member.object.stamps[i]
@@ -155,9 +156,9 @@ class SceneBatch:
             if sky_prior is not None and self.layout.sky_terms:
                 mean, error = sky_prior
                 if error > 0 and math.isfinite(mean) and math.isfinite(error):
-                    prior[k] = (mean - pedestal[k]) / scale[k], (scale[k] / error) ** 2
+                    sky[k] = (mean - pedestal[k]) / scale[k], (scale[k] / error) ** 2
         tensors = {
-            "data": data, "root": root, "scale": scale, "pedestal": pedestal, "prior": prior,
+            "data": data, "root": root, "scale": scale, "pedestal": pedestal, "sky": sky,
             "electrons": electrons, "empty": empty, "n_pix": n_pix, "log_sigma": log_sigma,
             "given_log_sigma": log_sigma.copy(), "photons": photons,
         }  # fmt: skip
@@ -212,6 +213,10 @@ class SceneBatch:
         around = {span.component.name for span in self.layout.spans[-count:]}
         mine = [name.rpartition(".")[0] not in around for name in self.layout.names]
         return torch.tensor(mine, device=self.device)
+
+    def sky_prior(self, image: int) -> torch.Tensor:
+        """Mean and precision (0: none) of an image's sky level, scaled, (B, 2)."""
+        return self._images[image]["sky"]
 
     def units(self, image: int, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Scale and pedestal of an image, image units."""
@@ -291,8 +296,8 @@ class SceneBatch:
             self.base[members].to(self.device, torch.float64),
             self.settings.likelihood,
             self.extras,
+            self.prior.select(members),
             chunk,
-            None if self.prior is None else self.prior.select(members),
         )
 
     def outgrown(
@@ -366,8 +371,9 @@ class SceneBatch:
         if key not in self._spectra:
             dtype = plan.dtype.to_complex()
             unset = torch.empty((b, plan.n_modes), dtype=dtype, device=self.device)
-            self._spectra[key] = unset, torch.zeros(b, dtype=torch.bool, device=self.device)
-        spectra, known = self._spectra[key]
+            done = torch.zeros(b, dtype=torch.bool, device=self.device)
+            self._spectra[key] = plan, unset, done  # the plan lives on: no other has its id
+        _, spectra, known = self._spectra[key]
         new = members[~known[members]]
         if len(new):
             oversampling = self.members[0].stamp(i).psf.oversampling
@@ -412,6 +418,6 @@ class SceneBatch:
             offset = (maps[:, :, 2] + 0.5) / block - 0.5
             placement = Placement(matrix, offset)
         return ImageData(
-            plan, modes, data, root, scale, got["pedestal"], got["prior"], placement, basis,
+            plan, modes, data, root, scale, got["pedestal"], placement, basis,
             got["electrons"] * block**2, block,
         )  # fmt: skip

@@ -6,8 +6,10 @@ parameters the Bayesian information criterion (Schwarz 1978, Ann. Stat. 6, 461) 
 .. math:: \mathrm{BIC} = \chi^2 / a + k \ln (n / a) ,
 
 a being the number of pixels over which the noise is correlated (1 for white noise): what several
-pixels say together counts once. The ladder is climbed only as far as it may matter: two components
-are tried where one leaves something to explain and the S/N is at least `MIN_SNR`.
+pixels say together counts once. It is one number for all models of an object, the smallest that any
+of them leaves outside of the object: light that a model does not describe looks like correlated
+noise there, and its own a would reward a model for being bad. The ladder is climbed only as far as
+it may matter: two components are tried where the S/N is at least `MIN_SNR`.
 """
 
 from __future__ import annotations
@@ -17,8 +19,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from autofit_ml.fitting.fit import refine
 from autofit_ml.fitting.objects import SceneObject
 from autofit_ml.fitting.results import SceneFit
@@ -27,7 +27,7 @@ from autofit_ml.initialisation.starts import Starts
 from autofit_ml.scenes.model import Scene
 from autofit_ml.scenes.parse import parse_model
 
-__all__ = ["LADDER", "Choice", "choose_models", "criterion"]
+__all__ = ["LADDER", "Choice", "choose_models", "criteria"]
 
 LADDER = ("point", "exponential", "devaucouleurs", "sersic", "sersic+exp")
 """Models that are tried, from simple to complex."""
@@ -90,8 +90,8 @@ def choose_models(
         In order.
     """
     settings = dataclasses.replace(settings or RefineSettings(), point_source=False)
+    later = dataclasses.replace(settings, drop_neighbours=False, companions=0)
     fits: list[dict[str, SceneFit]] = [{} for _ in objects]
-    bics: list[dict[str, float]] = [{} for _ in objects]
     every = list(objects)
 
     def attempt(model: str, members: Sequence[int]) -> None:
@@ -102,34 +102,35 @@ def choose_models(
             [every[k] for k in members],
             scene,
             starts.some(list(members)),
-            settings=dataclasses.replace(settings, drop_neighbours=model == "sersic"),
+            settings=settings if model == "sersic" else later,
             bands=bands,
             wavelengths=wavelengths,
             components=components,
         )
         for k, fit in zip(members, made, strict=True):
             fits[k][model] = fit
-            bics[k][model] = criterion(fit)
 
     everyone = range(len(objects))
     attempt("sersic", list(everyone))
     if settings.neighbours == "fit":
         for k in everyone:
             one = every[k].with_neighbours(settings.max_neighbours)
-            every[k] = one.with_these(fits[k]["sersic"].labels)
+            every[k] = dataclasses.replace(one, neighbours=fits[k]["sersic"].around)
     attempt("point", list(everyone))
+    bics = [criteria(of_one) for of_one in fits]
     extended = [k for k in everyone if not bics[k]["point"] < bics[k]["sersic"] - 20]
     attempt("exponential", extended)
     attempt("devaucouleurs", extended)
+    bics = [criteria(of_one) for of_one in fits]
     complex_ = [
         k for k in extended if fits[k]["sersic"].snr >= MIN_SNR and _best(bics[k]) != "point"
     ]
     attempt("sersic+exp", complex_)
     out = []
-    for k in everyone:
-        in_order = {name: bics[k][name] for name in LADDER if name in bics[k]}
-        best = _best(in_order)
-        out.append(Choice(best, fits[k][best or "sersic"], in_order, fits[k]))
+    for of_one in fits:
+        bic = criteria({name: of_one[name] for name in LADDER if name in of_one})
+        best = _best(bic)
+        out.append(Choice(best, of_one[best or "sersic"], bic, of_one))
     return out
 
 
@@ -139,13 +140,15 @@ def _best(bics: Mapping[str, float]) -> str:
     return min(finite, key=lambda name: finite[name]) if finite else ""
 
 
-def criterion(fit: SceneFit) -> float:
-    """BIC of a fit, the noise's correlation accounted for; NaN without a fit."""
-    if not np.isfinite(fit.chi2) or fit.n_pix == 0:
-        return math.nan
-    area = correlation_area(fit.noise_correlation)
-    count = max(fit.n_pix / area, 2.0)
-    return fit.chi2 / area + fit.n_fitted * math.log(count)
+def criteria(fits: Mapping[str, SceneFit]) -> dict[str, float]:
+    """BIC of fits of one object, the noise's correlation accounted for; NaN without a fit."""
+    area = min((correlation_area(fit.noise_correlation) for fit in fits.values()), default=1.0)
+    return {
+        name: fit.chi2 / area + fit.n_fitted * math.log(max(fit.n_pix / area, 2.0))
+        if math.isfinite(fit.chi2) and fit.n_pix
+        else math.nan
+        for name, fit in fits.items()
+    }
 
 
 def correlation_area(adjacent: float) -> float:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -13,11 +14,14 @@ from autofit_ml.fitting.batch import SceneBatch
 from autofit_ml.fitting.faint_components import LinearFluxes, with_linear_fluxes
 from autofit_ml.fitting.geometry import covers_stamp, geometry_flags, target_found
 from autofit_ml.fitting.image_statistics import ImageStatistics, measure_images
-from autofit_ml.fitting.levenberg_marquardt import LMResult, solve_damped
+from autofit_ml.fitting.levenberg_marquardt import Evaluation, LMResult, solve_damped
+from autofit_ml.fitting.model_error import with_model_error
+from autofit_ml.fitting.neighbours import Neighbour
 from autofit_ml.fitting.problem import SceneProblem
 from autofit_ml.fitting.results import SceneFit
 from autofit_ml.fitting.sky_noise import RIGHT, likely_cause
 from autofit_ml.fitting.uncertainties import laplace
+from autofit_ml.fitting.valleys import stretched
 from autofit_ml.fitting.values import CatalogueValues, absent_values, catalogue_values, value_names
 from autofit_ml.scenes.layout import Layout
 from autofit_ml.scenes.model import Scene
@@ -44,12 +48,15 @@ def failed(layout: Layout, scene: Scene, why: str) -> SceneFit:
     """A result without a fit."""
     names = value_names(layout)
     v, d = len(names), layout.size
-    images = layout.n_images
     nan = math.nan
+
+    def unknown(*shape: int) -> np.ndarray:
+        return np.full(shape, nan)
+
     return SceneFit(
-        names, np.full(v, nan), np.full(v, nan), np.full((v, v), nan), np.full(v, nan), None,
-        np.full(d, nan), np.full((d, d), nan), np.full(images, nan), np.full(images, nan),
-        nan, nan, nan, nan, nan, 0, 0, 0, 0, nan, nan, nan, int(Flag.FAILED), (),
+        names, unknown(v), unknown(v), unknown(v, v), unknown(v), unknown(v, v), unknown(v),
+        None, unknown(d), unknown(d, d), unknown(d, d),
+        nan, nan, nan, 0, 0, 0, 0, nan, nan, nan, int(Flag.FAILED), (),
         len(layout.scene.components) - len(scene.components),
         message=why,
     )  # fmt: skip
@@ -94,7 +101,7 @@ def describe(
     covariance, good = laplace(fit.state.matrix, frozen)
     variance = covariance.diagonal(dim1=1, dim2=2)
     names = value_names(layout)
-    numbers = catalogue_values(batch, target, rows, fit.theta, base, covariance, started)
+    numbers = catalogue_values(batch, rows, fit.theta, base, covariance, started)
     main = _brightest(target, numbers.values, names)
     counts = _that_count(layout, target, main, fit.theta, base)
     settled = _settled(fit, counts & ~frozen, frozen, variance, settings.final.tolerance)
@@ -103,11 +110,13 @@ def describe(
     )
     fit, covariance = linear.fit, linear.covariance
     if linear.linear.any():
-        numbers = catalogue_values(batch, target, rows, fit.theta, base, covariance, started)
-    seen = ImageStatistics.empty(len(rows), fit.theta, layout.n_images)
+        numbers = catalogue_values(batch, rows, fit.theta, base, covariance, started)
+    own = [j for j in range(layout.n_shape) if layout.names[j].rpartition(".")[0] in target]
+    seen = ImageStatistics.empty(len(rows), fit.theta, layout.n_images, len(target), len(own))
     kept: dict[int, SceneProblem] = {}
     shape = _main_ellipses(layout, target, numbers.values, names)
-    for places, problem in problems(members, fit.theta):
+    drawn = problems(members, fit.theta)
+    for places, problem in drawn:
         for first in range(0, len(places), problem.chunk):
             index = torch.arange(
                 first, min(first + problem.chunk, len(places)), device=places.device
@@ -118,16 +127,30 @@ def describe(
                 measure_images(
                     batch, problem, index, fit.theta[at], rows[at.cpu().numpy()], len(target),
                     shape[at.cpu().numpy()], components, linear.ratio[at],
+                    covariance[at][:, own],
                 ),
             )  # fmt: skip
             if settings.keep:
                 for k, i in zip(at.tolist(), index, strict=True):
                     kept[k] = problem.select(i[None])
+    curvature = covariance
     if bool(seen.widens.any()):
         covariance = _sandwiched(fit.state.matrix, covariance, seen.change, seen.slope, frozen)
-        numbers = catalogue_values(batch, target, rows, fit.theta, base, covariance, started)
+    if len(target) > 1:
+        covariance = stretched(
+            layout, target, base, fit, curvature, covariance, (lower, upper), linear.linear,
+            lambda some, at: _evaluated(drawn, some, at),
+        )  # fmt: skip
+    if covariance is not curvature:
+        numbers = catalogue_values(batch, rows, fit.theta, base, covariance, started)
+    noise, noise_numbers = covariance, numbers
+    extra, unknown = with_model_error(batch, rows, fit.theta, noise, own, seen.pulls)
+    if extra is not None:
+        covariance = noise + extra
+        numbers = catalogue_values(batch, rows, fit.theta, base, covariance, started)
     _put_linear(numbers, target, names, linear)
-    chi2 = fit.state.chi2.cpu().numpy()
+    known, _ = batch.prior.select(members).pull(fit.theta)
+    chi2 = (fit.state.chi2 - known[:, : layout.n_shape].sum(1)).cpu().numpy()
     n_free = (lower < upper).sum(1).cpu().numpy()
     n_pix = batch.total("n_pix")[rows]
     log_sigma = batch.total("log_sigma")[rows]
@@ -137,6 +160,7 @@ def describe(
     converged, good_cov = settled.cpu().numpy(), good.cpu().numpy()
     spent, begun = n_iter.cpu().numpy(), n_starts.cpu().numpy()
     theta, theta_cov = fit.theta.cpu().numpy(), covariance.cpu().numpy()
+    theta_cov_stat, pulls = noise.cpu().numpy(), seen.pulls.cpu().numpy()
     limits = torch.stack([lower, upper]).cpu().numpy()
     light_error = _light_errors(fit, covariance, batch, members, len(layout.spans), len(target))
     snr, scatter = seen.snr2.sqrt().cpu().numpy(), seen.scatter.cpu().numpy()
@@ -144,7 +168,7 @@ def describe(
     noise_of_misfit = seen.spread2.sqrt().cpu().numpy()
     correlated, adjacent = seen.correlated.cpu().numpy(), seen.adjacent.cpu().numpy()
     light = (seen.light * batch.units(0, members)[0][:, None]).cpu().numpy()
-    blend = seen.blended.cpu().numpy()
+    blend, unit = seen.blended.cpu().numpy(), batch.units(0, members)[0].tolist()
     out = []
     for k, row in enumerate(rows):
         member = batch.members[row]
@@ -154,11 +178,9 @@ def describe(
             if bound[k, j] and name.rpartition(".")[0] in {*target, ""} and not linear.linear[k, j]
         )
         values, errors = numbers.values[k], numbers.errors[k]
-        total, total_err = numbers.total[k], numbers.total_err[k]
         for image in batch.missing(int(row)):
             absent = absent_values(layout, image)
-            values[absent] = errors[absent] = np.nan
-            total[image] = total_err[image] = np.nan
+            values[absent] = errors[absent] = noise_numbers.errors[k, absent] = np.nan
         found = member.object.segmentation
         blended = float(blend[k]) if member.neighbours else found.blend_fraction
         reference, ellipse = member.object.reference, shape[k]
@@ -207,14 +229,13 @@ def describe(
                 values,
                 errors,
                 numbers.cov[k],
+                noise_numbers.errors[k],
+                noise_numbers.cov[k],
                 numbers.start[k],
                 layout,
                 theta[k],
                 theta_cov[k],
-                total,
-                total_err,
-                numbers.fraction[k],
-                numbers.fraction_err[k],
+                theta_cov_stat[k],
                 float(chi2[k]),
                 float(logl),
                 float(bic),
@@ -233,24 +254,46 @@ def describe(
                 limits[:, k],
                 flux_stamp=light[k],
                 flux_stamp_err=light_error[k],
-                labels=tuple(item.label for item in member.neighbours),
-                message="; ".join(filter(None, [lost, *wrong])),
+                around=tuple(member.neighbours),
+                companions=_in_image_units(seen.companions.get(k, ()), unit[k]),
+                pulls=pulls[k],
+                message="; ".join(filter(None, [lost, *wrong, unknown[k]])),
+                prior=batch.prior_names[row],
             )
         )
     return out
 
 
+def _evaluated(
+    drawn: list[tuple[torch.Tensor, SceneProblem]], some: torch.Tensor, theta: torch.Tensor
+) -> Evaluation:
+    """Evaluation of some rows, each by its own problem."""
+    n, d = theta.shape
+    out = Evaluation.empty(n, d, 0, theta.device)
+    for places, problem in drawn:
+        mine, at = (some[:, None] == places).nonzero(as_tuple=True)
+        if len(mine):
+            there = problem.evaluate(at, theta[mine])
+            there.light = out.light[mine]
+            out.put(mine, there)
+    return out
+
+
+def _in_image_units(found: Sequence[Neighbour], unit: float) -> tuple[Neighbour, ...]:
+    """Companions whose fluxes were in other units."""
+    factor = np.array([1.0, 1.0, unit, 1.0, 1.0, 1.0, 1.0, 1.0])
+    return tuple(dataclasses.replace(item, start=item.start * factor) for item in found)
+
+
 def _put_linear(
     numbers: CatalogueValues, target: list[str], names: tuple[str, ...], linear: LinearFluxes
 ) -> None:
-    """Fluxes of components without significant light, totals and shares with them, in place."""
+    """Fluxes of components without significant light, in place."""
     if not linear.linear.any():
         return
     ratio = linear.ratio.cpu().numpy()
     places = [names.index(f"{name}.flux") for name in target]
     numbers.values[:, places] *= ratio
-    numbers.total[:, 0] = numbers.values[:, places].sum(1)
-    numbers.fraction[:] = numbers.values[:, places[0]] / numbers.total[:, 0]
 
 
 def _bad(scatter: np.ndarray) -> np.ndarray:

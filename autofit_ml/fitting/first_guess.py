@@ -1,4 +1,4 @@
-"""From catalogue starts to the vector that is fitted: starts, bounds and a prior of a batch."""
+"""From catalogue starts to the vector that is fitted: starts and bounds of a batch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import torch
 
 from autofit_ml.fitting.batch import SceneBatch
 from autofit_ml.fitting.geometry import target_box
-from autofit_ml.fitting.problem import GaussianPrior
 from autofit_ml.fitting.starts import component_starts, neighbour_values
 from autofit_ml.profiles import get_profile
 from autofit_ml.scenes import Component, Scene
@@ -34,7 +33,7 @@ def starts_of(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Starts (B, K, D), which of them to try (B, K), and bounds (B, D) of the usable rows.
 
-    Sets the batch's base and prior.
+    Sets the batch's base.
     """
     layout, settings, members = batch.layout, batch.settings, [batch.members[k] for k in rows]
     start = np.array([member.start for member in members])
@@ -66,29 +65,7 @@ def starts_of(
     sure = (sigma > 0) & (sigma < settings.certain)
     if scene.single_sersic:
         wanted[:, 1:] = torch.as_tensor(~sure, device=theta.device)[:, None]
-    if settings.prior == "network":
-        batch.prior = _start_prior(batch, rows, theta[:, 0])
     return theta, wanted, lower, upper
-
-
-def _start_prior(batch: SceneBatch, rows: np.ndarray, theta: torch.Tensor) -> GaussianPrior:
-    """The start and its covariance as a prior of the target's first component."""
-    layout = batch.layout
-    names = ("x", "y", "ln_flux", "ln_rc", "ln_n", "eta1", "eta2")
-    first = layout.scene.components[0].name
-    own = [f"{first}.{name}" for name in names]
-    known = [k for k, name in enumerate(own) if name in layout.names]
-    places = [layout.names.index(own[k]) for k in known]
-    b, d = len(batch.members), layout.size
-    mean = torch.zeros((b, d), dtype=torch.float64)
-    precision = torch.zeros((b, d, d), dtype=torch.float64)
-    for k, row in enumerate(rows):
-        cov = batch.members[row].start_cov[:7, :7]
-        mean[row] = theta[k].cpu()
-        if np.isfinite(cov).all() and (np.diagonal(cov) > 0).all():
-            block = np.linalg.inv(cov[np.ix_(known, known)])
-            precision[row][np.ix_(places, places)] = torch.as_tensor(block)
-    return GaussianPrior(mean.to(batch.device), precision.to(batch.device))
 
 
 def bounds_of(
@@ -106,6 +83,7 @@ def bounds_of(
     _limit_skies(batch, scene, index, lower, upper)
     if not scene.has_positions:
         _limit_positions(batch, scene, rows, lower, upper)
+    _limit_companions(batch, rows, lower, upper)
     return lower, upper
 
 
@@ -128,6 +106,25 @@ def _limit_positions(
             axis = "xy".index(name)
             lower[:, j] = torch.maximum(lower[:, j], limits[:, axis, 0])
             upper[:, j] = torch.minimum(upper[:, j], limits[:, axis, 1])
+
+
+def _limit_companions(
+    batch: SceneBatch, rows: np.ndarray, lower: torch.Tensor, upper: torch.Tensor
+) -> None:
+    """Bounds of what was found in residuals, in place: compact, and where it was found."""
+    places = {name: j for j, name in enumerate(batch.layout.names)}
+    for k, row in enumerate(rows):
+        member = batch.members[row]
+        for number, item in enumerate(member.neighbours, start=1):
+            if item.label >= 0:
+                continue
+            fwhm, name = member.fwhm[0], f"neighbour_{number}"
+            for axis, at in zip("xy", item.start, strict=False):
+                j = places[f"{name}.{axis}"]
+                lower[k, j], upper[k, j] = at - fwhm, at + fwhm
+            if item.profile == "sersic":
+                j = places[f"{name}.ln_rc"]
+                upper[k, j] = torch.minimum(upper[k, j], upper.new_tensor(math.log(3 * fwhm)))
 
 
 def _limit_skies(

@@ -16,6 +16,7 @@ import torch
 from autofit_ml.catalogue.flags import Flag
 from autofit_ml.errors import SettingsError
 from autofit_ml.fitting.batch import Member, SceneBatch, bucket_key, search_blocks
+from autofit_ml.fitting.companions import with_companions
 from autofit_ml.fitting.describe import describe, failed
 from autofit_ml.fitting.first_guess import starts_of, with_neighbours
 from autofit_ml.fitting.levenberg_marquardt import LMResult
@@ -100,12 +101,20 @@ def refine(
         )
     _check_sky(scene)
     members = [_member(k, one, starts, settings) for k, one in enumerate(whole)]
-    results: dict[int, SceneFit] = {}
-    while members:
-        made = _fit_members(members, scene, settings, bands, wavelengths, components)
-        results |= {member.number: fit for member, fit in zip(members, made, strict=True)}
-        members = _without_insignificant(members, made) if settings.drop_neighbours else []
-    return Fits(tuple(results[k] for k in range(len(whole))))
+
+    def fit(some: Sequence[Member]) -> list[SceneFit]:
+        results: dict[int, SceneFit] = {}
+        left = list(some)
+        while left:
+            made = _fit_members(left, scene, settings, bands, wavelengths, components)
+            results |= {member.number: fit for member, fit in zip(left, made, strict=True)}
+            left = _without_insignificant(left, made) if settings.drop_neighbours else []
+        return [results[member.number] for member in some]
+
+    fits = fit(members)
+    if settings.neighbours == "fit" and not scene.has_positions:
+        fits = with_companions(members, fits, settings.companions, fit)
+    return Fits(tuple(fits))
 
 
 def _fit_members(

@@ -8,8 +8,11 @@ import numpy as np
 import torch
 
 from autofit_ml.fitting.batch import SceneBatch
+from autofit_ml.fitting.companions import compact_residuals
+from autofit_ml.fitting.neighbours import Neighbour
 from autofit_ml.fitting.pixels import pixel_sum
 from autofit_ml.fitting.problem import SceneProblem
+from autofit_ml.fitting.residual_blocks import N_BLOCKS, block_pulls, ring_and_sector
 from autofit_ml.fitting.sky_noise import RIGHT, sky_scatter
 from autofit_ml.fitting.uncertainties import correlated_products
 from autofit_ml.measure.correlation import adjacent_correlation, measure_correlation
@@ -46,6 +49,8 @@ class ImageStatistics:
         the curvature.
     images : dict
         Object -> for each image a dict component -> image, float32, image units, and "sky".
+    companions : dict
+        Object -> `compact_residuals` of the first image, units of its scale.
     """
 
     snr2: torch.Tensor
@@ -59,11 +64,13 @@ class ImageStatistics:
     light: torch.Tensor
     change: torch.Tensor
     slope: torch.Tensor
+    pulls: torch.Tensor
     images: dict[int, list[dict[str, np.ndarray]]] = field(default_factory=dict)
+    companions: dict[int, tuple[Neighbour, ...]] = field(default_factory=dict)
 
     @classmethod
     def empty(
-        cls, n: int, theta: torch.Tensor, n_images: int, n_target: int = 0
+        cls, n: int, theta: torch.Tensor, n_images: int, n_target: int, n_pulled: int
     ) -> ImageStatistics:
         """Of n objects, nothing known; `theta` (..., D) for size and device."""
         zeros, d = theta.new_zeros(n), theta.shape[-1]
@@ -72,6 +79,7 @@ class ImageStatistics:
             zeros, zeros.clone(), zeros + torch.nan, zeros > 0,
             theta.new_full((n, n_images), torch.nan), zeros.clone(), zeros.clone(), zeros.clone(),
             theta.new_zeros((n, n_target)), square, square.clone(),
+            theta.new_zeros((n, n_pulled, N_BLOCKS)),
         )  # fmt: skip
 
     @property
@@ -81,16 +89,16 @@ class ImageStatistics:
 
     def put(self, index: torch.Tensor, other: ImageStatistics) -> None:
         """Overwrite some objects."""
-        if self.light.shape[1] != other.light.shape[1]:
-            self.light = self.light.new_zeros((len(self.light), other.light.shape[1]))
         for name in (
             "snr2", "blended", "adjacent", "correlated", "scatter", "misfit", "allowed", "spread2",
-            "light", "change", "slope",
+            "light", "change", "slope", "pulls",
         ):  # fmt: skip
             getattr(self, name)[index] = getattr(other, name)
         for k, i in enumerate(index.tolist()):
             if k in other.images:
                 self.images[i] = other.images[k]
+            if k in other.companions:
+                self.companions[i] = other.companions[k]
 
 
 def measure_images(
@@ -103,6 +111,7 @@ def measure_images(
     ellipses: np.ndarray,
     components: bool,
     ratio: torch.Tensor,
+    covariance: torch.Tensor,
 ) -> ImageStatistics:
     """Statistics of the objects `index` (A,) of a problem at `theta` (A, D).
 
@@ -121,18 +130,29 @@ def measure_images(
         Keep the components' images.
     ratio : Tensor, (A, n_target)
         By which the light of the target's components is multiplied.
+    covariance : Tensor, (A, K, D)
+        Of the fit: rows of the numbers whose pulls are wanted.
     """
     layout, settings = batch.layout, batch.settings
-    out = ImageStatistics.empty(len(index), theta, layout.n_images, n_target)
+    out = ImageStatistics.empty(len(index), theta, layout.n_images, n_target, covariance.shape[1])
+    fwhm = np.array([batch.members[row].fwhm[0] for row in rows])
     members = torch.as_tensor(rows, device=theta.device)
     for i in range(layout.n_images):
         data = problem.images[i]
-        images = problem.component_images(index, theta, i)
+        channels, jacobian = problem.channels(index, theta, i)
+        images = problem.light_of(channels)
         for k in (ratio != 1).any(0).nonzero()[:, 0].tolist():
             images[k] = images[k] * ratio[:, k, None, None].to(images[k].dtype)
         sky = problem.sky_image(index, theta, i)
         target = torch.stack(images[:n_target]).sum(0) if n_target > 1 else images[0]
         whole = target if len(images) == n_target else target + sum(images[n_target:])
+        out.pulls += block_pulls(
+            channels,
+            jacobian,
+            problem.pixel_terms(index, i, whole + sky).score,
+            covariance,
+            ring_and_sector(problem.images[i], index, ellipses, fwhm),
+        )
         root = data.root_weight[index]
         residual = (data.data[index] - whole - sky) * root
         out.snr2 += pixel_sum((target * root).to(torch.float64).square())
@@ -152,6 +172,11 @@ def measure_images(
             )
             if len(images) > n_target:
                 out.blended = _blended(target, whole - target, ellipses)
+            if settings.companions:
+                width = [batch.members[row].fwhm[0] for row in rows]
+                out.companions = compact_residuals(
+                    residual, root, target, whole - target, ellipses, width
+                )
         _robust_changes(out, problem, index, theta, i, residual, usable, widened, settings)
         if components:
             _keep_images(out, batch, problem, index, rows, i, images, sky)

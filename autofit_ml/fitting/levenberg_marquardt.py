@@ -36,6 +36,7 @@ __all__ = [
     "LMResult",
     "LMSettings",
     "Measure",
+    "against_bounds",
     "minimise",
     "solve_damped",
 ]
@@ -49,7 +50,8 @@ class LMSettings:
     ----------
     tolerance, relative : float
         Expected decrease of chi2 below which a problem has converged; the larger of `tolerance`
-        and `relative` times chi2, which single precision does not resolve further.
+        (times the reduced chi2 where that is over 1: errors are no better than the fit) and
+        `relative` times chi2, which single precision does not resolve further.
     finish : float
         Expected decrease of chi2 below which the full step is tried as the last one, if `minimise`
         can measure chi2 alone.
@@ -62,6 +64,9 @@ class LMSettings:
     nuisance : float
         Expected decrease of chi2 by parameters that are not wanted for themselves, if larger than
         the others'.
+    stalled : float
+        Factor by which the tolerance is larger where no step, however short, decreases chi2:
+        rounding hides what remains.
     """
 
     tolerance: float = 0.01
@@ -71,6 +76,7 @@ class LMSettings:
     relative: float = 0.0
     finish: float = 1.0
     nuisance: float = 0.25
+    stalled: float = 25.0
 
 
 @dataclass
@@ -188,6 +194,7 @@ def minimise(
     settings: LMSettings | None = None,
     measure: Measure | None = None,
     own: torch.Tensor | None = None,
+    pixels: torch.Tensor | None = None,
 ) -> LMResult:
     """Minimise chi2 of B problems.
 
@@ -207,6 +214,8 @@ def minimise(
         not differentiated: gradient and matrix of the result are those of the step before.
     own : Tensor, bool, shape (D,), optional
         Parameters that are wanted; the others (neighbours') need not be settled as well.
+    pixels : Tensor, shape (B,), optional
+        Numbers that chi2 is a sum over, for the reduced chi2.
 
     Returns
     -------
@@ -229,14 +238,21 @@ def minimise(
     finish = torch.full_like(damping, settings.finish)
     active = everyone[torch.isfinite(state.chi2)]
 
+    def tolerated(some: torch.Tensor, chi2: torch.Tensor) -> torch.Tensor:
+        """Expected decrease of chi2 below which some problems have converged."""
+        reduced = 1.0 if pixels is None else (chi2 / pixels[some]).clamp_min(1.0)
+        return (settings.relative * chi2).clamp_min(settings.tolerance * reduced)
+
     def look(some: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Damped and full steps of some problems; whether they need no more."""
         here, at = state.select(some), theta[some]
-        blocked = _blocked(at, here.gradient, lower[some], upper[some])
+        blocked = against_bounds(at, here.gradient, lower[some], upper[some])
         steps = solve_damped(here, damping[some], blocked, own)
         result.expected[some] = steps.expected
         result.at_bound[some] = blocked & (lower[some] < upper[some])
-        limit = (settings.relative * here.chi2).clamp_min(settings.tolerance)
+        limit = tolerated(some, here.chi2)
+        stalled = damping[some] > settings.max_damping
+        limit = torch.where(stalled, settings.stalled * limit, limit)
         settled = steps.own < limit
         result.converged[some] = settled
         rest = limit if own is None else limit.clamp_min(settings.nuisance)
@@ -254,7 +270,7 @@ def minimise(
             near = (short & (result.expected[active] < finish[active])).nonzero()[:, 0]
             if len(near):
                 some = active[near]
-                last = _finished(measure, result, theta, some, full[near], lower, upper, settings)
+                last = _finished(measure, tolerated, result, theta, some, full[near], lower, upper)
                 finish[some] = (
                     result.expected[some] / 4
                 )  # where it fails it is not tried again soon
@@ -263,8 +279,9 @@ def minimise(
                 active, step = active[keep], step[keep]
         if len(active) == 0:
             break
-        step = _shortened(step, max_step)
-        step = _within(state, theta, active, step, damping, lower, upper)
+        low = torch.maximum(lower[active], theta[active] - max_step)
+        high = torch.minimum(upper[active], theta[active] + max_step)
+        step = _within(state, theta, active, step, damping, low, high, lower, upper)
         trial = theta[active] + _shortened(step, max_step)
         trial = torch.maximum(torch.minimum(trial, upper[active]), lower[active])
         there = evaluate(active, trial)
@@ -285,13 +302,13 @@ def minimise(
 
 def _finished(
     measure: Measure,
+    tolerated: Measure,
     result: LMResult,
     theta: torch.Tensor,
     some: torch.Tensor,
     full: torch.Tensor,
     lower: torch.Tensor,
     upper: torch.Tensor,
-    settings: LMSettings,
 ) -> torch.Tensor:
     """Take the full step where chi2 falls by what the quadratic model says; True where it did.
 
@@ -304,8 +321,7 @@ def _finished(
     chi2 = measure(some, trial)
     result.n_iter[some] += 1
     remaining = (state.chi2[some] - chi2 - expected).square() / expected
-    limit = (settings.relative * chi2).clamp_min(settings.tolerance)
-    good = inside & (remaining < limit / 4)
+    good = inside & (remaining < tolerated(some, chi2) / 4)
     taken = some[good]
     theta[taken] = trial[good]
     state.chi2[taken] = chi2[good]
@@ -326,28 +342,36 @@ def _within(
     active: torch.Tensor,
     step: torch.Tensor,
     damping: torch.Tensor,
+    low: torch.Tensor,
+    high: torch.Tensor,
     lower: torch.Tensor,
     upper: torch.Tensor,
 ) -> torch.Tensor:
-    """Steps that end on the bounds they would cross, the other parameters solved for again."""
+    """Steps that end on the limits they would cross, the other parameters solved for again.
+
+    `low`, `high` (A, D): bounds, and where the largest step leads. A direction of which the data
+    say nothing, a star's ellipticity, must not shorten the steps of all others.
+    """
     at = theta[active] + step
-    cross = (at < lower[active]) | (at > upper[active])
+    cross = (at < low) | (at > high)
     some = cross.any(1).nonzero()[:, 0]
     if len(some) == 0:
         return step
     rows, held = active[some], cross[some]
     here = state.select(rows)
-    ends = torch.maximum(torch.minimum(at[some], upper[rows]), lower[rows]) - theta[rows]
+    ends = torch.maximum(torch.minimum(at[some], high[some]), low[some]) - theta[rows]
     fixed = torch.where(held, ends, torch.zeros_like(ends))
     here.gradient = here.gradient - (here.matrix @ fixed[..., None])[..., 0]
-    blocked = _blocked(theta[rows], state.gradient[rows], lower[rows], upper[rows])
+    blocked = against_bounds(theta[rows], state.gradient[rows], lower[rows], upper[rows])
     again = solve_damped(here, damping[rows], blocked | held).damped
     out = step.clone()
     out[some] = torch.where(held, fixed, again)
     return out
 
 
-def _blocked(theta, gradient, lower, upper) -> torch.Tensor:
+def against_bounds(
+    theta: torch.Tensor, gradient: torch.Tensor, lower: torch.Tensor, upper: torch.Tensor
+) -> torch.Tensor:
     """Parameters on a bound whose chi2 would fall outside it (or that are held fixed)."""
     edge = 1e-9 * (1 + theta.abs())
     return ((theta <= lower + edge) & (gradient < 0)) | ((theta >= upper - edge) & (gradient > 0))

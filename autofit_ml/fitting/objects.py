@@ -49,11 +49,6 @@ class SceneObject:
             return self.left_over
         return np.asarray(self.segmentation.contaminants, dtype=bool)
 
-    def with_these(self, labels: Sequence[int]) -> SceneObject:
-        """The same, with these of its neighbours only; the pixels of the others stay."""
-        kept = tuple(item for item in self.neighbours or () if item.label in labels)
-        return dataclasses.replace(self, neighbours=kept)
-
     def with_neighbours(self, largest: int) -> SceneObject:
         """The same, with the neighbours that overlap with the target (at most so many).
 

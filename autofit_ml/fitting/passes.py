@@ -70,6 +70,9 @@ def fit_from(
     layout = batch.layout
     max_step = layout.max_step.to(theta.device)
     result = LMResult.empty(theta, layout.size * len(layout.spans))
+    pixels = torch.as_tensor(batch.total("n_pix"), device=theta.device)[members]
+    if blocks is not None:
+        pixels = pixels / max(blocks) ** 2
     wide = _wide(batch, members, theta)
     for accuracy, serve_wide in ((batch.settings.compact, False), (batch.settings.wide, True)):
         some = (wide if serve_wide else ~wide).nonzero()[:, 0]
@@ -79,7 +82,7 @@ def fit_from(
             problem = batch.problem(accuracy, members[some], blocks, starts)
             out = minimise(
                 problem.evaluate, result.theta[some], lower[some], upper[some], max_step, settings,
-                problem.measure, batch.own,
+                problem.measure, batch.own, pixels[some],
             )  # fmt: skip
             result.put(some, out)
             grown = batch.outgrown(problem, members[some], out.theta)

@@ -85,8 +85,6 @@ class ImageData:
         Without the pedestal and in units of `scale`; 1/sigma, 0 where masked.
     scale, pedestal : Tensor, float64, (B,)
         Image units.
-    sky_prior : Tensor, float64, (B, 2)
-        Mean and precision (0: none) of the sky level, units of `scale`.
     placement : Placement or None
         None for the first image.
     psf_basis : Tensor, complex, (B, K, n_modes), or None
@@ -105,7 +103,6 @@ class ImageData:
     root_weight: torch.Tensor
     scale: torch.Tensor
     pedestal: torch.Tensor
-    sky_prior: torch.Tensor
     placement: Placement | None = None
     psf_basis: torch.Tensor | None = None
     electrons: torch.Tensor | None = None
@@ -121,7 +118,6 @@ class ImageData:
             self.root_weight[index],
             self.scale[index],
             self.pedestal[index],
-            self.sky_prior[index],
             None if self.placement is None else self.placement.select(index),
             None if self.psf_basis is None else self.psf_basis[index],
             None if self.electrons is None else self.electrons[index],

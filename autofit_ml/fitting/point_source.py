@@ -78,7 +78,7 @@ def compare_with_points(
 def _may_be_point(fit: SceneFit, name: str) -> bool:
     if fit.flags & int(Flag.FAILED) or name not in fit.names:
         return False
-    value, error = fit[name], fit.error(name)
+    value, error = fit[name], fit.error_stat(name)
     return not (error > 0 and (value / error) ** 2 > _CLEARLY_EXTENDED)
 
 
@@ -110,7 +110,8 @@ def _best_point(
     some = left.nonzero()[:, 0]
     if len(some):
         made = fit_from(batch, some, theta[some], lower[some], upper[some], settings.final)
-        chi2[some] = made.state.chi2
+        known, _ = batch.prior.select(some).pull(made.theta)
+        chi2[some] = made.state.chi2 - known[:, : layout.n_shape].sum(1)
     return chi2, n_free
 
 

@@ -3,7 +3,8 @@ r"""The objective of a batch of objects with scenes over one or several images.
 .. math:: \chi^2 = \sum_i \sum_p \rho\Big(\frac{d_{ip} - m_{ip}(\theta)}{\sigma_{ip}}\Big)
           + \sum_e r_e(\theta)^2
 
-with the images i, their pixels p, and residuals :math:`r_e` of the priors and smooth constraints.
+with the images i, their pixels p, and residuals :math:`r_e` of the model's own priors and smooth
+constraints; and :math:`(\theta - \mu)^T P (\theta - \mu)` of a Gaussian prior.
 The model of an image is the sum of its components (`autofit_ml.rendering`), its background,
 and, where the PSF is fitted along, a linear combination of derivatives of the PSF.
 
@@ -21,36 +22,18 @@ import torch
 
 from autofit_ml.fitting.extras import Extras
 from autofit_ml.fitting.levenberg_marquardt import Evaluate, Evaluation
-from autofit_ml.fitting.likelihoods import Likelihood
+from autofit_ml.fitting.likelihoods import Likelihood, PixelTerms
 from autofit_ml.fitting.pixels import ImageData, pixel_sum
+from autofit_ml.fitting.priors import GaussianPrior
 from autofit_ml.profiles import Profile
 from autofit_ml.rendering import FourierPlan, component_channels, render_component
 from autofit_ml.scenes.layout import Layout
 
-__all__ = ["GaussianPrior", "SceneProblem", "chunk_of"]
+__all__ = ["SceneProblem", "chunk_of"]
 
 _CHUNK_ELEMENTS = 16 * 6656 * 14
 """Complex numbers of one chunk's spectra: enough to hide the cost of a call, few enough to stay
 near the cache (docs/performance.md)."""
-
-
-@dataclass(frozen=True)
-class GaussianPrior:
-    """Gaussian prior of theta, for B objects.
-
-    Attributes
-    ----------
-    mean : Tensor, float64, (B, D)
-    precision : Tensor, float64, (B, D, D)
-        Inverse covariance; zeros where nothing is known.
-    """
-
-    mean: torch.Tensor
-    precision: torch.Tensor
-
-    def select(self, index: torch.Tensor) -> GaussianPrior:
-        """Of some objects."""
-        return GaussianPrior(self.mean[index], self.precision[index])
 
 
 @dataclass(frozen=True)
@@ -65,11 +48,11 @@ class SceneProblem:
         Starting coordinates; what is fixed keeps them.
     likelihood : Likelihood
     extras : Extras
-        Priors and constraints.
+        The scene's own priors and constraints.
+    prior : GaussianPrior
+        Of theta, beside these.
     chunk : int
         Objects per evaluation.
-    prior : GaussianPrior or None
-        Of theta, beyond the scene's own priors.
     """
 
     layout: Layout
@@ -77,8 +60,8 @@ class SceneProblem:
     base: torch.Tensor
     likelihood: Likelihood
     extras: Extras
+    prior: GaussianPrior
     chunk: int
-    prior: GaussianPrior | None = None
 
     def __len__(self) -> int:
         return len(self.base)
@@ -91,8 +74,8 @@ class SceneProblem:
             self.base[index],
             self.likelihood,
             self.extras,
+            self.prior.select(index),
             self.chunk,
-            None if self.prior is None else self.prior.select(index),
         )
 
     @classmethod
@@ -103,11 +86,7 @@ class SceneProblem:
             ImageData.join([part.images[i] for part in parts]) for i in range(len(first.images))
         )
         base = torch.cat([part.base for part in parts])
-        priors = [part.prior for part in parts if part.prior is not None]
-        prior = None
-        if priors:
-            means = torch.cat([one.mean for one in priors])
-            prior = GaussianPrior(means, torch.cat([one.precision for one in priors]))
+        prior = GaussianPrior.join([part.prior for part in parts])
         return dataclasses.replace(first, images=images, base=base, prior=prior)
 
     def evaluator(self, owner: torch.Tensor) -> Evaluate:
@@ -134,13 +113,10 @@ class SceneProblem:
         for first in range(0, len(index), 2 * self.chunk):
             some = slice(first, first + 2 * self.chunk)
             chi2 = self._beyond_pixels(index[some], theta[some])[0]
-            for i, data in enumerate(self.images):
+            for i in range(len(self.images)):
                 model = sum(self.component_images(index[some], theta[some], i))
                 model = model + self.sky_image(index[some], theta[some], i)
-                terms = self.likelihood.terms(
-                    data.data[index[some]], model, data.root_weight[index[some]],
-                    self._electrons(i, index[some]),
-                )  # fmt: skip
+                terms = self.pixel_terms(index[some], i, model)
                 chi2 = chi2 + pixel_sum(terms.rho.to(torch.float64))
             parts.append(chi2)
         return torch.cat(parts)
@@ -151,6 +127,7 @@ class SceneProblem:
         """ln posterior up to a constant (A,) and its gradient (A, D), for samplers."""
         state = self.evaluate(index, theta)
         prior, slope = self.extras.measure(self.layout, theta, self.base[index])
+        prior = prior + self.prior.select(index).log_normaliser
         return -0.5 * state.chi2 + prior, state.gradient + slope
 
     def component_images(
@@ -182,9 +159,23 @@ class SceneProblem:
 
     def design(self, index: torch.Tensor, theta: torch.Tensor, image: int) -> torch.Tensor:
         """Derivatives of an image by theta, (A, D, ny, nx)."""
-        blocks, jacobian = self._channels(index, theta, image)
+        blocks, jacobian = self.channels(index, theta, image)
         channels = torch.cat(blocks, 1)
         return torch.einsum("apyx,apd->adyx", channels, jacobian.to(channels.dtype))
+
+    def pixel_terms(self, index: torch.Tensor, image: int, model: torch.Tensor) -> PixelTerms:
+        """What the likelihood says of a model (A, ny, nx) of an image, background included."""
+        data = self.images[image]
+        return self.likelihood.terms(
+            data.data[index], model, data.root_weight[index], self._electrons(image, index)
+        )
+
+    def light_of(self, blocks: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Each component's light, (A, ny, nx), from the `channels` of an image."""
+        return [
+            block[:, span.component.profile.parameters.index("flux")]
+            for block, span in zip(blocks, self.layout.spans, strict=False)
+        ]
 
     # ------------------------------------------------------------------ pieces
 
@@ -222,7 +213,7 @@ class SceneProblem:
         data = self.images[image]
         return None if data.electrons is None else data.electrons[index].to(data.data.dtype)
 
-    def _channels(
+    def channels(
         self, index: torch.Tensor, theta: torch.Tensor, image: int
     ) -> tuple[list[torch.Tensor], torch.Tensor]:
         """Images that span the derivatives, P in all, and what combines them, (A, P, D).
@@ -319,50 +310,23 @@ class SceneProblem:
         chi2 = residual.square().sum(1)
         gradient = -(by_theta.transpose(1, 2) @ residual[..., None])[..., 0]
         matrix = by_theta.transpose(1, 2) @ by_theta
-        if self.prior is not None:
-            prior = self.prior.select(index)
-            offset = prior.mean - theta
-            pull = (prior.precision @ offset[..., None])[..., 0]
-            chi2 = chi2 + (offset * pull).sum(1)
-            gradient = gradient + pull
-            matrix = matrix + prior.precision
-        for i, data in enumerate(self.images):
-            if self.layout.sky_terms:
-                where = self.layout.sky_slice(i).start
-                mean, precision = data.sky_prior[index].unbind(1)
-                offset = mean - theta[:, where]
-                chi2 = chi2 + precision * offset.square()
-                gradient[:, where] += precision * offset
-                matrix[:, where, where] += precision
-            psf = self.layout.psf_slice(i)
-            if psf.stop > psf.start:
-                # Unit Gaussians: the basis is in standard deviations of the stars' own fit.
-                part = theta[:, psf]
-                chi2 = chi2 + part.square().sum(1)
-                gradient[:, psf] -= part
-                places = torch.arange(psf.start, psf.stop, device=theta.device)
-                matrix[:, places, places] += 1.0
-        return chi2, gradient, matrix
+        prior = self.prior.select(index)
+        share, pull = prior.pull(theta)
+        return chi2 + share.sum(1), gradient + pull, matrix + prior.precision
 
     def _evaluate_chunk(self, index: torch.Tensor, theta: torch.Tensor) -> tuple[torch.Tensor, ...]:
         chi2, gradient, matrix = self._beyond_pixels(index, theta)
         light = theta.new_zeros((len(theta), 0))
         layout = self.layout
         for i, data in enumerate(self.images):
-            blocks, jacobian = self._channels(index, theta, i)
+            blocks, jacobian = self.channels(index, theta, i)
             (a, p), (ny, nx) = jacobian.shape[:2], data.plan.shape
-            light_of = [
-                block[:, span.component.profile.parameters.index("flux")]
-                for block, span in zip(blocks, layout.spans, strict=False)
-            ]
-            model = light_of[0]
-            for one in light_of[1:]:
+            model, *others = self.light_of(blocks)
+            for one in others:
                 model = model + one
             if layout.sky_terms:
                 model = model + self.sky_image(index, theta, i)
-            terms = self.likelihood.terms(
-                data.data[index], model, data.root_weight[index], self._electrons(i, index)
-            )
+            terms = self.pixel_terms(index, i, model)
             if i == 0:
                 sums = [pixel_sum(block).to(torch.float64) for block in blocks]
                 light = torch.cat(

@@ -145,7 +145,7 @@ def _alike(members: list[Member]) -> tuple[list[Member], list[SceneFit]]:
         np.array([member.start for member in members]), None, np.zeros(len(members), np.int32)
     )
     objects: list[SceneObject] = [member.object for member in members]
-    fits = refine(objects, scene, starts, settings=RefineSettings(neighbours="mask"))
+    fits = refine(objects, scene, starts, settings=RefineSettings(neighbours="mask", prior="none"))
     known = [k for k, fit in enumerate(fits) if fit.layout is not None and np.isfinite(fit.chi2)]
     sizes = np.array([math.log(fits[k]["moffat.re"]) for k in known])
     shapes = np.array([fits[k].theta[list(_SHARED[2:])] for k in known])
@@ -171,7 +171,7 @@ def _joint(members: list[Member], fits: list[SceneFit]) -> tuple[np.ndarray, np.
     layout = fits[0].layout
     if layout is None:
         raise ValueError("a star without a fit")
-    settings = RefineSettings(neighbours="mask")
+    settings = RefineSettings(neighbours="mask", prior="none")
     batch = SceneBatch(members, layout, settings)
     everyone = torch.arange(len(members))
     batch.base = torch.zeros((len(members), 1, layout.n_full), dtype=torch.float64)

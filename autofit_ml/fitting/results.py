@@ -10,8 +10,10 @@ from typing import Any, overload
 import numpy as np
 
 from autofit_ml.catalogue.flags import bound_names
+from autofit_ml.fitting.neighbours import Neighbour
 from autofit_ml.fitting.problem import SceneProblem
 from autofit_ml.scenes.layout import Layout
+from autofit_ml.scenes.model import Component
 
 __all__ = ["Fits", "SceneFit"]
 
@@ -27,18 +29,23 @@ class SceneFit:
         band to band; then the images' skies. Neighbours are components called ``neighbour_1`` ...
     values, errors : ndarray, float64, (V,)
         Catalogue units and conventions; positions in pixels of the first image. NaN: no fit; the
-        error of what is fixed or sits on a bound is NaN.
+        error of what is fixed or sits on a bound is NaN. Errors are total: of the noise, and of
+        the model's shortcomings (`autofit_ml.fitting.model_error`).
     cov : ndarray, float64, (V, V)
+        Total, too.
+    errors_stat, cov_stat : ndarray, float64, (V,), (V, V)
+        Of the noise alone.
     start : ndarray, float64, (V,)
         Of the start that won.
     layout : Layout or None
         None where nothing was fitted.
     theta, theta_cov : ndarray, float64, (D,), (D, D)
         In the refiner's own parameters, ``layout.names``; skies in units of the pixel noise.
-    flux_total, flux_total_err : ndarray, float64, (images,)
-        All components of the target together.
-    fraction, fraction_err : float
-        Share of the first component in the first image (B/T for a bulge and a disc).
+    theta_cov_stat : ndarray, float64, (D, D)
+        Of the noise alone.
+    re_total, re_total_err, q_total, q_total_err : ndarray, float64, (images,)
+        Size and shape of all components of the target together; of length 0 until they were asked
+        for (`autofit_ml.fitting.with_totals`).
     flux_stamp, flux_stamp_err : ndarray, float64, (components of the target,)
         Light inside the first image.
     chi2, logl, bic : float
@@ -55,8 +62,15 @@ class SceneFit:
     at_bound : tuple of str
     neighbours : int
         Fitted along.
-    labels : tuple of int
-        Theirs in the segmentation.
+    around : tuple of Neighbour
+        Those, as their fits began.
+    companions : tuple of Neighbour
+        Compact residuals that look like further ones.
+    pulls : ndarray, float64, (K, blocks)
+        Of the residual's rings and sectors on those K numbers of theta that are the target's
+        (`autofit_ml.fitting.residual_blocks`).
+    prior : str
+        Of the target.
     components : list or None
         For each image a dict component -> image, float32, image units, and "sky"; when asked for.
     problem : SceneProblem or None
@@ -72,14 +86,13 @@ class SceneFit:
     values: np.ndarray
     errors: np.ndarray
     cov: np.ndarray
+    errors_stat: np.ndarray
+    cov_stat: np.ndarray
     start: np.ndarray
     layout: Layout | None
     theta: np.ndarray
     theta_cov: np.ndarray
-    flux_total: np.ndarray
-    flux_total_err: np.ndarray
-    fraction: float
-    fraction_err: float
+    theta_cov_stat: np.ndarray
     chi2: float
     logl: float
     bic: float
@@ -101,15 +114,79 @@ class SceneFit:
     flux_stamp_err: np.ndarray = field(default_factory=lambda: np.zeros(0))
     bic_point_source: float = math.nan
     posterior: Any = None
-    labels: tuple[int, ...] = ()
+    around: tuple[Neighbour, ...] = ()
+    companions: tuple[Neighbour, ...] = ()
+    prior: str = ""
+    pulls: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
+    re_total: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    re_total_err: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    q_total: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    q_total_err: np.ndarray = field(default_factory=lambda: np.zeros(0))
+
+    @property
+    def target(self) -> tuple[Component, ...]:
+        """Components that are no neighbours; none without a fit."""
+        if self.layout is None:
+            return ()
+        every = self.layout.scene.components
+        return every[: len(every) - self.neighbours]
+
+    @property
+    def flux_total(self) -> np.ndarray:
+        """Flux of all components of the target together, (images,)."""
+        return self._fluxes[0].sum(1)
+
+    @property
+    def flux_total_err(self) -> np.ndarray:
+        """1-sigma error of `flux_total`."""
+        fluxes, cov = self._fluxes
+        return _error(cov, np.ones_like(fluxes))
+
+    @property
+    def fractions(self) -> np.ndarray:
+        """Share of the first component in `flux_total` (B/T of a bulge and a disc), (images,)."""
+        return self._fluxes[0][:, 0] / self.flux_total
+
+    @property
+    def fractions_err(self) -> np.ndarray:
+        """1-sigma error of `fractions`."""
+        fluxes, cov = self._fluxes
+        slope = np.repeat(-self.fractions[:, None], fluxes.shape[1], 1)
+        slope[:, 0] += 1
+        return _error(cov, slope / self.flux_total[:, None])
+
+    @property
+    def fraction(self) -> float:
+        """`fractions` in the first image."""
+        return float(self.fractions[0])
+
+    @property
+    def fraction_err(self) -> float:
+        """1-sigma error of `fraction`."""
+        return float(self.fractions_err[0])
+
+    @property
+    def _fluxes(self) -> tuple[np.ndarray, np.ndarray]:
+        """Fluxes of the target's components in each image (images, K), and covariances."""
+        images = 0 if self.layout is None else self.layout.n_images
+        if not images:
+            return np.full((1, 1), np.nan), np.full((1, 1, 1), np.nan)
+        places = np.array(
+            [[self.place(f"{c.name}.flux", i) for c in self.target] for i in range(images)]
+        )
+        return self.values[places], self.cov[places[:, :, None], places[:, None, :]]
 
     def __getitem__(self, name: str) -> float:
         """Value of a catalogue parameter, e.g. ``fit["bulge.re"]``."""
         return float(self.values[self.names.index(name)])
 
     def error(self, name: str) -> float:
-        """1-sigma error of a catalogue parameter."""
+        """1-sigma error of a catalogue parameter: of noise and model."""
         return float(self.errors[self.names.index(name)])
+
+    def error_stat(self, name: str) -> float:
+        """1-sigma error of a catalogue parameter from the noise alone."""
+        return float(self.errors_stat[self.names.index(name)])
 
     def place(self, name: str, image: int) -> int | None:
         """Place of a parameter among the values of an image; None if the model has no such."""
@@ -129,6 +206,12 @@ class SceneFit:
     def n_fitted(self) -> int:
         """Fitted parameters, neighbours and skies included."""
         return self.n_pix - self.ndof
+
+
+def _error(cov: np.ndarray, slope: np.ndarray) -> np.ndarray:
+    """Errors of linear functions (I, K) of numbers with covariances (I, K, K)."""
+    variance = np.einsum("ij,ijk,ik->i", slope, cov, slope)
+    return np.sqrt(np.where(variance > 0, variance, np.nan))
 
 
 _STACKED = (
@@ -179,8 +262,13 @@ class Fits(Sequence[SceneFit]):
 
     @property
     def errors(self) -> np.ndarray:
-        """1-sigma errors of `values`, (B, V)."""
+        """1-sigma errors of `values`, noise and model, (B, V)."""
         return self._columns("errors")
+
+    @property
+    def errors_stat(self) -> np.ndarray:
+        """1-sigma errors of `values` from the noise alone, (B, V)."""
+        return self._columns("errors_stat")
 
     @property
     def start(self) -> np.ndarray:

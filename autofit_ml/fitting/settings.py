@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from autofit_ml.fitting.levenberg_marquardt import LMSettings
 from autofit_ml.fitting.likelihoods import Likelihood
+from autofit_ml.population import Population
 from autofit_ml.rendering import Accuracy
 
 __all__ = ["RefineSettings"]
@@ -25,11 +26,13 @@ class RefineSettings:
         Contaminants that overlap with the target are fitted with it, or masked like the others.
     max_neighbours : int
         At most so many are fitted.
+    companions : int
+        Sources that the segmentation missed, found in the residual (`fitting.companions`): at most
+        so many are fitted along.
     drop_neighbours : bool
         Fit again without the neighbours that turn out to have no significant light.
-    prior : {"none", "network"}
-        "network": the start and its covariance are a Gaussian prior of the target's first
-        component. chi2 then includes the prior's term.
+    prior : {"broad", "none", "network"} or Population
+        What is known of galaxies before the fit (`autofit_ml.fitting.priors`).
     point_source : bool
         Compare single Sérsic profiles with a point source (POINT_SOURCE).
     keep : bool
@@ -47,6 +50,11 @@ class RefineSettings:
         Noise correlation is measured up to this lag, pixels.
     correlated_threshold : float
         Mean correlation of adjacent pixels above which errors are widened and flagged.
+    model_error : bool
+        Add what the model's shortcomings make of the errors (`autofit_ml.fitting.model_error`).
+    weights : str
+        Names or folders of weights for it; those of other tasks are passed over. Empty: the
+        installed ones.
     batch_size : int
         Objects fitted together.
     device : str
@@ -56,8 +64,9 @@ class RefineSettings:
     error_floor: float = 0.0
     neighbours: str = "fit"
     max_neighbours: int = 6
+    companions: int = 12
     drop_neighbours: bool = True
-    prior: str = "none"
+    prior: str | Population = "broad"
     point_source: bool = True
     keep: bool = False
     certain: float = 0.3
@@ -72,5 +81,7 @@ class RefineSettings:
     compact_re: float = 0.16
     correlated_lag: int = 3
     correlated_threshold: float = 0.05
+    model_error: bool = True
+    weights: str = ""
     batch_size: int = 512
     device: str = "cpu"

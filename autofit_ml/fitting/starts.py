@@ -68,7 +68,7 @@ def _guesses(
     points: Sequence[Component],
     start: np.ndarray,
     ln_n_sigma: np.ndarray,
-) -> list[tuple[dict[str, float], dict[str, float], dict[str, np.ndarray]]]:
+) -> list[tuple[dict[str, float], dict[str, float | np.ndarray], dict[str, np.ndarray]]]:
     """(share, size in sizes of the whole, Sérsic index) of each component, some of each."""
     n = start[:, 4]
     out = []
@@ -132,7 +132,7 @@ def _of_component(
     component: Component,
     start: np.ndarray,
     shares: Mapping[str, float],
-    sizes: Mapping[str, float],
+    sizes: Mapping[str, float | np.ndarray],
     indices: Mapping[str, np.ndarray],
 ) -> Values:
     x, y, flux, re, _, q, pa, _ = start.T
@@ -149,9 +149,9 @@ def _of_component(
         elif parameter == "re":
             value = re * sizes[name]
         elif parameter == "q":
-            # A compact component is rarely as flat as the whole.
-            compact = bool(np.all(np.asarray(sizes[name]) < 0.75))
-            value = np.sqrt(q) if compact else q
+            # A compact component is rarely as flat as the whole. One component is the whole.
+            size = sizes[name]
+            value = np.sqrt(q) if isinstance(size, float) and size < 0.75 else q
         elif parameter == "pa":
             value = pa
         elif parameter == "n":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,38 +72,30 @@ def absent_values(layout: Layout, image: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class CatalogueValues:
-    """Values (B, V), errors, covariances, starts; totals of each image; the first one's share."""
+    """Values (B, V), errors, covariances and starts."""
 
     values: np.ndarray
     errors: np.ndarray
     cov: np.ndarray
     start: np.ndarray
-    total: np.ndarray
-    total_err: np.ndarray
-    fraction: np.ndarray
-    fraction_err: np.ndarray
 
 
 def catalogue_values(
     batch: SceneBatch,
-    target: Sequence[str],
     rows: np.ndarray,
     theta: torch.Tensor,
     base: torch.Tensor,
     covariance: torch.Tensor,
     started: torch.Tensor,
 ) -> CatalogueValues:
-    """Catalogue values, errors and covariances of some rows; `target`: names of its components."""
+    """Catalogue values, errors and covariances of some rows."""
     layout = batch.layout
     wanted = _values(layout)
     n, images = layout.n_shape, layout.n_images
 
     def numbers(shape: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
         got = [layout.values(shape, start, i) for i in range(images)]
-        values = [got[item.image][item.key] for item in wanted]
-        totals = [sum(got[i][f"{name}.flux"] for name in target) for i in range(images)]
-        share = got[0][f"{target[0]}.flux"] / totals[0]
-        return torch.stack([*values, *[torch.as_tensor(t) for t in totals], share], -1)
+        return torch.stack([got[item.image][item.key] for item in wanted], -1)
 
     shape = theta[:, :n]
     value = numbers(shape, base)
@@ -112,9 +103,8 @@ def catalogue_values(
     begun = numbers(started[:, :n], base)
     b, v = len(theta), len(wanted)
     skies = len(_sky_names(layout))
-    whole = theta.new_zeros((b, v + skies + images + 1, theta.shape[1]))
-    whole[:, :v, :n] = jacobian[:, :v]
-    whole[:, v + skies :, :n] = jacobian[:, v:]
+    whole = theta.new_zeros((b, v + skies, theta.shape[1]))
+    whole[:, :v, :n] = jacobian
     sky, sky_start = theta.new_zeros((b, skies)), theta.new_zeros((b, skies))
     per_image = skies // images
     index = torch.as_tensor(rows, device=theta.device)
@@ -148,21 +138,8 @@ def catalogue_values(
             found = axis_ratio_error if item.parameter == "q" else position_angle_error
             known = errors[:, k] > 0
             errors[:, k] = torch.where(known, found(pair, block), torch.nan)
-    first = v + skies
-
-    def plain(tensor: torch.Tensor) -> np.ndarray:
-        return tensor.detach().cpu().numpy()
-
-    return CatalogueValues(
-        plain(torch.cat([value[:, :v], sky], 1)),
-        plain(errors[:, :first]),
-        plain(cov[:, :first, :first]),
-        plain(torch.cat([begun[:, :v], sky_start], 1)),
-        plain(value[:, v : v + images]),
-        plain(errors[:, first : first + images]),
-        plain(value[:, -1]),
-        plain(errors[:, -1]),
-    )
+    tensors = (torch.cat([value, sky], 1), errors, cov, torch.cat([begun, sky_start], 1))
+    return CatalogueValues(*(tensor.detach().cpu().numpy() for tensor in tensors))
 
 
 def draws_to_values(fit: SceneFit, draws: torch.Tensor) -> tuple[tuple[str, ...], np.ndarray]:

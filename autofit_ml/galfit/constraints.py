@@ -13,8 +13,6 @@ Forms (EXAMPLE.CONSTRAINTS of GALFIT, EXAMPLE.GALFITM.CONSTRAINTS of GALFITM)::
 Limits of magnitudes become limits of fluxes; radii that are not half-light radii are scaled.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import re
@@ -223,17 +221,14 @@ class _Reader(Objects):
     def difference(self, a: Quantity, b: Quantity, low: float, high: float) -> None:
         """Limits of b - a."""
         if a.photometry is not None:  # brighter means more flux
-            if low > -a.open_end:
-                self.constraints.append(f"{10 ** (-0.4 * low):.10g} * {a.full} > {b.full}")
-            if high < a.open_end:
-                self.constraints.append(f"{b.full} > {10 ** (-0.4 * high):.10g} * {a.full}")
-            return
-        if a.radius != b.radius:
+            lower = f"{10 ** (-0.4 * low):.10g} * {a.full} > {b.full}"
+            upper = f"{b.full} > {10 ** (-0.4 * high):.10g} * {a.full}"
+        elif a.radius != b.radius:
             raise SettingsError(f"{a.full} and {b.full} are different radii", "compare their ratio")
-        if low > -a.open_end:
-            self.constraints.append(f"{b.full} - {a.full} > {low * a.radius:.10g}")
-        if high < a.open_end:
-            self.constraints.append(f"{high * a.radius:.10g} > {b.full} - {a.full}")
+        else:
+            lower = f"{b.full} - {a.full} > {low * a.radius:.10g}"
+            upper = f"{high * a.radius:.10g} > {b.full} - {a.full}"
+        self.constraints += [lower] * (low > -a.open_end) + [upper] * (high < a.open_end)
 
     def ratio(self, a: Quantity, b: Quantity, low: float, high: float) -> None:
         """Limits of a / b."""

@@ -4,8 +4,6 @@ In: text. Out: the control entries by letter, and for each object its entries by
 interpreted here but the layout of a line: ``key) values toggles # comment``.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass, field
 

@@ -1,7 +1,5 @@
 """What a GALFIT input file says: a scene, and the images that it is for."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path

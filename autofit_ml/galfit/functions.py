@@ -6,8 +6,6 @@ q, pa), and back. Definitions: Peng et al. 2010, AJ 139, 2097, section 5 (and Pe
 flux follows from the profile's own brightness, integrated numerically.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Parameters as GALFIT's constraints name and count them."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

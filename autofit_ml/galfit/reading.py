@@ -1,7 +1,5 @@
 """Reading GALFIT and GALFITM input files."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import re
@@ -111,8 +109,6 @@ class _Reader:
             notes=tuple(self.notes),
         )
 
-    # --- Control entries -----------------------------------------------------------------
-
     def controls(self) -> GalfitFile:
         """The control entries; the scene comes later."""
         region = tuple(int(edge) for edge in self.numbers_of("H", 4, ()))
@@ -175,19 +171,18 @@ class _Reader:
                 seconds, why = _exptime(locate(planes[0], self.path))
             if why:
                 without.setdefault(why, []).append(planes[0] or "A)")
-            label = labels[i] if labels else ""
-            zeropoint = zeropoints[i] or 0.0
-            bands.append(GalfitBand(*planes, zeropoint, seconds, label, wavelengths[i]))
-        for why, names in without.items():
-            self.notes.append(f"{', '.join(names)}: {why}: EXPTIME is taken as 1")
+            known = (zeropoints[i] or 0.0, seconds, labels[i] if labels else "", wavelengths[i])
+            bands.append(GalfitBand(*planes, *known))
+        self.notes += [
+            f"{', '.join(names)}: {why}: EXPTIME is taken as 1" for why, names in without.items()
+        ]
         return tuple(bands)
 
     def per_band(self, key: str, n: int) -> list[str]:
         """A control entry's comma-separated list; a single one serves all bands."""
         entry = self.feedme.controls.get(key)
         given = _split(entry.words[0]) if entry is not None and entry.words else [""]
-        if len(given) == 1:
-            given = given * n
+        given = given * n if len(given) == 1 else given
         if key == "D" and len(given) == n + 1:  # a diffusion kernel, after a comma
             given = given[:n]
         if len(given) != n:
@@ -195,8 +190,6 @@ class _Reader:
                 f"{key}) has {len(given)} entries for {n} bands", "give one for each band, or one"
             )
         return given
-
-    # --- Objects -------------------------------------------------------------------------
 
     def component(self, entries: dict[str, Entry], function: Function) -> Component:
         entries = _version_3(entries, function)
@@ -246,8 +239,7 @@ class _Reader:
             raise SettingsError("1) is missing", "add the position: 1) x y 1 1")
         if "2" in entries:
             return {1: self.numbers(entries["1"]), 2: self.numbers(entries["2"])}
-        x, y = self.pair(entries["1"], "x y")
-        return {1: x, 2: y}
+        return dict(enumerate(self.pair(entries["1"], "x y"), start=1))
 
     def pair(self, entry: Entry, form: str) -> list[_Numbers]:
         """Two values on one line, then their toggles."""
@@ -373,8 +365,6 @@ class _Reader:
             if key == "sky" or not flat
         }
         return {"sky": "free" if flat else "tilted", "sky_parameters": parameters}
-
-    # --- Constraints ---------------------------------------------------------------------
 
     def constrained(self, scene: Scene) -> Scene:
         path = self.frame.locate(self.frame.constraints)

@@ -10,8 +10,6 @@ a circle. Here the same modes are pairs, :math:`a_m \cos m(\theta + \phi_m) =
 A_m \cos m\theta + B_m \sin m\theta`.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """Writing GALFIT and GALFITM input files."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

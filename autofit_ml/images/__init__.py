@@ -20,8 +20,6 @@ from autofit_ml.images.reader import (
     read_frame,
     read_item,
     read_source,
-    read_stamp,
-    read_stamp_with_hashes,
 )
 from autofit_ml.images.source import Discovery, Source
 from autofit_ml.images.stamp import PSF, Frame, Stamp
@@ -49,6 +47,4 @@ __all__ = [
     "read_item",
     "read_manifest",
     "read_source",
-    "read_stamp",
-    "read_stamp_with_hashes",
 ]

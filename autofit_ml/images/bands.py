@@ -5,8 +5,6 @@ In: sources of one image each. Out: one source for each object: its image in the
 the others in `Source.others`.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import re
 from collections.abc import Collection, Sequence
@@ -127,7 +125,8 @@ def _told(source: Source, bands: Sequence[str]) -> tuple[_Member, str]:
         for band in sorted(bands, key=len, reverse=True):
             for flags in (0, re.IGNORECASE):
                 found = _ending(source.id, f"{_in_names(band)}({number})", flags)
-                if found and not (flags and _ambiguous(band, bands)):
+                alike = sum(other.lower() == band.lower() for other in bands)
+                if found and not (flags and alike > 1):
                     return _Member(found[1], band, int(found[2] or 0), source), band
     told = _filter_card(source)
     return _Member(source.id, _matching(told, bands), 0, source), told
@@ -204,21 +203,17 @@ def _place(images: dict[str, list[Source]]) -> tuple[float, float, float] | None
     return float(ra[0]), float(dec[0]), max(MATCH, 2.0 * calibration.pixel_scale)
 
 
-def _ambiguous(band: str, bands: Sequence[str]) -> bool:
-    return sum(other.lower() == band.lower() for other in bands) > 1
-
-
 def _matching(told: str, bands: Sequence[str]) -> str:
     """The band that a name means: itself, or its last word (``HSC-R``, ``SDSS r``); "" if none."""
-    last = re.split(r"[^A-Za-z0-9]+", told.strip())[-1] if told else ""
-    for word in (told.strip(), last):
-        for band in bands:
-            if word and word == band:
-                return band
-        for band in bands:
-            if word and word.lower() == band.lower():
-                return band
-    return ""
+    whole, last = told.strip(), re.split(r"[^A-Za-z0-9]+", told.strip())[-1]
+    words = (whole, whole.lower(), last, last.lower())
+    found = (
+        band
+        for k, word in enumerate(words)
+        for band in bands
+        if word and word == (band.lower() if k % 2 else band)
+    )
+    return next(found, "")
 
 
 def _without(name: str, band: str) -> str:
@@ -316,7 +311,5 @@ def _joined(name: str, images: dict[str, list[Source]], order: Sequence[str]) ->
             "name bands of which all objects have one, or fit this object by itself",
             first.file,
         )
-    others = tuple(by_band.get(band) for band in order[1:])
-    if problem is not None and order[0] not in by_band:
-        others = tuple(None for _ in others)
+    others = tuple(by_band.get(band) if order[0] in by_band else None for band in order[1:])
     return dataclasses.replace(first, id=name, problem=problem, others=others)

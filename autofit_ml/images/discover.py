@@ -4,8 +4,6 @@ The names of files decide as far as they can, so that a folder of thousands of p
 opened; a file without a plane suffix is looked into (headers only).
 """
 
-from __future__ import annotations
-
 import dataclasses
 import glob
 import hashlib
@@ -113,7 +111,7 @@ def _from_paths(
     ignored: list[tuple[Path, str]] = []
     sources = [_one_hdu(path, key, preset) for path, key in hdus]
     candidates: list[Path] = []
-    for path in sorted(named | listed, key=_sort_key):
+    for path in sorted(named | listed, key=str):
         explicit = path in named
         if not explicit and is_result(path):
             ignored.append((path, "written by a run of this program"))
@@ -155,7 +153,7 @@ def _from_paths(
         joined = group_bands(sources, bands, named)
         sources, order = joined.sources, joined.bands
         ignored += joined.ignored
-    sources.sort(key=lambda source: (_sort_key(Path(source.file)), source.id))
+    sources.sort(key=lambda source: (str(Path(source.file)), source.id))
     return Discovery(tuple(_unique_ids(sources)), tuple(ignored), order)
 
 
@@ -168,10 +166,6 @@ def is_result(path: Path) -> bool:
     folder = path.parent.parent if path.parent.name in ("objects", "previews") else path.parent
     named = folder != path.parent or path.name.startswith("catalog.")
     return named and (folder / ".work" / "state.json").is_file()
-
-
-def _sort_key(path: Path) -> str:
-    return str(path)
 
 
 def _one_hdu(path: Path, key: int | str, preset: SurveyPreset | None) -> Source:

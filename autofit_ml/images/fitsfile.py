@@ -4,22 +4,16 @@ Objects often share a file (a table of positions in one frame, thousands of exte
 thread keeps the files that it read last.
 """
 
-from __future__ import annotations
-
-import bz2
 import contextlib
 import functools
-import gzip
 import hashlib
 import io
 import math
 import os
-import re
 import threading
 import warnings
-import zlib
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,30 +23,35 @@ from astropy.io import fits
 
 from autofit_ml.errors import InputError
 from autofit_ml.images.roles import hdu_role
+from autofit_ml.images.unpacking import (
+    DAMAGED,
+    FITS_BLOCK,
+    TAIL,
+    claimed_end,
+    unpacked,
+    unpacked_limit,
+    what_it_is,
+)
 
-__all__ = ["FitsFile", "HduInfo", "image_array", "list_hdus", "open_fits", "opened_headers"]
+__all__ = [
+    "FitsFile",
+    "HduInfo",
+    "image_array",
+    "list_hdus",
+    "open_fits",
+    "opened_headers",
+    "parsed_fits",
+]
 
 READ_FAILURES = (Exception,)
 """astropy, its decompression and numpy raise anything on damaged files (CfitsioException too)."""
 
-DAMAGED = "copy or download the file again"
-FITS_BLOCK = 2880
 MAX_PIXELS = 2**31
 """Largest number of pixels read from one HDU; a larger NAXISn is a damaged header."""
 
 KEPT_FILES = 32
 KEPT_BYTES = 512 * 2**20
 """Number and uncompressed size of the files that a thread keeps open, together."""
-
-UNPACKED_BYTES = 256 * 2**20
-UNPACKED_RATIO = 100
-"""A compressed file may unpack to so many bytes, or so many times its size, whichever is more."""
-
-TAIL = 2**20
-"""Bytes that are looked at behind what the headers claim."""
-
-MAX_HEADER_BLOCKS = 1000
-"""A header of more blocks (36 cards each) is damaged."""
 
 _kept = threading.local()
 
@@ -141,104 +140,6 @@ class FitsFile:
         raise InputError(f"no HDU {key!r} (has {names})", "name an HDU that exists", self.path)
 
 
-def _content(raw: bytes, path: Path) -> bytes:
-    """Uncompressed content, told by magic bytes (a wrong extension does no harm), in bounds.
-
-    Only what the headers claim is unpacked, and `TAIL` behind it, which tells a damaged header.
-    """
-    packer = "gzip" if raw[:2] == b"\x1f\x8b" else "bzip2" if raw[:3] == b"BZh" else ""
-    if not packer:
-        end = claimed_end(lambda start, size: raw[start : start + size])
-        return raw if end is None or len(raw) <= end + TAIL else raw[: end + TAIL]
-    whole, content, most = io.BytesIO(raw), bytearray(), unpacked_limit(len(raw))
-    stream = gzip.GzipFile(fileobj=whole) if packer == "gzip" else bz2.BZ2File(whole)
-
-    def upto(end: int) -> None:
-        while len(content) < end:
-            piece = stream.read(min(end - len(content), 2**24))
-            content.extend(piece)
-            if len(content) > most:
-                raise InputError(
-                    f"unpacks to over {most / 2**20:.0f} MiB, from {len(raw) / 2**20:.1f} MiB",
-                    f"if that is right, unpack it with {packer} and give the plain file",
-                    path,
-                )
-            if not piece:
-                return
-
-    def read(start: int, size: int) -> bytes:
-        upto(start + size)
-        return bytes(content[start : start + size])
-
-    try:
-        end = claimed_end(read)
-        upto(most + 1 if end is None else end + TAIL)
-    except InputError:
-        raise
-    except (OSError, EOFError, ValueError, zlib.error) as error:
-        raise InputError(f"damaged {packer} file: {error}", DAMAGED, path) from error
-    return bytes(content)
-
-
-def unpacked_limit(size: int) -> int:
-    """Bytes that a compressed file of `size` bytes may unpack to."""
-    return max(UNPACKED_BYTES, UNPACKED_RATIO * size)
-
-
-_SIZES = re.compile(rb"(BITPIX|NAXIS\d*|PCOUNT|GCOUNT|GROUPS) *= *([-+\w]+)")
-
-
-def claimed_end(read: Callable[[int, int], bytes]) -> int | None:
-    """Where the data end that the headers of a FITS file claim; None: a header cannot be read.
-
-    Parameters
-    ----------
-    read : callable
-        ``read(start, size)``: these bytes of the file, fewer at its end.
-    """
-    place = 0
-    while read(place, 9) in (b"SIMPLE  =", b"XTENSION="):
-        cards: dict[bytes, bytes] = {}
-        for _ in range(MAX_HEADER_BLOCKS):
-            block = read(place, FITS_BLOCK)
-            place += FITS_BLOCK
-            lines = [block[k : k + 80] for k in range(0, len(block), 80)]
-            found = [match for line in lines if (match := _SIZES.match(line))]
-            cards = {match[1]: match[2] for match in reversed(found)} | cards
-            if any(line[:8].rstrip() == b"END" for line in lines) or len(block) < FITS_BLOCK:
-                break
-        else:
-            return None
-        try:
-            axes = [int(cards[b"NAXIS%d" % k]) for k in range(1, int(cards[b"NAXIS"]) + 1)]
-            if cards.get(b"GROUPS") == b"T" and axes[:1] == [0]:
-                axes = axes[1:]
-            items = int(cards.get(b"PCOUNT", 0)) + math.prod(axes) if axes else 0
-            size = abs(int(cards[b"BITPIX"])) // 8 * int(cards.get(b"GCOUNT", 1)) * items
-        except (KeyError, ValueError):
-            return None
-        if size < 0:
-            return None
-        place += -(-size // FITS_BLOCK) * FITS_BLOCK
-    return place
-
-
-def _what_it_is(content: bytes) -> tuple[str, str]:
-    """(problem, remedy) for content that does not start like FITS."""
-    head = content[:512].lstrip().lower()
-    if not content:
-        return "the file is empty", DAMAGED
-    if head.startswith((b"<!doctype", b"<html", b"<?xml")):
-        return "not a FITS file but a web page (an error answer?)", DAMAGED
-    if head.startswith(b"version https://git-lfs"):
-        return "not a FITS file but a Git LFS pointer", "fetch the data with `git lfs pull`"
-    if content[:2] == b"PK":
-        return "not a FITS file but a zip archive", "unpack it first"
-    if content[:9] == b"SIMPLE  =" or content[:8] == b"XTENSION":
-        return "the FITS header is not complete", DAMAGED
-    return "not a FITS file", "give a FITS image (.fits, .fits.gz, .fits.fz, .fits.bz2)"
-
-
 def open_fits(path: str | Path) -> FitsFile:
     """Read `path` once, hash it, decompress it in memory and parse its headers.
 
@@ -271,18 +172,19 @@ def open_fits(path: str | Path) -> FitsFile:
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise InputError(f"cannot be read: {reason}", "check the permissions", path) from error
-    file = _parsed(raw, path)
+    file = parsed_fits(raw, path)
     files[key] = file
     while len(files) > KEPT_FILES or sum(one.length for one in files.values()) > KEPT_BYTES:
         files.popitem(last=False)
     return file
 
 
-def _parsed(raw: bytes, path: Path) -> FitsFile:
+def parsed_fits(raw: bytes, path: Path) -> FitsFile:
+    """Parse the bytes of a file; see `open_fits`."""
     digest = hashlib.sha256(raw).hexdigest()
-    content = _content(raw, path)
+    content = unpacked(raw, path)
     if content[:9] != b"SIMPLE  =":
-        problem, remedy = _what_it_is(content)
+        problem, remedy = what_it_is(content)
         raise InputError(problem, remedy, path)
     plain = _plain_images(content)
     if plain:
@@ -298,18 +200,19 @@ def _parsed(raw: bytes, path: Path) -> FitsFile:
             end = int(place.get("datLoc", 0)) + int(place.get("datSpan", 0))
         except READ_FAILURES as error:
             raise InputError(f"damaged FITS file: {error}", DAMAGED, path) from error
-    messages = []
-    for warning in caught:
-        text = " ".join(str(warning.message).split())
-        if "truncated" in text.lower():
-            continue  # judged per HDU in image_array, where it matters
-        messages.append(f"{path.name}: {text[:200]}")
+    messages = _told(caught, path)
     rest = content[end:].strip(b"\0 ")
     if rest:
         last = f"{infos[-1].index} {infos[-1].name}".strip()
         messages.append(f"{path.name}: what follows HDU {last} cannot be read: a damaged header")
     said = tuple(dict.fromkeys(messages))
     return FitsFile(path, digest, hdus, infos, len(content), said, len(rest))
+
+
+def _told(caught: Sequence[warnings.WarningMessage], path: Path) -> list[str]:
+    """What astropy warned of; what is truncated is judged for each HDU, where it matters."""
+    texts = (" ".join(str(warning.message).split()) for warning in caught)
+    return [f"{path.name}: {text[:200]}" for text in texts if "truncated" not in text.lower()]
 
 
 _DTYPES = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
@@ -371,16 +274,15 @@ def _describe(index: int, hdu: Any) -> HduInfo:
         extver = 1
     header = hdu.header
     bare = not any(card in header for card in ("CTYPE1", "CRVAL1", "PIXSCALE", "BUNIT", "GAIN"))
-    if isinstance(hdu, (fits.BinTableHDU, fits.TableHDU)) and not isinstance(
-        hdu, fits.CompImageHDU
-    ):
+    table = isinstance(hdu, (fits.BinTableHDU, fits.TableHDU))
+    if table and not isinstance(hdu, fits.CompImageHDU):
         return HduInfo(index, name, extver, "table", (), bare)
     if not hasattr(hdu, "shape"):  # astropy could not tell what it is
         raise ValueError(f"the header of HDU {index} is damaged")
     shape = tuple(int(n) for n in hdu.shape)
     if not shape or 0 in shape:
         return HduInfo(index, name, extver, "empty", (), bare)
-    kind = "vector" if sum(n > 1 for n in shape) == 1 and len(shape) == 1 else "image"
+    kind = "vector" if len(shape) == 1 and shape[0] > 1 else "image"
     role = hdu_role(name, str(header.get("UTYPE", "")))
     return HduInfo(index, name, extver, kind, shape, bare, role)
 
@@ -467,21 +369,13 @@ def image_array(file: FitsFile, info: HduInfo, what: str) -> tuple[np.ndarray, l
             f"the {what} claims {info.shape} pixels", "check NAXIS1 and NAXIS2", file.path
         )
     hdu = file.hdus[info.index]
-    if isinstance(hdu, PlainImage):
-        data = hdu.pixels
-    else:
-        data = _astropy_pixels(file, hdu, what, messages)
-    if data.ndim > 2 and 1 in data.shape:
-        shape = data.shape
-        extra = data.ndim - 2
-        keep = list(data.shape)
-        for axis in range(data.ndim):  # drop leading unit axes first
-            if extra and data.shape[axis] == 1:
-                keep[axis] = 0
-                extra -= 1
-        if extra == 0:
-            data = data.reshape([n for n in keep if n])
-            messages.append(f"{what} of shape {shape} squeezed to {data.shape}")
+    plain = isinstance(hdu, PlainImage)
+    data = hdu.pixels if plain else _astropy_pixels(file, hdu, what, messages)
+    shape, extra = data.shape, data.ndim - 2
+    alone = [axis for axis, n in enumerate(shape) if n == 1][: max(extra, 0)]  # the leading ones
+    if alone and len(alone) == extra:
+        data = data.squeeze(tuple(alone))
+        messages.append(f"{what} of shape {shape} squeezed to {data.shape}")
     if data.ndim != 2:
         raise InputError(
             f"the {what} is {data.ndim}-dimensional {data.shape}, not a 2-D image",
@@ -526,11 +420,7 @@ def _astropy_pixels(file: FitsFile, hdu: Any, what: str, messages: list[str]) ->
             data = hdu.section[...]
         except READ_FAILURES as error:
             raise InputError(f"damaged {what}: {error}", DAMAGED, file.path) from error
-    messages += [
-        f"{file.path.name}: {' '.join(str(w.message).split())[:200]}"
-        for w in caught
-        if "truncated" not in str(w.message).lower()
-    ]
+    messages += _told(caught, file.path)
     if data is None:
         raise InputError(f"the {what} has no data", "give an image", file.path)
     return data

@@ -1,7 +1,5 @@
 """Cut stamps out of a frame."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -182,9 +180,7 @@ def cut_like(
         The frames' pixels cannot be related: no WCS, and different shapes.
     """
     options = ReadOptions() if options is None else options
-    ny, nx = stamp.data.shape
-    x = (nx - 1) / 2 if stamp.x is None else stamp.x
-    y = (ny - 1) / 2 if stamp.y is None else stamp.y
+    x, y = stamp.position
     scale = 1.0
     if stamp.wcs is not None and frame.wcs is not None:
         corner = np.array([x, x + 1, x]), np.array([y, y, y + 1])
@@ -205,7 +201,7 @@ def cut_like(
         )
     if not (math.isfinite(x) and math.isfinite(y) and math.isfinite(scale)):
         return None
-    half = scale * max(ny, nx) / 2
+    half = scale * max(stamp.shape) / 2
     detection = {"x": x, "y": y, "radius": (half - 8) / options.stamp_radius_factor}
     try:
         found = next(iter(cut_stamps(frame, [detection], options, psf_at=psf_at)))

@@ -7,8 +7,6 @@ N pixels about :math:`N p^{k^2}` (:math:`N p^n`) times; both sides are chosen so
 photons, and in images clipped at a value, p is so large that only wide regions are told, or none.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

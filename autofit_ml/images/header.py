@@ -1,7 +1,5 @@
 """Header cards: WCS, zero point, gain and the rest, each checked; bad cards become messages."""
 
-from __future__ import annotations
-
 import copy
 import math
 import re
@@ -25,6 +23,7 @@ __all__ = [
     "number_card",
     "read_calibration",
     "text_card",
+    "truth_card",
     "unit_zeropoint",
 ]
 
@@ -81,8 +80,6 @@ class Calibration:
         Image units.
     filter, unit : str
     target : int or None
-    psf_has_pixel : bool or None
-        PSFPIX.
     messages : tuple of str
     """
 
@@ -98,7 +95,6 @@ class Calibration:
     filter: str = ""
     unit: str = ""
     target: int | None = None
-    psf_has_pixel: bool | None = None
     messages: tuple[str, ...] = field(default=())
 
 
@@ -128,30 +124,31 @@ def number_card(
             value = _raw_card(header, name)
             if value is None:
                 continue
-            if isinstance(value, str):
-                try:
-                    number = float(value)
-                except ValueError:
-                    messages.append(f"{name}={value[:40]!r} is not a number, ignored")
-                    continue
-            elif isinstance(value, (bool, np.bool_, complex)):
-                messages.append(f"{name}={value!r} is not a number, ignored")
+            try:
+                if isinstance(value, (bool, np.bool_)):
+                    raise TypeError("a truth value")
+                number = float(value)
+            except (TypeError, ValueError, OverflowError):
+                shown = value[:40] if isinstance(value, str) else value
+                messages.append(f"{name}={shown!r} is not a number, ignored")
                 continue
-            else:
-                try:
-                    number = float(value)
-                except (TypeError, ValueError, OverflowError):
-                    messages.append(f"{name} is not a number, ignored")
-                    continue
-            if (
-                not math.isfinite(number)
-                or not low <= number <= high
-                or (open_low and number == low)
-            ):
+            possible = math.isfinite(number) and low <= number <= high
+            if not possible or (open_low and number == low):
                 messages.append(f"{name}={number:g} is not possible, ignored")
                 continue
             return number
     return math.nan
+
+
+def truth_card(headers: Sequence[fits.Header], name: str, messages: list[str]) -> bool | None:
+    """First T or F of a card, searched header by header; None if there is none."""
+    for header in headers:
+        value = _raw_card(header, name)
+        if isinstance(value, (bool, np.bool_)):
+            return bool(value)
+        if value is not None:
+            messages.append(f"{name}={value!r} is not T or F, ignored")
+    return None
 
 
 def text_card(headers: Sequence[fits.Header], names: Sequence[str]) -> str:
@@ -169,21 +166,10 @@ def text_card(headers: Sequence[fits.Header], names: Sequence[str]) -> str:
 
 def unit_zeropoint(unit: str) -> float:
     """AB zero point of a flux-density unit ("nJy", "nanomaggy", ...); NaN if unknown."""
-    text = unit.strip().lower().replace(" ", "")
-    if text in ("mjy/sr", "mjysr-1", "mjy.sr-1", "mjysr^-1"):
-        return math.nan
     if unit.strip() == "MJy":
         return -2.5 * math.log10(1e6 / AB_JANSKY)
-    scale = _UNIT_JANSKY.get(text)
+    scale = _UNIT_JANSKY.get(unit.strip().lower().replace(" ", ""))
     return math.nan if scale is None else -2.5 * math.log10(scale / AB_JANSKY)
-
-
-def _is_surface_brightness(unit: str) -> bool:
-    return unit.strip().lower().replace(" ", "").replace("*", "").replace("**", "") in (
-        "mjy/sr",
-        "mjysr-1",
-        "mjy.sr-1",
-    )
 
 
 def _per_second(unit: str) -> bool:
@@ -212,8 +198,7 @@ def _zeropoint(
     flux0 = number_card(headers, ("FLUXMAG0",), messages, 0.0, open_low=True)
     if math.isfinite(flux0):
         return 2.5 * math.log10(flux0)
-    surface = math.nan
-    if _is_surface_brightness(unit):
+    if re.sub(r"[\s*]", "", unit).lower() in ("mjy/sr", "mjysr-1", "mjy.sr-1"):
         surface = 1.0
     else:
         surface = number_card(headers, ("PHOTMJSR",), messages, 0.0, open_low=True)
@@ -403,20 +388,8 @@ def read_calibration(headers: Sequence[fits.Header], text: str = "") -> Calibrat
             )
     unit = text_card(headers, ("BUNIT",))
     exptime = number_card(headers, EXPTIME_CARDS, notes, 0.0, open_low=True)
-    target = None
-    for header in headers:
-        value = _raw_card(header, "TARGET")
-        if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
-            target = int(value)
-            break
-    has_pixel = None
-    for header in headers:
-        value = _raw_card(header, "PSFPIX")
-        if isinstance(value, (bool, np.bool_)):
-            has_pixel = bool(value)
-            break
-        if value is not None:
-            notes.append(f"PSFPIX={value!r} is not T or F, ignored")
+    targets = (_raw_card(header, "TARGET") for header in headers)
+    target = next((int(k) for k in targets if isinstance(k, int) and not isinstance(k, bool)), None)
     zeropoint = _zeropoint(headers, unit, exptime, pixel_scale, notes)
     gain, averaged = _gain(headers, unit, exptime, notes)
     read_noise = number_card(headers, READ_NOISE_CARDS, notes, 0.0)
@@ -435,6 +408,5 @@ def read_calibration(headers: Sequence[fits.Header], text: str = "") -> Calibrat
         filter=text_card(headers, FILTER_CARDS),
         unit=unit,
         target=target,
-        psf_has_pixel=has_pixel,
         messages=tuple(notes),
     )

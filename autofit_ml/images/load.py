@@ -3,8 +3,6 @@
 In: a `Source`. Out: `Planes`, from which `autofit_ml.images.reader` makes a stamp or a frame.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from dataclasses import dataclass
@@ -90,7 +88,7 @@ def read_planes(source: Source, options: ReadOptions) -> Planes:
         raise source.problem
     preset_name = options.survey or source.survey
     preset = survey_preset(preset_name) if preset_name else None
-    files = OpenFiles()
+    files = OpenFiles(source.content)
     messages: list[str] = list(source.messages)
     planes = _resolve_planes(source, files, preset, messages)
     image_path, image_key = planes["image"]
@@ -144,23 +142,18 @@ def read_planes(source: Source, options: ReadOptions) -> Planes:
     if mask.all():
         raise InputError("every pixel is masked", "check the mask", image_path)
 
-    labels, target = None, calibration.target
+    labels = target = None
     if "seg" in planes:
         labels, seg_target = _read_labels(planes["seg"], files, data.shape, info, messages)
-        target = seg_target if seg_target is not None else target
-        wanted = source.overrides.get("target")
-        target = int(wanted) if wanted is not None else target
+        told = (source.overrides.get("target"), seg_target, calibration.target)
+        target = next((int(label) for label in told if label is not None), None)
         if target is not None and not np.any(labels == target):
             messages.append(f"TARGET={target} is not in the segmentation, ignored")
             target = None
-    else:
-        target = None
 
-    flags = 0
-    sigma = None
+    sigma, estimated = None, False
     if options.noise == "given":
         sigma, estimated = read_sigma(planes, files, data, mask, info, messages)
-        flags |= int(Flag.SIGMA_ESTIMATED) if estimated else 0
     if sigma is None and options.sigma is not None:
         sigma = np.full(data.shape, float(options.sigma))
     return Planes(
@@ -173,7 +166,7 @@ def read_planes(source: Source, options: ReadOptions) -> Planes:
         calibration=calibration,
         header=header,
         psf_at=planes.get("psf"),
-        flags=flags,
+        flags=int(Flag.SIGMA_ESTIMATED) if estimated else 0,
         messages=messages,
         files=files,
         preset=preset,
@@ -251,7 +244,7 @@ def _read_mask(
 
     A text file lists bad pixels, as GALFIT reads them.
     """
-    if not is_fits_name(plane[0]):
+    if not is_fits_name(plane[0]) and plane[0] not in files.content:
         return _listed_pixels(plane[0], shape)
     values, file, info = plane_array(plane, "mask", files, image_info, messages)
     check_shape(values, shape, "mask", plane[0])
@@ -260,12 +253,9 @@ def _read_mask(
     if ignore is None and preset is not None:
         ignore = preset.ignored_bits(header)
     if values.dtype.kind == "f":
-        whole = np.where(np.isfinite(values), values, 1.0)
-        if not ignore:
-            return whole != 0
-        values = whole.astype(np.int64)
+        values = np.where(np.isfinite(values), values, 1.0)
     if ignore:
-        return (values.astype(np.int64) & ~np.int64(ignore)) != 0
+        values = values.astype(np.int64) & ~np.int64(ignore)
     return values != 0
 
 
@@ -304,9 +294,7 @@ def _read_labels(
                 "give whole numbers, 0 for sky",
                 plane[0],
             )
-    found: list[str] = []
-    target = number_card([file.hdus[info.index].header], ("TARGET",), found)
-    messages.extend(found)
+    target = number_card([file.hdus[info.index].header], ("TARGET",), messages)
     return labels.astype(np.int32), int(target) if math.isfinite(target) else None
 
 
@@ -328,6 +316,12 @@ def _saturated(
     return saturated
 
 
+_CALIBRATED = (
+    *("zeropoint", "pixel_scale", "gain", "rdnoise", "saturate"),
+    *("sky_subtracted", "sky_level", "exptime", "filter"),
+)
+
+
 def _with_overrides(
     calibration: Calibration,
     source: Source,
@@ -337,32 +331,17 @@ def _with_overrides(
 ) -> Calibration:
     """Manifest over options over header over preset."""
     changes: dict[str, Any] = {}
-    names = {
-        "zeropoint": "zeropoint",
-        "pixel_scale": "pixel_scale",
-        "gain": "gain",
-        "rdnoise": "rdnoise",
-        "saturate": "saturate",
-        "sky_subtracted": "sky_subtracted",
-        "sky_level": "sky_level",
-        "exptime": "exptime",
-        "filter": "filter",
-    }
-    for name, attribute in names.items():
-        value = source.overrides.get(name)
-        if value is None:
-            value = getattr(options, name, None)
-        if value is not None:
-            changes[attribute] = value
-            continue
-        current = getattr(calibration, attribute)
+    for name in _CALIBRATED:
+        given = (source.overrides.get(name), getattr(options, name, None))
+        value = next((one for one in given if one is not None), None)
+        current = getattr(calibration, name)
         missing = current == "" if isinstance(current, str) else not math.isfinite(current)
-        if missing and preset is not None:
-            default = preset.default(name, calibration.filter)
-            if default is not None:
-                changes[attribute] = default
-                if name in ("zeropoint", "gain", "pixel_scale"):
-                    messages.append(f"{name} {default:g} from the preset {preset.name}")
+        if value is None and missing and preset is not None:
+            value = preset.default(name, calibration.filter)
+            if value is not None and name in ("zeropoint", "gain", "pixel_scale"):
+                messages.append(f"{name} {value:g} from the preset {preset.name}")
+        if value is not None:
+            changes[name] = value
     return dataclasses.replace(calibration, **changes)
 
 

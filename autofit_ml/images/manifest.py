@@ -1,7 +1,5 @@
 """Read a manifest: one row per object, with its files and what is known of it."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Sequence
@@ -37,6 +35,10 @@ _ALIASES = {
     "pixscale": "pixel_scale",
     "file": "image",
 }
+
+_TRUTH = dict.fromkeys(("t", "true", "1", "yes"), True) | dict.fromkeys(
+    ("f", "false", "0", "no"), False
+)
 
 MANIFEST_COLUMNS = ("id", "band", *_PLANES, *_NUMBERS, "filter", "psf_has_pixel")
 """Columns that are understood; only ``image`` must be there."""
@@ -195,17 +197,15 @@ def _source(values: dict[str, Any], number: int, path: Path, preset: SurveyPrese
             problem = problem or InputError(
                 f"row {number}: {column} is {values[column]!r}", "correct or empty the cell", path
             )
-            continue
-        overrides[column] = int(value) if whole else value
+        else:
+            overrides[column] = int(value) if whole else value
     band = str(values["band"]).strip() if "band" in values else ""
     if "filter" in values or band:
         overrides["filter"] = str(values.get("filter", band))
     if "psf_has_pixel" in values:
         flag = str(values["psf_has_pixel"]).strip().lower()
-        if flag in ("t", "true", "1", "yes"):
-            overrides["psf_has_pixel"] = True
-        elif flag in ("f", "false", "0", "no"):
-            overrides["psf_has_pixel"] = False
+        if flag in _TRUTH:
+            overrides["psf_has_pixel"] = _TRUTH[flag]
         else:
             problem = problem or InputError(
                 f"row {number}: psf_has_pixel is {flag!r}", "write true or false", path

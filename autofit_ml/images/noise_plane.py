@@ -1,7 +1,5 @@
 """The noise plane of an image: sigma, whatever it is stored as."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -50,12 +48,9 @@ def read_sigma(
             return None, False
         messages.append(f"unnamed HDU {info.index} taken as {role}: it matches the sky's scatter")
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        if role == "sigma":
-            sigma = values
-        elif role == "var":
-            sigma = np.sqrt(values)
-        else:
-            sigma = 1.0 / np.sqrt(values)
+        sigma = values if role == "sigma" else np.sqrt(values)
+        if role in ("ivar", "wht"):
+            sigma = 1.0 / sigma
         bad = ~np.isfinite(sigma) | (sigma <= 0) | (sigma >= SENTINEL_VALUE)
     large = ~bad & (sigma >= SENTINEL_SIGMA)
     if large.any() and not (large | bad).all():
@@ -73,9 +68,7 @@ def read_sigma(
         messages.append(f"{n_bad} pixels without valid {role} masked")
     mask |= bad
     sigma = np.where(bad, 1.0, sigma)
-    if role == "wht":
-        return _rescaled_weight(sigma, data, mask, messages)
-    return sigma, False
+    return _rescaled_weight(sigma, data, mask, messages) if role == "wht" else (sigma, False)
 
 
 def _guess_noise_role(values: np.ndarray, data: np.ndarray, mask: np.ndarray) -> str:

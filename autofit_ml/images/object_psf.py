@@ -1,7 +1,5 @@
 """Which PSF an object gets: the option's, its own plane's, an analytic one."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import math
@@ -14,7 +12,7 @@ from astropy.io import fits
 from autofit_ml.catalogue.flags import Flag
 from autofit_ml.errors import InputError
 from autofit_ml.images.fitsfile import HduInfo
-from autofit_ml.images.header import header_pixel_scale, number_card
+from autofit_ml.images.header import header_pixel_scale, number_card, truth_card
 from autofit_ml.images.load import Planes
 from autofit_ml.images.open_files import plane_array
 from autofit_ml.images.options import FITTED_PSFS, ReadOptions
@@ -33,6 +31,9 @@ SAME_SCALE = 0.02
 """Pixel scales this close, relative, are the same: cards are rounded."""
 
 THREE_WAYS = "give a PSF plane (<name>_psf.fits), --psf FILE, or --psf-fwhm ARCSEC"
+WAYS_IN_MEMORY = (
+    "give psf=ARRAY, psf_fwhm=ARCSEC (with a pixel_scale or a wcs), or psf='none' to fit without"
+)
 
 
 def choose_psf(
@@ -92,7 +93,8 @@ def choose_psf(
         return moffat_psf(pixels), int(Flag.PSF_ESTIMATED)
     if not required:
         return None, 0
-    raise InputError("no PSF", THREE_WAYS + _typical_seeing(planes), planes.image_file)
+    ways = WAYS_IN_MEMORY if source.content else THREE_WAYS
+    raise InputError("no PSF", ways + _typical_seeing(planes), planes.image_file)
 
 
 def _typical_seeing(planes: Planes) -> str:
@@ -134,11 +136,7 @@ def _psf_from_file(
             path,
         )
     if has_pixel is None:
-        for candidate in (*headers, planes.header):
-            value = candidate.get("PSFPIX")
-            if isinstance(value, (bool, np.bool_)):
-                has_pixel = bool(value)
-                break
+        has_pixel = truth_card([*headers, planes.header], "PSFPIX", messages)
     pixels = np.asarray(data, np.float64)
     psf, notes, flags = _centred(
         (pixels.tobytes(), pixels.shape),

@@ -1,14 +1,13 @@
 """The files of one object, opened once, and the arrays of its planes in them."""
 
-from __future__ import annotations
-
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from autofit_ml.errors import InputError
-from autofit_ml.images.fitsfile import FitsFile, HduInfo, image_array, open_fits
+from autofit_ml.images.fitsfile import FitsFile, HduInfo, image_array, open_fits, parsed_fits
 from autofit_ml.images.planes import unused_hdus
 
 __all__ = ["OpenFiles", "check_shape", "plane_array"]
@@ -16,14 +15,16 @@ __all__ = ["OpenFiles", "check_shape", "plane_array"]
 
 @dataclass
 class OpenFiles:
-    """Files of one object, opened once each."""
+    """Files of one object, opened once each; `content` holds those that are in memory."""
 
+    content: Mapping[Path, bytes] = field(default_factory=dict)
     opened: dict[Path, FitsFile] = field(default_factory=dict)
     messages: list[str] = field(default_factory=list)
 
     def open(self, path: Path) -> FitsFile:
         if path not in self.opened:
-            file = open_fits(path)
+            content = self.content.get(path)
+            file = open_fits(path) if content is None else parsed_fits(content, path)
             self.opened[path] = file
             self.messages.extend(file.messages)
         return self.opened[path]

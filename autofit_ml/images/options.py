@@ -1,7 +1,5 @@
 """Limits of images; what a user may say about them is declared in `autofit_ml.settings`."""
 
-from __future__ import annotations
-
 from autofit_ml.settings import FITTED_PSFS, ReadOptions
 
 __all__ = ["FITTED_PSFS", "FRAME_SIDE", "MAX_STAMP_SIDE", "MIN_SIDE", "ReadOptions"]

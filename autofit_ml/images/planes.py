@@ -1,7 +1,5 @@
 """Group the HDUs of one file into objects with their planes."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -65,13 +63,10 @@ def group_hdus(infos: tuple[HduInfo, ...]) -> Grouping:
         return Grouping((), (), "", "only planes that are no image, and no SCI or IMAGE")
 
     noise_of: dict[int, int] = {}
-    kept: list[HduInfo] = []
     by_index = {i.index: i for i in usable}
-    taken: set[int] = set()
     for info in images:
-        if info.index in taken:
+        if info.index in noise_of.values():
             continue
-        kept.append(info)
         follower = by_index.get(info.index + 1)
         if (
             follower is not None
@@ -81,13 +76,11 @@ def group_hdus(infos: tuple[HduInfo, ...]) -> Grouping:
             and follower.shape == info.shape
         ):
             noise_of[info.index] = follower.index
-            taken.add(follower.index)
-    images = kept
-
+    images = [info for info in images if info.index not in noise_of.values()]
     planes: list[dict[str, int]] = [{"image": i.index} for i in images]
-    for position, info in enumerate(images):
-        if info.index in noise_of:
-            planes[position]["noise"] = noise_of[info.index]
+    for plane in planes:
+        if plane["image"] in noise_of:
+            plane["noise"] = noise_of[plane["image"]]
     by_version = len({i.extver for i in images}) == len(images) > 1
     order = {name: rank for rank, name in enumerate(EXTNAMES)}
     others = sorted(

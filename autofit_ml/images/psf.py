@@ -3,8 +3,6 @@
 Every function returns a `PSF` that sums to 1 with its source at ``((h - 1) / 2, (w - 1) / 2)``.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from pathlib import Path

@@ -5,8 +5,6 @@ was found. All three are told from the outskirts, where a PSF falls steeply and 
 same on opposite sides; diffraction rings and spikes are, plateaus and neighbours are not.
 """
 
-from __future__ import annotations
-
 import functools
 import itertools
 import math
@@ -74,10 +72,9 @@ def check_psf(image: np.ndarray) -> CheckedPSF:
     if min(data.shape) < LEAST_SIDE:
         return CheckedPSF(data, (), False)
     messages = []
-    data, note = _without_second(data)
-    messages += note
-    data, note = _without_plateau(data)
-    messages += note
+    for repaired in (_without_second, _without_plateau):
+        data, note = repaired(data)
+        messages += note
     messages += _cut_wings(data)
     return CheckedPSF(data / data.sum(), tuple(messages), bool(messages))
 

@@ -1,32 +1,26 @@
 """`read`: stamps from paths in one call."""
 
-from __future__ import annotations
-
 import warnings
 
 from autofit_ml.errors import AutofitWarning, InputError
 from autofit_ml.images.discover import discover
+from autofit_ml.images.memory import images_in_memory, is_paths, read_options, refuse_planes
 from autofit_ml.images.reader import read_source
 from autofit_ml.images.stamp import Stamp
 from autofit_ml.options import called_with
-from autofit_ml.settings import ReadCall
+from autofit_ml.settings import ReadCall, ReadOptions
 
 __all__ = ["read"]
 
 
 @called_with(ReadCall)
 def read(call: ReadCall) -> list[Stamp]:
-    """Stamps of all objects in files, folders, globs or a manifest.
-
-    ``read(paths, *, manifest, errors, ...)``; every further keyword is one of
-    `autofit_ml.settings.ReadOptions` (``survey="kids"``, ``psf_fwhm=0.8``, ``gain=2.5`` ...).
+    """Read stamps from files, folders, globs or a manifest, or make them of images in memory.
 
     Parameters
     ----------
-    paths : path or iterable of paths, optional
-    manifest : path, optional
-    errors : {"raise", "skip"}
-        "skip": objects that cannot be read are left out, each with an `AutofitWarning`.
+    data : path or iterable of paths, or images, optional
+        Images in memory as `autofit_ml.fit` takes them.
 
     Returns
     -------
@@ -41,9 +35,16 @@ def read(call: ReadCall) -> list[Stamp]:
     SettingsError
         Nothing found, or a wrong option.
     """
-    settings = call.read
+    if is_paths(call.data):
+        refuse_planes(call)
+        settings = call.part(ReadOptions)
+        found = discover(
+            call.data, manifest=call.manifest, survey=settings.survey, mode=settings.mode
+        )
+    else:
+        settings = read_options(call)
+        found = images_in_memory(call.data, call)
     stamps = []
-    found = discover(call.paths, manifest=call.manifest, survey=settings.survey, mode=settings.mode)
     for source in found:
         try:
             item = read_source(source, settings).item

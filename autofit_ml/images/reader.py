@@ -3,8 +3,6 @@
 Each file is read from disk once per object; its sha256 is handed on for the run's record.
 """
 
-from __future__ import annotations
-
 import contextlib
 import math
 import threading
@@ -33,8 +31,6 @@ __all__ = [
     "read_frame",
     "read_item",
     "read_source",
-    "read_stamp",
-    "read_stamp_with_hashes",
 ]
 
 _last = threading.local()
@@ -145,15 +141,10 @@ def _frame_key(source: Source, options: ReadOptions) -> tuple:
             planes.append((role, path, hdu, status.st_ino, status.st_size, status.st_mtime_ns))
     place = ("x", "y", "ra", "dec", "radius")
     values = sorted((name, value) for name, value in source.overrides.items() if name not in place)
-    chosen = (
-        options.replace(psf=None),
-        repr(options.psf) if _is_name(options.psf) else id(options.psf),
-    )
-    return (*planes, *values, source.kind, source.survey, source.messages, *chosen)
-
-
-def _is_name(psf: object) -> bool:
-    return psf is None or isinstance(psf, (str, Path))
+    named = options.psf is None or isinstance(options.psf, (str, Path))
+    chosen = options.replace(psf=None), repr(options.psf) if named else id(options.psf)
+    content = tuple(source.content.items())
+    return (*planes, *values, content, source.kind, source.survey, source.messages, *chosen)
 
 
 def read_item(source: Source, options: ReadOptions | None = None) -> Stamp | Frame:
@@ -161,30 +152,6 @@ def read_item(source: Source, options: ReadOptions | None = None) -> Stamp | Fra
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return read_source(source, options).item
-
-
-def read_stamp(source: Source, options: ReadOptions | None = None) -> Stamp:
-    """Read one object's planes into a `Stamp`, whatever its size up to 4096 pixels a side.
-
-    Parameters
-    ----------
-    source : Source
-        From `discover`.
-    options : ReadOptions, optional
-
-    Raises
-    ------
-    InputError
-        Anything that makes the object unusable; names the file and the remedy.
-    """
-    return read_stamp_with_hashes(source, options).stamp
-
-
-def read_stamp_with_hashes(source: Source, options: ReadOptions | None = None) -> ReadResult:
-    """As `read_stamp`, with the sha256 of every file read."""
-    options = ReadOptions() if options is None else options
-    planes = read_planes(source, options)
-    return ReadResult(_make_stamp(source, options, planes), planes.files.hashes())
 
 
 def read_frame(source: Source, options: ReadOptions | None = None) -> Frame:
@@ -198,7 +165,7 @@ def read_frame(source: Source, options: ReadOptions | None = None) -> Frame:
     Raises
     ------
     InputError
-        As `read_stamp`; also when a PSF has to be built and too few stars are found.
+        As `read_source`; also when a PSF has to be built and too few stars are found.
     """
     options = ReadOptions() if options is None else options
     return _make_frame(source, options, read_planes(source, options))
@@ -287,8 +254,7 @@ def _make_stamp(source: Source, options: ReadOptions, planes: Planes) -> Stamp:
         )
     psf, notes = crop_psf(psf, data.shape)
     planes.messages += notes
-    calibration = planes.calibration
-    wcs = calibration.wcs
+    wcs = planes.calibration.wcs
     x, y = _position(source.overrides, wcs)
     x0, y0 = window[1].start, window[0].start
     if x is not None and y is not None:
@@ -313,40 +279,23 @@ def _make_stamp(source: Source, options: ReadOptions, planes: Planes) -> Stamp:
         target_label=planes.target,
         saturated=None if planes.saturated is None else planes.saturated[window],
         wcs=wcs if wcs is None or data.shape == planes.data.shape else wcs[window],
-        pixel_scale=calibration.pixel_scale,
-        zeropoint=calibration.zeropoint,
-        filter=calibration.filter,
-        gain=calibration.gain,
-        flags=planes.flags | psf_flags,
-        messages=_unique(planes),
-        file=str(source.planes["image"][0]),
-        unit=calibration.unit,
         background_sigma=None if planes.background is None else planes.background[window],
+        **_common(source, planes, psf_flags),
     )
 
 
 def _make_frame(source: Source, options: ReadOptions, planes: Planes) -> Frame:
     finish_sigma(planes, source, options, frame=True)
-    data, sigma, mask = _final_arrays(planes)
-    psf, psf_flags = choose_psf(planes, source, options, required=False)
-    calibration = planes.calibration
+    arrays = _final_arrays(planes)
+    psf, flags = choose_psf(planes, source, options, required=False)
     frame = Frame(
-        id=source.id,
-        data=data,
-        sigma=sigma,
-        mask=mask,
-        psf=psf,
+        source.id,
+        *arrays,
+        psf,
         saturated=planes.saturated,
-        wcs=calibration.wcs,
-        pixel_scale=calibration.pixel_scale,
-        zeropoint=calibration.zeropoint,
-        filter=calibration.filter,
-        gain=calibration.gain,
-        flags=planes.flags | psf_flags,
-        messages=_unique(planes),
-        file=str(source.planes["image"][0]),
-        unit=calibration.unit,
+        wcs=planes.calibration.wcs,
         background_sigma=planes.background,
+        **_common(source, planes, flags),
     )
     if psf is None:
         built, notes = psf_from_stars(frame)
@@ -358,5 +307,12 @@ def _make_frame(source: Source, options: ReadOptions, planes: Planes) -> Frame:
     return frame
 
 
-def _unique(planes: Planes) -> tuple[str, ...]:
-    return tuple(dict.fromkeys([*planes.messages, *planes.files.messages]))
+def _common(source: Source, planes: Planes, psf_flags: int) -> dict[str, Any]:
+    """What stamps and frames are told alike."""
+    calibration = planes.calibration
+    names = ("pixel_scale", "zeropoint", "filter", "gain", "unit")
+    return {name: getattr(calibration, name) for name in names} | {
+        "flags": planes.flags | psf_flags,
+        "messages": tuple(dict.fromkeys([*planes.messages, *planes.files.messages])),
+        "file": str(source.planes["image"][0]),
+    }

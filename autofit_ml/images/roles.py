@@ -5,8 +5,6 @@ proportional to the inverse variance), ``psf``, ``mask`` and ``seg``. The three 
 the whole rule; where an object has two planes of a kind, the name that comes first is used.
 """
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

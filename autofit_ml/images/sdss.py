@@ -6,8 +6,6 @@ and ``psField`` (Karhunen-Loeve PSF;
 https://data.sdss.org/datamodel/files/PHOTO_REDUX/RERUN/RUN/objcs/CAMCOL/psField.html).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

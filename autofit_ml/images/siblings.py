@@ -1,7 +1,5 @@
 """What lies beside an image: its planes in files of their own, and files that are no objects."""
 
-from __future__ import annotations
-
 import functools
 import re
 from collections.abc import Collection, Mapping

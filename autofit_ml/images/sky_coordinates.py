@@ -1,7 +1,5 @@
 """Positions on the sky: ICRS, whatever system, axis order and distortion a WCS has."""
 
-from __future__ import annotations
-
 import functools
 import math
 import re

@@ -1,7 +1,5 @@
 """`Source`: where one object's planes are; what `discover` hands to the readers."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,6 +44,8 @@ class Source:
         The PSF is that of the folder, for images that have none in their own file.
     others : tuple of Source or None
         The same object in the run's other bands, in their order; None where it has no image.
+    content : mapping of Path to bytes
+        Files that are in memory, by the path that stands for them.
     """
 
     id: str
@@ -56,8 +56,9 @@ class Source:
     survey: str | None = None
     messages: tuple[str, ...] = ()
     band: str = ""
-    others: tuple[Source | None, ...] = ()
+    others: "tuple[Source | None, ...]" = ()
     psf_shared: bool = False
+    content: Mapping[Path, bytes] = field(default_factory=dict, repr=False)
 
     @property
     def every_plane(self) -> dict[str, Plane]:
@@ -67,6 +68,11 @@ class Source:
             if other is not None:
                 planes |= {f"{other.band}:{name}": plane for name, plane in other.planes.items()}
         return planes
+
+    def content_of(self, path: Path) -> bytes | None:
+        """A file of it, in any band, that is in memory; None: it is on disk."""
+        parts = (self, *(other for other in self.others if other is not None))
+        return next((part.content[path] for part in parts if path in part.content), None)
 
     @property
     def file(self) -> str:

@@ -1,12 +1,11 @@
 """What a reader hands on: one object (`Stamp`) or one large image (`Frame`)."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from astropy.wcs import WCS
@@ -49,7 +48,32 @@ class PSF:
 
 
 @dataclass(frozen=True)
-class Stamp:
+class _Image:
+    """What stamps and frames have in common; see `Stamp`."""
+
+    id: str
+    data: np.ndarray
+    sigma: np.ndarray
+    mask: np.ndarray
+    saturated: np.ndarray | None = field(default=None, kw_only=True)
+    wcs: WCS | None = field(default=None, kw_only=True)
+    pixel_scale: float = field(default=math.nan, kw_only=True)
+    zeropoint: float = field(default=math.nan, kw_only=True)
+    filter: str = field(default="", kw_only=True)
+    gain: float = field(default=math.nan, kw_only=True)
+    flags: int = field(default=0, kw_only=True)
+    messages: tuple[str, ...] = field(default=(), kw_only=True)
+    file: str = field(default="", kw_only=True)
+    unit: str = field(default="", kw_only=True)
+    background_sigma: np.ndarray | None = field(default=None, kw_only=True)
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some attributes changed."""
+        return dataclasses.replace(self, **changes)
+
+
+@dataclass(frozen=True)
+class Stamp(_Image):
     """One object to fit. All arrays are ``[y, x]`` and native-endian.
 
     Attributes
@@ -103,10 +127,6 @@ class Stamp:
         those of its model there.
     """
 
-    id: str
-    data: np.ndarray
-    sigma: np.ndarray
-    mask: np.ndarray
     psf: PSF
     x: float | None = None
     y: float | None = None
@@ -114,19 +134,8 @@ class Stamp:
     labels: np.ndarray | None = None
     target_label: int | None = None
     label_classes: Mapping[int, str] = field(default_factory=dict)
-    saturated: np.ndarray | None = None
-    wcs: WCS | None = None
-    pixel_scale: float = float("nan")
-    zeropoint: float = float("nan")
-    filter: str = ""
-    gain: float = float("nan")
     sky_prior: tuple[float, float] | None = None
-    flags: int = 0
-    messages: tuple[str, ...] = ()
-    file: str = ""
-    unit: str = ""
     noise_correlation: np.ndarray | None = None
-    background_sigma: np.ndarray | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"wcs": packed_wcs(self.wcs)}
@@ -147,41 +156,18 @@ class Stamp:
         y = (ny - 1) / 2 if self.y is None else self.y
         return x, y
 
-    def replace(self, **changes) -> Stamp:
-        """A copy with some attributes changed."""
-        return dataclasses.replace(self, **changes)
-
 
 @dataclass(frozen=True)
-class Frame:
+class Frame(_Image):
     """A large image with many objects; attributes as in `Stamp`.
 
     ``psf`` is None until one is built from the frame's own stars.
     """
 
-    id: str
-    data: np.ndarray
-    sigma: np.ndarray
-    mask: np.ndarray
     psf: PSF | None = None
-    saturated: np.ndarray | None = None
-    wcs: WCS | None = None
-    pixel_scale: float = float("nan")
-    zeropoint: float = float("nan")
-    filter: str = ""
-    gain: float = float("nan")
-    flags: int = 0
-    messages: tuple[str, ...] = ()
-    file: str = ""
-    unit: str = ""
-    background_sigma: np.ndarray | None = None
 
     @functools.cached_property
     def large(self) -> np.ndarray | None:
         """Regions, numbered from 1, of objects larger than a background's mesh; None: no such."""
         covered, _ = large_objects(np.where(self.mask, 0.0, self.data), self.mask)
         return np.asarray(ndimage.label(covered)[0]) if covered.any() else None
-
-    def replace(self, **changes) -> Frame:
-        """A copy with some attributes changed."""
-        return dataclasses.replace(self, **changes)

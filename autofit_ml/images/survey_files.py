@@ -1,7 +1,5 @@
 """A survey's files by its preset: which belong together, their noise, their PSF."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -66,15 +64,11 @@ def _beside(
         wanted = name.format(**groups)
         if "*" in wanted:
             regex = re.escape(wanted).replace(r"\*", ".*")
-            hits = sorted(n for n in listing if re.fullmatch(regex, n))
+            hits = sorted(path for n, path in listing.items() if re.fullmatch(regex, n))
+            hits = hits or sorted(folder.glob(wanted))
             if hits:
-                return listing[hits[0]]
-            hits = sorted(p.name for p in folder.glob(wanted))
-            if hits:
-                return folder / hits[0]
-        elif wanted in listing:
-            return listing[wanted]
-        elif (folder / wanted).is_file():
+                return hits[0]
+        elif wanted in listing or (folder / wanted).is_file():
             return folder / wanted
     return None
 

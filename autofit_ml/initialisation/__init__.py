@@ -11,8 +11,6 @@ one row of finite parameters per stamp, read by `autofit_ml.fitting`.
   `gaussians`: profiles and PSFs as sums of Gaussians.
 """
 
-from __future__ import annotations
-
 from autofit_ml.initialisation.dispatch import INITIALISERS, initialise
 from autofit_ml.initialisation.moments import start_from_moments
 from autofit_ml.initialisation.starts import PARAMETERS, Starts

@@ -6,9 +6,6 @@ that the network gives are relative to what is measured here (centre, footprint,
 units of binned pixels.
 """
 
-from __future__ import annotations
-
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -87,10 +84,9 @@ class Cutouts:
     def __len__(self) -> int:
         return len(self.data)
 
-    def some(self, members: np.ndarray) -> Cutouts:
+    def some(self, members: np.ndarray) -> "Cutouts":
         """A part of the objects, by number."""
-        fields = dataclasses.fields(self)
-        return Cutouts(*(getattr(self, item.name)[members] for item in fields))
+        return Cutouts(*(plane[members] for plane in vars(self).values()))
 
 
 def cut_outs(stamps: Sequence[Stamp], segmentations: Sequence[Segmentation]) -> Cutouts:
@@ -104,8 +100,7 @@ def cut_outs(stamps: Sequence[Stamp], segmentations: Sequence[Segmentation]) -> 
         footprint.
     """
     rows = [_one(stamp, found) for stamp, found in zip(stamps, segmentations, strict=True)]
-    columns = [np.stack(column) for column in zip(*rows, strict=True)]
-    return Cutouts(*columns)
+    return Cutouts(*(np.stack(column) for column in zip(*rows, strict=True)))
 
 
 def sky_of(stamp: Stamp, segmentation: Segmentation, good: np.ndarray) -> tuple[float, float]:

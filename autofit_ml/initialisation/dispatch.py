@@ -1,7 +1,5 @@
 """Run the chosen initialiser (network or moments) over many stamps."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -4,8 +4,6 @@ Hogg & Lang 2013 (PASP 125, 719) for galaxies, Cappellari 2002 (MNRAS 333, 400) 
 per cent is enough for a start; the refiner does not use this.
 """
 
-from __future__ import annotations
-
 import functools
 from dataclasses import dataclass
 

@@ -7,8 +7,6 @@ grid of n and re, flux and sky being linear; the start is the mean over the grid
 likelihood and a broad prior, so that a faint object starts from what galaxies usually are.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np
@@ -313,7 +311,8 @@ def _sharpen_axis_ratio(q, n, re, moments, psf: PSFGaussians) -> float:
     e = (1 - q * q) / (1 + q * q)
     wanted = (size * (1 - e) + 2 * round_psf) / (size * (1 + e) + 2 * round_psf)
     trial = np.clip(q * np.array([1.0, 0.85, 0.7, 0.5]), 0.1, 1.0)[:, None]
-    weight = (sersic_gaussians(_nearest_index(n))[:, None] * psf.weights).ravel()
+    nearest = float(_INDICES[np.argmin(abs(_INDICES - n))])
+    weight = (sersic_gaussians(nearest)[:, None] * psf.weights).ravel()
     major, minor = _convolved_variances(re, trial[..., None], psf)
     major = np.broadcast_to(major, minor.shape).reshape(trial.size, -1)
     minor = minor.reshape(trial.size, -1)
@@ -327,10 +326,6 @@ def _sharpen_axis_ratio(q, n, re, moments, psf: PSFGaussians) -> float:
         b = 2 * b * (g * minor / sum_b).sum(axis=1, keepdims=True) / total
     seen = (b / a).ravel()
     return float(np.clip(np.interp(wanted, seen[::-1], trial.ravel()[::-1]), 0.1, 1.0))
-
-
-def _nearest_index(n: float) -> float:
-    return float(_INDICES[np.argmin(abs(_INDICES - n))])
 
 
 def _summary(log_posterior, indices, radii):

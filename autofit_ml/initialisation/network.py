@@ -17,10 +17,7 @@ contamination c by the light of others, and two functions that run straight from
 are constant beyond the last.
 """
 
-from __future__ import annotations
-
 import dataclasses
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -33,13 +30,18 @@ from autofit_ml.profiles import N_MAX, N_MIN
 from autofit_ml.weights.manifest import tuples
 
 __all__ = [
+    "KNOTS",
+    "OTHERS",
+    "SNR",
     "TARGETS",
     "USUAL_LN_N",
     "InitialiseNetwork",
     "InitialiseSettings",
     "build",
     "describe",
+    "distance_from",
     "inputs_of",
+    "ln_sigma_of",
     "network_inputs",
     "to_absolute",
     "to_relative",
@@ -47,23 +49,13 @@ __all__ = [
 
 TARGETS = ("x", "y", "ln_flux", "ln_rc", "ln_n", "eta1", "eta2")
 _COUNT = len(TARGETS)
-_SNR, _OTHERS = (SCALARS.index(name) for name in ("ln_snr", "contamination"))
+SNR, OTHERS = (SCALARS.index(name) for name in ("ln_snr", "contamination"))
 _TRIANGLE = _COUNT * (_COUNT + 1) // 2
 USUAL_LN_N = 0.5
 """ln n that the network's ln n is measured from."""
 
 KNOTS = 6
 """Knots, for each of their arguments, of the functions that scale the errors."""
-
-_PER_KNOT = 200
-"""Objects with which a scale is measured: to 5 %, if the errors are about Gaussian."""
-
-_LEAST = 100
-"""Objects without which the errors are left as they are."""
-
-_ONE_SIGMA = 0.6827
-_ROUNDS = 3
-"""Times that the two functions are measured in turn."""
 
 
 @dataclass(frozen=True)
@@ -166,7 +158,7 @@ class InitialiseNetwork(nn.Module):
         rows, columns = torch.tril_indices(_COUNT, _COUNT)
         self.register_buffer("_rows", rows, persistent=False)
         self.register_buffer("_columns", columns, persistent=False)
-        # Set once the network is trained (`calibrate`).
+        # Set once the network is trained (`training.tasks.initialise.calibration`).
         for name in ("sigma_knots", "scale"):
             self.register_buffer(name, torch.zeros(KNOTS, KNOTS, _COUNT))
         for name in ("snr_knots", "contamination_knots", "contamination_scale"):
@@ -207,11 +199,11 @@ class InitialiseNetwork(nn.Module):
         """Mean (B, 7) and lower triangle (B, 7, 7) from `features`."""
         mean, lower = self.uncalibrated(features)
         with torch.no_grad():
-            scale = self._ln_scale(_ln_sigma(lower), scalars).exp().to(lower.dtype)
+            scale = self.ln_scale(ln_sigma_of(lower), scalars).exp().to(lower.dtype)
         return mean, lower * scale[..., None]
 
     def uncalibrated(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The same without the scales that `calibrate` measures."""
+        """The same without the scales that are measured once it is trained."""
         mean = self.mean(features)
         numbers = self.triangle(features)
         lower = numbers.new_zeros((len(numbers), _COUNT, _COUNT))
@@ -221,95 +213,27 @@ class InitialiseNetwork(nn.Module):
         lower = torch.tril(lower, -1) + torch.diag_embed(positive)
         return mean, lower
 
-    def _ln_scale(self, ln_sigma: torch.Tensor, scalars: torch.Tensor) -> torch.Tensor:
+    def ln_scale(self, ln_sigma: torch.Tensor, scalars: torch.Tensor) -> torch.Tensor:
         """ln of what each sigma (B, 7) is multiplied with."""
-        return self._of_sigma(ln_sigma, scalars) + self._of_others(scalars)
+        return self.ln_scale_of_sigma(ln_sigma, scalars) + self.ln_scale_of_others(scalars)
 
-    def _of_sigma(self, ln_sigma: torch.Tensor, scalars: torch.Tensor) -> torch.Tensor:
+    def ln_scale_of_sigma(self, ln_sigma: torch.Tensor, scalars: torch.Tensor) -> torch.Tensor:
+        """The part of it that depends on sigma itself and on the S/N."""
         places, values = self.get_buffer("sigma_knots"), self.get_buffer("scale")
         rows = [_between(ln_sigma, *row) for row in zip(places, values, strict=True)]
-        at = scalars[:, _SNR, None]
+        at = scalars[:, SNR, None]
         return _between(at, self.get_buffer("snr_knots"), torch.stack(rows, dim=1))
 
-    def _of_others(self, scalars: torch.Tensor) -> torch.Tensor:
+    def ln_scale_of_others(self, scalars: torch.Tensor) -> torch.Tensor:
+        """The part of it that depends on the light of others."""
         knots = (self.get_buffer(f"contamination_{name}") for name in ("knots", "scale"))
-        return _between(scalars[:, _OTHERS, None], *knots)
+        return _between(scalars[:, OTHERS, None], *knots)
 
     def distance(self, features: torch.Tensor) -> torch.Tensor:
         """Mahalanobis distance of features from those of the training set, (B,); about 1."""
-        return _distance(features, self.get_buffer("feature_mean"), self.get_buffer("feature_root"))
-
-    @torch.no_grad()
-    def calibrate(
-        self,
-        features: torch.Tensor,
-        chi2: torch.Tensor,
-        error: torch.Tensor,
-        lower: torch.Tensor,
-        scalars: torch.Tensor,
-    ) -> None:
-        """Set what is measured on data like the training set once the network is trained.
-
-        Parameters
-        ----------
-        features : Tensor, shape (B, hidden)
-        chi2 : Tensor, shape (B,)
-            Robust chi2 of the means (`autofit_ml.initialisation.physics`).
-        error : Tensor, shape (N, 7)
-            True minus predicted parameters, where the truth is known.
-        lower : Tensor, shape (N, 7, 7)
-            The triangles that were predicted for them, from `uncalibrated`.
-        scalars : Tensor, shape (N, len(SCALARS))
-
-        Notes
-        -----
-        The S/N has k knots, at the medians of as many equal parts of the set, and so have the
-        predicted error in each of them and the contamination, with k^2 a 200th of the number of
-        objects and at most 6. With fewer than 800 objects the functions that are there (of the
-        bundle that the training began with) are kept but for a common factor; with fewer than 100
-        they are kept as they are.
-        """
-        centre, root = _whitening(features)
-        self.get_buffer("feature_mean").copy_(centre)
-        self.get_buffer("feature_root").copy_(root)
-        self.get_buffer("usual_distance").copy_(_quantile(_distances(features), 0.998))
-        self.get_buffer("usual_chi2").copy_(_quantile(chi2, 0.98))
-        self._calibrate_errors(error, _ln_sigma(lower), scalars)
-
-    def _calibrate_errors(
-        self, error: torch.Tensor, ln_sigma: torch.Tensor, scalars: torch.Tensor
-    ) -> None:
-        knots = min(KNOTS, math.isqrt(len(error) // _PER_KNOT))
-        ratio = error.abs().clamp_min(1e-12).log() - ln_sigma
-        if knots < 2:
-            if len(error) >= _LEAST:
-                excess = ratio - self._ln_scale(ln_sigma, scalars)
-                factor = torch.stack([_quantile(c, _ONE_SIGMA) for c in excess.unbind(1)])
-                self.get_buffer("scale").add_(factor)
-            return
-        snr, others = (scalars[:, k, None].expand_as(ln_sigma) for k in (_SNR, _OTHERS))
-        parts = [*snr[:, 0].argsort().tensor_split(knots)]
-        parts += parts[-1:] * (KNOTS - knots)
-        self.get_buffer("snr_knots").copy_(torch.stack([snr[k].median(0).values for k in parts]))
-        self.get_buffer("contamination_scale").zero_()
-        for _ in range(_ROUNDS):
-            excess = ratio - self._of_others(scalars)
-            for row, part in enumerate(parts):
-                self._set(("sigma_knots", "scale"), row, ln_sigma[part], excess[part], knots)
-            excess = ratio - self._of_sigma(ln_sigma, scalars)
-            names = ("contamination_knots", "contamination_scale")
-            self._set(names, slice(None), others, excess, knots)
-
-    def _set(
-        self,
-        names: tuple[str, str],
-        row: int | slice,
-        at: torch.Tensor,
-        excess: torch.Tensor,
-        knots: int,
-    ) -> None:
-        for name, values in zip(names, _measured(at, excess, knots), strict=True):
-            self.get_buffer(name)[row] = values
+        return distance_from(
+            features, self.get_buffer("feature_mean"), self.get_buffer("feature_root")
+        )
 
 
 def _with_table(module: nn.Module, state: dict[str, torch.Tensor], prefix: str, *_: object) -> None:
@@ -323,55 +247,9 @@ def _with_table(module: nn.Module, state: dict[str, torch.Tensor], prefix: str, 
             state[prefix + name] = torch.zeros_like(knots)
 
 
-def _whitening(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean, and a root of the inverse covariance, of features (B, D).
-
-    The covariance is shrunk towards its diagonal by (D / (B + D))^2: of few objects it would have
-    directions in which hardly any of them differ by chance, and others by much.
-    """
-    number, size = features.shape
-    centre = features.mean(0)
-    centred = (features - centre).double()
-    cov = centred.T @ centred / max(1, number - 1)
-    share = (size / (number + size)) ** 2
-    cov = (1 - share) * cov + share * torch.diag(cov.diagonal())
-    values, vectors = torch.linalg.eigh(cov)
-    # Directions that hardly vary say nothing, but must not be divided by nothing.
-    floor = 1e-4 * values.mean() + 1e-12
-    return centre, (vectors / values.clamp_min(floor).sqrt()).float()
-
-
-def _distance(features: torch.Tensor, centre: torch.Tensor, root: torch.Tensor) -> torch.Tensor:
+def distance_from(features: torch.Tensor, centre: torch.Tensor, root: torch.Tensor) -> torch.Tensor:
+    """Distance of features (B, D) in the metric of a root of an inverse covariance, (B,)."""
     return ((features.float() - centre) @ root).square().mean(1).sqrt()
-
-
-def _distances(features: torch.Tensor) -> torch.Tensor:
-    """Distances from the others: of a tenth of the objects from the statistics of the rest.
-
-    From statistics that it was part of, an object is never far when they are few.
-    """
-    if len(features) < 20:
-        return _distance(features, *_whitening(features))
-    place = torch.arange(len(features)) % 10
-    return torch.cat(
-        [_distance(features[place == k], *_whitening(features[place != k])) for k in range(10)]
-    )
-
-
-def _measured(
-    at: torch.Tensor, excess: torch.Tensor, knots: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Places and values (KNOTS, 7) of a function of `at` (N, 7): what holds 68.3 % of `excess`.
-
-    Of fewer knots, the last is repeated.
-    """
-    order = at.argsort(dim=0)
-    at, excess = at.gather(0, order), excess.gather(0, order)
-    parts = list(zip(at.tensor_split(knots), excess.tensor_split(knots), strict=True))
-    parts += parts[-1:] * (KNOTS - knots)
-    places = torch.stack([part.median(0).values for part, _ in parts])
-    values = [[_quantile(c, _ONE_SIGMA) for c in part.unbind(1)] for _, part in parts]
-    return places, torch.stack([torch.stack(row) for row in values])
 
 
 def _between(at: torch.Tensor, places: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
@@ -384,13 +262,9 @@ def _between(at: torch.Tensor, places: torch.Tensor, values: torch.Tensor) -> to
     return values[..., 0, :] + (share * values.diff(dim=-2)).sum(1)
 
 
-def _ln_sigma(lower: torch.Tensor) -> torch.Tensor:
+def ln_sigma_of(lower: torch.Tensor) -> torch.Tensor:
     """ln of the standard deviations (B, 7) of a lower triangle."""
     return 0.5 * lower.float().square().sum(2).log()
-
-
-def _quantile(values: torch.Tensor, share: float) -> torch.Tensor:
-    return values.sort().values[min(int(share * len(values)), len(values) - 1)]
 
 
 def inputs_of(

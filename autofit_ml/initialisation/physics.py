@@ -9,8 +9,6 @@ the model, without which bright cores decide alone. Differentiable: it is the ph
 network's loss, and tells a start that fits from one that does not.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 
@@ -19,7 +17,7 @@ import torch
 from autofit_ml.initialisation.cutouts import PSF_SIDE, SIDE
 from autofit_ml.initialisation.network import USUAL_LN_N
 from autofit_ml.profiles import N_MAX, N_MIN, sersic_table
-from autofit_ml.rendering import Accuracy, FourierPlan, make_plan, psf_modes, render
+from autofit_ml.rendering import Accuracy, make_plan, psf_modes, render
 
 __all__ = ["PhysicsSettings", "cut_out_parameters", "model_images", "robust_chi2"]
 
@@ -82,10 +80,6 @@ def cut_out_parameters(
     )
 
 
-def _plan(device: torch.device) -> FourierPlan:
-    return make_plan((SIDE, SIDE), (PSF_SIDE, PSF_SIDE), 1, _ACCURACY, device)
-
-
 def model_images(parameters: torch.Tensor, psf: torch.Tensor) -> torch.Tensor:
     """PSF-convolved images (B, SIDE, SIDE) of parameters from `cut_out_parameters`.
 
@@ -94,7 +88,7 @@ def model_images(parameters: torch.Tensor, psf: torch.Tensor) -> torch.Tensor:
     parameters : Tensor, shape (B, 7)
     psf : Tensor, shape (B, PSF_SIDE, PSF_SIDE)
     """
-    plan = _plan(parameters.device)
+    plan = make_plan((SIDE, SIDE), (PSF_SIDE, PSF_SIDE), 1, _ACCURACY, parameters.device)
     contains = torch.ones(len(psf), dtype=torch.bool, device=psf.device)
     return render(plan, sersic_table(), psf_modes(plan, psf.float(), contains), parameters)
 

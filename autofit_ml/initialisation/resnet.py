@@ -1,7 +1,5 @@
 """Starting parameters from the network, and from moments where it is not to be trusted."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """What an initialiser hands on: starting values, and how far to trust them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -42,7 +40,7 @@ class Starts:
     def __len__(self) -> int:
         return len(self.values)
 
-    def some(self, members: Sequence[int] | np.ndarray) -> Starts:
+    def some(self, members: Sequence[int] | np.ndarray) -> "Starts":
         """A part of the objects, by number, in that order."""
         index = np.asarray(members, dtype=np.intp)
         return Starts(
@@ -54,7 +52,7 @@ class Starts:
         )
 
     @classmethod
-    def joined(cls, parts: Sequence[Starts]) -> Starts:
+    def joined(cls, parts: "Sequence[Starts]") -> "Starts":
         """Several parts as one, in order; at least one."""
         cov = None
         if any(part.cov is not None for part in parts):

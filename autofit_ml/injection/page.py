@@ -1,7 +1,5 @@
 """``calibration.html``: figures and tables of an injection and recovery."""
 
-from __future__ import annotations
-
 import base64
 import io
 from collections.abc import Sequence

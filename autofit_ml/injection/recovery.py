@@ -5,8 +5,6 @@ larger of its half-light radius and two pixels of where it was put. Errors of fl
 those of the logarithm.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 

@@ -6,8 +6,6 @@ footprint is covered with square tiles copied from sky pixels of the same stamp 
 included), so that the noise and its correlations up to the tile's side survive.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -214,9 +212,5 @@ def inject(stamp: Stamp, galaxy: Mapping[str, float], rng: np.random.Generator) 
         variance = np.clip(light, 0, None) / stamp.gain
         light = light + rng.normal(0, 1, light.shape) * np.sqrt(variance)
         sigma = np.sqrt(sigma**2 + variance)
-    return stamp.replace(
-        data=(stamp.data + light).astype(np.float32),
-        sigma=sigma.astype(np.float32),
-        x=None,
-        y=None,
-    )
+    data, sigma = (stamp.data + light).astype(np.float32), sigma.astype(np.float32)
+    return stamp.replace(data=data, sigma=sigma, x=None, y=None)

@@ -19,11 +19,10 @@ import numpy as np
 
 from autofit_ml.catalogue.atomic import atomic_write_bytes
 from autofit_ml.errors import SettingsError
+from autofit_ml.extras import needs
 from autofit_ml.posterior.samples import PosteriorSamples
 
 __all__ = ["to_inference_data", "write_inference_data"]
-
-_INSTALL = "pip install arviz h5netcdf"
 
 
 def to_inference_data(
@@ -136,9 +135,6 @@ def _extreme(values: Any, choose: Any) -> float:
 
 
 def _import(name: str) -> Any:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # ArviZ 0.23 announces 1.0 once a day
-            return importlib.import_module(name)
-    except ImportError as error:
-        raise SettingsError(f"ArviZ files need {name}", _INSTALL) from error
+    with needs("posterior", "a file of samples for ArviZ"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # ArviZ 0.23 announces 1.0 once a day
+        return importlib.import_module(name)

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from autofit_ml.errors import SettingsError
+from autofit_ml.extras import needs
 from autofit_ml.posterior.samples import PosteriorSamples
 
 __all__ = ["NestedResult", "NestedSettings", "box_transform", "sample_nested"]
@@ -211,9 +212,5 @@ def _systematic(weights: np.ndarray, count: int, rng: np.random.Generator) -> np
 
 
 def _nautilus() -> Any:
-    try:
+    with needs("posterior", "nested sampling"):
         return importlib.import_module("nautilus")
-    except ImportError as error:
-        raise SettingsError(
-            "nested sampling needs nautilus-sampler", "pip install nautilus-sampler"
-        ) from error

@@ -30,7 +30,7 @@ from autofit_ml.posterior.laplace import LaplaceSettings, sample_laplace
 from autofit_ml.posterior.nested import NestedSettings, box_transform, sample_nested
 from autofit_ml.posterior.samples import PosteriorSamples
 
-__all__ = ["METHODS", "ScenePosterior", "nested_box", "sample_fits", "with_posterior"]
+__all__ = ["METHODS", "ScenePosterior", "nested_box", "sample_fits", "widened", "with_posterior"]
 
 Settings = LaplaceSettings | BootstrapSettings | HMCSettings | NestedSettings
 
@@ -63,15 +63,22 @@ class ScenePosterior:
     names : tuple of str
         As in `SceneFit.names`, then "fraction" where the target has several components.
     draws : ndarray, float64, (chains, draws, V)
-        Catalogue values; angles within 90 degrees of the fit's.
+        Catalogue values; angles within 90 degrees of the fit's. They are as wide as the total
+        error (`widened`).
+    errors_stat, cov_stat : ndarray, float64, (V,), (V, V)
+        Half of the central 68.3 % intervals and covariance of the draws as the data alone make
+        them.
     samples : PosteriorSamples
-        Of this object alone, in the refiner's own parameters (``fit.layout.names``).
+        Of this object alone, in the refiner's own parameters (``fit.layout.names``), as the data
+        alone make them.
     log_evidence, log_evidence_err : float
         Of nested sampling; NaN for the other methods.
     """
 
     names: tuple[str, ...]
     draws: np.ndarray
+    errors_stat: np.ndarray
+    cov_stat: np.ndarray
     samples: PosteriorSamples
     log_evidence: float = float("nan")
     log_evidence_err: float = float("nan")
@@ -159,7 +166,7 @@ def _sampled(
     theta = tensor([fit.theta for fit in fits])
     lower, upper = tensor([fit.limits for fit in fits if fit.limits is not None]).unbind(1)
     if isinstance(settings, LaplaceSettings):
-        covariance = tensor([fit.theta_cov for fit in fits])
+        covariance = tensor([fit.theta_cov_stat for fit in fits])
         samples = sample_laplace(theta, covariance, lower, upper, settings, keys)
     elif isinstance(settings, BootstrapSettings):
         samples = _bootstrapped(problem, fits, theta, lower, upper, settings, keys)
@@ -179,9 +186,49 @@ def _sampled(
 def _finished(
     fit: SceneFit, one: PosteriorSamples, evidence: tuple[float, float] = (np.nan, np.nan)
 ) -> ScenePosterior:
-    names, values = draws_to_values(fit, one.draws[0].flatten(0, 1))
+    draws = one.draws[0].flatten(0, 1).to(torch.float64)
+    names, plain = draws_to_values(fit, draws)
+    wide = widened(fit, draws)
+    values = plain if wide is draws else draws_to_values(fit, wide)[1]
     chains, count = one.draws.shape[1:3]
-    return ScenePosterior(names, values.reshape(chains, count, -1), one, *evidence)
+    return ScenePosterior(names, values.reshape(chains, count, -1), *_spread(plain), one, *evidence)
+
+
+def widened(fit: SceneFit, draws: torch.Tensor) -> torch.Tensor:
+    r"""Draws of theta (N, D) as wide as the total error, inside the bounds.
+
+    Their distances from their mean are multiplied by the symmetric matrix T that turns the
+    covariance S of the noise into the total one, :math:`T S T = S + M`: in every direction by the
+    total error over that of the noise.
+    """
+    noise, total = fit.theta_cov_stat, fit.theta_cov
+    if fit.limits is None or np.array_equal(noise, total):
+        return draws
+    free = np.diagonal(noise) > 0
+    scale = np.where(free, np.sqrt(np.where(free, np.diagonal(noise), 1.0)), 1.0)
+    unit = scale[:, None] * scale
+    held = np.diag((~free).astype(float))  # neither wide nor widened
+    root = _root(noise / unit + held)
+    inverse = np.linalg.inv(root)
+    stretch = inverse @ _root(root @ (total / unit + held) @ root) @ inverse
+    turn = torch.as_tensor(scale[:, None] * stretch / scale, device=draws.device)
+    middle = draws.mean(0)
+    low, high = torch.as_tensor(fit.limits, device=draws.device)
+    wide = middle + (draws - middle) @ turn.T
+    return torch.maximum(torch.minimum(wide, high), low)
+
+
+def _root(matrix: np.ndarray) -> np.ndarray:
+    """Symmetric square root of a positive definite matrix."""
+    values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
+    return (vectors * np.sqrt(np.clip(values, 1e-12, None))) @ vectors.T
+
+
+def _spread(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Half of the central 68.3 % intervals of draws (N, V), and their covariance."""
+    values = values[np.isfinite(values).all(1)]
+    low, high = np.quantile(values, [0.15865, 0.84135], axis=0)
+    return (high - low) / 2, np.cov(values.T)
 
 
 def _bootstrapped(
@@ -252,7 +299,7 @@ def nested_box(fit: SceneFit) -> tuple[np.ndarray, np.ndarray]:
     """
     if fit.layout is None or fit.limits is None:
         raise ValueError("no fit")
-    sigma = np.sqrt(np.clip(np.diagonal(fit.theta_cov), 0, None))
+    sigma = np.sqrt(np.clip(np.diagonal(fit.theta_cov_stat), 0, None))
     kinds = [name.rpartition(".")[2].partition("[")[0] for name in fit.layout.names]
     reach = np.array([_REACH.get(re.sub(r"^psf_\d+", "psf", kind), np.inf) for kind in kinds])
     skies = [kind.startswith("sky") for kind in kinds]
@@ -288,7 +335,10 @@ def _nested(fit: SceneFit, settings: NestedSettings) -> ScenePosterior | None:
         settings,
         device=device,
     )
-    return _finished(fit, result.samples(whole), (result.log_evidence, result.log_evidence_err))
+    # A Gaussian is a density of its own: the box is not to count for what has one.
+    known = problem.prior.precision[0].diagonal().cpu().numpy()[free] > 0
+    log_evidence = result.log_evidence + np.log((high - low)[free][known]).sum()
+    return _finished(fit, result.samples(whole), (log_evidence, result.log_evidence_err))
 
 
 def with_posterior(fit: SceneFit, posterior: ScenePosterior) -> SceneFit:
@@ -297,19 +347,17 @@ def with_posterior(fit: SceneFit, posterior: ScenePosterior) -> SceneFit:
     What had no error (fixed values) has none; the values stay those of the best fit. UNDETERMINED
     is what these errors say, unless it stands for light outside the stamp.
     """
-    flat = posterior.draws.reshape(-1, len(posterior.names))
-    flat = flat[np.isfinite(flat).all(1)]
-    low, high = np.quantile(flat, [0.15865, 0.84135], axis=0)
-    half, v = (high - low) / 2, len(fit.names)
+    half, cov = _spread(posterior.draws.reshape(-1, len(posterior.names)))
+    v = len(fit.names)
     spread = half[:v] > 0
-    fraction = posterior.names.index("fraction") if "fraction" in posterior.names else None
     errors = np.where(spread, half[:v], np.nan)
     return dataclasses.replace(
         fit,
         errors=errors,
         flags=_judged(fit, errors),
-        cov=np.cov(flat[:, :v].T),
-        fraction_err=fit.fraction_err if fraction is None else float(half[fraction]),
+        cov=cov[:v, :v],
+        errors_stat=np.where(spread, posterior.errors_stat[:v], np.nan),
+        cov_stat=posterior.cov_stat[:v, :v],
         posterior=posterior,
     )
 

@@ -1,7 +1,5 @@
 """Load the presets and answer what they say."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import math
@@ -74,7 +72,7 @@ class SurveyPreset:
     psf_reader : str or None
         One of `PSF_READERS`, for files of that format.
     simulation : dict
-        Name (``hsc-i``) -> how a band is observed, for `autofit_ml.simulation.recipe.Survey`.
+        Name (``hsc-i``) -> how a band is observed, for `autofit_ml.simulation.survey.Survey`.
     """
 
     name: str

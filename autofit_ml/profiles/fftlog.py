@@ -19,8 +19,6 @@ into an inner part, sampled on the grid, and an outer part, which is integrated 
 nodes that crowd at the edge and enter the same spectrum through their exact phases.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -103,7 +101,7 @@ class LogGrid:
         x = -_EDGE * t**2
         return x, w * 2 * _EDGE * t * (1 - _inner_weight(x))
 
-    def on(self, device: torch.device) -> _Constants:
+    def on(self, device: torch.device) -> "_Constants":
         """The grid's constants as tensors."""
         return _constants(self, torch.device(device))
 

@@ -14,8 +14,6 @@ renderer are derivatives *of the interpolant*, so that they agree with finite di
 rendered image to rounding.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field
 

@@ -12,8 +12,6 @@ by element), apart from those of the half-light radius :math:`\rho`, which follo
 definition.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -87,7 +85,7 @@ class LiveTable:
         """
         return _Rows.apply(shapes, self, derivatives).to(dtype)
 
-    def half_light(self, shapes: torch.Tensor) -> HalfLight:
+    def half_light(self, shapes: torch.Tensor) -> "HalfLight":
         """Light and half-light radius; `shapes` (B, S) in the fit space."""
         return half_light(self.grid, *sample_light(self.light, self.log, shapes, self.grid, False))
 

@@ -18,8 +18,6 @@ twist       :math:`\Delta = \frac12 \ln[\cosh d - \frac{\sinh d}{d}\, T\,
 ==========  =========================================================================
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace

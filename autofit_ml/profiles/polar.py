@@ -20,8 +20,6 @@ holds half of the light is then the one of generalised radius re. A twist depend
 is sampled at every angle; the ellipse (re, q, pa) holds half of the light and is an isophote.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -185,9 +183,8 @@ class PolarTable:
 
     @property
     def _mirror(self) -> bool:
-        if not self.profile.modifiers:
-            return self.profile.symmetric
-        return all(m.mirror for m in self.profile.modifiers)
+        modifiers = self.profile.modifiers
+        return all(m.mirror for m in modifiers) if modifiers else self.profile.symmetric
 
     @cached_property
     def orders(self) -> tuple[tuple[int, ...], np.ndarray, np.ndarray]:
@@ -379,8 +376,11 @@ class PolarTable:
                 log_unit = base.log_radius
                 log_u = torch.as_tensor(grid.log_r, device=shapes.device).expand(size)
                 log_r = (log_u + log_unit[:, None, None]).requires_grad_(bool(wanted))
-                stretch = self._radial_stretch(log_u, phi[:, None].expand(size), leaves)
-                light = profile.light((log_r + stretch).exp(), *leaves[:own])
+                angle, radial = phi[:, None].expand(size), torch.zeros_like(log_u)
+                for modifier, of in self._modifiers:
+                    if modifier.radial:
+                        radial = radial + modifier.stretch(log_u, angle, *leaves[of])
+                light = profile.light((log_r + radial).exp(), *leaves[:own])
                 used = [*(leaves[i] for i in wanted), log_r]
             else:
                 x, y = phi.cos()[:, None] * r, phi.sin()[:, None] * r
@@ -395,16 +395,6 @@ class PolarTable:
                 slope = slope + slopes[-1] * base.log_radius_by_shape[:, column, None, None]
             da[:, i] = slope * square
         return light.detach() * square, da, log_unit
-
-    def _radial_stretch(
-        self, log_u: torch.Tensor, phi: torch.Tensor, leaves: list[torch.Tensor]
-    ) -> torch.Tensor:
-        """Delta of the modifiers that depend on the radius."""
-        stretch = torch.zeros_like(log_u)
-        for modifier, columns in self._modifiers:
-            if modifier.radial:
-                stretch = stretch + modifier.stretch(log_u, phi, *leaves[columns])
-        return stretch
 
     def _stretch(
         self, shapes: torch.Tensor, phi: torch.Tensor, derivatives: bool

@@ -3,8 +3,6 @@
 Libraries choose their algorithm by the shape; an object's fit must not depend on its batch.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -1,7 +1,5 @@
 """A light profile and its parameters."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -93,12 +91,12 @@ class Profile:
     description: str
     aliases: tuple[str, ...] = ()
     shapes: tuple[ShapeParameter, ...] = ()
-    light: Callable[..., torch.Tensor] | None = None
+    light: "Callable[..., torch.Tensor] | None" = None
     symmetric: bool = False
     truncated: bool = False
-    make_table: Callable[[], Table] | None = field(default=None, repr=False)
+    make_table: "Callable[[], Table] | None" = field(default=None, repr=False)
     natural_radii: Callable[..., Mapping[str, Any]] | None = field(default=None, repr=False)
-    modifiers: tuple[Modifier, ...] = ()
+    modifiers: "tuple[Modifier, ...]" = ()
 
     def __post_init__(self):
         if self.kind not in KINDS:

@@ -5,8 +5,6 @@ passes it to `register`. In: a name. Out: the profile's parameters (for the scen
 fit) and its tables (for the renderer). docs/profiles.md lists them and shows how to add one.
 """
 
-from __future__ import annotations
-
 import re
 from functools import lru_cache
 from importlib import import_module

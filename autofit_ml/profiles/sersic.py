@@ -6,8 +6,6 @@ with :math:`b_n` such that :math:`r_e` holds half of the light, :math:`\gamma(2n
 \Gamma(2n)/2` (Graham & Driver 2005, PASA 22, 118, eqs. 1-4).
 """
 
-from __future__ import annotations
-
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -79,19 +77,19 @@ def _log_slope(r: np.ndarray, n: float) -> np.ndarray:
 
 
 @lru_cache(maxsize=1)
-def sersic_table() -> HankelTable:
+def sersic_table() -> "HankelTable":
     """Hankel table of the Sérsic family, n from `N_MIN` to `N_MAX` (about 0.3 s, made once)."""
     from autofit_ml.profiles.hankel import tabulate
 
     return tabulate(sersic_brightness, _log_slope, _TABLE_RANGE)
 
 
-def sersic_light(r: torch.Tensor, n: torch.Tensor) -> torch.Tensor:
+def sersic_light(r: "torch.Tensor", n: "torch.Tensor") -> "torch.Tensor":
     """Brightness in an arbitrary unit, for tensors; `r` in half-light radii to about 1e-5."""
     return (-sersic_b_series(n) * r ** (1 / n)).exp()
 
 
-def sersic_b_series(n: torch.Tensor) -> torch.Tensor:
+def sersic_b_series(n: "torch.Tensor") -> "torch.Tensor":
     """b_n by its asymptotic series (Ciotti & Bertin 1999, A&A 352, 447, eq. 18), for tensors; good
     to 1e-5 from n = 0.5 up, 5 % at n = 0.3."""
     return 2 * n - 1 / 3 + 4 / (405 * n) + 46 / (25515 * n.square()) + 131 / (1148175 * n**3)

@@ -5,8 +5,6 @@ Without shape parameter: one transform, made once. With one: a Chebyshev series 
 (`autofit_ml.profiles.live`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache

@@ -1,7 +1,5 @@
 """The text of previews: numbers, flags, names, in the colours of what they are about."""
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Mapping, Sequence
@@ -90,8 +88,7 @@ def _flowed(
 
 def pair(row: Mapping[str, Any], name: str) -> str:
     """A value and its error."""
-    error = number_of(row, f"{name}_err")
-    return format_measurement(number_of(row, name), error)
+    return format_measurement(number_of(row, name), number_of(row, f"{name}_err"))
 
 
 def _shape_numbers(row: Mapping[str, Any], extra: str) -> list[str]:
@@ -130,6 +127,11 @@ def _key_numbers(row: Mapping[str, Any]) -> list[list[tuple[str, RGB]]]:
     whole = [
         f"{brightness.replace('_', ' ')} {pair(row, brightness)}",
         f"fraction {pair(row, 'fraction')}",
+        *(
+            f"{name.replace('_', ' ')} {pair(row, name)}{unit}"
+            for name, unit in (("re_total", " px"), ("q_total", ""))
+            if math.isfinite(number_of(row, name))
+        ),
         *_fit_numbers(row),
     ]
     lines = [[(text, TEXT) for text in whole]]
@@ -148,8 +150,7 @@ def text_lines(
     """The lines under the panels: id, key numbers (or why there are none), flags."""
     title, font = font_of(15, bold=True), font_of(13)
     lines = [(title, [(0.0, elided(str(row.get("id", "")), title, width), TEXT)])]
-    failed = row.get("status") == "failed"
-    if failed:
+    if row.get("status") == "failed":
         message = str(row.get("message", "")) or "no reason recorded"
         words = [(elided(word, font, width), _FATAL_TEXT) for word in message.split()]
         body = _flowed([("no fit:", _FATAL_TEXT), *words], font, width, font.getlength(" "))
@@ -159,7 +160,5 @@ def text_lines(
             lines += [(font, line) for line in _flowed(numbers, font, width, 22)]
     flags = Flag(int(row.get("flags") or 0) & sum(Flag))
     named = [(str(f.name), _FATAL_TEXT if f & FATAL else _FLAG_TEXT) for f in Flag if f & flags]
-    if not named:
-        named = [("no flags", _GOOD_TEXT)]
-    lines += [(font, line) for line in _flowed(named, font, width, 14)]
-    return lines
+    flowed = _flowed(named or [("no flags", _GOOD_TEXT)], font, width, 14)
+    return lines + [(font, line) for line in flowed]

@@ -1,7 +1,5 @@
 """Panels of previews: images stretched, enlarged, tinted, outlined; lines and bars on them."""
 
-from __future__ import annotations
-
 import functools
 import math
 import struct
@@ -151,12 +149,9 @@ class Stretch:
         values = _finite(data, mask)
         if values.size == 0:
             values = np.zeros(1, dtype=np.float32)
-        if sigma is not None:
-            noise = _finite(sigma, mask)
-            # Where the noise map has Poisson noise its lower values belong to the sky.
-            scale = float(np.percentile(noise, 20)) if noise.size else math.nan
-        else:
-            scale = math.nan
+        noise = np.empty(0) if sigma is None else _finite(sigma, mask)
+        # Where the noise map has Poisson noise its lower values belong to the sky.
+        scale = float(np.percentile(noise, 20)) if noise.size else math.nan
         if not (math.isfinite(scale) and scale > 0):
             low, high = np.percentile(values, [16, 50])
             scale = float(high - low) or float(np.abs(values).max()) or 1.0
@@ -204,9 +199,7 @@ def _boundaries(regions: np.ndarray) -> np.ndarray:
 
 def hatching(mask: np.ndarray) -> np.ndarray:
     """Screen pixels of `mask` on diagonal lines."""
-    height, width = mask.shape
-    diagonal = np.add.outer(np.arange(height), np.arange(width)) % 6 < 2
-    return mask & diagonal
+    return mask & (np.add.outer(*map(np.arange, mask.shape)) % 6 < 2)
 
 
 def tint(panel: np.ndarray, where: np.ndarray, colour: RGB, strength: float) -> None:

@@ -1,7 +1,5 @@
 """``report.html``: the whole catalogue in one file that needs nothing else to be looked at."""
 
-from __future__ import annotations
-
 import base64
 import json
 import math
@@ -92,6 +90,12 @@ def _names_in(folder: Path) -> set[str]:
             return {entry.name for entry in entries}
     except (FileNotFoundError, NotADirectoryError):
         return set()
+
+
+def _present(folder: Path, stems: Sequence[str], ending: str) -> str:
+    """A digit for each object: 1 where the folder has its file, else 0."""
+    names = _names_in(folder)
+    return "".join("01"[f"{stem}.{ending}" in names] for stem in stems)
 
 
 def _short(value: float | None, digits: int) -> float | int | None:
@@ -226,9 +230,6 @@ def write_report(
     ids: list[str] = table.column("id").to_pylist()
 
     thumbnails = _names_in(results / THUMBNAIL_FOLDER)
-    previews = _names_in(results / "previews")
-    objects = _names_in(results / "objects")
-    posteriors = _names_in(results / "posterior")
     embedded: list[str | None] = []
     room = max_thumbnails
     stems = [file_stem(name) for name in ids]
@@ -251,9 +252,9 @@ def write_report(
             for flag, meaning in FLAG_MEANINGS.items()
         ],
         "stems": {k: stems[k] for k, name in enumerate(ids) if stems[k] != name},
-        "previews": "".join("01"[f"{stem}.png" in previews] for stem in stems),
-        "objects": "".join("01"[f"{stem}.fits" in objects] for stem in stems),
-        "posteriors": "".join("01"[f"{stem}.png" in posteriors] for stem in stems),
+        "previews": _present(results / "previews", stems, "png"),
+        "objects": _present(results / "objects", stems, "fits"),
+        "posteriors": _present(results / "posterior", stems, "png"),
     }
 
     static = resources.files("autofit_ml.report") / "static"

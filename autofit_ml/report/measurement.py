@@ -1,7 +1,5 @@
 """Numbers with their errors as short text."""
 
-from __future__ import annotations
-
 import math
 
 __all__ = ["format_measurement"]

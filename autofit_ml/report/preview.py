@@ -4,8 +4,6 @@ Composed with numpy and Pillow: a run draws one per object, so each has to take 
 All pictures have the first image row at the bottom.
 """
 
-from __future__ import annotations
-
 import io
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -83,7 +81,7 @@ class BandPicture:
         """(ny, nx)."""
         return self.data.shape[0], self.data.shape[1]
 
-    def checked(self) -> BandPicture:
+    def checked(self) -> "BandPicture":
         """The same in the types that drawing needs."""
         data = plane_of(self.data)
         if data is None:
@@ -183,8 +181,9 @@ def preview_png(
     regions = pixels_of(labels, shape, np.int32)
     if regions is not None:
         regions = first.upright(regions)
-    outlined = segmentation_panel(first.grey, regions, int(target), first.mask, classes or {})
-    first.panels[3] = outlined
+    first.panels[3] = segmentation_panel(
+        first.grey, regions, int(target), first.mask, classes or {}
+    )
     for panel in first.panels[:2]:
         if panel is not None:
             draw_components(panel, scale, row, origin)
@@ -205,16 +204,15 @@ def preview_png(
         draw.text((left, _MARGIN), title, font=font_of(12), fill=FAINT_TEXT)
     y = top
     for item in rows:
-        name = item.name
         _paste_panels(canvas, item, cell, y)
-        if name:
+        if item.name:
             left = _MARGIN + (cell - item.grey.shape[1]) // 2
             draw.text(
-                (left + 6, y + 4), name, font=font_of(15, bold=True), fill=TEXT,
+                (left + 6, y + 4), item.name, font=font_of(15, bold=True), fill=TEXT,
                 stroke_width=2, stroke_fill=(0, 0, 0),
             )  # fmt: skip
         if item is not first:
-            _write_band(draw, row, name, (_MARGIN + 3 * (cell + _GAP) + 4, y), cell - 4)
+            _write_band(draw, row, item.name, (_MARGIN + 3 * (cell + _GAP) + 4, y), cell - 4)
         y += item.grey.shape[0] + _GAP
     bar = (_MARGIN + (cell - first.grey.shape[1]) // 2 + 10, top + heights[0] - 10)
     draw_scale_bar(draw, *bar, shape[1], scale, float(pixel_scale))

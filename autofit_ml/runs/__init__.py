@@ -12,14 +12,15 @@ One file for each kind of run:
 
 What they share:
 
-- `loop`: the loop over sources; `sources`: batches of them, from `workers` that read ahead.
+- `loop`: the loop over sources; `jobs`: what is done with them; `sources`: batches of them, from
+  `workers` that go ahead.
 - `folder`: what a folder already holds and whose it is; `locking`: one run at a time.
 - `identity`: whether settings and inputs are still the same.
 - `summary`: what the caller is told, and the exit status.
 
 The parts of a fit:
 
-- `prepare`: one object from file to starting values, in the workers.
+- `prepare`: objects from their files to starting values; `fitted`: on to their rows, in workers.
 - `model`, `modelled`, `galfit_inputs`: what is fitted, as the user's model or GALFIT file says.
 - `fitting`: one batch through the refiner; `scenes`: of it, what is no plain Sérsic profile.
 - `object_fit`: one object's fit in the catalogue's terms; `rows`: catalogue rows.

@@ -36,7 +36,7 @@ from autofit_ml.runs.sources import Paths, inputs_of
 from autofit_ml.runs.summary import Progress, RunSummary
 from autofit_ml.segmentation import Segmentation
 from autofit_ml.segmentation.dispatch import check_segmenter, segment_all
-from autofit_ml.settings import DeconvolveSettings, SamplingSettings
+from autofit_ml.settings import CLASSICAL, DeconvolveSettings, SamplingSettings, Selected
 from autofit_ml.weights.choice import given_weights, usable_weights
 
 __all__ = ["cut_out", "deconvolve_run", "sky_correlation"]
@@ -57,6 +57,7 @@ def deconvolve_run(
     *,
     manifest: str | Path | None = None,
     restart: bool = False,
+    only: Selected | None = None,
     progress: Progress | None = None,
 ) -> RunSummary:
     """Deconvolve images and write what was found.
@@ -77,6 +78,8 @@ def deconvolve_run(
         Table of objects.
     restart : bool
         Begin anew in a folder that holds results.
+    only : Selected, optional
+        Which of the images.
     progress : Progress, optional
         Told of every object.
 
@@ -100,7 +103,8 @@ def deconvolve_run(
     found = inputs_of(paths, manifest, survey=settings.survey, mode=settings.mode)
     used = check_segmenter(settings.segmenter, settings.weights)
     identity = identity_of(settings) | {"weights": weights_text(used, "")}
-    priors = usable_weights("deconvolve", settings.weights)
+    sampled = settings.sampler not in CLASSICAL
+    priors = usable_weights("deconvolve", settings.weights) if sampled else {}
     identity["prior_weights"] = weights_text(priors, "")
     prior = next(iter(given_weights("deconvolve", settings.weights)), "")
     sampling = settings.part(SamplingSettings, weights=prior)
@@ -136,7 +140,7 @@ def deconvolve_run(
         count(summary, folder)
 
     work = Work(DECONVOLVED, each(_prepared), begin, finish, saves_each=True)
-    go_through(found, work, settings, identity, out, summary, told, restart=restart)
+    go_through(found, work, settings, identity, out, summary, told, restart=restart, only=only)
     summary.seconds = time.perf_counter() - began
     return summary
 
@@ -289,7 +293,7 @@ def _row(
         "x0": stamp.origin[0],
         "y0": stamp.origin[1],
         "flux_image": flux.mean(),
-        "flux_image_err": flux.std(ddof=1),
+        "flux_image_err": flux.std(ddof=1) if sharp.is_posterior else np.nan,
         "detail": sharp.detail,
         "chi2_pixel": sharp.chi2,
         "distance": sharp.distance,

@@ -6,7 +6,6 @@ Reads every image of the paths as a run would; fits nothing.
 
 from __future__ import annotations
 
-import importlib.util
 import platform
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,19 +13,13 @@ from importlib import metadata
 from pathlib import Path
 
 from autofit_ml.errors import AutofitError
+from autofit_ml.extras import EXTRAS, install_command, missing_from
 from autofit_ml.runs.workers import processors
 from autofit_ml.settings import ReadOptions
 
 __all__ = ["Checkup", "check_images", "check_installation"]
 
 _NEEDED = ("numpy", "scipy", "astropy", "torch", "torchvision", "photutils", "sep", "pyarrow")
-
-_EXTRAS = {
-    "simulate": (("galsim", "hydra", "pydantic"), "simulated images, autofit-ml demo"),
-    "train": (("lightning", "hydra", "torchmetrics"), "training networks"),
-    "deconvolve": (("azula",), "deconvolution"),
-    "posterior": (("arviz", "h5netcdf", "nautilus"), "--posterior bootstrap, hmc, nested"),
-}
 
 
 @dataclass(frozen=True)
@@ -57,12 +50,10 @@ def check_installation() -> list[Checkup]:
         try:
             out.append(Checkup(name, "ok", metadata.version(name)))
         except metadata.PackageNotFoundError:
-            out.append(Checkup(name, "bad", "not installed: pip install autofit-ml"))
-    for extra, (modules, purpose) in _EXTRAS.items():
-        missing = [name for name in modules if importlib.util.find_spec(name) is None]
-        if missing:
-            text = f"without {', '.join(missing)}, for {purpose}: pip install 'autofit-ml[{extra}]'"
-            out.append(Checkup(f"[{extra}]", "note", text))
+            out.append(Checkup(name, "bad", f"not installed: pip install {name}"))
+    for extra, purpose in EXTRAS.items():
+        if missing_from(extra):
+            out.append(Checkup(f"[{extra}]", "note", f"no {purpose}: {install_command(extra)}"))
         else:
             out.append(Checkup(f"[{extra}]", "ok", purpose))
     return [*out, *_devices(), *_weights()]

@@ -19,15 +19,15 @@ from autofit_ml.runs.folder import RunFolder
 from autofit_ml.runs.identity import identity_of, weights_text
 from autofit_ml.runs.kinds import FITTED
 from autofit_ml.runs.loop import Handle, Work, go_through
-from autofit_ml.runs.prepare import PREPARE, Prepared, pieces
+from autofit_ml.runs.prepare import READ, Objects, pieces, prepare_objects
 from autofit_ml.runs.rows import Fitted
 from autofit_ml.runs.sources import Paths, inputs_of, useful_workers
 from autofit_ml.runs.summary import Progress, RunSummary
 from autofit_ml.segmentation.dispatch import check_segmenter
-from autofit_ml.settings import FitSettings
+from autofit_ml.settings import FitSettings, Selected
 from autofit_ml.weights.choice import usable_device
 
-__all__ = ["FitSettings", "fit_found", "fit_identity", "fit_inputs", "fit_run"]
+__all__ = ["FitSettings", "fit_found", "fit_identity", "fit_inputs", "fit_run", "fit_sources"]
 
 
 def fit_run(
@@ -37,6 +37,7 @@ def fit_run(
     *,
     manifest: str | Path | None = None,
     restart: bool = False,
+    only: Selected | None = None,
     progress: Progress | None = None,
 ) -> RunSummary:
     """Fit everything in `paths`.
@@ -53,6 +54,8 @@ def fit_run(
         Table of objects.
     restart : bool
         Begin anew in a folder that holds results.
+    only : Selected, optional
+        Which of the objects.
     progress : Progress, optional
 
     Returns
@@ -69,12 +72,33 @@ def fit_run(
     KeyboardInterrupt
         Interrupted twice: the running batch is lost, what was finished before is kept.
     """
-    began = time.perf_counter()
-    settings, progress = settings or FitSettings(), progress or Progress()
+    settings = settings or FitSettings()
     found = fit_inputs(paths, manifest, settings)
+    return fit_sources(found, out, settings, restart=restart, only=only, progress=progress)
+
+
+def fit_sources(
+    found: Discovery,
+    out: str | Path | None,
+    settings: FitSettings,
+    *,
+    restart: bool = False,
+    only: Selected | None = None,
+    progress: Progress | None = None,
+    keep: bool = False,
+) -> RunSummary:
+    """Fit some sources; see `fit_run`.
+
+    Parameters
+    ----------
+    found : Discovery
+    keep : bool
+        Without `out`: the images of the fits too (`RunSummary.images`).
+    """
+    began, progress = time.perf_counter(), progress or Progress()
     identity, used = fit_identity(settings, found, progress)
-    fitting = _Fitting(found, settings, identity, used, progress, began)
-    summary = fitting.go(out, restart=restart)
+    fitting = _Fitting(found, settings, identity, used, progress, began, keep and out is None)
+    summary = fitting.go(out, restart=restart, only=only)
     summary.seconds = time.perf_counter() - began
     return summary
 
@@ -129,6 +153,11 @@ def fit_identity(
     identity = identity_of(settings) | model_identity(settings)
     identity["likelihood"] = checked_likelihood(settings)
     identity["save"] = identity["save"] or "none"
+    identity["measure"] = identity["measure"] or "none"
+    if "morphology" in settings.measure:
+        from autofit_ml.runs.morphology import check_morphology
+
+        check_morphology()
     if found.bands:
         identity["bands"] = ",".join(found.bands)
         if settings.bands and found.bands[0] != settings.bands[0]:
@@ -159,35 +188,52 @@ class _Fitting:
     weights: dict[str, str]
     progress: Progress
     began: float
+    keep: bool = False
     device: str | None = None
     tables: list[pa.Table] = field(default_factory=list)
     summary: RunSummary = field(default_factory=lambda: RunSummary(None))
 
-    def go(self, out: str | Path | None, *, restart: bool = False, last: bool = True) -> RunSummary:
+    def go(
+        self,
+        out: str | Path | None,
+        *,
+        restart: bool = False,
+        only: Selected | None = None,
+        last: bool = True,
+    ) -> RunSummary:
         self.summary.out = None if out is None else Path(out)
         settings, found = self.settings, self.found
         self.device = usable_device(settings.device)
         pictures = self.summary.out if settings.save else None
-        task = FittingTask(tuple(found.bands), self.device, pictures)
+        task = FittingTask(tuple(found.bands), self.device, pictures, self.keep)
         finish = self.finish if last else None
-        workers = useful_workers(len(found.sources), settings, fitting=self.device == "cpu")
+        job = fit_job(task, settings)
         work: Work[Any]
-        if workers and self.device == "cpu":
-            work = Work(FITTED, fit_job(task, settings), self.saver, finish)
-        else:  # this process fits what workers prepare
+        if self.device == "cpu" and useful_workers(found.sources, settings, job):
+            work = Work(FITTED, job, self.saver, finish)
+        else:  # this process fits what workers read
 
-            def begin(folder: RunFolder | None) -> Handle[Prepared]:
+            def begin(folder: RunFolder | None) -> Handle[Objects]:
                 saved, together = self.saver(folder), fitted_together(settings)
 
-                def handle(sources: Sequence[Source], batch: Prepared) -> Iterator[Told]:
+                def handle(sources: Sequence[Source], batch: Objects) -> Iterator[Told]:
                     for piece in pieces(batch, together):
-                        yield from saved(sources, task.fit(piece, settings))
+                        prepared = prepare_objects(piece, settings)
+                        yield from saved(sources, task.fit(prepared, settings))
 
                 return handle
 
-            work = Work(FITTED, PREPARE, begin, finish, saves_each=True)
+            work = Work(FITTED, READ, begin, finish, saves_each=True)
         go_through(
-            found, work, settings, self.identity, out, self.summary, self.progress, restart=restart
+            found,
+            work,
+            settings,
+            self.identity,
+            out,
+            self.summary,
+            self.progress,
+            restart=restart,
+            only=only,
         )
         return self.summary
 
@@ -201,6 +247,7 @@ class _Fitting:
         def handle(sources: Sequence[Source], part: Fitted) -> Iterator[Told]:
             if folder is None:
                 self.tables.append(rows_to_table(part.rows, model.columns))
+                self.summary.images |= part.kept
             else:
                 save_shard(folder, part, model, self.identity)
             yield len(part.objects.keys() - part.unfinished), part.rows

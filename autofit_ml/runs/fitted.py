@@ -1,4 +1,4 @@
-"""Sources from their files to their rows, in a worker: reading, fitting, pictures.
+"""Sources to their rows, in a worker: fitting, pictures, of stamps reading.
 
 Processes that fit share nothing: of two threads in one process each waits for the other's Python
 half of the time.
@@ -6,23 +6,41 @@ half of the time.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from autofit_ml.images import Source
-from autofit_ml.runs.prepare import Prepared, failed, prepare, with_sources
+from autofit_ml.runs.jobs import Job
+from autofit_ml.runs.prepare import (
+    Objects,
+    Prepared,
+    failed,
+    pieces,
+    prepare,
+    prepare_objects,
+    with_sources,
+    without_stamps,
+)
 from autofit_ml.runs.rows import Fitted
-from autofit_ml.runs.sources import Job
 from autofit_ml.settings import FitSettings
+
+if TYPE_CHECKING:
+    from autofit_ml.runs.pictured import FittedImages
 
 __all__ = ["FittingTask", "fit_job", "fitted_together"]
 
 _SOURCES = 256
 """The most sources that a worker fits together: with 64, calls cost a fifth of the time."""
+
+_FRAME = 128
+"""The most objects of a frame that a worker fits together: the last ones leave no worker idle for
+long."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +53,14 @@ class FittingTask:
     device : str
     pictures : Path, optional
         Folder of the results, where pictures and files of the objects are wanted.
+    keep : bool
+        Hand the images of the fits on.
     """
 
     bands: tuple[str, ...]
     device: str
     pictures: Path | None
+    keep: bool = False
 
     def fit(self, prepared: Prepared, settings: FitSettings) -> Fitted:
         """Fit a batch, and save its pictures."""
@@ -47,24 +68,40 @@ class FittingTask:
         from autofit_ml.runs.model import run_model
 
         model = run_model(settings, self.bands)
-        images = self.pictures is not None
+        images = self.pictures is not None or self.keep
         prepared, fits, rows = fit_batch(prepared, model, settings, self.device, images)
         if self.pictures is not None:
             from autofit_ml.runs.outputs import save_pictures
 
             save_pictures(self.pictures, prepared, fits, rows, model, settings)
-        return Fitted(rows, prepared.objects, prepared.hashes, prepared.unfinished)
+        kept: dict[str, FittedImages] = {}
+        if self.keep:
+            from autofit_ml.runs.pictured import fitted_images
+
+            for stamp, segmentation in zip(prepared.stamps, prepared.segmentations, strict=True):
+                every = (stamp, *prepared.others.get(stamp.id, ()))
+                kept[stamp.id] = fitted_images(every, segmentation, fits[stamp.id], model)
+        return Fitted(rows, prepared.objects, prepared.hashes, prepared.unfinished, kept)
 
 
 def fit_job(task: FittingTask, settings: FitSettings) -> Job[Fitted]:
-    """The job of workers that fit what they read."""
+    """The job of workers that fit what they, or the main process, read."""
+
+    def failing(part: Objects) -> Fitted:
+        return task.fit(prepare_objects(part, settings), settings)
+
+    together = fitted_together(settings)
     return Job(
         partial(_sources, task),
         _joined,
         lambda part: len(part.rows["id"]),
-        lambda source, message: task.fit(failed(source, message), settings),
-        in_parts=partial(_parts, task),
-        per_task=min(_SOURCES, fitted_together(settings)),
+        lambda source, message: failing(failed(source, message)),
+        in_parts=partial(_parts, min(_FRAME, together)),
+        rest=partial(_objects, task),
+        one_by_one=lambda part: pieces(part, 1),
+        lost=lambda part, message: failing(without_stamps(part, message)),
+        warm_up=_warm_up,
+        per_task=min(_SOURCES, together),
         complete=True,
     )
 
@@ -77,15 +114,22 @@ def fitted_together(settings: FitSettings) -> int:
     return 1 if settings.posterior.startswith("nested") else settings.batch_size
 
 
+def _warm_up() -> None:
+    importlib.import_module("autofit_ml.runs.fitting")
+
+
 def _sources(task: FittingTask, sources: Sequence[Source], settings: FitSettings) -> Fitted:
     return task.fit(prepare(sources, settings), settings)
 
 
+def _objects(task: FittingTask, part: Objects, settings: FitSettings) -> Fitted:
+    return task.fit(prepare_objects(part, settings), settings)
+
+
 def _parts(
-    task: FittingTask, sources: list[Source], settings: FitSettings, done: Collection[str]
-) -> Iterator[tuple[list[Source], Fitted]]:
-    for ended, part in with_sources(sources, settings, done):
-        yield ended, task.fit(part, settings)
+    size: int, sources: list[Source], settings: FitSettings, done: Collection[str]
+) -> Iterator[tuple[list[Source], Objects]]:
+    return with_sources(sources, settings.replace(batch_size=size), done)
 
 
 def _joined(parts: Sequence[Fitted]) -> Fitted:
@@ -95,4 +139,5 @@ def _joined(parts: Sequence[Fitted]) -> Fitted:
         {name: ids for part in parts for name, ids in part.objects.items()},
         {file: text for part in parts for file, text in part.hashes.items()},
         parts[-1].unfinished,
+        {name: images for part in parts for name, images in part.kept.items()},
     )

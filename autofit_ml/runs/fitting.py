@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 
 import numpy as np
 
@@ -12,7 +14,8 @@ from autofit_ml.errors import InputError
 from autofit_ml.fitting import Likelihood, RefineSettings, SceneObject, join_images, object_of
 from autofit_ml.images.stamp import Stamp
 from autofit_ml.initialisation import Starts
-from autofit_ml.runs.model import RunModel
+from autofit_ml.population import Population
+from autofit_ml.runs.model import RunModel, population_of
 from autofit_ml.runs.modelled import without_modelled
 from autofit_ml.runs.object_fit import ObjectFit
 from autofit_ml.runs.prepare import Failure, Prepared
@@ -43,10 +46,25 @@ def fit_batch(
     began = time.perf_counter()
     fits: dict[str, ObjectFit] = {}
     if prepared.stamps:
-        prepared, fits = _fitted(prepared, FitPolicy(model, settings, device, images))
+        measured = "morphology" in settings.measure
+        policy = FitPolicy(model, settings, device, images or measured)
+        prepared, fits = _fitted(prepared, policy)
+        if measured:
+            fits = _with_morphology(prepared, fits)
     seconds = prepared.seconds + time.perf_counter() - began
     milliseconds = 1e3 * seconds / max(1, len(prepared.order))
     return prepared, fits, catalogue_rows(prepared, fits, model, settings, milliseconds)
+
+
+def _with_morphology(prepared: Prepared, fits: dict[str, ObjectFit]) -> dict[str, ObjectFit]:
+    from autofit_ml.runs.morphology import morphology
+
+    out = {}
+    for stamp, segmentation in zip(prepared.stamps, prepared.segmentations, strict=True):
+        fit = fits[stamp.id]
+        numbers = {**fit.numbers, **morphology(stamp, segmentation, fit)}
+        out[stamp.id] = dataclasses.replace(fit, numbers=numbers)
+    return out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,15 +76,16 @@ class FitPolicy:
     device: str
     images: bool
 
-    @property
+    @cached_property
     def refining(self) -> RefineSettings:
         """Settings of the refiner."""
         return RefineSettings(
             likelihood=Likelihood.parse(self.settings.likelihood),
             error_floor=self.settings.error_floor,
             neighbours=self.settings.neighbours,
-            prior=self.settings.prior,
+            prior=population_of(self.settings) or self.settings.prior,
             keep=self.settings.posterior != "laplace",
+            weights=self.settings.weights,
             device=self.device,
         )
 
@@ -90,6 +109,8 @@ class FitPolicy:
                         "give --gain, or the card GAIN (electrons per image unit)",
                         image.file,
                     )
+        if isinstance(self.refining.prior, Population):
+            _check_units(self.refining.prior, stamp)
         one = without_modelled(one, self.model.scene)
         if self.settings.neighbours == "fit":
             one = one.with_neighbours(self.refining.max_neighbours)
@@ -99,6 +120,32 @@ class FitPolicy:
         """Fits of some objects."""
         return fit_objects(
             some, starts, self.model, self.refining, self.settings.posterior, images=self.images
+        )
+
+
+def _check_units(population: Population, stamp: Stamp) -> None:
+    """Whether a population's magnitudes and sizes can be those of an image."""
+    given = {name.removeprefix("ln_") for term in population.terms for name in term.names}
+    if "re" in given and not stamp.pixel_scale > 0:
+        raise InputError(
+            "the population has sizes in arcsec, and the pixel scale is unknown",
+            "give --pixel-scale",
+            stamp.file,
+        )
+    if "mag" not in given:
+        return
+    if not math.isfinite(stamp.zeropoint):
+        raise InputError(
+            "the population has magnitudes, and the zero point is unknown",
+            "give --zeropoint",
+            stamp.file,
+        )
+    if stamp.filter and stamp.filter.lower() != population.band.lower():
+        raise InputError(
+            f"the population has magnitudes in {population.band}, and the image is in "
+            f"{stamp.filter}",
+            "give a population of that band, or one without magnitudes",
+            stamp.file,
         )
 
 

@@ -19,11 +19,14 @@ import json
 import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from autofit_ml.catalogue import (
     atomic_write_json,
+    atomic_write_text,
+    copy_shard,
     file_stem,
     read_catalogue_arrow,
     remove_temporaries,
@@ -121,10 +124,43 @@ class RunFolder:
         self.shards.append(shard)
         self.add(objects, content["unfinished"])
 
+    def forget_failures(self, names: Collection[str]) -> None:
+        """Count sources that failed as not done, and drop their rows.
+
+        A part that has lost rows is written anew before the old one goes: what was cut short there
+        is noticed by the next run, which finds the same sources in two parts.
+        """
+        for shard in list(self.shards):
+            journal = read_journal(shard.with_suffix(".json"))
+            failed = set(journal.get("failures", ())) & set(names)
+            if not failed:
+                continue
+            gone = {one for name in failed for one in journal["objects"].get(name, ())}
+            rest = {name: ids for name, ids in journal["objects"].items() if name not in failed}
+            for name in failed:
+                self.done.pop(name, None)
+            if rest:
+                more = {key: journal[key] for key in ("hashes", "unfinished")}
+                for key in ("failures", "warnings"):
+                    told = journal.get(key, {})
+                    more[key] = {name: text for name, text in told.items() if name not in failed}
+                self.save(partial(_copied, self.kind, shard, gone), rest, **more)
+            self.shards.remove(shard)
+            for path in (shard, shard.with_suffix(".json")):
+                path.unlink()
+
     @property
     def journals(self) -> Iterator[dict[str, Any]]:
         """Journals of the finished batches."""
         return (read_journal(shard.with_suffix(".json")) for shard in self.shards)
+
+
+def _copied(kind: Kind, old: Path, without: Collection[str], path: Path) -> None:
+    """Write the rows of a part without those of some objects."""
+    if kind is FITTED:
+        copy_shard(old, path, without)
+    else:  # failures have no rows there
+        atomic_write_text(path, old.read_text("utf-8"))
 
 
 # --- claiming a folder ------------------------------------------------------------------------
@@ -348,6 +384,7 @@ def open_folder(
     kind: Kind,
     settings: Mapping[str, Any],
     fingerprints: Mapping[str, Mapping[str, list]],
+    again: Collection[str] = (),
     *,
     restart: bool = False,
 ) -> Iterator[RunFolder]:
@@ -359,6 +396,8 @@ def open_folder(
         See `claimed`.
     fingerprints : dict
         From `autofit_ml.runs.identity.source_fingerprints`.
+    again : collection of str
+        Sources that are done once more if they failed.
 
     Raises
     ------
@@ -369,7 +408,7 @@ def open_folder(
     with claimed(path, kind, dict(settings), fingerprints, restart=restart) as state:
         folder = RunFolder(path, kind)
         if state:
-            folder, fresh = _taken_up(path, kind, state, fingerprints)
+            folder, fresh = _taken_up(path, kind, state, fingerprints, again)
             folder.take_up_deaths()
             folder.under_way(())  # each death counts once
             if fresh != state["inputs"]:
@@ -413,17 +452,27 @@ def _taken_up(
     kind: Kind,
     state: Mapping[str, Any],
     fingerprints: Mapping[str, Mapping[str, list]],
+    again: Collection[str] = (),
 ) -> tuple[RunFolder, dict[str, Any]]:
     """What a run has finished, if its inputs are still these; their fingerprints."""
     folder = RunFolder(path, kind)
     hashes: dict[str, str] = {}
+    finished: dict[str, Path] = {}
     for shard in sorted((path / kind.parts).glob(f"*{kind.ending}")):
         journal = read_journal(shard.with_suffix(".json"))
         if kind is FITTED:
             _check_shard(shard, journal)
+        written_anew = {finished[name] for name in journal["objects"] if name in finished}
+        for old in written_anew:  # by `RunFolder.forget_failures`
+            folder.shards.remove(old)
+            for name in [name for name, place in finished.items() if place == old]:
+                del finished[name], folder.done[name]
         folder.shards.append(shard)
         folder.add(journal["objects"], journal["unfinished"])
+        ended = journal["objects"].keys() - set(journal["unfinished"])
+        finished.update(dict.fromkeys(ended, shard))
         hashes.update(journal["hashes"])
+    folder.forget_failures(again)
     fresh = json.loads(json.dumps(fingerprints))
     refuse_other_inputs(path, state["inputs"], fresh, {**folder.done, **folder.partial}, hashes)
     return folder, fresh

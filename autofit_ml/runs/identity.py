@@ -150,6 +150,11 @@ def source_fingerprints(
             if plane in leave_out:
                 continue
             size = changed = -1
+            content = source.content_of(path)
+            if content is not None:
+                digest = hashlib.sha256(content).hexdigest()
+                planes[plane] = [str(path), hdu, len(content), digest]
+                continue
             with contextlib.suppress(OSError):
                 stat = Path(path).stat()
                 size, changed = stat.st_size, stat.st_mtime_ns
@@ -167,6 +172,8 @@ def source_hashes(source: Source) -> dict[str, str]:
         files.add(source.problem.file)
     out = {}
     for path in files:
+        if source.content_of(path) is not None:
+            continue
         with contextlib.suppress(OSError):
             out[str(path)] = file_sha256(path)
     return out

@@ -10,7 +10,7 @@ from typing import Any
 
 from autofit_ml.catalogue.filenames import file_stem
 
-__all__ = ["DECONVOLVED", "FITTED", "RUN_FILE", "SEGMENTED", "Kind", "is_result"]
+__all__ = ["DECONVOLVED", "DIFFERENCED", "FITTED", "RUN_FILE", "SEGMENTED", "Kind", "is_result"]
 
 RUN_FILE = "run.json"
 
@@ -106,6 +106,13 @@ DECONVOLVED = Kind(
     ".work/deconvolve",
     ".ecsv",
     ".work/deconvolve/shards",
+)
+DIFFERENCED = Kind(
+    ("changes.ecsv",),
+    {"": ("_diff.fits", "_diff.png")},
+    ".work/diff",
+    ".ecsv",
+    ".work/diff/shards",
 )
 
 

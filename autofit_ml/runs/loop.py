@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from itertools import chain
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -14,11 +15,13 @@ from autofit_ml.catalogue.filenames import of_one_file
 from autofit_ml.errors import SettingsError
 from autofit_ml.images import Discovery, Source
 from autofit_ml.runs.folder import RunFolder, open_folder
-from autofit_ml.runs.identity import source_fingerprints
+from autofit_ml.runs.identity import some, source_fingerprints
 from autofit_ml.runs.interruption import interruptible
+from autofit_ml.runs.jobs import Ahead, Job, RunSettings
 from autofit_ml.runs.kinds import Kind
-from autofit_ml.runs.sources import Ahead, Job, RunSettings, batches
+from autofit_ml.runs.sources import batches
 from autofit_ml.runs.summary import Progress, RunSummary
+from autofit_ml.settings import Selected
 
 __all__ = ["Work", "go_through"]
 
@@ -72,6 +75,7 @@ def go_through(
     progress: Progress,
     *,
     restart: bool = False,
+    only: Selected | None = None,
 ) -> None:
     """Do the work on every source that is not done yet.
 
@@ -89,6 +93,8 @@ def go_through(
     progress : Progress
     restart : bool
         Begin anew in a folder that holds results.
+    only : Selected, optional
+        Which of the sources.
 
     Raises
     ------
@@ -97,16 +103,26 @@ def go_through(
     KeyboardInterrupt
         Interrupted twice: the running batch is lost, what was finished before is kept.
     """
+    only = only or Selected()
     summary.ignored = [f"{path}: {why}" for path, why in found.ignored]
+    chosen = [s for s in found.sources if fnmatchcase(s.id, only.ids or "*")]
+    if not chosen:
+        raise SettingsError(
+            f"no object has an id like {only.ids!r}",
+            f"ids are {some([source.id for source in found.sources])}",
+        )
+    again = {source.id for source in chosen} if only.retry == "failed" else ()
     with contextlib.ExitStack() as held:
         folder = None
         if out is not None:
             fingerprints = source_fingerprints(found.sources, work.leave_out)
-            claim = open_folder(out, work.kind, identity, fingerprints, restart=restart)
+            claim = open_folder(out, work.kind, identity, fingerprints, again, restart=restart)
             folder = held.enter_context(claim)
             _refuse_shared_files(folder, found.sources)
-        todo = [s for s in found.sources if folder is None or s.id not in folder.done]
-        progress.begin(len(found), len(found) - len(todo), found.ignored)
+        todo = [s for s in chosen if folder is None or s.id not in folder.done]
+        done = len(chosen) - len(todo)
+        todo = todo[: only.limit]
+        progress.begin(done + len(todo), done, found.ignored)
         stop = held.enter_context(interruptible(progress))
         if todo:
             partial = {} if folder is None else folder.partial
@@ -119,8 +135,8 @@ def go_through(
                 if folder is not None:
                     folder.under_way(source.id for source in sources)
 
-            done = frozenset(name for ids in partial.values() for name in ids)
-            ahead = Ahead(stop, progress, done, frozenset(partial), begun)
+            parts_done = frozenset(name for ids in partial.values() for name in ids)
+            ahead = Ahead(stop, progress, parts_done, frozenset(partial), begun)
             with batches(fresh, settings, work.job, ahead) as parts:
                 # Imports of torch wait until here: wrong calls are answered, and nothing left to
                 # do is noticed, without them; worker processes read on meanwhile.

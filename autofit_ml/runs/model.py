@@ -17,9 +17,11 @@ from autofit_ml.catalogue import (
     ShapeColumn,
     columns_for,
 )
+from autofit_ml.errors import SettingsError
 
 if TYPE_CHECKING:
     from autofit_ml.galfit import GalfitFile
+    from autofit_ml.population import Population
     from autofit_ml.scenes import Component, Scene
     from autofit_ml.settings import FitSettings
 
@@ -28,6 +30,7 @@ __all__ = [
     "checked_likelihood",
     "galfit_file",
     "model_identity",
+    "population_of",
     "run_model",
     "scene_of",
 ]
@@ -102,8 +105,18 @@ def run_model(settings: FitSettings, bands: Sequence[str] = ()) -> RunModel:
         tuple(varied),
         scene.sky == "tilted",
         settings.model == "auto",
+        _measured(settings),
     )
     return RunModel(scene, names, wavelengths, settings.model == "auto", columns)
+
+
+def _measured(settings: FitSettings) -> tuple[Column, ...]:
+    """Columns of what is measured besides the fit."""
+    if "morphology" not in settings.measure:
+        return ()
+    from autofit_ml.runs.morphology import COLUMNS
+
+    return COLUMNS
 
 
 def scene_of(settings: FitSettings) -> Scene:
@@ -136,6 +149,27 @@ def galfit_file(settings: FitSettings) -> GalfitFile:
     return read_galfit(settings.galfit)
 
 
+def population_of(settings: FitSettings) -> Population | None:
+    """The population that is the prior; None where another prior is.
+
+    Raises
+    ------
+    SettingsError
+        The file cannot be read, or is not of galaxies.
+    """
+    kind, _, file = settings.prior.partition(":")
+    if kind != "population":
+        return None
+    from autofit_ml.population import read_population
+
+    population = read_population(file)
+    if population.type != "galaxy":
+        raise SettingsError(
+            f"a population of type {population.type}", "give one of galaxies as a prior", file
+        )
+    return population
+
+
 def checked_likelihood(settings: FitSettings) -> str:
     """The likelihood's one text.
 
@@ -153,12 +187,16 @@ def checked_likelihood(settings: FitSettings) -> str:
 
 def model_identity(settings: FitSettings) -> dict[str, str]:
     """What is fitted, for the record of a run: text, and a hash of what a file or object says."""
+    out = {}
+    if (population := population_of(settings)) is not None:
+        content = Path(settings.prior.partition(":")[2]).read_bytes()
+        out["prior"] = _hashed(f"population:{population.name}", content)
     if settings.galfit is None and settings.default_model:
-        return {"model": "sersic", "galfit": "", "sky": str(settings.sky or "free")}
+        return out | {"model": "sersic", "galfit": "", "sky": str(settings.sky or "free")}
     from autofit_ml.scenes import Scene, write_model
 
     scene = scene_of(settings)
-    out = {"model": str(settings.model), "galfit": "", "sky": str(settings.sky or scene.sky)}
+    out |= {"model": str(settings.model), "galfit": "", "sky": str(settings.sky or scene.sky)}
     if settings.galfit is not None:
         path, file = Path(settings.galfit), galfit_file(settings)
         constraints = file.locate(file.constraints)

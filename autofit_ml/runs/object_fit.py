@@ -130,13 +130,15 @@ def fit_of_scene(fit: SceneFit, one: SceneObject, scene: Scene, columns: ModelCo
         numbers |= reading.total(0, "")
     if columns.bands:
         numbers |= reading.bands(columns)
-    numbers["cov"] = pack_covariance(reading.covariance(columns))
+    for name, matrix in (("cov", fit.cov), ("cov_stat", fit.cov_stat)):
+        numbers[name] = pack_covariance(reading.covariance(columns, matrix))
     numbers["at_bound"] = " ".join(dict.fromkeys(map(reading.bound_name, fit.at_bound)))
     for name in FIT_NUMBERS:
         numbers[name] = getattr(fit, name)
     numbers["chi2_red"] = fit.chi2 / fit.ndof if fit.ndof > 0 else np.nan
     numbers["noise_correlation"] = fit.noise_correlation
     numbers["n_neighbours"] = fit.neighbours
+    numbers["prior"] = fit.prior
     numbers["blend_fraction"] = fit.blended
     numbers["bic_point_source"] = fit.bic_point_source
     drawn = reading.drawn()
@@ -170,6 +172,7 @@ class _Reading:
                 continue
             numbers[parameter] = self.fit.values[i]
             numbers[f"{parameter}_err"] = self.fit.errors[i]
+            numbers[f"{parameter}_err_stat"] = self.fit.errors_stat[i]
             numbers[f"{parameter}_init"] = self.fit.start[i]
         if component.profile.name in _INDEX and not component.profile.modifiers:
             numbers["n"] = numbers["n_init"] = _INDEX[component.profile.name]
@@ -203,39 +206,29 @@ class _Reading:
                 continue
             numbers[f"{name}{extra}"] = self.fit.values[i]
             numbers[f"{name}{extra}_err"] = self.fit.errors[i]
+            numbers[f"{name}{extra}_err_stat"] = self.fit.errors_stat[i]
             if not extra and name == "sky":
                 numbers["sky_init"] = self.fit.start[i]
         return numbers
 
     def total(self, image: int, extra: str) -> dict[str, Any]:
-        """Flux of all components, and the first one's share."""
-        fit = self.fit
-        flux, error = float(fit.flux_total[image]), float(fit.flux_total_err[image])
-        stamp = self.one.stamps[image]
+        """All components together."""
+        fit, stamp = self.fit, self.one.stamps[image]
+        numbers = {}
+        for name, values, errors in (
+            ("flux_total", fit.flux_total, fit.flux_total_err),
+            ("re_total", fit.re_total, fit.re_total_err),
+            ("q_total", fit.q_total, fit.q_total_err),
+            ("fraction", fit.fractions, fit.fractions_err),
+        ):
+            if len(values):
+                numbers[name], numbers[f"{name}_err"] = float(values[image]), float(errors[image])
+        flux, error = numbers["flux_total"], numbers["flux_total_err"]
         zeropoint = math.nan if stamp is None else stamp.zeropoint
-        mag, mag_error = _magnitude(flux, error, zeropoint)
-        share, share_error = fit.fraction, fit.fraction_err
-        if image:
-            share, share_error = self._share(image)
+        numbers["mag_total"], numbers["mag_total_err"] = _magnitude(flux, error, zeropoint)
         if len(self.scene.components) == 1:
-            share_error = math.nan
-        numbers = {"flux_total": flux, "mag_total": mag, "fraction": share}
-        errors = {"flux_total": error, "mag_total": mag_error, "fraction": share_error}
-        out = {f"{name}{extra}": value for name, value in numbers.items()}
-        return out | {f"{name}{extra}_err": value for name, value in errors.items()}
-
-    def _share(self, image: int) -> tuple[float, float]:
-        """Share of the first component in an image's flux, and its error."""
-        places = [self.fit.place(f"{c.name}.flux", image) for c in self.scene.components]
-        known = [i for i in places if i is not None]
-        if len(known) < len(places) or not known:
-            return math.nan, math.nan
-        fluxes = self.fit.values[known]
-        total = fluxes.sum()
-        slope = -np.full(len(known), fluxes[0] / total**2)
-        slope[0] += 1 / total
-        variance = float(slope @ self.fit.cov[np.ix_(known, known)] @ slope)
-        return float(fluxes[0] / total), math.sqrt(variance) if variance > 0 else math.nan
+            numbers["fraction_err"] = math.nan
+        return {_suffixed(name, extra): value for name, value in numbers.items()}
 
     def bands(self, columns: ModelColumns) -> dict[str, Any]:
         """Columns of each band; a band without an image keeps NaN."""
@@ -259,13 +252,14 @@ class _Reading:
                 column = f"{suffix(item.component)}{extra}"
                 numbers[f"{item.parameter}{column}"] = value
                 numbers[f"{item.parameter}{column}_err"] = error
+                numbers[f"{item.parameter}{column}_err_stat"] = self.fit.errors_stat[i]
                 if item.parameter == "flux":
                     mag, mag_error = _magnitude(value, error, stamp.zeropoint)
                     numbers[f"mag{column}"], numbers[f"mag{column}_err"] = mag, mag_error
         return numbers
 
-    def covariance(self, columns: ModelColumns) -> np.ndarray:
-        """Covariance in the catalogue's order; 0 for what is not fitted."""
+    def covariance(self, columns: ModelColumns, matrix: np.ndarray) -> np.ndarray:
+        """A covariance of the fit's values in the catalogue's order; 0 for what is not fitted."""
         names: dict[str, str] = {"sky": "sky"}
         for k, component in enumerate(self.scene.components):
             for parameter in component.profile.parameters:
@@ -275,7 +269,7 @@ class _Reading:
         rows = [row for row, i in enumerate(places) if i is not None]
         found = [i for i in places if i is not None]
         out = np.zeros((len(order), len(order)))
-        out[np.ix_(rows, rows)] = self.fit.cov[np.ix_(found, found)]
+        out[np.ix_(rows, rows)] = matrix[np.ix_(found, found)]
         return out
 
     def bound_name(self, name: str) -> str:
@@ -360,7 +354,7 @@ def _flux_limit(flux: float, error: float) -> float:
 
 def _suffixed(name: str, extra: str) -> str:
     """re_err -> re_2_err."""
-    for ending in ("_err", "_init"):
+    for ending in ("_err_stat", "_err", "_init"):
         if name.endswith(ending):
             return f"{name.removesuffix(ending)}{extra}{ending}"
     return f"{name}{extra}"

@@ -9,7 +9,6 @@ import platform
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,7 +34,8 @@ from autofit_ml.report import THUMBNAIL_FOLDER, BandPicture, preview_png, thumbn
 from autofit_ml.runs.folder import RunFolder
 from autofit_ml.runs.kinds import RUN_FILE
 from autofit_ml.runs.model import RunModel
-from autofit_ml.runs.object_fit import Drawn, ObjectFit
+from autofit_ml.runs.object_fit import ObjectFit
+from autofit_ml.runs.pictured import Pictured
 from autofit_ml.runs.prepare import Prepared
 from autofit_ml.runs.rows import Fitted
 from autofit_ml.segmentation import Segmentation
@@ -68,7 +68,7 @@ def save_pictures(
 
     def save(stamp: Stamp, segmentation: Segmentation) -> None:
         i = place[stamp.id]
-        row = {name: column[i] for name, column in rows.items() if name != "cov"}
+        row = {name: column[i] for name, column in rows.items() if name not in ("cov", "cov_stat")}
         images = (stamp, *prepared.others.get(stamp.id, ()))
         _save_object(folder, images, segmentation, fits[stamp.id], model, row, kinds)
 
@@ -109,39 +109,6 @@ def _save_posterior(folder: Path, name: str, posterior: ScenePosterior, model: s
     atomic_write_bytes(target / f"{stem}.png", picture.getvalue(), fsync=False)
 
 
-@dataclass(frozen=True)
-class _Pictured:
-    """An image of an object with what the fit says of it."""
-
-    stamp: Stamp
-    drawn: Drawn | None
-    model: np.ndarray | None
-    residual: np.ndarray | None
-    mask: np.ndarray
-
-    @classmethod
-    def of(cls, stamp: Stamp, fit: ObjectFit, image: int) -> _Pictured:
-        drawn = fit.drawn[image] if fit.drawn else None
-        model = residual = None
-        if drawn is not None:
-            model = drawn.model
-            residual = stamp.data - model
-        masked = fit.masked[image] if fit.masked else None
-        mask = stamp.mask if masked is None else stamp.mask | masked
-        return cls(stamp, drawn, model, residual, mask)
-
-    @property
-    def planes(self) -> dict[str, np.ndarray | None]:
-        """Of a further band, by HDU name."""
-        drawn = self.drawn
-        out = {"IMAGE": self.stamp.data, "MODEL": self.model, "RESIDUAL": self.residual}
-        out |= {"SIGMA": self.stamp.sigma, "MASK": self.mask}
-        if drawn is not None:
-            out |= {f"COMPONENT_{k}": image for k, image in enumerate(drawn.components, 1)}
-            out["NEIGHBOURS"] = drawn.neighbours
-        return out
-
-
 def _save_object(
     folder: Path,
     images: Sequence[Stamp | None],
@@ -152,7 +119,7 @@ def _save_object(
     kinds: set[str],
 ) -> None:
     bands = {
-        band: _Pictured.of(stamp, fit, k)
+        band: Pictured.of(stamp, fit, k)
         for k, (band, stamp) in enumerate(zip(run.bands, images, strict=True))
         if stamp is not None
     }
@@ -206,7 +173,7 @@ def _save_object(
         atomic_write_bytes(folder / THUMBNAIL_FOLDER / f"{stem}.jpg", small, fsync=False)
 
 
-def _band_picture(band: str, one: _Pictured, row: Mapping[str, Any]) -> BandPicture:
+def _band_picture(band: str, one: Pictured, row: Mapping[str, Any]) -> BandPicture:
     stamp = one.stamp
     sky = float(row.get(f"sky{band_suffix(band)}", math.nan))
     return BandPicture(band, stamp.data, one.model, one.residual, stamp.sigma, one.mask, sky)
@@ -219,11 +186,22 @@ def save_shard(
     identity: dict[str, Any],
 ) -> None:
     """Save the rows of some sources: they count as done."""
+    columns = (part.rows[name] for name in ("id", "status", "message"))
+    failed = {
+        str(name): str(why)
+        for name, status, why in zip(*columns, strict=True)
+        if status == "failed"
+    }
     about = {"autofit_ml": str(identity["autofit_ml"]), "settings": json.dumps(identity)}
     folder.save(
         lambda shard: write_shard(shard, part.rows, about, model.columns),
         part.objects,
         hashes=part.hashes,
+        failures={
+            name: failed[ids[0]]
+            for name, ids in part.objects.items()
+            if ids and failed.keys() >= set(ids)
+        },
         unfinished=sorted(part.unfinished),
     )
 
@@ -258,7 +236,7 @@ def write_catalogue(
     hashes: dict[str, str] = {}
     for journal in folder.journals:
         hashes.update(journal["hashes"])
-    order = [name for source in sources for name in folder.done[source.id]]
+    order = [name for source in sources for name in folder.done.get(source.id, ())]
     table = merge_shards(folder.shards, folder.path, order)
     status = table.column("status").to_pylist()
     flags = numpy_values(table.column("flags"))

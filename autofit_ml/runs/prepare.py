@@ -1,4 +1,4 @@
-"""One source from its files to starting values: what the worker processes do."""
+"""Sources from their files to starting values: read, then segmented and initialised."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from autofit_ml.images.stamp import Frame, Stamp
 from autofit_ml.initialisation import Starts, initialise
 from autofit_ml.measure import psf_fwhm
 from autofit_ml.runs.identity import source_hashes
-from autofit_ml.runs.sources import Job
+from autofit_ml.runs.jobs import Job
 from autofit_ml.segmentation import Segmentation
 from autofit_ml.segmentation.dispatch import detect_in_frame, segment_all
 from autofit_ml.settings import FITTED_PSFS, FitSettings
@@ -22,15 +22,18 @@ Others = dict[str, tuple[Stamp | None, ...]]
 """Id -> images in the further bands."""
 
 __all__ = [
-    "PREPARE",
+    "READ",
     "Failure",
+    "Objects",
     "Prepared",
     "failed",
-    "joined",
     "pieces",
     "prepare",
-    "prepare_in_parts",
+    "prepare_objects",
+    "read_in_parts",
+    "read_objects",
     "with_sources",
+    "without_stamps",
 ]
 
 
@@ -41,6 +44,57 @@ class Failure:
     id: str
     file: str
     message: str
+
+
+@dataclass(frozen=True)
+class Objects:
+    """Objects as they come from their files, in the order of the inputs.
+
+    Attributes
+    ----------
+    items : list of (str, Stamp or Failure)
+        A source's id and one of its objects.
+    others : dict
+        Id -> images in the further bands, where there are bands.
+    hashes : dict
+        File -> sha256.
+    seconds : float
+        Time spent.
+    unfinished : frozenset
+        Sources of which more objects follow.
+    """
+
+    items: list[tuple[str, Stamp | Failure]]
+    others: Others = field(default_factory=dict)
+    hashes: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+    unfinished: frozenset[str] = frozenset()
+
+    @property
+    def order(self) -> list[str]:
+        """Ids of all objects."""
+        return [item.id for _, item in self.items]
+
+    @property
+    def stamps(self) -> list[Stamp]:
+        """Those that could be read."""
+        return [item for _, item in self.items if isinstance(item, Stamp)]
+
+    @property
+    def failures(self) -> list[Failure]:
+        """The others."""
+        return [item for _, item in self.items if isinstance(item, Failure)]
+
+    @classmethod
+    def joined(cls, parts: Sequence[Objects]) -> Objects:
+        """Several parts as one, in order."""
+        return cls(
+            [item for part in parts for item in part.items],
+            {name: images for part in parts for name, images in part.others.items()},
+            {file: text for part in parts for file, text in part.hashes.items()},
+            sum(part.seconds for part in parts),
+            parts[-1].unfinished,
+        )
 
 
 @dataclass(frozen=True)
@@ -61,7 +115,7 @@ class Prepared:
     hashes: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
     unfinished: frozenset[str] = frozenset()
-    others: dict[str, tuple[Stamp | None, ...]] = field(default_factory=dict)
+    others: Others = field(default_factory=dict)
 
     @property
     def order(self) -> list[str]:
@@ -69,19 +123,19 @@ class Prepared:
         return [name for names in self.objects.values() for name in names]
 
 
-def prepare(sources: Sequence[Source], settings: FitSettings) -> Prepared:
-    """Read, segment and initialise the objects of some sources.
+def read_objects(sources: Sequence[Source], settings: FitSettings) -> Objects:
+    """Read the objects of some sources.
 
     Never raises for a bad object: it becomes a `Failure`. A frame becomes as many objects as are
     detected in it, called ``<frame>@<number>`` (no other id holds an ``@``).
     """
-    return joined(list(prepare_in_parts(sources, settings)))
+    return Objects.joined(list(read_in_parts(sources, settings)))
 
 
-def prepare_in_parts(
+def read_in_parts(
     sources: Sequence[Source], settings: FitSettings, done: Collection[str] = ()
-) -> Iterator[Prepared]:
-    """The same, at most ``settings.batch_size`` objects at a time: for very large frames.
+) -> Iterator[Objects]:
+    """The same, at most ``settings.batch_size`` objects at a time: for large frames.
 
     Parameters
     ----------
@@ -91,47 +145,63 @@ def prepare_in_parts(
         Ids of objects that need no more work.
     """
     began = time.perf_counter()
-    read: list[tuple[str, Stamp | Failure]] = []
+    items: list[tuple[str, Stamp | Failure]] = []
     hashes: dict[str, str] = {}
     others: Others = {}
     for source in sources:
         for item in _stamps_of(source, settings, hashes, others):
             if item.id in done:
+                others.pop(item.id, None)
                 continue
-            if len(read) == settings.batch_size:
-                more = frozenset({source.id} & {name for name, _ in read})
-                yield _prepared(read, settings, hashes, others, more, began)
-                began, read = time.perf_counter(), []
-            read.append((source.id, item))
-    yield _prepared(read, settings, hashes, others, frozenset(), began)
+            if len(items) == settings.batch_size:
+                more = frozenset({source.id} & {name for name, _ in items})
+                taken = {one.id: others.pop(one.id) for _, one in items if one.id in others}
+                seconds = time.perf_counter() - began
+                yield Objects(items, taken, dict(hashes), seconds, more)
+                began, items = time.perf_counter(), []
+            items.append((source.id, item))
+    yield Objects(items, others, hashes, time.perf_counter() - began)
 
 
 def with_sources(
     sources: Sequence[Source], settings: FitSettings, done: Collection[str]
-) -> Iterator[tuple[list[Source], Prepared]]:
-    """`prepare_in_parts`, each part with the sources that end with it."""
-    for part in prepare_in_parts(sources, settings, done):
+) -> Iterator[tuple[list[Source], Objects]]:
+    """`read_in_parts`, each part with the sources that end with it."""
+    for part in read_in_parts(sources, settings, done):
         yield ([] if part.unfinished else list(sources)), part
 
 
-def _prepared(
-    items: Sequence[tuple[str, Stamp | Failure]],
-    settings: FitSettings,
-    hashes: dict[str, str],
-    others: Others,
-    unfinished: frozenset[str],
-    began: float,
-) -> Prepared:
-    """Segmented and initialised stamps; `items` are pairs of a source's id and its object."""
+def pieces(whole: Objects, size: int) -> Iterator[Objects]:
+    """A batch in pieces of at most `size` objects, so that each can be saved by itself."""
+    number = max(1, len(whole.items))
+    for first in range(0, number, size):
+        some, rest = whole.items[first : first + size], whole.items[first + size :]
+        more = {source for source, _ in rest} if rest else whole.unfinished
+        yield Objects(
+            some,
+            {one.id: whole.others[one.id] for _, one in some if one.id in whole.others},
+            whole.hashes,
+            whole.seconds * len(some) / number,
+            frozenset({source for source, _ in some} & more),
+        )
+
+
+def prepare(sources: Sequence[Source], settings: FitSettings) -> Prepared:
+    """Read, segment and initialise the objects of some sources."""
+    return prepare_objects(read_objects(sources, settings), settings)
+
+
+def prepare_objects(part: Objects, settings: FitSettings) -> Prepared:
+    """Segment and initialise objects."""
+    began = time.perf_counter()
     stamps: list[Stamp] = []
     segmentations: list[Segmentation] = []
-    failures = [item for _, item in items if isinstance(item, Failure)]
+    failures = part.failures
     objects: dict[str, list[str]] = {}
-    for name, one in items:
+    for name, one in part.items:
         objects.setdefault(name, []).append(one.id)
-    read = [item for _, item in items if isinstance(item, Stamp)]
     for item, segmentation in segment_all(
-        read, settings.segmenter, settings.weights, settings.device
+        part.stamps, settings.segmenter, settings.weights, settings.device
     ):
         if isinstance(segmentation, Exception):
             failures.append(_failure(item, segmentation))
@@ -145,15 +215,18 @@ def _prepared(
         if isinstance(start, Exception)
     ]
     good = [i for i, start in enumerate(begun) if isinstance(start, Starts)]
-    parts = [start for start in begun if isinstance(start, Starts)]
+    starts = [start for start in begun if isinstance(start, Starts)]
     stamps = [stamps[i] for i in good]
-    segmentations = [segmentations[i] for i in good]
-    starts = Starts.joined(parts) if parts else None
-    seconds = time.perf_counter() - began
-    images = {one.id: others.pop(one.id) for one in read if one.id in others}
-    mine = {stamp.id: images[stamp.id] for stamp in stamps if stamp.id in images}
     return Prepared(
-        stamps, segmentations, starts, failures, objects, dict(hashes), seconds, unfinished, mine
+        stamps,
+        [segmentations[i] for i in good],
+        Starts.joined(starts) if starts else None,
+        failures,
+        objects,
+        part.hashes,
+        part.seconds + time.perf_counter() - began,
+        part.unfinished,
+        {stamp.id: part.others[stamp.id] for stamp in stamps if stamp.id in part.others},
     )
 
 
@@ -190,64 +263,18 @@ def _failure(item: Stamp, error: Exception) -> Failure:
     return Failure(item.id, item.file, _unexpected(error, item.file))
 
 
-def failed(source: Source, message: str) -> Prepared:
-    """A source none of whose objects can be prepared."""
+def failed(source: Source, message: str) -> Objects:
+    """A source none of whose objects can be read."""
     failure = Failure(source.id, source.file, f"{source.file}: {message}")
-    return Prepared([], [], None, [failure], {source.id: [source.id]}, source_hashes(source))
+    return Objects([(source.id, failure)], hashes=source_hashes(source))
 
 
-def joined(parts: Sequence[Prepared]) -> Prepared:
-    """Several parts as one, in order."""
-    starts = [part.starts for part in parts if part.starts is not None]
-    hashes: dict[str, str] = {}
-    objects: dict[str, list[str]] = {}
-    unfinished: set[str] = set()
-    for part in parts:
-        hashes.update(part.hashes)
-        unfinished -= part.objects.keys()
-        unfinished |= part.unfinished
-        for name, ids in part.objects.items():
-            objects.setdefault(name, []).extend(ids)
-    return Prepared(
-        [s for part in parts for s in part.stamps],
-        [s for part in parts for s in part.segmentations],
-        Starts.joined(starts) if starts else None,
-        [f for part in parts for f in part.failures],
-        objects,
-        hashes,
-        sum(part.seconds for part in parts),
-        frozenset(unfinished),
-        {name: images for part in parts for name, images in part.others.items()},
-    )
-
-
-def pieces(prepared: Prepared, size: int) -> Iterator[Prepared]:
-    """A batch in pieces of at most `size` objects, so that each can be saved by itself."""
-    every = [(source, name) for source, names in prepared.objects.items() for name in names]
-    if len(every) <= size:
-        yield prepared
-        return
-    place = {stamp.id: k for k, stamp in enumerate(prepared.stamps)}
-    failures = {failure.id: failure for failure in prepared.failures}
-    for first in range(0, len(every), size):
-        some, rest = every[first : first + size], every[first + size :]
-        objects: dict[str, list[str]] = {}
-        for source, name in some:
-            objects.setdefault(source, []).append(name)
-        more = {source for source, _ in rest} if rest else prepared.unfinished
-        members = [place[name] for _, name in some if name in place]
-        starts = prepared.starts.some(members) if prepared.starts is not None and members else None
-        yield Prepared(
-            [prepared.stamps[k] for k in members],
-            [prepared.segmentations[k] for k in members],
-            starts,
-            [failures[name] for _, name in some if name in failures],
-            objects,
-            prepared.hashes,
-            prepared.seconds * len(some) / len(every),
-            frozenset(objects.keys() & more),
-            {name: prepared.others[name] for _, name in some if name in prepared.others},
-        )
+def without_stamps(part: Objects, message: str) -> Objects:
+    """Objects that cannot be fitted."""
+    failures: list[tuple[str, Stamp | Failure]] = [
+        (source, Failure(one.id, one.file, f"{one.file}: {message}")) for source, one in part.items
+    ]
+    return Objects(failures, {}, part.hashes, part.seconds, part.unfinished)
 
 
 def _stamps_of(
@@ -402,7 +429,12 @@ def _unexpected(error: Exception, file: str) -> str:
     )
 
 
-PREPARE: Job[Prepared] = Job(
-    prepare, joined, lambda part: len(part.order), failed, in_parts=with_sources
+READ: Job[Objects] = Job(
+    read_objects,
+    Objects.joined,
+    lambda part: len(part.items),
+    failed,
+    in_parts=with_sources,
+    reads_only=True,
 )
-"""What the workers of a fit do."""
+"""What workers do where the main process fits: networks, and the GPU, are left to that."""

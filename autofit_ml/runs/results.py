@@ -15,7 +15,7 @@ from autofit_ml.errors import ResumeError
 from autofit_ml.images import Source
 from autofit_ml.runs.folder import RunFolder
 from autofit_ml.runs.identity import source_hashes
-from autofit_ml.runs.sources import Job
+from autofit_ml.runs.jobs import Job
 from autofit_ml.runs.summary import RunSummary
 
 __all__ = ["Result", "count", "each", "rows_of", "save_results", "saved_tables"]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,6 +15,9 @@ from autofit_ml.runs.model import RunModel
 from autofit_ml.runs.object_fit import ObjectFit
 from autofit_ml.runs.prepare import Failure, Prepared
 from autofit_ml.settings import FitSettings
+
+if TYPE_CHECKING:
+    from autofit_ml.runs.pictured import FittedImages
 
 __all__ = ["Fitted", "catalogue_rows"]
 
@@ -31,12 +35,15 @@ class Fitted:
         File -> sha256.
     unfinished : frozenset
         Sources of which more objects follow.
+    kept : dict
+        Id -> images of its fit, where they are wanted in memory.
     """
 
     rows: dict[str, np.ndarray]
     objects: dict[str, list[str]]
     hashes: dict[str, str]
     unfinished: frozenset[str] = frozenset()
+    kept: dict[str, FittedImages] = field(default_factory=dict)
 
 
 def catalogue_rows(

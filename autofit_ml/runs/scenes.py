@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from autofit_ml.catalogue import Flag
-from autofit_ml.fitting import RefineSettings, SceneFit, SceneObject, refine
+from autofit_ml.fitting import RefineSettings, SceneFit, SceneObject, refine, with_totals
 from autofit_ml.fitting.choice import choose_models
 from autofit_ml.initialisation import Starts
 from autofit_ml.runs.model import RunModel
@@ -117,7 +117,7 @@ def _chosen(
 def _sampled(fits: Sequence[SceneFit], method: str) -> list[tuple[SceneFit, ScenePosterior | None]]:
     """Fits with the errors of their samples; as they are for Laplace errors."""
     if method == "laplace":
-        return [(fit, None) for fit in fits]
+        return _totalled((fit, None) for fit in fits)
     # Imported where it is wanted: arviz and nautilus take a second.
     from autofit_ml.posterior.scenes import sample_fits
 
@@ -130,10 +130,18 @@ def _with_errors(
     """Fits with the errors of their samples."""
     from autofit_ml.posterior.scenes import with_posterior
 
-    return [
+    return _totalled(
         (fit if samples is None else with_posterior(fit, samples), samples)
         for fit, samples in drawn
-    ]
+    )
+
+
+def _totalled(
+    fits: Iterable[tuple[SceneFit, ScenePosterior | None]],
+) -> list[tuple[SceneFit, ScenePosterior | None]]:
+    """Fits of several components with the size and shape of all of them together."""
+    every = list(fits)
+    return list(zip(with_totals([fit for fit, _ in every]), [one for _, one in every], strict=True))
 
 
 def _with_samples(fit: ObjectFit, samples: ScenePosterior | None, method: str) -> ObjectFit:

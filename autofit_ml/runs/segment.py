@@ -29,7 +29,7 @@ from autofit_ml.runs.sources import Paths, inputs_of
 from autofit_ml.runs.summary import Progress, RunSummary
 from autofit_ml.segmentation.detection import instance_table
 from autofit_ml.segmentation.dispatch import check_segmenter, detect_in_frame, segment_all
-from autofit_ml.settings import SegmentSettings
+from autofit_ml.settings import SegmentSettings, Selected
 
 __all__ = ["segment_run"]
 
@@ -41,6 +41,7 @@ def segment_run(
     *,
     manifest: str | Path | None = None,
     restart: bool = False,
+    only: Selected | None = None,
     progress: Progress | None = None,
 ) -> RunSummary:
     """Segment images and write what was found.
@@ -58,6 +59,8 @@ def segment_run(
         Table of objects.
     restart : bool
         Begin anew in a folder that holds results.
+    only : Selected, optional
+        Which of the images.
     progress : Progress, optional
 
     Returns
@@ -103,7 +106,15 @@ def segment_run(
     # Labels beside the images, the run's own among them, are no input.
     work = Work(SEGMENTED, each(_segmented), begin, finish, leave_out=("seg",))
     go_through(
-        found, work, settings, identity, out, summary, progress or Progress(), restart=restart
+        found,
+        work,
+        settings,
+        identity,
+        out,
+        summary,
+        progress or Progress(),
+        restart=restart,
+        only=only,
     )
     summary.seconds = time.perf_counter() - began
     return summary

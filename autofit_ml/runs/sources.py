@@ -12,31 +12,34 @@ import dataclasses
 import math
 import threading
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic
 
 from autofit_ml.errors import SettingsError
 from autofit_ml.images import Discovery, Source, discover
+from autofit_ml.runs.jobs import Ahead, Job, Part, RunSettings, Task
 from autofit_ml.runs.kinds import is_result
-from autofit_ml.runs.summary import Progress
 from autofit_ml.runs.workers import Pool, new_pool, processors, usable_pool
+from autofit_ml.weights.choice import usable_device
 
-__all__ = ["Ahead", "Job", "Paths", "RunSettings", "batches", "inputs_of"]
+__all__ = ["Paths", "batches", "inputs_of", "useful_workers"]
 
 Paths = str | Path | Iterable[str | Path] | None
-Task = list[Source]
-Part = TypeVar("Part")
 
 _SHARES, _FEW = 4, 16
 """A worker gets so many tasks at least, of so many sources at least, if there are enough."""
 
 _BYTES_PER_TASK = 64e6
-"""Files of a task, together: frames go one or two at a time. A frame with larger files is read in
-this process, and its stamps are cut a batch at a time."""
+"""Files of a task, together."""
+
+_BYTES_IN_PARTS = 8e6
+"""A source with larger files, a frame most likely, is read in this process, which hands its objects
+out a batch at a time."""
 
 _BYTES_AHEAD = 256e6
 """Files of all tasks that are under way."""
@@ -44,7 +47,7 @@ _BYTES_AHEAD = 256e6
 _WORTH_WORKERS = 64
 _WORTH_TORCH = 128
 """Fewer sources than this are done in this process: starting workers, which load PyTorch where they
-fit or a network segments, takes longer."""
+fit or a network segments, takes longer. One that is read in parts counts as a hundred of these."""
 
 _PATIENCE = 0.2
 """Seconds until a wait for workers looks whether the run is to stop."""
@@ -58,51 +61,6 @@ _MOST_NETWORKS = 8
 
 _MOST_FITTING = 16
 """Workers that fit; each holds PyTorch and 256 objects, up to 1 GB."""
-
-
-class RunSettings(Protocol):
-    """What the settings of every run over images have."""
-
-    @property
-    def batch_size(self) -> int: ...
-    @property
-    def workers(self) -> int: ...
-    @property
-    def segmenter(self) -> str: ...
-
-
-@dataclass(frozen=True)
-class Job(Generic[Part]):
-    """What is done with sources before their run goes on in the main process.
-
-    Attributes
-    ----------
-    do : callable
-        ``do(sources, settings)``: a module-level function; never raises for a bad object.
-    joined : callable
-        Several parts as one, in order.
-    size : callable
-        Objects of a part.
-    failed : callable
-        ``failed(source, message)``: the part of a source that killed its worker.
-    in_parts : callable, optional
-        ``in_parts(sources, settings, done)``: the same in parts of at most a batch, for very large
-        sources, as pairs of the sources that end with a part and the part; objects whose ids are
-        in `done` are left out.
-    per_task : int
-        The most sources that a worker does at a time.
-    complete : bool
-        Nothing but saving is left to do with a part: each is given out by itself, and what workers
-        are doing when the run is to stop is finished.
-    """
-
-    do: Callable[[Task, Any], Part]
-    joined: Callable[[Sequence[Part]], Part]
-    size: Callable[[Part], int]
-    failed: Callable[[Source, str], Part]
-    in_parts: Callable[[Task, Any, Collection[str]], Iterator[tuple[Task, Part]]] | None = None
-    per_task: int = 16
-    complete: bool = False
 
 
 def inputs_of(
@@ -133,59 +91,27 @@ def inputs_of(
     return dataclasses.replace(found, sources=kept, ignored=(*found.ignored, *ignored))
 
 
-@dataclass(frozen=True)
-class Ahead:
-    """What reading ahead must know of its run.
-
-    Attributes
-    ----------
-    stop : threading.Event
-        Ends the iteration before the next batch.
-    progress : Progress
-    done : collection of str
-        Ids of objects of unfinished frames that need no more work.
-    partial : collection of str
-        Ids of these frames, which are done in parts in this process.
-    begun : callable
-        Told of sources before they are read in this process.
-    """
-
-    stop: threading.Event = field(default_factory=threading.Event)
-    progress: Progress = field(default_factory=Progress)
-    done: Collection[str] = ()
-    partial: Collection[str] = ()
-    begun: Callable[[Task], object] = lambda sources: None
-
-
 @contextlib.contextmanager
 def batches(
     sources: Sequence[Source], settings: RunSettings, job: Job[Part], ahead: Ahead
 ) -> Iterator[Iterator[tuple[Task, Part]]]:
     """Sources in order, in batches of about ``settings.batch_size`` objects.
 
-    A batch holds whole sources, save for very large frames: these are read in this process and
-    come in parts, the source's name with the last of them. Workers begin when the context is
-    entered and end when it is left.
+    A batch holds whole sources, save for large frames: these are read in this process and come in
+    parts, the source's name with the last of them. Workers begin when the context is entered and
+    end when it is left.
 
     Yields
     ------
     iterator of (list of Source, part)
     """
-    workers = useful_workers(len(sources), settings, job.complete)
+    workers = useful_workers(sources, settings, job)
     shares = math.ceil(len(sources) / max(1, _SHARES * workers))
     per_task = min(job.per_task, max(_FEW, shares))
-    tasks = _tasks(sources, settings.batch_size, per_task)
-    if not workers:
-        here = (
-            part
-            for task, size in tasks
-            if not ahead.stop.is_set()
-            for part in _here(task, size, settings, job, ahead)
-        )
-        yield here if job.complete else _batched(here, settings.batch_size, job, ahead.stop)
-        return
-    read = _ReadAhead(tasks, settings, workers, job, ahead)
+    work = _works(_tasks(sources, settings.batch_size, per_task), settings, job, ahead)
+    read = _ReadAhead(work, settings, workers, job, ahead)
     try:
+        read.begin()
         if job.complete:
             yield read.parts()
         else:
@@ -194,14 +120,20 @@ def batches(
         read.close()
 
 
-def useful_workers(n_sources: int, settings: RunSettings, fitting: bool) -> int:
+def useful_workers(sources: Sequence[Source], settings: RunSettings, job: Job[Any]) -> int:
     """Worker processes: those that were asked for, else those that make the run faster."""
     if settings.workers >= 0:
         return settings.workers
-    networks = settings.segmenter in ("auto", "maskrcnn")
-    if n_sources < (_WORTH_TORCH if fitting or networks else _WORTH_WORKERS):
+    networks = getattr(settings, "segmenter", "") in ("auto", "maskrcnn") and not job.reads_only
+    device = getattr(settings, "device", "cpu")
+    if networks and not job.complete and usable_device(device) != "cpu":
+        return 0  # the GPU is this process's
+    number = len(sources)
+    if job.rest is not None and number < _WORTH_TORCH:
+        number += _WORTH_TORCH * any(_bytes(source) > _BYTES_IN_PARTS for source in sources)
+    if number < (_WORTH_TORCH if job.complete or networks else _WORTH_WORKERS):
         return 0
-    if fitting:
+    if job.complete:
         return min(_MOST_FITTING, processors())
     if networks:  # they take five times as long as the fit of what they find
         return min(_MOST_NETWORKS, processors())
@@ -209,22 +141,46 @@ def useful_workers(n_sources: int, settings: RunSettings, fitting: bool) -> int:
     return min(_MOST_WORKERS, max(1, processors() // 2))
 
 
-def _here(
-    task: Task, size: float, settings: Any, job: Job[Part], ahead: Ahead
-) -> Iterator[tuple[Task, Part]]:
-    """A task done in this process."""
-    ahead.begun(task)
-    if _in_parts(task, size, job, ahead):
+@dataclass(frozen=True)
+class _Work:
+    """Something to be done, by a worker or here.
+
+    ended: the sources that end with it; do(argument, settings): its part; size: bytes of files;
+    sources: none where the argument is a part of a frame; ready: the argument is the part.
+    """
+
+    ended: Task
+    do: Callable[[Any, Any], Any]
+    argument: Any
+    size: float
+    sources: Task = field(default_factory=list)
+    ready: bool = False
+
+
+def _works(
+    tasks: Iterable[tuple[Task, float]], settings: Any, job: Job[Any], ahead: Ahead
+) -> Iterator[_Work]:
+    """What tasks are for workers, and what this process reads of large ones, when it is asked."""
+    for task, size in tasks:
+        if ahead.stop.is_set():
+            return
+        if not _in_parts(task, size, job, ahead):
+            yield _Work(task, job.do, task, size, sources=task)
+            continue
         assert job.in_parts is not None
-        yield from job.in_parts(task, settings, ahead.done)
-    else:
-        yield task, job.do(task, settings)
+        ahead.begun(task)
+        for ended, part in job.in_parts(task, settings, ahead.done):
+            yield _Work(ended, job.rest or _same, part, 0.0, ready=job.rest is None)
+
+
+def _same(part: Any, settings: Any) -> Any:
+    return part
 
 
 def _in_parts(task: Task, size: float, job: Job[Any], ahead: Ahead) -> bool:
     """Whether a task is too large for one batch, or only the rest of a frame is wanted."""
     rest = any(source.id in ahead.partial for source in task)
-    return job.in_parts is not None and (rest or size > _BYTES_PER_TASK)
+    return job.in_parts is not None and (rest or (len(task) == 1 and size > _BYTES_IN_PARTS))
 
 
 def _batched(
@@ -254,6 +210,7 @@ def _tasks(sources: Sequence[Source], batch_size: int, per_task: int) -> list[tu
             or number % batch_size == 0
             or len(tasks[-1][0]) >= per_task
             or tasks[-1][1] + size > _BYTES_PER_TASK
+            or max(size, tasks[-1][1] / len(tasks[-1][0])) > _BYTES_IN_PARTS
         )
         if full:
             tasks.append(([source], size))
@@ -266,46 +223,51 @@ def _tasks(sources: Sequence[Source], batch_size: int, per_task: int) -> list[tu
 def _bytes(source: Source) -> float:
     total = 0.0
     for path in {Path(path) for path, _ in source.every_plane.values()}:
+        content = source.content_of(path)
         with contextlib.suppress(OSError):
-            total += path.stat().st_size
+            total += path.stat().st_size if content is None else len(content)
     return total
 
 
 class _ReadAhead(Generic[Part]):
-    """Tasks done by a pool, in order; a pool that breaks is replaced."""
+    """Work done by a pool, in order; a pool that breaks is replaced."""
 
     def __init__(
         self,
-        tasks: Sequence[tuple[Task, float]],
+        work: Iterator[_Work],
         settings: RunSettings,
         workers: int,
         job: Job[Part],
         ahead: Ahead,
     ) -> None:
-        self._waiting = deque(tasks)
-        self._running: deque[tuple[Task, float, Future[Part] | None]] = deque()
-        self._settings, self._workers = settings, workers
-        self._job, self._ahead = job, ahead
-        self._pool = new_pool(workers)
+        self._work, self._waiting = work, deque[_Work]()
+        self._running: deque[tuple[_Work, Future[Part] | None]] = deque()
+        self._settings: Any = settings
+        self._workers, self._job, self._ahead = workers, job, ahead
+        self._pool = new_pool(workers) if workers else None
+
+    def begin(self) -> None:
+        """Give the workers something to do."""
         with contextlib.suppress(BrokenProcessPool):  # noticed by `parts`
+            if self._pool is not None and self._job.warm_up is not None:
+                for _ in range(self._workers):
+                    self._pool.submit(self._job.warm_up)
             self._submit()
 
     def parts(self) -> Iterator[tuple[Task, Part]]:
-        while (self._waiting or self._running) and self._pool is not None:
+        while self._pool is not None:
             try:
                 self._submit()
-                task, size, future = self._running[0]
-                if future is None:
-                    self._running.popleft()
-                    yield from _here(task, size, self._settings, self._job, self._ahead)
-                    continue
-                while not future.done() and not self._ahead.stop.is_set():
+                if not self._running:
+                    break
+                work, future = self._running[0]
+                while future is not None and not future.done() and not self._ahead.stop.is_set():
                     wait([future], timeout=_PATIENCE)
                 if self._ahead.stop.is_set():
                     self._give_up_what_waits()
-                    if not self._running or self._running[0][2] is not future:
+                    if not self._running or self._running[0][0] is not work:
                         continue
-                part = future.result()
+                part = work.argument if future is None else future.result()
             except BrokenProcessPool:
                 # A signal to all processes kills the workers, and may be told to this one later.
                 if self._ahead.stop.wait(0.2):
@@ -313,51 +275,66 @@ class _ReadAhead(Generic[Part]):
                 yield self._after_a_death()
                 continue
             self._running.popleft()
-            yield task, part
-        if self._waiting:
+            yield work.ended, part
+        if self._workers and self._next() is not None:
             self._ahead.progress.stage("worker processes do not start here: going on without them")
-        while self._waiting and not self._ahead.stop.is_set():
-            task, size = self._waiting.popleft()
-            yield from _here(task, size, self._settings, self._job, self._ahead)
+        while not self._ahead.stop.is_set() and self._next() is not None:
+            work = self._waiting.popleft()
+            if work.sources:
+                self._ahead.begun(work.sources)
+            yield work.ended, work.do(work.argument, self._settings)
+
+    def _next(self) -> _Work | None:
+        """What waits to be done."""
+        if not self._waiting:
+            self._waiting.extend(islice(self._work, 1))
+        return self._waiting[0] if self._waiting else None
 
     def _give_up_what_waits(self) -> None:
         """Leave the workers what they have begun, if that is to be saved."""
         self._waiting.clear()
+        self._work = iter(())
         begun = [
-            one
-            for one in self._running
-            if one[2] is not None and self._job.complete and not one[2].cancel()
+            (work, future)
+            for work, future in self._running
+            if future is not None and self._job.complete and not future.cancel()
         ]
         self._running = deque(begun)
 
     def _submit(self) -> None:
         """Keep the workers busy, two batches ahead, in bounded memory."""
-        while self._waiting and self._pool is not None and self._has_room():
-            task, size = self._waiting[0]
+        settings = self._settings
+        if self._job.reads_only:
+            settings = dataclasses.replace(settings, device="cpu")
+        while self._pool is not None and not self._ahead.stop.is_set() and self._has_room():
+            work = self._next()
+            if work is None:
+                return
             future = None
-            if not _in_parts(task, size, self._job, self._ahead):
-                future = self._pool.submit(self._job.do, task, self._settings)
-            self._running.append((task, size, future))
+            if not work.ready:
+                future = self._pool.submit(work.do, work.argument, settings)
+            self._running.append((work, future))
             self._waiting.popleft()
 
     def _has_room(self) -> bool:
         if len(self._running) <= self._workers:
             return True
+        number = sum(len(work.sources) or self._settings.batch_size for work, _ in self._running)
         return (
-            sum(len(task) for task, _, _ in self._running) < 2 * self._settings.batch_size
-            and sum(size for _, size, _ in self._running) < _BYTES_AHEAD
+            number < 2 * self._settings.batch_size
+            and sum(work.size for work, _ in self._running) < _BYTES_AHEAD
         )
 
     def _after_a_death(self) -> tuple[Task, Part]:
-        """The first task, done apart from the others, of which any may have done it."""
+        """The first work, done apart from the others, of which any may have done it."""
         self._ahead.progress.stage("a worker process died: starting another")
-        self._waiting.extendleft((task, size) for task, size, _ in reversed(self._running))
+        self._waiting.extendleft(work for work, _ in reversed(self._running))
         self._running.clear()
         self.close()
-        task, _ = self._waiting.popleft()
-        part = _apart(task, self._settings, self._job)
+        work = self._waiting.popleft()
+        part = work.argument if work.ready else _apart(work, self._settings, self._job)
         self._pool = usable_pool(self._workers)
-        return task, part
+        return work.ended, part
 
     def close(self) -> None:
         """End the workers; whatever they still do is dropped."""
@@ -366,27 +343,36 @@ class _ReadAhead(Generic[Part]):
             self._pool = None
 
 
-def _apart(task: Task, settings: Any, job: Job[Part]) -> Part:
-    """Sources one at a time in a worker of their own: the one that kills it fails alone."""
+_KILLED = (
+    "the process that {} it died: out of memory, or a crash in a library "
+    "(cut a large image into stamps, or use a machine with more memory)"
+)
+
+
+def _apart(work: _Work, settings: Any, job: Job[Part]) -> Part:
+    """Objects one at a time in a worker of their own: the one that kills it fails alone."""
+    if work.sources:
+        each: Iterable[Any] = ([source] for source in work.sources)
+    else:
+        assert job.one_by_one is not None and job.lost is not None
+        each = job.one_by_one(work.argument)
     parts: list[Part] = []
     pool: Pool | None = None
-    for source in task:
+    for one in each:
         pool = pool or usable_pool(1)
         if pool is None:
-            parts.append(job.do([source], settings))
+            parts.append(work.do(one, settings))
             continue
         try:
-            parts.append(pool.submit(job.do, [source], settings).result())
+            parts.append(pool.submit(work.do, one, settings).result())
         except BrokenProcessPool:
             pool.close()
             pool = None
-            parts.append(
-                job.failed(
-                    source,
-                    "the process that read it died: out of memory, or a crash in a library "
-                    "(cut a large image into stamps, or use a machine with more memory)",
-                )
-            )
+            if work.sources:
+                parts.append(job.failed(one[0], _KILLED.format("read")))
+            else:
+                assert job.lost is not None
+                parts.append(job.lost(one, _KILLED.format("fitted")))
     if pool is not None:
         pool.close()
     return job.joined(parts)

@@ -76,6 +76,8 @@ class RunSummary:
         What is wrong with the run as a whole.
     n_instances : int
         Segmented galaxies and stars.
+    images : dict
+        Object -> `autofit_ml.runs.pictured.FittedImages`, where a fit is to hand them on.
     """
 
     out: Path | None
@@ -93,6 +95,7 @@ class RunSummary:
     warnings: dict[str, list[str]] = field(default_factory=dict)
     concerns: list[str] = field(default_factory=list)
     n_instances: int = 0
+    images: dict[str, Any] = field(default_factory=dict)
 
     @property
     def exit_status(self) -> int:

@@ -21,7 +21,7 @@ from autofit_ml.scenes.naming import base_name, modifier_names
 from autofit_ml.scenes.parameters import Bounds
 from autofit_ml.user_yaml import parse_user_yaml, read_user_text
 
-__all__ = ["read_model", "write_model"]
+__all__ = ["ModelLoader", "read_model", "write_model"]
 
 _TOP = ("components", "sky", "constraints", "bounds")
 
@@ -96,7 +96,7 @@ def write_model(scene: Scene, path: str | Path | None = None) -> str:
 # --- YAML ------------------------------------------------------------------------------------
 
 
-class _Loader(yaml.SafeLoader):
+class ModelLoader(yaml.SafeLoader):
     """YAML 1.2's words and numbers; keys given twice are refused."""
 
     # An own table: the base class's has y, n, on, off, dates, and numbers to the base 60.
@@ -104,7 +104,7 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes what `_Loader` would otherwise not read back as text."""
+    """Quotes what `ModelLoader` would otherwise not read back as text."""
 
     yaml_implicit_resolvers: dict = {}  # noqa: RUF012
 
@@ -112,7 +112,7 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
-for _kind in (_Loader, _Dumper):
+for _kind in (ModelLoader, _Dumper):
     for _tag, _pattern, _first in (
         ("bool", r"^(?:true|True|TRUE|false|False|FALSE)$", "tTfF"),
         ("null", r"^(?:~|null|Null|NULL|)$", ["~", "n", "N", ""]),
@@ -127,11 +127,11 @@ for _kind in (_Loader, _Dumper):
         _kind.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), list(_first))
 
 
-def _construct_integer(loader: _Loader, node: yaml.ScalarNode) -> int:
+def _construct_integer(loader: ModelLoader, node: yaml.ScalarNode) -> int:
     return int(loader.construct_scalar(node))
 
 
-def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> dict:
+def _construct_mapping(loader: ModelLoader, node: yaml.MappingNode) -> dict:
     loader.flatten_mapping(node)
     mapping: dict = {}
     for key_node, value_node in node.value:
@@ -146,12 +146,12 @@ def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> dict:
     return mapping
 
 
-_Loader.add_constructor("tag:yaml.org,2002:int", _construct_integer)
-_Loader.add_constructor("tag:yaml.org,2002:map", _construct_mapping)
+ModelLoader.add_constructor("tag:yaml.org,2002:int", _construct_integer)
+ModelLoader.add_constructor("tag:yaml.org,2002:map", _construct_mapping)
 
 
 def _parsed(text: str) -> Mapping:
-    model = parse_user_yaml(text, _Loader)
+    model = parse_user_yaml(text, ModelLoader)
     if not isinstance(model, Mapping):
         raise SettingsError(
             "no model in it", "start with 'components:' and a name for each component"

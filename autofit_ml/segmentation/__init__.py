@@ -9,14 +9,13 @@ pixels to leave out of the fit, the sky's level and scatter. Neighbours: `images
   `detection`: the same for the sources of a large frame, from which stamps are cut, and tables of
   instances.
 - `network`, `maskrcnn`: the Mask R-CNN, and from its detections to a `Segmentation`; `regions`: its
-  boxes; `trainable`: the same network with what only training needs.
+  boxes.
 - `fragments`, `pieces`, `tiles`: parts that join their galaxy, and objects from binned images and
   from the tiles of a frame, each once.
+- `repair`: holes, nuclei and cut-up targets of any segmenter's labels, and labels that are refused.
 - `shapes`: footprints as ellipses, growing, symmetry.
 - `result`: what is handed on, what all segmenters measure, and labels that came with a stamp.
 """
-
-from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import overload

@@ -1,7 +1,5 @@
 """Sources of a large frame; label images as tables of their instances."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any

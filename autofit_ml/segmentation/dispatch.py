@@ -1,7 +1,5 @@
 """Run the chosen segmenter over stamps and frames, with what stands in for it."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
@@ -14,6 +12,7 @@ from autofit_ml.images.stamp import Frame, Stamp
 from autofit_ml.measure import psf_fwhm
 from autofit_ml.segmentation.classical import segment_sep
 from autofit_ml.segmentation.detection import Detections, detect_sources
+from autofit_ml.segmentation.repair import why_refused
 from autofit_ml.segmentation.result import Segmentation, segment_given
 from autofit_ml.weights import choice
 from autofit_ml.weights.choice import usable_device
@@ -72,7 +71,7 @@ def segment_all(
         results = _by_network([chosen[i][0] for i in members], name, device)
         found.update(zip(members, results, strict=True))
     for i, (stamp, method, _) in enumerate(chosen):
-        yield stamp, found[i] if i in found else _alone(stamp, method)
+        yield _checked(stamp, found[i]) if i in found else (stamp, _alone(stamp, method))
 
 
 def _few_photons(stamp: Stamp) -> bool:
@@ -102,6 +101,19 @@ def _marked(image: Image) -> Image:
     return image.replace(
         flags=image.flags | int(Flag.OUT_OF_DOMAIN), messages=(*image.messages, _NO_WEIGHTS)
     )
+
+
+def _checked(
+    stamp: Stamp, found: Segmentation | Exception
+) -> tuple[Stamp, Segmentation | Exception]:
+    """The network's segmentation, or sep's where the network's is refused and sep's is not."""
+    why = "" if isinstance(found, Exception) or _is_cut_out(stamp) else why_refused(stamp, found)
+    other = _alone(stamp, "sep") if why else found
+    if not why or isinstance(found, Exception) or isinstance(other, Exception):
+        return stamp, found
+    if why_refused(stamp, other) and not other.target > 0 == found.target:
+        return stamp, found
+    return stamp.replace(messages=(*stamp.messages, f"{why}: sep was used")), other
 
 
 def _alone(stamp: Stamp, method: str) -> Segmentation | Exception:

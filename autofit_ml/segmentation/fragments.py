@@ -5,8 +5,6 @@ only where the light agrees: a smaller instance that touches a larger one stays 
 light is in excess of the larger one's symmetric light, and if it does not sit at its centre.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

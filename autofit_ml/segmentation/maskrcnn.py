@@ -4,8 +4,6 @@ Masks stay 28 x 28 pixels a box until they are pasted, one box at a time, into t
 where two overlap, the pixel goes to the instance whose mask is surer of it.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,8 +16,8 @@ from torch.nn import functional
 from autofit_ml.errors import InputError
 from autofit_ml.images.stamp import Stamp
 from autofit_ml.measure import psf_fwhm
-from autofit_ml.segmentation.fragments import join_fragments
-from autofit_ml.segmentation.network import CLASSES, DIVISIBLE, SegmentNetwork, prepare
+from autofit_ml.segmentation.channels import prepare
+from autofit_ml.segmentation.network import CLASSES, DIVISIBLE, SegmentNetwork
 from autofit_ml.segmentation.pieces import (
     BINNINGS,
     LARGE,
@@ -31,6 +29,7 @@ from autofit_ml.segmentation.pieces import (
     with_large,
 )
 from autofit_ml.segmentation.regions import nms
+from autofit_ml.segmentation.repair import repaired
 from autofit_ml.segmentation.result import Segmentation, finished, mode_of_stamp
 from autofit_ml.segmentation.shapes import Ellipse, ellipses_of_labels, pixel_at, renumbered
 from autofit_ml.weights.choice import network_name
@@ -105,8 +104,8 @@ def segment_maskrcnn(
     weights, out = network_name(network), []
     for stamp, sky, fwhm, pieces in zip(stamps, skies, fwhms, found, strict=True):
         labels = draw(pieces, stamp.shape)
-        if len(pieces) > 1:
-            labels = join_fragments(labels, stamp.data - sky[0], stamp.sigma, stamp.mask)
+        flat = stamp.data - sky[0]
+        labels = repaired(labels, flat, stamp.sigma, stamp.mask, stamp.position)
         labels, given = renumbered(labels)
         classes = {k: pieces[i - 1].kind for k, i in enumerate(given, start=1)}
         ellipses = ellipses_of_labels(labels)

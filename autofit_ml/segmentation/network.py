@@ -6,8 +6,6 @@ sampling, not a quarter. Two classes, galaxy and star; which instance is the tar
 position afterwards.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
@@ -20,24 +18,20 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from autofit_ml.segmentation import regions
+from autofit_ml.segmentation.channels import CHANNELS, Preprocessing
 from autofit_ml.weights.manifest import tuples
 
 __all__ = [
     "CLASSES",
     "DIVISIBLE",
     "NetworkSettings",
-    "Preprocessing",
     "SegmentNetwork",
     "build",
     "describe",
-    "prepare",
 ]
 
 CLASSES = ("sky", "galaxy", "star")
 """Index in the network's classes; torchvision's class 0 is the background."""
-
-CHANNELS = 4
-"""Of the input: three of the signal, one for the width of the PSF (`prepare`)."""
 
 DIVISIBLE = 16
 """Images are filled up to multiples of this many pixels."""
@@ -45,35 +39,6 @@ DIVISIBLE = 16
 _SHARED = 256**2
 """Pixels of the largest image that shares a batch with others: for larger ones that takes memory
 and saves no time."""
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """From an image to the network's channels.
-
-    Attributes
-    ----------
-    soft, hard : float
-        Softening of the two asinh channels, units of the sky noise.
-    clip : (low, high)
-        Of the linear channel, units of the sky noise.
-    psf_fwhm : (low, high)
-        pixels; images with a PSF outside are resampled so that it becomes `resampled_fwhm`.
-    resampled_fwhm : float
-    """
-
-    soft: float = 1.0
-    hard: float = 20.0
-    clip: tuple[float, float] = (-3.0, 6.0)
-    psf_fwhm: tuple[float, float] = (1.5, 6.0)
-    resampled_fwhm: float = 3.0
-
-    def zoom(self, psf_fwhm: float) -> float:
-        """Factor by which an image of this seeing is resampled; 1 where that is not needed."""
-        low, high = self.psf_fwhm
-        if not psf_fwhm > 0 or low <= psf_fwhm <= high:
-            return 1.0
-        return self.resampled_fwhm / psf_fwhm
 
 
 @dataclass(frozen=True)
@@ -130,7 +95,7 @@ def _size(shape: Sequence[int]) -> float:
 
 
 class SegmentNetwork(nn.Module):
-    """The trained Mask R-CNN, for finding instances; `trainable` has the one that is trained.
+    """The trained Mask R-CNN, for finding instances; `training` has the one that is trained.
 
     The forward pass of torchvision's model over the same weights, equal to rounding, several times
     as fast on a processor: batch normalisation is folded into the convolutions when weights are
@@ -464,46 +429,3 @@ def describe(network: SegmentNetwork) -> dict[str, Any]:
         "channels": ["asinh soft", "asinh hard", "clipped", "ln(PSF FWHM / 3 pixels)"],
         "units": "image in units of the robust sky sigma, sky subtracted; boxes in pixels",
     }
-
-
-def prepare(
-    image: torch.Tensor,
-    sky: torch.Tensor | float,
-    rms: torch.Tensor | float,
-    fwhm: torch.Tensor | float,
-    mask: torch.Tensor | None = None,
-    preprocessing: Preprocessing | None = None,
-) -> torch.Tensor:
-    """The network's channels.
-
-    Parameters
-    ----------
-    image : Tensor, shape (..., ny, nx)
-        Image units.
-    sky, rms : float or Tensor that broadcasts
-        Robust level and scatter of the sky.
-    fwhm : float or Tensor that broadcasts
-        Of the PSF, pixels.
-    mask : Tensor, bool, shape (..., ny, nx), optional
-        True = do not use: set to the sky.
-    preprocessing : Preprocessing, optional
-
-    Returns
-    -------
-    Tensor, float32, shape (..., 4, ny, nx)
-        ``asinh(s / soft) / 3``, ``asinh(s / hard)`` and the clipped ``s / 3`` of the signal s in
-        units of the sky noise; ``ln(fwhm / 3)`` everywhere: how large a star is.
-    """
-    settings = preprocessing or Preprocessing()
-    signal = (image - sky) / rms
-    if mask is not None:
-        signal = torch.where(mask, torch.zeros_like(signal), signal)
-    return torch.stack(
-        [
-            torch.asinh(signal / settings.soft) / 3,
-            torch.asinh(signal / settings.hard),
-            signal.clamp(*settings.clip) / 3,
-            torch.as_tensor(fwhm).to(signal).clamp_min(0.5).div(3).log().expand_as(signal),
-        ],
-        dim=-3,
-    ).float()

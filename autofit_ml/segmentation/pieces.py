@@ -5,8 +5,6 @@ small; sep the frame and these. Each gives pieces; here they become one object e
 they come from.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -90,7 +88,7 @@ class Piece:
         ny, nx = self.mask.shape
         return slice(self.y0, self.y0 + ny), slice(self.x0, self.x0 + nx)
 
-    def shared(self, other: Piece) -> int:
+    def shared(self, other: "Piece") -> int:
         """Pixels that both have."""
         top, left = max(self.y0, other.y0), max(self.x0, other.x0)
         bottom = min(self.y0 + self.mask.shape[0], other.y0 + other.mask.shape[0])
@@ -110,7 +108,7 @@ class Piece:
         there = (y >= 0) & (y < shape[0]) & (x >= 0) & (x < shape[1])
         return y[there], x[there]
 
-    def overlap(self, other: Piece) -> float:
+    def overlap(self, other: "Piece") -> float:
         """Intersection over union."""
         both = self.shared(other)
         return both / max(self.area + other.area - both, 1)

@@ -6,8 +6,6 @@ torchvision's Python, whose import takes longer than segmenting a hundred stamps
 (x0, y0, x1, y1) in pixels of the image.
 """
 
-from __future__ import annotations
-
 import functools
 import importlib
 import importlib.util
@@ -115,7 +113,7 @@ class Features:
     layout: torch.Tensor
 
     @classmethod
-    def of(cls, maps: Sequence[torch.Tensor]) -> Features:
+    def of(cls, maps: Sequence[torch.Tensor]) -> "Features":
         """Of maps (channels, rows, columns) at 1/2, 1/4 ... of an image's sampling.
 
         Channels last in memory are read fastest.

@@ -1,7 +1,5 @@
 """What a segmenter hands on, and what all of them measure; given labels need no more."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any

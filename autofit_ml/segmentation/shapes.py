@@ -3,8 +3,6 @@
 Distances are in units of an object's own isophote.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any

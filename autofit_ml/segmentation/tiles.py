@@ -12,8 +12,6 @@ Large galaxies are found on the frame binned 2 x 2, 4 x 4 ..., in the same way (
 Objects are numbered by position, so that numbers do not depend on the tiles.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -30,10 +28,10 @@ from autofit_ml.segmentation.detection import (
     detection_table,
     scaled,
 )
-from autofit_ml.segmentation.fragments import join_fragments
 from autofit_ml.segmentation.maskrcnn import MaskRCNNSettings, find_instances
 from autofit_ml.segmentation.network import DIVISIBLE, SegmentNetwork
 from autofit_ml.segmentation.pieces import BINNINGS, SAME, Piece, at_all_scales, draw
+from autofit_ml.segmentation.repair import repaired
 
 __all__ = ["Tile", "TileSettings", "detect_instances", "tiles_of"]
 
@@ -144,7 +142,7 @@ def detect_instances(
         return _found_in(*image, network, settings)
 
     pieces = at_all_scales(find, flat, rms, bad, fwhm, settings.binnings)
-    labels = join_fragments(draw(pieces, image.shape), flat, rms, bad)
+    labels = repaired(draw(pieces, image.shape), flat, rms, bad)
     covered = bad | large | (labels > 0)
     if not covered.all():
         level, rms = background_of(image, covered, box)

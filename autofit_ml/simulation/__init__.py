@@ -5,47 +5,34 @@ In: a recipe (``conf/data``: which scenes; `autofit_ml.presets`: observed how) a
 that made it; or a set of them on disk, in shards. `to_stamps` turns objects into what
 `autofit_ml.images` would have read, `export_fits` into a folder that ``autofit-ml fit`` reads.
 
-Neighbours: `images` (the `Stamp` and `PSF` types), `catalogue` (flags), `render` (the device-side
-path). Nothing in the fitting flow imports this package; it serves training, tests, benchmarks and
-the demonstration.
+Nothing in the fitting flow imports this package; it serves training, tests, benchmarks and the
+demonstration.
 
 From recipe to pixels:
 
-- `recipe`: settings, validated; `compose_recipe` reads them from Hydra configs.
-- `populations`, `scenes`, `sources`: numbers, sizes and shapes; which sources are where.
+- `recipe`, `survey`, `ranges`: settings, validated; `compose` reads them from Hydra configs.
+- `populations`, `galaxies`, `scenes`, `sources`: numbers, sizes and shapes; what is where.
 - `real`: cut-outs of real galaxies as sources.
 - `psf`, `draw`: PSF images; light on pixels with exactly the PSF image that is handed over.
 - `noise`, `artefacts`: sky, noise, detector defects.
 - `labels`, `objects`: who owns which pixel; everything that is known of an image.
 - `generate`: all of these for one object of a recipe.
 - `shards`, `dataset`, `files`: sets on disk, PyTorch data sets, FITS folders.
-- `endless`: the second path, batches drawn by our own renderer on CPU or GPU.
 - `observe`, `demo`: scenes and samples given in Python; a small folder for a first look.
 
-GalSim, Hydra and pydantic are optional dependencies (``pip install 'autofit-ml[simulate]'``);
-`endless` needs none of them.
+GalSim, Hydra and pydantic are optional dependencies (the extra ``simulate``).
 """
 
 from typing import Any
 
 import lazy_loader
 
-from autofit_ml.errors import SettingsError
+from autofit_ml.extras import needs
 
-_OPTIONAL = {"galsim", "hydra", "omegaconf", "pydantic"}
-
-# On first use (``__init__.pyi`` lists the names): `endless` runs on machines that have neither
-# GalSim nor pydantic.
+# On first use (``__init__.pyi`` lists the names): most of them need neither GalSim nor pydantic.
 _first_use, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 
 def __getattr__(name: str) -> Any:
-    try:
+    with needs("simulate", "simulating"):
         return _first_use(name)
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in _OPTIONAL:
-            raise
-        raise SettingsError(
-            f"simulating needs {error.name}, which is not installed",
-            "pip install 'autofit-ml[simulate]'",
-        ) from error

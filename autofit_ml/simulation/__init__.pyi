@@ -1,5 +1,7 @@
+from .compose import compose_recipe as compose_recipe
+from .compose import config_folder as config_folder
+from .compose import list_recipes as list_recipes
 from .dataset import ChunkSampler as ChunkSampler
-from .dataset import MixedSampler as MixedSampler
 from .dataset import ShardDataset as ShardDataset
 from .dataset import collate as collate
 from .demo import demo_set as demo_set
@@ -7,9 +9,8 @@ from .draw import EXACT as EXACT
 from .draw import FAST as FAST
 from .draw import DrawAccuracy as DrawAccuracy
 from .draw import render_source as render_source
-from .endless import EndlessSersic as EndlessSersic
-from .endless import EndlessSettings as EndlessSettings
 from .files import export_fits as export_fits
+from .galaxies import draw_galaxy as draw_galaxy
 from .generate import simulate as simulate
 from .generate import simulate_one as simulate_one
 from .noise import add_noise as add_noise
@@ -33,10 +34,6 @@ from .psf import draw_psf as draw_psf
 from .psf import draw_psf_grid as draw_psf_grid
 from .psf import moffat_psf as moffat_psf
 from .recipe import Recipe as Recipe
-from .recipe import compose_recipe as compose_recipe
-from .recipe import config_folder as config_folder
-from .recipe import list_recipes as list_recipes
-from .scenes import draw_galaxy as draw_galaxy
 from .shards import read_manifest as read_manifest
 from .shards import read_objects as read_objects
 from .shards import verify_set as verify_set

@@ -6,8 +6,6 @@ scale with the area (columns: with the width). Ghosts are light: they are added 
 Everything else happens to the observed image (`apply_artefacts`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -17,7 +15,7 @@ from scipy.special import ndtr
 from autofit_ml.simulation.objects import Artefact
 
 if TYPE_CHECKING:
-    from autofit_ml.simulation.recipe import Artefacts
+    from autofit_ml.simulation.survey import Artefacts
 
 __all__ = [
     "apply_artefacts",
@@ -51,7 +49,7 @@ FEWEST_ELECTRONS = 5.0
 
 def apply_artefacts(
     data: np.ndarray,
-    settings: Artefacts,
+    settings: "Artefacts",
     *,
     gain: float,
     rng: np.random.Generator,
@@ -105,7 +103,7 @@ def apply_artefacts(
 
 
 def coarsened(
-    data: np.ndarray, sky: float, rms: float, settings: Artefacts, rng: np.random.Generator
+    data: np.ndarray, sky: float, rms: float, settings: "Artefacts", rng: np.random.Generator
 ) -> np.ndarray:
     """Values of some images cut off below a level, or in steps (`Artefacts`).
 

@@ -5,16 +5,14 @@ Units and conventions are those of `SimulatedObject`; nothing is normalised here
 network, and travels with its weights).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
-from torch.utils.data import ConcatDataset, Dataset, Sampler, default_collate
+from torch.utils.data import Dataset, Sampler, default_collate
 
 from autofit_ml.errors import SettingsError
 from autofit_ml.measure import psf_fwhm
@@ -27,6 +25,7 @@ from autofit_ml.simulation.shards import (
     psf_grid_of,
     psf_of,
     read_manifest,
+    shape_of,
     truth_of,
 )
 
@@ -36,7 +35,6 @@ __all__ = [
     "SOURCE_COLUMNS",
     "SOURCE_KINDS",
     "ChunkSampler",
-    "MixedSampler",
     "ShardDataset",
     "collate",
 ]
@@ -164,15 +162,15 @@ def _item(batch: pa.RecordBatch, row: int, planes: Sequence[str]) -> dict[str, A
     }
     for name in NUMBERS:
         item[name] = torch.tensor(batch.column(name)[row].as_py(), dtype=torch.float32)
-    item["flags"] = torch.tensor(batch.column("flags")[row].as_py())
     truth = truth_of(batch, row)
     columns = [truth[name].astype(np.float32) for name in SOURCE_COLUMNS]
-    item["sources"] = torch.from_numpy(np.stack(columns, axis=1))
     classes = [SOURCE_KINDS.index(kind) for kind in truth["kind"]]
-    item["classes"] = torch.tensor(classes, dtype=torch.int64)
-    for name in planes:
-        item[name] = _plane(batch, row, name)
-    return item
+    return item | {
+        "flags": torch.tensor(batch.column("flags")[row].as_py()),
+        "sources": torch.from_numpy(np.stack(columns, axis=1)),
+        "classes": torch.tensor(classes, dtype=torch.int64),
+        **{name: _plane(batch, row, name) for name in planes},
+    }
 
 
 def _plane(batch: pa.RecordBatch, row: int, name: str) -> Any:
@@ -190,7 +188,7 @@ def _plane(batch: pa.RecordBatch, row: int, name: str) -> Any:
         light = _stored(batch, row, "model") + _stored(batch, row, "neighbour_light")
         plane = light + _sky(batch, row)
     elif name == "sky_map":
-        plane = np.broadcast_to(_sky(batch, row), _shape(batch, row))
+        plane = np.broadcast_to(_sky(batch, row), shape_of(batch, row))
     else:
         plane = _stored(batch, row, name)
     if name == "mask":
@@ -202,11 +200,7 @@ def _plane(batch: pa.RecordBatch, row: int, name: str) -> Any:
 def _stored(batch: pa.RecordBatch, row: int, name: str) -> np.ndarray:
     plane = plane_of(batch, row, name)
     # Only artefacts may be null here: none.
-    return np.zeros(_shape(batch, row), PLANES[name]) if plane is None else plane
-
-
-def _shape(batch: pa.RecordBatch, row: int) -> tuple[int, int]:
-    return batch.column("ny")[row].as_py(), batch.column("nx")[row].as_py()
+    return np.zeros(shape_of(batch, row), PLANES[name]) if plane is None else plane
 
 
 def _sky(batch: pa.RecordBatch, row: int) -> np.ndarray:
@@ -270,39 +264,3 @@ class ChunkSampler(Sampler[int]):
         for number in rng.permutation(len(self._chunks)):
             first, rows = self._chunks[number]
             yield from (first + rng.permutation(rows)).tolist()
-
-
-class MixedSampler(Sampler[int]):
-    """All objects of several sets once, interleaved at random.
-
-    Each set keeps the order of its own `ChunkSampler`.
-
-    Parameters
-    ----------
-    dataset : ConcatDataset of ShardDataset
-    seed : int, keyword-only
-    """
-
-    def __init__(self, dataset: ConcatDataset, *, seed: int = 0) -> None:
-        self.seed, self.epoch = seed, 0
-        self._starts = [0, *dataset.cumulative_sizes]
-        self._samplers = [
-            ChunkSampler(cast(ShardDataset, part), seed=seed + k)
-            for k, part in enumerate(dataset.datasets)
-        ]
-
-    def set_epoch(self, epoch: int) -> None:
-        """The next iteration has the order of this epoch."""
-        self.epoch = epoch
-        for sampler in self._samplers:
-            sampler.set_epoch(epoch)
-
-    def __len__(self) -> int:
-        return self._starts[-1]
-
-    def __iter__(self) -> Iterator[int]:
-        rng = np.random.default_rng([self.seed, self.epoch])
-        orders = [iter(sampler) for sampler in self._samplers]
-        of_set = np.repeat(np.arange(len(orders)), np.diff(self._starts))
-        for k in rng.permutation(of_set):
-            yield self._starts[k] + next(orders[k])

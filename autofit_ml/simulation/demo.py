@@ -1,7 +1,5 @@
 """A small folder of varied galaxies for a first look at ``autofit-ml``."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
@@ -67,8 +65,7 @@ def demo_set(folder: str | Path, n: int = 24, seed: int = 1) -> list[SimulatedOb
     specials = ("blend", "star", "border", "giant")[: max(0, n - 1)]
     names = [_KINDS[i % len(_KINDS)][0] for i in range(n - len(specials))] + list(specials)
     settings = dict(_KINDS)
-    sky_rms, gain = 1.0, 10.0
-    objects = []
+    sky_rms, gain, objects = 1.0, 10.0, []
     for index, name in enumerate(names):
         rng = np.random.default_rng([seed, index])
         psf = moffat_psf(

@@ -12,8 +12,6 @@ spread over the whole field, and its mean is taken out again. `tests/simulation`
 direct inverse transform on 2048 and 4096 pixels.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Simulated objects as a folder that ``autofit-ml fit`` reads."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

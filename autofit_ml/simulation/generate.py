@@ -1,7 +1,5 @@
 """One simulated image from a recipe: scene, light, sky, noise, defects, labels."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,17 +11,14 @@ from autofit_ml.errors import SettingsError
 from autofit_ml.images.stamp import PSF
 from autofit_ml.measure import psf_fwhm
 from autofit_ml.simulation.artefacts import apply_artefacts, coarsened, ghosts
+from autofit_ml.simulation.compose import compose_recipe
 from autofit_ml.simulation.draw import FAST, draw_box, extent
 from autofit_ml.simulation.labels import add_light, described
 from autofit_ml.simulation.noise import autocorrelation, flux_for_snr, observe
 from autofit_ml.simulation.objects import SimulatedObject, SourceLight
 from autofit_ml.simulation.psf import PSFGrid, draw_psf, draw_psf_grid
-from autofit_ml.simulation.recipe import Recipe, compose_recipe
-from autofit_ml.simulation.scenes import (
-    draw_frame_scene,
-    draw_stamp_neighbours,
-    place_stamp_target,
-)
+from autofit_ml.simulation.recipe import Recipe
+from autofit_ml.simulation.scenes import draw_frame_scene, draw_stamp_neighbours, place_stamp_target
 from autofit_ml.simulation.sources import Source
 
 __all__ = ["check_recipe", "simulate", "simulate_one"]
@@ -137,7 +132,7 @@ class _Streams:
 
 
 def _draw_target(
-    recipe: Recipe, psf: PSF, sky: _Sky, rng: np.random.Generator
+    recipe: Recipe, psf: PSF, sky: "_Sky", rng: np.random.Generator
 ) -> tuple[Source, np.ndarray]:
     """A stamp's target, and its light."""
     shape, images = recipe.data.shape, []

@@ -4,8 +4,6 @@ The mask of a source is an isophote: the pixels where its own noise-free light e
 sigma of the sky. Where several exceed it, the pixel belongs to the brightest.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
@@ -94,7 +92,9 @@ def source_truth(
         if radius.size:
             # A thin galaxy may pass between pixel centres.
             inside = radius <= max(source.re, 1.0, float(radius.min()))
-            row["blend_fraction"] = _share_of_others(light.data[inside], total[box][inside])
+            light_inside = max(float(total[box][inside].sum(dtype=float)), 0.0)
+            own = float(light.data[inside].sum(dtype=float))
+            row["blend_fraction"] = np.clip(1 - own / light_inside, 0, 1) if light_inside else 0.0
         row["kind"] = source.kind
         for name in ("x", "y", "flux", "re", "n", "q", "pa"):
             row[name] = getattr(source, name)
@@ -150,13 +150,6 @@ def described(
         snr=snr,
         flags=int(flags),
     )
-
-
-def _share_of_others(own: np.ndarray, total: np.ndarray) -> float:
-    everything = float(total.sum(dtype=float))
-    if everything <= 0:
-        return 0.0
-    return float(np.clip(1 - own.sum(dtype=float) / everything, 0.0, 1.0))
 
 
 def flags_by_construction(

@@ -6,8 +6,6 @@ standardised deviates (deviation / sigma) and multiplying by sigma afterwards, s
 bright sources and the correlation both hold.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Sequence

@@ -1,11 +1,10 @@
 """One simulated image and everything that is known about it."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntFlag
+from typing import Any, Self
 
 import numpy as np
 from astropy import units as u
@@ -198,17 +197,7 @@ class SimulatedObject:
         wcs.wcs.cdelt = [-self.pixel_scale / 3600, self.pixel_scale / 3600]
         return wcs
 
-    def light_fraction(self, source: int) -> np.ndarray:
-        """Share of one source in all light, per pixel, float32, shape (ny, nx); needs `light`."""
-        if self.light is None:
-            raise ValueError("this object was simulated without labels.light")
-        item, fraction = self.light[source], np.zeros(self.data.shape, np.float32)
-        box = np.s_[item.y0 : item.y0 + item.data.shape[0], item.x0 : item.x0 + item.data.shape[1]]
-        total = (self.model + self.neighbour_light)[box]
-        np.divide(item.data, total, out=fraction[box], where=total > 0)
-        return fraction.clip(0, 1)
-
-    def replace(self, **changes) -> SimulatedObject:
+    def replace(self, **changes: Any) -> Self:
         """A copy with some attributes changed."""
         return dataclasses.replace(self, **changes)
 
@@ -217,39 +206,27 @@ def to_stamps(objects: Sequence[SimulatedObject]) -> list[Stamp]:
     """The stamps that reading these objects from files would give (no given labels)."""
     return [
         Stamp(
-            id=item.id,
-            data=np.where(item.mask, np.float32(0), item.data),
-            sigma=np.where(item.mask, np.float32(1), item.sigma),
-            mask=item.mask,
-            psf=item.psf,
+            **_read(item),
             saturated=item.mask & (item.labels > 0) if item.flags & Flag.SATURATED else None,
-            wcs=item.wcs,
-            pixel_scale=item.pixel_scale,
-            zeropoint=item.zeropoint,
-            filter=item.filter,
-            gain=item.gain,
         )
         for item in objects
     ]
 
 
+def _read(item: SimulatedObject) -> dict[str, Any]:
+    names = ("id", "mask", "psf", "wcs", "pixel_scale", "zeropoint", "filter", "gain")
+    return {name: getattr(item, name) for name in names} | {
+        "data": np.where(item.mask, np.float32(0), item.data),
+        "sigma": np.where(item.mask, np.float32(1), item.sigma),
+    }
+
+
 def to_frame(item: SimulatedObject) -> Frame:
     """The frame that reading a simulated frame from files would give."""
-    return Frame(
-        id=item.id,
-        data=np.where(item.mask, np.float32(0), item.data),
-        sigma=np.where(item.mask, np.float32(1), item.sigma),
-        mask=item.mask,
-        psf=item.psf,
-        saturated=None
-        if item.artefacts is None
-        else (item.artefacts & (Artefact.SATURATED | Artefact.BLEED)) > 0,
-        wcs=item.wcs,
-        pixel_scale=item.pixel_scale,
-        zeropoint=item.zeropoint,
-        filter=item.filter,
-        gain=item.gain,
-    )
+    saturated = None
+    if item.artefacts is not None:
+        saturated = (item.artefacts & (Artefact.SATURATED | Artefact.BLEED)) > 0
+    return Frame(**_read(item), saturated=saturated)
 
 
 _UNITS = {"x": u.pix, "y": u.pix, "mag": u.mag, "re": u.pix, "pa": u.deg}
@@ -273,8 +250,7 @@ def truth_table(objects: Sequence[SimulatedObject]) -> QTable:
     table["snr"] = [item.snr for item in objects]
     table["flags"] = np.array([item.flags for item in objects], dtype=np.int32)
     table["n_neighbours"] = [len(item.neighbours) for item in objects]
-    most = max((len(item.target.components) for item in objects), default=0)
-    for k in range(most):
+    for k in range(max((len(item.target.components) for item in objects), default=0)):
         for name in ("kind", "flux", "re", "n", "q", "pa"):
             table[f"{name}_{k + 1}"] = [_component_value(item.target, k, name) for item in objects]
     table.meta["snr"] = "sqrt(sum(model**2 / sigma**2)) over the stamp"

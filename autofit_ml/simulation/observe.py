@@ -1,7 +1,5 @@
 """Scenes given source by source, and samples of single Sérsic galaxies, without configs."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,11 +7,11 @@ import numpy as np
 from autofit_ml.errors import SettingsError
 from autofit_ml.images.stamp import PSF
 from autofit_ml.simulation.draw import EXACT, DrawAccuracy, render_source
+from autofit_ml.simulation.galaxies import log_uniform
 from autofit_ml.simulation.labels import described
 from autofit_ml.simulation.noise import add_noise, autocorrelation, flux_for_snr, noise_map
 from autofit_ml.simulation.objects import Artefact, SimulatedObject, SourceLight
 from autofit_ml.simulation.psf import moffat_psf
-from autofit_ml.simulation.scenes import log_uniform
 from autofit_ml.simulation.sources import Source, along_axes, sersic_indices
 
 __all__ = ["draw_neighbours", "draw_target", "observe_scene", "simulate_sersic"]
@@ -187,8 +185,7 @@ def simulate_sersic(
     """
     shape = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
     sky_range = sky if isinstance(sky, tuple) else (float(sky), float(sky))
-    ranges = {"snr": snr, "n": n, "re": re, "q": q, "psf_fwhm": psf_fwhm}
-    for name, (low, high) in ranges.items():
+    for name, (low, high) in {"snr": snr, "n": n, "re": re, "q": q, "psf_fwhm": psf_fwhm}.items():
         if not 0 < low <= high:
             raise SettingsError(f"{name}=({low}, {high})", "need 0 < low <= high")
     if q[1] > 1:

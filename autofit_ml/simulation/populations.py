@@ -5,8 +5,6 @@ survey's typical colour (`Survey.colour`). A network needs the right mixture, no
 `benchmarks/sky_comparison.py` puts the counts next to real fields.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 
@@ -107,10 +105,9 @@ def disc_axis_ratio(
 ) -> float:
     """Apparent axis ratio of a disc seen from a random direction."""
 
-    def draw() -> float:
-        return inclined_axis_ratio(np.degrees(np.arccos(rng.uniform())), thickness)
-
-    return redrawn(draw, limits)
+    return redrawn(
+        lambda: inclined_axis_ratio(np.degrees(np.arccos(rng.uniform())), thickness), limits
+    )
 
 
 def spheroid_axis_ratio(rng: np.random.Generator, limits: tuple[float, float]) -> float:

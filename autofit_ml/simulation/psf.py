@@ -1,7 +1,5 @@
 """Point-spread functions as pixel images, the same everywhere or varying over a frame."""
 
-from __future__ import annotations
-
 import functools
 import itertools
 import math
@@ -18,7 +16,7 @@ from autofit_ml.measure import core_centroid, fourier_shift
 from autofit_ml.simulation.sources import require_galsim
 
 if TYPE_CHECKING:
-    from autofit_ml.simulation.recipe import PSFModel
+    from autofit_ml.simulation.survey import PSFModel
 
 __all__ = ["PSFGrid", "draw_psf", "draw_psf_grid", "moffat_psf"]
 
@@ -55,7 +53,7 @@ class PSFGrid:
         return PSF(image, self.has_pixel, self.oversampling, source="simulated")
 
 
-def draw_psf(model: PSFModel, pixel_scale: float, rng: np.random.Generator, seed: int = 0) -> PSF:
+def draw_psf(model: "PSFModel", pixel_scale: float, rng: np.random.Generator, seed: int = 0) -> PSF:
     """One PSF of a survey.
 
     Parameters
@@ -80,7 +78,7 @@ def draw_psf(model: PSFModel, pixel_scale: float, rng: np.random.Generator, seed
 
 
 def draw_psf_grid(
-    model: PSFModel,
+    model: "PSFModel",
     pixel_scale: float,
     shape: tuple[int, int],
     rng: np.random.Generator,
@@ -110,12 +108,12 @@ def draw_psf_grid(
     return PSFGrid(data, shape, model.has_pixel, model.oversampling)
 
 
-def _side(model: PSFModel) -> int:
+def _side(model: "PSFModel") -> int:
     """Side of the PSF's image, PSF pixels; odd."""
     return model.size * model.oversampling | 1
 
 
-def _draw_seeing(model: PSFModel, rng: np.random.Generator) -> tuple[float, ...]:
+def _draw_seeing(model: "PSFModel", rng: np.random.Generator) -> tuple[float, ...]:
     """FWHM (arcsec), beta, and the two components of the shear."""
     low, high = np.log(model.fwhm)
     fwhm = math.exp(rng.normal((low + high) / 2, (high - low) / (2 * 1.645)))
@@ -123,21 +121,19 @@ def _draw_seeing(model: PSFModel, rng: np.random.Generator) -> tuple[float, ...]
 
 
 def _seeing_psf(
-    model: PSFModel, pixel_scale: float, fwhm: float, beta: float, e1: float, e2: float
+    model: "PSFModel", pixel_scale: float, fwhm: float, beta: float, e1: float, e2: float
 ) -> PSF:
     galsim = require_galsim()
     size = math.hypot(e1, e2)
     if size > 0.3:
         e1, e2 = 0.3 * e1 / size, 0.3 * e2 / size
-    if model.kind == "moffat":
-        profile = galsim.Moffat(beta=beta, fwhm=fwhm / pixel_scale)
-    else:
-        profile = galsim.Kolmogorov(fwhm=fwhm / pixel_scale)
+    moffat = {"beta": beta} if model.kind == "moffat" else {}
+    profile = (galsim.Moffat if moffat else galsim.Kolmogorov)(fwhm=fwhm / pixel_scale, **moffat)
     return _draw(profile.shear(g1=e1, g2=e2), _side(model), model.oversampling, model.has_pixel)
 
 
 @functools.lru_cache(maxsize=512)
-def _optical_psf(model: PSFModel, pixel_scale: float, seed: int, member: int) -> PSF:
+def _optical_psf(model: "PSFModel", pixel_scale: float, seed: int, member: int) -> PSF:
     galsim = require_galsim()
     rng = np.random.default_rng([seed, 0x4F50, member])
     coefficients = [0.0] * 4 + list(rng.normal(0, model.aberrations, 8))
@@ -185,7 +181,7 @@ def _hexagons(side: int = 512) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=4)
-def _folder_psfs(model: PSFModel) -> tuple[PSF, ...]:
+def _folder_psfs(model: "PSFModel") -> tuple[PSF, ...]:
     folder = Path(str(model.folder))
     files = sorted(
         path for path in folder.iterdir() if path.name.endswith((".fits", ".fits.gz", ".fits.fz"))
@@ -207,7 +203,7 @@ def _folder_psfs(model: PSFModel) -> tuple[PSF, ...]:
     return tuple(_centred(data, model) for data in pool)
 
 
-def _centred(data: np.ndarray, model: PSFModel) -> PSF:
+def _centred(data: np.ndarray, model: "PSFModel") -> PSF:
     """Normalised, its centroid on the middle of the array (a Fourier shift)."""
     height, width = data.shape
     x, y, _ = core_centroid(data / data.sum())

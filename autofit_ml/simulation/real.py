@@ -5,8 +5,6 @@ removes what that amplified (Bernstein & Gruen 2014, PASP 126, 287; Rowe et al. 
 The cut-out's own noise stays in the image: take galaxies with little.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from dataclasses import dataclass

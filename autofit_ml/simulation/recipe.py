@@ -1,25 +1,17 @@
-"""What to simulate: validated settings, and how they are read from Hydra configs.
+"""What to simulate: validated settings.
 
 A `Recipe` has two parts: `data` (which scenes; the config group ``conf/data``) and `survey` (how
 they are observed; the bands of `autofit_ml.presets`). Everything is checked before any work
 starts: a wrong value is named by its path in the config (``data.target.n: ...``).
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
-import math
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import numpy as np
 from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
     Field,
     NonNegativeFloat,
     PositiveFloat,
@@ -29,254 +21,31 @@ from pydantic import (
 )
 
 from autofit_ml.errors import SettingsError
-from autofit_ml.presets import simulated_surveys
-from autofit_ml.simulation.noise import autocorrelation
-from autofit_ml.user_yaml import parse_user_yaml, read_user_text
+from autofit_ml.simulation.ranges import (
+    AxisRatios,
+    Fraction,
+    FractionRange,
+    Indices,
+    PositiveRange,
+    Range,
+    RecipeSettings,
+)
+from autofit_ml.simulation.survey import Survey
 
 __all__ = [
-    "Artefacts",
     "BulgeDisc",
     "Clustering",
     "DataRecipe",
     "Galaxies",
     "Labels",
     "Neighbours",
-    "Noise",
-    "PSFModel",
     "Recipe",
     "Structure",
-    "Survey",
     "Target",
-    "compose_recipe",
-    "config_folder",
-    "list_recipes",
 ]
 
 
-def _between(low: float, high: float, rule: str) -> AfterValidator:
-    """(low, high) of a range inside two limits; `rule` says so."""
-
-    def check(value: tuple[float, float]) -> tuple[float, float]:
-        if not low <= value[0] <= high or not low <= value[1] <= high:
-            raise ValueError(f"{list(value)}: {rule}")
-        if value[0] > value[1]:
-            raise ValueError(f"{list(value)}: the lower limit comes first")
-        return value
-
-    return AfterValidator(check)
-
-
-_Pair = tuple[float, float]
-Range = Annotated[_Pair, _between(-math.inf, math.inf, "must be numbers")]
-PositiveRange = Annotated[_Pair, _between(5e-324, math.inf, "must be positive")]
-FractionRange = Annotated[_Pair, _between(0, 1, "must lie between 0 and 1")]
-AxisRatios = Annotated[_Pair, _between(0.03, 1, "an axis ratio lies between 0.03 and 1")]
-Indices = Annotated[_Pair, _between(0.3, 6.2, "GalSim draws Sérsic indices from 0.3 to 6.2")]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-
-
-class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
-
-
-class PSFModel(_Settings):
-    """Point-spread functions of a survey.
-
-    Attributes
-    ----------
-    kind : str
-        moffat, kolmogorov, optical (obscured, aberrated aperture with Gaussian jitter), folder.
-    fwhm : (low, high)
-        arcsec; moffat and kolmogorov: log-normal between these as its 5 and 95 % points.
-    beta : (low, high)
-        Moffat exponent, uniform.
-    ellipticity : float
-        Scatter of each component of the reduced shear.
-    lam_over_diam : float
-        optical: wavelength over aperture, arcsec.
-    obscuration : float
-        optical: central obscuration, fraction of the diameter.
-    struts : int
-        optical: spider vanes.
-    aperture : str
-        optical: round, or hexagons (18 segments and three struts as JWST's, whose PSF has spikes;
-        `obscuration` and `struts` do not count).
-    aberrations : float
-        optical: scatter of the Zernike coefficients 4 to 11, waves.
-    jitter : float
-        optical: Gaussian sigma, arcsec.
-    folder : path
-        folder: PSF images in FITS, one a file, drawn at random.
-    size : int
-        Side of the PSF image in **image** pixels; odd.
-    oversampling : int
-        PSF pixels per image pixel.
-    has_pixel : bool
-        The PSF image contains the detector pixel.
-    variation : float
-        Over a frame: relative scatter of the width (and scatter / 3 of the ellipticity) between
-        opposite borders.
-    pool : int
-        optical and folder: number of different PSFs in a set.
-    """
-
-    kind: Literal["moffat", "kolmogorov", "optical", "folder"] = "moffat"
-    fwhm: PositiveRange = (0.8, 1.2)
-    beta: PositiveRange = (2.5, 4.5)
-    ellipticity: Annotated[float, Field(ge=0, le=0.2)] = 0.02
-    lam_over_diam: PositiveFloat = 0.05
-    obscuration: Annotated[float, Field(ge=0, lt=1)] = 0.3
-    struts: Annotated[int, Field(ge=0, le=8)] = 4
-    aperture: Literal["round", "hexagons"] = "round"
-    aberrations: Annotated[float, Field(ge=0, le=0.2)] = 0.02
-    jitter: NonNegativeFloat = 0.0
-    folder: Path | None = None
-    size: Annotated[int, Field(ge=5, le=501)] = 41
-    oversampling: Annotated[int, Field(ge=1, le=8)] = 1
-    has_pixel: bool = True
-    variation: Annotated[float, Field(ge=0, le=0.5)] = 0.05
-    pool: PositiveInt = 24
-
-    @model_validator(mode="after")
-    def _check(self) -> PSFModel:
-        if self.size % 2 == 0:
-            raise ValueError(f"size {self.size}: the PSF image needs an odd side")
-        if self.beta[0] <= 1:
-            raise ValueError(f"beta {list(self.beta)}: a Moffat profile needs beta > 1")
-        if self.kind == "folder":
-            if self.folder is None:
-                raise ValueError("kind folder needs a folder of PSF images")
-            if not self.folder.is_dir():
-                raise ValueError(f"folder {self.folder} does not exist")
-        return self
-
-
-class Noise(_Settings):
-    """Sky and noise.
-
-    The noise of an empty pixel is ``sqrt(sky_electrons + read_noise**2) / gain``.
-
-    Attributes
-    ----------
-    sky_brightness : float
-        AB mag per square arcsec.
-    gain : float
-        Electrons per image unit (coadds: of the whole stack). With correlated noise an effective
-        value: resampling lowers the noise of a pixel, so that the physical gain is multiplied by
-        the sum of the autocorrelation.
-    read_noise : float
-        Electrons per pixel (coadds: of the whole stack).
-    scatter : float
-        Object to object scatter of the sky brightness, mag (Gaussian): depth varies.
-    pedestal : (low, high)
-        Sky left in the image per pixel, in units of the sky noise.
-    gradient : (low, high)
-        Change of the sky across the image, in units of the sky noise; random direction.
-    correlation : float or (low, high) or 2-d list or path
-        Correlation of adjacent pixels' noise (rho ** (dx**2 + dy**2)), the same for all images or
-        uniform between two values; an explicit autocorrelation (odd sides, centre 1), or a FITS
-        file of one; 0: white.
-    """
-
-    sky_brightness: float
-    gain: PositiveFloat
-    read_noise: NonNegativeFloat = 0.0
-    scatter: NonNegativeFloat = 0.0
-    pedestal: Range = (0.0, 0.0)
-    gradient: Range = (0.0, 0.0)
-    correlation: float | Range | tuple[tuple[float, ...], ...] | Path = 0.0
-
-    @model_validator(mode="after")
-    def _check(self) -> Noise:
-        given: Any = self.correlation
-        for setting in given if self._is_range() else [given]:
-            try:
-                autocorrelation(setting, (sys.maxsize, sys.maxsize))
-            except SettingsError as error:
-                raise ValueError(f"correlation: {error}") from error
-        return self
-
-    def _is_range(self) -> bool:
-        given = self.correlation
-        return isinstance(given, tuple) and not isinstance(given[0], tuple)
-
-    def drawn(self, rng: np.random.Generator) -> float | tuple[tuple[float, ...], ...] | Path:
-        """The `correlation` of one image."""
-        given: Any = self.correlation
-        return float(rng.uniform(*given)) if self._is_range() else given
-
-
-class Artefacts(_Settings):
-    """Detector and pipeline defects; rates are means of Poisson numbers.
-
-    Attributes
-    ----------
-    saturation : float
-        Level (image units, with sky) at which a pixel is full; inf: never.
-    bleed : bool
-        Excess charge runs along columns (CCDs).
-    bad_columns : float
-        Per 1000 columns.
-    cosmic_rays : float
-        Hits per 10**6 pixels.
-    cosmic_rays_masked : float
-        Fraction of the hits that the survey's mask has found.
-    masked_regions : float
-        Blocks, trails and circles cut out per 10**6 pixels.
-    ghosts : float
-        Fraction of a star's flux that is in its ghost ring (stars that saturate only); 0: none.
-    clipped, quantised : float
-        Share of the images whose values end at a level of -1.5 to 0 sigma of the sky; that have
-        steps of 0.3 to 1.5 sigma.
-    """
-
-    saturation: PositiveFloat = float("inf")
-    bleed: bool = False
-    bad_columns: NonNegativeFloat = 0.0
-    cosmic_rays: NonNegativeFloat = 0.0
-    cosmic_rays_masked: Fraction = 0.8
-    masked_regions: NonNegativeFloat = 0.0
-    ghosts: Annotated[float, Field(ge=0, le=0.05)] = 0.0
-    clipped: Fraction = 0.0
-    quantised: Fraction = 0.0
-
-
-class Survey(_Settings):
-    """How a survey observes in one band.
-
-    Attributes
-    ----------
-    name, band, title : str
-    references : tuple of str
-        Where the numbers come from.
-    pixel_scale : float
-        arcsec per pixel.
-    zeropoint : float
-        AB magnitude of one image unit.
-    depth : float
-        Published 5-sigma depth of a point source (AB mag), or NaN; for comparison.
-    colour : float
-        Typical colour of galaxies, this band minus i, AB mag: numbers and sizes are laws of the i
-        band.
-    psf : PSFModel
-    noise : Noise
-    artefacts : Artefacts
-    """
-
-    name: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
-    band: str
-    title: str
-    references: tuple[str, ...] = Field(min_length=1)
-    pixel_scale: PositiveFloat
-    zeropoint: float
-    depth: float = float("nan")
-    colour: float = 0.0
-    psf: PSFModel
-    noise: Noise
-    artefacts: Artefacts = Artefacts()
-
-
-class BulgeDisc(_Settings):
+class BulgeDisc(RecipeSettings):
     """Bulge + inclined disc.
 
     Attributes
@@ -297,7 +66,7 @@ class BulgeDisc(_Settings):
     thickness: FractionRange = (0.05, 0.25)
 
 
-class Structure(_Settings):
+class Structure(RecipeSettings):
     """Arms, bars, rings and knots on top of bulge + disc.
 
     Attributes
@@ -331,7 +100,7 @@ class Structure(_Settings):
     irregular_probability: Fraction = 0.2
 
 
-class Galaxies(_Settings):
+class Galaxies(RecipeSettings):
     """Structure of galaxies.
 
     Attributes
@@ -359,9 +128,9 @@ class Galaxies(_Settings):
         Images ``<name>_image.fits`` with ``<name>_psf.fits`` of real galaxies for ``real``.
     """
 
-    morphology: dict[Literal["sersic", "bulge_disc", "structured", "real"], NonNegativeFloat] = {
-        "sersic": 1.0
-    }
+    morphology: dict[Literal["sersic", "bulge_disc", "structured", "real"], NonNegativeFloat] = (
+        Field({"sersic": 1.0})
+    )
     re: PositiveRange | None = None
     re_limits: PositiveRange = (0.3, 1e4)
     n: Indices = (0.5, 6.0)
@@ -375,7 +144,7 @@ class Galaxies(_Settings):
     real_folder: Path | None = None
 
     @model_validator(mode="after")
-    def _check(self) -> Galaxies:
+    def _check(self) -> "Galaxies":
         if not sum(self.morphology.values()) > 0:
             raise ValueError("morphology: needs a positive weight")
         if self.morphology.get("real", 0) > 0:
@@ -386,7 +155,7 @@ class Galaxies(_Settings):
         return self
 
 
-class Target(_Settings):
+class Target(RecipeSettings):
     """What stands at a stamp's centre. Give `snr` or `magnitude`.
 
     Attributes
@@ -407,13 +176,13 @@ class Target(_Settings):
     max_shift: NonNegativeFloat = 0.5
 
     @model_validator(mode="after")
-    def _check(self) -> Target:
+    def _check(self) -> "Target":
         if (self.snr is None) == (self.magnitude is None):
             raise ValueError("give snr or magnitude (one of the two)")
         return self
 
 
-class Clustering(_Settings):
+class Clustering(RecipeSettings):
     """Companions: pairs with surface density ~ separation ** -slope.
 
     Attributes
@@ -434,7 +203,7 @@ class Clustering(_Settings):
     stars: bool = False
 
 
-class Neighbours(_Settings):
+class Neighbours(RecipeSettings):
     """All sources but the target.
 
     Attributes
@@ -474,7 +243,7 @@ class Neighbours(_Settings):
     clustering: Clustering = Clustering()
 
     @model_validator(mode="after")
-    def _check(self) -> Neighbours:
+    def _check(self) -> "Neighbours":
         if self.number is None and self.magnitude is None:
             raise ValueError("give number, or magnitude for the counts")
         if self.faint_magnitude is not None:
@@ -485,7 +254,7 @@ class Neighbours(_Settings):
         return self
 
 
-class Labels(_Settings):
+class Labels(RecipeSettings):
     """What is stored beside the images.
 
     Attributes
@@ -504,7 +273,7 @@ class Labels(_Settings):
     light: bool = False
 
 
-class DataRecipe(_Settings):
+class DataRecipe(RecipeSettings):
     """Which scenes. ``kind`` is ``stamp`` (a target at the centre) or ``frame``."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9_-]+$")]
@@ -521,7 +290,7 @@ class DataRecipe(_Settings):
     survey: str | None = None
 
     @model_validator(mode="after")
-    def _check(self) -> DataRecipe:
+    def _check(self) -> "DataRecipe":
         if min(self.shape) < 9:
             raise ValueError(f"shape {list(self.shape)}: at least 9 x 9 pixels")
         if (self.kind == "stamp") != (self.target is not None):
@@ -531,14 +300,14 @@ class DataRecipe(_Settings):
         return self
 
 
-class Recipe(_Settings):
+class Recipe(RecipeSettings):
     """A whole recipe: scenes and survey."""
 
     data: DataRecipe
     survey: Survey
 
     @model_validator(mode="after")
-    def _check(self) -> Recipe:
+    def _check(self) -> "Recipe":
         if self.survey.psf.size > min(self.data.shape):
             raise ValueError(
                 f"survey.psf.size {self.survey.psf.size}: larger than the images of "
@@ -547,7 +316,7 @@ class Recipe(_Settings):
         return self
 
     @classmethod
-    def from_mapping(cls, config: Mapping[str, Any]) -> Recipe:
+    def from_mapping(cls, config: Mapping[str, Any]) -> "Recipe":
         """Validate a mapping.
 
         Raises
@@ -576,105 +345,3 @@ class Recipe(_Settings):
         """sha256 of the resolved recipe."""
         text = json.dumps(self.as_mapping(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
-
-
-def config_folder() -> Path:
-    """The folder of Hydra configs that comes with the package."""
-    return Path(__file__).resolve().parents[1] / "conf"
-
-
-def list_recipes(
-    group: Literal["data", "survey"] = "data", *, config_dir: str | Path | None = None
-) -> dict[str, str]:
-    """What ``data=`` or ``survey=`` accepts: name -> title, those of `config_dir` first."""
-    titles: dict[str, str] = {}
-    for folder in (config_dir, config_folder()):
-        root = Path(folder or "") / group
-        for path in sorted(root.rglob("*.yaml")) if folder is not None else ():
-            content = _config(path)
-            name = str(path.relative_to(root).with_suffix(""))
-            titles.setdefault(name, str(content.get("title", "")))
-    if group == "survey":
-        for name, band in simulated_surveys().items():
-            titles.setdefault(name, str(band["title"]))
-    return titles
-
-
-def _config(path: Path) -> dict[str, Any]:
-    """Content of a config file, checked: Hydra's own reader unfolds aliases."""
-    try:
-        content = parse_user_yaml(read_user_text(path, "config file")) or {}
-    except SettingsError as error:
-        raise SettingsError(error.problem, error.remedy, path) from None
-    if not isinstance(content, dict):
-        raise SettingsError("no settings in it", "write `name: value` lines", path)
-    return content
-
-
-def compose_recipe(
-    overrides: Sequence[str] = (), *, config_dir: str | Path | None = None
-) -> Recipe:
-    """Compose ``conf/simulate.yaml`` with Hydra overrides and validate it.
-
-    ``survey=`` takes the bands of `autofit_ml.presets`, which are registered with Hydra here.
-
-    Parameters
-    ----------
-    overrides : sequence of str
-        Hydra's override grammar: ``data=blends``, ``survey=hsc-i``, ``data.target.snr=[20,200]``,
-        ``+survey.artefacts.cosmic_rays=5``.
-    config_dir : path, optional
-        A folder of your own configs that is searched first (the same layout as ``conf``).
-
-    Returns
-    -------
-    Recipe
-
-    Raises
-    ------
-    SettingsError
-        Unknown config, wrong override, wrong value.
-    """
-    try:
-        from hydra import compose, initialize_config_dir
-        from hydra.core.config_store import ConfigStore
-        from hydra.errors import HydraException
-        from omegaconf import OmegaConf
-        from omegaconf.errors import OmegaConfBaseException
-    except ImportError as error:
-        raise SettingsError(
-            "recipes are Hydra configs, and hydra-core is not installed",
-            "pip install 'autofit-ml[simulate]'",
-        ) from error
-    # Values may be set whether or not the config file spells their default out.
-    overrides = [
-        f"++{item}" if "." in item.split("=")[0] and item[0] not in "+~" else item
-        for item in overrides
-    ]
-    extra = []
-    if config_dir is not None:
-        if not Path(config_dir).is_dir():
-            problem = f"config folder {config_dir} does not exist"
-            raise SettingsError(problem, "give an existing folder")
-        for path in sorted(Path(config_dir).rglob("*.yaml")):
-            _config(path)
-        extra = [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"]
-    for name, band in simulated_surveys().items():
-        ConfigStore.instance().store(name, dict(band), group="survey")
-    try:
-        with initialize_config_dir(str(config_folder()), version_base="1.3"):
-            composed = compose("simulate", overrides=[*extra, *overrides])
-            mapping = OmegaConf.to_container(composed, resolve=True)
-            wanted = mapping["data"].get("survey") if isinstance(mapping, dict) else None
-            if wanted and not any(item.startswith("survey=") for item in overrides):
-                composed = compose("simulate", overrides=[*extra, f"survey={wanted}", *overrides])
-                mapping = OmegaConf.to_container(composed, resolve=True)
-    except (HydraException, OmegaConfBaseException) as error:
-        # Hydra adds its own list of options and its search path; the remedy has the list.
-        text = " ".join(str(error).partition("Available options")[0].split())
-        raise SettingsError(
-            f"cannot compose the recipe: {text}",
-            f"data is one of {', '.join(list_recipes('data'))}; "
-            f"survey one of {', '.join(list_recipes('survey'))}",
-        ) from error
-    return Recipe.from_mapping(mapping)  # type: ignore[arg-type]

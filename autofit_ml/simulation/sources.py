@@ -1,7 +1,5 @@
 """Galaxies and stars: their parameters, in the package's conventions. No pixels here."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from dataclasses import dataclass, field
@@ -11,6 +9,7 @@ import numpy as np
 from scipy import special
 
 from autofit_ml.errors import SettingsError
+from autofit_ml.extras import needs
 from autofit_ml.profiles.sersic import sersic_b
 
 __all__ = [
@@ -32,14 +31,10 @@ _N_POINTS = 2048
 
 def require_galsim():
     """The galsim module, or an error that says how to get it."""
-    try:
+    with needs("simulate", "a simulated image"):
         import galsim
-    except ImportError as error:
-        raise SettingsError(
-            "simulated images need GalSim, which is not installed",
-            "pip install 'autofit-ml[simulate]'",
-        ) from error
-    return galsim
+
+        return galsim
 
 
 @dataclass(frozen=True)
@@ -146,11 +141,11 @@ class Source:
             return self.components
         return (Component("sersic", self.flux, self.re, self.n, self.q, self.pa),)
 
-    def replace(self, **changes) -> Source:
+    def replace(self, **changes) -> "Source":
         """A copy with some attributes changed."""
         return dataclasses.replace(self, **changes)
 
-    def with_flux(self, flux: float) -> Source:
+    def with_flux(self, flux: float) -> "Source":
         """A copy of another brightness, all components alike."""
         factor = flux / self.flux
         return self.replace(

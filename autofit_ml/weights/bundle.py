@@ -1,7 +1,5 @@
 """One bundle of weights: a folder of five files."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass

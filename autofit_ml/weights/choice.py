@@ -1,7 +1,5 @@
 """Which pretrained network suits an image."""
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import functools

@@ -1,7 +1,5 @@
 """From a name to a bundle's files, fetched if need be, and to a network."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from importlib import import_module
@@ -35,6 +33,7 @@ _BUILDERS = {
     "segment": "autofit_ml.segmentation.network",
     "initialise": "autofit_ml.initialisation.network",
     "deconvolve": "autofit_ml.deconvolution.network",
+    "errors": "autofit_ml.fitting.model_error",
 }
 """Module that builds a task's network: ``build(config) -> torch.nn.Module``."""
 
@@ -163,8 +162,8 @@ def pull(name: str) -> Path:
 
 
 def load(
-    name_or_path: str | Path, device: str | torch.device = "cpu", *, offline: bool = False
-) -> torch.nn.Module:
+    name_or_path: str | Path, device: "str | torch.device" = "cpu", *, offline: bool = False
+) -> "torch.nn.Module":
     """A pretrained network in evaluation mode.
 
     Parameters
@@ -201,7 +200,7 @@ def load(
     return network.to(device).eval()
 
 
-def trained_state(name_or_path: str | Path, *, offline: bool = False) -> dict[str, torch.Tensor]:
+def trained_state(name_or_path: str | Path, *, offline: bool = False) -> "dict[str, torch.Tensor]":
     """The weights of a bundle as they were trained; those of a loaded network may be folded.
 
     Parameters and errors as in `load`.
@@ -218,8 +217,8 @@ def _found(name_or_path: str | Path, offline: bool) -> tuple[Bundle, WeightInfo 
 
 
 def _build(
-    bundle: Bundle, info: WeightInfo | None, trained: Mapping[str, torch.Tensor]
-) -> torch.nn.Module:
+    bundle: Bundle, info: WeightInfo | None, trained: "Mapping[str, torch.Tensor]"
+) -> "torch.nn.Module":
     from autofit_ml import __version__
 
     config = bundle.config
@@ -257,7 +256,7 @@ def _build(
         ) from error
 
 
-def _check_settings(settings: Mapping[str, Any], trained: Mapping[str, torch.Tensor]) -> None:
+def _check_settings(settings: Mapping[str, Any], trained: "Mapping[str, torch.Tensor]") -> None:
     """Refuse to build a network that is far larger than its weights.
 
     Raises

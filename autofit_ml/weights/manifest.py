@@ -1,7 +1,5 @@
 """What bundles of weights there are."""
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -79,7 +77,7 @@ class WeightInfo:
 
     @property
     def task(self) -> str:
-        """segment, initialise or deconvolve."""
+        """segment, initialise, deconvolve or errors."""
         return self.name.partition("/")[0]
 
     @property
@@ -159,7 +157,7 @@ def list_weights(
     Parameters
     ----------
     task : str, optional
-        "segment", "initialise", "deconvolve", ...
+        "segment", "initialise", "deconvolve", "errors".
     survey, band : str, optional
         Bundles for exactly these; multi-survey bundles are listed for every survey.
 

@@ -78,3 +78,16 @@ def test_planes_must_agree_in_shape(planes, make_rows):
 def test_same_fit_gives_the_same_bytes(planes, make_rows):
     row = one_row(make_rows(["a"]))
     assert object_fits_bytes(**planes, row=row) == object_fits_bytes(**planes, row=row)
+
+
+def test_numbers_are_written_as_astropy_writes_them():
+    from autofit_ml.catalogue.objects import _float_card
+
+    rng = np.random.default_rng(1)
+    numbers = [0.0, -0.0, 1.0, -1e22, 1e-300, 1 / 3, -1.2345678901234567e-100]
+    numbers += list(rng.normal(size=300) * 10.0 ** rng.integers(-30, 30, 300))
+    for keyword in ("RE", "HIERARCH RE_ARCSEC_ERR"):
+        for comment in ("[pix] half-light radius", "a" * (46 - len(keyword)), ""):
+            for number in map(float, numbers):
+                expected = str(fits.Card(keyword, number, comment))
+                assert _float_card(keyword, number, comment) == expected

@@ -108,6 +108,20 @@ def test_running_out_of_steps_is_not_convergence():
     assert not out.converged[0]
 
 
+def test_rounding_of_chi2_does_not_hide_that_the_minimum_is_reached():
+    exact, solution = linear_problems()
+
+    def rounded(index, theta):
+        found = exact(index, theta)
+        found.chi2 = (found.chi2 / 0.05).ceil() * 0.05
+        return found
+
+    out = run(rounded, solution + 0.01)
+    assert out.converged.all()
+    assert (out.expected < 0.25).all() and (out.expected > 0.01).any()
+    assert not run(rounded, solution + 0.01, settings=LMSettings(stalled=1.0)).converged.all()
+
+
 def test_no_step_found_is_not_convergence():
     # The gradient lies: no step ever lowers chi2.
     def evaluate(index, theta):
@@ -151,3 +165,24 @@ def test_what_is_not_wanted_for_itself_need_not_settle_as_well():
     assert torch.allclose(steps.own, expected)
     assert torch.allclose(steps.full, state.gradient @ covariance)
     assert steps.own[0] < steps.expected[0]
+
+
+def test_a_direction_without_information_does_not_hold_up_the_others():
+    """A star's ellipticity: where it would go says nothing of how far the position may."""
+
+    def evaluate(index, theta):
+        jacobian = torch.tensor([[[1.0, 0.0], [0.0, 1e-3]]], dtype=F64)
+        aim = torch.tensor([5.0, 30.0], dtype=F64)
+        residual = aim - (jacobian @ theta[..., None])[..., 0]
+        return Evaluation(
+            residual.square().sum(1),
+            (residual[:, None] @ jacobian)[:, 0],
+            (jacobian.transpose(1, 2) @ jacobian).expand(len(index), 2, 2),
+            torch.zeros(len(index), 0, dtype=F64),
+        )
+
+    start, far = torch.zeros(1, 2, dtype=F64), torch.full((1, 2), 1e9, dtype=F64)
+    largest = torch.tensor([10.0, 0.7], dtype=F64)
+    out = minimise(evaluate, start, -far, far, largest, LMSettings(max_iterations=4))
+    assert out.theta[0, 0] == pytest.approx(5.0, abs=1e-3)
+    assert 0 < out.theta[0, 1] <= 4 * 0.7

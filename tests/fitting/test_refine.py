@@ -276,3 +276,17 @@ def test_starts_with_a_covariance_spread_along_the_index(noisy):
     )
     assert np.abs(np.log(tied.values[:, 4] / truth[:, 4])).max() < 0.02
     assert (tied.errors[:, 4] < alone.errors[:, 4] + 1e-9).all()
+
+
+def test_starts_do_not_depend_on_what_they_are_fitted_with():
+    """A start of a much smaller index is a smaller galaxy; with others it was of another shape."""
+    from autofit_ml.fitting.starts import component_starts
+
+    row = np.array([[20.0, 20.0, 100.0, 4.0, 6.0, 0.3, 40.0, 0.0]])
+    other = row.copy()
+    other[0, 4] = 1.0
+    alone = component_starts(sersic(), row, np.zeros(1))
+    together = component_starts(sersic(), np.concatenate([row, other]), np.zeros(2))
+    for one, both in zip(alone, together, strict=True):
+        for name, value in one.items():
+            assert value[0] == both[name][0], name

@@ -6,7 +6,7 @@ import torch
 from scipy import ndimage
 from torch.nn import functional
 
-from autofit_ml.segmentation.network import Preprocessing
+from autofit_ml.segmentation.channels import Preprocessing
 
 
 class BrightPixels(torch.nn.Module):

@@ -12,11 +12,12 @@ from autofit_ml.deconvolution.network import DeconvolveNetwork, DeconvolveSettin
 from autofit_ml.deconvolution.network import describe as describe_prior
 from autofit_ml.initialisation.network import InitialiseNetwork, InitialiseSettings
 from autofit_ml.initialisation.network import describe as describe_initialiser
-from autofit_ml.segmentation.network import NetworkSettings, Preprocessing, SegmentNetwork, describe
-from autofit_ml.segmentation.trainable import TrainableNetwork
+from autofit_ml.segmentation.channels import Preprocessing
+from autofit_ml.segmentation.network import NetworkSettings, SegmentNetwork, describe
 from autofit_ml.weights import WeightInfo, write_bundle
 from autofit_ml.weights.bundle import describe_files
 from autofit_ml.weights.manifest import MANIFEST_FORMAT
+from training.tasks.segment.network import TrainableNetwork
 
 TINY = NetworkSettings(
     widths=(8, 8, 8, 8), blocks=(1, 1, 1, 1), pyramid=8, hidden=16, mask_layers=(8,)

@@ -25,8 +25,6 @@ from autofit_ml.images import (
     moffat_psf,
     read,
     read_source,
-    read_stamp,
-    read_stamp_with_hashes,
 )
 
 
@@ -37,7 +35,7 @@ def only(path, **options):
 def outcome(source, **options):
     """(stamp, None) or (None, the InputError)."""
     try:
-        return read_stamp(source, ReadOptions(**options)), None
+        return read_source(source, ReadOptions(mode="stamp", **options)).stamp, None
     except InputError as error:
         return None, error
 
@@ -283,7 +281,7 @@ def test_padding_may_be_missing(writer):
 
 def test_hashes_are_those_of_the_files(writer):
     path = writer.object(mask=np.zeros((40, 44), np.uint8))
-    result = read_stamp_with_hashes(discover(path)[0])
+    result = read_source(discover(path)[0])
     assert len(result.hashes) == 4
     for name, digest in result.hashes.items():
         with open(name, "rb") as stream:
@@ -306,7 +304,7 @@ def test_each_file_is_read_once(writer, monkeypatch):
     reads = []
     original = Path.read_bytes
     monkeypatch.setattr(Path, "read_bytes", lambda self: reads.append(self) or original(self))
-    read_stamp(source)
+    read_source(source)
     assert reads == [path]
 
 
@@ -393,8 +391,8 @@ def test_read_by_hand_made_source(writer):
     path = writer.object()
     source = Source("mine", {"image": (path, 0)})
     with pytest.raises(InputError, match="no PSF"):
-        read_stamp(source)
-    stamp = read_stamp(source, ReadOptions(psf="none", sigma=2.5))
+        read_source(source)
+    stamp = read_source(source, ReadOptions(psf="none", sigma=2.5)).stamp
     assert np.all(stamp.sigma == 2.5)
 
 

@@ -15,10 +15,12 @@ from autofit_ml.catalogue import Flag
 from autofit_ml.errors import SettingsError
 from autofit_ml.initialisation import initialise, start_from_moments
 from autofit_ml.initialisation.cutouts import SCALARS
+from autofit_ml.initialisation.network import distance_from
 from autofit_ml.initialisation.resnet import start_from_network
 from autofit_ml.segmentation import segment
 from autofit_ml.simulation import demo_set, simulate_sersic, to_stamps
 from autofit_ml.weights import choice, manifest
+from training.tasks.initialise.calibration import calibrate, distances, quantile, whitening
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +98,7 @@ def drawn_answers(number: int, seed: int):
 
 def calibrated(network, number: int, seed: int = 1):
     """The network after it was calibrated on drawn answers."""
-    network.calibrate(torch.randn(50, 16), torch.rand(50), *drawn_answers(number, seed))
+    calibrate(network, torch.randn(50, 16), torch.rand(50), *drawn_answers(number, seed))
     return network
 
 
@@ -116,7 +118,7 @@ def test_what_is_usual_is_measured():
     mixing = torch.randn(16, 16, generator=rng)
     features = torch.randn(4000, 16, generator=rng) @ mixing
     chi2 = torch.rand(4000, generator=rng)
-    network.calibrate(features, chi2, *drawn_answers(500, 1))
+    calibrate(network, features, chi2, *drawn_answers(500, 1))
     distance = network.distance(features)
     assert float(distance.square().mean()) == pytest.approx(1, abs=0.02)
     assert float((distance > network.usual_distance).float().mean()) == pytest.approx(
@@ -172,7 +174,7 @@ def test_smaller_sets_give_a_common_factor():
     network = calibrated(tiny_initialiser(), 5000)
     error, lower, scalars = drawn_answers(300, 5)
     before = scaled(network, lower, scalars)
-    network.calibrate(torch.randn(50, 16), torch.rand(50), 2 * error, lower, scalars)
+    calibrate(network, torch.randn(50, 16), torch.rand(50), 2 * error, lower, scalars)
     factor = scaled(network, lower, scalars) / before
     for row in factor.diagonal(dim1=1, dim2=2).unbind(1):
         assert float(row.std()) < 1e-4
@@ -227,16 +229,15 @@ def test_a_prior_needs_the_network():
 @pytest.mark.parametrize("number", [300, 4000])
 def test_few_objects_do_not_make_others_like_them_unlike(number):
     """Features of 96 dimensions, correlated, as of a network adapted to a few hundred galaxies."""
-    from autofit_ml.initialisation.network import _distance, _distances, _quantile, _whitening
 
     generator = torch.Generator().manual_seed(4)
     mixing = torch.randn(96, 96, generator=generator)
     seen = torch.randn(number, 96, generator=generator) @ mixing
     others = torch.randn(2000, 96, generator=generator) @ mixing
-    limit = _quantile(_distances(seen), 0.998)
-    unlike = (_distance(others, *_whitening(seen)) > limit).float().mean()
+    limit = quantile(distances(seen), 0.998)
+    unlike = (distance_from(others, *whitening(seen)) > limit).float().mean()
     assert float(unlike) < 0.02
-    far = _distance(others + 4 * others.std(0), *_whitening(seen)) > limit
+    far = distance_from(others + 4 * others.std(0), *whitening(seen)) > limit
     assert float(far.float().mean()) > 0.9
 
 

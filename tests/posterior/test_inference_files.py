@@ -84,5 +84,5 @@ def test_wrong_use(samples, monkeypatch):
         raise ImportError(name)
 
     monkeypatch.setattr("importlib.import_module", missing)
-    with pytest.raises(SettingsError, match="pip install arviz"):
+    with pytest.raises(SettingsError, match='pip install "arviz'):
         to_inference_data(samples, 0, NAMES)

@@ -11,7 +11,7 @@ import pytest
 
 from autofit_ml.catalogue import read_catalogue_arrow
 from autofit_ml.runs import FitSettings, Progress, fit_run, sources
-from autofit_ml.runs.prepare import joined, prepare, prepare_in_parts
+from autofit_ml.runs.prepare import Objects, read_in_parts, read_objects
 from autofit_ml.simulation import compose_recipe, export_fits, simulate_one
 
 
@@ -30,7 +30,7 @@ def frame(tmp_path_factory):
 @pytest.fixture
 def large(monkeypatch):
     """Every file counts as very large."""
-    monkeypatch.setattr(sources, "_BYTES_PER_TASK", 0)
+    monkeypatch.setattr(sources, "_BYTES_IN_PARTS", 0)
 
 
 def same(one, two):
@@ -48,22 +48,22 @@ def sources_of(frame):
 
 def test_parts_together_are_the_whole(frame):
     sources = sources_of(frame)
-    whole = prepare(sources, frame[1])
-    parts = list(prepare_in_parts(sources, frame[1]))
+    whole = read_objects(sources, frame[1])
+    parts = list(read_in_parts(sources, frame[1]))
     assert len(whole.order) > 10
     assert [len(part.order) for part in parts[:-1]] == [5] * (len(parts) - 1)
     assert all(part.unfinished == {sources[0].id} for part in parts[:-1])
     assert parts[-1].unfinished == frozenset()
-    assert joined(parts).order == whole.order
-    rest = list(prepare_in_parts(sources, frame[1], done=set(whole.order[:7])))
-    assert joined(rest).order == whole.order[7:]
+    assert Objects.joined(parts).order == whole.order
+    rest = list(read_in_parts(sources, frame[1], done=set(whole.order[:7])))
+    assert Objects.joined(rest).order == whole.order[7:]
 
 
 def test_exactly_full_last_part_is_finished(frame):
     sources = sources_of(frame)
-    number = len(prepare(sources, frame[1]).order)
+    number = len(read_objects(sources, frame[1]).order)
     settings = frame[1].replace(batch_size=number)
-    (only,) = prepare_in_parts(sources, settings)
+    (only,) = read_in_parts(sources, settings)
     assert only.unfinished == frozenset()
 
 
@@ -94,11 +94,38 @@ def test_interrupted_frame_goes_on_where_it_stopped(frame, large, tmp_path):
     assert fit_run(folder, tmp_path / "two", settings).n_new == 0
 
 
-def test_workers_leave_large_frames_to_the_main_process(frame, large, tmp_path):
+def test_workers_fit_what_the_main_process_reads_of_a_frame(frame, large, tmp_path):
+    """The same rows to the last bit, saved in parts, of which none is done again."""
     folder, settings = frame
     alone = fit_run(folder, None, settings).table
-    with_worker = fit_run(folder, None, dataclasses.replace(settings, workers=1)).table
-    same(with_worker, alone)
+    workers = dataclasses.replace(settings, workers=2)
+    with pytest.raises(RuntimeError, match="crash"):
+        fit_run(folder, tmp_path / "out", workers, progress=StopAfter(2))
+    went_on = fit_run(folder, tmp_path / "out", workers)
+    assert went_on.n_new == len(alone) - 10
+    same(went_on.table, alone)
+
+
+def test_object_of_a_frame_that_kills_its_worker_fails_alone(frame, large):
+    from deadly_job import fit_or_die
+
+    from autofit_ml.runs.fitted import FittingTask, fit_job
+    from autofit_ml.runs.jobs import Ahead
+    from autofit_ml.runs.sources import batches
+
+    settings = dataclasses.replace(frame[1], workers=1, segmenter="sep", init="moments")
+    job = fit_job(FittingTask((), "cpu", None), settings)
+    job = dataclasses.replace(job, rest=fit_or_die)
+    with batches(sources_of(frame), settings, job, Ahead()) as found:
+        parts = list(found)
+    rows = [row for _, part in parts for row in zip(*part.rows.values(), strict=True)]
+    columns = list(parts[0][1].rows)
+    status = {row[columns.index("id")]: row[columns.index("status")] for row in rows}
+    assert [len(ended) for ended, _ in parts] == [0] * (len(parts) - 1) + [1]
+    dead = [name for name, state in status.items() if state == "failed"]
+    assert [name.rpartition("@")[2] for name in dead] == ["07"]
+    message = next(row for row in rows if row[columns.index("id")] == dead[0])
+    assert "died" in message[columns.index("message")]
 
 
 class StopsAfter(Progress):

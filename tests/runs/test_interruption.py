@@ -323,15 +323,16 @@ def test_killed_workers_are_replaced(many_images, unbroken, tmp_path):
 
 def test_object_that_kills_its_worker_fails_alone(many_images):
     """The job of the workers kills its process when it comes to one object."""
-    from deadly_job import DEADLY, prepare_or_die
+    from deadly_job import DEADLY, read_or_die
 
     from autofit_ml.images import discover
-    from autofit_ml.runs.prepare import PREPARE
-    from autofit_ml.runs.sources import Ahead, batches
+    from autofit_ml.runs.jobs import Ahead
+    from autofit_ml.runs.prepare import READ
+    from autofit_ml.runs.sources import batches
 
     sources = discover(many_images).sources[:12]
     settings = FitSettings(workers=1, batch_size=6, segmenter="sep")
-    job = dataclasses.replace(PREPARE, do=prepare_or_die)
+    job = dataclasses.replace(READ, do=read_or_die)
     with batches(sources, settings, job, Ahead()) as found:
         parts = [part for _, part in found]
     assert [name for part in parts for name in part.order] == [s.id for s in sources]
@@ -349,13 +350,13 @@ def test_object_that_kills_the_process_comes_last_and_is_given_up(
     images, tmp_path, monkeypatch, batch_size
 ):
     """A library crashes at one object, in the process itself: every call dies of it."""
-    from deadly_job import DEADLY, prepare_or_die
+    from deadly_job import DEADLY, read_or_die
 
     from autofit_ml.runs import fit
-    from autofit_ml.runs.prepare import PREPARE
+    from autofit_ml.runs.prepare import READ
 
     shutil.copy(next(images.glob("*.fits")), images / f"{DEADLY}.fits")
-    monkeypatch.setattr(fit, "PREPARE", dataclasses.replace(PREPARE, do=prepare_or_die))
+    monkeypatch.setattr(fit, "READ", dataclasses.replace(READ, do=read_or_die))
     settings = FitSettings(workers=0, batch_size=batch_size, segmenter="sep", save=())
     done = []
     for _ in range(6):
@@ -380,14 +381,15 @@ def test_workers_that_never_start(many_images, monkeypatch):
     """Then this process reads; no object is blamed."""
     from autofit_ml.images import discover
     from autofit_ml.runs import workers as module
-    from autofit_ml.runs.prepare import PREPARE
-    from autofit_ml.runs.sources import Ahead, batches
+    from autofit_ml.runs.jobs import Ahead
+    from autofit_ml.runs.prepare import READ
+    from autofit_ml.runs.sources import batches
 
     monkeypatch.setattr(module, "_begin_worker", os._exit)
     told = Killer()
     sources = discover(many_images).sources[:5]
     settings = FitSettings(workers=1, batch_size=2, segmenter="sep")
-    with batches(sources, settings, PREPARE, Ahead(progress=told)) as found:
+    with batches(sources, settings, READ, Ahead(progress=told)) as found:
         parts = [part for _, part in found]
     assert sum(len(part.order) for part in parts) == 5
     assert [f.id for part in parts for f in part.failures] == ["all-nan"]
@@ -434,22 +436,35 @@ def test_workers_import_no_torch_and_use_one_thread(monkeypatch):
     assert sys.modules["__main__"] is main
 
 
-def test_default_number_of_workers(monkeypatch):
+def test_default_number_of_workers(monkeypatch, tmp_path):
+    from autofit_ml.images import Source
     from autofit_ml.runs import sources
     from autofit_ml.runs import workers as module
+    from autofit_ml.runs.fitted import FittingTask, fit_job
+    from autofit_ml.runs.prepare import READ
+    from autofit_ml.runs.results import each
 
-    def useful(number, segmenter, fitting=False):
-        return sources.useful_workers(number, FitSettings(segmenter=segmenter), fitting)
+    fitting, nothing = fit_job(FittingTask((), "cpu", None), FitSettings()), each(lambda *_: [])
 
+    def useful(number, segmenter, job, device="cpu", path="a.fits"):
+        some = [Source(str(k), {"image": (str(tmp_path / path), None)}) for k in range(number)]
+        settings = FitSettings(segmenter=segmenter, device=device)
+        return sources.useful_workers(some, settings, job)
+
+    (tmp_path / "large.fits").write_bytes(bytes(9_000_000))
     for processors, workers in ((1, 1), (2, 1), (4, 2), (64, 4)):
         here = set(range(processors))
         monkeypatch.setattr(module.os, "sched_getaffinity", lambda _, here=here: here)
-        assert useful(63, "sep") == useful(127, "auto") == useful(127, "maskrcnn") == 0
-        assert useful(64, "sep") == workers
-        assert useful(128, "auto") == min(processors, 8)
-        assert useful(127, "given", fitting=True) == 0
-        assert useful(128, "given", fitting=True) == min(processors, 16)
-    assert sources.useful_workers(9, FitSettings(workers=3), False) == 3
+        assert useful(63, "sep", READ) == useful(127, "auto", nothing) == 0
+        assert useful(64, "sep", READ) == useful(64, "auto", READ) == workers
+        assert useful(128, "auto", nothing) == min(processors, 8)
+        assert useful(127, "given", fitting) == 0
+        assert useful(128, "given", fitting) == min(processors, 16)
+        assert useful(1, "auto", fitting, path="large.fits") == min(processors, 16)
+    monkeypatch.setattr(sources, "usable_device", lambda _: "cuda")
+    assert useful(500, "auto", nothing, "auto") == 0  # the GPU is the main process's
+    assert useful(500, "sep", nothing, "auto") == useful(500, "auto", READ, "auto") == 4
+    assert sources.useful_workers([], FitSettings(workers=3), READ) == 3
 
 
 def test_what_workers_have_begun_is_saved_when_a_run_stops(many_images, unbroken, tmp_path):
@@ -476,12 +491,13 @@ def test_what_workers_have_begun_is_saved_when_a_run_stops(many_images, unbroken
 def test_complete_parts_are_given_out_as_they_are(many_images):
     """Joined to a batch, a frame's first part would count as the whole frame."""
     from autofit_ml.images import discover
-    from autofit_ml.runs.prepare import PREPARE
-    from autofit_ml.runs.sources import Ahead, batches
+    from autofit_ml.runs.jobs import Ahead
+    from autofit_ml.runs.prepare import READ
+    from autofit_ml.runs.sources import batches
 
     sources = discover(many_images).sources[:12]
     settings = FitSettings(workers=0, batch_size=256, segmenter="sep")
-    job = dataclasses.replace(PREPARE, complete=True, per_task=4)
+    job = dataclasses.replace(READ, complete=True, per_task=4)
     ahead = Ahead()
     with batches(sources, settings, job, ahead) as parts:
         assert len(next(parts)[0]) == 4
@@ -495,7 +511,7 @@ def test_batches_are_not_kept(many_images, tmp_path, monkeypatch):
     import weakref
 
     from autofit_ml.runs import fit
-    from autofit_ml.runs.prepare import PREPARE, prepare
+    from autofit_ml.runs.prepare import READ, read_objects
 
     alive: weakref.WeakSet = weakref.WeakSet()
     counts = []
@@ -503,7 +519,7 @@ def test_batches_are_not_kept(many_images, tmp_path, monkeypatch):
     def watched(sources, settings):
         gc.collect()
         counts.append(len(alive))
-        part = prepare(sources, settings)
+        part = read_objects(sources, settings)
         for stamp in part.stamps:
             alive.add(_Held(stamp))
         return part
@@ -514,7 +530,7 @@ def test_batches_are_not_kept(many_images, tmp_path, monkeypatch):
         def __init__(self, stamp):
             object.__setattr__(stamp, "_held", self)
 
-    monkeypatch.setattr(fit, "PREPARE", dataclasses.replace(PREPARE, do=watched))
+    monkeypatch.setattr(fit, "READ", dataclasses.replace(READ, do=watched))
     fit_run(
         many_images,
         tmp_path / "out",

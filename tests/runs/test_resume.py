@@ -19,6 +19,7 @@ from table_checks import assert_same_rows, row_of, rows_of
 from autofit_ml.errors import AutofitError, ResumeError, SettingsError
 from autofit_ml.images import ReadOptions
 from autofit_ml.runs import FitSettings, Progress, fit_run
+from autofit_ml.settings import Selected
 from autofit_ml.weights.choice import usable_weights
 
 FIT = FitSettings(workers=0, batch_size=2)
@@ -544,3 +545,41 @@ def test_frames_go_a_few_at_a_time(tmp_path, monkeypatch):
     assert [len(task) for task, _ in batches._tasks(sources, 256, 16)] == [1] * 6
     monkeypatch.setattr(batches, "_BYTES_PER_TASK", 1e9)
     assert [len(task) for task, _ in batches._tasks(sources, 4, 16)] == [4, 2]
+
+
+def test_some_objects_now_and_the_others_later(folder, out):
+    whole = fit_run(folder, out.with_name("whole"), FIT)
+    first = fit_run(folder, out, FIT, only=Selected(limit=2))
+    assert first.n_new == 2 and catalogue(out)["id"].to_pylist() == ["g0", "g1"]
+    fit_run(folder, out, FIT, only=Selected(ids="g[34]"))
+    assert catalogue(out)["id"].to_pylist() == ["g0", "g1", "g3", "g4"]
+    last = fit_run(folder, out, FIT)
+    assert last.n_new == 1
+    assert_same_rows(whole.table, last.table)
+    with pytest.raises(SettingsError, match="no object has an id like"):
+        fit_run(folder, out, FIT, only=Selected(ids="ngc*"))
+
+
+def test_what_failed_is_done_again(folder, out, monkeypatch):
+    """Also when the process dies between the two steps in which a part loses its failures."""
+    broken = folder / "g2_image.fits"
+    good = broken.read_bytes()
+    broken.write_bytes(good[:2880])
+    one = fit_run(folder, out, FIT)
+    assert one.n_failed == 1
+    broken.write_bytes(good)
+    with pytest.raises(ResumeError, match="g2"):
+        fit_run(folder, out, FIT)
+
+    def die(path, **options):
+        raise RuntimeError(path)
+
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError):
+        patch.setattr(Path, "unlink", die)
+        fit_run(folder, out, FIT, only=Selected(retry="failed"))
+    two = fit_run(folder, out, FIT, only=Selected(retry="failed"))
+    assert two.n_failed == 0 and two.n_new == 1
+    assert catalogue(out)["id"].to_pylist() == [f"g{k}" for k in range(5)]
+    kept = ["g0", "g1", "g3", "g4"]
+    assert_same_rows(rows_of(one.table, kept), rows_of(two.table, kept), but=())
+    assert fit_run(folder, out, FIT, only=Selected(retry="failed")).n_new == 0

@@ -73,7 +73,10 @@ def test_bulge_and_disc(bulge_run):
         assert row[f"mag{name}"] == pytest.approx(27 - 2.5 * np.log10(row[f"flux{name}"]))
         relative = row[f"flux{name}_err"] / row[f"flux{name}"]
         assert row[f"mag{name}_err"] == pytest.approx(1.0857 * relative, rel=1e-3)
+    assert BULGE.re < row["re_total"] < DISC.re
+    assert min(BULGE.q, DISC.q) < row["q_total"] < max(BULGE.q, DISC.q)
     # The parts are known worse than the whole: they trade light.
+    assert row["re_total_err"] / row["re_total"] < row["re_err"] / row["re"]
     assert row["flux_total_err"] < row["flux_err"]
     assert row["re_arcsec_2"] == pytest.approx(0.2 * row["re_2"])
     assert row["re_circ_2"] == pytest.approx(row["re_2"] * np.sqrt(row["q_2"]))

@@ -11,19 +11,13 @@ from weights_bundles import TINY, tiny_network, tiny_trainable
 
 from autofit_ml.images.stamp import PSF, Stamp
 from autofit_ml.segmentation import regions
+from autofit_ml.segmentation.channels import Preprocessing, prepare
 from autofit_ml.segmentation.maskrcnn import MaskRCNNSettings, find_instances, segment_maskrcnn
-from autofit_ml.segmentation.network import (
-    NetworkSettings,
-    Preprocessing,
-    SegmentNetwork,
-    build,
-    describe,
-    prepare,
-)
+from autofit_ml.segmentation.network import NetworkSettings, SegmentNetwork, build, describe
 from autofit_ml.segmentation.pieces import draw
-from autofit_ml.segmentation.trainable import TrainableNetwork
 from autofit_ml.simulation.psf import moffat_psf
 from autofit_ml.weights import load, trained_state
+from training.tasks.segment.network import TrainableNetwork
 
 
 def test_channels_do_not_depend_on_units_or_sky():

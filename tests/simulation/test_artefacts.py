@@ -17,7 +17,7 @@ from autofit_ml.simulation.artefacts import (
     saturate,
 )
 from autofit_ml.simulation.objects import Artefact
-from autofit_ml.simulation.recipe import Artefacts
+from autofit_ml.simulation.survey import Artefacts
 
 
 def rng(seed: int = 1) -> np.random.Generator:

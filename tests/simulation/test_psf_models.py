@@ -9,7 +9,7 @@ from astropy.io import fits
 from autofit_ml.errors import SettingsError
 from autofit_ml.measure import core_centroid, psf_fwhm
 from autofit_ml.simulation.psf import draw_psf, draw_psf_grid, moffat_psf
-from autofit_ml.simulation.recipe import PSFModel
+from autofit_ml.simulation.survey import PSFModel
 
 pytest.importorskip("galsim")
 

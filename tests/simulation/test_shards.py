@@ -148,7 +148,6 @@ def test_every_value_comes_back(tmp_path, overrides):
         assert any(item.mask.any() and item.artefacts.any() for item in given)
         assert {"disc", "spiral", "knots"} <= parts
         assert np.array_equal(objects[2].noise_free, given[2].noise_free)
-        assert np.array_equal(objects[2].light_fraction(0), given[2].light_fraction(0))
     else:
         assert any(len(item.sources) > 1 for item in given)
         assert_same(objects[0].psf_grid.at(3.0, 70.0), given[0].psf_grid.at(3.0, 70.0))

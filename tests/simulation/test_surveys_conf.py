@@ -16,9 +16,10 @@ pytest.importorskip("galsim", reason="PSFs are drawn with galsim")
 
 from autofit_ml.measure import psf_fwhm
 from autofit_ml.presets import list_surveys, simulated_surveys
+from autofit_ml.simulation.compose import compose_recipe, list_recipes
 from autofit_ml.simulation.noise import autocorrelation, observe
 from autofit_ml.simulation.psf import draw_psf
-from autofit_ml.simulation.recipe import Survey, compose_recipe, list_recipes
+from autofit_ml.simulation.survey import Survey
 
 PRESETS = list(simulated_surveys())
 WITH_SOURCE = (

@@ -14,7 +14,7 @@ from autofit_ml.images.stamp import PSF, Stamp
 from autofit_ml.initialisation.cutouts import cut_outs
 from autofit_ml.initialisation.network import to_relative
 from autofit_ml.segmentation import Segmentation
-from autofit_ml.simulation import EndlessSersic, EndlessSettings
+from training.endless import EndlessSersic, EndlessSettings
 from training.tasks.initialise.cutouts import CutoutDataModule
 from training.tasks.initialise.endless import cut_endless
 from training.tasks.initialise.sets import make_cutout_sets

@@ -16,7 +16,7 @@ from autofit_ml.initialisation.cutouts import cut_outs
 from autofit_ml.initialisation.network import to_relative
 from autofit_ml.initialisation.physics import cut_out_parameters, model_images, robust_chi2
 from autofit_ml.segmentation import Segmentation
-from autofit_ml.simulation import EndlessSersic, EndlessSettings
+from training.endless import EndlessSersic, EndlessSettings
 from training.tasks.initialise import augment as views
 from training.tasks.initialise.augment import Augmentation, Masks, augment, masks
 from training.tasks.initialise.endless import cut_endless

@@ -24,7 +24,7 @@ from autofit_ml.deconvolution.target import TARGET_FWHM, target_psf
 from autofit_ml.images.psf import moffat_psf
 from autofit_ml.images.stamp import Stamp
 from autofit_ml.measure import psf_fwhm
-from autofit_ml.simulation.scenes import draw_galaxy
+from autofit_ml.simulation.galaxies import draw_galaxy
 from autofit_ml.weights import choice, weight_info
 from training.muon import MuonAdamW, orthogonal
 from training.settings import compose

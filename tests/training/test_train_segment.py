@@ -14,9 +14,10 @@ pytest.importorskip("galsim")
 from training_scripts import TRAINING, script
 
 from autofit_ml.segmentation.maskrcnn import segment_maskrcnn
-from autofit_ml.simulation import EndlessSettings, compose_recipe, simulate_one, to_stamps
+from autofit_ml.simulation import compose_recipe, simulate_one, to_stamps
 from autofit_ml.weights import load, weight_info
 from training.checkpoints import network_state
+from training.endless import EndlessSettings
 from training.settings import compose
 
 

@@ -8,9 +8,9 @@
 
   const CARDS = 60;
   const LINES = 100;
-  const RANGES = ["mag_total", "fraction", "mag", "re", "n", "q", "snr", "chi2_red"];
-  const TABLE = ["id", "status", "flags", "mag_total", "fraction", "mag", "re", "n", "q", "pa", "snr", "chi2_red", "message"];
-  const LOG = new Set(["flux", "flux_total", "re", "re_arcsec", "re_circ", "snr", "chi2_red"]);
+  const RANGES = ["mag_total", "re_total", "fraction", "mag", "re", "n", "q", "snr", "chi2_red"];
+  const TABLE = ["id", "status", "flags", "mag_total", "re_total", "q_total", "fraction", "mag", "re", "n", "q", "pa", "snr", "chi2_red", "message"];
+  const LOG = new Set(["flux", "flux_total", "re", "re_total", "re_arcsec", "re_circ", "snr", "chi2_red"]);
   const VIEWS = ["gallery", "table", "plots"];
 
   // ---- the catalogue -----------------------------------------------------------------------
@@ -401,7 +401,7 @@
     // Of several components: the whole, the first one's share, and what the first is like.
     const [mag, flux] = has("fraction") ? ["mag_total", "flux_total"] : ["mag", "flux"];
     const brightness = value(mag, i) === null ? flux : mag;
-    const shown = has("fraction") ? [brightness, "fraction", "re", "re_2"] : [brightness, "re", "n", "q"];
+    const shown = has("fraction") ? [brightness, "re_total", "q_total", "fraction"] : [brightness, "re", "n", "q"];
     const numbers = shown.filter((name) => has(name) && value(name, i) !== null).map((name) =>
       make("span", { title: `${name} ${measured(name, i)} ${unitOf(name)}` }, make("i", {}, `${name} `), measured(name, i, 3)));
     return make(
@@ -678,7 +678,7 @@
       make("div", { class: "legend" }, swatch("--bar", "shown"), swatch("--bar-all", "all objects"),
         make("span", {}, "Drag over a histogram to set a range, press it to clear; press a point to open the object.")),
       make("div", { class: "plots" },
-        ...[brightness, "fraction", "re", "n", "q", "chi2_red", "snr"].filter(has).map(histogram),
+        ...[brightness, "re_total", "fraction", "re", "n", "q", "chi2_red", "snr"].filter(has).map(histogram),
         scatter(brightness, "re"), scatter("re", "n")),
     ];
   }

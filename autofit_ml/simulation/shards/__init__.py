@@ -26,8 +26,6 @@ Neighbours: `simulate.generate` makes the objects, `simulate.objects` says what 
 `simulate.dataset` (PyTorch), the command line and training read sets. Nothing here imports torch.
 """
 
-from __future__ import annotations
-
 from autofit_ml.simulation.shards.columns import (
     FORMAT,
     PLANES,
@@ -35,6 +33,7 @@ from autofit_ml.simulation.shards.columns import (
     plane_of,
     psf_grid_of,
     psf_of,
+    shape_of,
     shard_schema,
     truth_of,
 )
@@ -60,6 +59,7 @@ __all__ = [
     "psf_of",
     "read_manifest",
     "read_objects",
+    "shape_of",
     "shard_schema",
     "truth_of",
     "verify_set",

@@ -1,7 +1,5 @@
 """Objects as rows: which columns there are, and how an object gets into them and out again."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +26,7 @@ __all__ = [
     "psf_grid_of",
     "psf_of",
     "schema_of",
+    "shape_of",
     "shard_schema",
     "truth_of",
 ]
@@ -87,7 +86,7 @@ _BOX = _struct(y0=pa.int32(), x0=pa.int32(), **_SIZE, data=_FLOATS)
 _KERNEL = _struct(**_SIZE, data=pa.list_(pa.float64()))
 
 
-def shard_schema(recipe: Recipe) -> pa.Schema:
+def shard_schema(recipe: "Recipe") -> pa.Schema:
     """Columns of the shards of a recipe; one row is one `SimulatedObject`.
 
     ==================================  =========================================================
@@ -134,7 +133,7 @@ def schema_of(noise_free: bool, light: bool) -> pa.Schema:
     return pa.schema(fields, metadata={"autofit-ml simulated set": str(FORMAT)})
 
 
-def objects_per_batch(recipe: Recipe) -> int:
+def objects_per_batch(recipe: "Recipe") -> int:
     """Rows of a record batch: as many as have about 256 kB of pixels, at least one."""
     ny, nx = recipe.data.shape
     names = set(shard_schema(recipe).names)
@@ -233,7 +232,7 @@ def decode(batch: pa.RecordBatch, row: int) -> SimulatedObject:
             plane = plane_of(batch, row, name)
             planes[name] = None if plane is None else plane.copy()
         else:
-            planes[name] = np.broadcast_to(np.float32(np.nan), _shape(batch, row))
+            planes[name] = np.broadcast_to(np.float32(np.nan), shape_of(batch, row))
     planes["mask"] = planes["mask"].view(bool)
     truth = truth_of(batch, row)
     kernel = batch.column("correlation")[row]
@@ -254,7 +253,7 @@ def plane_of(batch: pa.RecordBatch, row: int, name: str) -> np.ndarray | None:
     value = batch.column(name)[row]
     if not value.is_valid:
         return None
-    return value.values.to_numpy(zero_copy_only=True).reshape(_shape(batch, row))
+    return value.values.to_numpy(zero_copy_only=True).reshape(shape_of(batch, row))
 
 
 def truth_of(batch: pa.RecordBatch, row: int) -> np.ndarray:
@@ -280,7 +279,7 @@ def psf_grid_of(batch: pa.RecordBatch, row: int) -> PSFGrid | None:
         return None
     nodes = value["rows"].as_py(), value["columns"].as_py()
     about = {name: value[name].as_py() for name in _SAMPLING}
-    return PSFGrid(_image_of(value, nodes), _shape(batch, row), **about)
+    return PSFGrid(_image_of(value, nodes), shape_of(batch, row), **about)
 
 
 def light_of(batch: pa.RecordBatch, row: int) -> tuple[SourceLight, ...] | None:
@@ -291,7 +290,8 @@ def light_of(batch: pa.RecordBatch, row: int) -> tuple[SourceLight, ...] | None:
     return tuple(SourceLight(box["y0"].as_py(), box["x0"].as_py(), _image_of(box)) for box in value)
 
 
-def _shape(batch: pa.RecordBatch, row: int) -> tuple[int, int]:
+def shape_of(batch: pa.RecordBatch, row: int) -> tuple[int, int]:
+    """(ny, nx) of one object."""
     return batch.column("ny")[row].as_py(), batch.column("nx")[row].as_py()
 
 

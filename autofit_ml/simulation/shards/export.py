@@ -1,7 +1,5 @@
 """A set as a folder of FITS files that ``autofit-ml fit`` reads."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from pathlib import Path

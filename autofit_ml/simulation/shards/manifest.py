@@ -1,7 +1,5 @@
 """What a set holds: the files of its folder, its manifest, and whether they agree."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json
@@ -68,7 +66,7 @@ class ShardEntry:
     sha256: str
 
     @classmethod
-    def of(cls, folder: Path, file: str, rows: int, first: int = 0) -> ShardEntry:
+    def of(cls, folder: Path, file: str, rows: int, first: int = 0) -> "ShardEntry":
         """The entry of a file that is complete."""
         path = folder / file
         return cls(file, rows, first, path.stat().st_size, file_sha256(path))
@@ -220,7 +218,7 @@ def problem_of(folder: Path, entry: ShardEntry) -> str:
         return f"cannot be read: {error.strerror or error}"
 
 
-def set_identity(recipe: Recipe, shard_size: int, make: Callable) -> dict[str, Any]:
+def set_identity(recipe: "Recipe", shard_size: int, make: Callable) -> dict[str, Any]:
     """Everything that the bytes of the shards depend on, as the manifest states it.
 
     Raises
@@ -246,7 +244,7 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _input_hashes(recipe: Recipe) -> dict[str, str]:
+def _input_hashes(recipe: "Recipe") -> dict[str, str]:
     """sha256 of the files that a recipe names, of a folder's FITS files together."""
     hashes = {}
     correlation = recipe.survey.noise.correlation

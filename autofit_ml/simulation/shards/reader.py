@@ -1,7 +1,5 @@
 """Objects of a set by number."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import os

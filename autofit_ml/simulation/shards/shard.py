@@ -1,7 +1,5 @@
 """One shard of a set: its objects made and written."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -32,7 +30,7 @@ _COMPRESSION_LEVEL = 3
 class ShardTask:
     """One shard to be made: objects `first` ... `first` + `rows` - 1."""
 
-    recipe: Recipe
+    recipe: "Recipe"
     make: Make
     folder: Path
     number: int

@@ -24,8 +24,8 @@ import torch
 
 from autofit_ml.deconvolution.target import TARGET_FWHM, target_psf
 from autofit_ml.simulation.draw import DrawAccuracy, draw_box
+from autofit_ml.simulation.galaxies import draw_galaxy
 from autofit_ml.simulation.recipe import Galaxies, Structure
-from autofit_ml.simulation.scenes import draw_galaxy
 from autofit_ml.simulation.sources import Source
 from training.memory import write_tensors
 from training.settings import Entry

@@ -3,7 +3,7 @@
 - `sets`, `endless`, `measure`: cut-outs of simulated sets, of our own renderer's galaxies and of
   real images, and what is measured on them.
 - `cutouts`: these in memory; `augment`: other views of the same ones.
-- `module`: losses, validation, calibration.
+- `module`: losses, validation; `calibration`: what is measured once the network is trained.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ import torch
 
 from autofit_ml.initialisation.cutouts import PSF_SIDE, SIDE
 from autofit_ml.initialisation.network import USUAL_LN_N
-from autofit_ml.simulation.endless import EndlessSersic, EndlessSettings
 from autofit_ml.weights.manifest import tuples
+from training.endless import EndlessSersic, EndlessSettings
 from training.settings import Entry
 from training.tasks.initialise.measure import (
     FIELDS,

@@ -33,6 +33,7 @@ from autofit_ml.initialisation.physics import (
 )
 from training.module import NetworkModule
 from training.optimiser import OptimiserSettings
+from training.tasks.initialise import calibration
 from training.tasks.initialise.augment import Augmentation, augment
 from training.tasks.initialise.cutouts import Cutouts
 
@@ -249,7 +250,8 @@ def calibrate(module: InitialiseModule, train: Cutouts, apart: Cutouts, seed: in
         error.append((batch["target"] - mean)[known])
         lower.append(triangle[known])
         scalars.append(batch["scalars"][known])
-    module.network.calibrate(*(torch.cat(part) for part in (features, chi2, error, lower, scalars)))
+    measured = (torch.cat(part) for part in (features, chi2, error, lower, scalars))
+    calibration.calibrate(module.network, *measured)
 
 
 def _wide(batch: Batch) -> Batch:

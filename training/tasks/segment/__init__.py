@@ -1,6 +1,7 @@
 """Instance segmentation: the Mask R-CNN of `autofit_ml.segmentation.network`.
 
 - `targets`: from simulated images to the network's channels and torchvision's targets.
+- `network`: torchvision's Mask R-CNN on our trunk, as it is trained.
 - `module`: losses and validation.
 """
 

@@ -10,10 +10,11 @@ import torch
 from torch import nn
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
-from autofit_ml.segmentation.network import NetworkSettings, Preprocessing, describe
-from autofit_ml.segmentation.trainable import TrainableNetwork
+from autofit_ml.segmentation.channels import Preprocessing
+from autofit_ml.segmentation.network import NetworkSettings, describe
 from training.module import NetworkModule
 from training.optimiser import OptimiserSettings
+from training.tasks.segment.network import TrainableNetwork
 from training.tasks.segment.targets import Augmentation, Instances
 
 __all__ = ["SegmentModule", "SegmentSettings"]

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from autofit_ml.measure import mode_of_sky
+from autofit_ml.segmentation.channels import Preprocessing, prepare
 from autofit_ml.segmentation.maskrcnn import NARROWEST
-from autofit_ml.segmentation.network import Preprocessing, prepare
 from autofit_ml.simulation.dataset import SOURCE_COLUMNS, SOURCE_KINDS
 
 __all__ = ["Augmentation", "Instances", "SegmentTransform", "collate"]

@@ -1,7 +1,5 @@
 """What endless stamps show."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

@@ -17,7 +17,9 @@ from autofit_ml.errors import InputError, SettingsError
 from autofit_ml.images import psf as analytic
 from autofit_ml.images.stamp import PSF
 from autofit_ml.scenes import to_catalogue
-from autofit_ml.simulation.endless import (
+from autofit_ml.simulation.objects import SourceLight
+from autofit_ml.simulation.sources import Source
+from training.endless import (
     EMPTY,
     GALAXY,
     LADDER,
@@ -28,8 +30,6 @@ from autofit_ml.simulation.endless import (
     moffat_images,
     render_scene,
 )
-from autofit_ml.simulation.objects import SourceLight
-from autofit_ml.simulation.sources import Source
 
 SINGLE = EndlessSettings(shape=(32, 32), re=(1.0, 5.0), psf_size=15)
 BLENDS = EndlessSettings(
@@ -129,7 +129,7 @@ def test_oversampled_psf_without_the_pixel_matches_galsim():
 
 def test_every_layout_is_used_and_agrees():
     """A mild source looks the same through all layouts (2e-5: what a wrap-around leaves)."""
-    from autofit_ml.simulation.endless import render as drawing
+    from training.endless import render as drawing
 
     psf = moffat_images(torch.tensor([3.0]), torch.tensor([3.0]), torch.zeros(1, 2), 25)
     row = torch.tensor([[[32.0, 31.0, 1.0, 3.0, 1.5, 0.7, 30.0]]], dtype=torch.float64)
@@ -440,7 +440,7 @@ def test_a_step_depends_on_seed_and_step_alone():
 
 
 def test_no_two_steps_share_a_cpu_seed():
-    from autofit_ml.simulation.endless.scenes import generator
+    from training.endless.scenes import generator
 
     seeds = {generator(3, step, torch.device("cpu")).initial_seed() % 2**32 for step in range(999)}
     assert len(seeds) == 999
@@ -510,7 +510,7 @@ class Blocked:
 
 
 sys.meta_path.insert(0, Blocked())
-from autofit_ml.simulation import EndlessSersic, EndlessSettings
+from training.endless import EndlessSersic, EndlessSettings
 
 settings = EndlessSettings(shape=(24, 24), re=(1, 3), psf_size=9, max_sources=3, neighbours=1)
 assert EndlessSersic(settings, 2).batch(0)["image"].isfinite().all()

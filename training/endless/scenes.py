@@ -1,14 +1,12 @@
 """Scenes of endless stamps: random numbers, sources and their places, fluxes, tables."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
 import torch
 
 from autofit_ml.scenes import to_fit_space
-from autofit_ml.simulation.endless.settings import SPREAD, EndlessSettings
+from training.endless.settings import SPREAD, EndlessSettings
 
 __all__ = [
     "CATALOGUE",

@@ -1,10 +1,8 @@
 """The Mask R-CNN as it is trained: torchvision's model on our trunk.
 
-`network` has the same forward pass without what only training needs; weights trained here are
-loaded there.
+`autofit_ml.segmentation.network` has the same forward pass without what only training needs;
+weights trained here are loaded there.
 """
-
-from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
@@ -20,13 +18,8 @@ from torchvision.models.resnet import BasicBlock
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
-from autofit_ml.segmentation.network import (
-    CHANNELS,
-    CLASSES,
-    DIVISIBLE,
-    NetworkSettings,
-    Preprocessing,
-)
+from autofit_ml.segmentation.channels import CHANNELS, Preprocessing
+from autofit_ml.segmentation.network import CLASSES, DIVISIBLE, NetworkSettings
 from autofit_ml.segmentation.regions import ASPECTS, CANONICAL_LEVEL, CANONICAL_SIDE
 
 __all__ = ["TrainableNetwork"]

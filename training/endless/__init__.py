@@ -27,17 +27,15 @@ Check on a GPU: ``python benchmarks/simulation_speed.py --device cuda --only-dev
 - `batches`: all of these for one step; the data set.
 
 Neighbours: `autofit_ml.rendering`, `autofit_ml.profiles` and `autofit_ml.scenes` draw the light;
-`simulation.noise` the correlation of its noise; training and
+`autofit_ml.simulation.noise` the correlation of its noise; `training.tasks.initialise` and
 ``benchmarks/simulation_speed.py`` use the batches.
 """
 
-from __future__ import annotations
-
-from autofit_ml.simulation.endless.batches import EndlessSersic
-from autofit_ml.simulation.endless.psfs import moffat_images
-from autofit_ml.simulation.endless.render import LADDER, instance_labels, render_scene
-from autofit_ml.simulation.endless.scenes import CATALOGUE, EMPTY, GALAXY, STAR
-from autofit_ml.simulation.endless.settings import EndlessSettings
+from training.endless.batches import EndlessSersic
+from training.endless.psfs import moffat_images
+from training.endless.render import LADDER, instance_labels, render_scene
+from training.endless.scenes import CATALOGUE, EMPTY, GALAXY, STAR
+from training.endless.settings import EndlessSettings
 
 __all__ = [
     "CATALOGUE",

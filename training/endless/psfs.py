@@ -1,7 +1,5 @@
 """PSF images of endless stamps: Moffat PSFs, and what is asked of given ones."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Batches of endless stamps: PSF, scene, light, sky, noise and labels of one step."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Iterator
@@ -11,9 +9,10 @@ from scipy.fft import next_fast_len
 from torch.utils.data import IterableDataset, get_worker_info
 
 from autofit_ml.errors import SettingsError
-from autofit_ml.simulation.endless.psfs import checked_psfs, core_width, moffat_images
-from autofit_ml.simulation.endless.render import full_precision, instance_labels, unit_lights
-from autofit_ml.simulation.endless.scenes import (
+from autofit_ml.simulation.noise import autocorrelation, noise_amplitude
+from training.endless.psfs import checked_psfs, core_width, moffat_images
+from training.endless.render import full_precision, instance_labels, unit_lights
+from training.endless.scenes import (
     EMPTY,
     Random,
     draw_scenes,
@@ -21,8 +20,7 @@ from autofit_ml.simulation.endless.scenes import (
     generator,
     tables,
 )
-from autofit_ml.simulation.endless.settings import EndlessSettings
-from autofit_ml.simulation.noise import autocorrelation, noise_amplitude
+from training.endless.settings import EndlessSettings
 
 __all__ = ["EndlessSersic"]
 

@@ -1,7 +1,5 @@
 """Light of the sources of endless stamps, and who owns which pixel."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,9 +10,9 @@ from autofit_ml.errors import InputError
 from autofit_ml.profiles import N_MAX, N_MIN, sersic_table
 from autofit_ml.rendering import Accuracy, FourierPlan, make_plan, psf_modes, render
 from autofit_ml.scenes import to_fit_space
-from autofit_ml.simulation.endless.psfs import band_edge
-from autofit_ml.simulation.endless.scenes import CATALOGUE
-from autofit_ml.simulation.endless.settings import EndlessSettings
+from training.endless.psfs import band_edge
+from training.endless.scenes import CATALOGUE
+from training.endless.settings import EndlessSettings
 
 __all__ = ["LADDER", "full_precision", "instance_labels", "render_scene", "unit_lights"]
 

@@ -1,0 +1,180 @@
+"""Fluxes of point sources on a difference, whitened differences, scores."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from autofit_ml.difference.kernel import convolved, polynomials
+from autofit_ml.difference.subtract import Difference
+
+__all__ = ["Whitened", "fluxes", "psf_at", "whitened"]
+
+WHITENER = 41
+
+
+@dataclass(frozen=True)
+class Whitened:
+    """A difference whose noise is white, and what finds point sources on it.
+
+    Attributes
+    ----------
+    difference, variance : Tensor, (ny, nx)
+        Variance of sky pixels, without the errors of the kernel.
+    psf : Tensor, (h, w)
+        Of a point source of flux 1 in the science image.
+    score : Tensor, (ny, nx)
+        S/N of a point source at each pixel.
+    """
+
+    difference: Tensor
+    variance: Tensor
+    psf: Tensor
+    score: Tensor
+
+
+def psf_at(psf: Tensor, dx: Tensor, dy: Tensor, margin: int = 2) -> Tensor:
+    """PSF images shifted by fractions of a pixel, by a Fourier shift.
+
+    Parameters
+    ----------
+    psf : Tensor, (h, w)
+        Odd sides, centred.
+    dx, dy : Tensor, (n,)
+
+    Returns
+    -------
+    Tensor, (n, h + 2 * margin, w + 2 * margin)
+    """
+    h, w = psf.shape
+    wide = torch.nn.functional.pad(psf, (margin, margin, margin, margin))
+    ny, nx = wide.shape
+    fy = torch.fft.fftfreq(ny, dtype=psf.dtype, device=psf.device)
+    fx = torch.fft.rfftfreq(nx, dtype=psf.dtype, device=psf.device)
+    phase = -2 * torch.pi * (fy[None, :, None] * dy[:, None, None] + fx * dx[:, None, None])
+    return torch.fft.irfft2(torch.fft.rfft2(wide) * torch.exp(1j * phase), s=(ny, nx))
+
+
+def fluxes(result: Difference, x: Tensor, y: Tensor, psf: Tensor) -> tuple[Tensor, Tensor]:
+    """Flux of point sources at given places, and its error.
+
+    Parameters
+    ----------
+    result : Difference
+    x, y : Tensor, (n,), float64
+        0-based pixels.
+    psf : Tensor, (h, w), float64
+        Of the science image: centred, odd sides, sum 1.
+
+    Returns
+    -------
+    flux, error : Tensor, (n,)
+        In units of the image that was not convolved; NaN where over half of the PSF's weight is
+        masked or outside. The error has the noise of both images, of kernel and background (less
+        what the source's own pixels did in their fit), and the floor of the model.
+    """
+    kernel, design = result.kernel, result.kernel.design
+    seen = psf
+    if result.sign < 0:
+        pad = design.half
+        seen = convolved(torch.nn.functional.pad(psf, (pad, pad, pad, pad)), kernel.planes[0])
+    column, row = torch.floor(x + 0.5).long(), torch.floor(y + 0.5).long()
+    profiles = psf_at(seen, x - column, y - row)
+    half_y, half_x = profiles.shape[1] // 2, profiles.shape[2] // 2
+    edge = design.half
+
+    def around(image: Tensor, more: int = 0) -> Tensor:
+        """Windows of an image about the places; 0 beyond it."""
+        a, b = half_y + more, half_x + more
+        wide = torch.nn.functional.pad(image, (b, b, a, a))
+        rows = row[:, None, None] + torch.arange(2 * a + 1)[None, :, None]
+        columns = column[:, None, None] + torch.arange(2 * b + 1)[None, None, :]
+        inside = (rows >= 0) & (rows < wide.shape[0]) & (columns >= 0) & (columns < wide.shape[1])
+        seen = wide[rows.clamp(0, wide.shape[0] - 1), columns.clamp(0, wide.shape[1] - 1)]
+        return torch.where(inside, seen, torch.zeros_like(seen))
+
+    good = around(result.good.to(psf))
+    level = around(result.fixed.variance) + around(kernel.variance(result.moved.variance))
+    noise = (level * good).sum((1, 2)) / good.sum((1, 2)).clamp(min=1)
+    weight = profiles * good
+    share = (weight * profiles).sum((1, 2)) / (profiles**2).sum((1, 2))
+    filters = weight / (weight * profiles).sum((1, 2), keepdim=True)
+    flux = (filters * around(result.difference)).sum((1, 2))
+    moved = around(result.moved.data, edge)
+    moved_variance = around(result.moved.variance, edge)
+    # The kernel at each place: K^T a is what the filter makes of the convolved image's pixels.
+    terms = polynomials(result.good.shape, design.variation)
+    inside_y = row.clamp(0, result.good.shape[0] - 1)
+    inside_x = column.clamp(0, result.good.shape[1] - 1)
+    here = terms[:, inside_y, inside_x]
+    local = torch.einsum("tn,tuv->nuv", here, kernel.planes)
+    n = len(x)
+    spread = torch.nn.functional.conv_transpose2d(
+        filters[None], local.flip(-1, -2)[:, None], groups=n
+    )[0]
+    variance = (filters**2 * around(result.fixed.variance)).sum((1, 2))
+    variance = variance + (spread**2 * moved_variance).sum((1, 2))
+    # g = X^T a: by shifts of the convolved image; of the fitted pixels alone, with their weights.
+    gradient = _gradient(filters, moved, here, row, column, result)
+    fitted = around(kernel.fitted) * level
+    part = _gradient(filters * fitted.clamp(max=1), moved, here, row, column, result)
+    covariance = kernel.covariance
+    variance = variance + ((gradient - 2 * part) @ covariance * gradient).sum(1)
+    light = torch.einsum("nyx,nyx->n", filters, around(result.light))
+    variance = variance + (design.floor * light) ** 2
+    bad = (share < 0.5) | (noise <= 0)
+    nan = torch.full_like(flux, torch.nan)
+    return torch.where(bad, nan, flux), torch.where(bad, nan, variance.clamp(min=0).sqrt())
+
+
+def _gradient(
+    filters: Tensor, moved: Tensor, here: Tensor, row: Tensor, column: Tensor, result: Difference
+) -> Tensor:
+    """Derivative of the filtered model by every coefficient, (n, coefficients)."""
+    n = len(filters)
+    shifts = torch.nn.functional.conv2d(moved[None], filters[:, None], groups=n)[0]
+    shifts = shifts.flip(-1, -2).reshape(n, -1)
+    planes = [shifts * term[:, None] for term in here]
+    sky = polynomials(result.good.shape, result.kernel.design.background)
+    ny, nx = result.good.shape
+    at = sky[:, row.clamp(0, ny - 1), column.clamp(0, nx - 1)].T
+    return torch.cat([*planes, at * filters.sum((1, 2))[:, None]], 1)
+
+
+def whitened(result: Difference, psf: Tensor) -> Whitened:
+    """Undo the correlation that the kernel gives to the noise.
+
+    ``phi = sqrt((V_f + s^2 V_m) / (V_f + |K|^2 V_m))`` in Fourier space, with the typical variances
+    of the two images (ZOGY's idea, Zackay, Ofek & Gal-Yam 2016; for a kernel, Reiss & Lupton 2016).
+
+    Parameters
+    ----------
+    result : Difference
+    psf : Tensor, (h, w), float64
+        Of the science image.
+    """
+    kernel = result.kernel.planes[0]
+    fixed = result.fixed.variance[result.good].median()
+    moved = result.moved.variance[result.good].median()
+    size = 128
+    grid = torch.zeros((size, size), dtype=kernel.dtype)
+    h = kernel.shape[0]
+    grid[:h, :h] = kernel
+    power = torch.fft.fft2(grid).abs() ** 2
+    scale = kernel.sum()
+    ratio = ((fixed + scale**2 * moved) / (fixed + power * moved)).sqrt()
+    half = WHITENER // 2
+    phi = torch.fft.fftshift(torch.fft.ifft2(ratio).real)
+    phi = phi[size // 2 - half : size // 2 + half + 1, size // 2 - half : size // 2 + half + 1]
+    difference = convolved(result.difference, phi)
+    variance = result.fixed.variance + scale**2 * result.moved.variance
+    pad = half
+    seen = torch.nn.functional.pad(psf, (pad, pad, pad, pad))
+    if result.sign < 0:
+        seen = convolved(seen, kernel)
+    seen = convolved(seen, phi)
+    back = seen.flip(-1, -2)
+    noise = convolved(torch.where(result.good, variance, variance.median()), back**2)
+    score = convolved(difference, back) / noise.clamp(min=1e-300).sqrt()
+    score = torch.where(result.good, score, torch.zeros_like(score))
+    return Whitened(difference, variance, seen, score)

@@ -1,0 +1,106 @@
+r"""What rings and sectors of the residual would move a fit by, and what noise alone would.
+
+With :math:`C = A^{-1}` the covariance of a fit and :math:`J_p` the derivatives of pixel p, the
+pixel pulls parameter j by :math:`w_{pj} r_p`, :math:`w = C J^T W`. A block b of pixels pulls it by
+:math:`u_{bj} = \sum_{p \in b} w_{pj} r_p`: by so much the parameter would change if the block's
+pixels were another galaxy's. Over all blocks the pulls of a fit add up to nothing. Under noise alone
+the sum of their squares is a known share of :math:`C_{jj}` (all of it, but for what the fitted
+parameters take); what is beyond is due to the model (cluster-robust covariance: White 1980,
+Econometrica 48, 817; Liang & Zeger 1986, Biometrika 73, 13).
+
+**Rings** are elliptical annuli of the target, as seen through the PSF: they tell a wrong profile.
+**Sectors** tell arms, bars, tides and light off the centre.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+
+from autofit_ml.fitting.pixels import ImageData
+
+__all__ = ["N_BLOCKS", "RINGS", "SECTORS", "block_pulls", "ring_and_sector"]
+
+RINGS = (0.25, 0.5, 0.75, 1.0, 1.4, 2.0, 2.8, 4.0, 6.0, 9.0)
+"""Edges of the rings, units of the half-light ellipse; the last ring is all beyond."""
+
+SECTORS = 8  # octants
+N_BLOCKS = len(RINGS) + 1 + SECTORS
+
+
+def block_pulls(
+    channels: list[torch.Tensor],
+    jacobian: torch.Tensor,
+    score: torch.Tensor,
+    covariance: torch.Tensor,
+    place: tuple[torch.Tensor, torch.Tensor],
+) -> torch.Tensor:
+    """Pulls of the rings, then of the sectors, in one image, float64, (A, K, N_BLOCKS).
+
+    Parameters
+    ----------
+    channels, jacobian : as `SceneProblem.channels` returns them
+    score : Tensor, (A, ny, nx)
+        Of the likelihood (`PixelTerms`).
+    covariance : Tensor, float64, (A, K, D)
+        Rows of the fit's covariance: those of the parameters that are asked for.
+    place : (ring, sector), integers, (A, ny, nx)
+        From `ring_and_sector`.
+    """
+    inside = torch.cat([_members(place[0], len(RINGS) + 1), _members(place[1], SECTORS)], 1)
+    scores = (inside * score.flatten(1)[:, None]).transpose(1, 2)
+    sums = [torch.bmm(one.flatten(2), scores) for one in channels]
+    weights = covariance @ jacobian.transpose(1, 2)
+    return weights @ torch.cat(sums, 1).to(torch.float64)
+
+
+def _members(of: torch.Tensor, count: int) -> torch.Tensor:
+    """Which of `count` blocks each pixel is in, bool, (A, count, pixels)."""
+    return of.flatten(1)[:, None] == torch.arange(count, device=of.device)[:, None].to(of.dtype)
+
+
+def ring_and_sector(
+    data: ImageData, index: torch.Tensor, ellipses: np.ndarray, fwhm: np.ndarray
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ring and sector of each pixel of an image, integers, (A, ny, nx).
+
+    Parameters
+    ----------
+    ellipses : ndarray, (A, 5)
+        x, y, re, q, pa of the targets in their first images.
+    fwhm : ndarray, (A,)
+        Of the first image's PSF, pixels.
+    """
+    ny, nx = data.plan.shape
+    device, dtype = data.data.device, data.data.dtype
+    x0, y0, re, q, pa, width = (
+        torch.as_tensor(part, device=device).to(torch.float64)[:, None, None]
+        for part in (*ellipses.T, fwhm)
+    )
+    blur = (width / 2).square()
+    major, minor = (re.square() + blur).sqrt(), ((q * re).square() + blur).sqrt()
+    cos, sin = torch.deg2rad(pa).cos(), torch.deg2rad(pa).sin()
+    # (dx, dy) -> along and across, in units of the ellipse
+    to_ellipse = torch.stack(
+        [torch.cat([-sin, cos], 2) / major, torch.cat([cos, sin], 2) / minor], 1
+    )[:, :, 0]
+    centre = torch.cat([x0, y0], 1)
+    if data.placement is not None:
+        here = data.placement.select(index)
+        to_ellipse = to_ellipse @ torch.linalg.inv(here.matrix)
+        centre = here.matrix @ centre + here.offset[..., None]
+    dx = torch.arange(nx, device=device) - centre[:, 0, :, None]
+    dy = torch.arange(ny, device=device)[:, None] - centre[:, 1, :, None]
+    m = to_ellipse[..., None, None]
+    along = (m[:, 0, 0] * dx).to(dtype) + (m[:, 0, 1] * dy).to(dtype)
+    across = (m[:, 1, 0] * dx).to(dtype) + (m[:, 1, 1] * dy).to(dtype)
+    edges = torch.tensor(RINGS, device=device, dtype=dtype).square()
+    ring = torch.bucketize(along.square() + across.square(), edges, out_int32=True)
+    # Sectors are centred on the axes of the ellipse: octants of what is turned by half a sector.
+    turn = math.pi / SECTORS
+    u = along * math.cos(turn) - across * math.sin(turn)
+    v = along * math.sin(turn) + across * math.cos(turn)
+    octant = (u > 0).to(torch.uint8) * 4 + (v > 0).to(torch.uint8) * 2 + (u.abs() > v.abs())
+    return ring, octant

@@ -1,0 +1,9 @@
+"""Populations: how the parameters of stars or galaxies are distributed, as files say.
+
+In: a YAML file (docs/populations.md). Out: a checked `Population`, of which objects can be drawn.
+It knows nothing about images and fits.
+"""
+
+from autofit_ml.population.file import Population, Term, read_population
+
+__all__ = ["Population", "Term", "read_population"]

@@ -1,0 +1,293 @@
+r"""Population files: distributions of the parameters of one kind of object.
+
+Each entry under ``parameters`` is one parameter, or several that vary together (``u-g, g-r``), and
+one of
+
+- ``normal: [mean, sd]``, ``log-normal: [median, sd in ln]``, ``uniform: [low, high]``,
+  ``beta: [a, b]``;
+- ``mixture: {weights, means, covariances}``: of Gaussians, for several parameters together;
+- ``on: other, at: x0, mean: m, slope: s, scatter: c``: Gaussian of standard deviation c about
+  :math:`m + s\,(x - x_0)`, x being another parameter's value.
+
+``ln_re`` stands for the logarithm of ``re``. ``truncate: [low, high]`` cuts any of them off.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from autofit_ml.errors import SettingsError
+from autofit_ml.scenes.files import ModelLoader
+from autofit_ml.user_yaml import parse_user_yaml, read_user_text
+
+__all__ = ["Population", "Term", "read_population"]
+
+_TYPES = ("galaxy", "star")
+_UNITS = {"mag": "mag", "re": "arcsec", "n": "", "q": ""}
+"""Of the parameters; colours (``g-r``) are in mag."""
+
+_RANGES = {"re": (0.0, math.inf), "n": (0.0, math.inf), "q": (0.0, 1.0)}
+_NUMBERS = {
+    "normal": ("mean", "sd"),
+    "log-normal": ("median", "sd"),
+    "uniform": ("low", "high"),
+    "beta": ("a", "b"),
+    "mixture": ("weights", "means", "covariances"),
+    "on": ("at", "mean", "slope", "scatter"),
+}
+_POSITIVE = ("sd", "median", "a", "b", "scatter")
+_TRIES = 1000
+"""Times that what lies outside the limits is drawn again."""
+
+
+@dataclass(frozen=True)
+class Term:
+    """How one parameter is distributed, or several together.
+
+    Attributes
+    ----------
+    names : tuple of str
+        ``ln_re`` for the logarithm of re.
+    band : str
+        Of a magnitude.
+    kind : str
+        "normal", "log-normal", "uniform", "beta", "mixture" or "on".
+    numbers : dict of str to ndarray
+        Of that kind: "mean", "sd" ...
+    on : str
+        The parameter on which it depends; "": none.
+    truncate : (float, float)
+    """
+
+    names: tuple[str, ...]
+    band: str
+    kind: str
+    numbers: Mapping[str, np.ndarray]
+    on: str = ""
+    truncate: tuple[float, float] = (-math.inf, math.inf)
+
+    def draw(self, given: Mapping[str, np.ndarray], rng: np.random.Generator, n: int) -> np.ndarray:
+        """Values (n, names), inside the limits; `given`: what was drawn before."""
+        low, high = self.truncate
+        for name in self.names:
+            least, most = _RANGES.get(name, (-math.inf, math.inf))
+            low, high = max(low, least), min(high, most)
+        out = self._free(given, rng, np.arange(n))
+        for _ in range(_TRIES):
+            outside = np.flatnonzero(((out < low) | (out > high)).any(1))
+            if len(outside) == 0:
+                return out
+            out[outside] = self._free(given, rng, outside)
+        raise SettingsError(
+            f"{', '.join(self.names)}: hardly anything lies between {low:g} and {high:g}",
+            "widen truncate, or move the distribution",
+        )
+
+    def _free(
+        self, given: Mapping[str, np.ndarray], rng: np.random.Generator, rows: np.ndarray
+    ) -> np.ndarray:
+        """Values of some rows, wherever they lie."""
+        v, n = self.numbers, len(rows)
+        if self.kind == "mixture":
+            which = rng.choice(len(v["weights"]), n, p=v["weights"] / v["weights"].sum())
+            roots = np.linalg.cholesky(v["covariances"])
+            noise = rng.standard_normal((n, len(self.names)))
+            return v["means"][which] + np.einsum("nij,nj->ni", roots[which], noise)
+        if self.kind == "uniform":
+            values = rng.uniform(v["low"], v["high"], n)
+        elif self.kind == "beta":
+            values = rng.beta(v["a"], v["b"], n)
+        elif self.kind == "log-normal":
+            values = v["median"] * np.exp(v["sd"] * rng.standard_normal(n))
+        elif self.kind == "normal":
+            values = v["mean"] + v["sd"] * rng.standard_normal(n)
+        else:
+            middle = v["mean"] + v["slope"] * (given[self.on][rows] - v["at"])
+            values = middle + v["scatter"] * rng.standard_normal(n)
+        return values[:, None]
+
+
+@dataclass(frozen=True)
+class Population:
+    """Stars or galaxies whose parameters are distributed alike.
+
+    Attributes
+    ----------
+    name : str
+    type : {"galaxy", "star"}
+    terms : tuple of Term
+        Each after those on which it depends.
+    """
+
+    name: str
+    type: str
+    terms: tuple[Term, ...]
+
+    @property
+    def band(self) -> str:
+        """In which ``mag`` is given; "" where it is not."""
+        return next((term.band for term in self.terms if term.band), "")
+
+    def draw(self, n: int, seed: int = 0) -> dict[str, np.ndarray]:
+        """Parameters of n objects, (n,) each, by name; ``re`` where the file has ``ln_re``."""
+        rng, out = np.random.default_rng(seed), dict[str, np.ndarray]()
+        for term in self.terms:
+            out |= dict(zip(term.names, term.draw(out, rng, n).T, strict=True))
+        return {
+            name.removeprefix("ln_"): np.exp(values) if name.startswith("ln_") else values
+            for name, values in out.items()
+        }
+
+
+def read_population(path: str | Path) -> Population:
+    """Read a population file.
+
+    Raises
+    ------
+    SettingsError
+        Naming the file, the parameter and what is wrong with it.
+    """
+    try:
+        return _population(parse_user_yaml(read_user_text(path, "population file"), ModelLoader))
+    except SettingsError as error:
+        if error.file is not None:
+            raise
+        raise SettingsError(error.problem, error.remedy, path) from None
+
+
+def _population(content: Any) -> Population:
+    if not isinstance(content, Mapping):
+        raise SettingsError("no population in it", "begin with name:, type: and parameters:")
+    _only(content, ("name", "type", "parameters"), "")
+    kind, entries = content.get("type"), content.get("parameters")
+    if kind not in _TYPES:
+        raise SettingsError(f"type is {kind!r}", f"use one of: {', '.join(_TYPES)}")
+    if not isinstance(entries, Mapping) or not entries:
+        raise SettingsError("parameters: there are none", "write e.g. n: {log-normal: [1.5, 0.6]}")
+    terms = [_term(str(key), entry) for key, entry in entries.items()]
+    names = [name for term in terms for name in term.names]
+    plain = [name.removeprefix("ln_") for name in names]
+    twice = sorted({name for name in plain if plain.count(name) > 1})
+    if twice:
+        raise SettingsError(f"{', '.join(twice)}: given twice", "keep one")
+    ordered: list[Term] = []
+    while terms:
+        known = {name for term in ordered for name in term.names}
+        ready = [term for term in terms if not term.on or term.on in known]
+        if not ready:
+            term = terms[0]
+            raise SettingsError(
+                f"{term.names[0]} depends on {term.on!r}, which is not there or depends on it",
+                f"use one of: {', '.join(name for name in names if name != term.names[0])}",
+            )
+        ordered += ready
+        terms = [term for term in terms if term not in ready]
+    return Population(str(content.get("name") or ""), str(kind), tuple(ordered))
+
+
+def _term(key: str, entry: Any) -> Term:
+    """One entry under ``parameters``."""
+    names = tuple(name.strip() for name in key.split(","))
+    for name in names:
+        plain = name.removeprefix("ln_")
+        if plain not in _UNITS and not re.fullmatch(r"\w+-\w+", name):
+            known = ", ".join(_UNITS)
+            raise SettingsError(f"{name!r} is no parameter", f"use {known}, or colours like g-r")
+    if not isinstance(entry, Mapping):
+        raise SettingsError(f"{key}: {entry!r}", "write e.g. {normal: [22, 1.5], unit: mag}")
+    kinds = [kind for kind in _NUMBERS if kind in entry]
+    if len(kinds) != 1:
+        raise SettingsError(
+            f"{key}: {' and '.join(kinds) or 'no distribution'}",
+            f"give one of: {', '.join(_NUMBERS)}",
+        )
+    (kind,), wanted = kinds, _NUMBERS[kinds[0]]
+    more = wanted if kind == "on" else ()
+    _only(entry, ("unit", "band", "truncate", kind, *more), f"{key}: ")
+    _check_unit(key, names, entry)
+    given: Any = {name: entry.get(name) for name in wanted} if kind == "on" else entry[kind]
+    if isinstance(given, Sequence) and not isinstance(given, str) and len(given) == len(wanted):
+        given = dict(zip(wanted, given, strict=True))
+    if not isinstance(given, Mapping) or set(given) != set(wanted):
+        raise SettingsError(f"{key}: {kind}: {given!r}", f"give {', '.join(wanted)}")
+    if kind != "mixture" and len(names) > 1:
+        raise SettingsError(f"{key}: {kind} of several parameters", "use a mixture")
+    numbers = {name: _numbers(f"{key}: {kind}: {name}", given[name]) for name in wanted}
+    _check_numbers(f"{key}: {kind}", kind, numbers, len(names))
+    return Term(
+        names,
+        str(entry.get("band") or ""),
+        kind,
+        numbers,
+        str(entry["on"]) if kind == "on" else "",
+        _limits(key, entry.get("truncate")),
+    )
+
+
+def _only(entry: Mapping, known: Sequence[str], where: str) -> None:
+    for name in entry:
+        if name not in known:
+            raise SettingsError(f"{where}{name!r} is not understood", f"use {', '.join(known)}")
+
+
+def _check_unit(key: str, names: Sequence[str], entry: Mapping) -> None:
+    for name in names:
+        unit = _UNITS.get(name.removeprefix("ln_"), "mag")
+        if (entry.get("unit") or "") != unit:
+            remedy = f"write unit: {unit}" if unit else "leave the unit out: it has none"
+            raise SettingsError(f"{key}: the unit is {entry.get('unit')!r}", remedy)
+    if bool(entry.get("band")) != (key == "mag"):
+        remedy = "write e.g. band: r" if key == "mag" else "leave the band out"
+        raise SettingsError(f"{key}: the band is {entry.get('band')!r}", remedy)
+
+
+def _numbers(where: str, value: Any) -> np.ndarray:
+    try:
+        out = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        out = np.array(math.nan)
+    if isinstance(value, bool) or not np.isfinite(out).all():
+        raise SettingsError(f"{where} is {value!r}", "give finite numbers")
+    return out
+
+
+def _check_numbers(where: str, kind: str, v: dict[str, np.ndarray], size: int) -> None:
+    """Shapes and signs; in a mixture of one parameter means and variances may be plain lists."""
+    if kind != "mixture":
+        for name, value in v.items():
+            if value.ndim or (name in _POSITIVE and not value > 0):
+                rule = "a positive number" if name in _POSITIVE else "one number"
+                raise SettingsError(f"{where}: {name} is {value.tolist()!r}", f"give {rule}")
+        if kind == "uniform" and not v["low"] < v["high"]:
+            raise SettingsError(
+                f"{where}: from {v['low']:g} to {v['high']:g}", "give the smaller one first"
+            )
+        return
+    if size == 1 and v["means"].ndim == 1 and v["covariances"].ndim == 1:
+        v["means"], v["covariances"] = v["means"][:, None], v["covariances"][:, None, None]
+    count = v["weights"].size
+    shapes = {"weights": (count,), "means": (count, size), "covariances": (count, size, size)}
+    for name, shape in shapes.items():
+        if v[name].shape != shape:
+            raise SettingsError(f"{where}: {name} has the shape {v[name].shape}", f"give {shape}")
+    turned = np.swapaxes(v["covariances"], 1, 2)
+    if not (v["weights"] > 0).all() or not np.allclose(v["covariances"], turned):
+        raise SettingsError(f"{where}: weights or covariances", "positive, and symmetric")
+    if not (np.linalg.eigvalsh(v["covariances"]) > 0).all():
+        raise SettingsError(f"{where}: a covariance is not positive definite", "check its numbers")
+
+
+def _limits(key: str, value: Any) -> tuple[float, float]:
+    if value is None:
+        return (-math.inf, math.inf)
+    limits = _numbers(f"{key}: truncate", value)
+    if limits.shape != (2,) or not limits[0] < limits[1]:
+        raise SettingsError(f"{key}: truncate: {value!r}", "give the smaller and the larger limit")
+    return (float(limits[0]), float(limits[1]))

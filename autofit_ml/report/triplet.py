@@ -1,0 +1,79 @@
+"""Reference, science and difference of one image side by side."""
+
+import io
+import math
+from typing import Any
+
+import numpy as np
+from astropy.table import Table
+from PIL import Image, ImageDraw
+
+from autofit_ml.report.drawing import (
+    Stretch,
+    colour_table,
+    hatching,
+    in_sigma,
+    residual_indices,
+    tint,
+    to_screen,
+)
+
+__all__ = ["triplet_png"]
+
+_GAP = 6
+_SIDE = 400
+"""Screen pixels of a panel, at least; at most about twice as many."""
+
+_REAL, _ARTEFACT = (60, 220, 120), (240, 120, 60)
+
+
+def triplet_png(
+    reference: Any,
+    science: Any,
+    difference: np.ndarray,
+    sigma: np.ndarray,
+    mask: np.ndarray,
+    changes: Table,
+) -> bytes:
+    """Draw reference, science and difference over its noise, with what was detected.
+
+    Parameters
+    ----------
+    reference, science : Frame, or anything with ``data``, ``sigma`` and ``mask``
+        On the same pixels; each with its own stretch.
+    difference, sigma : ndarray, shape (ny, nx)
+    mask : ndarray, shape (ny, nx)
+        Pixels without a difference (hatched).
+    changes : Table
+        Columns ``x``, ``y`` and ``real``: circles, green where real.
+
+    Returns
+    -------
+    bytes
+        PNG; the first row is at the bottom.
+    """
+    longest = max(difference.shape)
+    scale = (max(1, _SIDE // longest), math.ceil(longest / (2 * _SIDE)))
+    panels = []
+    for frame in (reference, science):
+        level = Stretch(frame.data, None, frame.sigma, frame.mask, np.nan)
+        panels.append(colour_table("gray")[level.indices(to_screen(frame.data, *scale))])
+    residual = to_screen(np.where(mask, 0, in_sigma(difference, sigma)).astype(np.float32), *scale)
+    panels.append(colour_table("RdBu_r")[residual_indices(residual)])
+    unused = hatching(to_screen(mask, *scale))
+    for panel in panels:
+        tint(panel, unused, (128, 128, 128), 0.6)
+    height = panels[0].shape[0]
+    gap = np.full((height, _GAP, 3), 24, dtype=np.uint8)
+    canvas = Image.fromarray(np.concatenate([panels[0], gap, panels[1], gap, panels[2]], axis=1))
+    draw, size = ImageDraw.Draw(canvas), panels[0].shape[1] / difference.shape[1]
+    radius = max(8.0, 6 * size)
+    for x, y, real in zip(changes["x"], changes["y"], changes["real"], strict=True):
+        row = height - (float(y) + 0.5) * size
+        for k in range(3):
+            column = k * (panels[0].shape[1] + _GAP) + (float(x) + 0.5) * size
+            box = (column - radius, row - radius, column + radius, row + radius)
+            draw.ellipse(box, outline=_REAL if real else _ARTEFACT, width=2)
+    buffer = io.BytesIO()
+    canvas.save(buffer, "png")
+    return buffer.getvalue()

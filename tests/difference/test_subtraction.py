@@ -1,0 +1,209 @@
+"""Kernels and differences with known answers."""
+
+import numpy as np
+import pytest
+import torch
+from sky_pairs import frame, gaussian, pair, stars
+
+from autofit_ml.difference import detect_changes, fluxes, subtract_images, whitened
+from autofit_ml.difference.kernel import Design, solve
+from autofit_ml.errors import InputError, SettingsError
+from autofit_ml.settings import SubtractSettings
+
+
+def double(array):
+    return torch.as_tensor(np.asarray(array), dtype=torch.float64)
+
+
+@pytest.fixture(scope="module")
+def field():
+    rng = np.random.default_rng(1)
+    places, flux = rng.uniform(0, 192, (60, 2)), 10 ** rng.uniform(3, 5, 60)
+    return rng, places, flux
+
+
+def exact(science, reference, size, **more):
+    """A solution for images without noise."""
+    ones, use = torch.ones(reference.shape, dtype=torch.float64), torch.ones(reference.shape) > 0
+    design = Design(size, smoothness=0, floor=0, **more)
+    return solve(double(science), double(reference), ones, 0 * ones, use, design)
+
+
+def test_a_shift_is_found_to_the_rounding(field):
+    rng, places, flux = field
+    reference = stars(places, flux, 3.0, (192, 192)) + rng.normal(size=(192, 192))
+    wide = np.pad(reference, 2)
+    science = 0.7 * wide[0:192, 3:195]  # two pixels up, one to the left
+    found = exact(science[8:-8, 8:-8], reference[8:-8, 8:-8], 9)
+    truth = np.zeros((9, 9))
+    truth[4 + 2, 4 - 1] = 0.7
+    assert np.abs(found.planes[0].numpy() - truth).max() < 1e-10
+
+
+def test_a_gaussian_kernel_has_its_width_and_scale(field):
+    _, places, flux = field
+    variance = 2.29933
+    wide = np.sqrt(9 + variance * 2.3548**2)
+    science = 0.8 * stars(places, flux, wide, (192, 192)) + 5.0
+    found = exact(science, stars(places, flux, 3.0, (192, 192)), 17, robust="none")
+    kernel, at = found.planes[0].numpy(), np.arange(17) - 8
+    assert abs(found.scale[0] - 0.8) < 1e-6
+    assert abs((kernel.sum(0) * at**2).sum() / kernel.sum() / variance - 1) < 1e-3
+    assert abs(float(found.background[0]) - 5.0) < 1e-6
+
+
+def test_a_kernel_that_varies(field):
+    rng, places, flux = field
+    reference = stars(places, flux, 3.0, (192, 192)) + rng.normal(size=(192, 192))
+    x = np.linspace(-1, 1, 192)[None, :]
+    science = (0.8 + 0.1 * x) * reference
+    found = exact(science, reference, 5, variation=1)
+    centre = found.planes[:, 2, 2].numpy()
+    assert np.abs(np.sort(centre) - [0.0, 0.1, 0.8]).max() < 1e-9
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    return [pair(seed) for seed in range(4)]
+
+
+@pytest.fixture(scope="module")
+def results(pairs):
+    return [subtract_images(one.science, one.reference) for one in pairs]
+
+
+def test_noise_of_the_reference_does_not_shrink_the_kernel(results):
+    scale, error = np.array([result.scale for result in results]).T
+    assert abs(scale.mean() / 0.8 - 1) < 0.003
+    assert ((scale - 0.8) / error).std() < 2.5 and (error < 0.002).all()
+
+
+def test_the_wider_image_is_not_convolved(pairs):
+    assert subtract_images(pairs[0].science, pairs[0].reference).convolved == "reference"
+    turned = subtract_images(pairs[0].reference, pairs[0].science)
+    assert turned.convolved == "science" and abs(turned.scale[0] * 0.8 - 1) < 0.01
+
+
+def quiet(pair_, result):
+    """Pixels far from every source."""
+    y, x = np.mgrid[: result.good.shape[0], : result.good.shape[1]]
+    near = np.zeros(x.shape, bool)
+    for px, py in np.concatenate([pair_.stars, pair_.new[:, :2]]):
+        near |= np.hypot(x - px, y - py) < 12
+    edge = np.minimum(np.minimum(x, y), np.minimum(x[:, ::-1], y[::-1])) < 30
+    return ~near & ~edge & result.good.numpy()
+
+
+def test_sky_is_noise_and_white_once_whitened(pairs, results):
+    chi2, before, after = [], [], []
+    for one, result in zip(pairs, results, strict=True):
+        sky = quiet(one, result)
+        left, variance = result.difference.numpy(), result.variance.numpy()
+        chi2.append((left[sky] ** 2 / variance[sky]).mean())
+        white = whitened(result, double(gaussian(3.6))).difference.numpy()
+        both = sky[:, 1:] & sky[:, :-1]
+        for plane, into in ((left, before), (white, after)):
+            into.append((plane[:, 1:] * plane[:, :-1])[both].mean() / (plane**2)[sky].mean())
+    assert 0.98 < np.mean(chi2) < 1.02
+    assert np.mean(before) > 0.03 and abs(np.mean(after)) < 0.01
+
+
+@pytest.mark.parametrize("what", ["injected", "empty", "stars", "turned"])
+def test_pulls_of_fluxes(pairs, results, what):
+    pulls = []
+    rng = np.random.default_rng(3)
+    for one, result in zip(pairs, results, strict=True):
+        truth = 0.0
+        if what == "empty":
+            places = rng.uniform(30, 354, (80, 2))
+        elif what == "stars":
+            places = one.stars[((one.stars > 30) & (one.stars < 354)).all(1)]
+        else:
+            places, truth = one.new[:, :2], one.new[:, 2]
+        if what in ("empty", "stars"):
+            gaps = np.linalg.norm(places[:, None] - one.new[None, :, :2], axis=2).min(1)
+            places = places[gaps > 15]
+        psf = gaussian(3.6)
+        if what == "turned":  # the new sources vanish, in units of the wider image
+            result = subtract_images(one.reference, one.science)
+            truth, psf = -truth, gaussian(3.0)
+            # A source of the wider image has its PSF; the convolved one is as wide.
+            seen = gaussian(3.6) if result.convolved == "science" else psf
+            flux, error = fluxes_of_seen(result, places, seen)
+        else:
+            flux, error = fluxes(result, double(places[:, 0]), double(places[:, 1]), double(psf))
+        pulls.append(((flux - double(truth)) / error).numpy())
+    pulls = np.concatenate(pulls)
+    assert len(pulls) >= 90 and np.isfinite(pulls).all()
+    assert abs(pulls.mean()) < 0.15 + 2 / np.sqrt(len(pulls))
+    assert 0.85 < pulls.std() < 1.15
+
+
+def fluxes_of_seen(result, places, seen):
+    """Fluxes with the PSF of the image that is not convolved, given as it is seen there."""
+    kernel = result.kernel.planes[0]
+    size = 2 * 32 + 1
+    wide = torch.zeros((size, size), dtype=torch.float64)
+    half = seen.shape[0] // 2
+    wide[32 - half : 33 + half, 32 - half : 33 + half] = double(seen)
+    grid = torch.zeros_like(wide)
+    k = kernel.shape[0] // 2
+    grid[32 - k : 33 + k, 32 - k : 33 + k] = kernel
+    spectrum = torch.fft.fft2(torch.fft.ifftshift(wide)) / torch.fft.fft2(torch.fft.ifftshift(grid))
+    sharp = torch.fft.fftshift(torch.fft.ifft2(spectrum).real)
+    return fluxes(result, double(places[:, 0]), double(places[:, 1]), sharp)
+
+
+def test_what_is_new_is_found_and_little_else(pairs, results):
+    found = false = 0
+    for one, result in zip(pairs, results, strict=True):
+        psf = gaussian(3.6)
+        changes = detect_changes(result, whitened(result, double(psf)), psf, 5.0)
+        x, y = np.asarray(changes["x"]), np.asarray(changes["y"])
+        gaps = np.hypot(x[:, None] - one.new[:, 0], y[:, None] - one.new[:, 1])
+        bright = one.new[:, 2] > 700
+        found += (gaps[:, bright].min(0) < 1.0).sum() / bright.sum()
+        false += ((gaps.min(1) > 2) & changes["real"]).sum()
+    assert found / len(pairs) > 0.95 and false <= 2
+
+
+def test_bad_pixels_are_left_out_with_all_that_they_reach(pairs):
+    one = pairs[0]
+    mask = np.zeros(one.reference.data.shape, bool)
+    mask[100:104, 100:200] = True
+    spoilt = one.reference.replace(data=np.where(mask, 6e4, one.reference.data), mask=mask)
+    result = subtract_images(one.science, spoilt)
+    good = result.good.numpy()
+    assert not good[94:110, 94:206].any() and good[93, 150] and good[110, 150]
+    assert abs(result.scale[0] / 0.8 - 1) < 0.006
+
+
+NOISE = np.ones((64, 64))
+
+
+@pytest.mark.parametrize(
+    ("science", "reference", "settings", "why"),
+    [
+        (NOISE[:50], NOISE, {}, "pixels"),
+        (0 * NOISE, 0 * NOISE, {}, "one value everywhere"),
+        (NOISE[:20, :20], NOISE[:20, :20], {}, "too small for a kernel"),
+        ("noise", "noise", {}, "good pixels have light"),
+    ],
+)
+def test_what_cannot_be_subtracted_is_said(science, reference, settings, why):
+    rng = np.random.default_rng(1)
+    made = [
+        frame(
+            name,
+            rng.normal(size=(64, 64)) if isinstance(one, str) else one,
+            np.ones((64, 64) if isinstance(one, str) else one.shape),
+        )
+        for name, one in (("a", science), ("b", reference))
+    ]
+    with pytest.raises(InputError, match=why):
+        subtract_images(*made, SubtractSettings(**settings))
+
+
+def test_an_even_kernel_is_refused():
+    with pytest.raises(SettingsError, match="odd"):
+        SubtractSettings(kernel_size=12)
