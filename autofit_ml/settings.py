@@ -656,7 +656,7 @@ def _beside(help: str) -> Any:
 
 
 @dataclass(frozen=True, kw_only=True)
-class InMemory(ReadOptions):
+class InMemory(Settings):
     """What is given with images in memory; for a list of them a value for all, or a list."""
 
     sigma: Any = _beside(
@@ -697,7 +697,7 @@ class FitCall(FitOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReadKeywords(InMemory):
+class ReadKeywords(InMemory, ReadOptions):
     """Keywords of `autofit_ml.read`."""
 
     manifest: str | Path | None = option(None, "Table of objects in files.", INPUT)

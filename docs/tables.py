@@ -10,6 +10,7 @@ from autofit_ml.settings import (
     CalibrateSettings,
     DeconvolveSettings,
     FitSettings,
+    InMemory,
     SegmentSettings,
     SimulateSettings,
 )
@@ -18,6 +19,7 @@ PAGES = Path(__file__).parent / "reference"
 
 OPTIONS = {
     "fit": FitSettings,
+    "images in memory": InMemory,
     "segment": SegmentSettings,
     "deconvolve": DeconvolveSettings,
     "calibrate": CalibrateSettings,

@@ -122,7 +122,8 @@ def images_in_memory(data: Any, given: InMemory) -> Discovery:
         name: _each(name, getattr(given, name), len(images), several)
         for name in ("sigma", "psf", "mask", "segmentation", "wcs", "x", "y")
     }
-    kind = None if given.mode == "auto" else given.mode
+    mode = read_options(given).mode
+    kind = None if mode == "auto" else mode
     encoded: dict[tuple[int, ...], bytes] = {}
     sources, bands = [], None
     for k, (name, item) in enumerate(zip(ids, images, strict=True)):

@@ -16,6 +16,7 @@ pytest.importorskip("hydra", reason="the pages simulate what they fit")
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAGES = [
     REPOSITORY / "docs" / "tutorial.md",
+    REPOSITORY / "docs" / "python.md",
     *sorted((REPOSITORY / "docs" / "howto").glob("*.md")),
 ]
 _BLOCK = re.compile(

@@ -369,6 +369,10 @@ WRONG = {
     "galfit and model": {"model": "exp", "galfit": "a.feedme"},
     "galfit": {"galfit": "nothing.feedme"},
     "network's prior of two components": {"model": "sersic+exp", "prior": "network"},
+    "population that is not there": {"prior": "population:nothing.yaml"},
+    "population of stars": {"prior": "population:stars.yaml"},
+    "population of two components": {"model": "sersic+exp", "prior": "population:galaxies.yaml"},
+    "no such prior": {"prior": "population"},
 }
 FILES = {
     "broken": "components: [",
@@ -377,6 +381,8 @@ FILES = {
     "circle": "components: {a: {profile: sersic, re: 2 * b.re}, b: {profile: exp, re: a.re}}",
     "start": "components: {a: {profile: sersic, n: {start: 9}}}",
     "prior": "components: {a: {profile: sersic, n: {bounds: [1, 2], uniform: [3, 4]}}}",
+    "stars": "{type: star, parameters: {mag: {unit: mag, band: r, normal: [20, 1]}}}",
+    "galaxies": "{type: galaxy, parameters: {n: {log-normal: [2, 0.5]}}}",
     "order": "components: {a: {profile: sersic}, b: {profile: exp}}\n"
     "constraints: [a.re > b.re, b.re > a.re]",
 }
@@ -406,3 +412,17 @@ def test_rows_of_a_table_in_memory_have_the_models_columns(tmp_path):
     table = afm.fit(tmp_path, model="sersic+exp", workers=0, segmenter="given")
     assert {"re_2", "fraction", "mag_total"} <= set(table.colnames)
     assert table["re_2"].unit == "pix"
+
+
+def test_a_population_is_the_prior_of_a_run_by_its_content(tmp_path):
+    """Its name is in the catalogue, and another content is another run."""
+    write_scene(tmp_path / "in", "s_r", TARGET)
+    file = tmp_path / "narrow.yaml"
+    file.write_text("name: discs\ntype: galaxy\nparameters: {n: {log-normal: [0.8, 0.0003]}}")
+    options = {"prior": f"population:{file}"}
+    (row,) = fitted(tmp_path / "in", tmp_path / "out", **options).values()
+    assert row["prior"] == "population:discs"
+    assert row["n"] == pytest.approx(0.8, abs=0.02)
+    file.write_text(file.read_text().replace("0.8", "3"))
+    with pytest.raises(ResumeError, match="prior"):
+        fitted(tmp_path / "in", tmp_path / "out", **options)
