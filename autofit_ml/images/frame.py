@@ -22,7 +22,7 @@ MAX_HALF = 512
 MIN_LARGE_HALF = 96
 """Half side from which a stamp in the region of a large object is that object's."""
 
-_BEYOND = 1.3
+_BEYOND = 1.6
 """Half side of a large object's stamp, in radii of its region."""
 
 DEFAULT_HALF = 32

@@ -33,13 +33,14 @@ def _drawn(profile, shape, x, y) -> np.ndarray:
     return profile.drawImage(nx=nx, ny=ny, scale=1.0, offset=offset).array.astype(float)
 
 
-def galaxy(shape=SHAPE, **changes) -> np.ndarray:
-    """Noise-free light of the galaxy."""
+def galaxy(shape=SHAPE, *, seeing=True, **changes) -> np.ndarray:
+    """Noise-free light of the galaxy; without seeing only the pixels are in the way."""
     at = {**TRUTH, **changes}
     profile = galsim.Sersic(
         n=at["n"], half_light_radius=at["re"] * np.sqrt(at["q"]), flux=at["flux"], gsparams=EXACT
     ).shear(q=at["q"], beta=(at["pa"] + 90) * galsim.degrees)
-    return _drawn(galsim.Convolve(profile, MOFFAT), shape, at["x"], at["y"])
+    seen = galsim.Convolve(profile, MOFFAT) if seeing else profile
+    return _drawn(seen, shape, at["x"], at["y"])
 
 
 def point(shape, x, y, flux) -> np.ndarray:
