@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeAlias, cast, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeAlias, assert_type, cast, overload
 
 from astropy.table import QTable
 
@@ -25,6 +25,8 @@ from autofit_ml.results.run import results_in_memory
 from autofit_ml.settings import FitCall, FitOptions, FitSettings
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from autofit_ml.runs.simulate import SetSummary
     from autofit_ml.simulation.objects import SimulatedObject
     from autofit_ml.simulation.recipe import Recipe
@@ -39,16 +41,13 @@ class _FitFunction(Protocol[P]):
     """`fit`, for type checkers: what is given decides what comes back."""
 
     @overload
-    def __call__(self, data: Image, *args: P.args, **kwargs: P.kwargs) -> Fit: ...
+    def __call__(self, data: Paths = None, *args: P.args, **kwargs: P.kwargs) -> QTable: ...
     @overload
     def __call__(
-        self,
-        data: Paths = None,
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> QTable: ...
+        self, data: list[Any] | tuple[Any, ...], *args: P.args, **kwargs: P.kwargs
+    ) -> Results: ...
     @overload
-    def __call__(self, data: Sequence[Image], *args: P.args, **kwargs: P.kwargs) -> Results: ...
+    def __call__(self, data: Image, *args: P.args, **kwargs: P.kwargs) -> Fit: ...
 
 
 def _fitting(
@@ -193,3 +192,12 @@ def simulate(
         recipe = simulation.compose_recipe(recipe, config_dir=config_dir)
     check_recipe(recipe)
     return write_set(recipe, out, count=count, seed=seed, workers=workers)
+
+
+if TYPE_CHECKING:  # what a type checker must tell a user, checked with the package
+
+    def _types(image: np.ndarray) -> None:
+        assert_type(fit(image, sigma=0.3, psf=image, model="sersic+exp"), Fit)
+        assert_type(fit("images/", out=Path("results")), QTable)
+        fit(image, sigmma=3)  # type: ignore[call-overload]
+        fit(image, sky=[3])  # type: ignore[call-overload]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import subprocess
-import sys
 
 import astropy.units as u
 import numpy as np
@@ -71,7 +69,8 @@ def test_model_image_draws_models():
     both = {"model": "psf+sersic", "x": 30, "y": 30, "flux": 5.0}
     both |= {f"{name}_2": row[name] for name in ("x", "y", "flux", "re", "n", "q", "pa")}
     added = afm.model_image(both, shape) - afm.model_image(row, shape)
-    assert added[30, 30] == pytest.approx(5, rel=1e-3)
+    assert added.sum() == pytest.approx(5, rel=0.02)  # its waves leave the image
+    assert np.unravel_index(added.argmax(), shape) == (30, 30)
     with pytest.raises(SettingsError, match="no value for sersic.x"):
         afm.model_image(afm.sersic(), shape)
     with pytest.raises(SettingsError, match="n_2 has no value"):
@@ -207,33 +206,3 @@ def test_samples_are_kept_with_the_fit(galaxy, tmp_path):
     draws = found.sample(2000)
     assert np.std(draws["re"].value) == pytest.approx(found.re_err, rel=0.4)
     assert len(np.unique(draws["re"].value)) <= len(found.images.draws["sersic.re"])
-
-
-def test_types_are_known(tmp_path):
-    """What a type checker tells a user of the public names."""
-    pytest.importorskip("mypy")
-    (tmp_path / "use.py").write_text(
-        "import numpy as np\n"
-        "from pathlib import Path\n"
-        "import autofit_ml as afm\n"
-        "data = np.ones((9, 9))\n"
-        "reveal_type(afm.fit(data, sigma=0.3, psf=data, model='sersic+exp'))\n"
-        "reveal_type(afm.fit([data], sigma=data))\n"
-        "reveal_type(afm.fit('images/', out=Path('results')))\n"
-        "afm.fit(data, sigmma=3)\n"
-        "afm.fit(data, sky=[3])\n"
-        "reveal_type(afm.open_results('results')[0].plot())\n"
-        "reveal_type(afm.model_image({'model': 'sersic'}, (9, 9)))\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-m", "mypy", "--follow-imports=silent", "use.py"],
-        capture_output=True, text=True, cwd=tmp_path,
-    )  # fmt: skip
-    told = [line.partition("use.py:")[2] for line in done.stdout.splitlines()]
-    revealed = [line for line in told if "Revealed" in line]
-    for line, kind in zip(
-        revealed, ("Fit", "Results", "QTable|Any", "dict[", "ndarray"), strict=True
-    ):
-        assert any(part in line for part in kind.split("|")), line
-    errors = [int(line.partition(":")[0]) for line in told if "error" in line]
-    assert errors == [8, 9], done.stdout
