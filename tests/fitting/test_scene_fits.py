@@ -139,7 +139,7 @@ def test_fixed_values_and_priors_are_kept():
     strong = changed("sersic", "sersic", n=Parameter(prior=log_normal(1.0, 0.01)))
     (pulled,) = fit([one_object], strong, [source])
     assert pulled["sersic.n"] == pytest.approx(1.0, abs=0.06)
-    assert pulled.error("sersic.n") < 0.02
+    assert pulled.errors_stat[pulled.names.index("sersic.n")] < 0.02
 
 
 def test_bounds_are_flagged():
