@@ -24,6 +24,7 @@ from autofit_ml.settings import (
     CalibrateSettings,
     DeconvolveSettings,
     FitSettings,
+    InMemory,
     ReadOptions,
     SamplingSettings,
     SegmentSettings,
@@ -63,6 +64,7 @@ OTHER: dict[str, tuple[dict[str, Any], Any]] = {
     "weights": ({}, "other"),
     "survey": ({}, "sdss"),
     "save": ({}, ("report",)),
+    "measure": ({}, ("morphology",)),
     "error_floor": ({}, 0.1),
     "init": ({}, "resnet"),
     "segmenter": ({}, "given"),
@@ -117,7 +119,7 @@ def test_what_is_declared_not_to_change_results():
         for name, (_, about) in declared(kind).items()
         if not about.changes_results
     }
-    assert found == {"apply", "batch", "batch_size", "device", "objects", "workers"}
+    assert found == {"apply", "batch", "batch_size", "device", "workers"}
 
 
 def test_bands_as_text_are_bands():
@@ -133,8 +135,8 @@ def test_bands_as_text_are_bands():
 @pytest.mark.parametrize(
     ("function", "kind", "more"),
     [
-        (afm.fit, FitSettings, {"paths", "out", "manifest", "restart"}),
-        (afm.read, ReadOptions, {"paths", "manifest", "errors"}),
+        (afm.fit, FitSettings, {"data", "out", "manifest", "restart", *declared(InMemory)}),
+        (afm.read, ReadOptions, {"data", "manifest", "errors", *declared(InMemory)}),
         (afm.deconvolve, SamplingSettings, {"stamps"}),
     ],
 )
@@ -145,7 +147,8 @@ def test_signatures_are_the_declarations(function, kind, more):
     assert all(p.kind is not p.VAR_KEYWORD for p in parameters.values())
     for name, (item, _) in options.items():
         assert parameters[name].kind is inspect.Parameter.KEYWORD_ONLY
-        if (function, name) != (afm.deconvolve, "weights"):  # a network too
+        wider = name in declared(InMemory)  # arrays too
+        if not wider and (function, name) != (afm.deconvolve, "weights"):  # a network too
             assert str(parameters[name].annotation) == str(item.type)
             assert parameters[name].default == item.default or name == "wavelengths"
 
@@ -163,7 +166,7 @@ def test_unknown_keywords_are_told(function, tmp_path):
         function(tmp_path, seeing=1)
     assert "psf_fwhm" in caught.value.remedy
     with pytest.raises(TypeError, match="several values for paths"):
-        function(tmp_path, paths=tmp_path)
+        function(tmp_path, data=tmp_path)
 
 
 def test_positions_that_are_given_up_warn():
