@@ -11,8 +11,6 @@ which needs the noise map and not the truth. As for the samplers, x is the image
 PSF (`target`), so that results can be laid beside each other, and A that of `operator.observe`.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

@@ -4,8 +4,6 @@ In: arrays, `~astropy.nddata.NDData` (`~astropy.nddata.CCDData`), `~astropy.ndda
 Out: a `Discovery`, whose sources hold their files' content.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import io
 import numbers

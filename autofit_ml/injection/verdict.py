@@ -1,7 +1,5 @@
 """Whether errors are right, in words."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

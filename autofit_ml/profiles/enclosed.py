@@ -8,8 +8,6 @@ F_0 is the light within the radius. The integrals are sums over a grid in ln r w
 correction of Euler and Maclaurin, and cubic Hermite polynomials in between.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import dataclass
 
@@ -48,7 +46,7 @@ class Enclosed:
     total: torch.Tensor
     half: torch.Tensor
 
-    def detach(self) -> Enclosed:
+    def detach(self) -> "Enclosed":
         """The same without the graph of its derivatives."""
         tensors = (self.total.detach(), self.half.detach())
         return Enclosed(self.slopes.detach(), self.sums.detach(), self.end, *tensors)

@@ -6,8 +6,6 @@ say nothing of the image: a bright target without a label, an object that is mos
 refused, and another segmenter takes over.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
