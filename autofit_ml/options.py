@@ -299,6 +299,9 @@ def by_keyword(
 ) -> dict[str, Any]:
     """Arguments of a call by name; see `called_with`."""
     known = list(signature.parameters)
+    if "paths" in kwargs and known[:1] == ["data"]:  # its name before arrays were taken
+        warnings.warn(f"{name}: paths= is called data= now", DeprecationWarning, stacklevel=3)
+        kwargs = {"data" if word == "paths" else word: one for word, one in kwargs.items()}
     unknown = [word for word in kwargs if word not in known]
     if unknown:
         raise SettingsError(

@@ -32,7 +32,7 @@ MAX_VARIANCE = 60.0
 MAX_CONTAMINATION = 0.03
 """Neighbours' light at the star's centre over its peak."""
 
-_BROAD, _LEAST_CORE, _LEAST_NARROW_CORE = 3.0, 0.7, 0.5
+_BROAD, _LEAST_CORE, _LEAST_NARROW_CORE = 3.0, 0.7, 0.57
 """Radius at half of the peak, pixels, above which a mean of stars is broad, and least of that
 radius over the half-light radius for broad ones and others: `_is_galaxy`."""
 

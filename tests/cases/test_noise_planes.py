@@ -47,7 +47,8 @@ def test_wrong_noise_planes_are_named(rows, name):
     # The message says how far off the plane is.
     ratio = float(row["message"].split("scatter by ")[1].split()[0])
     true = NOISE / (1000 if name == "rate" else 1)
-    assert ratio == pytest.approx(true / PLANES[name][0], rel=0.06)
+    # Nothing is found where the noise seems a thousand times the sky's: galaxy is left in it.
+    assert ratio == pytest.approx(true / PLANES[name][0], rel=0.15 if name == "rate" else 0.06)
 
 
 def test_right_noise_plane(rows):
@@ -80,7 +81,7 @@ def test_wrong_models_are_poor_with_any_likelihood():
     )  # fmt: skip
     whole = Segmentation((image > NOISE).astype(np.int32), 1, np.zeros(SHAPE, bool), 0.0, NOISE)
     for text in ("gaussian", "huber", "student-t", "cauchy", "poisson"):
-        settings = RefineSettings(likelihood=Likelihood(text))
+        settings = RefineSettings(likelihood=Likelihood(text), companions=0)
         row = refine([stamp], segmentations=[whole], settings=settings)[0]
         assert row.flags & Flag.POOR_FIT, text
 
