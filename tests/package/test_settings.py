@@ -165,7 +165,7 @@ def test_unknown_keywords_are_told(function, tmp_path):
     with pytest.raises(SettingsError, match="no option seeing") as caught:
         function(tmp_path, seeing=1)
     assert "psf_fwhm" in caught.value.remedy
-    with pytest.raises(TypeError, match="several values for paths"):
+    with pytest.raises(TypeError, match="several values for data"):
         function(tmp_path, data=tmp_path)
 
 
