@@ -350,7 +350,8 @@ class FitSettings(Working, Networks, ReadOptions):
         ]
         if unlike:
             raise SettingsError(
-                f"prior {self.prior!r} is that of one Sérsic profile, not of {' and '.join(unlike)}",
+                f"prior {self.prior!r} is that of one Sérsic profile, not of "
+                f"{' and '.join(unlike)}",
                 "leave the prior out, or give --model sersic without --bands",
             )
 

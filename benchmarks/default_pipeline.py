@@ -27,7 +27,7 @@ def fit_as_files(objects: Sequence[Any], **options: Any) -> QTable:
     """
     with tempfile.TemporaryDirectory() as folder:
         images = export_fits(objects, Path(folder) / "images")
-        table = autofit_ml.fit(images, Path(folder) / "results", save="none", **options)
+        table = autofit_ml.fit(images, out=Path(folder) / "results", save="none", **options)
     place = {str(one): k for k, one in enumerate(table["id"])}
     return table[[place[item.id] for item in objects]]
 

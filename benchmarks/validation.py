@@ -164,7 +164,7 @@ def accuracy(samples: dict[str, Sample]) -> str:
 
 
 def challenge(fits: dict[str, Sample]) -> str:
-    """Our re beside the published ones, with and without the network's prior."""
+    """Our re with each prior beside the published ones."""
     (first, *_) = fits.values()
     labels = [label for label, _ in _bins("single", first.truth)]
     header = ["re"]
@@ -213,7 +213,7 @@ def _figure(figures: dict[str, list[list[float]]]) -> None:
     for axis, k, title in zip(axes, range(3), titles, strict=True):
         for name, published in CHALLENGE.items():
             axis.plot(middle, published[k], "o-", ms=3, lw=1, alpha=0.7, label=name)
-        for style, (name, ours) in zip(("ks-", "k^--"), figures.items(), strict=False):
+        for style, (name, ours) in zip(("ks-", "kv:", "k^--"), figures.items(), strict=False):
             axis.plot(middle, ours[k], style, ms=5, lw=2, label=name)
         axis.set_title(title, fontsize=10)
         axis.set_xlabel("$I_E$")
@@ -347,8 +347,9 @@ def main() -> None:
         texts |= {"accuracy": accuracy(samples), "coverage": errors(samples)}
     if "single" in samples:
         fits = {"autofit-ml": samples["single"]}
-        count = len(samples["single"].truth)
-        fits["with --prior network"] = sample("single", count, prior="network", neighbours="mask")
+        for prior in ("none", "network"):
+            one = sample("single", len(samples["single"].truth), prior=prior)
+            fits[f"with --prior {prior}"] = one
         texts["challenge"] = challenge(fits)
     if "frame" in arguments.sets:
         texts["detection"], texts["frames"] = frames(NUMBER["frame"])

@@ -3,8 +3,8 @@
 Galaxies of five kinds are simulated, written as files with the true labels, and fitted by the
 command line of this version and of an earlier one (a checkout at EARLIER), from the same starts
 (moments). Printed for each kind: shifts of the target's parameters in the earlier version's errors
-and the ratio of the errors, where both versions call the fit usable; fits whose chi2 differs by more than 1 (other minima), and flags that both
-versions know and only one of them set.
+and the ratio of the errors, where both versions call the fit usable; fits whose chi2 differs by
+more than 1 (other minima), and flags that both versions know and only one of them set.
 
 A change that is to keep the answers: shifts of at most 0.05 (median) and 0.3 (99 %), 99 % of the
 flags equal, no minimum higher.

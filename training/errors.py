@@ -74,11 +74,11 @@ class Calibration:
     name, title, version : str
     run, out : str
         Folders of what was measured, and of bundles.
-    seed, count, chunk : int
+    seed, chunk : int
     surveys : tuple of str
     degrees : float
     families : mapping
-        Name -> {"weight", "recipe"}.
+        Name -> {"recipe", "count" (galaxies of each survey), "weight"}.
     pixel_scale, psf_fwhm : (low, high)
     """
 
@@ -88,7 +88,6 @@ class Calibration:
     run: str
     out: str
     seed: int
-    count: int
     chunk: int
     surveys: tuple[str, ...]
     degrees: float
@@ -130,8 +129,8 @@ class Measured:
     def join(cls, parts: Sequence[Measured]) -> Measured:
         """Several as one."""
         names = ("off", "covariance", "pulls", "snr")
-        arrays = (np.concatenate([getattr(part, name) for part in parts]) for name in names)
-        return cls(**dict(zip(names, arrays, strict=True)), fitted=sum(p.fitted for p in parts))
+        arrays = [np.concatenate([getattr(part, name) for part in parts]) for name in names]
+        return cls(arrays[0], arrays[1], arrays[2], arrays[3], sum(part.fitted for part in parts))
 
 
 def settings(overrides: Sequence[str] = ()) -> Calibration:
@@ -155,8 +154,9 @@ def measured(calibration: Calibration, family: str, survey: str, seed: int) -> M
     """Simulate and fit a set; what is in the run's folder is read."""
     parts = []
     recipe = compose_recipe([*calibration.families[family]["recipe"], f"survey={survey}"])
-    for first in range(0, calibration.count, calibration.chunk):
-        numbers = range(first, min(first + calibration.chunk, calibration.count))
+    count = int(calibration.families[family]["count"])
+    for first in range(0, count, calibration.chunk):
+        numbers = range(first, min(first + calibration.chunk, count))
         path = Path(calibration.run) / f"{family}-{survey}-{seed}-{first:06d}.npz"
         if not path.exists():
             print(path.name, flush=True)
@@ -172,7 +172,7 @@ def measured(calibration: Calibration, family: str, survey: str, seed: int) -> M
 
 def _compared(fits: Sequence[SceneFit], truths: Sequence[np.void]) -> Measured:
     """Usable fits beside their truths."""
-    rows = []
+    rows: list[tuple[list[float], np.ndarray, np.ndarray, float]] = []
     for fit, truth in zip(fits, truths, strict=True):
         if fit.flags & int(FATAL) or fit.layout is None:
             continue
@@ -191,8 +191,8 @@ def _compared(fits: Sequence[SceneFit], truths: Sequence[np.void]) -> Measured:
         off += [-np.log(truth["q"]) - eta, 2 * eta * turned]
         if bool((covariance[0].diagonal() > 0).all()):
             rows.append((off, covariance[0].numpy(), pulls[0].numpy(), fit.snr))
-    off, covariance_, pulls_, snr = (np.array(part) for part in zip(*rows, strict=True))
-    return Measured(off, covariance_, pulls_, snr, len(truths))
+    parts = [np.array(part) for part in zip(*rows, strict=True)]
+    return Measured(parts[0], parts[1], parts[2], parts[3], len(truths))
 
 
 def errors_of(model: ErrorModel, some: Measured) -> np.ndarray:
@@ -202,7 +202,9 @@ def errors_of(model: ErrorModel, some: Measured) -> np.ndarray:
     return (covariance.diagonal(dim1=1, dim2=2) + extra).sqrt().detach().numpy()
 
 
-def calibrate(sets: Mapping[str, Measured], weights: Mapping[str, float], degrees: float) -> Any:
+def calibrate(
+    sets: Mapping[str, Measured], weights: Mapping[str, float], degrees: float
+) -> ErrorModel:
     """The coefficients of the largest likelihood, as an `ErrorModel`.
 
     Parameters
@@ -217,11 +219,16 @@ def calibrate(sets: Mapping[str, Measured], weights: Mapping[str, float], degree
     _measure_noise(model, sets["sersic"])
     for kind in range(len(KINDS)):
         if kind != _INDEX:
-            columns = (kind == _KINDS).nonzero().flatten().tolist()
+            columns = [k for k, one in enumerate(_KINDS.tolist()) if one == kind]
             _fit_kind(model, kind, columns, sets, weights, degrees)
     for name in COEFFICIENTS:  # no index is the truth of a galaxy that is no Sérsic profile
-        getattr(model, name)[_INDEX] = getattr(model, name)[_SIZE]
+        of(model, name)[_INDEX] = of(model, name)[_SIZE]
     return model
+
+
+def of(model: ErrorModel, name: str) -> torch.Tensor:
+    """One of its buffers."""
+    return model.get_buffer(name)
 
 
 def _measure_noise(model: ErrorModel, pure: Measured) -> None:
@@ -229,8 +236,8 @@ def _measure_noise(model: ErrorModel, pure: Measured) -> None:
     ring, sector, together = excesses(torch.as_tensor(pure.pulls), torch.as_tensor(pure.covariance))
     for name, values in (("ring_noise", ring), ("sector_noise", sector)):
         means = values.mean(0)
-        getattr(model, name)[:] = torch.cat([means[:2].mean()[None], means[2:]])
-    model.evidence_noise[:] = together.mean() / pure.pulls.shape[1]
+        of(model, name)[:] = torch.cat([means[:2].mean()[None], means[2:]])
+    of(model, "evidence_noise")[:] = together.mean() / pure.pulls.shape[1]
 
 
 def _fit_kind(
@@ -250,7 +257,7 @@ def _fit_kind(
         for j in columns:
             square = torch.as_tensor(some.off[:, j]).square() / covariance[:, j, j]
             for b in range(len(SNR_EDGES) - 1):
-                at = torch.as_tensor(some.bins == b) & square.isfinite()
+                at = torch.as_tensor(some.bins == b).logical_and(square.isfinite())
                 if bool(at.any()):
                     part = (ring[at, j], sector[at, j], e[at, 0], square[at] * half**2)
                     data.append((weights[family], *part))
@@ -269,7 +276,7 @@ def _fit_kind(
 
     optimiser.step(loss)
     for name, value in zip(COEFFICIENTS, logs.detach().exp(), strict=True):
-        getattr(model, name)[kind] = value
+        of(model, name)[kind] = value
 
 
 def coverage(model: ErrorModel, some: Measured) -> dict[str, Any]:
@@ -334,8 +341,8 @@ def _card(
     lines = [
         f"# {name}",
         "",
-        f"{calibration.title}. The equation is in `autofit_ml/fitting/model_error.py`; docs/errors.md "
-        "says how well it holds for other galaxies and surveys.",
+        f"{calibration.title}. The equation is in `autofit_ml/fitting/model_error.py`; "
+        "docs/errors.md says how well it holds for other galaxies and surveys.",
         "",
         "## Measured on",
         "",
@@ -356,13 +363,13 @@ def _card(
         "|---" + "|---:" * (len(COEFFICIENTS) + len(NOISE)) + "|",
     ]
     for k, kind in enumerate(KINDS):
-        cells = (f"{getattr(model, item)[k].item():.3g}" for item in (*COEFFICIENTS, *NOISE))
+        cells = (f"{of(model, item)[k].item():.3g}" for item in (*COEFFICIENTS, *NOISE))
         lines.append(f"| {kind} | {' | '.join(cells)} |")
     lines += [
         "",
-        f"Evidence under noise alone: {float(model.evidence_noise):.3g} for each parameter. The "
-        "index has the coefficients of the size: it has no truth in galaxies that are no Sérsic "
-        "profiles.",
+        f"Evidence under noise alone: {of(model, 'evidence_noise').item():.3g} a parameter. "
+        "The index has the coefficients of the size: galaxies that are no Sérsic profiles have no "
+        "true one.",
         "",
     ]
     return "\n".join(lines)

@@ -185,19 +185,10 @@ def remove_file(path: str | Path) -> None:
         raise _output_error(error, path) from error
 
 
-def remove_temporaries(folder: str | Path) -> int:
+def remove_temporaries(folder: str | Path) -> None:
     """Remove what a killed run left half-written in `folder` (not below it).
 
     Call it only while no other process writes there.
-
-    Returns
-    -------
-    removed : int
-        Number of files removed.
     """
-    removed = 0
     for path in Path(folder).glob(f"{_TEMPORARY_PREFIX}*"):
-        with contextlib.suppress(FileNotFoundError):
-            path.unlink()
-            removed += 1
-    return removed
+        path.unlink(missing_ok=True)

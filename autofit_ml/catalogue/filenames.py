@@ -3,8 +3,9 @@
 import hashlib
 import re
 import unicodedata
+from collections.abc import Iterable
 
-__all__ = ["file_stem"]
+__all__ = ["file_stem", "of_one_file"]
 
 _BYTES = 200
 """Of a name: file systems allow 255, endings included."""
@@ -33,3 +34,13 @@ def file_stem(name: str) -> str:
     digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:12]
     plain = re.sub(r"[^\w.+@-]+", "_", unicodedata.normalize("NFC", name)).strip("._ ")
     return f"{plain.encode()[: _BYTES // 2].decode('utf-8', 'ignore')}~{digest}"
+
+
+def of_one_file(names: Iterable[str]) -> tuple[str, str] | None:
+    """Two ids whose files a disk that does not tell upper case from lower takes for the same."""
+    seen: dict[str, str] = {}
+    for name in names:
+        other = seen.setdefault(file_stem(name).casefold(), name)
+        if other != name:
+            return other, name
+    return None

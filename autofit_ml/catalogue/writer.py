@@ -112,9 +112,6 @@ def merge_shards(
     shards: Sequence[str | Path],
     out_dir: str | Path,
     order: Sequence[str] | None = None,
-    *,
-    metadata: Mapping[str, str] | None = None,
-    columns: Sequence[Column] | None = None,
 ) -> pa.Table:
     """Merge shards into ``catalog.parquet`` and ``catalog.fits``.
 
@@ -128,10 +125,6 @@ def merge_shards(
     out_dir : path
     order : sequence of str, optional
         Ids in the order wanted, each exactly once; default: as in the shards.
-    metadata : mapping of str to str, keyword-only, optional
-        Added to what the shards carry.
-    columns : sequence of Column, keyword-only, optional
-        Used only when there are no shards.
 
     Returns
     -------
@@ -154,15 +147,8 @@ def merge_shards(
                 path,
             )
         tables.append(table)
-    if tables:
-        catalogue = pa.concat_tables(tables)
-    else:
-        catalogue = arrow_schema(columns_for() if columns is None else columns).empty_table()
+    catalogue = pa.concat_tables(tables or [arrow_schema(columns_for()).empty_table()])
     catalogue = _in_order(catalogue, order, Path(out_dir))
-    carried = dict(catalogue.schema.metadata or {})
-    carried.update({key.encode(): value.encode() for key, value in (metadata or {}).items()})
-    catalogue = catalogue.replace_schema_metadata(carried or None)
-
     write_catalogue_files(catalogue, out_dir)
     return catalogue
 

@@ -16,7 +16,9 @@ app.add_typer(weights_app, name="weights")
 
 @weights_app.command("list")
 def weights_list(
-    task: Annotated[str | None, typer.Option(help="segment, initialise or deconvolve.")] = None,
+    task: Annotated[
+        str | None, typer.Option(help="segment, initialise, deconvolve or errors.")
+    ] = None,
     survey: Annotated[str | None, typer.Option(help="E.g. sdss.")] = None,
     band: Annotated[str | None, typer.Option(help="E.g. r.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,

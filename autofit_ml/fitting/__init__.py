@@ -7,6 +7,7 @@ Coarse to fine:
 - `batch`, `pixels`: objects that share a layout, as tensors.
 - `problem`: chi2, gradient and Gauss-Newton matrix; `likelihoods`, `extras`: its terms.
 - `levenberg_marquardt`: the batched minimiser.
+- `companions`: sources that the segmentation missed, found in the residual and fitted along.
 - `describe`, `image_statistics`, `values`, `uncertainties`, `geometry`: from where a fit ended to
   its result.
 - `totals`: flux, size and shape of all components together.

@@ -37,6 +37,10 @@ _SIGNIFICANT = 7.0
 _ABOVE_DIPS = 2.5
 """Least S of a peak in units of the deepest dip on the target."""
 
+_OPPOSITE = 0.5
+"""Least S at the other side of the centre, in units of that of the peak, that makes both the
+galaxy's own."""
+
 _LEAST_SHARE = 0.002
 """Least flux in units of the target's."""
 
@@ -150,7 +154,8 @@ def _peaks(
     opposite = ndimage.maximum_filter(mirrored(np.where(good, s, 0.0), x, y), 3)
     top = s == ndimage.maximum_filter(s, 2 * round(fwhm) + 1)
     share = light > _LEAST_SHARE * float(target.sum())
-    rows, columns = np.nonzero(top & place & share & (s - opposite.clip(0) > least))
+    peaks = top & place & share & (s > least) & (opposite < _OPPOSITE * s)
+    rows, columns = np.nonzero(peaks)
     order = np.argsort(-s[rows, columns], kind="stable")
     found = []
     for number, (row, column) in enumerate(zip(rows[order], columns[order], strict=True), start=1):

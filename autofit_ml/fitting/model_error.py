@@ -91,7 +91,7 @@ class ErrorModel(torch.nn.Module):
         """
         variance = covariance.diagonal(dim1=1, dim2=2)
         beyond = self.beyond_noise(pulls, covariance, kinds)
-        free = (getattr(self, name).to(pulls)[kinds] for name in COEFFICIENTS)
+        free = (self.get_buffer(name).to(pulls)[kinds] for name in COEFFICIENTS)
         return variance * shares(*beyond, *free).clamp_max(_LARGEST)
 
     def beyond_noise(
@@ -100,8 +100,8 @@ class ErrorModel(torch.nn.Module):
         """R and S, (B, K), and e, (B, 1); arguments as in `forward`."""
         ring, sector, together = excesses(pulls, covariance)
         free = (covariance.diagonal(dim1=1, dim2=2) > 0).sum(1)
-        e = together - self.evidence_noise.to(pulls) * free
-        ring_noise, sector_noise = (getattr(self, name).to(pulls)[kinds] for name in NOISE)
+        e = together - self.get_buffer("evidence_noise").to(pulls) * free
+        ring_noise, sector_noise = (self.get_buffer(name).to(pulls)[kinds] for name in NOISE)
         return (
             (ring - ring_noise).clamp_min(0),
             (sector - sector_noise).clamp_min(0),

@@ -81,7 +81,7 @@ class GaussianPrior:
         )
 
     def pull(self, theta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """chi2 of theta (B, D), as the share of each of its numbers, and minus half of its gradient.
+        """chi2 of theta (B, D), the share of each number, and minus half of its gradient.
 
         Element by element: a matrix product's last digits would depend on the batch.
         """
@@ -107,9 +107,6 @@ def make_prior(batch: SceneBatch) -> tuple[GaussianPrior, list[str]]:
     mean, precision = np.zeros((b, d)), np.zeros((b, d, d))
     own = np.einsum("bdd->bd", precision)  # a view of the diagonals
     for i in range(layout.n_images):
-        if layout.sky_terms:
-            at = layout.sky_slice(i).start
-            mean[:, at], own[:, at] = batch.sky_prior(i).cpu().numpy().T
         own[:, layout.psf_slice(i)] = 1.0
     names = [kind if kind == "none" else "broad"] * b
     if kind != "none":
@@ -133,6 +130,11 @@ def make_prior(batch: SceneBatch) -> tuple[GaussianPrior, list[str]]:
     prior = GaussianPrior(
         torch.as_tensor(mean, device=batch.device), torch.as_tensor(precision, device=batch.device)
     )
+    if layout.sky_terms:
+        precisions = prior.precision.diagonal(dim1=1, dim2=2)
+        for i in range(layout.n_images):
+            at = layout.sky_slice(i).start
+            prior.mean[:, at], precisions[:, at] = batch.sky_prior(i).T
     return prior, names
 
 
@@ -162,7 +164,7 @@ def _footprints(member: Member, n: int) -> list[tuple[float, float]]:
     for label in [found.target] * (n - len(labels)) + labels:
         own = (np.asarray(found.labels) == label) & (label != 0)
         light = (stamp.data - found.sky_level)[own & ~stamp.mask] / stamp.sigma[own & ~stamp.mask]
-        area = max(np.count_nonzero(own), member.fwhm[0] ** 2)
+        area = max(float(own.sum()), member.fwhm[0] ** 2)
         out.append((math.sqrt(area / math.pi), math.sqrt(max((light**2 - 1).sum(), 0.0))))
     return out
 
@@ -190,7 +192,7 @@ def _put_target(
 
 
 def _fit_space(catalogue: np.ndarray) -> np.ndarray:
-    """Parameters in the fit's own coordinates (`_FIT_SPACE`), (B, 7), of catalogue values (B, 7)."""
+    """The coordinates `_FIT_SPACE`, (B, 7), of catalogue values (B, 7)."""
     (plain,) = spans_of(sersic())
     columns = {plain.full(name): catalogue[:, k] for k, name in enumerate(plain.parameters)}
     return torch.stack(plain.coordinates(columns), 1).numpy()

@@ -4,7 +4,7 @@ r"""The objective of a batch of objects with scenes over one or several images.
           + \sum_e r_e(\theta)^2
 
 with the images i, their pixels p, and residuals :math:`r_e` of the model's own priors and smooth
-constraints; and, of parameters that something is known of, :math:`(\theta - \mu)^T P (\theta - \mu)`.
+constraints; and :math:`(\theta - \mu)^T P (\theta - \mu)` of a Gaussian prior.
 The model of an image is the sum of its components (`autofit_ml.rendering`), its background,
 and, where the PSF is fitted along, a linear combination of derivatives of the PSF.
 

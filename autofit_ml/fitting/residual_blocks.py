@@ -3,8 +3,8 @@ r"""What rings and sectors of the residual would move a fit by, and what noise a
 With :math:`C = A^{-1}` the covariance of a fit and :math:`J_p` the derivatives of pixel p, the
 pixel pulls parameter j by :math:`w_{pj} r_p`, :math:`w = C J^T W`. A block b of pixels pulls it by
 :math:`u_{bj} = \sum_{p \in b} w_{pj} r_p`: by so much the parameter would change if the block's
-pixels were another galaxy's. Over all blocks the pulls of a fit add up to nothing. Under noise alone
-the sum of their squares is a known share of :math:`C_{jj}` (all of it, but for what the fitted
+pixels were another galaxy's. Over all blocks the pulls of a fit add up to nothing. Under noise
+alone the sum of their squares is a known share of :math:`C_{jj}` (all but what the fitted
 parameters take); what is beyond is due to the model (cluster-robust covariance: White 1980,
 Econometrica 48, 817; Liang & Zeger 1986, Biometrika 73, 13).
 

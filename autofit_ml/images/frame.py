@@ -19,6 +19,12 @@ __all__ = ["cut_like", "cut_stamps", "stamp_half_size"]
 
 MIN_HALF = 16
 MAX_HALF = 512
+MIN_LARGE_HALF = 96
+"""Half side from which a stamp in the region of a large object is that object's."""
+
+_BEYOND = 1.3
+"""Half side of a large object's stamp, in radii of its region."""
+
 DEFAULT_HALF = 32
 """Half side of a stamp whose detection has no radius, pixels."""
 
@@ -62,8 +68,8 @@ def cut_stamps(
     Stamp
         With ``origin``, the WCS shifted, the target's position, and ``sky_prior``: the sky
         measured outside the stamp (a plane fitted in the ring up to three times its size,
-        objects masked; its error includes the scatter between parts of the ring; none around the
-        largest stamps, which may be smaller than their object). Parts outside
+        objects masked; its error includes the scatter between parts of the ring; none in the region
+        of an object larger than a background's mesh, whose light reaches far). Parts outside
         the frame are not filled: a stamp at the border is smaller, and flagged EDGE.
 
     Raises
@@ -90,6 +96,10 @@ def cut_stamps(
             None if radius is None else float(radius), options.stamp_radius_factor
         )
         column, row = round(x), round(y)
+        region = 0 if frame.large is None else int(frame.large[row, column])
+        if region and half > MIN_LARGE_HALF:
+            reach = math.sqrt(np.count_nonzero(frame.large == region) / math.pi)
+            half = min(MAX_HALF, max(half, math.ceil(_BEYOND * reach)))
         y0, y1 = max(0, row - half), min(ny, row + half + 1)
         x0, x1 = max(0, column - half), min(nx, column + half + 1)
         window = (slice(y0, y1), slice(x0, x1))
@@ -128,7 +138,7 @@ def cut_stamps(
             zeropoint=frame.zeropoint,
             filter=frame.filter,
             gain=frame.gain,
-            sky_prior=None if half == MAX_HALF else _sky_outside(frame, (y0, y1, x0, x1)),
+            sky_prior=None if region else _sky_outside(frame, (y0, y1, x0, x1)),
             flags=flags,
             messages=(*frame.messages, *notes),
             file=frame.file,
@@ -224,6 +234,8 @@ def _sky_outside(frame: Frame, box: tuple[int, int, int, int]) -> tuple[float, f
         ya, yb = max(0, y0 - factor * reach), min(ny, y1 + factor * reach)
         xa, xb = max(0, x0 - factor * reach), min(nx, x1 + factor * reach)
         mask = frame.mask[ya:yb, xa:xb].copy()
+        if frame.large is not None:
+            mask |= frame.large[ya:yb, xa:xb] > 0
         mask[y0 - ya : y1 - ya, x0 - xa : x1 - xa] = True
         centre = ((x0 + x1 - 1) / 2 - xa, (y0 + y1 - 1) / 2 - ya)
         sky = sky_at(frame.data[ya:yb, xa:xb], mask, *centre)

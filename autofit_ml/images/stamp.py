@@ -1,6 +1,7 @@
 """What a reader hands on: one object (`Stamp`) or one large image (`Frame`)."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,8 +9,10 @@ from typing import Any, Self
 
 import numpy as np
 from astropy.wcs import WCS
+from scipy import ndimage
 
 from autofit_ml.images.sky_coordinates import packed_wcs, unpacked_wcs
+from autofit_ml.measure import large_objects
 
 __all__ = ["PSF", "Frame", "Stamp"]
 
@@ -162,3 +165,9 @@ class Frame(_Image):
     """
 
     psf: PSF | None = None
+
+    @functools.cached_property
+    def large(self) -> np.ndarray | None:
+        """Regions, numbered from 1, of objects larger than a background's mesh; None: no such."""
+        covered, _ = large_objects(np.where(self.mask, 0.0, self.data), self.mask)
+        return np.asarray(ndimage.label(covered)[0]) if covered.any() else None

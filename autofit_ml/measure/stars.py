@@ -32,9 +32,9 @@ MAX_VARIANCE = 60.0
 MAX_CONTAMINATION = 0.03
 """Neighbours' light at the star's centre over its peak."""
 
-_BROAD, _LEAST_CORE = 3.0, 0.7
-"""Radius at half of the peak, pixels, above which a mean of stars is checked to be one, and least
-of that radius over the half-light radius."""
+_BROAD, _LEAST_CORE, _LEAST_NARROW_CORE = 3.0, 0.7, 0.5
+"""Radius at half of the peak, pixels, above which a mean of stars is broad, and least of that
+radius over the half-light radius for broad ones and others: `_is_galaxy`."""
 
 _REMEDY = "give a PSF plane (<name>_psf.fits), --psf FILE, or --psf-fwhm ARCSEC"
 
@@ -128,19 +128,21 @@ def stack_stars(
 
 
 def _is_galaxy(image: np.ndarray) -> bool:
-    """Whether a mean image is broad and yet has most of its light outside half of its peak.
+    """Whether a mean image has most of its light outside half of its peak.
 
     The radius at half of the peak over that of half of the light is 1 for a Gaussian, 0.74 for a
-    Moffat profile of beta 2.5, and 0.41 for an exponential disc.
+    Moffat profile of beta 2.5, 0.6 for the sharpest images of space telescopes, 0.41 for an
+    exponential disc, and below 0.5 for bulges of any size in any seeing.
     """
     half = image.shape[0] // 2
-    grid = np.arange(-half, half + 1)
-    radius = np.hypot(grid[:, None], grid[None, :]).ravel()
-    order = np.argsort(radius)
-    light = np.cumsum(image.ravel()[order])
-    r50 = float(radius[order][np.searchsorted(light, 0.5 * light[-1])])
-    core = math.sqrt(float((image > 0.5 * image.max()).sum()) / math.pi)
-    return core > _BROAD and core < _LEAST_CORE * r50
+    middle = np.array([float(half)])
+    total = np.array([image.sum()])
+    r50 = float(sep.flux_radius(image, middle, middle, middle, 0.5, normflux=total)[0][0])
+    rings = np.rint(centre_distance(image.shape)).astype(int).ravel()
+    profile = np.bincount(rings, image.ravel()) / np.bincount(rings) / image.max()
+    k = int(np.argmax(profile < 0.5))
+    core = k - 1 + (profile[k - 1] - 0.5) / (profile[k - 1] - profile[k])
+    return core < (_LEAST_CORE if core > _BROAD else _LEAST_NARROW_CORE) * r50
 
 
 def _good_stars(data: np.ndarray, sigma: np.ndarray, mask: np.ndarray) -> tuple[list[_Star], float]:

@@ -137,7 +137,7 @@ class Population:
 
     def draw(self, n: int, seed: int = 0) -> dict[str, np.ndarray]:
         """Parameters of n objects, (n,) each, by name; ``re`` where the file has ``ln_re``."""
-        rng, out = np.random.default_rng(seed), {}
+        rng, out = np.random.default_rng(seed), dict[str, np.ndarray]()
         for term in self.terms:
             out |= dict(zip(term.names, term.draw(out, rng, n).T, strict=True))
         return {

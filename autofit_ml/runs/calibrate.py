@@ -52,8 +52,10 @@ from autofit_ml.simulation.files import write_planes
 
 __all__ = ["CalibrationSummary", "calibrate_run", "settings_of_run"]
 
+_TABLES = ("injections.ecsv", "by_magnitude.ecsv", "by_size.ecsv")
+
 CALIBRATED = Kind(
-    ("calibration.html", "injections.ecsv", "by_magnitude.ecsv", "by_size.ecsv"),
+    ("calibration.html", "injected.json", *_TABLES),
     {"injected": (".fits",)},
     began=lambda folder: (folder / "fits" / ".work" / "state.json").exists(),
 )
@@ -189,12 +191,9 @@ def calibrate_run(
             raise KeyboardInterrupt
         rows = {row["id"]: row for row in summary.table.to_pylist()}
         recovery = measure(about["truth"], rows, names)
-        for name, table in (
-            ("injections", recovery.objects),
-            ("by_magnitude", recovery.by_magnitude),
-            ("by_size", recovery.by_size),
-        ):
-            atomic_write_ecsv(folder / f"{name}.ecsv", table)
+        tables = recovery.objects, recovery.by_magnitude, recovery.by_size
+        for name, table in zip(_TABLES, tables, strict=True):
+            atomic_write_ecsv(folder / name, table)
         skipped, places = about["skipped"], about["places"]
         notes = [f"{skipped} images had too little sky and were left out."] if skipped else []
         if not about["gain"]:
@@ -235,7 +234,7 @@ def _inject(
         ``truth``: a dict for each galaxy; ``places``, ``skipped``: numbers; ``gain``: known
         everywhere.
     """
-    record = folder / CALIBRATED.work / "injected.json"
+    record = folder / "injected.json"
     with contextlib.suppress(OSError, ValueError):  # else made anew: the same, from the same seed
         about: dict[str, Any] = json.loads(record.read_text("utf-8"))
         return about

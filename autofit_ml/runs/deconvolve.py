@@ -117,7 +117,8 @@ def deconvolve_run(
             sources: Sequence[Source], prepared: list[Result[Stamp]]
         ) -> Iterator[tuple[int, Mapping[str, Any]]]:
             files = {source.id: source.file for source in sources}
-            results, rows, saved = [], [], time.monotonic()
+            results: list[Result[Stamp]] = []
+            rows, saved = [], time.monotonic()
 
             def part(share: float) -> None:
                 told.part(len(results) + share)

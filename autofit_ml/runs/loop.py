@@ -11,6 +11,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from autofit_ml.catalogue.filenames import of_one_file
 from autofit_ml.errors import SettingsError
 from autofit_ml.images import Discovery, Source
 from autofit_ml.runs.folder import RunFolder, open_folder
@@ -98,7 +99,7 @@ def go_through(
     Raises
     ------
     ResumeError, SettingsError, OutputError
-        See `autofit_ml.runs.folder.claimed`.
+        See `autofit_ml.runs.folder.claimed`; ids whose files the disk cannot tell apart.
     KeyboardInterrupt
         Interrupted twice: the running batch is lost, what was finished before is kept.
     """
@@ -117,6 +118,7 @@ def go_through(
             fingerprints = source_fingerprints(found.sources, work.leave_out)
             claim = open_folder(out, work.kind, identity, fingerprints, again, restart=restart)
             folder = held.enter_context(claim)
+            _refuse_shared_files(folder, found.sources)
         todo = [s for s in chosen if folder is None or s.id not in folder.done]
         done = len(chosen) - len(todo)
         todo = todo[: only.limit]
@@ -151,6 +153,20 @@ def go_through(
         summary.interrupted = stop.is_set()
         if work.finish is not None and not summary.interrupted:
             work.finish(folder)
+
+
+def _refuse_shared_files(folder: RunFolder, sources: Sequence[Source]) -> None:
+    """Refuse ids that differ only in case where the disk does not tell them apart."""
+    if not (folder.path / folder.kind.work.upper()).exists():
+        return
+    pair = of_one_file(source.id for source in sources)
+    if pair is not None:
+        raise SettingsError(
+            f"the ids {pair[0]} and {pair[1]} would have the same files on this disk, which does "
+            "not tell upper case from lower",
+            "rename one, or write to another disk",
+            folder.path,
+        )
 
 
 def _alone(

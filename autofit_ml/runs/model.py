@@ -189,8 +189,8 @@ def model_identity(settings: FitSettings) -> dict[str, str]:
     """What is fitted, for the record of a run: text, and a hash of what a file or object says."""
     out = {}
     if (population := population_of(settings)) is not None:
-        file = Path(settings.prior.partition(":")[2])
-        out["prior"] = _hashed(f"population:{population.name or file.name}", file.read_bytes())
+        content = Path(settings.prior.partition(":")[2]).read_bytes()
+        out["prior"] = _hashed(f"population:{population.name}", content)
     if settings.galfit is None and settings.default_model:
         return out | {"model": "sersic", "galfit": "", "sky": str(settings.sky or "free")}
     from autofit_ml.scenes import Scene, write_model

@@ -12,6 +12,7 @@ pixels to leave out of the fit, the sky's level and scatter. Neighbours: `images
   boxes.
 - `fragments`, `pieces`, `tiles`: parts that join their galaxy, and objects from binned images and
   from the tiles of a frame, each once.
+- `repair`: holes, nuclei and cut-up targets of any segmenter's labels, and labels that are refused.
 - `shapes`: footprints as ellipses, growing, symmetry.
 - `result`: what is handed on, what all segmenters measure, and labels that came with a stamp.
 """

@@ -16,6 +16,7 @@ from scipy import ndimage
 from autofit_ml.errors import InputError
 from autofit_ml.images.stamp import PSF, Stamp
 from autofit_ml.measure import mode_of_sky
+from autofit_ml.segmentation.repair import repaired
 from autofit_ml.segmentation.result import Segmentation, finished, typical
 from autofit_ml.segmentation.shapes import (
     Ellipse,
@@ -118,6 +119,9 @@ def segment_sep(stamp: Stamp, settings: SepSettings | None = None) -> Segmentati
             labels, sources = split_hidden(
                 image, widened, labels, sources, target, good, fwhm, settings
             )
+            own = labels == target
+            labels = repaired(labels, image, widened, stamp.mask, stamp.position, fragments=False)
+            target = int(labels[own].max(initial=0))
         area = np.bincount(labels.ravel(), minlength=len(sources) + 1)
         ellipses = {
             int(label): ellipse_of_source(sources[label - 1], area[label])

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import astropy.units as u
 import numpy as np
@@ -133,9 +132,9 @@ def detect_sources(
         if covered.all():
             break
 
-    def find(*image: Any) -> list[Piece]:
-        first = found if image[0] is flat else extract(*image, settings)
-        return _pieces(first, *image, settings)
+    def find(image: np.ndarray, noise: np.ndarray, bad: np.ndarray, fwhm: float) -> list[Piece]:
+        first = found if image is flat else extract(image, noise, bad, fwhm, settings)
+        return _pieces(first, image, noise, bad, fwhm, settings)
 
     pieces = at_all_scales(find, flat, noise, bad, fwhm)
     labels = join_fragments(draw(pieces, image.shape), flat, noise, bad)

@@ -58,6 +58,8 @@ def repaired(
     noise: np.ndarray,
     bad: np.ndarray,
     position: tuple[float, float] | None = None,
+    *,
+    fragments: bool = True,
 ) -> np.ndarray:
     """Labels without holes, with nuclei and fragments joined to what they belong to.
 
@@ -71,6 +73,8 @@ def repaired(
         True = do not use.
     position : (x, y), optional
         Where the target is expected, pixels.
+    fragments : bool
+        False where the segmenter has joined these itself.
 
     Returns
     -------
@@ -81,7 +85,8 @@ def repaired(
     if out.max() < 2:
         return out
     _join_nuclei(out, image)
-    out = join_fragments(out, image, noise, bad)
+    if fragments:
+        out = join_fragments(out, image, noise, bad)
     if position is not None:
         _join_pieces(out, position)
     return out

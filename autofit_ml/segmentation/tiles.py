@@ -15,7 +15,6 @@ Objects are numbered by position, so that numbers do not depend on the tiles.
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -138,8 +137,8 @@ def detect_instances(
     level, rms = background_of(image, bad | large, box)
     flat = image - level
 
-    def find(*image: Any) -> list[Piece]:
-        return _found_in(*image, network, settings)
+    def find(image: np.ndarray, noise: np.ndarray, bad: np.ndarray, fwhm: float) -> list[Piece]:
+        return _found_in(image, noise, bad, fwhm, network, settings)
 
     pieces = at_all_scales(find, flat, rms, bad, fwhm, settings.binnings)
     labels = repaired(draw(pieces, image.shape), flat, rms, bad)

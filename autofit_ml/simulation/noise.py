@@ -50,15 +50,12 @@ def noise_map(light: np.ndarray, sky_rms: float, gain: float) -> np.ndarray:
     return np.sqrt(sky_rms**2 + np.maximum(light, 0) / gain)
 
 
-def total_snr(model: np.ndarray, sigma: np.ndarray, mask: np.ndarray | None = None) -> float:
+def total_snr(model: np.ndarray, sigma: np.ndarray) -> float:
     """Total signal-to-noise ratio ``sqrt(sum(model**2 / sigma**2))`` over the stamp.
 
     That is the S/N of the flux when everything else is known (matched filter).
     """
-    ratio = np.asarray(model, dtype=float) / sigma
-    if mask is not None:
-        ratio = ratio[~mask]
-    return float(np.sqrt(np.sum(ratio**2)))
+    return float(np.sqrt(np.sum((np.asarray(model, dtype=float) / sigma) ** 2)))
 
 
 def flux_for_snr(unit_model: np.ndarray, snr: float, sky_rms: float, gain: float) -> float:

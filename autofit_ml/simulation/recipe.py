@@ -128,9 +128,9 @@ class Galaxies(RecipeSettings):
         Images ``<name>_image.fits`` with ``<name>_psf.fits`` of real galaxies for ``real``.
     """
 
-    morphology: dict[Literal["sersic", "bulge_disc", "structured", "real"], NonNegativeFloat] = (
-        Field({"sersic": 1.0})
-    )
+    morphology: dict[Literal["sersic", "bulge_disc", "structured", "real"], NonNegativeFloat] = {  # noqa: RUF012
+        "sersic": 1.0
+    }
     re: PositiveRange | None = None
     re_limits: PositiveRange = (0.3, 1e4)
     n: Indices = (0.5, 6.0)

@@ -8,8 +8,8 @@ semi-major axis). THREADS: numbers of threads, as "1,2"; every stamp is fitted w
 
 answers.json: version; values and errors (n x 8, columns as start, null where there is none),
 converged (n) and message, all with the first number of threads; seconds: number of threads ->
-seconds of each stamp; memory, memory_before: resident memory in MB, largest, and after the imports
-with the stamps read.
+seconds of each stamp (with one thread, processor time); memory, memory_before: resident memory in
+MB, largest, and after the imports with the stamps read.
 """
 
 from __future__ import annotations
@@ -88,18 +88,23 @@ def memory(kind: str) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+def clock_for(threads: int) -> Callable[[], float]:
+    """Processor time of one thread, which others disturb little; else the time that passes."""
+    return time.process_time if threads == 1 else time.perf_counter
+
+
 def one_by_one(
     fit: Callable[[Planes, int], Answer], planes: Planes, threads: int
 ) -> tuple[list[Answer], list[float]]:
     """The answer for each stamp, and seconds; an exception is a failure of that stamp alone."""
-    answers, seconds = [], []
+    answers, seconds, clock = [], [], clock_for(threads)
     for i in range(len(planes[0])):
-        began = time.perf_counter()
+        began = clock()
         try:
             answer = fit([plane[i] for plane in planes], threads)
         except Exception:
             answer = Answer(NOTHING, NOTHING, False, traceback.format_exc(limit=-1)[-300:])
-        seconds.append(time.perf_counter() - began)
+        seconds.append(clock() - began)
         answers.append(answer)
     return answers, seconds
 
@@ -137,9 +142,10 @@ def run(
         # The first call loads and compiles what is compiled on first use; it is not counted.
         if batch is not None:
             batch([plane[:1] for plane in planes], count)
-            began = time.perf_counter()
+            clock = clock_for(count)
+            began = clock()
             found = batch(planes, count)
-            seconds[count] = [(time.perf_counter() - began) / len(found)] * len(found)
+            seconds[count] = [(clock() - began) / len(found)] * len(found)
         elif fit is not None:
             one_by_one(fit, [plane[:1] for plane in planes], count)
             found, seconds[count] = one_by_one(fit, planes, count)

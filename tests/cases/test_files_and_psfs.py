@@ -28,6 +28,7 @@ from case_images import (
 )
 
 from autofit_ml.catalogue import Flag
+from autofit_ml.errors import InputError
 from autofit_ml.measure.stars import find_stars, stack_stars
 
 CLEAN = galaxy()
@@ -150,23 +151,29 @@ def test_positions_through_distortion(tmp_path):
         assert rows[f"g{k}"]["use"]
 
 
-@pytest.mark.parametrize("kind", ["stars", "galaxies"])
+STARS = [3.0, 5.0, 10.0]
+"""FWHM, pixels."""
+
+GALAXIES = [(10.0, 1.0), (8.0, 1.0), (4.0, 2.5), (6.0, 4.0)]
+"""re, pixels, and n."""
+
+
+@pytest.mark.parametrize("kind", [*STARS, *GALAXIES])
 def test_psfs_are_built_of_stars_not_of_galaxies(kind):
     image, rng = np.zeros((500, 500)), np.random.default_rng(6)
+    if kind in GALAXIES:
+        one = galaxy((121, 121), x=60, y=60, flux=3e5, re=kind[0], n=kind[1], q=0.95)
+    else:
+        one = (MOFFAT.dilate(kind / 3) * 3e5).drawImage(nx=121, ny=121, scale=1.0).array
     for x, y in [(x, y) for x in (80, 250, 420) for y in (80, 250, 420)]:
-        part = (slice(y - 60, y + 61), slice(x - 60, x + 61))
-        if kind == "galaxies":
-            image[part] += galaxy((121, 121), x=60, y=60, flux=3e5, re=10, n=1, q=0.95)
-        else:
-            wide = MOFFAT.dilate(3.5)  # 10 pixels FWHM
-            image[part] += (wide * 3e5).drawImage(nx=121, ny=121, scale=1.0).array
+        image[y - 60 : y + 61, x - 60 : x + 61] += one
     data, sigma = image + rng.normal(0, NOISE, image.shape), np.full(image.shape, NOISE)
     mask = np.zeros(image.shape, bool)
     assert len(find_stars(data, sigma, mask)) == 9
-    if kind == "stars":
+    if kind in STARS:
         assert stack_stars(data, sigma, mask).number == 9
         return
-    with pytest.raises(Exception, match="are galaxies"):
+    with pytest.raises(InputError, match="are galaxies"):
         stack_stars(data, sigma, mask)
 
 

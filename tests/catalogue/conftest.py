@@ -14,11 +14,11 @@ def make_rows():
         ok = np.array([name not in failed for name in ids], dtype=bool)
         index = np.arange(len(ids))
         for k, column in enumerate(columns):
-            if column.name == "cov":
-                rows["cov"][ok] = 1.0
+            if column.size > 1:
+                rows[column.name][ok] = 1.0
                 if model is None or model == ModelColumns():
                     matrix = np.arange(64.0).reshape(8, 8)
-                    rows["cov"][ok] = pack_covariance(matrix + matrix.T)
+                    rows[column.name][ok] = pack_covariance(matrix + matrix.T)
             elif column.dtype == "float64":
                 rows[column.name][ok] = k + index[ok] / 1000
             elif column.dtype == "int32":

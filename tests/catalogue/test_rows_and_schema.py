@@ -18,11 +18,11 @@ from autofit_ml.catalogue import (
 from autofit_ml.errors import SettingsError
 
 EVERY_RUN = (
-    "id file status message flags use at_bound x x_err y y_err ra dec flux flux_err flux_stamp "
-    "flux_stamp_err mag mag_err re re_err re_arcsec re_arcsec_err re_circ re_circ_err n n_err q "
-    "q_err pa pa_err pa_sky pa_sky_err sky sky_err x_init y_init flux_init re_init n_init q_init "
-    "pa_init sky_init cov n_neighbours blend_fraction chi2 ndof chi2_red snr n_pix n_starts n_iter logl bic bic_point_source "
-    "model segmenter object_class init weights filter survey zeropoint pixel_scale psf_fwhm noise_correlation "
+    "id file status message flags use at_bound x x_err x_err_stat y y_err y_err_stat ra dec flux flux_err flux_err_stat flux_stamp "
+    "flux_stamp_err mag mag_err re re_err re_err_stat re_arcsec re_arcsec_err re_circ re_circ_err n n_err n_err_stat q "
+    "q_err q_err_stat pa pa_err pa_err_stat pa_sky pa_sky_err sky sky_err sky_err_stat x_init y_init flux_init re_init n_init q_init "
+    "pa_init sky_init cov cov_stat n_neighbours blend_fraction chi2 ndof chi2_red snr n_pix n_starts n_iter logl bic bic_point_source "
+    "model segmenter object_class init prior weights filter survey zeropoint pixel_scale psf_fwhm noise_correlation "
     "time_ms"
 )
 
@@ -58,19 +58,24 @@ def test_columns_are_unique_ascii_and_have_valid_units(kind):
         assert column.name.isidentifier(), column.name
         assert column.description.isascii() and column.description
         u.Unit(column.unit)
-        if column.name.endswith("_err"):
-            value = next(c for c in columns if c.name == column.name.removesuffix("_err"))
+        if column.name.endswith(("_err", "_err_stat")):
+            stem = column.name.removesuffix("_stat").removesuffix("_err")
+            value = next(c for c in columns if c.name == stem)
             assert value.unit == column.unit
-    # Every run has the usual columns, with the usual meaning of all but cov.
-    every = [c for c in columns_for() if c.name != "cov"]
+    # Every run has the usual columns, with the usual meaning of all but covariances.
+    every = [c for c in columns_for() if c.name not in ("cov", "cov_stat")]
     assert [c for c in columns if c in every] == every
 
 
 def test_second_component_adds_its_own_columns_and_keeps_the_first_36_covariances():
     columns = {column.name: column for column in columns_for(MODELS["two"])}
-    assert {"re_2", "re_2_err", "re_2_init", "n_2", "pa_sky_2", "mag_2"} <= set(columns)
+    assert {"re_2", "re_2_err", "re_2_err_stat", "re_2_init", "n_2", "pa_sky_2", "mag_2"} <= set(
+        columns
+    )
     assert {"boxiness_2", "boxiness_2_err", "boxiness_2_init"} <= set(columns)
     assert {"flux_total", "mag_total_err", "fraction", "fraction_err"} <= set(columns)
+    assert {"re_total", "re_total_err", "q_total", "q_total_err"} <= set(columns)
+    assert columns["re_total"].unit == "pix"
     assert not {"sky_2", "boxiness", "sky_dx", "n_neighbours_2"} & set(columns)
     assert "disk, exponential" in columns["re_2"].description
     order = covariance_order(MODELS["two"])
@@ -83,8 +88,9 @@ def test_bands_add_what_differs_between_them():
     names = [column.name for column in columns_for(MODELS["bands"])]
     for band in ("g", "hsc_r", "F814W"):
         for name in ("flux", "mag", "flux_2", "mag_2", "boxiness_2", "flux_total", "mag_total",
-                     "fraction", "sky", "sky_dx", "sky_dy"):  # fmt: skip
+                     "re_total", "q_total", "fraction", "sky", "sky_dx", "sky_dy"):  # fmt: skip
             assert f"{name}_{band}" in names and f"{name}_{band}_err" in names
+        assert f"flux_2_{band}_err_stat" in names and f"sky_{band}_err_stat" in names
     assert not {"re_g", "beta_g", "n_F814W", "x_g"} & set(names)
     assert {"flux", "mag", "sky", "beta", "sky_dx"} <= set(names)  # of the reference band
 

@@ -44,8 +44,9 @@ def test_pulls_are_what_pixels_pull_and_add_up_to_nothing(bulges):
     model = sum(problem.component_images(at, theta, 0)) + problem.sky_image(at, theta, 0)
     score = (data.data - model) * data.root_weight**2
     pixels = problem.design(at, theta, 0) * score[:, None]
-    whole = torch.as_tensor(fit.theta_cov_stat) @ pixels.to(torch.float64).sum((0, 2, 3))
-    sigma = np.sqrt(np.diagonal(fit.theta_cov_stat))
+    white = torch.linalg.inv(problem.evaluate(at, theta).matrix[0])  # of uncorrelated noise
+    whole = white @ pixels.to(torch.float64).sum((0, 2, 3))
+    sigma = white.diagonal().sqrt().numpy()
     assert fit.pulls.shape == (7, N_BLOCKS) and len(RINGS) + 1 + SECTORS == N_BLOCKS
     rings, sectors = fit.pulls[:, : len(RINGS) + 1], fit.pulls[:, len(RINGS) + 1 :]
     # float32 sums over 10 000 pixels against float64: a hundredth of an error
@@ -60,7 +61,7 @@ def test_pulls_are_what_pixels_pull_and_add_up_to_nothing(bulges):
     along, across = -dx * sin + dy * cos, dx * cos + dy * sin
     radius = np.sqrt(along**2 / (re**2 + blur) + across**2 / ((q * re) ** 2 + blur))
     inner = torch.as_tensor(radius < RINGS[3])
-    direct = torch.as_tensor(fit.theta_cov_stat) @ (pixels * inner).to(torch.float64).sum((0, 2, 3))
+    direct = white @ (pixels * inner).to(torch.float64).sum((0, 2, 3))
     assert np.allclose(rings[:, :4].sum(1), direct[:7], atol=0.05 * sigma[:7])
 
 
@@ -79,7 +80,7 @@ def test_errors_hold_the_truth_where_those_of_the_noise_do_not(bulges):
         noise = np.array([fit.error_stat(f"sersic.{name}") for fit in fits])
         assert np.median(np.abs(off) / noise) > 4  # the disease
         assert np.median(np.abs(off) / total) < 1.5
-        assert (np.abs(off) < 3.5 * total).all()
+        assert np.mean(np.abs(off) < 2 * total) > 0.7
         assert (total < 0.5 * np.array([fit[f"sersic.{name}"] for fit in fits])).all()
     for fit in fits:
         extra = np.linalg.eigvalsh(fit.cov - fit.cov_stat)
@@ -129,7 +130,8 @@ def test_turning_the_image_turns_the_covariance(bulges):
 
 
 def test_samples_are_as_wide_as_the_total_error(bulges):
-    fit = bulges[1][0]
+    bounds = np.array([[-np.inf], [np.inf]]) * np.ones(8)
+    fit = dataclasses.replace(bulges[1][0], limits=bounds)
     generator = torch.Generator().manual_seed(3)
     root = torch.linalg.cholesky(
         torch.as_tensor(fit.theta_cov_stat) + 1e-18 * torch.eye(8, dtype=torch.float64)
@@ -141,6 +143,7 @@ def test_samples_are_as_wide_as_the_total_error(bulges):
     spread = np.cov(widened(fit, draws).numpy().T)
     # 20 000 draws: 1 % of a standard deviation
     assert np.allclose(np.sqrt(np.diag(spread)), np.sqrt(np.diag(fit.theta_cov)), rtol=0.03)
+    fit = bulges[1][0]
     (samples,) = sample_fits([fit], "laplace")
     sampled = with_posterior(fit, samples)
     at = [fit.names.index(f"sersic.{name}") for name in ("flux", "re")]

@@ -96,13 +96,13 @@ def test_one_component_keeps_its_own_size_and_errors(fits):
 def test_errors_are_the_scatter_that_the_covariance_means(fits):
     fit = fits["sersic+exp"]
     (made,) = with_totals([fit])
-    draws = np.random.default_rng(2).multivariate_normal(fit.values, 1e-2 * fit.cov, 1000)
+    draws = np.random.default_rng(2).multivariate_normal(fit.values, 1e-2 * fit.cov, 200)
     drawn = with_totals([dataclasses.replace(fit, values=values) for values in draws])
     for name in ("re_total", "q_total", "flux_total"):
         scatter = 10 * np.std([getattr(one, name)[0] for one in drawn])
-        assert getattr(made, f"{name}_err")[0] == pytest.approx(scatter, rel=0.1)
+        assert getattr(made, f"{name}_err")[0] == pytest.approx(scatter, rel=0.2)
     scatter = 10 * np.std([one.fraction for one in drawn])
-    assert made.fraction_err == pytest.approx(scatter, rel=0.1)
+    assert made.fraction_err == pytest.approx(scatter, rel=0.2)
     # ... whichever covariance that is.
     (wider,) = with_totals([dataclasses.replace(fit, cov=4 * fit.cov)])
     assert wider.re_total_err[0] == pytest.approx(2 * made.re_total_err[0])

@@ -60,7 +60,7 @@ OTHER: dict[str, tuple[dict[str, Any], Any]] = {
     "wavelengths": ({"bands": ("g", "r")}, {"g": 477.0, "r": 623.0}),
     "sky": ({}, "fixed"),
     "likelihood": ({}, "huber:2"),
-    "prior": ({"init": "resnet", "neighbours": "mask"}, "network"),
+    "prior": ({"init": "resnet"}, "network"),
     "weights": ({}, "other"),
     "survey": ({}, "sdss"),
     "save": ({}, ("report",)),

@@ -136,11 +136,22 @@ def test_parameters_that_vary_with_wavelength(three_bands, tmp_path):
 def test_two_components_in_several_bands(tmp_path):
     write_bands(tmp_path, "a", ("g", "r"))
     row = fitted(tmp_path, model="sersic+exp", bands="r,g")["a"]
-    for name in ("flux_g", "flux_2_g", "mag_2_g", "flux_total_g", "mag_total_g", "fraction_g"):
+    names = (
+        "flux",
+        "flux_2",
+        "mag_2",
+        "flux_total",
+        "mag_total",
+        "re_total",
+        "q_total",
+        "fraction",
+    )
+    for name in (f"{name}_g" for name in names):
         assert np.isfinite(row[name]) and f"{name}_err" in row, name
     assert row["flux_total_g"] == pytest.approx(row["flux_g"] + row["flux_2_g"])
     assert row["fraction_g"] == pytest.approx(row["flux_g"] / row["flux_total_g"])
     assert row["fraction_r"] == pytest.approx(row["fraction"])
+    assert row["re_total_r"] == row["re_total"] and row["q_total_r_err"] == row["q_total_err"]
     if np.isfinite(row["fraction_r_err"]):
         assert row["fraction_r_err"] == pytest.approx(row["fraction_err"], rel=1e-6)
 

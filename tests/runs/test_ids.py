@@ -14,6 +14,7 @@ from fits_inputs import write_object
 
 from autofit_ml.catalogue import file_stem, query, read_catalogue
 from autofit_ml.catalogue.fits_table import unescape_text
+from autofit_ml.errors import SettingsError
 from autofit_ml.runs import FitSettings, fit_run
 from autofit_ml.runs.segment import segment_run
 from autofit_ml.settings import SegmentSettings
@@ -83,3 +84,15 @@ def test_labels_beside_an_image_are_found(tmp_path):
     table = fit_run(tmp_path, None, settings).table
     assert table["id"].to_pylist() == ["a;b", "М51 é"]
     assert table["segmenter"].to_pylist() == ["given", "given"]
+
+
+def test_ids_that_differ_only_in_case(tmp_path):
+    """Files of their own; refused where the disk would not keep them apart."""
+    write_object(tmp_path / "in", "g")
+    Table({"id": ["M51", "m51"], "image": ["in/g_image.fits"] * 2}).write(tmp_path / "t.csv")
+    settings = SegmentSettings(segmenter="sep", workers=0, pictures=False)
+    assert segment_run(None, tmp_path / "out", settings, manifest=tmp_path / "t.csv").n_ok == 2
+    assert {"M51_seg.fits", "m51_seg.fits"} <= {path.name for path in (tmp_path / "out").iterdir()}
+    (tmp_path / "blind" / ".WORK" / "SEGMENT").mkdir(parents=True)  # as if it were .work/segment
+    with pytest.raises(SettingsError, match="M51 and m51 would have the same files"):
+        segment_run(None, tmp_path / "blind", settings, manifest=tmp_path / "t.csv")

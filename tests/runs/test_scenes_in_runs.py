@@ -73,7 +73,10 @@ def test_bulge_and_disc(bulge_run):
         assert row[f"mag{name}"] == pytest.approx(27 - 2.5 * np.log10(row[f"flux{name}"]))
         relative = row[f"flux{name}_err"] / row[f"flux{name}"]
         assert row[f"mag{name}_err"] == pytest.approx(1.0857 * relative, rel=1e-3)
+    assert BULGE.re < row["re_total"] < DISC.re
+    assert min(BULGE.q, DISC.q) < row["q_total"] < max(BULGE.q, DISC.q)
     # The parts are known worse than the whole: they trade light.
+    assert row["re_total_err"] / row["re_total"] < row["re_err"] / row["re"]
     assert row["flux_total_err"] < row["flux_err"]
     assert row["re_arcsec_2"] == pytest.approx(0.2 * row["re_2"])
     assert row["re_circ_2"] == pytest.approx(row["re_2"] * np.sqrt(row["q_2"]))
@@ -366,6 +369,10 @@ WRONG = {
     "galfit and model": {"model": "exp", "galfit": "a.feedme"},
     "galfit": {"galfit": "nothing.feedme"},
     "network's prior of two components": {"model": "sersic+exp", "prior": "network"},
+    "population that is not there": {"prior": "population:nothing.yaml"},
+    "population of stars": {"prior": "population:stars.yaml"},
+    "population of two components": {"model": "sersic+exp", "prior": "population:galaxies.yaml"},
+    "no such prior": {"prior": "population"},
 }
 FILES = {
     "broken": "components: [",
@@ -374,6 +381,8 @@ FILES = {
     "circle": "components: {a: {profile: sersic, re: 2 * b.re}, b: {profile: exp, re: a.re}}",
     "start": "components: {a: {profile: sersic, n: {start: 9}}}",
     "prior": "components: {a: {profile: sersic, n: {bounds: [1, 2], uniform: [3, 4]}}}",
+    "stars": "{type: star, parameters: {mag: {unit: mag, band: r, normal: [20, 1]}}}",
+    "galaxies": "{type: galaxy, parameters: {n: {log-normal: [2, 0.5]}}}",
     "order": "components: {a: {profile: sersic}, b: {profile: exp}}\n"
     "constraints: [a.re > b.re, b.re > a.re]",
 }
@@ -403,3 +412,17 @@ def test_rows_of_a_table_in_memory_have_the_models_columns(tmp_path):
     table = afm.fit(tmp_path, model="sersic+exp", workers=0, segmenter="given")
     assert {"re_2", "fraction", "mag_total"} <= set(table.colnames)
     assert table["re_2"].unit == "pix"
+
+
+def test_a_population_is_the_prior_of_a_run_by_its_content(tmp_path):
+    """Its name is in the catalogue, and another content is another run."""
+    write_scene(tmp_path / "in", "s_r", TARGET)
+    file = tmp_path / "narrow.yaml"
+    file.write_text("name: discs\ntype: galaxy\nparameters: {n: {log-normal: [0.8, 0.0003]}}")
+    options = {"prior": f"population:{file}"}
+    (row,) = fitted(tmp_path / "in", tmp_path / "out", **options).values()
+    assert row["prior"] == "population:discs"
+    assert row["n"] == pytest.approx(0.8, abs=0.02)
+    file.write_text(file.read_text().replace("0.8", "3"))
+    with pytest.raises(ResumeError, match="prior"):
+        fitted(tmp_path / "in", tmp_path / "out", **options)
