@@ -107,9 +107,7 @@ def test_units_do_not_matter(noisy):
     scaled = init.values.copy()
     scaled[:, [2, 7]] *= 2.0**-40
     a = refine(stamps[:6], starts=init, segmentations=segmentations[:6])
-    found = [
-        dataclasses.replace(s, sky_level=s.sky_level * 2.0**-40) for s in segmentations[:6]
-    ]
+    found = [dataclasses.replace(s, sky_level=s.sky_level * 2.0**-40) for s in segmentations[:6]]
     b = refine(tiny, starts=dataclasses.replace(init, values=scaled), segmentations=found)
     assert b.values[:, 2] * 2.0**40 == pytest.approx(a.values[:, 2], rel=1e-6)
     assert b.values[:, 3:6] == pytest.approx(a.values[:, 3:6], rel=1e-6)
@@ -162,9 +160,7 @@ def test_correlated_noise_is_flagged_and_widens_errors():
     white = [o.snr for o in objects]
     assert white
     noise = RefineSettings(model_error=False)
-    results = refine(
-        to_stamps(objects), segmentations=known_segmentations(objects), settings=noise
-    )
+    results = refine(to_stamps(objects), segmentations=known_segmentations(objects), settings=noise)
     assert all(flag & Flag.CORRELATED_NOISE for flag in results.flags)
     assert results.noise_correlation == pytest.approx(0.4, abs=0.1)
     plain = refine(
