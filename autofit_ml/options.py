@@ -1,4 +1,4 @@
-"""How an option is declared, and what follows from it; `autofit_ml.settings` declares them all.
+"""Declaration of options, and what follows from it; `autofit_ml.settings` declares them all.
 
 A declaration (`option`) says the type, the default, the choices or limits, the unit, the help text,
 the panel of the command line, and whether the option changes results. From it follow
@@ -44,7 +44,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Option:
-    """What is declared of an option beside its name, type and default.
+    """Declaration of an option beside its name, type and default.
 
     Attributes
     ----------
@@ -218,7 +218,7 @@ class Settings:
         return dataclasses.replace(self, **changes)
 
     def part(self, kind: type[S], **changes: Any) -> S:
-        """Those of its options that settings of another kind have too."""
+        """Select the options that settings of another kind have too."""
         names = {item.name for item in dataclasses.fields(kind)}  # type: ignore[arg-type]
         mine = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
         return kind(**{k: v for k, v in mine.items() if k in names} | changes)

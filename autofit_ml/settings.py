@@ -92,7 +92,7 @@ def _prior(value: Any) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class ReadOptions(Settings):
-    """What the user says about the images. None means: as the file says.
+    """Reading options: what the user says about the images; None means as the file says.
 
     Per-object values of a manifest win over these; these win over header cards; header cards win
     over the survey preset. For the PSF: `psf`, then the object's own PSF plane, then `psf_fwhm`,
@@ -209,7 +209,7 @@ def _number(default: int | None, help: str, **details: Any) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Networks(Settings):
-    """Which networks are used, and where."""
+    """Choice of networks and device."""
 
     weights: str = option(
         "",
@@ -224,7 +224,7 @@ class Networks(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class Working(Settings):
-    """How the work is spread; results do not depend on it."""
+    """Batch size and workers; results do not depend on them."""
 
     batch_size: int = _batch_size(256)
     workers: int = option(
@@ -238,7 +238,7 @@ class Working(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class Seeded(Settings):
-    """Where random numbers are drawn."""
+    """Settings of runs that draw random numbers."""
 
     seed: int = option(0, "Random seed.", WORK, least=0)
 
@@ -248,7 +248,7 @@ class Seeded(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class FitSettings(Working, Networks, ReadOptions):
-    """How galaxies are fitted, and everything that is said about their images."""
+    """Settings of a fit, and everything that is said about its images."""
 
     model: str | Path | Scene = option(
         "sersic",
@@ -324,7 +324,7 @@ class FitSettings(Working, Networks, ReadOptions):
     )
 
     def check(self) -> None:
-        """What goes together."""
+        """Check that the options go together."""
         super().check()
         bands, wavelengths = _bands(self.bands, self.wavelengths)
         object.__setattr__(self, "bands", bands)
@@ -357,7 +357,7 @@ class FitSettings(Working, Networks, ReadOptions):
 
     @property
     def default_model(self) -> bool:
-        """Whether the model is one Sérsic profile as a matter of course."""
+        """True if the model is one Sérsic profile as a matter of course."""
         return isinstance(self.model, str) and self.model == "sersic"
 
     @property
@@ -406,7 +406,7 @@ def _bands(value: Any, wavelengths: Mapping[str, Any]) -> tuple[tuple[str, ...],
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentSettings(Working, Networks, ReadOptions):
-    """How galaxies and stars are found, without a fit."""
+    """Settings of segmentation without a fit."""
 
     segmenter: str = _segmenter("maskrcnn", SEGMENTERS)
     batch_size: int = _batch_size(64)
@@ -418,7 +418,7 @@ class SegmentSettings(Working, Networks, ReadOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class SubtractSettings(Settings):
-    """How one image is subtracted from another."""
+    """Settings of the subtraction of one image from another."""
 
     kernel_size: int = option(
         13, "Side of the convolution kernel, odd.", MODEL, unit="pixels", least=3, most=31
@@ -464,7 +464,7 @@ class SubtractSettings(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class DiffSettings(SubtractSettings, Working, ReadOptions):
-    """How images of several epochs are subtracted, and what has changed is found."""
+    """Settings of image subtraction over epochs, and of the detection of changes."""
 
     batch_size: int = _batch_size(4)
     threshold: float = option(5.0, "Least S/N of what is detected.", MODEL, above=0)
@@ -476,7 +476,7 @@ class DiffSettings(SubtractSettings, Working, ReadOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingSettings(Seeded, Networks):
-    """How sharp images are drawn from their posterior."""
+    """Settings of the samplers of sharp images."""
 
     samples: int = option(64, "Posterior samples of each object.", SAMPLING, least=2)
     sampler: str = option(
@@ -539,7 +539,7 @@ class SamplingSettings(Seeded, Networks):
     )
 
     def check(self) -> None:
-        """What goes together."""
+        """Check that the options go together."""
         super().check()
         if self.sampler in CLASSICAL and self.oversampling != 1:
             raise SettingsError(
@@ -551,7 +551,7 @@ class SamplingSettings(Seeded, Networks):
 
 @dataclass(frozen=True, kw_only=True)
 class DeconvolveSettings(Working, SamplingSettings, ReadOptions):
-    """How images are deconvolved, and everything that is said about them."""
+    """Settings of deconvolution, and everything that is said about its images."""
 
     segmenter: str = _segmenter("auto", SEGMENTERS)
     size: int = option(
@@ -566,7 +566,7 @@ class DeconvolveSettings(Working, SamplingSettings, ReadOptions):
     batch_size: int = _batch_size(16)
 
     def check(self) -> None:
-        """What goes together."""
+        """Check that the options go together."""
         super().check()
         if self.fit and self.sampler in CLASSICAL:
             raise SettingsError(
@@ -580,7 +580,7 @@ class DeconvolveSettings(Working, SamplingSettings, ReadOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrateSettings(Seeded):
-    """Which galaxies are injected into a run's own images."""
+    """Settings of the injection of galaxies into a run's own images."""
 
     number: int = _number(300, "Galaxies to inject.", least=1)
     apply: bool = option(
@@ -590,7 +590,7 @@ class CalibrateSettings(Seeded):
 
 @dataclass(frozen=True, kw_only=True)
 class SimulateSettings(Settings):
-    """Which set is simulated, beside its recipe."""
+    """Settings of a simulated set, beside its recipe."""
 
     count: int | None = option(
         None, "Objects (default: the recipe's).", INPUT, least=1, words=("--count", "-n")
@@ -613,7 +613,7 @@ class SimulateSettings(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class Selected(Settings):
-    """Which of the objects are done; the others are left for a later call in the same folder."""
+    """Selection of objects; the others are left for a later call in the same folder."""
 
     limit: int | None = option(
         None,
@@ -640,7 +640,7 @@ class Selected(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class Resumed(Settings):
-    """What happens to an earlier run in the same folder."""
+    """Option that decides about an earlier run in the same folder."""
 
     restart: bool = option(
         False,
@@ -657,7 +657,7 @@ def _beside(help: str) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class InMemory(Settings):
-    """What is given with images in memory; for a list of them a value for all, or a list."""
+    """Planes given with images in memory; for a list of images a value for all, or a list."""
 
     sigma: Any = _beside(
         "Noise of each pixel (1 sigma): an array, an astropy uncertainty of any type, or a number; "
@@ -676,7 +676,7 @@ class InMemory(Settings):
 
     @property
     def given_planes(self) -> dict[str, Any]:
-        """Those of its values that only images in memory have."""
+        """Values that only images in memory have."""
         names = ("mask", "segmentation", "wcs", "x", "y", "ids")
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 

@@ -1,4 +1,4 @@
-"""Which images a bundle of weights was trained for: its entry in the manifest."""
+"""Images that a bundle of weights was trained for: its entry in the manifest."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True)
 class Coverage:
-    """What training images were like.
+    """Ranges of the images that weights were trained on.
 
     Attributes
     ----------
@@ -42,7 +42,7 @@ def coverage_of(
     entries: Iterable[Entry],
     measured: Callable[[Entry], Mapping[str, list[float]]] | None = None,
 ) -> Coverage:
-    """What sets of simulated, endless and real images cover.
+    """Coverage of sets of simulated, endless and real images.
 
     Parameters
     ----------

@@ -67,7 +67,7 @@ _KINDS = torch.tensor([0, 0, 1, 2, 3, 4, 5])
 
 @dataclass(frozen=True)
 class Calibration:
-    """What ``conf/errors.yaml`` says.
+    """Settings in ``conf/errors.yaml``.
 
     Attributes
     ----------
@@ -280,7 +280,7 @@ def _fit_kind(
 
 
 def coverage(model: ErrorModel, some: Measured) -> dict[str, Any]:
-    """Of each range of S/N: galaxies, shares within 1 and 2 errors, and total over noise."""
+    """Coverage in ranges of S/N: galaxies, shares within 1 and 2 errors, and total over noise."""
     errors, noise = errors_of(model, some), np.sqrt(np.diagonal(some.covariance, 0, 1, 2))
     out: dict[str, Any] = {}
     for b, low in enumerate(SNR_EDGES[:-1]):
@@ -337,7 +337,7 @@ def export(calibration: Calibration, model: ErrorModel, sets: Mapping[str, Measu
 def _card(
     name: str, calibration: Calibration, model: ErrorModel, sets: Mapping[str, Measured]
 ) -> str:
-    """What a user should know before relying on the errors."""
+    """Card: what a user should know before relying on the errors."""
     lines = [
         f"# {name}",
         "",

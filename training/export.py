@@ -1,4 +1,4 @@
-"""From a training run to a bundle: python training/export.py RUN [--version 1.0.0] [--out FOLDER]
+"""Export of a run to a bundle: python training/export.py RUN [--version 1.0.0] [--out FOLDER]
 
 Takes the averaged weights of the best checkpoint (or the last, ``--last``), the resolved config and
 the history and log of the run, writes ``<out>/<task>/<survey-band>@<version>/`` and enters it into
@@ -153,7 +153,7 @@ def portable(value: Any, folder: Path | None = None) -> Any:
 def _card(
     name: str, title: str, history: dict[str, Any], figures: dict[str, Any], text: str
 ) -> str:
-    """What a user should know before relying on the weights."""
+    """Card: what a user should know before relying on the weights."""
     lines = [
         f"# {name}",
         "",

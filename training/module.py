@@ -1,4 +1,4 @@
-"""What the Lightning modules of all networks share."""
+"""Base of the Lightning modules of all networks."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ class OptimiserSettings:
 
 
 def configure(network: torch.nn.Module, settings: OptimiserSettings, total_steps: int) -> Any:
-    """What Lightning's ``configure_optimizers`` returns.
+    """Optimiser and schedule as Lightning's ``configure_optimizers`` returns them.
 
     Parameters
     ----------

@@ -23,7 +23,7 @@ __all__ = ["make_sets", "set_folder"]
 
 
 def set_folder(root: str | Path, recipe: Recipe, count: int, seed: int) -> Path:
-    """Where a set is kept: its name says what is in it."""
+    """Folder of a set; its name says what is in it."""
     name = f"{recipe.data.name}-{recipe.survey.name}-{count}-{seed}-{recipe.digest[:8]}"
     return Path(root) / name
 

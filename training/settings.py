@@ -1,4 +1,4 @@
-"""What a training is told: conf/train.yaml and its groups, as typed settings."""
+"""Settings of a training: conf/train.yaml and its groups, typed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class TrainerSettings:
-    """How long, in which batches, on what.
+    """Length, batches and device of a training.
 
     Attributes
     ----------
@@ -58,7 +58,7 @@ class TrainerSettings:
 
 @dataclass(frozen=True)
 class Sets:
-    """Which sets, and where they are kept.
+    """Sets of a training, and the folder they are kept in.
 
     Attributes
     ----------

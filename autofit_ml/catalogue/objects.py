@@ -60,7 +60,7 @@ def _text(keyword: str, value: str | float | None, comment: str = "") -> str:
 
 
 def _float_card(keyword: str, value: float, comment: str) -> str:
-    """What astropy makes of a float, by its card of another float."""
+    """Card of a float as astropy formats it, made from the card of another float."""
     width = 20 if len(keyword) <= 8 else 0
     before, _, after = _text(keyword, 0.5, comment).rstrip().partition(f"{0.5:>{width}}")
     number = str(value).replace("e", "E")

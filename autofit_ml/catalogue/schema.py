@@ -43,7 +43,7 @@ class ShapeColumn:
 
 @dataclass(frozen=True)
 class ComponentColumns:
-    """What the catalogue must know of a component.
+    """Names and units by which the catalogue describes a component.
 
     Attributes
     ----------
@@ -69,7 +69,7 @@ class BandParameter:
 
 @dataclass(frozen=True)
 class ModelColumns:
-    """What decides the columns of a run.
+    """Model, bands and components that decide the columns of a run.
 
     Attributes
     ----------
@@ -284,12 +284,12 @@ _FIT = (
 
 
 def suffix(k: int) -> str:
-    """What follows the names of component k, which counts from 0: "", "_2", "_3", ..."""
+    """Suffix of the column names of component k, which counts from 0: "", "_2", "_3", ..."""
     return f"_{k + 1}" if k else ""
 
 
 def band_suffix(band: str) -> str:
-    """What follows the names of a band's values: letters, digits and underscores only."""
+    """Suffix of the column names of a band: letters, digits and underscores only."""
     return "_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in band)
 
 
@@ -349,7 +349,7 @@ def _renamed(column: Column, extra: str, description: str) -> Column:
 
 
 def _shape_columns(component: ComponentColumns) -> tuple[Column, ...]:
-    """Of a component's further shape parameters."""
+    """Columns of a component's further shape parameters."""
     out: list[Column] = []
     for shape in component.shapes:
         text = f"{component.profile}: {_ascii(shape.description or shape.name)}"
@@ -371,7 +371,7 @@ def _ascii(text: str) -> str:
 
 
 def _component_columns(model: ModelColumns) -> tuple[Column, ...]:
-    """Of the components from the second on."""
+    """Columns of the components from the second on."""
     out: list[Column] = []
     for k, component in enumerate(model.components[1:], start=1):
         shapes, starts = _shape_columns(component), _shape_starts(component)

@@ -1,4 +1,4 @@
-"""What is wrong with a run as a whole, from its catalogue."""
+"""Warnings about a run as a whole, from its catalogue."""
 
 import re
 

@@ -171,7 +171,7 @@ def write_catalogue_files(catalogue: pa.Table, out_dir: str | Path) -> None:
 
 
 def _for_astropy(table: pa.Table) -> pa.Table:
-    """With the metadata in which `astropy.table.Table.read` finds units, descriptions, lengths."""
+    """Add the metadata in which `astropy.table.Table.read` finds units, descriptions, lengths."""
     empty = Table()
     metadata = dict(table.schema.metadata or {})
     for field in table.schema:

@@ -177,7 +177,7 @@ def _parameter(name: str, item: Field, about: Option) -> inspect.Parameter:
 
 
 def _meant(about: Option, value: Any) -> Any:
-    """What a value of the command line means; None: the default."""
+    """Translate a value of the command line; None stands for the default."""
     if about.stands_for is not True:
         return about.stands_for if value else None
     return value or None if isinstance(value, list) else value

@@ -1,4 +1,4 @@
-"""What each command takes: the settings of its run, and where to read, write and what to say."""
+"""Options of each command: the settings of its run, inputs, output and messages."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _paths(help: str, optional: bool = False) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs(Settings):
-    """Where the images are."""
+    """Options that name the images."""
 
     paths: Paths = _paths("FITS files, folders or globs.")
     manifest: str | Path | None = option(
@@ -72,7 +72,7 @@ class Inputs(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class Told(Settings):
-    """What a command says."""
+    """Options that decide what a command prints."""
 
     quiet: bool = option(
         False, "Say nothing but errors.", OUTPUT, words=("--quiet", "-q"), changes_results=False

@@ -1,4 +1,4 @@
-"""What the command line shows while a run goes on: a live bar, plain lines, or nothing."""
+"""Progress on the command line: a live bar, plain lines, or nothing."""
 
 import contextlib
 import os
@@ -183,7 +183,7 @@ class _Counting(QuietProgress):
 
     @staticmethod
     def closing_lines(summary: RunSummary, again: str) -> list[str]:
-        """What is said at the end."""
+        """Closing lines of a run."""
         if summary.interrupted:
             return [
                 f"interrupted after {summary.n_new} objects; everything finished is saved in "

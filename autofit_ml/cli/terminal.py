@@ -1,4 +1,4 @@
-"""What is printed: text that is only text, JSON, and nothing that the terminal would obey.
+"""Safe printing: plain text and JSON without control characters.
 
 Names of files, ids, cards of headers and messages come from others. On their way to a terminal
 their control characters are escaped (ESC, BEL, line breaks, marks that turn the direction of

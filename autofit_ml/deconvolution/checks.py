@@ -1,4 +1,4 @@
-"""Whether a stamp can be deconvolved."""
+"""True if a stamp can be deconvolved."""
 
 import math
 

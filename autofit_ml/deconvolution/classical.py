@@ -90,7 +90,7 @@ def _on_the_grid(stamp: Stamp, observation: Observation, sky: float) -> np.ndarr
 
 
 def _kernel(observation: Observation) -> np.ndarray:
-    """What a point of the target PSF looks like in the data, odd sides, sum 1."""
+    """Kernel that turns the target PSF into the data's PSF; odd sides, sum 1."""
     side = observation.side
     point = np.zeros((side, side))
     point[side // 2, side // 2] = 1.0

@@ -74,7 +74,7 @@ def reverse(
     sigmas: torch.Tensor,
     draws: Draws,
 ) -> torch.Tensor:
-    """From x at level ``sigmas[0]`` to a draw; the last estimate is the draw.
+    """Run the reverse diffusion from x at level ``sigmas[0]``; the last estimate is the draw.
 
     Parameters
     ----------

@@ -71,7 +71,7 @@ def sharp_fits_bytes(sharp: Sharp, fits_of_samples: "SampleFits | None" = None) 
 
 
 def _placed(header: fits.Header, sharp: Sharp, scale: int) -> None:
-    """Where the pixels lie in the file that the stamp was cut out of."""
+    """Header cards that place the pixels in the file that the stamp was cut out of."""
     for axis, first in enumerate(sharp.origin, start=1):
         header[f"LTM{axis}_{axis}"] = (float(scale), "pixel = LTM * file's pixel + LTV")
         header[f"LTV{axis}"] = (0.5 * (1 - scale) - scale * first, "pixel = LTM * file's + LTV")

@@ -124,7 +124,7 @@ class _CentralNorm(nn.Module):
         self.window, self.groups = window, groups
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """In float32, which is twice as fast to go back through as bfloat16."""
+        """Apply the network in float32, which is twice as fast to differentiate as bfloat16."""
         side = x.shape[-1]
         if side <= self.window:
             return nn.functional.group_norm(x.float(), self.groups, eps=1e-5).to(x.dtype)
@@ -385,15 +385,15 @@ class InBfloat16:
     network: DeconvolveNetwork
 
     def denoise(self, u: torch.Tensor, spectrum: torch.Tensor) -> torch.Tensor:
-        """As `DeconvolveNetwork.denoise`."""
+        """Denoise as `DeconvolveNetwork.denoise` does."""
         return self.network.estimate(u, spectrum, autocast=torch.bfloat16)[0]
 
     def misfit(self, u: torch.Tensor, spectrum: torch.Tensor) -> torch.Tensor:
-        """As `DeconvolveNetwork.misfit`."""
+        """Measure the misfit as `DeconvolveNetwork.misfit` does."""
         return self.network.misfit(u, spectrum)
 
     def get_buffer(self, target: str) -> torch.Tensor:
-        """Of the network."""
+        """Return a buffer of the network."""
         return self.network.get_buffer(target)
 
 

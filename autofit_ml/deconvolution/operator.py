@@ -1,4 +1,4 @@
-r"""From the sharp image to the data: PSF ratio, sampling, edges, masks, noise maps.
+r"""Operator from the sharp image to the data: PSF ratio, sampling, edges, masks, noise maps.
 
 In: stamps, and the sampling of the output. Out: an `Observation`, the linear operator A with the
 data and their weights for a batch of objects, and the solves that the samplers need.
@@ -274,7 +274,7 @@ def psf_transfer(psf: PSF, side: int, oversampling: int) -> np.ndarray:
 
 
 def _transform(psf: PSF, ky: np.ndarray, kx: np.ndarray, oversampling: int) -> np.ndarray:
-    """Of the band-limited function through a PSF's pixels."""
+    """Fourier transform of the band-limited function through a PSF's pixels."""
     scale = oversampling / psf.oversampling
     height, width = psf.data.shape
     rows = np.exp(-1j * scale * np.outer(ky, np.arange(height) - (height - 1) / 2))

@@ -73,7 +73,7 @@ class Grid:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Of a half plane."""
+        """Shape of a half plane of Fourier modes."""
         return self.side, self.side // 2 + 1
 
 

@@ -1,4 +1,4 @@
-r"""What is kept of an object's samples: images, fractions, warnings.
+r"""Summary of an object's samples: images, fractions, warnings.
 
 Prior fraction
     PRIORFRAC is the ratio of posterior to prior variance, pixel by pixel. The prior has no scale
@@ -112,7 +112,7 @@ class Sharp:
 
     @property
     def is_posterior(self) -> bool:
-        """Whether `samples` are draws of a posterior; False: one image without errors."""
+        """True if `samples` are draws of a posterior; False: one image without errors."""
         return self.sampler not in CLASSICAL
 
 

@@ -1,4 +1,4 @@
-"""What samples are good for: Sérsic parameters with the uncertainty of the deconvolution.
+"""Sérsic parameters with the uncertainty of the deconvolution, from samples of sharp images.
 
 In: a `Sharp`. Out: `SampleFits`: one Sérsic profile fitted to each sample, and what the profile
 leaves, averaged over the samples (arms, bars, knots, companions).

@@ -72,7 +72,7 @@ def aligned(image: Frame, like: Frame) -> tuple[Frame, str]:
 
 
 def _covers(there: np.ndarray, x: np.ndarray, y: np.ndarray) -> bool:
-    """Whether an image lies within the footprint of the other, whose points are all outside."""
+    """True if an image lies within the footprint of the other, whose points are all outside."""
     spans = zip(there, (x, y), strict=True)
     return all(seen.min() < 0 and seen.max() > given.min() for seen, given in spans)
 

@@ -1,4 +1,4 @@
-"""What has changed: point sources on a difference, with what tells real ones from artefacts."""
+"""Detection of point sources on a difference, with features that tell real ones from artefacts."""
 
 import numpy as np
 import torch
@@ -77,7 +77,7 @@ def detect_changes(
 def _vertex(
     score: np.ndarray, row: np.ndarray, column: np.ndarray, down: int, right: int
 ) -> np.ndarray:
-    """Where the parabola through a peak and its two neighbours along an axis is highest."""
+    """Vertex of the parabola through a peak and its two neighbours along an axis."""
     high = np.pad(score, 1)
     before, here = high[row + 1 - down, column + 1 - right], score[row, column]
     after = high[row + 1 + down, column + 1 + right]

@@ -26,7 +26,7 @@ STUDENT = 4.0
 
 @dataclass(frozen=True)
 class Design:
-    """What is solved for.
+    """Design of the least-squares problem: kernel, background, weights.
 
     Attributes
     ----------

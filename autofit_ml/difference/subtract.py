@@ -31,7 +31,7 @@ MODES = 24
 
 
 class Image(Protocol):
-    """What is needed of a `Stamp` or `Frame`."""
+    """Attributes that are needed of a `Stamp` or `Frame`."""
 
     @property
     def data(self) -> np.ndarray: ...
@@ -79,7 +79,7 @@ class Difference:
 
     @property
     def sign(self) -> int:
-        """What a brighter science image adds to ``fixed - model``: 1, or -1 if it is convolved."""
+        """Sign of a brighter science image in ``fixed - model``: 1, or -1 if it is convolved."""
         return 1 if self.convolved == "reference" else -1
 
     @property
@@ -272,7 +272,7 @@ def _solved(
 def _direction(
     science: Planes, reference: Planes, settings: SubtractSettings
 ) -> tuple[str, Kernel]:
-    """Which image to convolve, and a first kernel from the brightest pixels.
+    """Choose the image to convolve, and solve for a first kernel from the brightest pixels.
 
     A kernel that widens has a sum of squares below 1 (for unit sum); one that sharpens rings, and
     amplifies noise: the one that amplifies less is taken.

@@ -57,12 +57,12 @@ class Member:
 
     @property
     def ln_n_sigma(self) -> float:
-        """How well the start knows ln n; 0 if unknown."""
+        """Error of the start's ln n; 0 if unknown."""
         return math.sqrt(max(float(self.start_cov[4, 4]), 0.0))
 
     @cached_property
     def fwhm(self) -> tuple[float, ...]:
-        """Of the PSF of each image, pixels."""
+        """FWHM of the PSF of each image, pixels."""
         return tuple(psf_fwhm(self.stamp(i).psf) for i in range(len(self.object.stamps)))
 
     @cached_property
@@ -77,7 +77,7 @@ class Member:
 
 
 def bucket_key(member: Member) -> tuple:
-    """What members of one batch have in common; depends on the member alone."""
+    """Key that all members of one batch share; depends on the member alone."""
     images = tuple(
         (padded_shape(stamp.shape), stamp.psf.data.shape, stamp.psf.oversampling)
         for stamp in (member.stamp(i) for i in range(len(member.object.stamps)))
@@ -206,7 +206,7 @@ class SceneBatch:
 
     @property
     def own(self) -> torch.Tensor | None:
-        """Which numbers of theta do not belong to neighbours, (D,); None: all."""
+        """Mask of the numbers of theta that do not belong to neighbours, (D,); None: all."""
         count = len(self.members[0].neighbours)
         if count == 0:
             return None
@@ -303,7 +303,7 @@ class SceneBatch:
     def outgrown(
         self, problem: SceneProblem, members: torch.Tensor, theta: torch.Tensor
     ) -> torch.Tensor:
-        """Whether light of some members at `theta` (A, D) reaches beyond its patch, bool, (A,)."""
+        """True if light of some members at `theta` (A, D) reaches beyond its patch, bool, (A,)."""
         out = torch.zeros(len(members), dtype=torch.bool, device=theta.device)
         for i, image in enumerate(problem.images):
             if image.patches is None:

@@ -1,4 +1,4 @@
-r"""Which model an object needs: a ladder of scenes, compared by BIC.
+r"""Choice of the model that an object needs: a ladder of scenes, compared by BIC.
 
 point source → exponential, de Vaucouleurs → Sérsic → Sérsic + exponential. With n pixels and k free
 parameters the Bayesian information criterion (Schwarz 1978, Ann. Stat. 6, 461) is
@@ -62,7 +62,7 @@ class Choice:
 
     @property
     def tried(self) -> str:
-        """For the catalogue: "point 4321.0, sersic 4102.3 (ln Z -2040.12)"."""
+        """Text for the catalogue: "point 4321.0, sersic 4102.3 (ln Z -2040.12)"."""
         evidence = {name: f" (ln Z {value:.2f})" for name, value in self.log_evidence.items()}
         return ", ".join(
             f"{name} {value:.1f}{evidence.get(name, '')}" for name, value in self.bic.items()

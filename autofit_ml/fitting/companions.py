@@ -120,7 +120,7 @@ class _Gaussian:
 
     @classmethod
     def of(cls, fwhm: Sequence[float], shape: tuple[int, int]) -> _Gaussian:
-        """Of some widths, pixels."""
+        """Make Gaussians of some widths, pixels."""
         sigma = np.array(fwhm)[:, None] / 2.3548
         return cls(tuple(np.exp(-2 * (np.pi * sigma * np.fft.fftfreq(n)) ** 2) for n in shape))
 
@@ -221,7 +221,7 @@ def _member_with(member: Member, fit: SceneFit, room: int) -> Member:
 
 
 def _better(fit: SceneFit, before: SceneFit) -> bool:
-    """Whether companions explain so much more of the data that they are there."""
+    """True if companions explain so much more of the data that they are there."""
     if fit.flags & int(Flag.FAILED) or (usable(before.flags) and not usable(fit.flags)):
         return False
     gain = (before.chi2 - fit.chi2) / max(1.0, fit.chi2 / max(fit.ndof, 1))

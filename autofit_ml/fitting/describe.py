@@ -1,4 +1,4 @@
-"""From where the fits of a batch ended to their results: errors, statistics, flags."""
+"""Results of a batch from its minima: errors, statistics, flags."""
 
 from __future__ import annotations
 
@@ -288,7 +288,7 @@ def _bad(scatter: np.ndarray) -> np.ndarray:
 
 
 def _wrong_noise(batch: SceneBatch, row: int, scatter: np.ndarray, correlated: bool) -> list[str]:
-    """What is to be said of an object's noise planes."""
+    """Messages about an object's noise planes."""
     out = []
     member = batch.members[row]
     for i, stamp in enumerate(member.object.stamps):
@@ -361,7 +361,7 @@ def _size_flags(
 
 
 def undetermined(names: tuple[str, ...], values: np.ndarray, errors: np.ndarray, main: str) -> bool:
-    """Whether the errors say that the data do not tell size or magnitude of a component."""
+    """True if the errors say that the data do not tell size or magnitude of a component."""
     place = _places(names)
     limits = {"flux": _LARGEST_MAG_ERROR / _MAGNITUDE, "re": _LARGEST_SIZE_ERROR}
     known = [(place[f"{main}.{n}"], most) for n, most in limits.items() if f"{main}.{n}" in place]
@@ -369,7 +369,7 @@ def undetermined(names: tuple[str, ...], values: np.ndarray, errors: np.ndarray,
 
 
 def _places(names: tuple[str, ...]) -> dict[str, int]:
-    """Where each parameter is, in the first image."""
+    """Place of each parameter in the first image."""
     return {name.partition("[")[0]: j for j, name in reversed(list(enumerate(names)))}
 
 
@@ -390,7 +390,7 @@ def _light_errors(
 
 
 def _brightest(target: list[str], values: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
-    """Which of the target's components is the main one: the brightest in the first image, (B,)."""
+    """Index of the target's main component, the brightest in the first image, (B,)."""
     first: dict[str, np.ndarray] = {}
     for j, name in enumerate(names):
         first.setdefault(name.partition("[")[0], values[:, j])

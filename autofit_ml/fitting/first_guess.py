@@ -1,4 +1,4 @@
-"""From catalogue starts to the vector that is fitted: starts and bounds of a batch."""
+"""Starts and bounds of a batch in fit space, from catalogue starts."""
 
 from __future__ import annotations
 

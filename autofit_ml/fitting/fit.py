@@ -195,7 +195,7 @@ def _completed(
 
 
 def _check_sky(scene: Scene) -> None:
-    """What a sky can be told: bounds and a Gaussian prior of its level."""
+    """Check the sky's options: bounds and a Gaussian prior of its level."""
     for name, parameter in scene.sky_parameters.items():
         gaussian = parameter.prior is None or parameter.prior.gaussian is not None
         held = parameter.fixed and name != "sky"

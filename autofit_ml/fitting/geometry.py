@@ -1,4 +1,4 @@
-"""What depends on where an object lies in its stamp: shapes to fit, flags of position and masks."""
+"""Geometry of an object in its stamp: shapes to fit, flags of position and masks."""
 
 from __future__ import annotations
 
@@ -89,14 +89,14 @@ def geometry_flags(
 
 
 def covers_stamp(stamp: Stamp, segmentation: Segmentation, masked: np.ndarray) -> bool:
-    """Whether nothing but the target is in the stamp: no sky to tell its outskirts from."""
+    """True if nothing but the target is in the stamp: no sky to tell its outskirts from."""
     usable = ~(stamp.mask | masked)
     own = np.asarray(segmentation.labels) == segmentation.target
     return bool(segmentation.target and usable.any() and own[usable].mean() > _COVERS)
 
 
 def target_box(stamp: Stamp, segmentation: Segmentation) -> tuple[tuple[float, float], ...]:
-    """Where the target's centre may be: (least, largest) x and y, stamp pixels."""
+    """Box in which the target's centre may be: (least, largest) x and y, stamp pixels."""
     if not segmentation.target:
         return tuple((at - _MARGIN, at + _MARGIN) for at in stamp.position)
     own = np.asarray(segmentation.labels) == segmentation.target

@@ -1,4 +1,4 @@
-"""What the images say of fits: light, S/N, noise and its correlation, blending."""
+"""Statistics of the images of fits: light, S/N, noise and its correlation, blending."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LEAST_SKY = 200
 
 @dataclass
 class ImageStatistics:
-    """Of B objects.
+    """Image statistics of B objects.
 
     Attributes
     ----------
@@ -72,7 +72,7 @@ class ImageStatistics:
     def empty(
         cls, n: int, theta: torch.Tensor, n_images: int, n_target: int, n_pulled: int
     ) -> ImageStatistics:
-        """Of n objects, nothing known; `theta` (..., D) for size and device."""
+        """Blank statistics of n objects; `theta` (..., D) gives size and device."""
         zeros, d = theta.new_zeros(n), theta.shape[-1]
         square = theta.new_zeros((n, d, d))
         return cls(

@@ -81,7 +81,7 @@ class LMSettings:
 
 @dataclass
 class Evaluation:
-    """What is known of B problems at one point.
+    """Chi2, gradient and matrix of B problems at one point.
 
     chi2 (B,), gradient vector g (B, D) and matrix A (B, D, D), float64; light (B, L): whatever
     else the evaluation found and the caller wants at the minimum.
@@ -125,7 +125,7 @@ class Evaluation:
 
 @dataclass
 class LMResult:
-    """Where each problem stopped.
+    """End point of each problem, and how it was reached.
 
     theta (B, D); state: the evaluation there; expected: expected further decrease of chi2 (B,);
     n_iter (B,) evaluations; converged (B,) bool; at_bound (B, D) bool: the parameter sits on a

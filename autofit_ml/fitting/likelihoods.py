@@ -37,7 +37,7 @@ _USUAL = {"student-t": 4.0, "huber": 1.345, "cauchy": 2.385}
 
 @dataclass(frozen=True)
 class PixelTerms:
-    """Of each pixel, (B, ny, nx): rho, -1/2 d rho / d model, and the curvature (>= 0)."""
+    """Terms of pixels, (B, ny, nx): rho, -1/2 d rho / d model, and the curvature (>= 0)."""
 
     rho: torch.Tensor
     score: torch.Tensor
@@ -77,7 +77,7 @@ class Likelihood:
 
     @classmethod
     def parse(cls, text: str) -> Likelihood:
-        """From text: "gaussian", "student-t", "student-t:3", ..."""
+        """Parse a likelihood from text: "gaussian", "student-t", "student-t:3", ..."""
         name, colon, number = text.partition(":")
         try:
             value = float(number) if colon else 0.0
@@ -94,7 +94,7 @@ class Likelihood:
 
     @property
     def robust(self) -> bool:
-        """Whether errors need the sandwich: the curvature is not the variance of the score."""
+        """True if errors need the sandwich: the curvature is not the variance of the score."""
         return self.name in _USUAL
 
     @property

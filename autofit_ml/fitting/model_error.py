@@ -206,7 +206,7 @@ def model_covariance(
     own: Sequence[int],
     pulls: torch.Tensor,
 ) -> torch.Tensor:
-    """What the model's shortcomings add to the covariance of fits, (B, D, D).
+    """Covariance that the model's shortcomings add to that of the noise, (B, D, D).
 
     Parameters
     ----------
@@ -259,7 +259,7 @@ def in_natural_terms(
 
 
 def _turns(layout: Layout, theta: torch.Tensor, own: Sequence[int]) -> torch.Tensor:
-    """From theta to ln re and the ellipticity along and across its direction, (B, K, K)."""
+    """Rotations from theta to ln re and ellipticity along and across its direction, (B, K, K)."""
     k = len(own)
     out = torch.eye(k, dtype=theta.dtype, device=theta.device).repeat(len(theta), 1, 1)
     place = {(layout.free[j].coordinate, layout.free[j].image, layout.free[j].order): at

@@ -1,4 +1,4 @@
-"""Which neighbours of a target are fitted with it, and where their fits begin.
+"""Neighbours that are fitted with a target, and the starts of their fits.
 
 A neighbour whose footprint comes near that of the target is fitted simultaneously (a Sérsic
 profile, or a point source where it looks like one); all others stay masked, and so do those whose

@@ -112,7 +112,7 @@ def fit_from(
 
 
 def best_of(fits: LMResult, owner: torch.Tensor, n: int) -> torch.Tensor:
-    """For each of n objects, the index of its fit with the smallest chi2."""
+    """Index of the fit with the smallest chi2 for each of n objects."""
     chi2 = torch.nan_to_num(fits.state.chi2, nan=torch.inf)
     order = torch.argsort(chi2, stable=True)
     by_owner = order[torch.argsort(owner[order], stable=True)]

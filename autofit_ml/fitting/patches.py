@@ -1,4 +1,4 @@
-"""How much of the stamp a neighbour needs: one whose light ends nearby is drawn on a patch.
+"""Patches: the part of the stamp on which a neighbour's light is drawn.
 
 A galaxy of 3 pixels in a stamp of 300 fills a hundredth of it. Where its profile and the wings of
 the PSF have fallen under a small share of the noise at the border of a smaller square, it is drawn
@@ -26,7 +26,7 @@ _FAINT = 5e-3
 
 
 def worth_patches(shape: tuple[int, int]) -> bool:
-    """Whether patches pay in a stamp of (ny, nx) pixels."""
+    """True if patches pay in a stamp of (ny, nx) pixels."""
     return min(shape) >= _SMALLEST_STAMP
 
 

@@ -35,7 +35,7 @@ class Placement:
     offset: torch.Tensor
 
     def select(self, index: torch.Tensor) -> Placement:
-        """Of some objects."""
+        """Select some of the objects."""
         return Placement(self.matrix[index], self.offset[index])
 
     def apply(self, full: torch.Tensor, spans: Sequence[Span]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -110,7 +110,7 @@ class ImageData:
     patches: PatchPlans | None = None
 
     def select(self, index: torch.Tensor) -> ImageData:
-        """Of some objects."""
+        """Select some of the objects."""
         return ImageData(
             self.plan,
             self.psf[index],
@@ -168,7 +168,7 @@ class PatchPlans:
     plans: dict[int, tuple[FourierPlan, torch.Tensor]]
 
     def select(self, index: torch.Tensor) -> PatchPlans:
-        """Of some objects."""
+        """Select some of the objects."""
         plans = {side: (plan, psf[index]) for side, (plan, psf) in self.plans.items()}
         return PatchPlans(self.size[index], self.corner[index], plans)
 

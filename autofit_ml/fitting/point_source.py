@@ -1,4 +1,4 @@
-r"""Whether a point source explains the data as well as a Sérsic profile.
+r"""True if a point source explains the data as well as a Sérsic profile.
 
 The target is replaced by a point source, with its neighbours, and fitted from where the Sérsic fit
 ended. POINT_SOURCE is raised where the Bayesian information criterion is not the larger for it.

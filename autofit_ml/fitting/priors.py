@@ -70,12 +70,12 @@ class GaussianPrior:
     precision: torch.Tensor
 
     def select(self, index: torch.Tensor) -> GaussianPrior:
-        """Of some objects."""
+        """Select some of the objects."""
         return GaussianPrior(self.mean[index], self.precision[index])
 
     @classmethod
     def join(cls, parts: Sequence[GaussianPrior]) -> GaussianPrior:
-        """Of several batches as one, in order."""
+        """Join the priors of several batches, in order."""
         return cls(
             torch.cat([part.mean for part in parts]), torch.cat([part.precision for part in parts])
         )
@@ -98,7 +98,7 @@ class GaussianPrior:
 
 
 def make_prior(batch: SceneBatch) -> tuple[GaussianPrior, list[str]]:
-    """What is known of the parameters of a batch's objects beside their pixels.
+    """Prior of a batch: what is known of its objects' parameters beside their pixels.
 
     And which prior each target has: "broad" too where the network had nothing to say.
     """
@@ -141,7 +141,7 @@ def make_prior(batch: SceneBatch) -> tuple[GaussianPrior, list[str]]:
 def _put_broad(
     members: Sequence[Member], layout: Layout, mean: np.ndarray, own: np.ndarray
 ) -> None:
-    """What is known of any galaxy: means and precisions of all components, in place, (B, D)."""
+    """Put the broad prior of all components into means and precisions, (B, D), in place."""
     footprints = np.array([_footprints(member, len(layout.spans)) for member in members])
     ln_radius, fading = np.log(footprints[..., 0]), 1 / (1 + (footprints[..., 1] / _FADES) ** 8)
     for j, item in enumerate(layout.free):
@@ -199,7 +199,7 @@ def _fit_space(catalogue: np.ndarray) -> np.ndarray:
 
 
 def _population_gaussian(population: Population) -> tuple[list[int], np.ndarray, np.ndarray]:
-    """What a population says as a Gaussian: places in `_FIT_SPACE`, mean and covariance.
+    """Gaussian of a population: places in `_FIT_SPACE`, mean and covariance.
 
     That of the same mean and covariance; of magnitudes at zero point 0 and sizes in arcsec.
     """

@@ -164,7 +164,7 @@ class SceneProblem:
         return torch.einsum("apyx,apd->adyx", channels, jacobian.to(channels.dtype))
 
     def pixel_terms(self, index: torch.Tensor, image: int, model: torch.Tensor) -> PixelTerms:
-        """What the likelihood says of a model (A, ny, nx) of an image, background included."""
+        """Likelihood terms of a model (A, ny, nx) of an image, background included."""
         data = self.images[image]
         return self.likelihood.terms(
             data.data[index], model, data.root_weight[index], self._electrons(image, index)

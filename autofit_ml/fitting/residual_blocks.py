@@ -1,4 +1,4 @@
-r"""What rings and sectors of the residual would move a fit by, and what noise alone would.
+r"""Pulls of rings and sectors of the residual on a fit, and those that noise alone would give.
 
 With :math:`C = A^{-1}` the covariance of a fit and :math:`J_p` the derivatives of pixel p, the
 pixel pulls parameter j by :math:`w_{pj} r_p`, :math:`w = C J^T W`. A block b of pixels pulls it by
@@ -69,7 +69,7 @@ def product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
 
 
 def _members(of: torch.Tensor, count: int) -> torch.Tensor:
-    """Which of `count` blocks each pixel is in, bool, (A, count, pixels)."""
+    """Membership of each pixel in `count` blocks, bool, (A, count, pixels)."""
     return of.flatten(1)[:, None] == torch.arange(count, device=of.device)[:, None].to(of.dtype)
 
 

@@ -272,7 +272,7 @@ class Fits(Sequence[SceneFit]):
 
     @property
     def start(self) -> np.ndarray:
-        """Where the fits began, (B, V)."""
+        """Values at which the fits began, (B, V)."""
         return self._columns("start")
 
     @property

@@ -14,7 +14,7 @@ __all__ = ["RefineSettings"]
 
 @dataclass(frozen=True)
 class RefineSettings:
-    """How fits are made; the defaults are what the documentation's figures were measured with.
+    """Settings of the fit; the documentation's figures were measured with the defaults.
 
     Attributes
     ----------

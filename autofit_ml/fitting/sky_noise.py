@@ -1,4 +1,4 @@
-"""Whether a noise plane is the noise: how sky pixels scatter, and what else the plane may be."""
+"""True if a noise plane is the noise: how sky pixels scatter, and what else the plane may be."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def _deviation(residual: torch.Tensor, sky: torch.Tensor, number: torch.Tensor) 
 def likely_cause(
     ratio: float, sigma: float, *, gain: float, correlated: bool, built: bool, poisson: bool
 ) -> str:
-    """What a noise plane may be that is not the noise, and what helps.
+    """Likely cause of a wrong noise plane, and the remedy.
 
     Parameters
     ----------

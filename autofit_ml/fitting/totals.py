@@ -64,7 +64,7 @@ def with_totals(fits: Sequence[SceneFit]) -> list[SceneFit]:
 
 
 def _only(fits: Sequence[SceneFit], image: int) -> np.ndarray:
-    """As `_totals`, of fits of one component."""
+    """Totals of fits of one component; see `_totals`."""
     name = fits[0].target[0].name
     re, q = ([fit.place(f"{name}.{of}", image) for fit in fits] for of in ("re", "q"))
     numbers = [
@@ -175,13 +175,13 @@ def _root(ellipse: torch.Tensor) -> torch.Tensor:
 
 
 def _shape(matrix: torch.Tensor) -> torch.Tensor:
-    """What a symmetric matrix (B, 2, 2) is but for a factor: (m11 - m22, 2 m12) / trace."""
+    """Shape of symmetric matrices (B, 2, 2): (m11 - m22, 2 m12) / trace."""
     a, b, c = matrix[:, 0, 0], matrix[:, 1, 1], matrix[:, 0, 1]
     return torch.stack([a - b, 2 * c], 1) / (a + b)[:, None]
 
 
 def _residual(ellipse: torch.Tensor, parts: Sequence[_Part]) -> torch.Tensor:
-    """What is to vanish, (B, 3): the light inside less a half, and the difference of shapes."""
+    """Residuals of size and shape, (B, 3): light inside less a half, difference of shapes."""
     root = _root(ellipse)
     angle = torch.arange(_POINTS, dtype=root.dtype) * (2 * math.pi / _POINTS)
     circle = torch.stack([angle.cos(), angle.sin()])

@@ -114,7 +114,7 @@ def _side(
     went: torch.Tensor,
     frozen: torch.Tensor,
 ) -> torch.Tensor:
-    """How far u is from the minimum where chi2 is larger by one, (B,); NaN where that is not known.
+    """Distance of u from the minimum at which chi2 is larger by one, (B,); NaN: not known.
 
     `there` is `went` away. Along u, all other parameters at their best, chi2 is
     chi2_1 - 2 p x + x^2 / s^2 at the distance x from there, by gradient g and matrix A there:

@@ -123,7 +123,7 @@ class _Reader(Objects):
             )
 
     def named_by(self, component: str, word: str) -> Quantity | None:
-        """Which of our parameters a constraint is about; None if there is none such."""
+        """Parameter that a GALFIT constraint is about; None if we have none such."""
         function = self.functions.get(component)
         words = words_of(function)
         if function is not None and word.isdigit():

@@ -1,4 +1,4 @@
-"""What a GALFIT input file says: a scene, and the images that it is for."""
+"""A GALFIT input file as a scene and the images that it is for."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -124,7 +124,7 @@ class GalfitFile:
         return shifted(self.scene, 1 - self.region[0], 1 - self.region[2])
 
     def photometry(self, band: int = 0) -> Photometry:
-        """How magnitudes of a band become counts."""
+        """Zero point and exposure that turn magnitudes of a band into counts."""
         area = self.pixel_scale[0] * self.pixel_scale[1]
         return Photometry(
             self.bands[band].zeropoint, self.bands[band].exptime, area if area > 0 else 1.0

@@ -26,7 +26,7 @@ Values = dict[str, float]
 
 @dataclass(frozen=True)
 class Photometry:
-    """What turns counts into magnitudes.
+    """Zero point and exposure that turn counts into magnitudes.
 
     Attributes
     ----------
@@ -127,7 +127,7 @@ class Function:
 
     @property
     def size_depends_on_shape(self) -> bool:
-        """Whether `size_factor` is another for other shapes."""
+        """True if `size_factor` is another for other shapes."""
         return bool(self.radius and get_profile(self.profile).shapes) or self.read is not None
 
 

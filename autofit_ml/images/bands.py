@@ -117,7 +117,7 @@ class _Member:
 
 
 def _told(source: Source, bands: Sequence[str]) -> tuple[_Member, str]:
-    """What a source is an image of, and what manifest or FILTER card say of its band."""
+    """Object that a source shows, and the band that manifest or FILTER card name."""
     if source.band:
         band = _matching(source.band, bands)
         return _Member(_without(source.id, source.band), band, 0, source), source.band

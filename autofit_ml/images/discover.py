@@ -158,7 +158,7 @@ def _from_paths(
 
 
 def is_result(path: Path) -> bool:
-    """Whether a run wrote this file: the catalogue, or one in ``objects/`` or ``previews/``.
+    """True if a run wrote this file: the catalogue, or one in ``objects/`` or ``previews/``.
 
     Told by the state that a run leaves in its folder. Such a file is never an image, and must not
     have a part in the choice of ids: they would change once there are results.
@@ -177,7 +177,7 @@ def _one_hdu(path: Path, key: int | str, preset: SurveyPreset | None) -> Source:
 
 
 def _with_prefix(source: Source, prefixes: Mapping[Path, str]) -> Source:
-    """With the name of its folder in front of the id, where the call names several folders."""
+    """Put its folder's name in front of a source's id, where the call names several folders."""
     prefix = prefixes.get(Path(source.file).parent, "")
     if not prefix or source.id == prefix:
         return source
@@ -185,7 +185,7 @@ def _with_prefix(source: Source, prefixes: Mapping[Path, str]) -> Source:
 
 
 def _prefixes(items: Sequence[Path]) -> dict[Path, str]:
-    """What distinguishes files of the folders that the call names, if it names several."""
+    """Prefixes that distinguish files of the folders that the call names, if it names several."""
     return {item: item.resolve().name for item in items} if len(items) > 1 else {}
 
 

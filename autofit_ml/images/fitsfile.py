@@ -58,7 +58,7 @@ _kept = threading.local()
 
 @dataclass(frozen=True)
 class HduInfo:
-    """What discovery must know of an HDU.
+    """Name, shape and kind of an HDU, for discovery.
 
     Attributes
     ----------
@@ -210,7 +210,7 @@ def parsed_fits(raw: bytes, path: Path) -> FitsFile:
 
 
 def _told(caught: Sequence[warnings.WarningMessage], path: Path) -> list[str]:
-    """What astropy warned of; what is truncated is judged for each HDU, where it matters."""
+    """Warnings of astropy, but for truncation, which is judged for each HDU where it matters."""
     texts = (" ".join(str(warning.message).split()) for warning in caught)
     return [f"{path.name}: {text[:200]}" for text in texts if "truncated" not in text.lower()]
 

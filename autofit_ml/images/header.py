@@ -60,7 +60,7 @@ _UNIT_JANSKY = {
 
 @dataclass(frozen=True)
 class Calibration:
-    """What a header says about the image (NaN, None or "" where it says nothing).
+    """Calibration that a header gives of an image (NaN, None or "" where it gives nothing).
 
     Attributes
     ----------

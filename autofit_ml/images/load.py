@@ -32,7 +32,7 @@ __all__ = ["Planes", "finish_sigma", "read_planes"]
 
 @dataclass
 class Planes:
-    """What the files of an object hold, in image units.
+    """Planes of an object as its files hold them, in image units.
 
     Attributes
     ----------

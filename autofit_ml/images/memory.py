@@ -45,7 +45,7 @@ _WCS_CARDS = ("CD?_?", "PC?_?", "CDELT?", "CROTA?", "CTYPE?", "CRPIX?", "CRVAL?"
 
 
 def is_paths(data: Any) -> bool:
-    """Whether `data` names files (or nothing, as with a manifest)."""
+    """True if `data` names files (or nothing, as with a manifest)."""
     if data is None or isinstance(data, (str, Path)):
         return True
     if isinstance(data, (np.ndarray, NDData, Cutout2D, fits.HDUList, Mapping)):
@@ -54,7 +54,7 @@ def is_paths(data: Any) -> bool:
 
 
 def is_list(data: Any) -> bool:
-    """Whether `data` is a list of images; an HDUList is one image."""
+    """True if `data` is a list of images; an HDUList is one image."""
     return isinstance(data, (list, tuple)) and not isinstance(data, fits.HDUList)
 
 
@@ -69,7 +69,7 @@ def plane_changes(given: InMemory) -> dict[str, Any]:
 
 
 def said_by_option(psf: Any) -> bool:
-    """Whether a PSF is said by the options of a run rather than by an array."""
+    """True if a PSF is said by the options of a run rather than by an array."""
     return psf is None or isinstance(psf, (str, Path, PSF))
 
 

@@ -72,7 +72,7 @@ def read_sigma(
 
 
 def _guess_noise_role(values: np.ndarray, data: np.ndarray, mask: np.ndarray) -> str:
-    """Whether an unnamed plane is ivar, sigma or var: the one whose sky noise fits the image's."""
+    """True if an unnamed plane is ivar, sigma or var: the one whose sky noise fits the image's."""
     good = np.isfinite(values) & (values > 0) & ~mask
     if good.sum() < 100:
         return ""

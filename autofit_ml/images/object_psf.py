@@ -1,4 +1,4 @@
-"""Which PSF an object gets: the option's, its own plane's, an analytic one."""
+"""Choice of an object's PSF: the option's, its own plane's, an analytic one."""
 
 import dataclasses
 import functools

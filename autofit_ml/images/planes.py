@@ -35,7 +35,7 @@ class Grouping:
 
 @functools.lru_cache(maxsize=16)
 def group_hdus(infos: tuple[HduInfo, ...]) -> Grouping:
-    """Which HDUs belong together.
+    """Group the HDUs that belong together.
 
     - One image HDU (named SCI, IMAGE, or unnamed): the other known names are its planes.
     - Several: planes go by EXTVER where that differs, else to the image they follow. One PSF for

@@ -1,4 +1,4 @@
-"""What is wrong with a PSF image: sky left in it, a second source, wings that are cut.
+"""Checks of a PSF image: sky left in it, a second source, wings that are cut.
 
 In: an image with its source in the middle. Out: the image, repaired where that is safe, and what
 was found. All three are told from the outskirts, where a PSF falls steeply and is, to a part, the

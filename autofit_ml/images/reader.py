@@ -133,7 +133,7 @@ def _read_positioned(source: Source, options: ReadOptions) -> ReadResult:
 
 
 def _frame_key(source: Source, options: ReadOptions) -> tuple:
-    """What a frame depends on: files with their times, all values but the position, options."""
+    """Key of what a frame depends on: files with their times, values but the position, options."""
     planes = []
     for role, (path, hdu) in sorted(source.planes.items()):
         with contextlib.suppress(OSError):
@@ -308,7 +308,7 @@ def _make_frame(source: Source, options: ReadOptions, planes: Planes) -> Frame:
 
 
 def _common(source: Source, planes: Planes, psf_flags: int) -> dict[str, Any]:
-    """What stamps and frames are told alike."""
+    """Attributes that stamps and frames share."""
     calibration = planes.calibration
     names = ("pixel_scale", "zeropoint", "filter", "gain", "unit")
     return {name: getattr(calibration, name) for name in names} | {

@@ -1,4 +1,4 @@
-"""Which plane of an object a file or an HDU holds, told by its name.
+"""Plane of an object that a file or an HDU holds, by its name.
 
 The planes are ``image``, ``sigma``, ``var``, ``ivar``, ``wht`` (a weight map that may be only
 proportional to the inverse variance), ``psf``, ``mask`` and ``seg``. The three tables below are

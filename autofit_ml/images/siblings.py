@@ -1,4 +1,4 @@
-"""What lies beside an image: its planes in files of their own, and files that are no objects."""
+"""Files beside an image: its planes in files of their own, and files that are no objects."""
 
 import functools
 import re
@@ -65,7 +65,7 @@ def split_hdu(text: str) -> tuple[str, int | str | None]:
 
 
 def preferred(one: Path, other: Path) -> Path:
-    """Of two files for one plane the one whose suffix `SUFFIXES` lists first."""
+    """Choose, of two files for one plane, the one whose suffix `SUFFIXES` lists first."""
     order = {name: rank for rank, name in enumerate(SUFFIXES)}
 
     def rank(path: Path) -> int:

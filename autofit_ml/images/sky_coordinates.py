@@ -39,7 +39,7 @@ _DISTORTION = re.compile(r"[AB]P?_|C[PQ]|D[PQ]\d|D2IM|P[SV]\d|WAT\d|CTYPE\d *= *
 
 
 def is_undistorted(text: str) -> bool:
-    """Whether header cards are in standard form and tell of no distortion (SIP, TPV, tables).
+    """True if header cards are in standard form and tell of no distortion (SIP, TPV, tables).
 
     Parameters
     ----------

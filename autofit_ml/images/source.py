@@ -88,7 +88,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Discovery:
-    """What was found: iterates over its sources.
+    """Sources that were found, and files that were left out; iterates over the sources.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""What a reader hands on: one object (`Stamp`) or one large image (`Frame`)."""
+"""Images as readers return them: one object (`Stamp`) or one large image (`Frame`)."""
 
 import dataclasses
 import functools
@@ -49,7 +49,7 @@ class PSF:
 
 @dataclass(frozen=True)
 class _Image:
-    """What stamps and frames have in common; see `Stamp`."""
+    """Attributes that stamps and frames have in common; see `Stamp`."""
 
     id: str
     data: np.ndarray

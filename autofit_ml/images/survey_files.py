@@ -74,7 +74,7 @@ def _beside(
 
 
 def is_survey_plane(preset: SurveyPreset, path: Path, role: str | None = None) -> bool:
-    """Whether a file is called like one of the survey's planes (of a role; None: any)."""
+    """True if a file is called like one of the survey's planes (of a role; None: any)."""
     for pattern in preset.files:
         for plane, names in pattern.planes.items():
             for name in names if role in (None, plane) else ():

@@ -83,7 +83,7 @@ _SIZES = re.compile(rb"(BITPIX|NAXIS\d*|PCOUNT|GCOUNT|GROUPS) *= *([-+\w]+)")
 
 
 def claimed_end(read: Callable[[int, int], bytes]) -> int | None:
-    """Where the data end that the headers of a FITS file claim; None: a header cannot be read.
+    """Offset at which the data end by a FITS file's headers; None: a header cannot be read.
 
     Parameters
     ----------

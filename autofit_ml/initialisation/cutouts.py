@@ -183,7 +183,7 @@ def _footprint(stamp: Stamp, found: Segmentation, fwhm: float) -> tuple[np.ndarr
 
 
 def _centroid(light: np.ndarray, own: np.ndarray) -> tuple[float, float]:
-    """Of the brighter half of the light; of the footprint where there is none."""
+    """Centroid of the brighter half of the light; of the footprint where there is none."""
     weight = np.maximum(light, 0.0)
     if weight.max() > 0:
         smooth = ndimage.uniform_filter(weight, 3)

@@ -26,7 +26,7 @@ _ACCURACY = Accuracy(1.2, 8.0, refinements=())
 
 @dataclass(frozen=True)
 class PhysicsSettings:
-    """What counts as a good model.
+    """Settings of the loss that compares a model with the image.
 
     Attributes
     ----------

@@ -31,7 +31,7 @@ _ETA_MAX = -math.log(0.1)
 
 @dataclass(frozen=True)
 class NetworkAnswers:
-    """What the network says about cut-outs.
+    """Answers of the network for a batch of cut-outs.
 
     Attributes
     ----------

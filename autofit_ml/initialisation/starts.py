@@ -1,4 +1,4 @@
-"""What an initialiser hands on: starting values, and how far to trust them."""
+"""Starting values of an initialiser, and how far to trust them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

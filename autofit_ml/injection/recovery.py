@@ -1,4 +1,4 @@
-"""What was found of injected galaxies, by magnitude and by size.
+"""Recovery of injected galaxies, by magnitude and by size.
 
 An injected galaxy is *recovered* if its row is usable (no fatal flag) and its centre is within the
 larger of its half-light radius and two pixels of where it was put. Errors of flux, re and n are

@@ -1,4 +1,4 @@
-"""Whether errors are right, in words."""
+"""True if errors are right, in words."""
 
 import math
 from dataclasses import dataclass
@@ -40,12 +40,12 @@ class Judged:
 
     @property
     def right(self) -> bool:
-        """Whether the factor is 1 within 2.5 times its error: of 20 right runs, one is not."""
+        """True if the factor is 1 within 2.5 times its error: of 20 right runs, one is not."""
         return abs(self.factor - 1) <= 2.5 * self.factor_err
 
     @property
     def biased(self) -> bool:
-        """Whether the bias is over three times its error."""
+        """True if the bias is over three times its error."""
         return abs(self.bias) > 3 * self.bias_err
 
 
@@ -74,7 +74,7 @@ def judge(recovery: Recovery, name: str) -> Judged:
 
 
 def verdict(recovery: Recovery, command: str, *, applied: bool = False) -> list[str]:
-    """What follows for the run's errors, a sentence a line.
+    """Say what follows for the run's errors, a sentence a line.
 
     Parameters
     ----------

@@ -128,7 +128,7 @@ def stack_stars(
 
 
 def _is_galaxy(image: np.ndarray) -> bool:
-    """Whether a mean image has most of its light outside half of its peak.
+    """True if a mean image has most of its light outside half of its peak.
 
     The radius at half of the peak over that of half of the light is 1 for a Gaussian, 0.74 for a
     Moffat profile of beta 2.5, 0.6 for the sharpest images of space telescopes, 0.41 for an

@@ -49,7 +49,7 @@ _TRIES = 1000
 
 @dataclass(frozen=True)
 class Term:
-    """How one parameter is distributed, or several together.
+    """Distribution of one parameter, or of several together.
 
     Attributes
     ----------
@@ -132,7 +132,7 @@ class Population:
 
     @property
     def band(self) -> str:
-        """In which ``mag`` is given; "" where it is not."""
+        """Band in which ``mag`` is given; "" where it is not."""
         return next((term.band for term in self.terms if term.band), "")
 
     def draw(self, n: int, seed: int = 0) -> dict[str, np.ndarray]:

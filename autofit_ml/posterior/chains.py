@@ -106,7 +106,7 @@ class HMCSettings:
 
 @dataclass
 class _Place:
-    """Where walkers are: coordinates and momenta, parameters, ln p and its gradient."""
+    """State of the walkers: coordinates and momenta, parameters, ln p and its gradient."""
 
     z: torch.Tensor
     p: torch.Tensor

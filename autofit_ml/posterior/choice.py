@@ -1,4 +1,4 @@
-"""Which model an object needs, by evidence: the close calls of the ladder's BIC.
+"""Choice of a model by evidence, for the close calls of the ladder's BIC.
 
 In: `Choice`s of `autofit_ml.fitting.choose_models`, made with ``RefineSettings(keep=True)``.
 Out: the same, decided anew by the evidence of nested sampling where several models are close.

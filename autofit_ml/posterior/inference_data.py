@@ -115,7 +115,7 @@ def write_inference_data(data: Any, folder: str | Path, object_id: str) -> Path:
 
 
 def _numbers(samples: PosteriorSamples, index: int) -> dict[str, float | int]:
-    """What is known of the sampling, without what does not apply."""
+    """Diagnostics of the sampling, without those that do not apply."""
     numbers = {
         "acceptance_rate": float(samples.accept[index]),
         "step_size": float(samples.step_size[index]),

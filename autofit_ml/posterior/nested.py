@@ -61,7 +61,7 @@ class NestedSettings:
 
 @dataclass(frozen=True)
 class NestedResult:
-    """What nested sampling found.
+    """Result of nested sampling.
 
     Attributes
     ----------

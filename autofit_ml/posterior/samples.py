@@ -1,4 +1,4 @@
-"""What every method hands over: draws, and how far they can be trusted."""
+"""Posterior samples of every method: draws, and how far they can be trusted."""
 
 from __future__ import annotations
 

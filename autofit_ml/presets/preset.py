@@ -50,7 +50,7 @@ class FilePattern:
 
 @dataclass(frozen=True)
 class SurveyPreset:
-    """What is known of a survey's images.
+    """Facts about a survey's images.
 
     Attributes
     ----------

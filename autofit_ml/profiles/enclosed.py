@@ -27,7 +27,7 @@ _SHORT = 1e-4
 
 @dataclass(frozen=True)
 class Enclosed:
-    """What the profiles of B objects hold within a radius.
+    """Light that the profiles of B objects hold within a radius.
 
     Attributes
     ----------
@@ -70,7 +70,7 @@ class Enclosed:
 
 
 def has_circular_form(profile: Profile) -> bool:
-    """Whether a profile, without its modifiers, has circular isophotes."""
+    """True if a profile, without its modifiers, has circular isophotes."""
     return profile.kind == "elliptical" or bool(profile.modifiers)
 
 

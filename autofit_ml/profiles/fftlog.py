@@ -41,7 +41,7 @@ _KEPT = 0.75
 
 @dataclass(frozen=True)
 class LogGrid:
-    """Where profiles are sampled and where their transforms are wanted.
+    """Logarithmic grids on which profiles are sampled and their transforms wanted.
 
     Attributes
     ----------
@@ -219,7 +219,7 @@ def _kernels(grid: LogGrid, device: torch.device, orders: tuple[int, ...]) -> to
 
 
 def smooth_grid() -> LogGrid:
-    """For profiles without an edge: r from 4e-11 to 6e5, kappa from 1e-4 to 1e5.
+    """Grid for profiles without an edge: r from 4e-11 to 6e5, kappa from 1e-4 to 1e5.
 
     Between the far ends of ln r + ln kappa lies more than the FFT's period only where the kernel
     has been cut off (`_KEPT`); a lower kappa would see light that comes round from the other end.
@@ -228,7 +228,7 @@ def smooth_grid() -> LogGrid:
 
 
 def truncated_grid() -> LogGrid:
-    """For profiles that end at r = 1; the finer step resolves the oscillations of the transform."""
+    """Grid for profiles that end at r = 1; its finer step resolves the transform's oscillations."""
     return LogGrid(4096, 1800, 0.01, -18.0, -7.0, 1500, truncated=True)
 
 

@@ -165,7 +165,7 @@ def tabulate(
 
 
 def chebyshev_nodes(low: float, high: float) -> np.ndarray:
-    """Where a family is tabulated along its shape parameter."""
+    """Nodes at which a family is tabulated along its shape parameter."""
     nodes = np.cos(np.pi * (np.arange(_N_SERIES) + 0.5) / _N_SERIES)
     return low + (nodes + 1) * (high - low) / 2
 

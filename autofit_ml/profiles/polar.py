@@ -97,7 +97,7 @@ class PolarTable:
 
     @cached_property
     def grid(self) -> LogGrid:
-        """Where the profile is sampled and its transform given, in ln r and ln kappa.
+        """Grid on which the profile is sampled and its transform given, in ln r and ln kappa.
 
         In natural units for a profile that is only scaled, else in half-light radii.
         """
@@ -146,7 +146,7 @@ class PolarTable:
 
     @property
     def is_complex(self) -> bool:
-        """Whether the transform has an imaginary part: not if the isophotes repeat after half a
+        """True if the transform has an imaginary part: not if the isophotes repeat after half a
         turn."""
         return self.fold == 1
 
@@ -432,7 +432,7 @@ def polar_table(profile: Profile) -> PolarTable:
 
 
 def _accuracy(profile: Profile) -> PolarAccuracy:
-    """What keeps the image within 5e-5 of its peak (docs/profiles.md)."""
+    """Accuracy that keeps the image within 5e-5 of its peak (docs/profiles.md)."""
     if not profile.shapes:  # made once
         return PolarAccuracy(128, 512, 512)
     if profile.truncated:

@@ -108,7 +108,7 @@ class Profile:
 
     @property
     def has_ellipse(self) -> bool:
-        """Whether it has a size and an ellipticity."""
+        """True if it has a size and an ellipticity."""
         return self.kind in ("elliptical", "pixel")
 
     @property

@@ -1,4 +1,4 @@
-"""Which light profiles there are, and what parameters each has.
+"""Registry of light profiles and their parameters.
 
 A profile is described by one `Profile`; every file of `autofit_ml.profiles.library` makes one and
 passes it to `register`. In: a name. Out: the profile's parameters (for the scene language and the

@@ -1,4 +1,4 @@
-"""Which table serves a profile.
+"""Choice of the table that serves a profile.
 
 Without shape parameter: one transform, made once. With one: a Chebyshev series in it, made once
 (`autofit_ml.profiles.hankel`). With several: transforms made for each object
@@ -54,7 +54,7 @@ def live_table(profile: Profile) -> LiveTable:
 
 
 def log_grid(profile: Profile) -> LogGrid:
-    """Where the profile is sampled."""
+    """Grid on which the profile is sampled."""
     return truncated_grid() if profile.truncated else smooth_grid()
 
 

@@ -138,7 +138,7 @@ class FourierPlan:
 
     @property
     def device(self) -> torch.device:
-        """Where the plan's tensors live."""
+        """Device of the plan's tensors."""
         return self.quadratic.device
 
     @property

@@ -48,7 +48,7 @@ def number_of(row: Mapping[str, Any], name: str) -> float:
 
 
 def suffixes_of(row: Mapping[str, Any]) -> list[str]:
-    """What follows the names of each component of the model that has a position."""
+    """Suffixes of the components of the model that have a position."""
     names = ["", *(f"_{k}" for k in range(2, 10))]
     known = [extra for extra in names if f"x{extra}" in row]
     return [extra for extra in known if math.isfinite(number_of(row, f"x{extra}"))]

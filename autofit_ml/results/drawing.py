@@ -1,4 +1,4 @@
-"""How a fit is shown: as text, as HTML in a notebook, as a figure."""
+"""Display of a fit: as text, as HTML in a notebook, as a figure."""
 
 from __future__ import annotations
 

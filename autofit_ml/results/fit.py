@@ -89,7 +89,7 @@ class Fit:
 
     @property
     def ok(self) -> bool:
-        """Whether there is a fit at all; `use` says whether its numbers can be used."""
+        """True if there is a fit at all; `use` says whether its numbers can be used."""
         return bool(self["status"] == "ok")
 
     @property
@@ -99,7 +99,7 @@ class Fit:
 
     @property
     def flagged(self) -> bool:
-        """Whether a flag says something about the quality of the fit."""
+        """True if a flag says something about the quality of the fit."""
         return bool(flagged(np.array([self["flags"]]))[0])
 
     @property

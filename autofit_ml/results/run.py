@@ -61,7 +61,7 @@ class Results(Sequence[Fit]):
 
     @property
     def ids(self) -> list[str]:
-        """Of all objects, in order."""
+        """Ids of all objects, in order."""
         return [str(name) for name in self._rows["id"]]
 
     def __len__(self) -> int:

@@ -67,7 +67,7 @@ _PER_FRAME = 64
 
 @dataclass(frozen=True)
 class CalibrationSummary:
-    """What `calibrate_run` found.
+    """Result of `calibrate_run`.
 
     Attributes
     ----------
@@ -208,7 +208,7 @@ def calibrate_run(
 
 
 def _command(results: Path, settings: CalibrateSettings) -> str:
-    """That takes up a calibration and adds its factors to the catalogue."""
+    """Command that takes up a calibration and adds its factors to the catalogue."""
     changed = [
         f"--{name} {getattr(settings, name)}"
         for name in ("number", "seed")
@@ -337,7 +337,7 @@ def _read(sources: Sequence[Source], options: ReadOptions) -> Iterator[Stamp | F
 
 
 def _light(stamp: Stamp, row: Mapping[str, Any] | None) -> np.ndarray | float:
-    """Of the galaxy that the run fitted; 0 without a usable row."""
+    """Light of the galaxy that the run fitted; 0 without a usable row."""
     if row is None or not row["use"]:
         return 0.0
     galaxy = {name: float(row[name]) for name in PARAMETERS}

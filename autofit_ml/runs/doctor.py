@@ -1,4 +1,4 @@
-"""What is installed, and what is wrong with a file or folder: ``autofit-ml doctor``.
+"""Check of the installation, or of a file or folder: ``autofit-ml doctor``.
 
 In: nothing, or paths as `autofit_ml.fit` takes them. Out: `Checkup`s that the command line prints.
 Reads every image of the paths as a run would; fits nothing.
@@ -144,7 +144,7 @@ def check_images(
 
 
 def _read(name: str, item: object, said: tuple[str, ...]) -> Checkup:
-    """What was understood of a stamp or frame."""
+    """Describe what was understood of a stamp or frame."""
     import numpy as np
 
     from autofit_ml.catalogue import flag_names

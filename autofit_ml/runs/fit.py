@@ -116,7 +116,7 @@ def fit_found(
 
 
 def fit_inputs(paths: Paths, manifest: str | Path | None, settings: FitSettings) -> Discovery:
-    """What is to be fitted.
+    """Find the sources that are to be fitted.
 
     Raises
     ------
@@ -141,7 +141,7 @@ def fit_inputs(paths: Paths, manifest: str | Path | None, settings: FitSettings)
 def fit_identity(
     settings: FitSettings, found: Discovery, progress: Progress
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """What decides a run's results, checked, and the weights that it may use (name -> sha256).
+    """Settings and weights (name -> sha256) that decide a run's results, checked.
 
     Raises
     ------
@@ -238,7 +238,7 @@ class _Fitting:
         return self.summary
 
     def saver(self, folder: RunFolder | None) -> Handle[Fitted]:
-        """What saves rows."""
+        """Make the function that saves rows."""
         from autofit_ml.runs.model import run_model
         from autofit_ml.runs.outputs import save_shard
 

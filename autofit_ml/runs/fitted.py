@@ -45,7 +45,7 @@ long."""
 
 @dataclass(frozen=True)
 class FittingTask:
-    """What is done with prepared objects.
+    """Task of fitting prepared objects.
 
     Attributes
     ----------

@@ -69,7 +69,7 @@ def _with_morphology(prepared: Prepared, fits: dict[str, ObjectFit]) -> dict[str
 
 @dataclasses.dataclass(frozen=True)
 class FitPolicy:
-    """How a run fits: model, settings, device, and whether images of the fits are kept."""
+    """Fitting policy of a run: model, settings, device, and whether images of the fits are kept."""
 
     model: RunModel
     settings: FitSettings
@@ -124,7 +124,7 @@ class FitPolicy:
 
 
 def _check_units(population: Population, stamp: Stamp) -> None:
-    """Whether a population's magnitudes and sizes can be those of an image."""
+    """True if a population's magnitudes and sizes can be those of an image."""
     given = {name.removeprefix("ln_") for term in population.terms for name in term.names}
     if "re" in given and not stamp.pixel_scale > 0:
         raise InputError(

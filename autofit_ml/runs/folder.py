@@ -454,7 +454,7 @@ def _taken_up(
     fingerprints: Mapping[str, Mapping[str, list]],
     again: Collection[str] = (),
 ) -> tuple[RunFolder, dict[str, Any]]:
-    """What a run has finished, if its inputs are still these; their fingerprints."""
+    """Take up what a run has finished, if its inputs are these; return their fingerprints too."""
     folder = RunFolder(path, kind)
     hashes: dict[str, str] = {}
     finished: dict[str, Path] = {}

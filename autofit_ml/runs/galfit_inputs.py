@@ -102,7 +102,7 @@ def _plane(file: GalfitFile, role: str, name: str) -> Plane | None:
 
 
 def _position(file: GalfitFile) -> tuple[float, float] | None:
-    """Where the first component begins: the target."""
+    """Start of the first component, the target."""
     first = file.scene.components[0].parameters
     x, y = first["x"].value, first["y"].value
     return None if x is None or y is None else (x, y)

@@ -1,4 +1,4 @@
-"""What decides a run's results, and whether two runs are the same.
+"""Identity of a run: what decides its results, and whether two runs are the same.
 
 The settings that count are those declared so in `autofit_ml.settings`; files count by their
 content. Inputs are told by file, size and time, and by content where the time has changed.
@@ -129,7 +129,7 @@ def refuse_other_settings(path: Path, before: Mapping[str, Any], now: Mapping[st
 def source_fingerprints(
     sources: Sequence[Source], leave_out: Sequence[str] = ()
 ) -> dict[str, dict[str, list]]:
-    """What tells whether an input has changed.
+    """Fingerprints that tell whether an input has changed.
 
     Parameters
     ----------

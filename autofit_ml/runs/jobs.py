@@ -1,4 +1,4 @@
-"""What a run does with its sources, in workers and in this process."""
+"""Jobs: work that a run does with its sources, in workers and in this process."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Part = TypeVar("Part")
 
 
 class RunSettings(Protocol):
-    """What the settings of every run over images have."""
+    """Settings that every run over images has."""
 
     @property
     def batch_size(self) -> int: ...
@@ -27,7 +27,7 @@ class RunSettings(Protocol):
 
 @dataclass(frozen=True)
 class Job(Generic[Part]):
-    """What is done with sources before their run goes on in the main process.
+    """Work that is done with sources before their run goes on in the main process.
 
     Attributes
     ----------
@@ -77,7 +77,7 @@ class Job(Generic[Part]):
 
 @dataclass(frozen=True)
 class Ahead:
-    """What reading ahead must know of its run.
+    """State of a run that reading ahead depends on.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""What each kind of run writes into its folder, and whether a file is a result."""
+"""Kinds of run: the files each writes into its folder, and whether a file is a result."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RUN_FILE = "run.json"
 
 @dataclass(frozen=True)
 class Kind:
-    """What a kind of run writes.
+    """Files and folders that a kind of run writes.
 
     Attributes
     ----------
@@ -54,11 +54,11 @@ class Kind:
 
     @property
     def parts_at_work(self) -> bool:
-        """Whether the rows of finished parts are no results, but lie below `work`."""
+        """True if the rows of finished parts are no results, but lie below `work`."""
         return self.parts.startswith(self.work)
 
     def is_ours(self, folder: Path) -> bool:
-        """Whether such a run has begun, or ended, in a folder."""
+        """True if such a run has begun, or ended, in a folder."""
         return self.state(folder).exists() or self.began(folder)
 
     def leftovers(self, folder: Path, names: Collection[str] = ()) -> list[str]:
@@ -117,7 +117,7 @@ DIFFERENCED = Kind(
 
 
 def is_result(path: str | Path) -> bool:
-    """Whether a file was written by a fit: such a file is never an input.
+    """True if a file was written by a fit: such a file is never an input.
 
     That is the catalogue, or a file in ``objects/``, ``previews/`` or ``posterior/``, of a folder
     with the state of a run.

@@ -37,7 +37,7 @@ Handle = Callable[[Sequence[Source], Part], Iterator[tuple[int, Mapping[str, Any
 
 @dataclass(frozen=True)
 class Work(Generic[Part]):
-    """What a kind of run does.
+    """Work of a kind of run: its job, and what is done before and after.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""What a run fits: the scene of its settings, its bands, and the columns that follow from them."""
+"""Model of a run: the scene of its settings, its bands, and the columns that follow from them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class RunModel:
-    """What is fitted to every object of a run.
+    """Scene, bands and columns that are fitted to every object of a run.
 
     Attributes
     ----------
@@ -60,7 +60,7 @@ class RunModel:
 
     @cached_property
     def columns(self) -> tuple[Column, ...]:
-        """Of the catalogue."""
+        """Columns of the catalogue."""
         return columns_for(self.layout)
 
 
@@ -141,7 +141,7 @@ def scene_of(settings: FitSettings) -> Scene:
 
 
 def galfit_file(settings: FitSettings) -> GalfitFile:
-    """What the GALFIT file of the settings says."""
+    """Read the GALFIT file of the settings."""
     from autofit_ml.galfit import read_galfit
 
     if settings.galfit is None:
@@ -186,7 +186,7 @@ def checked_likelihood(settings: FitSettings) -> str:
 
 
 def model_identity(settings: FitSettings) -> dict[str, str]:
-    """What is fitted, for the record of a run: text, and a hash of what a file or object says."""
+    """Record of a run's model: text, and a hash of what a file or object says."""
     out = {}
     if (population := population_of(settings)) is not None:
         content = Path(settings.prior.partition(":")[2]).read_bytes()

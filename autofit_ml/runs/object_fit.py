@@ -334,7 +334,7 @@ def _derived(numbers: dict[str, Any], stamp: Stamp, rc_error: float) -> dict[str
 
 
 def _offset(parameter: str, stamp: Stamp) -> float:
-    """From stamp pixels to the file's."""
+    """Offset from stamp pixels to the file's."""
     return {"x": stamp.origin[0], "y": stamp.origin[1]}.get(parameter, 0)
 
 

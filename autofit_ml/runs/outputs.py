@@ -1,4 +1,4 @@
-"""What a run writes: pictures and files of its objects, shards, catalogue, run.json."""
+"""Output of a run: pictures and files of its objects, shards, catalogue, run.json."""
 
 from __future__ import annotations
 

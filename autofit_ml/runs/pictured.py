@@ -40,7 +40,7 @@ class Pictured:
 
     @property
     def planes(self) -> dict[str, np.ndarray | None]:
-        """By HDU name, as a file of the object has them."""
+        """Planes by HDU name, as a file of the object has them."""
         drawn = self.drawn
         out = {"IMAGE": self.stamp.data, "MODEL": self.model, "RESIDUAL": self.residual}
         out |= {"SIGMA": self.stamp.sigma, "MASK": self.mask}

@@ -37,7 +37,7 @@ _LARGEST = 1024 * 1024
 
 @dataclass(frozen=True)
 class RunPlan:
-    """What a run would do.
+    """Plan of a run: what it would do.
 
     Attributes
     ----------
@@ -91,7 +91,7 @@ class RunPlan:
 
     @property
     def refused(self) -> bool:
-        """Whether the run would stop before it begins."""
+        """True if the run would stop before it begins."""
         return self.folder not in ("new", "continues")
 
 
@@ -146,7 +146,7 @@ def plan_run(
 def _results(
     out: str | Path | None, identity: dict, found: Discovery, restart: bool
 ) -> tuple[str, set[str]]:
-    """What the results folder holds, without touching it."""
+    """Look into the results folder without touching it."""
     if out is None or restart or not Path(out).exists():
         return "new", set()
     try:

@@ -77,7 +77,7 @@ class Objects:
 
     @property
     def stamps(self) -> list[Stamp]:
-        """Those that could be read."""
+        """Stamps that could be read."""
         return [item for _, item in self.items if isinstance(item, Stamp)]
 
     @property

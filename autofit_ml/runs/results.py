@@ -1,4 +1,4 @@
-"""What became of each source, for runs that do not end in a catalogue: saved, counted, told."""
+"""Results of each source, for runs that do not end in a catalogue: saved, counted, told."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Result(Generic[T]):
-    """What became of one source.
+    """Outcome of one source.
 
     Attributes
     ----------
@@ -57,7 +57,7 @@ def each(do: Callable[[list[Source], Any], list[Result[T]]]) -> Job[list[Result[
 
 
 def rows_of(results: Sequence[Result[Any]]) -> dict[str, Any]:
-    """What progress is told of results; see `Progress.batch`."""
+    """Rows by which progress is told of results; see `Progress.batch`."""
     bad = [result.value is None for result in results]
     return {
         "id": [result.id for result in results],

@@ -24,7 +24,7 @@ __all__ = ["Fitted", "catalogue_rows"]
 
 @dataclass(frozen=True)
 class Fitted:
-    """What became of some sources.
+    """Outcome of some sources: rows, hashes, warnings.
 
     Attributes
     ----------

@@ -145,7 +145,7 @@ def _totalled(
 
 
 def _with_samples(fit: ObjectFit, samples: ScenePosterior | None, method: str) -> ObjectFit:
-    """With the samples, and a word where they are not to be trusted."""
+    """Add the samples to a fit, and a word where they are not to be trusted."""
     if method == "laplace" or fit.problem:
         return fit
     message = ""

@@ -58,14 +58,14 @@ _SHARD_NAME = re.compile(r"shard-\d{5,}\.arrow")
 
 
 def _began(folder: Path) -> bool:
-    """Whether a run has made, or begun to make, a set in a folder."""
+    """True if a run has made, or begun to make, a set in a folder."""
     return (folder / WORK / "lock").exists() or {"format", "generator"} <= set(
         _manifest(folder, tolerant=True)
     )
 
 
 def _manifest(folder: Path, tolerant: bool) -> dict[str, Any]:
-    """What the complete set in a folder depends on; empty where there is none."""
+    """Manifest of the complete set in a folder; empty where there is none."""
     path = folder / MANIFEST
     try:
         content = json.loads(path.read_text("utf-8"))
@@ -98,7 +98,7 @@ SIMULATED = Kind(
 
 @dataclass(frozen=True)
 class SetSummary:
-    """What `write_set` has done.
+    """Outcome of `write_set`.
 
     Attributes
     ----------
@@ -232,7 +232,7 @@ def _resolved(recipe: Recipe, count: int | None, seed: int | None) -> Recipe:
 
 
 def default_shard_size(recipe: Recipe) -> int:
-    """As many objects as have 2**20 pixels, at least one."""
+    """Number of objects that have 2**20 pixels together, at least one."""
     ny, nx = recipe.data.shape
     return max(1, _SHARD_PIXELS // (ny * nx))
 

@@ -71,7 +71,7 @@ def inputs_of(
     mode: str = "auto",
     bands: Sequence[str] = (),
 ) -> Discovery:
-    """What a run reads; results of runs that lie among the images are no images.
+    """Find what a run reads; results of runs that lie among the images are no images.
 
     Raises
     ------
@@ -160,7 +160,7 @@ class _Work:
 def _works(
     tasks: Iterable[tuple[Task, float]], settings: Any, job: Job[Any], ahead: Ahead
 ) -> Iterator[_Work]:
-    """What tasks are for workers, and what this process reads of large ones, when it is asked."""
+    """Give out tasks for workers, and what this process reads of large ones when it is asked."""
     for task, size in tasks:
         if ahead.stop.is_set():
             return
@@ -178,7 +178,7 @@ def _same(part: Any, settings: Any) -> Any:
 
 
 def _in_parts(task: Task, size: float, job: Job[Any], ahead: Ahead) -> bool:
-    """Whether a task is too large for one batch, or only the rest of a frame is wanted."""
+    """True if a task is too large for one batch, or only the rest of a frame is wanted."""
     rest = any(source.id in ahead.partial for source in task)
     return job.in_parts is not None and (rest or (len(task) == 1 and size > _BYTES_IN_PARTS))
 
@@ -285,7 +285,7 @@ class _ReadAhead(Generic[Part]):
             yield work.ended, work.do(work.argument, self._settings)
 
     def _next(self) -> _Work | None:
-        """What waits to be done."""
+        """Take what waits to be done."""
         if not self._waiting:
             self._waiting.extend(islice(self._work, 1))
         return self._waiting[0] if self._waiting else None

@@ -1,4 +1,4 @@
-"""What a run tells its caller: while it goes on (`Progress`) and when it ends (`RunSummary`)."""
+"""Messages of a run: while it goes on (`Progress`) and when it ends (`RunSummary`)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Progress", "RunSummary", "exit_status"]
 
 
 def exit_status(n_objects: int, n_failed: int, *, interrupted: bool = False) -> int:
-    """Of every command: 0 all objects ok; 3 some failed; 1 all of them; 130 interrupted."""
+    """Exit status of a command: 0 all objects ok; 3 some failed; 1 all of them; 130 interrupted."""
     if interrupted:
         return 130
     if n_objects == n_failed:
@@ -25,7 +25,7 @@ def exit_status(n_objects: int, n_failed: int, *, interrupted: bool = False) -> 
 
 
 class Progress:
-    """What a run tells its caller; every method may be overridden, none needs to be."""
+    """Progress of a run; every method may be overridden, none needs to be."""
 
     def begin(self, n_sources: int, n_done: int, ignored: Sequence[tuple[Path, str]]) -> None:
         """Before the first batch: sources in all, sources done by an earlier run."""
@@ -51,7 +51,7 @@ class Progress:
 
 @dataclass
 class RunSummary:
-    """How a run ended.
+    """Summary of a run that has ended.
 
     Attributes
     ----------

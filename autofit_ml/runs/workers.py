@@ -115,7 +115,7 @@ def usable_pool(workers: int) -> Pool | None:
 
 @contextlib.contextmanager
 def surroundings_of_workers() -> Iterator[None]:
-    """What a process that is started inside finds: one thread, no main module, no Ctrl-C.
+    """Set up the surroundings of worker processes: one thread, no main module, no Ctrl-C.
 
     multiprocessing would run the caller's script again in every worker; they need nothing of it,
     and a script without ``if __name__ == "__main__"`` would start another run there.

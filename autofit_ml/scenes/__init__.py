@@ -1,4 +1,4 @@
-"""What is fitted: components, their parameters, and the smooth space that the refiner works in.
+"""Scenes: components, their parameters, and the smooth space that the fit works in.
 
 In: a model, as plain functions (`sersic`, `scene`), a model string (`parse_model`) or a YAML file
 (`read_model`); `autofit_ml.galfit` reads GALFIT's. Out: a checked `Scene` in catalogue parameters

@@ -76,7 +76,7 @@ def free(
 
 
 def as_parameter(specification: Any) -> Parameter:
-    """What is said of a parameter, as a `Parameter`.
+    """Turn what is said of a parameter into a `Parameter`.
 
     Parameters
     ----------
@@ -169,7 +169,7 @@ def _take_prior(rest: dict) -> Prior | None:
 
 
 def _prior_fields(name: str) -> dict[str, str]:
-    """What a prior's numbers may be called, and its own names for them."""
+    """Names by which a prior's numbers may be given, and its own names for them."""
     if name not in PRIORS:
         raise SettingsError(f"there is no prior {name!r}", f"use one of {', '.join(PRIORS)}")
     own = {field.name: field.name for field in dataclasses.fields(PRIORS[name])}

@@ -27,7 +27,7 @@ _TINY = 1e-24
 
 @dataclass(frozen=True)
 class Span:
-    """Where a component's parameters lie in the vector of an image.
+    """Span of a component's parameters in the vector of an image.
 
     Attributes
     ----------
@@ -50,7 +50,7 @@ class Span:
 
     @property
     def slice(self) -> slice:
-        """Of its parameters."""
+        """Slice of the component's parameters."""
         return slice(self.first, self.first + len(self.parameters))
 
     def index(self, parameter: str) -> int:
@@ -63,7 +63,7 @@ class Span:
 
     @property
     def extended(self) -> bool:
-        """Whether it has a size and an ellipticity."""
+        """True if it has a size and an ellipticity."""
         return "q" in self.parameters
 
     @cached_property

@@ -324,7 +324,7 @@ def _evaluate(node: _Node, values: Mapping[str, torch.Tensor]):
 
 
 def _is_positive(node: _Node, positive: Callable[[str], bool]) -> bool:
-    """Whether the value is certain to be positive."""
+    """True if the value is certain to be positive."""
     kind = node[0]
     if kind == "number":
         return node[1] > 0

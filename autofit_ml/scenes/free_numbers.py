@@ -1,4 +1,4 @@
-"""What the numbers of theta are: the coordinates of free parameters, in each band or for all."""
+"""Meaning of the numbers of theta: the coordinates of free parameters, in each band or for all."""
 
 from __future__ import annotations
 

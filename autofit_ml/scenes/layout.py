@@ -1,4 +1,4 @@
-r"""From a scene to the vector that is fitted, and back.
+r"""Layout: from a scene to the vector that is fitted, and back.
 
 A scene has components with catalogue parameters that are free, fixed or tied; several images
 (bands, epochs) may share some of them. The refiner wants one vector :math:`\theta` of free numbers
@@ -40,7 +40,7 @@ _LN_FLUX = (math.log(1e-3), math.log(1e12))
 
 @dataclass(frozen=True)
 class Layout:
-    """How theta makes the parameters of all images.
+    """Map from theta to the parameters of all images.
 
     Attributes
     ----------
@@ -113,12 +113,12 @@ class Layout:
         return len(self.names)
 
     def sky_slice(self, image: int) -> slice:
-        """Where the background of an image is in theta."""
+        """Slice of theta that holds the background of an image."""
         first = self.n_shape + image * self.sky_terms
         return slice(first, first + self.sky_terms)
 
     def psf_slice(self, image: int) -> slice:
-        """Where the PSF's parameters of an image are in theta."""
+        """Slice of theta that holds the PSF's parameters of an image."""
         first = self.n_shape + self.n_images * self.sky_terms + sum(self.n_psf[:image])
         return slice(first, first + (self.n_psf[image] if self.n_psf else 0))
 
@@ -143,7 +143,7 @@ class Layout:
         return tuple(out)
 
     def _tied_to_shared(self, span: Span, parameter: str) -> bool:
-        """Whether a tie (if there is one) holds no value that differs from image to image."""
+        """True if a tie (if there is one) holds no value that differs from image to image."""
         spans = {span.component.name: span for span in self.spans}
         sources = [
             source.rpartition(".")
@@ -178,7 +178,7 @@ class Layout:
 
     @cached_property
     def linear(self) -> bool:
-        """Whether the fit parameters are linear in theta."""
+        """True if the fit parameters are linear in theta."""
         plain = all(s.size == "ln_rc" and s.shape == "eta" for s in self.spans if s.extended)
         return plain and not self._expressions
 
@@ -384,7 +384,7 @@ def make_layout(
 
 
 def _held_round(component: Component) -> bool:
-    """Whether q is held at 1, where no direction means anything."""
+    """True if q is held at 1, where no direction means anything."""
     q = component.parameters["q"]
     return q.fixed and q.value is not None and q.value > 0.9995
 

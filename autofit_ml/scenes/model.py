@@ -176,7 +176,7 @@ class Scene:
 
     @property
     def has_positions(self) -> bool:
-        """Whether the model says where something is, in pixels."""
+        """True if the model says where something is, in pixels."""
         for component in self.components:
             for axis in ("x", "y"):
                 p = component.parameters[axis]
@@ -232,7 +232,7 @@ class Scene:
         raise SettingsError(f"there is no component {name!r}", f"there are {names}")
 
     def bands(self, name: str) -> str | int:
-        """How a parameter (``component.parameter``) depends on the band, defaults filled in."""
+        """Dependence of a parameter (``component.parameter``) on the band, defaults filled in."""
         given = self.parameters[name].bands
         if given != "":
             return given
@@ -240,7 +240,7 @@ class Scene:
         return "free" if parameter == "flux" or component == SKY else "shared"
 
     def range(self, name: str) -> tuple[float, float]:
-        """Where the fit may take a parameter (``component.parameter``), as far as it is set.
+        """Range of a parameter (``component.parameter``) in the fit, as far as it is set.
 
         The own bounds, else the support of the prior, else the scene's defaults for n, else the
         range that makes sense. A fixed value is a range of no width.
@@ -293,7 +293,7 @@ class Scene:
             )
 
     def is_positive(self, name: str) -> bool:
-        """Whether a parameter (``component.parameter``) is positive whatever its value."""
+        """True if a parameter (``component.parameter``) is positive whatever its value."""
         return self.range(name)[0] > 0 or name.rpartition(".")[2] in ("flux", "re", "q")
 
     def check(self) -> Scene:

@@ -1,4 +1,4 @@
-"""How the scene language names profiles: ``sersic``, ``exp``, ``sersic`` with ``[boxiness, f3]``.
+"""Names of profiles in the scene language: ``sersic``, ``exp``, ``sersic`` with ``[boxiness, f3]``.
 
 In: a name or alias and modifiers, as a model string or file gives them. Out: the `Profile`; and
 back. The profiles themselves are in `autofit_ml.profiles`.

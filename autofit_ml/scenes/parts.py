@@ -31,7 +31,7 @@ _DEGREE_MAX = 8
 
 @dataclass(frozen=True)
 class Parameter:
-    """What is known of one parameter, in catalogue units.
+    """A parameter: value, range, prior and links, in catalogue units.
 
     Attributes
     ----------
@@ -105,17 +105,17 @@ class Parameter:
 
     @property
     def free(self) -> bool:
-        """Whether the fit may change it."""
+        """True if the fit may change it."""
         return not self.fixed and not self.tie
 
     @property
     def plain(self) -> bool:
-        """Whether nothing at all is said of it."""
+        """True if nothing at all is said of it."""
         return self == Parameter()
 
     @property
     def bounded(self) -> bool:
-        """Whether it has a bound of its own."""
+        """True if it has a bound of its own."""
         return self.bounds != (None, None)
 
     def narrowed(self, low: float, high: float) -> tuple[float, float]:

@@ -43,7 +43,7 @@ SMALLEST_MASS = 1e-9
 
 @dataclass(frozen=True)
 class Prior:
-    """What every prior has; the classes below say what numbers make it.
+    """Base of all priors; the classes below say what numbers make one.
 
     Attributes
     ----------
@@ -93,7 +93,7 @@ class Prior:
         return self._integral(*self.support)
 
     def _integral(self, low: float, high: float) -> float:
-        """Of a flat density of height 1, or of a normalised Gaussian."""
+        """Integral of a flat density of height 1, or of a normalised Gaussian."""
         if self.log:
             low, high = math.log(low) if low > 0 else -math.inf, math.log(high)
         if self.gaussian is None:

@@ -1,4 +1,4 @@
-"""Which pixels belong to the target, which to other objects, and where is sky.
+"""Segmentation: pixels of the target, of other objects, and of sky.
 
 In: a `Stamp` (or a whole frame's arrays). Out: a `Segmentation`: labels, the target's label, the
 pixels to leave out of the fit, the sky's level and scatter. Neighbours: `images` before,

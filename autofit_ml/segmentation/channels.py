@@ -1,4 +1,4 @@
-"""From images to the channels that the Mask R-CNN sees."""
+"""Channels that the Mask R-CNN sees, made from images."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ CHANNELS = 4
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """From an image to the network's channels.
+    """Preprocessing of an image into the network's channels.
 
     Attributes
     ----------

@@ -37,7 +37,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class SepSettings:
-    """How to detect, deblend and grow.
+    """Settings of detection, deblending and growing.
 
     Attributes
     ----------

@@ -41,7 +41,7 @@ _LARGE = 150
 
 @dataclass(frozen=True)
 class Detections:
-    """What `detect_sources` found.
+    """Result of `detect_sources`.
 
     Attributes
     ----------
@@ -155,7 +155,7 @@ def _pieces(
     fwhm: float,
     settings: SepSettings,
 ) -> list[Piece]:
-    """What `extract` found in an image, its deblending checked, without what remains of noise."""
+    """Pieces of what `extract` found in an image, deblending checked, remains of noise left out."""
     sources, labels = found
     labels, sources = _check_deblending(image, noise, labels, sources, ~bad, fwhm, settings)
     labels = drop_noise(image, noise, labels, len(sources), 0, settings)

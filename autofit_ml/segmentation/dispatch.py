@@ -75,7 +75,7 @@ def segment_all(
 
 
 def _few_photons(stamp: Stamp) -> bool:
-    """Whether the background is under one photon a pixel: photons look like stars then."""
+    """True if the background is under one photon a pixel: photons look like stars then."""
     if stamp.background_sigma is None:
         return False
     return float(np.median(stamp.background_sigma)) * stamp.gain < 1.0

@@ -45,7 +45,7 @@ class Host:
     y: float
 
     def shares_centre(self, rows: np.ndarray, columns: np.ndarray) -> bool:
-        """Whether pixels lie around the host's centre."""
+        """True if pixels lie around the host's centre."""
         apart = np.hypot(columns.mean() - self.outline.x, rows.mean() - self.outline.y)
         return bool(apart < max(_CONCENTRIC[0], _CONCENTRIC[1] * self.outline.semi_major))
 
@@ -67,7 +67,7 @@ def host_of(image: np.ndarray, footprint: np.ndarray) -> Host:
 def is_fragment(
     image: np.ndarray, noise: np.ndarray, host: Host, small: np.ndarray, free: np.ndarray
 ) -> bool:
-    """Whether an instance is part of a larger one.
+    """True if an instance is part of a larger one.
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ def is_fragment(
 
 
 def stands_out(light: np.ndarray, expected: np.ndarray, noise: np.ndarray) -> bool:
-    """Whether pixels are brighter than a larger instance's symmetric light (each shape (n,))."""
+    """True if pixels are brighter than a larger instance's symmetric light (each shape (n,))."""
     excess = float(np.sum(light - expected))
     error = float(np.sqrt(np.sum(noise.astype(float) ** 2)))
     return excess >= EXCESS * float(light.sum()) and excess >= EXCESS_SNR * error

@@ -43,7 +43,7 @@ USUAL_FWHM = 3.0
 
 @dataclass(frozen=True)
 class MaskRCNNSettings:
-    """How detections become a segmentation.
+    """Settings that turn detections into a segmentation.
 
     Attributes
     ----------

@@ -271,7 +271,7 @@ class _ProposalHead(nn.Module):
         self.bbox_pred = nn.Conv2d(width, 4 * number, 1)
 
     def forward(self, maps: Sequence[torch.Tensor]) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """For each map logits (batch, anchors of the image) and shifts (batch, anchors, 4)."""
+        """Logits (batch, anchors of the image) and shifts (batch, anchors, 4) for each map."""
         out = []
         for part in maps:
             x = self.conv(part).relu_()
@@ -315,7 +315,7 @@ _BOX_WEIGHTS = (10.0, 5.0)
 
 
 class _Heads(nn.Module):
-    """From proposals to instances: class, box, mask."""
+    """Heads of the network: class, box and mask of each proposal."""
 
     def __init__(self, settings: NetworkSettings) -> None:
         super().__init__()

@@ -228,7 +228,7 @@ def with_large(
 
 
 def _is_core(small: Piece, large: Piece, image: np.ndarray) -> bool:
-    """Whether one holds the brightest pixel of the other, and over a tenth of its area."""
+    """True if one holds the brightest pixel of the other, and over a tenth of its area."""
     if small.area < _CORE * large.area or not small.shared(large):
         return False
     y, x = np.unravel_index(
@@ -242,7 +242,7 @@ def _is_core(small: Piece, large: Piece, image: np.ndarray) -> bool:
 def _fragments(
     pieces: Sequence[Piece], galaxy: Piece, image: np.ndarray, noise: np.ndarray
 ) -> list[Piece]:
-    """Those of `pieces` that are no more than the galaxy's own light, or noise on its outskirts."""
+    """Select `pieces` that are no more than the galaxy's own light, or noise on its outskirts."""
     window = tuple(
         slice(max(part.start - side // 2, 0), part.stop + side // 2)
         for part, side in zip(galaxy.window, galaxy.mask.shape, strict=True)

@@ -92,7 +92,7 @@ def sides(boxes: torch.Tensor) -> torch.Tensor:
 
 
 def level_of(boxes: torch.Tensor, levels: int) -> torch.Tensor:
-    """Which of the levels with 1/2, 1/4 ... of the sampling a box is read from, shape (n,)."""
+    """Level with 1/2, 1/4 ... of the sampling that each box is read from, shape (n,)."""
     side = sides(boxes).prod(-1).sqrt()
     level = torch.floor(CANONICAL_LEVEL + torch.log2(side / CANONICAL_SIDE) + 1e-6)
     return level.clamp(1, levels).long() - 1
@@ -100,7 +100,7 @@ def level_of(boxes: torch.Tensor, levels: int) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Features:
-    """What a network sees in one image, at several samplings, as one table.
+    """Features of one image at several samplings, as one table.
 
     Attributes
     ----------
@@ -114,7 +114,7 @@ class Features:
 
     @classmethod
     def of(cls, maps: Sequence[torch.Tensor]) -> "Features":
-        """Of maps (channels, rows, columns) at 1/2, 1/4 ... of an image's sampling.
+        """Make the table of maps (channels, rows, columns) at 1/2, 1/4 ... of an image's sampling.
 
         Channels last in memory are read fastest.
         """
@@ -202,7 +202,7 @@ def nms(
     overlap: float,
     kinds: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Which boxes stay if none may overlap with a surer one of its kind.
+    """Select boxes so that none overlaps with a surer one of its kind.
 
     Parameters
     ----------

@@ -163,7 +163,7 @@ def _join_pieces(labels: np.ndarray, position: tuple[float, float]) -> None:
 
 
 def why_refused(stamp: Stamp, found: Segmentation) -> str:
-    """What is wrong with a segmentation as a whole; "" if it can be used."""
+    """Say what is wrong with a segmentation as a whole; "" if it can be used."""
     good, labels = ~stamp.mask, np.asarray(found.labels)
     if not good.any():
         return ""

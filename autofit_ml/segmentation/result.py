@@ -1,4 +1,4 @@
-"""What a segmenter hands on, and what all of them measure; given labels need no more."""
+"""Result of a segmenter, and measurements that all of them share."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -37,7 +37,7 @@ __all__ = ["Tile", "TileSettings", "detect_instances", "tiles_of"]
 
 @dataclass(frozen=True)
 class TileSettings:
-    """How a frame is cut up.
+    """Settings of the tiles that a frame is cut into.
 
     Attributes
     ----------
@@ -90,7 +90,7 @@ def tiles_of(shape: tuple[int, int], core: int, halo: int) -> Iterator[Tile]:
 
 
 def _cuts(number: int, most: int) -> list[tuple[int, int]]:
-    """As few parts as possible of `number` pixels, all but the last of one length."""
+    """Cut `number` pixels into as few parts as possible, all but the last of one length."""
     parts = -(-number // most)
     side = min(-(-number // (parts * DIVISIBLE)) * DIVISIBLE, most)
     return [(start, min(start + side, number)) for start in range(0, number, side)]

@@ -21,7 +21,7 @@ def config_folder() -> Path:
 def list_recipes(
     group: Literal["data", "survey"] = "data", *, config_dir: str | Path | None = None
 ) -> dict[str, str]:
-    """What ``data=`` or ``survey=`` accepts: name -> title, those of `config_dir` first."""
+    """List what ``data=`` or ``survey=`` accepts: name -> title, those of `config_dir` first."""
     titles: dict[str, str] = {}
     for folder in (config_dir, config_folder()):
         root = Path(folder or "") / group

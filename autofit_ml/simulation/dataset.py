@@ -119,7 +119,7 @@ class ShardDataset(Dataset):
 
     @property
     def manifest(self) -> SetManifest:
-        """What the set holds."""
+        """Manifest of the set."""
         return self._reader.manifest
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""Who owns which pixel, and what is true of each source once it is drawn.
+"""Instance labels, and the truth of each source once it is drawn.
 
 The mask of a source is an isophote: the pixels where its own noise-free light exceeds a number of
 sigma of the sky. Where several exceed it, the pixel belongs to the brightest.
@@ -65,7 +65,7 @@ def source_truth(
     zeropoint: float,
     detectable: Sequence[bool] | None = None,
 ) -> np.ndarray:
-    """What is true of each source.
+    """Truth of each source.
 
     Parameters
     ----------

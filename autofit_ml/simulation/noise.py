@@ -205,7 +205,7 @@ def observe(
     rng: np.random.Generator,
     correlation: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What a detector makes of light.
+    """Turn light into what a detector records.
 
     Electrons are Poisson with mean ``(light + sky) * gain`` (negative means count as 0; above
     1e9, where the relative width is 3e-5, a Gaussian of the same mean and variance is drawn);

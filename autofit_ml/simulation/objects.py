@@ -233,7 +233,7 @@ _UNITS = {"x": u.pix, "y": u.pix, "mag": u.mag, "re": u.pix, "pa": u.deg}
 
 
 def truth_table(objects: Sequence[SimulatedObject]) -> QTable:
-    """What is true of each target: columns and units as in the fitted catalogue.
+    """Truth of each target: columns and units as in the fitted catalogue.
 
     Columns: id, x, y, flux, mag, re, re_arcsec, n, q, pa, sky, snr, flags, n_neighbours, kind,
     blend_fraction; for galaxies of several components ``flux_2``, ``re_2``, ... of the second and
@@ -265,7 +265,7 @@ def _component_value(source: Source, k: int, name: str):
 
 
 def source_table(objects: Sequence[SimulatedObject]) -> QTable:
-    """What is true of every source of every image: `SOURCE_DTYPE` with the image's id first."""
+    """Truth of every source of every image: `SOURCE_DTYPE` with the image's id first."""
     table = QTable()
     counts = [len(item.truth) for item in objects]
     table["id"] = np.repeat([item.id for item in objects], counts)

@@ -1,4 +1,4 @@
-"""What the sky holds: numbers, sizes and shapes of galaxies and stars against i magnitude.
+"""Populations: numbers, sizes and shapes of galaxies and stars against i magnitude.
 
 Simple laws that reproduce published ones within their scatter. Other bands are shifted by the
 survey's typical colour (`Survey.colour`). A network needs the right mixture, not a cosmology;

@@ -1,4 +1,4 @@
-"""What to simulate: validated settings.
+"""Recipe: validated settings of what to simulate.
 
 A `Recipe` has two parts: `data` (which scenes; the config group ``conf/data``) and `survey` (how
 they are observed; the bands of `autofit_ml.presets`). Everything is checked before any work
@@ -156,7 +156,7 @@ class Galaxies(RecipeSettings):
 
 
 class Target(RecipeSettings):
-    """What stands at a stamp's centre. Give `snr` or `magnitude`.
+    """Target at a stamp's centre. Give `snr` or `magnitude`.
 
     Attributes
     ----------
@@ -255,7 +255,7 @@ class Neighbours(RecipeSettings):
 
 
 class Labels(RecipeSettings):
-    """What is stored beside the images.
+    """Labels that are stored beside the images.
 
     Attributes
     ----------
@@ -274,7 +274,7 @@ class Labels(RecipeSettings):
 
 
 class DataRecipe(RecipeSettings):
-    """Which scenes. ``kind`` is ``stamp`` (a target at the centre) or ``frame``."""
+    """Scenes of a recipe. ``kind`` is ``stamp`` (a target at the centre) or ``frame``."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9_-]+$")]
     version: PositiveInt = 1

@@ -1,4 +1,4 @@
-"""What is where: sources of a stamp or a frame, drawn from a recipe. No pixels here."""
+"""Sources of a stamp or a frame, drawn from a recipe, without pixels."""
 
 import math
 from collections.abc import Callable, Sequence

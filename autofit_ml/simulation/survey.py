@@ -1,4 +1,4 @@
-"""How a survey observes: settings for PSFs, sky, noise and defects (bands of `presets`)."""
+"""Settings of a survey's PSFs, sky, noise and defects (bands of `presets`)."""
 
 import sys
 from pathlib import Path
@@ -177,7 +177,7 @@ class Artefacts(RecipeSettings):
 
 
 class Survey(RecipeSettings):
-    """How a survey observes in one band.
+    """PSF, sky, noise and defects of a survey in one band.
 
     Attributes
     ----------

@@ -90,7 +90,7 @@ def verify_bundle(folder: str | Path, info: WeightInfo | None = None) -> None:
 
 
 def _remedy(info: WeightInfo | None) -> str:
-    """How a damaged bundle is mended."""
+    """Remedy for a damaged bundle."""
     if info is None:
         return "copy the folder anew from where it came"
     if info.url is None:  # nothing to pull from

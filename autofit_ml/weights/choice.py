@@ -1,4 +1,4 @@
-"""Which pretrained network suits an image."""
+"""Choice of the pretrained network that suits an image."""
 
 import contextlib
 import ctypes
@@ -32,7 +32,7 @@ _MARGIN = 1.25
 
 
 def in_domain(info: WeightInfo, pixel_scale: float, fwhm: float) -> bool:
-    """Whether an image is like those that weights were trained on.
+    """True if an image is like those that weights were trained on.
 
     Parameters
     ----------
@@ -122,7 +122,7 @@ def given_weights(task: str, given: str) -> list[str]:
 
 
 def _task_of(folder: Path) -> str:
-    """Of a bundle's folder; what is wrong with it is said when it is loaded."""
+    """Task of a bundle's folder; what is wrong with it is said when it is loaded."""
     try:
         return str(json.loads((folder / "config.json").read_text())["task"])
     except (OSError, ValueError, KeyError):
@@ -183,7 +183,7 @@ def forget() -> None:
 
 
 def _has_driver() -> bool:
-    """Whether the library of NVIDIA's driver is there; PyTorch takes a second to say so."""
+    """True if the library of NVIDIA's driver is there; PyTorch takes a second to say so."""
     for name in ("libcuda.so.1", "nvcuda.dll"):
         with contextlib.suppress(OSError):
             ctypes.CDLL(name)

@@ -1,4 +1,4 @@
-"""From a name to a bundle's files, fetched if need be, and to a network."""
+"""Loading of weights: from a name to a bundle's files, fetched if need be, and to a network."""
 
 import os
 from collections.abc import Mapping
@@ -43,7 +43,7 @@ NO_ADDRESS = "the manifest names no address for"
 
 
 def cache_folder() -> Path:
-    """Where fetched bundles are kept: ``$AUTOFIT_ML_CACHE``, or the system's cache folder."""
+    """Folder of fetched bundles: ``$AUTOFIT_ML_CACHE``, or the system's cache folder."""
     given = os.environ.get(CACHE_ENVIRONMENT)
     if given:
         return Path(given)

@@ -1,4 +1,4 @@
-"""What bundles of weights there are."""
+"""Manifest of the bundles of weights."""
 
 import json
 import os

@@ -132,7 +132,7 @@ def _modes(plan: FourierPlan, psf: torch.Tensor, has_pixel: bool) -> torch.Tenso
 def _layout_codes(
     flat: torch.Tensor, shape: tuple[int, int], sharpness: torch.Tensor
 ) -> torch.Tensor:
-    """Which of `LADDER` draws each source; len(LADDER) for stars, the next for empty slots.
+    """Index in `LADDER` of each source; len(LADDER) for stars, the next for empty slots.
 
     The padding is what keeps the nearest periodic image's light off the stamp's far border. Its
     least distance was measured over n 0.5 to 6, q 0.1 to 1 and re up to a quarter of the stamp,
@@ -194,7 +194,7 @@ def _interpolation(
 
 
 def instance_labels(lights: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
-    """Who owns which pixel, by the rule of `labels.instance_labels`.
+    """Instance labels by the rule of `labels.instance_labels`.
 
     Parameters
     ----------

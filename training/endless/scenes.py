@@ -51,7 +51,7 @@ class Random:
         return torch.randn(size, generator=self.generator, device=self.device, dtype=dtype)
 
     def log_normal(self, size: tuple[int, ...], limits: tuple[float, float]) -> torch.Tensor:
-        """With `limits` as the 5 and 95 % points."""
+        """Log-normal draws with `limits` as the 5 and 95 % points."""
         low, high = math.log(limits[0]), math.log(limits[1])
         return ((low + high) / 2 + (high - low) / (2 * SPREAD) * self.normal(size)).exp()
 

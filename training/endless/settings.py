@@ -1,4 +1,4 @@
-"""What endless stamps show."""
+"""Settings of endless stamps."""
 
 import math
 from dataclasses import dataclass
@@ -45,7 +45,7 @@ _LIMITS = {
 
 @dataclass(frozen=True)
 class EndlessSettings:
-    """What the stamps show. Ranges are (low, high); lengths are in pixels.
+    """Settings of the stamps. Ranges are (low, high); lengths are in pixels.
 
     Attributes
     ----------

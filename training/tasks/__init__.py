@@ -32,7 +32,7 @@ def _nothing(*_: Any) -> None:
 
 @dataclass(frozen=True)
 class Task:
-    """How a network is trained.
+    """Functions that train a network.
 
     Attributes
     ----------

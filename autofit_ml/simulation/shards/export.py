@@ -85,7 +85,7 @@ def export_set(
 
 
 def _without_pixels(item: SimulatedObject) -> SimulatedObject:
-    """What the tables need."""
+    """Rows of a set as the tables need them, without pixels."""
     nothing = np.zeros((0, 0), np.float32)
     planes = dict.fromkeys(("data", "sigma", "mask", "labels", "model", "neighbour_light"), nothing)
     return item.replace(**planes, artefacts=None, sky_map=None, light=None, psf_grid=None)

@@ -1,4 +1,4 @@
-"""What a set holds: the files of its folder, its manifest, and whether they agree."""
+"""Contents of a set: the files of its folder, its manifest, and whether they agree."""
 
 import contextlib
 import hashlib
@@ -74,7 +74,7 @@ class ShardEntry:
 
 @dataclass(frozen=True)
 class SetManifest:
-    """What a complete set holds.
+    """Manifest of a complete set.
 
     Attributes
     ----------
@@ -205,7 +205,7 @@ def verify_set(folder: str | Path) -> SetManifest:
 
 
 def problem_of(folder: Path, entry: ShardEntry) -> str:
-    """What is wrong with a file of a set; empty: nothing."""
+    """Say what is wrong with a file of a set; empty: nothing."""
     path = folder / entry.file
     try:
         size = path.stat().st_size

@@ -71,7 +71,7 @@ class DeconvolveTraining:
 
 
 def _weights(grid: Grid) -> torch.Tensor:
-    """Of the modes in the loss, (K,); their sum is 1."""
+    """Weights of the modes in the loss, (K,); their sum is 1."""
     waves = torch.hypot(grid.ky, grid.kx) * 64 / (2 * math.pi)
     weight = grid.count / waves.clamp_min(1.0).square()
     return weight / weight.sum()

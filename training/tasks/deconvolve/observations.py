@@ -31,7 +31,7 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True)
 class Observations:
-    """What galaxies are seen through.
+    """Ranges of the PSFs and noise through which galaxies are seen.
 
     Attributes
     ----------

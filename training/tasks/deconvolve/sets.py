@@ -52,7 +52,7 @@ _CHUNK = 500
 
 @dataclass(frozen=True)
 class SharpRecipe:
-    """What the images of a set show.
+    """Recipe of the sharp images of a set.
 
     Attributes
     ----------
@@ -74,7 +74,7 @@ class SharpRecipe:
 
     @property
     def accuracy(self) -> DrawAccuracy:
-        """Of the drawn light: 2 % of a galaxy may fold back."""
+        """Accuracy of the drawn light: 2 % of a galaxy may fold back."""
         return DrawAccuracy(folding=2e-2, margin=1.2, largest=math.ceil(12 * self.re[1]))
 
     def galaxies(self, kind: str) -> tuple[Galaxies, ...]:

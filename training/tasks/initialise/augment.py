@@ -46,7 +46,7 @@ class Masks:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How much a view differs.
+    """Ranges by which augmented views differ.
 
     Attributes
     ----------
@@ -206,7 +206,7 @@ def _band(footprint: torch.Tensor) -> torch.Tensor:
 
 
 def _hidden(batch: Batch, some: torch.Tensor, masked: torch.Tensor) -> Batch:
-    """What is left of some of the objects behind masks: the changed fields of the whole batch.
+    """Hide some of the objects behind masks; return the changed fields of the whole batch.
 
     Half of the segmentations end at the mask, as the pipeline's do; labels that came with the
     image go on behind it. The square moves with the centre of the light that is left.

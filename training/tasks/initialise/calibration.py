@@ -1,4 +1,4 @@
-"""What is measured once the initialiser is trained: usual images, and the scales of its errors."""
+"""Calibration of a trained initialiser: usual images, and the scales of its errors."""
 
 import math
 

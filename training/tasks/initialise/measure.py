@@ -1,4 +1,4 @@
-"""What the network is told beside a cut-out's pixels, measured on the device.
+"""Measurements that the network gets beside a cut-out's pixels, made on the device.
 
 The same quantities as `autofit_ml.initialisation.cutouts` measures on the host.
 """

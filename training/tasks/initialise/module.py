@@ -98,7 +98,7 @@ class InitialiseModule(NetworkModule):
         return describe(self.network)
 
     def features(self, batch: Batch) -> torch.Tensor:
-        """What the network's head sees of a batch (float32 planes)."""
+        """Features of a batch that the network's head sees (float32 planes)."""
         names = ("data", "root_weight", "footprint", "psf", "scalars")
         return self.network.features(*network_inputs(*(batch[name] for name in names)))
 

@@ -172,7 +172,7 @@ def _partner(labels: np.ndarray, true: np.ndarray, x: float, y: float) -> int:
 def _refined(
     stamps: Sequence[Stamp], segmentations: Sequence[Segmentation], values: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What the refiner makes of galaxies that are no single profile, and whether it converged."""
+    """Fit galaxies that are no single profile; return values, and whether the fits converged."""
     starts = Starts(values, None, np.zeros(len(values), dtype=np.int32))
     results = refine(stamps, starts=starts, segmentations=segmentations)
     good = ((results.flags & int(FATAL)) == 0) & np.isfinite(results.values).all(1)

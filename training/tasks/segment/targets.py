@@ -1,4 +1,4 @@
-"""From simulated images to the network's channels and torchvision's targets."""
+"""The network's channels and torchvision's targets from simulated images."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LEAST_SCATTER = 0.1
 
 @dataclass(frozen=True)
 class Instances:
-    """Which sources are asked for.
+    """Selection of the sources that the network is asked for.
 
     Attributes
     ----------
@@ -66,7 +66,7 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class SegmentTransform:
-    """From an item of a `ShardDataset` to the network's channels and targets.
+    """Transform of an item of a `ShardDataset` into the network's channels and targets.
 
     Attributes
     ----------
