@@ -60,10 +60,11 @@ CLASSICAL = ("wiener", "richardson-lucy", "tv")
 MEASURES = ("morphology",)
 SAVED = ("objects", "previews", "report")
 
-# Panels of the command line.
-INPUT, OUTPUT, MODEL = "Input", "Output", "Model"
-CALIBRATION, PSFS, STARTS = "Calibration of the images", "PSF", "Segmentation and starting values"
-SAMPLING, WORK = "Sampling", "Work"
+# Panels of the command line, in order.
+INPUT, MODEL, STARTS = "Input", "Model", "Segmentation and starting values"
+NOISE, SAMPLING = "Calibration, noise and PSF", "Sampling"
+OUTPUT, WORK = "Output", "Running"
+PANELS = (INPUT, MODEL, STARTS, NOISE, SAMPLING, OUTPUT, WORK)
 
 
 def _known_survey(name: Any) -> Any:
@@ -101,7 +102,8 @@ class ReadOptions(Settings):
 
     survey: str | None = option(
         None,
-        "Survey preset: sdss, kids, hst, ... (`list_surveys` names them).",
+        "Survey whose file names, units, masks and noise are known: sdss, kids, hsc, hst, jwst, "
+        "euclid, legacysurvey.",
         INPUT,
         normalise=_known_survey,
     )
@@ -115,50 +117,50 @@ class ReadOptions(Settings):
         None,
         "One PSF image for all objects; none: fit without; moffat, pixels: fitted to a frame's "
         "stars.",
-        PSFS,
+        NOISE,
         shell=str,
     )
     psf_fwhm: float | None = option(
-        None, "FWHM of a Moffat PSF with beta 3, pixel included.", PSFS, unit="arcsec", above=0
+        None, "FWHM of a Moffat PSF with beta 3, pixel included.", NOISE, unit="arcsec", above=0
     )
-    psf_oversampling: int | None = option(None, "PSF pixels per image pixel.", PSFS, least=1)
+    psf_oversampling: int | None = option(None, "PSF pixels per image pixel.", NOISE, least=1)
     psf_has_pixel: bool | None = option(
         None,
-        "Whether the PSF contains the detector pixel (default: it does).",
-        PSFS,
+        "PSF images contain the detector pixel, as empirical ones do; --psf-optical: they do not.",
+        NOISE,
         words=("--psf-optical",),
         stands_for=False,
     )
     zeropoint: float | None = option(
-        None, "AB magnitude of one image unit.", CALIBRATION, unit="mag"
+        None, "AB magnitude of one image unit.", NOISE, unit="mag"
     )
     pixel_scale: float | None = option(
-        None, "Pixel scale.", CALIBRATION, unit="arcsec/pixel", above=0
+        None, "Pixel scale.", NOISE, unit="arcsec/pixel", above=0
     )
     gain: float | None = option(
-        None, "Electrons per image unit.", CALIBRATION, unit="electrons", above=0
+        None, "Electrons per image unit.", NOISE, unit="electrons", above=0
     )
-    rdnoise: float | None = option(None, "Read noise.", CALIBRATION, unit="electrons", least=0)
+    rdnoise: float | None = option(None, "Read noise.", NOISE, unit="electrons", least=0)
     sky_subtracted: float | None = option(
         None,
         "Sky already removed from the image: its photon noise is still there.",
-        CALIBRATION,
+        NOISE,
         unit="image units",
     )
     saturate: float | None = option(
-        None, "Saturation level.", CALIBRATION, unit="image units", above=0
+        None, "Saturation level.", NOISE, unit="image units", above=0
     )
     sigma: float | None = option(
         None,
         "Constant noise of a pixel, for images without a noise plane.",
-        CALIBRATION,
+        NOISE,
         unit="image units",
         above=0,
     )
     noise: str = option(
         "given",
         "given: the noise plane, else a model; model: always a model.",
-        CALIBRATION,
+        NOISE,
         choices=("given", "model"),
     )
     mask_ignore_bits: int | None = option(

@@ -15,16 +15,7 @@ from autofit_ml.cli.terminal import resume_command, say
 from autofit_ml.errors import AutofitError, InputError, SettingsError
 from autofit_ml.options import Option, declared
 from autofit_ml.runs.interruption import interrupted_by_signals
-from autofit_ml.settings import (
-    CALIBRATION,
-    INPUT,
-    MODEL,
-    OUTPUT,
-    PSFS,
-    SAMPLING,
-    STARTS,
-    WORK,
-)
+from autofit_ml.settings import PANELS
 
 __all__ = ["app", "command", "main"]
 
@@ -40,7 +31,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-_PANELS = ("", MODEL, STARTS, SAMPLING, PSFS, CALIBRATION, INPUT, OUTPUT, WORK)
+_ORDER = ("", *PANELS)
+_WIDEST = 18
+"""Letters that a list of choices may have beside its option, in a terminal of 80 columns."""
+
 _TYPES = {"str": str, "int": int, "float": float, "bool": bool, "Path": Path, "Paths": list[Path]}
 
 
@@ -120,7 +114,7 @@ def command(kind: type[S]) -> Callable[[Callable[[S], int | None]], Callable[[S]
         order = sorted(
             options,
             key=lambda name: (
-                _PANELS.index(options[name][1].panel),
+                _ORDER.index(options[name][1].panel),
                 options[name][1].argument and name == "paths",
             ),
         )
@@ -168,7 +162,10 @@ def _parameter(name: str, item: Field, about: Option) -> inspect.Parameter:
         if kind is bool and default is True and not about.words:
             words = (f"{words[0]}/--no-{words[0][2:]}",)
         if about.choices:
-            details["metavar"] = "|".join(map(str, about.choices))
+            choices = "|".join(map(str, about.choices))
+            details["metavar"] = choices if len(choices) <= _WIDEST else "CHOICE"
+            if not all(str(choice) in shown for choice in about.choices) and len(choices) > _WIDEST:
+                details["help"] = f"{shown} One of {', '.join(map(str, about.choices))}."
         info = typer.Option(*words, rich_help_panel=about.panel or None, **details)
     annotated = Annotated[kind | None if default is None else kind, info]  # type: ignore[valid-type]
     return inspect.Parameter(

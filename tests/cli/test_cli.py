@@ -13,6 +13,7 @@ import pytest
 from rich.console import Console
 
 from autofit_ml.cli.progress import PlainProgress, RichProgress, counting
+from autofit_ml.results import open_results
 from autofit_ml.runs import FitSettings, fit_run
 
 
@@ -274,6 +275,25 @@ def test_report(command, finished):
     assert status == 0
     assert out.strip() == str(finished / "report.html")
     assert (finished / "report.html").stat().st_size > 10_000
+
+
+def test_show(command, finished):
+    name = open_results(finished).ids[0]
+    status, out, err = command("show", finished, name)
+    first, *lines = out.splitlines()
+    assert status == 0 and not err and first.startswith(f"{name}: sersic")
+    assert any(line.split()[:1] == ["re"] and "±" in line for line in lines)
+    assert lines[-1] == f"preview: {finished / 'previews' / name}.png"
+    status, _, err = command("show", finished, name[:3])
+    assert status == 2 and "did you mean" in err
+
+
+def test_help_of_commands_is_whole_in_80_columns(command, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    for name in ("fit", "segment", "deconvolve", "diff", "calibrate", "simulate", "show"):
+        status, out, _ = command(name, "--help")
+        assert status == 0 and max(map(len, out.splitlines())) <= 80
+        assert "…" not in out
 
 
 def test_demo(command, tmp_path):
