@@ -131,15 +131,9 @@ class ReadOptions(Settings):
         words=("--psf-optical",),
         stands_for=False,
     )
-    zeropoint: float | None = option(
-        None, "AB magnitude of one image unit.", NOISE, unit="mag"
-    )
-    pixel_scale: float | None = option(
-        None, "Pixel scale.", NOISE, unit="arcsec/pixel", above=0
-    )
-    gain: float | None = option(
-        None, "Electrons per image unit.", NOISE, unit="electrons", above=0
-    )
+    zeropoint: float | None = option(None, "AB magnitude of one image unit.", NOISE, unit="mag")
+    pixel_scale: float | None = option(None, "Pixel scale.", NOISE, unit="arcsec/pixel", above=0)
+    gain: float | None = option(None, "Electrons per image unit.", NOISE, unit="electrons", above=0)
     rdnoise: float | None = option(None, "Read noise.", NOISE, unit="electrons", least=0)
     sky_subtracted: float | None = option(
         None,
@@ -147,9 +141,7 @@ class ReadOptions(Settings):
         NOISE,
         unit="image units",
     )
-    saturate: float | None = option(
-        None, "Saturation level.", NOISE, unit="image units", above=0
-    )
+    saturate: float | None = option(None, "Saturation level.", NOISE, unit="image units", above=0)
     sigma: float | None = option(
         None,
         "Constant noise of a pixel, for images without a noise plane.",

@@ -4,6 +4,7 @@ import contextlib
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TextIO
@@ -39,6 +40,9 @@ __all__ = [
 ]
 
 _SECONDS_BETWEEN_LINES = 10.0
+
+_ALIKE = 3
+"""Failures for one reason that are named; the others are counted at the end."""
 
 _STOPPING = "stopping after this batch (Ctrl-C again: at once)"
 
@@ -159,6 +163,7 @@ class _Counting(QuietProgress):
         self.done = self.usable = self.flagged = self.failed = 0
         self.share = 0.0
         self.began = time.monotonic()
+        self.reasons: Counter[str] = Counter()
 
     def count(self, rows: Mapping[str, Any]) -> list[str]:
         """Add a batch; lines that name what went wrong (only failures unless verbose)."""
@@ -172,7 +177,11 @@ class _Counting(QuietProgress):
             self.usable += bool(usable(rows["flags"][i]))
             self.flagged += marked
             if failed:
-                lines.append(f"failed   {name}: {rows['message'][i]}")
+                message = str(rows["message"][i])
+                reason = message.partition(": ")[2] or message  # without the file
+                self.reasons[reason] += 1
+                if self.verbose or self.reasons[reason] <= _ALIKE:
+                    lines.append(f"failed   {name}: {message}")
             elif marked and self.verbose:
                 lines.append(f"flagged  {name}: {', '.join(flag_names(int(rows['flags'][i])))}")
         return lines
@@ -181,16 +190,22 @@ class _Counting(QuietProgress):
         """Objects per second since the run began."""
         return (self.done + self.share) / max(time.monotonic() - self.began, 1e-9)
 
-    @staticmethod
-    def closing_lines(summary: RunSummary, again: str) -> list[str]:
+    def closing_lines(self, summary: RunSummary, again: str) -> list[str]:
         """Closing lines of a run."""
+        alike = [
+            f"failed   {count - _ALIKE} more like that: {reason}"
+            for reason, count in self.reasons.items()
+            if count > _ALIKE and not self.verbose
+        ]
         if summary.interrupted:
             return [
+                *alike,
                 f"interrupted after {summary.n_new} objects; everything finished is saved in "
                 f"{summary.out}",
                 f"to go on: {again}",
             ]
         lines = [
+            *alike,
             f"{summary.n_objects} objects: {summary.n_ok} usable, {summary.n_flagged} flagged, "
             f"{summary.n_failed} failed ({summary.n_new} new, {summary.seconds:.1f} s)",
             *(f"warning:   {text}" for text in summary.concerns),

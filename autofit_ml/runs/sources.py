@@ -22,6 +22,7 @@ from typing import Any, Generic
 
 from autofit_ml.errors import SettingsError
 from autofit_ml.images import Discovery, Source, discover
+from autofit_ml.images.roles import is_fits_name
 from autofit_ml.runs.jobs import Ahead, Job, Part, RunSettings, Task
 from autofit_ml.runs.kinds import is_result
 from autofit_ml.runs.workers import Pool, new_pool, processors, usable_pool
@@ -76,9 +77,12 @@ def inputs_of(
     Raises
     ------
     SettingsError
-        Nothing to read, or nothing but results of a run.
+        Nothing to read: no images, or nothing but results of a run.
     """
     found = discover(paths, manifest=manifest, survey=survey, mode=mode, bands=bands)
+    unlike = [s.problem for s in found.sources if s.problem and not is_fits_name(Path(s.file))]
+    if unlike and len(unlike) == len(found.sources) and manifest is None:
+        raise SettingsError(unlike[0].problem, unlike[0].remedy, unlike[0].file)
     results = [source for source in found.sources if is_result(source.file)]
     if not results:
         return found

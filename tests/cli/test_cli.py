@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from fits_inputs import write_object
 from rich.console import Console
 
 from autofit_ml.cli.progress import PlainProgress, RichProgress, counting
@@ -67,6 +68,22 @@ def test_verbose_names_flagged_objects_and_ignored_files(command, images, tmp_pa
     status, _, err = command("fit", images, "--out", tmp_path / "o", "--workers", 0, "-v")
     assert status == 0
     assert f"ignored  {images / 'readme.txt'}: not a FITS file" in err
+
+
+def test_one_reason_is_not_said_fifty_times(command, tmp_path):
+    (tmp_path / "images").mkdir()
+    for number in range(7):  # no PSF
+        write_object(tmp_path / "images", f"g{number}", psf=False)
+    status, _, err = command("fit", tmp_path / "images", "--out", tmp_path / "out")
+    assert status == 1 and err.count("no PSF") == 4
+    assert "failed   4 more like that: no PSF" in err
+
+
+def test_a_file_that_is_no_image_by_its_name_is_wrong_usage(command, tmp_path):
+    (tmp_path / "README.md").write_text("# Galaxies")
+    status, _, err = command("fit", tmp_path / "README.md", "--out", tmp_path / "out")
+    assert status == 2 and "README.md: not a FITS file" in err
+    assert not (tmp_path / "out").exists()
 
 
 def test_quiet_says_nothing(command, images, tmp_path):
