@@ -54,7 +54,7 @@ def _fitting(
     options: Callable[P, FitOptions],
 ) -> Callable[[Callable[[FitCall], Any]], _FitFunction[P]]:
     """`called_with`, with a type for each kind of data."""
-    return cast(Any, called_with(FitCall))
+    return cast(Any, called_with(FitCall, positional=("out",)))
 
 
 @_fitting(FitOptions)

@@ -490,7 +490,7 @@ def pipeline(task: Task) -> Table:
             linked(root / f"some-{labels}", root / "images", number, different)
             began = time.perf_counter()
             table = afm.fit(
-                root / "images", root / "results", device=task.device, save="none", **options
+                root / "images", out=root / "results", device=task.device, save="none", **options
             )
             return time.perf_counter() - began, int((table["status"] != "ok").sum())
 

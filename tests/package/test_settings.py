@@ -175,6 +175,8 @@ def test_positions_that_are_given_up_warn():
     with pytest.warns(DeprecationWarning, match="samples=...") as caught:
         assert afm.deconvolve([], 8) == []
     assert caught[0].filename == __file__
+    with pytest.warns(DeprecationWarning, match="out=..."), pytest.raises(SettingsError):
+        afm.fit("nothing.fits", "results")
     with pytest.warns(DeprecationWarning, match="by keyword"):  # noqa: SIM117
         with pytest.raises(SettingsError, match="samples is 1"):
             afm.deconvolve([], 1)

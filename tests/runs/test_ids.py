@@ -88,6 +88,7 @@ def test_labels_beside_an_image_are_found(tmp_path):
 
 def test_ids_that_differ_only_in_case(tmp_path):
     """Files of their own; refused where the disk would not keep them apart."""
+    (tmp_path / "in").mkdir()
     write_object(tmp_path / "in", "g")
     Table({"id": ["M51", "m51"], "image": ["in/g_image.fits"] * 2}).write(tmp_path / "t.csv")
     settings = SegmentSettings(segmenter="sep", workers=0, pictures=False)
