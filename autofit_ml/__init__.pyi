@@ -4,6 +4,8 @@ from .api import fit as fit
 from .api import simulate as simulate
 from .catalogue import read_catalogue as read_catalogue
 from .deconvolution import deconvolve as deconvolve
+from .difference import Subtraction as Subtraction
+from .difference import subtract as subtract
 from .errors import AutofitError as AutofitError
 from .errors import AutofitWarning as AutofitWarning
 from .errors import InputError as InputError

@@ -43,6 +43,7 @@ __all__ = [
     "SegmentSettings",
     "Selected",
     "SimulateSettings",
+    "SubtractCall",
     "SubtractSettings",
 ]
 
@@ -314,7 +315,10 @@ class FitSettings(Working, Networks, ReadOptions):
         normalise=any_of(MEASURES),
     )
     save: str | Sequence[str] = option(
-        SAVED, "Any of objects,previews,report; or none.", OUTPUT, normalise=any_of(SAVED)
+        SAVED,
+        "Any of objects,previews,report,votable (catalog.vot with UCDs); or none.",
+        OUTPUT,
+        normalise=any_of((*SAVED, "votable")),
     )
 
     def check(self) -> None:
@@ -673,6 +677,27 @@ class InMemory(Settings):
         """Values that only images in memory have."""
         names = ("mask", "segmentation", "wcs", "x", "y", "ids")
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubtractOptions(SubtractSettings):
+    """Keywords of `autofit_ml.subtract`."""
+
+    sigma: Any = _beside("Noise of the science image; see `fit`.")
+    mask: Any = _beside("True where the science image is not to be used.")
+    psf: Any = _beside("PSF of the science image; by default from its stars.")
+    wcs: Any = _beside("An astropy.wcs.WCS of the science image.")
+    reference_sigma: Any = _beside("Noise of the reference.")
+    reference_mask: Any = _beside("True where the reference is not to be used.")
+    reference_wcs: Any = _beside("An astropy.wcs.WCS of the reference.")
+
+
+@dataclass(frozen=True)
+class SubtractCall(SubtractOptions):
+    """Arguments of `autofit_ml.subtract`."""
+
+    science: Any = None
+    reference: Any = None
 
 
 @dataclass(frozen=True, kw_only=True)

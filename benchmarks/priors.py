@@ -4,6 +4,7 @@
   by S/N, fitted without a prior, with ``broad`` and with the network's. Outliers are fits off by
   over 0.5 in ln re, unusable ones counted; shifts are from the fits without a prior, the largest of
   x, y, flux, re, n and q, in their standard errors.
+- ``crowd``: galaxies of simulated SDSS frames of 1024 x 1024 pixels that were found, by S/N.
 - ``referee``: the faintest of them beside HMC under the very population that they were drawn from:
   medians of its posterior are the best that this noise allows.
 """
@@ -13,12 +14,17 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
+from default_pipeline import column
 from documents import Section, run_sections
+from validation import matched_galaxies
 
+import autofit_ml
 from autofit_ml.catalogue.flags import FATAL
 from autofit_ml.fitting import Fits, RefineSettings, SceneFit, refine
 from autofit_ml.fitting.priors import GaussianPrior
@@ -27,7 +33,14 @@ from autofit_ml.fitting.uncertainties import laplace
 from autofit_ml.initialisation import initialise
 from autofit_ml.posterior import HMCSettings, sample_hmc
 from autofit_ml.segmentation import segment
-from autofit_ml.simulation import SimulatedObject, simulate_sersic, to_stamps
+from autofit_ml.simulation import (
+    SimulatedObject,
+    compose_recipe,
+    export_fits,
+    simulate_one,
+    simulate_sersic,
+    to_stamps,
+)
 
 PRIORS = ("none", "broad", "network")
 NAMES = ("x", "y", "flux", "re", "n", "q")
@@ -90,6 +103,27 @@ def by_snr(number: int, name: str) -> list[list[str]]:
                 [f"S/N {low:g}-{high:g}, {prior}", str(members.sum()),
                  f"{100 * use[members].mean():.1f} %", *cells, " / ".join(cover), shift]
             )  # fmt: skip
+    return rows
+
+
+def crowd(number: int) -> list[list[str]]:
+    """Usable fits and re of galaxies in frames, by true S/N and prior, from files to catalogue."""
+    recipe = compose_recipe(["data=validation/frame", "data.shape=[1024,1024]"])
+    objects = [simulate_one(recipe, k) for k in range(number)]
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        images = export_fits(objects, Path(folder) / "images")
+        for prior in ("none", "broad"):
+            out = Path(folder) / prior
+            table = autofit_ml.fit(images, out=out, mode="frame", save="none", prior=prior)
+            truth, some = matched_galaxies(objects, table)
+            use, off = np.asarray(some["use"], bool), np.log(column(some, "re") / truth["re"])
+            for low, high in ((10, 15), (15, 30), (30, np.inf), (10, np.inf)):
+                members = (truth["snr"] >= low) & (truth["snr"] < high)
+                rows.append(
+                    [f"S/N {low}-{high}, {prior}".replace("-inf", " and more"), str(members.sum()),
+                     f"{100 * use[members].mean():.1f} %", *size_cells(off[members], use[members])]
+                )  # fmt: skip
     return rows
 
 
@@ -169,6 +203,7 @@ BY_SNR = ["S/N, prior", *SIZES, "flux / re / n / q within 1 σ, %", "shift: 95 %
 SECTIONS = {
     "faint": Section(lambda n: by_snr(n, "faint"), BY_SNR, 800, "validation.md"),
     "blended": Section(lambda n: by_snr(n, "blended"), BY_SNR, 400, "validation.md"),
+    "crowd": Section(crowd, ["S/N, prior", *SIZES], 1, "validation.md"),
     "referee": Section(referee, ["estimate", *SIZES], 200, "validation.md"),
 }
 

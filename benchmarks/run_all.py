@@ -49,6 +49,7 @@ BENCHMARKS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "adaptation": ("the network on another survey", ("--docs",), ("-n", "40", "--epochs", "1")),
     "profiles": ("time of an image, every profile", (), ()),
     "scenes": ("components, neighbours, bands, choice", ("--docs",), ("-n", "20")),
+    "model_choice": ("two components or one, by the penalty", ("--docs",), ("-n", "12")),
     "real_scenes": ("real galaxies of several components", ("--docs",), ()),
     "deconvolution": ("the prior and its samplers", ("--docs",), ("exact", "--scale", "0.1")),
     "deconvolution_real": ("real galaxies sharpened", ("--docs",), ("cosmos", "--samples", "4")),

@@ -268,7 +268,8 @@ def frames(count: int) -> tuple[str, str]:
     return markdown_table(header, rows), fits
 
 
-def _frame_fits(objects: Sequence[Any], table: QTable, edges: Sequence[float]) -> str:
+def matched_galaxies(objects: Sequence[Any], table: QTable) -> tuple[np.ndarray, QTable]:
+    """Detectable galaxies of frames with a fit within 2 pixels: their truth, and their rows."""
     truth, matched = [], []
     owner = np.array([str(one).rpartition("@")[0] for one in table["id"]])
     for item in objects:
@@ -279,8 +280,11 @@ def _frame_fits(objects: Sequence[Any], table: QTable, edges: Sequence[float]) -
             if np.isfinite(distance).any() and np.nanmin(distance) < 2:
                 truth.append(source)
                 matched.append(mine[np.nanargmin(distance)])
-    known = np.array(truth)
-    some = table[matched]
+    return np.array(truth), table[matched]
+
+
+def _frame_fits(objects: Sequence[Any], table: QTable, edges: Sequence[float]) -> str:
+    known, some = matched_galaxies(objects, table)
     one = Sample(known, np.asarray(some["use"], bool), *_compared(some, known), 0.0)
     rows = []
     for low, high in itertools.pairwise(edges):

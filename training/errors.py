@@ -182,7 +182,7 @@ def _compared(fits: Sequence[SceneFit], truths: Sequence[np.void]) -> Measured:
             fit.layout, theta, torch.as_tensor(fit.theta_cov_stat[None]), own,
             torch.as_tensor(fit.pulls[None]),
         )  # fmt: skip
-        value = {name.rpartition(".")[2]: fit[name] for name in fit.names}
+        value = {name.rpartition(".")[2]: fit[name] for name in fit.names[: len(own)]}
         with np.errstate(invalid="ignore"):
             logs = [np.log(truth[name] / value[name]) for name in ("flux", "re", "n")]
         eta = -np.log(value["q"])

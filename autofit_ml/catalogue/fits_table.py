@@ -8,6 +8,9 @@ import astropy.units as u
 import numpy as np
 import pyarrow as pa
 from astropy.io import fits
+from astropy.table import Column as TableColumn
+from astropy.table import Table
+from astropy.table.meta import get_yaml_from_table
 
 from autofit_ml.catalogue.arrow import arrow_array, numpy_values
 from autofit_ml.catalogue.schema import columns_for
@@ -19,6 +22,9 @@ _METADATA_KEYWORD = "AFMETA"
 _EXTNAME = "CATALOG"
 _FORMS = {pa.bool_(): "L", pa.int32(): "J", pa.float64(): "D"}
 _ARROW_TYPES = {"A": pa.string(), **{form: dtype for dtype, form in _FORMS.items()}}
+
+
+_COMMENT_WIDTH = 70
 
 
 def escape_text(text: str) -> bytes:
@@ -81,6 +87,8 @@ def catalogue_hdus(table: pa.Table) -> fits.HDUList:
         # What fits beside the name in one 80-character card.
         header.comments[f"TTYPE{i}"] = text[: min(40, 65 - max(8, len(field.name)))]
         header[f"TCOMM{i}"] = text
+    for line in _astropy_lines(table.schema):
+        header["COMMENT"] = line
     metadata = {
         key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()
     }
@@ -90,6 +98,22 @@ def catalogue_hdus(table: pa.Table) -> fits.HDUList:
         # A fixed text where astropy would put the time: equal catalogues are equal files.
         part.add_checksum(when="data unit")
     return fits.HDUList([primary, hdu])
+
+
+def _astropy_lines(schema: pa.Schema) -> list[str]:
+    """Comments in which `astropy.table.QTable.read` finds the descriptions of columns."""
+    empty = Table()
+    for field in schema:
+        text = escape_text(_described(field, "description")).decode()
+        empty[field.name] = TableColumn(np.zeros(0), description=text or None)
+    empty.meta["__serialized_columns__"] = {}
+    lines = ["--BEGIN-ASTROPY-SERIALIZED-COLUMNS--"]
+    for line in get_yaml_from_table(empty):
+        starts = range(0, max(1, len(line)), _COMMENT_WIDTH)
+        lines += [
+            line[k : k + _COMMENT_WIDTH] + "\\" * (k + _COMMENT_WIDTH < len(line)) for k in starts
+        ]
+    return [*lines, "--END-ASTROPY-SERIALIZED-COLUMNS--"]
 
 
 def table_from_hdu(hdu: fits.BinTableHDU) -> pa.Table:

@@ -76,10 +76,22 @@ def query(results: str | Path, sql: str) -> pa.Table:
             kinds = [statement.type for statement in connection.extract_statements(sql)]
             if kinds in ([duckdb.StatementType.SELECT], [duckdb.StatementType.EXPLAIN]):
                 table = connection.sql(sql).to_arrow_table()
-                return table.rename_columns(_different(table.column_names))
+                return _described(table.rename_columns(_different(table.column_names)), catalogue)
         except (duckdb.Error, pa.ArrowException, RuntimeError, TypeError, UnicodeError) as error:
             raise SettingsError(f"the query failed: {error}", _remedy(catalogue)) from error
     raise SettingsError("the query is not one SELECT", _remedy(catalogue))
+
+
+def _described(table: pa.Table, catalogue: pa.Table) -> pa.Table:
+    """Add units and descriptions to columns with name and type of one of the catalogue."""
+    known = {field.name: field for field in catalogue.schema}
+    fields = [
+        field.with_metadata(known[field.name].metadata)
+        if field.name in known and known[field.name].type == field.type
+        else field
+        for field in table.schema
+    ]
+    return pa.Table.from_arrays(table.columns, schema=pa.schema(fields))
 
 
 def _different(names: Sequence[str]) -> list[str]:

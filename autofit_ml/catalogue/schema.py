@@ -259,7 +259,7 @@ _FIT = (
     _result("n_starts", "int32", "Starting points tried; 0 if failed"),
     _result("n_iter", "int32", "Evaluations of the model, all starts together; 0 if failed"),
     _result("logl", "float64", "Natural logarithm of the likelihood at the best fit"),
-    _result("bic", "float64", "Bayesian information criterion of the model (lower is better)"),
+    _result("bic", "float64", "Bayesian information criterion of pixels that tell of the object"),
     _float("bic_point_source", "", "Bayesian information criterion of a point source"),
     Column("model", "str", "", "Model fitted to the target: sersic, sersic+exp, ..."),
     Column("segmenter", "str", "", "How the target was found: sep, given, maskrcnn"),

@@ -8,7 +8,7 @@ import typer
 from rich.text import Text
 
 from autofit_ml.cli.app import app
-from autofit_ml.cli.terminal import console, line, print_json
+from autofit_ml.cli.terminal import console, line, print_json, printable
 
 _SHOWN = 1000
 """Rows that are printed for people."""
@@ -19,11 +19,20 @@ def query(
     results: Annotated[Path, typer.Argument(help="Results folder or catalogue file.")],
     sql: Annotated[str, typer.Argument(help="SQL over the view `catalog`.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print rows as JSON.")] = False,
+    samp: Annotated[
+        bool, typer.Option("--samp", help="Send the rows to TOPCAT, Aladin, ... by SAMP.")
+    ] = False,
 ) -> None:
     """Ask a catalogue in SQL: autofit-ml query results "SELECT id, mag FROM catalog WHERE use"."""
     from autofit_ml.catalogue import query as run_query
 
     table = run_query(results, sql)
+    if samp:
+        from autofit_ml.catalogue.samp import send_table
+
+        names = send_table(table, results.resolve().name)
+        print(printable(f"{len(table)} rows sent to {', '.join(names)}"))
+        return
     if as_json:
         print_json(table.to_pylist(), default=str)
         return

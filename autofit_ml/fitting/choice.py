@@ -1,15 +1,22 @@
 r"""Choice of the model that an object needs: a ladder of scenes, compared by BIC.
 
-point source → exponential, de Vaucouleurs → Sérsic → Sérsic + exponential. With n pixels and k free
-parameters the Bayesian information criterion (Schwarz 1978, Ann. Stat. 6, 461) is
+point source → exponential, de Vaucouleurs → Sérsic → Sérsic + exponential. With k free parameters
+the Bayesian information criterion (Schwarz 1978, Ann. Stat. 6, 461) is
 
-.. math:: \mathrm{BIC} = \chi^2 / a + k \ln (n / a) ,
+.. math:: \mathrm{BIC} = \chi^2 / a + k \ln (n / a) .
 
-a being the number of pixels over which the noise is correlated (1 for white noise): what several
-pixels say together counts once. It is one number for all models of an object, the smallest that any
-of them leaves outside of the object: light that a model does not describe looks like correlated
-noise there, and its own a would reward a model for being bad. The ladder is climbed only as far as
-it may matter: two components are tried where the S/N is at least `MIN_SNR`.
+n is the number of pixels that tell of the object: sky says nothing of its profile, and more of it
+must not ask for more evidence. With s the S/N of the model's light in a pixel it is the effective
+number (Kish 1965, Survey Sampling) of pixels that count by their information on the flux, s^2:
+
+.. math:: n = \left(\sum s^2\right)^2 / \sum s^4 .
+
+a is the number of pixels over which the noise is correlated (1 for white noise): what several
+pixels say together counts once. Both are one number for all models of an object: n is that of the
+model that fits best, a the smallest that any leaves outside of the object, since light that a model
+does not describe looks like correlated noise there, and its own a would reward a model for being
+bad. The ladder is climbed only as far as it may matter: two components are tried where the S/N is
+at least `MIN_SNR`.
 """
 
 from __future__ import annotations
@@ -141,14 +148,15 @@ def _best(bics: Mapping[str, float]) -> str:
 
 
 def criteria(fits: Mapping[str, SceneFit]) -> dict[str, float]:
-    """BIC of fits of one object, the noise's correlation accounted for; NaN without a fit."""
-    area = min((correlation_area(fit.noise_correlation) for fit in fits.values()), default=1.0)
-    return {
-        name: fit.chi2 / area + fit.n_fitted * math.log(max(fit.n_pix / area, 2.0))
-        if math.isfinite(fit.chi2) and fit.n_pix
-        else math.nan
-        for name, fit in fits.items()
-    }
+    """BIC of fits of one object, comparable with each other; NaN without a fit."""
+    out = dict.fromkeys(fits, math.nan)
+    good = {name: fit for name, fit in fits.items() if math.isfinite(fit.chi2)}
+    if good:
+        area = min(correlation_area(fit.noise_correlation) for fit in good.values())
+        best = min(good.values(), key=lambda fit: fit.chi2)
+        penalty = math.log(max(best.n_eff / area, 2.0))
+        out |= {name: fit.chi2 / area + fit.n_fitted * penalty for name, fit in good.items()}
+    return out
 
 
 def correlation_area(adjacent: float) -> float:

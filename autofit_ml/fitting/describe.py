@@ -57,7 +57,7 @@ def failed(layout: Layout, scene: Scene, why: str) -> SceneFit:
     return SceneFit(
         names, unknown(v), unknown(v), unknown(v, v), unknown(v), unknown(v, v), unknown(v),
         None, unknown(d), unknown(d, d), unknown(d, d),
-        nan, nan, nan, 0, 0, 0, 0, nan, nan, nan, int(Flag.FAILED), (),
+        nan, nan, nan, 0, 0, nan, 0, 0, nan, nan, nan, int(Flag.FAILED), (),
         len(layout.scene.components) - len(scene.components),
         message=why,
     )  # fmt: skip
@@ -165,6 +165,7 @@ def describe(
     limits = torch.stack([lower, upper]).cpu().numpy()
     light_error = _light_errors(fit, covariance, batch, members, len(layout.spans), len(target))
     snr, scatter = seen.snr2.sqrt().cpu().numpy(), seen.scatter.cpu().numpy()
+    n_eff = (seen.snr2.square() / seen.snr4.clamp_min(1e-300)).cpu().numpy()
     misfit, allowed = seen.misfit.cpu().numpy(), seen.allowed.cpu().numpy()
     noise_of_misfit = seen.spread2.sqrt().cpu().numpy()
     correlated, adjacent = seen.correlated.cpu().numpy(), seen.adjacent.cpu().numpy()
@@ -220,10 +221,10 @@ def describe(
             flags |= int(flag) if raised else 0
         normaliser = settings.likelihood.log_normaliser * n_pix[k]
         logl = -0.5 * chi2[k] - log_sigma[k] - normaliser
-        # Gaussian: chi2 + k ln n, as everywhere; what is constant in a comparison is left out.
+        # Gaussian: chi2 + k ln n; what is constant in a comparison is left out.
         # Where the noise depends on the model, its normalisation does too.
         loudness = 2 * (log_sigma[k] - given_log_sigma[k])
-        bic = chi2[k] + loudness + n_free[k] * math.log(max(n_pix[k], 2))
+        bic = chi2[k] + loudness + n_free[k] * math.log(max(n_eff[k], 2))
         out.append(
             SceneFit(
                 names,
@@ -242,6 +243,7 @@ def describe(
                 float(bic),
                 ndof,
                 int(n_pix[k]),
+                float(n_eff[k]),
                 int(spent[k]),
                 int(begun[k]),
                 float(snr[k]),

@@ -31,6 +31,8 @@ class ImageStatistics:
     ----------
     snr2 : Tensor, (B,)
         Square of the target's S/N in all images together.
+    snr4 : Tensor, (B,)
+        Sum of the fourth powers of its pixels' S/N.
     blended : Tensor, (B,)
         Neighbours' light over the target's, inside the target's half-light ellipse.
     adjacent : Tensor, (B,)
@@ -54,6 +56,7 @@ class ImageStatistics:
     """
 
     snr2: torch.Tensor
+    snr4: torch.Tensor
     blended: torch.Tensor
     adjacent: torch.Tensor
     correlated: torch.Tensor
@@ -76,7 +79,7 @@ class ImageStatistics:
         zeros, d = theta.new_zeros(n), theta.shape[-1]
         square = theta.new_zeros((n, d, d))
         return cls(
-            zeros, zeros.clone(), zeros + torch.nan, zeros > 0,
+            zeros, zeros.clone(), zeros.clone(), zeros + torch.nan, zeros > 0,
             theta.new_full((n, n_images), torch.nan), zeros.clone(), zeros.clone(), zeros.clone(),
             theta.new_zeros((n, n_target)), square, square.clone(),
             theta.new_zeros((n, n_pulled, N_BLOCKS)),
@@ -90,8 +93,8 @@ class ImageStatistics:
     def put(self, index: torch.Tensor, other: ImageStatistics) -> None:
         """Overwrite some objects."""
         for name in (
-            "snr2", "blended", "adjacent", "correlated", "scatter", "misfit", "allowed", "spread2",
-            "light", "change", "slope", "pulls",
+            "snr2", "snr4", "blended", "adjacent", "correlated", "scatter", "misfit", "allowed",
+            "spread2", "light", "change", "slope", "pulls",
         ):  # fmt: skip
             getattr(self, name)[index] = getattr(other, name)
         for k, i in enumerate(index.tolist()):
@@ -155,7 +158,9 @@ def measure_images(
         )
         root = data.root_weight[index]
         residual = (data.data[index] - whole - sky) * root
-        out.snr2 += pixel_sum((target * root).to(torch.float64).square())
+        signal2 = (target * root).to(torch.float64).square()
+        out.snr2 += pixel_sum(signal2)
+        out.snr4 += pixel_sum(signal2.square())
         usable = batch.empty(i)[members] & (root > 0)
         few = usable.sum((1, 2)) < _LEAST_SKY
         _weigh_misfit(out, batch, problem, index, members, i, whole + sky, residual, usable, few)

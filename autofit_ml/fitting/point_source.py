@@ -69,7 +69,7 @@ def compare_with_points(
     for k, value, free in zip(tried, chi2.tolist(), n_free.tolist(), strict=True):
         if not math.isfinite(value):
             continue
-        bic = value + free * math.log(max(fits[k].n_pix, 2))
+        bic = value + free * math.log(max(fits[k].n_eff, 2))
         flag = int(Flag.POINT_SOURCE) if bic <= fits[k].bic else 0
         out[k] = dataclasses.replace(fits[k], bic_point_source=bic, flags=fits[k].flags | flag)
     return out
@@ -104,7 +104,7 @@ def _best_point(
     state = problem.evaluate(members, theta)
     n_free = (lower < upper).sum(1)
     expected = solve_damped(state, torch.zeros_like(state.chi2), lower == upper).expected
-    limit = torch.tensor([fit.chi2 + 10 * math.log(max(fit.n_pix, 2)) for fit in fits])
+    limit = torch.tensor([fit.chi2 + 10 * math.log(max(fit.n_eff, 2)) for fit in fits])
     left = state.chi2 - expected < limit.to(state.chi2) + _HOPELESS
     chi2 = torch.full_like(state.chi2, torch.inf)
     some = left.nonzero()[:, 0]

@@ -9,7 +9,8 @@ Into :math:`\mu` and P go
 - what any galaxy is like ("broad"), for every extended component, neighbours included: n is
   log-normal, so is the circularised re in radii of the object's footprint, (eta1, eta2) is a round
   Gaussian about 0, and all other parameters are flat. It fades where the pixels have the say,
-  :math:`P \to P / (1 + (S/N / 37)^8)` with the S/N inside the footprint;
+  :math:`P \to P / (1 + (S/N / 35)^8)`, 0 from S/N 70 on, with the S/N inside the footprint, or the
+  target's where that is higher: a faint neighbour's prior would move a bright target;
 - in its place, of the target alone: the network's Gaussian ("network"), or a population's.
 
 Priors that a model file gives to single parameters in catalogue units are residuals of their own
@@ -44,15 +45,15 @@ _DRAWS = 20000
 
 _BROAD = {
     "ln_n": (math.log(1.8), 0.75),
-    "ln_rc": (math.log(0.55), 0.75),
-    "ln_re": (math.log(0.55), 0.75),
+    "ln_rc": (math.log(0.55), 0.6),
+    "ln_re": (math.log(0.55), 0.6),
     "eta1": (0.0, 0.85),
     "eta2": (0.0, 0.85),
 }
 """Coordinate -> mean and standard deviation; sizes in radii of the footprint."""
 
-_FADES = 37.0
-"""S/N at which half of what any galaxy is like is left."""
+_FADES = 35.0
+"""S/N at which half of what any galaxy is like is left; nothing is at twice that."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,9 @@ def _put_broad(
 ) -> None:
     """Put the broad prior of all components into means and precisions, (B, D), in place."""
     footprints = np.array([_footprints(member, len(layout.spans)) for member in members])
-    ln_radius, fading = np.log(footprints[..., 0]), 1 / (1 + (footprints[..., 1] / _FADES) ** 8)
+    ln_radius, snr = np.log(footprints[..., 0]), footprints[..., 1]
+    faded = np.minimum(np.maximum(snr, snr[:, :1]) / _FADES, 1e9)
+    fading = np.where(faded < 2, 1 / (1 + faded**8), 0.0)
     for j, item in enumerate(layout.free):
         k = next(k for k, span in enumerate(layout.spans) if item.coordinate < span.slice.stop)
         span = layout.spans[k]
@@ -163,7 +166,8 @@ def _footprints(member: Member, n: int) -> list[tuple[float, float]]:
     out = []
     for label in [found.target] * (n - len(labels)) + labels:
         own = (np.asarray(found.labels) == label) & (label != 0)
-        light = (stamp.data - found.sky_level)[own & ~stamp.mask] / stamp.sigma[own & ~stamp.mask]
+        seen = own & ~stamp.mask
+        light = (stamp.data[seen].astype(float) - found.sky_level) / stamp.sigma[seen]
         area = max(float(own.sum()), member.fwhm[0] ** 2)
         out.append((math.sqrt(area / math.pi), math.sqrt(max((light**2 - 1).sum(), 0.0))))
     return out

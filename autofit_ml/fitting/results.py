@@ -52,6 +52,9 @@ class SceneFit:
     bic_point_source : float
         Of a point source in place of one Sérsic profile; NaN where it was out of the question.
     ndof, n_pix, n_iter, n_starts : int
+    n_eff : float
+        Pixels that tell of the target: the effective number (Kish 1965, Survey Sampling) of pixels
+        that are weighted by the square of their S/N, (sum s^2)^2 / sum s^4.
     snr : float
         Of the target in all images together.
     blended : float
@@ -98,6 +101,7 @@ class SceneFit:
     bic: float
     ndof: int
     n_pix: int
+    n_eff: float
     n_iter: int
     n_starts: int
     snr: float

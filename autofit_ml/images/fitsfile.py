@@ -190,6 +190,7 @@ def parsed_fits(raw: bytes, path: Path) -> FitsFile:
     if plain:
         infos = tuple(_describe(index, hdu) for index, hdu in enumerate(plain))
         return FitsFile(path, digest, plain, infos, len(content), ())
+    _refuse_endless(content, path)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
@@ -207,6 +208,21 @@ def parsed_fits(raw: bytes, path: Path) -> FitsFile:
         messages.append(f"{path.name}: what follows HDU {last} cannot be read: a damaged header")
     said = tuple(dict.fromkeys(messages))
     return FitsFile(path, digest, hdus, infos, len(content), said, len(rest))
+
+
+def _refuse_endless(content: bytes, path: Path) -> None:
+    """Raise InputError where a header counts more axes or columns than FITS allows (999).
+
+    astropy goes through all of them, for hours.
+    """
+    for name in (b"NAXIS   =", b"ZNAXIS  =", b"TFIELDS ="):
+        place = content.find(name)
+        while place >= 0:
+            number = content[place + 9 : place + 80].partition(b"/")[0].strip()
+            if place % 80 == 0 and number.isdigit() and len(number) > 3:
+                card = f"{name[:8].decode().rstrip()}={number.decode()}"
+                raise InputError(f"damaged FITS file: {card} (999 at most)", DAMAGED, path)
+            place = content.find(name, place + 1)
 
 
 def _told(caught: Sequence[warnings.WarningMessage], path: Path) -> list[str]:

@@ -22,8 +22,8 @@ MAX_HALF = 512
 MIN_LARGE_HALF = 96
 """Half side from which a stamp in the region of a large object is that object's."""
 
-_BEYOND = 1.6
-"""Half side of a large object's stamp, in radii of its region."""
+_BEYOND = 2.0
+"""Half side of a large object's stamp, in radii of its region; the sky there decides its errors."""
 
 DEFAULT_HALF = 32
 """Half side of a stamp whose detection has no radius, pixels."""

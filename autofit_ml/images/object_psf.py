@@ -17,7 +17,7 @@ from autofit_ml.images.load import Planes
 from autofit_ml.images.open_files import plane_array
 from autofit_ml.images.options import FITTED_PSFS, ReadOptions
 from autofit_ml.images.psf import centre_psf, moffat_psf, no_psf, resample_psf
-from autofit_ml.images.psf_checks import check_psf
+from autofit_ml.images.psf_checks import check_psf, find_damage
 from autofit_ml.images.sdss import psfield_psf
 from autofit_ml.images.source import Source
 from autofit_ml.images.stamp import PSF
@@ -70,7 +70,7 @@ def choose_psf(
             source="array",
         )
         messages += notes
-        return _checked(psf, messages)
+        return _checked(given, psf, messages)
     if planes.psf_at is not None:
         path, key = planes.psf_at
         return _psf_from_file(path, key, planes, source, options, has_pixel)
@@ -169,18 +169,20 @@ def _centred(
         resampled = resample_psf(psf.data.astype(np.float64), step)
         psf = dataclasses.replace(psf, data=(resampled / resampled.sum()).astype(np.float32))
         flags = int(Flag.BAD_PSF)
-    psf, found = _checked(psf, messages) if check else (psf, 0)
+    psf, found = _checked(pixels, psf, messages) if check else (psf, 0)
     psf.data.flags.writeable = False
     return psf, tuple(messages), flags | found
 
 
-def _checked(psf: PSF, messages: list[str]) -> tuple[PSF, int]:
+def _checked(given: np.ndarray, psf: PSF, messages: list[str]) -> tuple[PSF, int]:
     """The PSF without what is wrong with its image, and BAD_PSF where something was."""
+    damage = find_damage(given, psf.data, psf.shift)
     checked = check_psf(psf.data)
-    messages += checked.messages
+    messages += [*damage, *checked.messages]
+    flags = int(Flag.BAD_PSF) if damage or checked.bad else 0
     if not checked.bad:
-        return psf, 0
-    return dataclasses.replace(psf, data=checked.data.astype(np.float32)), int(Flag.BAD_PSF)
+        return psf, flags
+    return dataclasses.replace(psf, data=checked.data.astype(np.float32)), flags
 
 
 def varying_psf(planes: Planes, options: ReadOptions) -> Callable[[float, float], PSF] | None:

@@ -43,6 +43,8 @@ def group_hdus(infos: tuple[HduInfo, ...]) -> Grouping:
     - No HDU with an image's name but some with others (G000, G001, ...): each is an object.
     - An unnamed HDU with a bare header right after an image of its shape is that image's noise
       plane, of a kind to be found from its values ("noise").
+    - Where planes have names, an unnamed HDU with a bare header beside an image is a plane that
+      lost its name, and not used.
     - Of two planes of a kind for one image (ERR and UNCERT) the name that comes first in
       `autofit_ml.images.roles` is used; twice the same name is a problem.
 
@@ -77,6 +79,8 @@ def group_hdus(infos: tuple[HduInfo, ...]) -> Grouping:
         ):
             noise_of[info.index] = follower.index
     images = [info for info in images if info.index not in noise_of.values()]
+    if any(i.role not in (None, "image") for i in usable):
+        images = [i for i in images if i.name or not i.bare] or images
     planes: list[dict[str, int]] = [{"image": i.index} for i in images]
     for plane in planes:
         if plane["image"] in noise_of:

@@ -1,8 +1,9 @@
-"""Checks of a PSF image: sky left in it, a second source, wings that are cut.
+"""Checks of a PSF image: sky left in it, a second source, wings or parts that are cut.
 
 In: an image with its source in the middle. Out: the image, repaired where that is safe, and what
-was found. All three are told from the outskirts, where a PSF falls steeply and is, to a part, the
-same on opposite sides; diffraction rings and spikes are, plateaus and neighbours are not.
+was found. Sky, sources and wings are told from the outskirts, where a PSF falls steeply and is, to
+a part, the same on opposite sides; diffraction rings and spikes are, plateaus and neighbours are
+not. Damage shows in the core: it is off the middle, lopsided, or zero.
 """
 
 import functools
@@ -15,7 +16,7 @@ from scipy import ndimage
 
 from autofit_ml.measure import core_centroid
 
-__all__ = ["CheckedPSF", "check_psf"]
+__all__ = ["CheckedPSF", "check_psf", "find_damage"]
 
 LEAST_SIDE = 13
 """Pixels of a PSF image below which its rim says nothing."""
@@ -34,6 +35,18 @@ SHALLOWEST = 3.0
 
 WAVINESS = 0.1
 """How far wings deviate from a power law, relative."""
+
+OFF_MIDDLE = 1.0
+"""Pixels by which a PSF's core is off its array's middle, from which it is not what was meant;
+`OFF_SHARE` of the side too: large images of right PSFs are off by more than a pixel."""
+
+OFF_SHARE = 0.02
+
+LOPSIDED = 0.15
+"""Share of the core's light without its like opposite; real PSFs have up to 0.09."""
+
+CORE = 0.1
+"""Part of the peak above which a pixel is of the core."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +90,45 @@ def check_psf(image: np.ndarray) -> CheckedPSF:
         messages += note
     messages += _cut_wings(data)
     return CheckedPSF(data / data.sum(), tuple(messages), bool(messages))
+
+
+def find_damage(given: np.ndarray, centred: np.ndarray, shift: tuple[float, float]) -> list[str]:
+    """Say how a PSF's core shows that part of the image is lost, or that it is another's.
+
+    Parameters
+    ----------
+    given, centred : ndarray, shape (h, w)
+        As read, and with the source in the middle (its shape may differ by some pixels).
+    shift : tuple of float
+        (dx, dy) from the one to the other, pixels.
+
+    Returns
+    -------
+    list of str
+        A message for each sign: off the middle, lopsided, zeros where light should be.
+    """
+    messages = []
+    if max(map(abs, shift)) > max(OFF_MIDDLE, OFF_SHARE * min(given.shape)):
+        messages.append("PSF with its peak over a pixel off its middle: is part of it lost?")
+    odd = np.abs(centred - centred[::-1, ::-1])
+    # Five times what noise does to the difference: the core of a noisy star is smaller.
+    bright = max(0.5 * CORE * centred.max(), 5 * 1.4826 * _median(odd.ravel()))
+    core = np.maximum(centred, centred[::-1, ::-1]) > bright
+    share = 0.5 * float(odd[core].sum() / centred[core].sum()) if core.any() else 0.0
+    if share > LOPSIDED:
+        messages.append(f"PSF lopsided: {100 * share:.0f} % of its light have no like opposite")
+    empty = given == 0
+    opposite = float(given[::-1, ::-1][empty].sum() / given.sum())
+    if opposite > MISSING or np.any(empty & (_amid(given) | _amid(given.T).T)):
+        messages.append(f"PSF with {empty.sum()} pixels of exactly 0, where it should have light")
+    return messages
+
+
+def _amid(image: np.ndarray) -> np.ndarray:
+    """Mask of pixels that have pixels of the core on both sides in their row."""
+    bright = image > CORE * image.max()
+    left, right = np.logical_or.accumulate(bright, 1), np.logical_or.accumulate(bright[:, ::-1], 1)
+    return left & right[:, ::-1]
 
 
 @functools.lru_cache(maxsize=16)

@@ -1,7 +1,10 @@
 from .drawing import ellipse_outline as ellipse_outline
-from .html import EMBEDDED_THUMBNAILS as EMBEDDED_THUMBNAILS
+from .html import CALIBRATION_FOLDER as CALIBRATION_FOLDER
 from .html import REPORT_NAME as REPORT_NAME
+from .html import ROWS_FOLDER as ROWS_FOLDER
+from .html import SELF_CONTAINED as SELF_CONTAINED
 from .html import THUMBNAIL_FOLDER as THUMBNAIL_FOLDER
+from .html import VERDICT_NAME as VERDICT_NAME
 from .html import thumbnail_bytes as thumbnail_bytes
 from .html import write_report as write_report
 from .measurement import format_measurement as format_measurement

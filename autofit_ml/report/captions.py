@@ -96,10 +96,11 @@ def _shape_numbers(row: Mapping[str, Any], extra: str) -> list[str]:
     brightness = "mag" if math.isfinite(number_of(row, f"mag{extra}")) else "flux"
     out = [f"{brightness} {pair(row, brightness + extra)}"]
     if math.isfinite(number_of(row, f"re{extra}")):
-        re = f"re {pair(row, f're{extra}')} px"
+        pixels = f"{pair(row, f're{extra}')} px"
         if math.isfinite(number_of(row, f"re_arcsec{extra}")):
-            re += f" ({format_measurement(number_of(row, f're_arcsec{extra}'), digits=3)}″)"
-        out.append(re)
+            short = format_measurement(number_of(row, f"re{extra}"), digits=3)
+            pixels = f"{pair(row, f're_arcsec{extra}')}″ ({short} px)"
+        out.append(f"re {pixels}")
     for name, unit in (("n", ""), ("q", ""), ("pa", "°")):
         if math.isfinite(number_of(row, f"{name}{extra}")):
             out.append(f"{name} {pair(row, name + extra)}{unit}")
@@ -148,7 +149,7 @@ def text_lines(
     row: Mapping[str, Any], width: float
 ) -> list[tuple[ImageFont.FreeTypeFont, list[tuple[float, str, RGB]]]]:
     """The lines under the panels: id, key numbers (or why there are none), flags."""
-    title, font = font_of(15, bold=True), font_of(13)
+    title, font = font_of(22, bold=True), font_of(19)
     lines = [(title, [(0.0, elided(str(row.get("id", "")), title, width), TEXT)])]
     if row.get("status") == "failed":
         message = str(row.get("message", "")) or "no reason recorded"
@@ -156,9 +157,12 @@ def text_lines(
         body = _flowed([("no fit:", _FATAL_TEXT), *words], font, width, font.getlength(" "))
         lines += [(font, line) for line in body[:4]]
     else:
+        said = " ".join(str(row.get("message") or "").split())
+        if said:
+            lines.append((font, [(0.0, elided(said, font, width), FAINT_TEXT)]))
         for numbers in _key_numbers(row):
-            lines += [(font, line) for line in _flowed(numbers, font, width, 22)]
+            lines += [(font, line) for line in _flowed(numbers, font, width, 32)]
     flags = Flag(int(row.get("flags") or 0) & sum(Flag))
     named = [(str(f.name), _FATAL_TEXT if f & FATAL else _FLAG_TEXT) for f in Flag if f & flags]
-    flowed = _flowed(named or [("no flags", _GOOD_TEXT)], font, width, 14)
+    flowed = _flowed(named or [("no flags", _GOOD_TEXT)], font, width, 21)
     return lines + [(font, line) for line in flowed]

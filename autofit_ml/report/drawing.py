@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from astropy.wcs import WCS
 from PIL import Image, ImageDraw
 
+from autofit_ml.images.sky_coordinates import sky_positions
 from autofit_ml.report.captions import RGB, TEXT, colour_of, font_of, number_of, suffixes_of
 
 __all__ = [
@@ -20,6 +22,7 @@ __all__ = [
     "UNUSED",
     "Stretch",
     "colour_table",
+    "draw_compass",
     "draw_components",
     "draw_scale_bar",
     "ellipse_outline",
@@ -31,13 +34,15 @@ __all__ = [
     "residual_indices",
     "resized",
     "screen_scale",
+    "segmentation_legend",
     "segmentation_panel",
+    "sky_directions",
     "tint",
     "to_screen",
 ]
 
-PANEL = 280
-"""The most screen pixels on the longer side of a panel."""
+PANEL = 320
+"""Screen pixels that the longer side of a panel comes near to."""
 
 RESIDUAL_CLIP = 5.0
 """Residuals are drawn between plus and minus this many sigma."""
@@ -95,12 +100,12 @@ def screen_scale(shape: tuple[int, int]) -> tuple[int, int]:
     """(enlarge, reduce), of which one is 1.
 
     Whole numbers, because any other scale puts a grid on the noise. The longer side of a panel
-    comes to between 141 and 280 screen pixels (less only for stamps under 12 pixels).
+    comes to between two thirds and four thirds of `PANEL` (less for stamps under 6 pixels).
     """
     longest = max(shape)
-    if longest > PANEL:
-        return 1, -(-longest // PANEL)
-    return min(PANEL // longest, 24), 1
+    if longest > 4 / 3 * PANEL:
+        return 1, max(2, round(longest / PANEL))
+    return min(round(PANEL / longest) or 1, 36), 1
 
 
 def to_screen(plane: np.ndarray, enlarge: int, reduce: int) -> np.ndarray:
@@ -121,7 +126,7 @@ def to_screen(plane: np.ndarray, enlarge: int, reduce: int) -> np.ndarray:
             columns = np.minimum(np.arange(0, nx, reduce) + reduce // 2, nx - 1)
             plane = plane[rows][:, columns]
     if enlarge > 1:
-        plane = plane.repeat(enlarge, axis=0).repeat(enlarge, axis=1)
+        plane = plane.repeat(enlarge, axis=1).repeat(enlarge, axis=0)
     return plane[::-1]
 
 
@@ -164,6 +169,12 @@ class Stretch:
                 top = max(top, 0.5 * (float(peak.max()) - self.sky) / scale)
         self.low = math.asinh(-1.5)
         self.high = math.asinh(min(max(top, 8.0), 1e6))
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """Values at the ends of the colour map, image units."""
+        low, high = (self.sky + self.scale * math.sinh(end) for end in (self.low, self.high))
+        return low, high
 
     def indices(self, image: np.ndarray) -> np.ndarray:
         """uint8 places in the colour map."""
@@ -239,6 +250,20 @@ def segmentation_panel(
     return panel
 
 
+def segmentation_legend(
+    labels: np.ndarray | None, target: int, classes: Mapping[int, str]
+) -> list[tuple[str, RGB]]:
+    """Names and colours of what a segmentation panel outlines."""
+    found = set() if labels is None else set(np.unique(labels).tolist()) - {0}
+    stars = {label for label, kind in classes.items() if kind == "star"} & found - {target}
+    named = (
+        ("target", _TARGET, target > 0 and target in found),
+        ("star", _STAR, bool(stars)),
+        ("others", _OTHERS[0], bool(found - stars - {target})),
+    )
+    return [(name, colour) for name, colour, there in named if there]
+
+
 def draw_components(
     panel: np.ndarray, scale: float, row: Mapping[str, Any], origin: tuple[int, int]
 ) -> None:
@@ -249,7 +274,7 @@ def draw_components(
         if all(map(math.isfinite, (x, y, re, q, pa))):
             _draw_line(panel, scale, *ellipse_outline(x, y, re, q, pa), colour_of(extra))
         elif math.isfinite(x) and math.isfinite(y):
-            arm = 7.0 / scale  # a point source: a cross with a free middle
+            arm = 10.0 / scale  # a point source: a cross with a free middle
             for dx, dy in ((1, 0), (-1, 0), (0, 1), (0, -1)):
                 ends = np.array([0.4, 1.0]) * arm
                 _draw_line(panel, scale, x + dx * ends, y + dy * ends, colour_of(extra))
@@ -272,9 +297,9 @@ def _draw_line(
         (float(a), float(b)) for a, b in zip((sx - left) * fine, (sy - top) * fine, strict=True)
     ]
     part = panel[top:bottom, left:right].astype(np.float32)
-    for thickness, ink_colour, strength in ((7, (0, 0, 0), 0.45), (3, colour, 1.0)):
+    for thickness, ink_colour, strength in ((10, (0, 0, 0), 0.45), (4, colour, 1.0)):
         ink = Image.new("L", ((right - left) * fine, (bottom - top) * fine))
-        ImageDraw.Draw(ink).line(line, fill=255, width=thickness, joint="curve")
+        ImageDraw.Draw(ink).line(line, fill=255, width=thickness)
         cover = np.asarray(ink.reduce(fine), dtype=np.float32)[..., None] * (strength / 255)
         part += cover * (np.array(ink_colour, dtype=np.float32) - part)
     panel[top:bottom, left:right] = part.astype(np.uint8)
@@ -287,6 +312,43 @@ def _bar_length(width: float) -> float:
     return next(power * m for m in (5, 2, 1) if power * m <= limit)
 
 
+def draw_compass(
+    draw: ImageDraw.ImageDraw,
+    x: float,
+    y: float,
+    north: tuple[float, float],
+    east: tuple[float, float],
+) -> None:
+    """Arrows to north and east from (x, y); directions of length 1 in image pixels, y upwards."""
+    for ink, width in (((0, 0, 0), 6), (TEXT, 2)):
+        for name, (dx, dy) in (("N", north), ("E", east)):
+            tip = (x + 34 * dx, y - 34 * dy)
+            barbs = [
+                (tip[0] - 10 * dx + side * 6 * dy, tip[1] + 10 * dy + side * 6 * dx)
+                for side in (-1, 1)
+            ]
+            draw.line(((x, y), tip), fill=ink, width=width)
+            draw.line((barbs[0], tip, barbs[1]), fill=ink, width=width)
+            draw.text((x + 48 * dx, y - 48 * dy), name, font=font_of(18), fill=TEXT, anchor="mm")
+
+
+def sky_directions(
+    wcs: WCS | None, x: float, y: float
+) -> tuple[tuple[float, float], tuple[float, float]] | None:
+    """Directions of north and east at a pixel, as vectors of length 1; None without a WCS."""
+    if wcs is None or not wcs.has_celestial:
+        return None
+    step = 0.5
+    ra, dec = sky_positions(wcs, x + np.array([0.0, step, 0.0]), y + np.array([0.0, 0.0, step]))
+    eastward = ((ra[1:] - ra[0] + 180.0) % 360.0 - 180.0) * math.cos(math.radians(dec[0]))
+    matrix = np.array([dec[1:] - dec[0], eastward])
+    if not (np.isfinite(matrix).all() and abs(np.linalg.det(matrix)) > 0):
+        return None
+    inverse = np.linalg.inv(matrix)
+    north, east = (column / np.hypot(*column) for column in inverse.T)
+    return (float(north[0]), float(north[1])), (float(east[0]), float(east[1]))
+
+
 def draw_scale_bar(
     draw: ImageDraw.ImageDraw, x: int, y: int, nx: int, scale: float, pixel_scale: float
 ) -> None:
@@ -296,24 +358,26 @@ def draw_scale_bar(
     length = _bar_length(nx * unit)
     screen = length / unit * scale
     for grow, colour in ((1, (0, 0, 0)), (0, TEXT)):
-        draw.rectangle((x - grow, y - 1 - grow, x + screen + grow, y + 1 + grow), fill=colour)
+        draw.rectangle((x - grow, y - 2 - grow, x + screen + grow, y + 1 + grow), fill=colour)
     draw.text(
-        (x + screen / 2, y - 5),
+        (x + screen / 2, y - 7),
         f"{length:g}″" if known else f"{length:g} px",
-        font=font_of(12), fill=TEXT, anchor="mb", stroke_width=2, stroke_fill=(0, 0, 0),
+        font=font_of(18), fill=TEXT, anchor="mb", stroke_width=2, stroke_fill=(0, 0, 0),
     )  # fmt: skip
 
 
 def png_bytes(rgb: np.ndarray) -> bytes:
     """Encode an RGB image as PNG.
 
-    No row is filtered (filter type 0 of the PNG specification, section 9): with few colours and
-    repeated pixels that is both smaller and several times faster than Pillow's encoder, which
-    tries all filters on every row.
+    A row like the one above it is stored as no change (filter type 2 of the PNG specification,
+    section 9), any other as it is (type 0): with few colours and repeated pixels that is both
+    smaller and several times faster than Pillow's encoder, which tries all filters on every row.
     """
     height, width, _ = rgb.shape
     rows = np.zeros((height, width * 3 + 1), dtype=np.uint8)
     rows[:, 1:] = rgb.reshape(height, width * 3)
+    repeated = 1 + np.flatnonzero((rows[1:] == rows[:-1]).all(axis=1))
+    rows[repeated, 0], rows[repeated, 1:] = 2, 0
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         size, check = struct.pack(">I", len(body)), struct.pack(">I", zlib.crc32(kind + body))
@@ -323,7 +387,7 @@ def png_bytes(rgb: np.ndarray) -> bytes:
     return (
         b"\x89PNG\r\n\x1a\n"
         + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(rows.tobytes(), 2))
+        + chunk(b"IDAT", zlib.compress(rows.data, 2))
         + chunk(b"IEND", b"")
     )
 

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import re
+import shutil
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -26,21 +27,43 @@ from autofit_ml.catalogue import (
 from autofit_ml.errors import InputError
 
 __all__ = [
-    "EMBEDDED_THUMBNAILS",
+    "CALIBRATION_FOLDER",
     "REPORT_NAME",
+    "ROWS_FOLDER",
+    "SELF_CONTAINED",
     "THUMBNAIL_FOLDER",
+    "VERDICT_NAME",
     "thumbnail_bytes",
     "write_report",
 ]
 
-EMBEDDED_THUMBNAILS = 3000
-"""The most thumbnails put into the report (about 5 kB each); beyond it, cards show
-``previews/<id>.png`` from beside the report."""
+SELF_CONTAINED = 5000
+"""Rows up to which the report holds every column and thumbnail (about 6 kB a row). A report of
+more holds what is filtered, sorted and plotted by; thumbnails are shown from `THUMBNAIL_FOLDER`,
+and the other columns from `ROWS_FOLDER` when an object is opened."""
+
+ROWS_FOLDER = "report_rows"
+"""Where, below the results folder, a large report has the columns that it does not hold."""
+
+_PART = 1000
+"""Rows in each file there."""
+
+_HELD = frozenset(
+    [
+        *("id", "status", "use", "flags", "message", "at_bound", "ra", "dec", "mag", "flux", "re"),
+        *("re_arcsec", "n", "q", "pa", "snr", "chi2_red"),
+        *("mag_total", "flux_total", "re_total", "q_total", "fraction"),
+    ]
+)
+"""Columns that every report holds, with their errors."""
 
 REPORT_NAME = "report.html"
 
 THUMBNAIL_FOLDER = Path(".work", "thumbs")
 """Where, below the results folder, the pipeline leaves ``<id>.jpg`` (see `thumbnail`)."""
+
+CALIBRATION_FOLDER, VERDICT_NAME = "calibration", "verdict.json"
+"""Where, below the results folder, ``calibrate`` leaves its verdict: a list of sentences."""
 
 _POSITION_DIGITS = 10
 """Significant digits of positions; 7 for everything else keep the file small."""
@@ -119,7 +142,7 @@ def _compact(values: Sequence[Any]) -> dict[str, Any]:
 
 def _table_payload(table: pa.Table) -> list[dict[str, Any]]:
     """Every column but ``cov``, in the catalogue's order."""
-    payload = []
+    payload: list[dict[str, Any]] = []
     for name in table.column_names:
         field = table.schema.field(name)
         values = table.column(name).to_pylist()
@@ -136,10 +159,20 @@ def _table_payload(table: pa.Table) -> list[dict[str, Any]]:
                 "kind": kind,
                 "unit": about.get(b"unit", b"").decode(),
                 "about": about.get(b"description", b"").decode(),
-                **_compact(values),
+                "values": values,
             }
         )
     return payload
+
+
+def _write_parts(columns: Sequence[Mapping[str, Any]], rows: int, folder: Path) -> None:
+    """Write columns as scripts of `_PART` rows each, which a page opened as a file can load."""
+    folder.mkdir(exist_ok=True)
+    for k in range(-(-rows // _PART)):
+        here = slice(k * _PART, (k + 1) * _PART)
+        part = {column["name"]: column["values"][here] for column in columns}
+        text = json.dumps(part, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
+        atomic_write_text(folder / f"{k}.js", f"autofitRows({k},{text});\n")
 
 
 def _script_json(content: Any) -> Markup:
@@ -191,26 +224,35 @@ def _read_run(path: Path) -> dict[str, Any]:
     return run
 
 
+def _calibration_verdict(results: Path) -> list[str]:
+    """Verdict of ``autofit-ml calibrate`` on this run's errors; empty if it was not run."""
+    try:
+        told = json.loads((results / CALIBRATION_FOLDER / VERDICT_NAME).read_text("utf-8"))
+    except (OSError, ValueError):
+        return []
+    return [str(line) for line in told] if isinstance(told, list) else []
+
+
 def write_report(
     results_dir: str | Path,
     *,
     title: str | None = None,
-    max_thumbnails: int = EMBEDDED_THUMBNAILS,
+    self_contained: int = SELF_CONTAINED,
 ) -> Path:
     """Write ``report.html`` for a finished run.
 
     Reads the catalogue, ``run.json`` (if present) and the thumbnails
     ``.work/thumbs/<id>.jpg`` (those present), and links ``previews/<id>.png``,
-    ``objects/<id>.fits`` and ``posterior/<id>.png`` where they exist. The file holds everything
-    else itself and loads nothing from elsewhere.
+    ``objects/<id>.fits`` and ``posterior/<id>.png`` where they exist. Up to `SELF_CONTAINED` rows
+    the file holds everything else itself; beyond, it loads the rest from beside it.
 
     Parameters
     ----------
     results_dir : path
     title : str, keyword-only, optional
         Shown at the top; default: the folder's name.
-    max_thumbnails : int, keyword-only
-        The most thumbnails to put into the file.
+    self_contained : int, keyword-only
+        Rows up to which everything is put into the file.
 
     Returns
     -------
@@ -231,16 +273,27 @@ def write_report(
 
     thumbnails = _names_in(results / THUMBNAIL_FOLDER)
     embedded: list[str | None] = []
-    room = max_thumbnails
+    whole = len(ids) <= self_contained
     stems = [file_stem(name) for name in ids]
-    for name, stem in zip(ids, stems, strict=True):
-        jpeg = thumbnail_bytes(results, name) if room > 0 and f"{stem}.jpg" in thumbnails else None
+    for name, stem in zip(ids, stems, strict=True) if whole else ():
+        jpeg = thumbnail_bytes(results, name) if f"{stem}.jpg" in thumbnails else None
         embedded.append(None if jpeg is None else base64.b64encode(jpeg).decode("ascii"))
-        room -= jpeg is not None
+    columns = _table_payload(table)
+    if not whole:
+        aside = [one for one in columns if one["name"].removesuffix("_err") not in _HELD]
+        _write_parts(aside, len(ids), results / ROWS_FOLDER)
+        for column in aside:
+            del column["values"]
+    elif (results / ROWS_FOLDER).is_dir():
+        shutil.rmtree(results / ROWS_FOLDER)
 
     payload = {
         "rows": len(ids),
-        "columns": _table_payload(table),
+        "columns": [
+            one | _compact(one.pop("values")) if "values" in one else one for one in columns
+        ],
+        "part": 0 if whole else _PART,
+        "thumbnails": "" if whole else _present(results / THUMBNAIL_FOLDER, stems, "jpg"),
         "flags": [
             {
                 "bit": int(flag),
@@ -265,6 +318,8 @@ def write_report(
     page = template.render(
         title=title or results.resolve().name or "results",
         warnings=run_warnings(table),
+        verdict=_calibration_verdict(results),
+        calibration=f"{CALIBRATION_FOLDER}/calibration.html",
         sections=_run_sections(run),
         style=Markup((static / "report.css").read_text("utf-8")),
         script=Markup((static / "report.js").read_text("utf-8")),

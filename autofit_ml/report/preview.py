@@ -11,9 +11,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from astropy.wcs import WCS
 from PIL import Image, ImageDraw
 
 from autofit_ml.catalogue.schema import band_suffix
+from autofit_ml.images.stamp import PSF
 from autofit_ml.report.captions import (
     FAINT_TEXT,
     RGB,
@@ -34,6 +36,7 @@ from autofit_ml.report.drawing import (
     UNUSED,
     Stretch,
     colour_table,
+    draw_compass,
     draw_components,
     draw_scale_bar,
     hatching,
@@ -44,10 +47,19 @@ from autofit_ml.report.drawing import (
     residual_indices,
     resized,
     screen_scale,
+    segmentation_legend,
     segmentation_panel,
+    sky_directions,
     tint,
     to_screen,
 )
+from autofit_ml.report.light_profile import (
+    DATA_COLOUR,
+    MODEL_COLOUR,
+    PSF_COLOUR,
+    light_profile,
+)
+from autofit_ml.report.measurement import format_measurement
 
 __all__ = ["BandPicture", "preview_png", "segmentation_png", "thumbnail"]
 
@@ -57,11 +69,15 @@ THUMBNAIL_PANEL = 80
 _WHOLE = 512
 """Larger images are drawn pixel by pixel in `segmentation_png`."""
 
-_GAP = 6
-_MARGIN = 10
-_TITLE_HEIGHT = 20
-_LINE_HEIGHT = 20
-_NARROWEST_PANEL = 150
+_GAP = 8
+_MARGIN = 14
+_TITLE_HEIGHT = 28
+_STRIP_HEIGHT = 32
+_LINE_HEIGHT = 28
+_NARROWEST_PANEL = 260
+_PANELS = 5
+_LEAST_COMPASS = 140
+"""Screen pixels of a panel below which a compass would hide it."""
 
 
 @dataclass(frozen=True)
@@ -97,8 +113,8 @@ class BandPicture:
 
     def panels(
         self, levels: Callable[[np.ndarray, Callable[[np.ndarray], np.ndarray]], np.ndarray]
-    ) -> tuple[np.ndarray, list[np.ndarray | None]]:
-        """Stretched data (uint8), and data, model and residual in colours.
+    ) -> tuple[Stretch, np.ndarray, list[np.ndarray | None]]:
+        """The stretch, stretched data (uint8), and data, model and residual in colours.
 
         ``levels(plane, places)`` resizes a plane and turns it into places in a colour map.
         """
@@ -110,7 +126,7 @@ class BandPicture:
         if self.residual is not None and self.sigma is not None:
             ratio = in_sigma(self.residual, self.sigma)
             out[2] = colour_table("RdBu_r")[levels(ratio, residual_indices)]
-        return grey, out
+        return stretch, grey, out
 
 
 def preview_png(
@@ -128,14 +144,19 @@ def preview_png(
     classes: Mapping[int, str] | None = None,
     band: str = "",
     more: Sequence[BandPicture] = (),
+    light: np.ndarray | None = None,
+    psf: PSF | None = None,
+    wcs: WCS | None = None,
+    zeropoint: float = math.nan,
 ) -> bytes:
-    """The picture ``previews/<id>.png``: data, model, residual/sigma, segmentation.
+    """The picture ``previews/<id>.png``: data, model, residual/sigma, segmentation, profile.
 
     Data and model have the same asinh stretch, set by the sky and its noise; residuals run
-    from -5 to +5 sigma. Masked pixels are hatched. The half-light ellipses of the target's
-    components (a cross for a point source) are drawn on data and model, the outlines of the target
-    and of other objects on the segmentation, the scale bar on the data; below stand id, key numbers
-    with errors, and flags (or why there is no fit). Further bands have a line of panels each.
+    from -5 to +5 sigma; bars below the panels give the values of colours. Masked pixels are
+    hatched. The half-light ellipses of the target's components (a cross for a point source) are
+    drawn on data and model, the outlines of the target and of other objects on the segmentation,
+    scale bar and compass on the data; below stand id, message, key numbers with errors, and flags
+    (or why there is no fit). Further bands have a line of panels each.
 
     Parameters
     ----------
@@ -163,6 +184,14 @@ def preview_png(
         Name of the first band, where there are several.
     more : sequence of BandPicture, keyword-only
         The other bands.
+    light : ndarray, shape (ny, nx), or None, keyword-only
+        Model of the target alone, image units; there is no radial profile without it.
+    psf : PSF, optional, keyword-only
+        For the profile of a point source of the target's flux.
+    wcs : WCS, optional, keyword-only
+        Of the row's pixels: for the compass.
+    zeropoint : float, keyword-only
+        For surface brightness in magnitudes.
 
     Returns
     -------
@@ -189,34 +218,53 @@ def preview_png(
             draw_components(panel, scale, row, origin)
 
     cell = max([_NARROWEST_PANEL, *(item.grey.shape[1] for item in rows)])
-    total_width = 2 * _MARGIN + 4 * cell + 3 * _GAP
+    total_width = 2 * _MARGIN + _PANELS * cell + (_PANELS - 1) * _GAP
     lines = text_lines(row, total_width - 2 * _MARGIN)
     top = _MARGIN + _TITLE_HEIGHT
     heights = [item.grey.shape[0] for item in rows]
-    panels_end = top + sum(heights) + _GAP * (len(rows) - 1)
-    total_height = panels_end + 8 + _LINE_HEIGHT * len(lines) + _MARGIN
+    # A wide and low image leaves its profile room all the same.
+    heights[0] = max(heights[0], _NARROWEST_PANEL if light is not None else 0)
+    panels_end = top + sum(heights) + _STRIP_HEIGHT * len(rows)
+    total_height = panels_end + 12 + _LINE_HEIGHT * len(lines) + _MARGIN
 
     canvas = Image.new("RGB", (total_width, total_height), BACKGROUND)
     draw = ImageDraw.Draw(canvas)
-    titles = ("data", "model", f"residual / σ   (±{RESIDUAL_CLIP:g})", "segmentation")
-    for k, title in enumerate(titles):
-        left = _MARGIN + k * (cell + _GAP) + (cell - first.grey.shape[1]) // 2
-        draw.text((left, _MARGIN), title, font=font_of(12), fill=FAINT_TEXT)
+    titles = ["data", "model", "residual / σ", "segmentation", "radial profile"]
+    for k, title in enumerate(titles[: _PANELS if light is not None else _PANELS - 1]):
+        draw.text((_MARGIN + k * (cell + _GAP), _MARGIN), title, font=font_of(18), fill=FAINT_TEXT)
     y = top
-    for item in rows:
+    outlined = segmentation_legend(pixels_of(labels, shape, np.int32), int(target), classes or {})
+    for item, height in zip(rows, heights, strict=True):
         _paste_panels(canvas, item, cell, y)
+        _write_strip(canvas, item, cell, y + height, outlined if item is first else [])
         if item.name:
-            left = _MARGIN + (cell - item.grey.shape[1]) // 2
             draw.text(
-                (left + 6, y + 4), item.name, font=font_of(15, bold=True), fill=TEXT,
+                (_MARGIN + 8, y + 6), item.name, font=font_of(22, bold=True), fill=TEXT,
                 stroke_width=2, stroke_fill=(0, 0, 0),
             )  # fmt: skip
         if item is not first:
-            _write_band(draw, row, item.name, (_MARGIN + 3 * (cell + _GAP) + 4, y), cell - 4)
-        y += item.grey.shape[0] + _GAP
-    bar = (_MARGIN + (cell - first.grey.shape[1]) // 2 + 10, top + heights[0] - 10)
+            _write_band(draw, row, item.name, (_MARGIN + 3 * (cell + _GAP) + 6, y), cell - 6)
+        y += height + _STRIP_HEIGHT
+    width = first.grey.shape[1]
+    bar = (_MARGIN + 14, top + first.grey.shape[0] - 14)
     draw_scale_bar(draw, *bar, shape[1], scale, float(pixel_scale))
-    y = panels_end + 8
+    here = (origin[0] + (shape[1] - 1) / 2, origin[1] + (shape[0] - 1) / 2)
+    directions = sky_directions(wcs, *here)
+    if directions is not None and min(first.grey.shape) >= _LEAST_COMPASS:
+        draw_compass(draw, _MARGIN + width - 66, top + 66, *directions)
+    one = pictures[0]
+    if light is not None and one.model is not None and one.sigma is not None:
+        target_light = np.asarray(light, dtype=np.float32)
+        profile = light_profile(
+            one.data, target_light, one.model - target_light, one.sigma, one.mask, psf, row, origin
+        )
+        if profile is not None:
+            place = (_MARGIN + 4 * (cell + _GAP), top)
+            size = (cell, heights[0])
+            canvas.paste(profile.drawn(size, float(pixel_scale), zeropoint), place)
+            legend = [("data", DATA_COLOUR), ("model", MODEL_COLOUR), ("PSF", PSF_COLOUR)]
+            _write_legend(draw, place[0], top + heights[0] + 8, legend[: 3 if psf else 2])
+    y = panels_end + 12
     for font, line in lines:
         for x, text, colour in line:
             draw.text((_MARGIN + x, y), text, font=font, fill=colour)
@@ -231,7 +279,9 @@ class _PanelRow:
         self.name = picture.name
         self.enlarge, self.reduce = screen_scale(picture.shape)
         self.mask = None if picture.mask is None else self.upright(picture.mask)
-        self.grey, panels = picture.panels(self.levels)
+        stretch, grey, small = picture.panels(self.levels)
+        self.limits, self.grey = stretch.limits, self.enlarged(grey)
+        panels = [None if panel is None else self.enlarged(panel) for panel in small]
         self.panels = [*panels, None]
         for panel in (panels[0], panels[2]):
             if panel is not None and self.mask is not None:
@@ -246,25 +296,71 @@ class _PanelRow:
         return to_screen(plane, self.enlarge, self.reduce)
 
     def levels(self, plane: np.ndarray, places: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-        """Places in the colour map: before pixels are repeated, after they are averaged."""
-        if self.reduce > 1:
-            return places(self.upright(plane))
-        return self.upright(places(plane))
+        """Places in the colour map, after pixels are averaged and before they are repeated."""
+        return places(to_screen(plane, 1, self.reduce))
+
+    def enlarged(self, panel: np.ndarray) -> np.ndarray:
+        """A panel with its pixels repeated."""
+        return panel.repeat(self.enlarge, axis=1).repeat(self.enlarge, axis=0)
 
 
 def _paste_panels(canvas: Image.Image, item: _PanelRow, cell: int, y: int) -> None:
-    """Put a line of panels at height y, each in the middle of its cell."""
+    """Put a line of panels at height y, each at the left of its cell."""
     draw = ImageDraw.Draw(canvas)
     height, width = item.grey.shape
     lacking = ("", "no model", "no residual", "")
     for k, panel in enumerate(item.panels):
-        left = _MARGIN + k * (cell + _GAP) + (cell - width) // 2
+        left = _MARGIN + k * (cell + _GAP)
         if panel is not None:
             canvas.paste(Image.fromarray(panel), (left, y))
         elif lacking[k]:
             draw.rectangle((left, y, left + width - 1, y + height - 1), fill=EMPTY)
             centre = (left + width / 2, y + height / 2)
-            draw.text(centre, lacking[k], font=font_of(12), fill=FAINT_TEXT, anchor="mm")
+            draw.text(centre, lacking[k], font=font_of(18), fill=FAINT_TEXT, anchor="mm")
+
+
+def _write_strip(
+    canvas: Image.Image, item: _PanelRow, cell: int, y: int, outlined: Sequence[tuple[str, RGB]]
+) -> None:
+    """Write the legend of the colours and lines of the panels above."""
+    draw, width = ImageDraw.Draw(canvas), item.grey.shape[1]
+    low, high = (format_measurement(value, digits=3) for value in item.limits)
+    _write_bar(canvas, (_MARGIN, y + 8), width, "magma", low, high)
+    left = _MARGIN + cell + _GAP
+    symbols = [("half light", colour_of(""))] if item.panels[1] is not None else []
+    if item.mask is not None:
+        symbols.append(("not used", HATCH))
+    _write_legend(draw, left, y + 8, symbols)
+    left += cell + _GAP
+    if item.panels[2] is not None:
+        ends = f"−{RESIDUAL_CLIP:g} σ", f"+{RESIDUAL_CLIP:g} σ"
+        _write_bar(canvas, (left, y + 8), width, "RdBu_r", *ends)
+    _write_legend(draw, left + cell + _GAP, y + 8, outlined)
+
+
+def _write_bar(
+    canvas: Image.Image, place: tuple[int, int], width: int, colours: str, low: str, high: str
+) -> None:
+    """A colour bar between the values at its ends."""
+    draw, font, (x, y) = ImageDraw.Draw(canvas), font_of(16), place
+    left = x + int(font.getlength(low)) + 6
+    right = x + width - int(font.getlength(high)) - 6
+    draw.text((x, y + 7), low, font=font, fill=FAINT_TEXT, anchor="lm")
+    draw.text((x + width, y + 7), high, font=font, fill=FAINT_TEXT, anchor="rm")
+    if right - left > 16:
+        ramp = colour_table(colours)[np.linspace(0, 255, right - left).astype(np.uint8)]
+        canvas.paste(Image.fromarray(np.repeat(ramp[None], 12, axis=0)), (left, y + 1))
+
+
+def _write_legend(
+    draw: ImageDraw.ImageDraw, x: float, y: int, items: Sequence[tuple[str, RGB]]
+) -> None:
+    """Names behind bars of their colours."""
+    font = font_of(16)
+    for text, colour in items:
+        draw.rectangle((x, y + 5, x + 18, y + 8), fill=colour)
+        draw.text((x + 25, y + 7), text, font=font, fill=FAINT_TEXT, anchor="lm")
+        x += 25 + font.getlength(text) + 18
 
 
 def _write_band(
@@ -288,7 +384,7 @@ def _write_band(
         lines.append((f"fraction {pair(row, f'fraction{extra}')}", TEXT))
     x, y = place
     for text, colour in lines:
-        draw.text((x, y), elided(text, font_of(13), width), font=font_of(13), fill=colour)
+        draw.text((x, y), elided(text, font_of(19), width), font=font_of(19), fill=colour)
         y += _LINE_HEIGHT
 
 
@@ -328,7 +424,7 @@ def segmentation_png(
     picture = BandPicture("", data, None, None, sigma, mask, 0.0).checked()
     shape = picture.shape
     scale = screen_scale(shape) if max(shape) <= _WHOLE else (1, 1)
-    grey, _ = picture.panels(lambda plane, places: places(to_screen(plane, *scale)))
+    _, grey, _ = picture.panels(lambda plane, places: places(to_screen(plane, *scale)))
     unused, regions = (
         None if plane is None else to_screen(plane, *scale)
         for plane in (picture.mask, pixels_of(labels, shape, np.int32))
@@ -371,7 +467,7 @@ def thumbnail(
     picture = BandPicture("", data, model, residual, sigma, mask, float(sky)).checked()
     longest = max(picture.shape)
     height, width = (max(1, round(side * THUMBNAIL_PANEL / longest)) for side in picture.shape)
-    _, panels = picture.panels(lambda plane, places: places(resized(plane, height, width)))
+    _, _, panels = picture.panels(lambda plane, places: places(resized(plane, height, width)))
     if panels[2] is not None and picture.mask is not None:  # what was not fitted is no residual
         panels[2][resized(picture.mask.astype(np.float64), height, width) > 0.5] = UNUSED
 

@@ -39,6 +39,7 @@ from autofit_ml.injection.stamps import (
 from autofit_ml.injection.verdict import judge, verdict
 from autofit_ml.measure import psf_fwhm
 from autofit_ml.options import declared
+from autofit_ml.report import CALIBRATION_FOLDER, REPORT_NAME, VERDICT_NAME, write_report
 from autofit_ml.runs.fit import fit_run
 from autofit_ml.runs.folder import claimed
 from autofit_ml.runs.identity import identity_of
@@ -55,7 +56,7 @@ __all__ = ["CalibrationSummary", "calibrate_run", "settings_of_run"]
 _TABLES = ("injections.ecsv", "by_magnitude.ecsv", "by_size.ecsv")
 
 CALIBRATED = Kind(
-    ("calibration.html", "injected.json", *_TABLES),
+    ("calibration.html", VERDICT_NAME, "injected.json", *_TABLES),
     {"injected": (".fits",)},
     began=lambda folder: (folder / "fits" / ".work" / "state.json").exists(),
 )
@@ -177,7 +178,7 @@ def calibrate_run(
             )
         paths = inputs
     sources = discover(paths, manifest=manifest, survey=of_run.survey, mode=of_run.mode).sources
-    folder = Path(out) if out is not None else results / "calibration"
+    folder = Path(out) if out is not None else results / CALIBRATION_FOLDER
     names = [_name(k) for k in range(settings.number)]
     identity = identity_of(settings) | {"run": identity_of(of_run), "galaxies": like.digest}
     claim = claimed(folder, CALIBRATED, identity, dict.fromkeys(names), restart=restart)
@@ -203,7 +204,10 @@ def calibrate_run(
         said = verdict(recovery, _command(results, settings), applied=settings.apply)
         page = calibration_page(recovery, results.name, f"{places} places", said, notes)
         atomic_write_text(folder / "calibration.html", page)
+        atomic_write_json(folder / VERDICT_NAME, said)
         catalogue = _with_factors(results, recovery) if settings.apply else None
+    if (results / REPORT_NAME).is_file() and folder == results / CALIBRATION_FOLDER:
+        write_report(results)
     return CalibrationSummary(folder, recovery, places, skipped, said, catalogue)
 
 

@@ -3,7 +3,6 @@
 import io
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,17 +13,9 @@ from astropy.io import fits
 from astropy.table import QTable, vstack
 
 from autofit_ml.catalogue import atomic_write_bytes, atomic_write_ecsv, file_stem
-from autofit_ml.difference import (
-    Difference,
-    Whitened,
-    aligned,
-    detect_changes,
-    subtract_images,
-    whitened,
-)
+from autofit_ml.difference import Subtraction, subtract_frames
 from autofit_ml.errors import InputError, SettingsError
-from autofit_ml.images import Source, discover, psf_from_stars, read_frame
-from autofit_ml.images.sky_coordinates import sky_positions
+from autofit_ml.images import Source, discover, read_frame
 from autofit_ml.images.stamp import Frame
 from autofit_ml.report.triplet import triplet_png
 from autofit_ml.runs.folder import RunFolder
@@ -39,15 +30,8 @@ from autofit_ml.settings import DiffSettings, Selected, SubtractSettings
 __all__ = ["diff_run"]
 
 
-@dataclass(frozen=True)
-class _Subtracted:
-    """A science image with its difference."""
-
-    frame: Frame
-    reference: Frame
-    result: Difference
-    white: Whitened
-    changes: QTable
+Found = tuple[Subtraction, QTable]
+"""A science image's difference, and what has changed."""
 
 
 def diff_run(
@@ -102,16 +86,16 @@ def diff_run(
     hashes = source_hashes(known[0])
     identity = identity_of(settings) | {"reference": " ".join(sorted(hashes.values()))}
 
-    def begin(folder: RunFolder | None) -> Handle[list[Result[_Subtracted]]]:
+    def begin(folder: RunFolder | None) -> Handle[list[Result[Found]]]:
         def handle(
-            sources: Sequence[Source], results: list[Result[_Subtracted]]
+            sources: Sequence[Source], results: list[Result[Found]]
         ) -> Iterator[tuple[int, Mapping[str, Any]]]:
             assert folder is not None
             tables = []
             for result in results:
                 if result.value is not None:
-                    _write(result.id, result.value, folder.path, settings.pictures)
-                    tables.append(result.value.changes)
+                    _write(result.id, *result.value, folder.path, settings.pictures)
+                    tables.append(result.value[1])
             save_results(folder, results, vstack(tables) if tables else None)
             yield len(sources), rows_of(results)
 
@@ -143,54 +127,34 @@ def diff_run(
 
 def _subtracted(
     reference: Source, sources: Sequence[Source], settings: DiffSettings
-) -> list[Result[_Subtracted]]:
-    out: list[Result[_Subtracted]] = []
+) -> list[Result[Found]]:
+    out: list[Result[Found]] = []
     known: Frame | None = None
     for source in sources:
         hashes = source_hashes(source)
         try:
             known = known or read_frame(reference, settings.read)
             frame = read_frame(source, settings.read)
-            value, said = _one(frame, known, settings)
+            value = subtract_frames(frame, known, settings.part(SubtractSettings))
+            changes = value.changes(settings.threshold)
         except InputError as error:
             out.append(Result(source.id, None, str(error), hashes))
             continue
-        out.append(Result(source.id, value, "", hashes, said))
+        changes.add_column(np.full(len(changes), source.id, dtype=object), name="id", index=0)
+        out.append(Result(source.id, (value, changes), "", hashes, value.messages))
     return out
 
 
-def _one(
-    frame: Frame, reference: Frame, settings: DiffSettings
-) -> tuple[_Subtracted, tuple[str, ...]]:
-    """One science image: aligned, subtracted, searched; what is to be said of it."""
-    said: list[str] = []
-    point = frame.psf
-    if point is None:
-        point, notes = psf_from_stars(frame)
-        said += notes
-    placed, note = aligned(reference, frame)
-    said += [note] if note else []
-    result = subtract_images(frame, placed, settings.part(SubtractSettings))
-    psf = np.asarray(point.data, float)
-    white = whitened(result, torch.as_tensor(psf))
-    changes = detect_changes(result, white, psf, settings.threshold)
-    changes.add_column(np.full(len(changes), frame.id, dtype=object), name="id", index=0)
-    if frame.wcs is not None:
-        ra, dec = sky_positions(frame.wcs, changes["x"], changes["y"])
-        changes.add_columns([ra, dec], names=["ra", "dec"], indexes=[3, 3])
-    return _Subtracted(frame, placed, result, white, changes), tuple(said)
-
-
-def _write(name: str, one: _Subtracted, folder: Path, pictures: bool) -> None:
-    result = one.result
+def _write(name: str, one: Subtraction, changes: QTable, folder: Path, pictures: bool) -> None:
+    result, white = one.result, one.whitened
     planes = {
         "DIFFERENCE": result.difference,
         "SIGMA": result.variance.sqrt(),
         "MASK": (~result.good).to(torch.uint8),
-        "WHITENED": one.white.difference,
-        "SCORE": one.white.score,
+        "WHITENED": white.difference,
+        "SCORE": white.score,
         "KERNEL": result.kernel.planes,
-        "PSF": one.white.psf,
+        "PSF": white.psf,
     }
     primary = fits.PrimaryHDU()
     scale, error = result.scale
@@ -201,15 +165,15 @@ def _write(name: str, one: _Subtracted, folder: Path, pictures: bool) -> None:
     for key, plane in planes.items():
         array = plane.numpy()
         hdu = fits.ImageHDU(array.astype("u1" if key == "MASK" else "f4"), name=key)
-        if one.frame.wcs is not None and array.shape == one.frame.data.shape:
-            hdu.header.extend(one.frame.wcs.to_header(relax=True).cards, update=True)
+        if one.science.wcs is not None and array.shape == one.science.data.shape:
+            hdu.header.extend(one.science.wcs.to_header(relax=True).cards, update=True)
         hdus.append(hdu)
     buffer = io.BytesIO()
     fits.HDUList(hdus).writeto(buffer)
     atomic_write_bytes(folder / f"{file_stem(name)}_diff.fits", buffer.getvalue())
     if pictures:
         picture = triplet_png(
-            one.reference, one.frame, result.difference.numpy(), result.variance.sqrt().numpy(),
-            ~result.good.numpy(), one.changes,
+            one.reference, one.science, result.difference.numpy(), result.variance.sqrt().numpy(),
+            ~result.good.numpy(), changes,
         )  # fmt: skip
         atomic_write_bytes(folder / f"{file_stem(name)}_diff.png", picture)

@@ -267,6 +267,11 @@ class _Fitting:
             folder, self.found.sources, self.settings, self.identity, self.weights, self.began,
             self.device,
         )  # fmt: skip
+        if "votable" in self.settings.save:
+            from autofit_ml.catalogue.atomic import atomic_write_bytes
+            from autofit_ml.catalogue.votable import VOTABLE_NAME, votable_bytes
+
+            atomic_write_bytes(folder.path / VOTABLE_NAME, votable_bytes(table))
         if "report" in self.settings.save:
             self.progress.stage("writing the report")
             self.summary.report = write_report(folder.path)

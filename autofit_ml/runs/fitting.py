@@ -197,12 +197,14 @@ def _each(
 def _failure(stamp: Stamp, error: Exception) -> Failure:
     if isinstance(error, InputError):
         named = error.file is not None or stamp.file in str(error)
-        return Failure(stamp.id, stamp.file, str(error) if named else f"{stamp.file}: {error}")
+        text = str(error) if named else f"{stamp.file}: {error}"
+        return Failure(stamp.id, stamp.file, text, stamp)
     return Failure(
         stamp.id,
         stamp.file,
         f"{stamp.file}: unexpected {type(error).__name__} in the fit: {error} "
         "(this is a bug: please report it with the file)",
+        stamp,
     )
 
 

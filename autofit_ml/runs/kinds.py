@@ -89,8 +89,13 @@ def _wrote_catalogue(folder: Path) -> bool:
 
 
 FITTED = Kind(
-    ("catalog.parquet", "catalog.fits", RUN_FILE, "report.html"),
-    {"objects": (".fits",), "previews": (".png",), "posterior": (".nc", ".png")},
+    ("catalog.parquet", "catalog.fits", "catalog.vot", RUN_FILE, "report.html"),
+    {
+        "objects": (".fits",),
+        "previews": (".png",),
+        "posterior": (".nc", ".png"),
+        "report_rows": (".js",),
+    },
     began=_wrote_catalogue,
 )
 SEGMENTED = Kind(

@@ -7,6 +7,7 @@ import json
 import math
 import platform
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+from astropy.io import fits
 
 from autofit_ml.catalogue import (
     BandPlanes,
@@ -36,7 +38,7 @@ from autofit_ml.runs.kinds import RUN_FILE
 from autofit_ml.runs.model import RunModel
 from autofit_ml.runs.object_fit import ObjectFit
 from autofit_ml.runs.pictured import Pictured
-from autofit_ml.runs.prepare import Prepared
+from autofit_ml.runs.prepare import Failure, Prepared
 from autofit_ml.runs.rows import Fitted
 from autofit_ml.segmentation import Segmentation
 from autofit_ml.settings import FitSettings
@@ -45,6 +47,9 @@ if TYPE_CHECKING:
     from autofit_ml.posterior.scenes import ScenePosterior
 
 __all__ = ["save_pictures", "save_shard", "version", "write_catalogue"]
+
+_MOST_PIXELS = 4096**2
+"""Larger images of failed objects are not drawn."""
 
 _VERSIONS = (
     *("autofit-ml", "torch", "numpy", "scipy", "astropy", "sep", "photutils", "pyarrow"),
@@ -55,7 +60,7 @@ _VERSIONS = (
 def save_pictures(
     folder: Path,
     prepared: Prepared,
-    fits: Mapping[str, ObjectFit],
+    fitted: Mapping[str, ObjectFit],
     rows: dict[str, np.ndarray],
     model: RunModel,
     settings: FitSettings,
@@ -70,12 +75,16 @@ def save_pictures(
         i = place[stamp.id]
         row = {name: column[i] for name, column in rows.items() if name not in ("cov", "cov_stat")}
         images = (stamp, *prepared.others.get(stamp.id, ()))
-        _save_object(folder, images, segmentation, fits[stamp.id], model, row, kinds)
+        _save_object(folder, images, segmentation, fitted[stamp.id], model, row, kinds)
 
+    for failure in prepared.failures:
+        i = place[failure.id]
+        row = {name: column[i] for name, column in rows.items() if name not in ("cov", "cov_stat")}
+        _save_failure(folder, failure, row, kinds)
     for stamp in prepared.stamps:
-        posterior = fits[stamp.id].posterior
+        posterior = fitted[stamp.id].posterior
         if posterior is not None:
-            _save_posterior(folder, stamp.id, posterior, fits[stamp.id].model)
+            _save_posterior(folder, stamp.id, posterior, fitted[stamp.id].model)
     # Half of the time is spent in what lets other threads run: compression, numpy, the disk.
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # one in a worker process
         list(pool.map(save, prepared.stamps, prepared.segmentations))
@@ -165,12 +174,56 @@ def _save_object(
             classes=segmentation.classes,
             band=run.bands[0],
             more=[_band_picture(band, other, row) for band, other in bands.items()],
+            light=None if drawn is None else np.sum(drawn.components, axis=0),
+            psf=None if stamp.psf.source == "none" else stamp.psf,
+            wcs=stamp.wcs,
+            zeropoint=stamp.zeropoint,
         )
         atomic_write_bytes(folder / "previews" / f"{stem}.png", picture, fsync=False)
     if "report" in kinds:
         planes = (stamp.data, one.model, one.residual, stamp.sigma, mask)
         small = thumbnail(*planes, sky=float(row["sky"]))
         atomic_write_bytes(folder / THUMBNAIL_FOLDER / f"{stem}.jpg", small, fsync=False)
+
+
+def _save_failure(folder: Path, failure: Failure, row: dict[str, Any], kinds: set[str]) -> None:
+    """Pictures of the data of an object without a fit, where its image can be read."""
+    if not kinds & {"previews", "report"}:
+        return
+    stamp = failure.stamp
+    if stamp is None:
+        data = _readable_image(Path(failure.file))
+        if data is None:
+            return
+        sigma = mask = wcs = None
+        origin, scale = (0, 0), math.nan
+    else:
+        data, sigma, mask, wcs = stamp.data, stamp.sigma, stamp.mask, stamp.wcs
+        origin, scale = stamp.origin, stamp.pixel_scale
+    stem = file_stem(failure.id)
+    planes = (data, None, None, sigma, mask)
+    if "previews" in kinds:
+        picture = preview_png(*planes, None, 0, row, scale, origin=origin, wcs=wcs)
+        atomic_write_bytes(folder / "previews" / f"{stem}.png", picture, fsync=False)
+    if "report" in kinds:
+        atomic_write_bytes(
+            folder / THUMBNAIL_FOLDER / f"{stem}.jpg", thumbnail(*planes), fsync=False
+        )
+
+
+def _readable_image(path: Path) -> np.ndarray | None:
+    """The first image of a FITS file, whatever else is wrong with it; None where there is none."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with fits.open(path) as hdus:
+                for hdu in hdus:
+                    shape = getattr(hdu, "shape", ())
+                    if hdu.is_image and len(shape) == 2 and 0 < math.prod(shape) <= _MOST_PIXELS:
+                        return np.asarray(hdu.data, dtype=np.float32)
+    except Exception:  # the row says what is wrong with the file; here it has no picture
+        return None
+    return None
 
 
 def _band_picture(band: str, one: Pictured, row: Mapping[str, Any]) -> BandPicture:

@@ -39,11 +39,12 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Failure:
-    """An object that cannot be fitted, and why."""
+    """An object that cannot be fitted, why, and its images where they could be read."""
 
     id: str
     file: str
     message: str
+    stamp: Stamp | None = None
 
 
 @dataclass(frozen=True)
@@ -259,8 +260,8 @@ def _initialised(
 
 def _failure(item: Stamp, error: Exception) -> Failure:
     if isinstance(error, InputError):
-        return Failure(item.id, item.file, _naming(error, item.file))
-    return Failure(item.id, item.file, _unexpected(error, item.file))
+        return Failure(item.id, item.file, _naming(error, item.file), item)
+    return Failure(item.id, item.file, _unexpected(error, item.file), item)
 
 
 def failed(source: Source, message: str) -> Objects:

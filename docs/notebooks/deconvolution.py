@@ -21,6 +21,7 @@ import numpy as np
 import autofit_ml as afm
 
 warnings.simplefilter("ignore", afm.AutofitWarning)  # printed below
+warnings.filterwarnings("ignore", message="IProgress not found")
 
 # %% [markdown]
 # ## A spiral galaxy

@@ -3,11 +3,20 @@
 import numpy as np
 import pytest
 import torch
+from astropy.wcs import WCS
 from sky_pairs import frame, gaussian, pair, stars
 
-from autofit_ml.difference import detect_changes, fluxes, subtract_images, whitened
+import autofit_ml as afm
+from autofit_ml.difference import (
+    detect_changes,
+    fluxes,
+    subtract_frames,
+    subtract_images,
+    whitened,
+)
 from autofit_ml.difference.kernel import Design, solve
 from autofit_ml.errors import InputError, SettingsError
+from autofit_ml.images.stamp import PSF
 from autofit_ml.settings import SubtractSettings
 
 
@@ -207,3 +216,65 @@ def test_what_cannot_be_subtracted_is_said(science, reference, settings, why):
 def test_an_even_kernel_is_refused():
     with pytest.raises(SettingsError, match="odd"):
         SubtractSettings(kernel_size=12)
+
+
+def test_arrays_are_subtracted_as_frames_are(pairs, results):
+    one = pairs[0]
+    (sx, rx), psf = (one.science, one.reference), gaussian(3.6)
+    found = afm.subtract(
+        sx.data, rx.data, sigma=sx.sigma, reference_sigma=rx.sigma, psf=psf, mask=sx.mask
+    )
+    assert np.array_equal(found.difference, results[0].difference.numpy())
+    assert abs(found.scale - 0.8) < 5 * found.scale_err and found.convolved == "reference"
+    x, y, truth = one.new.T
+    table = found.photometry(x, y)
+    assert abs(((table["flux"] - truth) / table["flux_err"]).mean()) < 1
+    changes = found.changes(6.0)
+    assert len(changes) > 15 and "ra" not in changes.colnames
+    with pytest.raises(SettingsError, match="missing"):
+        afm.subtract(sx.data)
+    with pytest.raises(InputError, match="odd sides"):
+        found.photometry(x, y, psf=psf[:-1])
+
+
+def test_a_turned_and_shifted_reference_is_brought_onto_the_pixels():
+    """Fluxes are right although interpolation correlates the noise."""
+    places, flux = np.random.default_rng(2).uniform(0, 300, (90, 2)), 10 ** np.linspace(3, 5, 90)
+    to, turned = wcs_of(0.0, 150.0, 150.0), wcs_of(1.5, 154.3, 147.2)
+    ra, dec = to.pixel_to_world_values(*places.T)
+    there = np.array(turned.world_to_pixel_values(ra, dec)).T
+    new = np.array([[80.0, 90.0, 1500.0], [200.3, 210.7, 2500.0], [230.0, 70.0, -1500.0]])
+    light = [
+        0.8 * stars(places, flux, 3.6, (300, 300)) + stars(new[:, :2], new[:, 2], 3.6, (300, 300)),
+        stars(there, flux, 3.0, (300, 300)),
+    ]
+    rng = np.random.default_rng(3)
+    frames = []
+    for name, image, wcs in zip(("s", "r"), light, (to, turned), strict=True):
+        variance = 150 + np.clip(image, 0, None)
+        noise = rng.normal(size=image.shape) * np.sqrt(variance)
+        frames.append(frame(name, image + noise, variance, wcs=wcs))
+    science = frames[0].replace(psf=PSF(gaussian(3.6).astype(np.float32)))
+    found = subtract_frames(science, frames[1])
+    assert found.messages == ("resampled to the pixels of s",)
+    assert abs(found.scale / 0.8 - 1) < 0.01
+    table = found.photometry(*new[:, :2].T)
+    assert (np.abs((table["flux"] - new[:, 2]) / table["flux_err"]) < 3.5).all()
+    changes = found.changes(7.0)
+    ra, dec = to.pixel_to_world_values(*new[:, :2].T)
+    gaps = np.hypot(
+        (changes["ra"][:, None] - ra) * np.cos(np.deg2rad(2)), changes["dec"][:, None] - dec
+    )
+    assert (gaps.min(0) * 3600 < 0.1).all()
+    far = frames[1].replace(wcs=wcs_of(0.0, 9000.0, 150.0))
+    with pytest.raises(InputError, match="overlap"):
+        subtract_frames(science, far)
+
+
+def wcs_of(angle, x, y):
+    """0.2 arcsec a pixel, turned by degrees, ra 150 and dec 2 at a pixel."""
+    out, turn = WCS(naxis=2), np.deg2rad(angle)
+    out.wcs.ctype, out.wcs.crval, out.wcs.crpix = ["RA---TAN", "DEC--TAN"], [150, 2], [x + 1, y + 1]
+    out.wcs.cdelt = [-0.2 / 3600, 0.2 / 3600]
+    out.wcs.pc = [[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]
+    return out

@@ -182,6 +182,10 @@ def test_a_star_is_a_point_source_and_a_galaxy_is_not(noisy):
     results = refine([star])
     assert results.flags[0] & Flag.POINT_SOURCE
     assert results.bic_point_source[0] <= results.bic[0]
+    # Sky tells nothing of the star: the pixels that count are those of the PSF.
+    seen = psf.data.astype(float) ** 2
+    n_eff = seen.sum() ** 2 / (seen**2).sum()
+    assert results.bic[0] - results.chi2[0] == pytest.approx(8 * np.log(n_eff), abs=0.5)
     _, stamps, segmentations, _ = noisy
     galaxies = refine(stamps[:8], segmentations=segmentations[:8])
     assert not (galaxies.flags & int(Flag.POINT_SOURCE)).any()

@@ -137,6 +137,19 @@ def test_hdus_that_are_not_used_are_named(tmp_path):
     assert messages == ("a.fits: not used: HDU 4 VAR_RNOISE, 5 CAT (no plane by its name)",)
 
 
+def test_a_plane_that_lost_its_name_is_no_object(tmp_path):
+    write_mef(
+        tmp_path / "a.fits", [("SCI", image()), ("ERR", SIGMA), ("", SIGMA), ("PSF", gaussian())]
+    )
+    with fits.open(tmp_path / "a.fits", mode="update") as hdus:
+        first = next(hdu for hdu in hdus if hdu.name == "SCI")
+        first.header["PIXSCALE"] = 0.2
+        del first.header["EXTNAME"]
+    found = discover(tmp_path)
+    assert len(found) == 1
+    assert "not used: HDU 3" in read_source(found[0]).stamp.messages[0]
+
+
 def test_objects_of_one_file_name_its_other_hdus_once(tmp_path):
     hdus = [("SCI", image()), ("ERR", SIGMA), ("SCI", image()), ("ERR", SIGMA), ("CTX", SIGMA)]
     write_mef(tmp_path / "a.fits", hdus)

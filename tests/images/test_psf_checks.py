@@ -9,8 +9,8 @@ from fits_builders import gaussian
 from autofit_ml.catalogue import Flag
 from autofit_ml.errors import InputError
 from autofit_ml.images import PSF, ReadOptions, discover, moffat_psf, read_source
-from autofit_ml.images.psf import resample_psf
-from autofit_ml.images.psf_checks import check_psf
+from autofit_ml.images.psf import centre_psf, resample_psf
+from autofit_ml.images.psf_checks import check_psf, find_damage
 from autofit_ml.measure import fourier_shift, psf_fwhm
 
 
@@ -73,6 +73,42 @@ def test_cut_wings(fwhm, half, cut):
     truth = moffat_psf(fwhm, half_size=half).data.astype(float)
     messages = check_psf(truth).messages
     assert any("missing" in text for text in messages) == cut
+
+
+@pytest.mark.parametrize("length", [1, 12, 25, 75, 300])
+def test_parts_of_zeros_are_found(length):
+    """Bytes that a disk lost, wherever they lie: all that cost over 5 % of the light."""
+    truth = moffat_psf(3.0, half_size=12).data.astype(float)
+    for first in range(0, truth.size, 7):
+        image = truth.copy()
+        image.ravel()[first : first + length] = 0
+        if image.sum() > 0.95:
+            continue
+        try:
+            psf, _ = centre_psf(image)
+        except InputError:
+            continue  # refused: no peak, or far off
+        assert find_damage(image, psf.data, psf.shift), first
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.02, 0.1])
+@pytest.mark.parametrize("offset", [0.0, 0.7])
+def test_noisy_stars_are_not_damaged(noise, offset):
+    truth = fourier_shift(moffat_psf(3.0, half_size=20).data.astype(float), offset, 0.0)
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        image = truth + rng.normal(0, noise * truth.max(), truth.shape)
+        psf, _ = centre_psf(image)
+        assert not find_damage(image, psf.data, psf.shift)
+
+
+@pytest.mark.parametrize("half", [slice(0, 20), slice(21, None)])
+def test_half_a_psf_is_flagged_in_a_stamp(half, writer):
+    image, _ = star()
+    image[half] = 0.0
+    stamp = read_source(discover(writer.object(psf=image))[0]).stamp
+    assert stamp.flags & Flag.BAD_PSF
+    assert any("exactly 0" in text for text in stamp.messages)
 
 
 def test_flag_and_message_in_a_stamp(writer):

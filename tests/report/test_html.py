@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 import time
 
 import numpy as np
@@ -96,7 +97,7 @@ def test_run_settings_are_shown(results):
         assert text in page
 
 
-def test_thumbnails_are_capped_and_previews_are_marked(results, tmp_path):
+def test_thumbnails_are_held_and_previews_are_marked(results, tmp_path):
     ids = [f"o{i}" for i in range(6)]
     small_catalogue(tmp_path, ids)
     kinds = (
@@ -109,9 +110,9 @@ def test_thumbnails_are_capped_and_previews_are_marked(results, tmp_path):
         (tmp_path / folder).mkdir(parents=True)
         for name in ids[1:]:
             (tmp_path / folder / f"{name}.{ending}").write_bytes(b"x" * 10)
-    report = write_report(tmp_path, max_thumbnails=2)
+    report = write_report(tmp_path)
     thumbnails = embedded(report, "thumbnails")
-    assert [bool(t) for t in thumbnails] == [False, True, True, False, False, False]
+    assert [bool(t) for t in thumbnails] == [False, True, True, True, True, True]
     for kind in ("previews", "objects", "posteriors"):
         assert embedded(report)[kind] == "011111"
 
@@ -244,7 +245,7 @@ type('[data-name="re"] [data-side="0"]', "three"); note("not a number");
 press("#reset"); note("reset");
 press("#summary .failed"); note("failed");
 press("#reset");
-press('[data-view="table"]'); press("thead th:nth-child(5) button"); press("thead th:nth-child(5) button");
+press('[data-view="table"]'); press("thead th:nth-child(6) button"); press("thead th:nth-child(6) button");
 note("sorted");
 press("tbody a"); note(`open ${document.getElementById("detail").open}`);
 const first = document.getElementById("detail-title").textContent;
@@ -311,9 +312,43 @@ def test_ten_thousand_rows(tmp_path, browse):
     start = time.perf_counter()
     report = write_report(tmp_path)
     assert time.perf_counter() - start < 10
-    assert report.stat().st_size < 12e6
+    assert report.stat().st_size < 5e6
     page = browse(report, "view=table&sort=-snr&n_min=3")
     assert len(re.findall("<tr>", page)) == 101  # a page of the table, not all of it
+
+
+def test_a_large_report_has_the_rest_beside_it(results, tmp_path, browse):
+    """Pictures and further columns come from files when they are looked at; sorting needs none."""
+    _, rows, report = results
+    folder = tmp_path / "run"
+    shutil.copytree(report.parent, folder)
+    large = write_report(folder, self_contained=100)
+    assert embedded(large, "thumbnails") == []
+    assert large.stat().st_size < report.stat().st_size / 4
+    held = {c["name"] for c in embedded(large)["columns"] if len(c) > 4}
+    assert {"id", "re", "re_err", "flags"} <= held and not {"re_init", "file"} & held
+    page = browse(large, "sort=-re")
+    assert cards(page)[0] == rows["id"][np.nanargmax(rows["re"])]
+    assert page.count('src=".work/thumbs/kids_') == 60
+    k = int(np.flatnonzero(rows["status"] == "ok")[-1])
+    detail = browse(large, f"id={rows['id'][k]}", wait_ms=2000).split("<dialog")[1]
+    assert f">images/{rows['id'][k]}_image.fits<" in detail and ">pix" in detail
+    (folder / "report_rows" / "0.js").unlink()
+    detail = browse(large, f"id={rows['id'][k]}", wait_ms=2000).split("<dialog")[1]
+    assert "report_rows/0.js) are not beside this report" in detail and "±" in detail
+    write_report(folder)  # small again: nothing stale is left
+    assert not (folder / "report_rows").exists()
+
+
+def test_calibration_and_warnings_stand_first(tmp_path):
+    small_catalogue(tmp_path, ["a", "b"], flags=[1, 1])
+    (tmp_path / "calibration").mkdir()
+    (tmp_path / "calibration" / "verdict.json").write_text('["Errors are right."]')
+    page = write_report(tmp_path).read_text("utf-8")
+    assert "Errors are right." in page and 'href="calibration/calibration.html"' in page
+    assert page.index("Errors are right.") < page.index("2 of 2 objects") < page.index("<aside")
+    (tmp_path / "calibration" / "verdict.json").write_text("{")
+    assert "calibration.html" not in write_report(tmp_path).read_text("utf-8")
 
 
 def test_damaged_run_json_is_named(tmp_path):

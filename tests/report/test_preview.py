@@ -4,10 +4,12 @@ import time
 
 import numpy as np
 import pytest
+from astropy.wcs import WCS
 from PIL import Image
 from synthetic_results import galaxy
 
 from autofit_ml.catalogue import Flag
+from autofit_ml.images.stamp import PSF
 from autofit_ml.report import (
     BandPicture,
     ellipse_outline,
@@ -15,8 +17,13 @@ from autofit_ml.report import (
     preview_png,
     thumbnail,
 )
+from autofit_ml.report.drawing import sky_directions
+from autofit_ml.report.light_profile import light_profile
 
 ELLIPSE_COLOUR = (64, 224, 208)
+LEFT, TOP, GAP = 14, 42, 8
+SCALE, SIDE = 5, 320
+"""Screen pixels of an image pixel, and of a panel, of a stamp of 64 x 64."""
 
 
 def pixels(png):
@@ -49,8 +56,14 @@ def draw():
     return one
 
 
+def panel(image, k):
+    """A panel of a stamp of 64 x 64: 0 data, 1 model, 2 residual, 3 segmentation, 4 profile."""
+    left = LEFT + k * (SIDE + GAP)
+    return image[TOP : TOP + SIDE, left : left + SIDE]
+
+
 def data_panel(image):
-    return image[30:-70, 10 : 10 + (image.shape[1] - 38) // 4]
+    return panel(image, 0)
 
 
 @pytest.mark.parametrize(
@@ -66,9 +79,9 @@ def test_ellipse_orientation(draw, pa, direction):
     expected = np.array(direction) / np.hypot(*direction)
     # 3 degrees: the line is 1.5 screen pixels wide.
     assert abs(major @ expected) > math.cos(math.radians(3))
-    # Major axis of 24 image pixels at 4 screen pixels each.
+    # Major axis of 24 image pixels.
     along = np.stack([rows - rows.mean(), columns - columns.mean()]).T @ major
-    assert np.ptp(along) == pytest.approx(2 * 12 * 4, abs=4)
+    assert np.ptp(along) == pytest.approx(2 * 12 * SCALE, abs=5)
 
 
 def test_ellipse_position_and_origin(draw):
@@ -76,8 +89,8 @@ def test_ellipse_position_and_origin(draw):
     for origin in ((0, 0), (100, 200)):
         image = draw((64, 64), x=10.0 + origin[0], y=40.0 + origin[1], re=5.0, q=1.0, origin=origin)
         rows, columns = near(data_panel(image), ELLIPSE_COLOUR)
-        assert columns.mean() == pytest.approx((10 + 0.5) * 4, abs=1.5)
-        assert rows.mean() == pytest.approx(256 - (40 + 0.5) * 4, abs=1.5)
+        assert columns.mean() == pytest.approx((10 + 0.5) * SCALE, abs=1.5)
+        assert rows.mean() == pytest.approx(SIDE - (40 + 0.5) * SCALE, abs=1.5)
 
 
 def test_ellipse_outline_is_analytic():
@@ -91,15 +104,17 @@ def test_ellipse_outline_is_analytic():
 def test_every_component_is_drawn_in_its_own_colour(draw):
     """The second's ellipse is orange and twice as large; a point source is a cross."""
     second = {"x_2": 31.5, "y_2": 31.5, "re_2": 24.0, "q_2": 0.3, "pa_2": 90.0}
-    panel = data_panel(draw((64, 64), **second, flux_total=1.0, model="sersic+exp"))
-    rows, columns = near(panel, ELLIPSE_COLOUR)
-    assert np.ptp(rows) == pytest.approx(2 * 12 * 4, abs=4)
-    rows, columns = near(panel, (255, 176, 70))
-    assert np.ptp(columns) == pytest.approx(2 * 24 * 4, abs=4)
+    shown = data_panel(draw((64, 64), **second, flux_total=1.0, model="sersic+exp"))
+    rows, columns = near(shown, ELLIPSE_COLOUR)
+    assert np.ptp(rows) == pytest.approx(2 * 12 * SCALE, abs=5)
+    rows, columns = near(shown, (255, 176, 70))
+    assert np.ptp(columns) == pytest.approx(2 * 24 * SCALE, abs=5)
     point = {"x_2": 20.0, "y_2": 45.0, "re_2": math.nan, "q_2": math.nan, "pa_2": math.nan}
     rows, columns = near(data_panel(draw((64, 64), **point)), (255, 176, 70))
-    assert (columns.mean(), rows.mean()) == pytest.approx((20.5 * 4, 256 - 45.5 * 4), abs=1.5)
-    assert 8 < np.ptp(columns) < 20
+    assert (columns.mean(), rows.mean()) == pytest.approx(
+        (20.5 * SCALE, SIDE - 45.5 * SCALE), abs=1.5
+    )
+    assert 12 < np.ptp(columns) < 28
     none = dict.fromkeys(point, math.nan)
     assert len(near(data_panel(draw((64, 64), **none)), (255, 176, 70))[0]) == 0
 
@@ -114,18 +129,19 @@ def test_each_further_band_has_a_line_of_panels():
         BandPicture("hst-F814W", other, None, None, None, np.ones((32, 48), bool)),
     ]
     several = pixels(preview_png(*planes, None, 0, row, band="g", more=more))
-    heights = 256 + 6 + (32 * (280 // 48)) + 6  # panels and gaps
+    heights = SIDE + 32 * round(320 / 48) + 2 * 32  # panels and the strips below them
     assert several.shape[0] - one.shape[0] == heights
-    assert several.shape[1] - one.shape[1] == 0
+    assert several.shape[1] - one.shape[1] == 5 * (7 * 48 - SIDE)  # the widest panel is the cell
 
 
 def test_first_row_is_at_the_bottom():
     data = flat((64, 64))
     data[5, 50] = 100.0
     image = pixels(preview_png(data, None, None, flat((64, 64), 1.0), None, None, 0, {"id": "a"}))
-    rows, columns = np.nonzero(image[30:286, 160:266].sum(axis=2) > 500)  # right of the scale bar
-    bright = rows.mean(), columns.mean() + 150
-    assert bright == pytest.approx((256 - 5.5 * 4, 50.5 * 4), abs=0.6)
+    right = data_panel(image)[:, SIDE // 2 :]  # right of the scale bar
+    rows, columns = np.nonzero(right.sum(axis=2) > 500)
+    bright = rows.mean(), columns.mean() + SIDE // 2
+    assert bright == pytest.approx((SIDE - 5.5 * SCALE, 50.5 * SCALE), abs=0.6)
 
 
 def test_data_and_model_share_their_stretch_and_residuals_are_clipped():
@@ -134,10 +150,10 @@ def test_data_and_model_share_their_stretch_and_residuals_are_clipped():
     residual = flat((64, 64))
     residual[:, :32], residual[:, 32:] = 1e6, -1e6
     image = pixels(preview_png(data, data, residual, flat((64, 64), 1), None, None, 0, {"id": "a"}))
-    panels = [image[30 : 30 + 256, 10 + k * 262 : 10 + k * 262 + 256] for k in range(4)]
-    top = slice(0, 200)  # above the scale bar
+    panels = [panel(image, k) for k in range(4)]
+    top = slice(0, 250)  # above the scale bar
     np.testing.assert_array_equal(panels[0][top], panels[1][top])
-    red, blue = panels[2][100, 50], panels[2][100, 200]
+    red, blue = panels[2][100, 50], panels[2][100, 300]
     assert red[0] > 80 and red[2] < 60 and blue[2] > 80 and blue[0] < 30
 
 
@@ -149,13 +165,13 @@ def test_target_others_and_mask_are_told_apart():
     planes = (flat((64, 64)), None, None, flat((64, 64), 1.0))
     plain = pixels(preview_png(*planes, None, labels, 7, {"id": "a"}))
     hatched = pixels(preview_png(*planes, mask, labels, 7, {"id": "a"}))
-    segmentation = plain[30 : 30 + 256, -266:-10]
+    segmentation = panel(plain, 3)
     rows, columns = near(segmentation, ELLIPSE_COLOUR, 5)
-    assert (columns.min(), columns.max()) == (80, 159)
-    assert (rows.min(), rows.max()) == (256 - 160, 256 - 81)
-    changed = np.nonzero((plain != hatched).any(axis=2)[30:286, 10:266])
-    assert (changed[1].min(), changed[1].max()) == (160, 239)
-    assert (changed[0].min(), changed[0].max()) == (256 - 240, 256 - 201)
+    assert (columns.min(), columns.max()) == (20 * SCALE, 40 * SCALE - 1)
+    assert (rows.min(), rows.max()) == (SIDE - 40 * SCALE, SIDE - 20 * SCALE - 1)
+    changed = np.nonzero((data_panel(plain) != data_panel(hatched)).any(axis=2))
+    assert (changed[1].min(), changed[1].max()) == (40 * SCALE, 60 * SCALE - 1)
+    assert (changed[0].min(), changed[0].max()) == (SIDE - 60 * SCALE, SIDE - 50 * SCALE - 1)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (5, 7), (20, 300), (300, 20), (141, 140), (700, 901)])
@@ -164,7 +180,7 @@ def test_any_shape(shape):
     data = rng.normal(size=shape)
     planes = (data, data * 0, data, np.ones(shape), data > 2, (data > 1).astype(int))
     image = pixels(preview_png(*planes, 1, row_at(shape, re=0.3 * max(shape)), 0.2))
-    assert 600 < image.shape[1] < 1200 and image.shape[0] < 450
+    assert 1200 < image.shape[1] < 2300 and image.shape[0] < 700
     assert len(thumbnail(data, data, data, np.ones(shape))) < 8000
 
 
@@ -188,7 +204,7 @@ def test_long_or_odd_text_is_drawn_inside_the_picture():
     ]
     for row in rows:
         png = preview_png(flat((64, 64)), None, None, None, None, None, 0, row)
-        assert pixels(png).shape[0] < 600
+        assert pixels(png).shape[0] < 800
 
 
 def test_planes_must_agree():
@@ -200,6 +216,65 @@ def test_planes_must_agree():
         preview_png(np.zeros((0, 0)), None, None, None, None, None, 0, {})
 
 
+@pytest.mark.parametrize(("turn", "flip"), [(0, 1), (30, 1), (140, -1)])
+def test_directions_are_those_of_the_sky(turn, flip):
+    """A step to north and east in pixels, looked up on the sky (a field close to the pole)."""
+    wcs = WCS(naxis=2)
+    s, c = math.sin(math.radians(turn)), math.cos(math.radians(turn))
+    wcs.wcs.ctype, wcs.wcs.crval, wcs.wcs.crpix = ["RA---TAN", "DEC--TAN"], [10, 85], [900, 40]
+    wcs.wcs.cd = np.array([[-c * flip, s], [s * flip, c]]) / 3600
+    (nx, ny), (ex, ey) = sky_directions(wcs, 20.0, 30.0)
+    here, north, east = wcs.pixel_to_world([20, 20 + nx, 20 + ex], [30, 30 + ny, 30 + ey])
+    assert here.position_angle(north).wrap_at("180d").deg == pytest.approx(0, abs=0.05)
+    assert here.position_angle(east).deg == pytest.approx(90, abs=0.05)
+    assert sky_directions(None, 0, 0) is None and sky_directions(WCS(naxis=2), 0, 0) is None
+
+
+def test_profile_is_that_of_the_light():
+    """An exponential disc of q 0.5 off the centre: known values in rings, neighbours taken off."""
+    y, x = np.mgrid[:90, :90].astype(float)
+    along, across = (x - 50), (y - 40) / 0.5
+    light = 100 * np.exp(-np.hypot(along, across) / 9)
+    others = 5 + 300 * np.exp(-((x - 20) ** 2 + (y - 70) ** 2) / 8)
+    mask = x < 15
+    data = np.where(mask, np.nan, light + others)
+    psf = PSF(np.full((3, 3), 1 / 9, np.float32))
+    row = {"x": 150.0, "y": 240.0, "re": 15.0, "q": 0.5, "pa": 90.0, "flux": 900.0}
+    args = (data, light, others, np.full(data.shape, 2.0), mask, psf, row, (100, 200))
+    profile = light_profile(*args)
+    truth = 100 * np.exp(-profile.radius / 9)
+    # A ring's mean exceeds the value at its mean radius by (width / scale length)^2 / 24.
+    inner = profile.radius < 30
+    np.testing.assert_allclose(profile.data[inner], truth[inner], rtol=0.01)
+    np.testing.assert_allclose(profile.data, truth, rtol=0.06)
+    np.testing.assert_allclose(profile.data, profile.model, rtol=1e-6)
+    rings = np.abs(profile.radius - 20) < 4
+    area = 2 * np.pi * profile.radius * 0.5 * np.gradient(profile.radius)
+    np.testing.assert_allclose(profile.error[rings], 2 / np.sqrt(area[rings]), rtol=0.25)
+    np.testing.assert_allclose(profile.psf, 100.0, rtol=1e-5)
+    assert profile.half_light == 15
+    assert light_profile(*args[:6], {"x": math.nan}, (0, 0)) is None
+
+
+def test_profile_compass_and_limits_are_drawn():
+    rng = np.random.default_rng(3)
+    planes, fit = galaxy(rng, 64, 8, 1.0, 0.6, 20, 2e4)
+    row = fit | {"id": "a", "status": "ok", "flags": 0}
+    plain = pixels(preview_png(**planes, target=1, row=row))
+    light = planes["model"] - fit["sky"]
+    full = pixels(preview_png(**planes, target=1, row=row, light=light))
+    assert full.shape == plain.shape
+    assert np.ptp(panel(plain, 4)) < 30  # nothing there
+    assert len(near(panel(full, 4), ELLIPSE_COLOUR)[0]) > 200
+    np.testing.assert_array_equal(data_panel(full), data_panel(plain))
+    wcs = WCS(naxis=2)
+    wcs.wcs.ctype, wcs.wcs.cdelt = ["RA---TAN", "DEC--TAN"], [-1e-4, 1e-4]
+    with_compass = pixels(preview_png(**planes, target=1, row=row, wcs=wcs))
+    changed = np.nonzero((with_compass != plain).any(axis=2))
+    assert changed[0].min() >= TOP and changed[0].max() < TOP + 80
+    assert changed[1].min() > LEFT + SIDE - 130 and changed[1].max() < LEFT + SIDE - 50
+
+
 def test_takes_milliseconds():
     """15 ms is the aim on an idle core; waiting for a core is not counted."""
     rng = np.random.default_rng(2)
@@ -209,7 +284,8 @@ def test_takes_milliseconds():
         times = []
         for _ in range(9):
             start = time.process_time()
-            preview_png(**planes, target=1, row=row, pixel_scale=0.2)
+            light = planes["model"] - 5
+            preview_png(**planes, target=1, row=row, pixel_scale=0.2, light=light)
             times.append(time.process_time() - start)
         assert min(times) < 0.03, size
 

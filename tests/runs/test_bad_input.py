@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import random
 import re
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
+from astropy.io import fits
 from fits_inputs import (
     BAD_KINDS,
     FLAWED_KINDS,
@@ -251,6 +255,47 @@ def test_any_shape(tmp_path, shape, psf_shape, dtype):
         assert "a_" in row["message"]
     else:
         assert row["n_pix"] <= shape[0] * shape[1]
+
+
+CARD_TEXTS = ["NaN", "'text'", "-1", "0", "1E400", "T", "99999999999", "'", "(1,2)", "", "\0"]
+
+
+def test_damaged_headers_of_several_planes(tmp_path):
+    """Cards blanked, overwritten, exchanged, in any header of a file: one row for each file."""
+    rng = random.Random(1)
+    science = fits.ImageHDU(galaxy(), fits.Header({"ZP": 25.0, "GAIN": 2.0, "EXPTIME": 9.0}), "SCI")
+    planes = [
+        fits.ImageHDU(np.ones(SHAPE, "f4"), name="ERR"),
+        fits.ImageHDU(gaussian(), name="PSF"),
+    ]
+    stream = io.BytesIO()
+    fits.HDUList([fits.PrimaryHDU(), science, *planes]).writeto(stream)
+    good = stream.getvalue()
+    cards = [
+        place
+        for place in range(0, len(good), 80)
+        if re.match(rb"[A-Z0-9-]+ *= |END {77}", good[place : place + 80])
+    ]
+    names = [f"d{k:02d}.fits" for k in range(60)]
+    for name in names:
+        raw = bytearray(good)
+        for place in rng.sample(cards, rng.randint(1, 4)):
+            other = rng.choice(cards)
+            text = rng.choice(CARD_TEXTS).encode().rjust(20)
+            raw[place : place + 80] = rng.choice(
+                [
+                    b" " * 80,
+                    raw[place : place + 10] + text + raw[place + 30 : place + 80],
+                    rng.randbytes(80),
+                    raw[other : other + 80],
+                ]
+            )
+        (tmp_path / name).write_bytes(raw)
+    rows = fit_run(tmp_path, None, QUIET).table.to_pylist()
+    assert sorted(Path(row["file"]).name for row in rows) == names
+    for row in rows:
+        assert row["status"] in ("ok", "failed")
+        assert "a bug" not in row["message"]
 
 
 WRONG_CALLS = {

@@ -9,7 +9,7 @@
   const CARDS = 60;
   const LINES = 100;
   const RANGES = ["mag_total", "re_total", "fraction", "mag", "re", "n", "q", "snr", "chi2_red"];
-  const TABLE = ["id", "status", "flags", "mag_total", "re_total", "q_total", "fraction", "mag", "re", "n", "q", "pa", "snr", "chi2_red", "message"];
+  const TABLE = ["id", "status", "flags", "message", "mag_total", "re_total", "q_total", "fraction", "mag", "re_arcsec", "re", "n", "q", "pa", "snr", "chi2_red"];
   const LOG = new Set(["flux", "flux_total", "re", "re_total", "re_arcsec", "re_circ", "snr", "chi2_red"]);
   const VIEWS = ["gallery", "table", "plots"];
 
@@ -22,8 +22,16 @@
     columns.set(column.name, { ...column, values });
   }
   const has = (name) => columns.has(name);
-  const value = (name, i) => (has(name) ? columns.get(name).values[i] : null);
-  const numeric = [...columns.values()].filter((c) => c.kind === "number" && c.name !== "flags");
+  // Of a large catalogue, some columns come in parts from beside the page: loaded.get(k)[name].
+  const loaded = new Map();
+  window.autofitRows = (k, rows) => loaded.set(k, rows);
+  const here = (name) => columns.get(name)?.values !== undefined;
+  const value = (name, i) => {
+    if (here(name)) return columns.get(name).values[i];
+    return loaded.get(Math.floor(i / source.part))?.[name]?.[i % source.part] ?? null;
+  };
+  const held = [...columns.values()].filter((c) => here(c.name));
+  const numeric = held.filter((c) => c.kind === "number" && c.name !== "flags");
   const flags = source.flags;
   const quality = flags.reduce((bits, flag) => bits | (flag.quality ? flag.bit : 0), 0);
   const ANY = { bit: quality, name: "ANY", fatal: false, meaning: "any flag of quality" };
@@ -55,7 +63,7 @@
       if (key === "view" && VIEWS.includes(text)) parsed.view = text;
       else if (key === "sort") {
         const name = text.replace(/^-/, "");
-        if (has(name)) [parsed.sort, parsed.down] = [name, text.startsWith("-")];
+        if (here(name)) [parsed.sort, parsed.down] = [name, text.startsWith("-")];
       } else if (key === "find") parsed.find = text;
       else if (key === "status" && ["ok", "failed"].includes(text)) parsed.status = text;
       else if (key === "use" && ["yes", "no"].includes(text)) parsed.use = text;
@@ -66,8 +74,8 @@
         }
       } else if (key === "page") parsed.page = Math.max(1, parseInt(text, 10) || 1);
       else if (key === "id") parsed.id = text;
-      else if (key === "cols") parsed.cols = text.split(",").filter(has);
-      else if (range && has(range[1]) && text !== "" && Number.isFinite(Number(text))) {
+      else if (key === "cols") parsed.cols = text.split(",").filter(here);
+      else if (range && here(range[1]) && text !== "" && Number.isFinite(Number(text))) {
         const limits = parsed.ranges.get(range[1]) || [null, null];
         limits[range[2] === "min" ? 0 : 1] = Number(text);
         parsed.ranges.set(range[1], limits);
@@ -187,6 +195,9 @@
   function picture(i) {
     const alt = `Data, model and residual of ${value("id", i)}`;
     if (thumbnails[i]) return make("img", { src: `data:image/jpeg;base64,${thumbnails[i]}`, alt, width: 244, height: 80 });
+    if (source.thumbnails[i] === "1") {
+      return make("img", { src: `.work/thumbs/${encodeURIComponent(stem(i))}.jpg`, alt, loading: "lazy", width: 244, height: 80 });
+    }
     if (!hasFile("previews", i)) return null;
     return make("img", { src: previewAddress(i), alt, loading: "lazy", width: 244, height: 80 });
   }
@@ -361,7 +372,7 @@
     }
     const sort = byId("sort");
     sort.append(make("option", { value: "" }, "catalogue order"));
-    for (const { name } of columns.values()) sort.append(make("option", { value: name }, name));
+    for (const { name } of held) sort.append(make("option", { value: name }, name));
     sort.addEventListener("change", () => change({ sort: sort.value }));
     byId("direction").addEventListener("click", () => change({ down: !state.down }));
     byId("export").addEventListener("click", exportIds);
@@ -401,9 +412,10 @@
     // Of several components: the whole, the first one's share, and what the first is like.
     const [mag, flux] = has("fraction") ? ["mag_total", "flux_total"] : ["mag", "flux"];
     const brightness = value(mag, i) === null ? flux : mag;
-    const shown = has("fraction") ? [brightness, "re_total", "q_total", "fraction"] : [brightness, "re", "n", "q"];
+    const size = value("re_arcsec", i) === null ? "re" : "re_arcsec";
+    const shown = has("fraction") ? [brightness, "re_total", "q_total", "fraction"] : [brightness, size, "n", "q"];
     const numbers = shown.filter((name) => has(name) && value(name, i) !== null).map((name) =>
-      make("span", { title: `${name} ${measured(name, i)} ${unitOf(name)}` }, make("i", {}, `${name} `), measured(name, i, 3)));
+      make("span", { title: `${name} ${measured(name, i)} ${unitOf(name)}` }, make("i", {}, `${name.replace("_arcsec", "")} `), measured(name, i, 3) + (name === "re_arcsec" ? "″" : "")));
     return make(
       "a", { class: "card", ...detailLink(i) },
       make("span", { class: "picture" }, picture(i) || "no picture"),
@@ -452,14 +464,14 @@
       const order = sorted ? (state.down ? "descending" : "ascending") : "none";
       return make("th", { scope: "col", "aria-sort": order, class: kind === "number" && name !== "flags" ? "right" : null }, button);
     });
-    const withPictures = rows.some((i) => thumbnails[i] || hasFile("previews", i));
+    const withPictures = rows.some((i) => thumbnails[i] || source.thumbnails[i] === "1" || hasFile("previews", i));
     if (withPictures) head.unshift(make("th", { scope: "col" }, make("span", { class: "plain" }, "picture")));
     const lines = rows.map((i) =>
       make("tr", {}, withPictures ? make("td", {}, picture(i)) : null, ...names.map((name) => cell(name, i))));
-    const boxes = [...columns.keys()].map((name) => {
+    const boxes = held.map(({ name }) => {
       const box = make("input", { type: "checkbox", checked: names.includes(name) });
       box.addEventListener("change", () => {
-        const next = [...columns.keys()].filter((n) => (n === name ? box.checked : names.includes(n)));
+        const next = held.map((c) => c.name).filter((n) => (n === name ? box.checked : names.includes(n)));
         pickerOpen = true;
         change({ cols: next.join() === TABLE.filter(has).join() ? null : next });
       });
@@ -673,13 +685,14 @@
   function plots() {
     const [mag, flux] = has("fraction") ? ["mag_total", "flux_total"] : ["mag", "flux"];
     const brightness = extent(mag)[0] === null ? flux : mag;
+    const sizes = has("re_arcsec") && extent("re_arcsec")[0] !== null ? "re_arcsec" : "re";
     const swatch = (colour, text) => make("span", {}, make("i", { style: `background: var(${colour})` }), text);
     return [
       make("div", { class: "legend" }, swatch("--bar", "shown"), swatch("--bar-all", "all objects"),
         make("span", {}, "Drag over a histogram to set a range, press it to clear; press a point to open the object.")),
       make("div", { class: "plots" },
-        ...[brightness, "re_total", "fraction", "re", "n", "q", "chi2_red", "snr"].filter(has).map(histogram),
-        scatter(brightness, "re"), scatter("re", "n")),
+        ...[brightness, "re_total", "fraction", sizes, "n", "q", "chi2_red", "snr"].filter(has).map(histogram),
+        scatter(brightness, sizes), scatter(sizes, "n")),
     ];
   }
 
@@ -711,12 +724,13 @@
       return image;
     };
     if (hasFile("previews", i)) {
-      const image = make("img", { class: "big", src: previewAddress(i), alt: `Data, model, residual and segmentation of ${id}` });
+      const image = make("img", { class: "big", src: previewAddress(i), alt: `Data, model, residual, segmentation and radial profile of ${id}` });
       image.addEventListener("error", () => {
         const note = make("p", { class: "said" }, `The picture previews/${stem(i)}.png is not beside this report.`);
         image.replaceWith(...[thumbnails[i] ? small() : null, note].filter(Boolean));
       });
-      parts.push(make("div", { class: "pan", tabindex: 0, role: "region", "aria-label": "Picture" }, image));
+      const whole = make("a", { href: previewAddress(i), target: "_blank", title: "Open the picture by itself" }, image);
+      parts.push(make("div", { class: "pan", tabindex: 0, role: "region", "aria-label": "Picture" }, whole));
     } else if (thumbnails[i]) parts.push(small());
     const failed = value("status", i) === "failed";
     const message = value("message", i) || (failed ? "no reason recorded" : "");
@@ -728,6 +742,17 @@
           flag.name === "AT_BOUND" && value("at_bound", i) ? `: ${value("at_bound", i)}` : ""))));
     }
 
+    const part = Math.floor(i / source.part);
+    if (source.part && !loaded.has(part)) {
+      loaded.set(part, null);
+      const script = make("script", { src: `report_rows/${part}.js` });
+      script.addEventListener("load", drawDetail);
+      script.addEventListener("error", () => {
+        byId("detail").querySelector(".inside")?.append(
+          make("p", { class: "said" }, `The other columns (report_rows/${part}.js) are not beside this report.`));
+      });
+      document.head.append(script);
+    }
     const fitted = [...columns.values()].filter((c) => has(`${c.name}_err`));
     const lines = fitted.filter(({ name }) => value(name, i) !== null).map(({ name, unit, about }) =>
       make("tr", {},
