@@ -184,7 +184,8 @@ def test_ctrl_c_twice(forked_runs, many_images, unbroken, tmp_path, workers):
     assert forked_runs.end() == 130
     assert time.monotonic() - began < 5
     text = log.read_text()
-    assert "stopped at once" in text
+    # Where the first one came before the batch began, none is left to be stopped.
+    assert "stopped at once" in text or "interrupted after 0 objects" in text
     assert f"to go on: autofit-ml fit {many_images}" in text
     assert "Traceback" not in text
     assert shards(out) == 0
