@@ -35,6 +35,9 @@ __all__ = [
     "FitOptions",
     "FitSettings",
     "InMemory",
+    "LightCurveCall",
+    "LightCurveOptions",
+    "LightCurveSettings",
     "ReadCall",
     "ReadKeywords",
     "ReadOptions",
@@ -469,6 +472,62 @@ class DiffSettings(SubtractSettings, Working, ReadOptions):
     pictures: bool = option(True, "Draw reference, science and difference as PNG.", OUTPUT)
 
 
+@dataclass(frozen=True, kw_only=True)
+class LightCurveOptions(SubtractSettings):
+    """Settings of the photometry of a source over epochs."""
+
+    method: str = option(
+        "difference",
+        "difference: forced photometry on differences from the reference; scene: host and source "
+        "fitted to all epochs together; both.",
+        MODEL,
+        choices=("difference", "scene", "both"),
+    )
+    host: str = option(
+        "sersic+pixels",
+        "Host of the scene: sersic, sersic+exp ..., pixels about the source, both (joined by +), "
+        "or none.",
+        MODEL,
+    )
+    absent: str = option(
+        "",
+        "Dates without the source, as ranges of MJD: :58000,58100:58200; a reference of its own "
+        "is without it, too.",
+        MODEL,
+    )
+    scale: str = option(
+        "auto",
+        "How fluxes of epochs are brought to the reference's: stars in common, zeropoints of the "
+        "headers, the sum of the kernel; auto: the first that there is.",
+        NOISE,
+        choices=("auto", "stars", "zeropoints", "kernel"),
+    )
+    psf_error: float = option(
+        0.01, "Relative error of a PSF's width and shape in the scene.", NOISE, least=0, below=1
+    )
+    astrometric_error: float = option(
+        0.02,
+        "Error of an epoch's position against the reference's in the scene.",
+        NOISE,
+        unit="pixels",
+        least=0,
+    )
+    position_error: float = option(
+        0.1, "Error of the given position in the scene; 0: exact.", MODEL, unit="pixels", least=0
+    )
+    stamp_half: int = option(
+        20, "Half side of the part of the image that the scene has.", MODEL, unit="pixels", least=8
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LightCurveSettings(LightCurveOptions, Working, ReadOptions):
+    """Settings of light curves, and everything that is said about the images."""
+
+    batch_size: int = _batch_size(1)
+    pictures: bool = option(True, "Draw light curves and scenes as PNG.", OUTPUT)
+
+
 # --- deconvolve -------------------------------------------------------------------------------
 
 
@@ -698,6 +757,29 @@ class SubtractCall(SubtractOptions):
 
     science: Any = None
     reference: Any = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LightCurveKeywords(LightCurveOptions):
+    """Keywords of `autofit_ml.light_curve`."""
+
+    times: Any = _beside("MJD of each image; by default as the headers say.")
+    reference: Any = _beside(
+        "Image without the source that the others are compared with; by default the first."
+    )
+    sigma: Any = _beside("Noise of each image, or of all; see `fit`.")
+    mask: Any = _beside("True where a pixel is not to be used; for each image.")
+    psf: Any = _beside("PSF of each image, or of all; by default from their stars.")
+    wcs: Any = _beside("An astropy.wcs.WCS for each image.")
+    zeropoint: float | None = option(None, "AB magnitude of one unit of the reference.", NOISE)
+
+
+@dataclass(frozen=True)
+class LightCurveCall(LightCurveKeywords):
+    """Arguments of `autofit_ml.light_curve`."""
+
+    images: Any = None
+    at: Any = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ from autofit_ml.cli import (  # noqa: F401
     diff,
     doctor,
     fit,
+    lightcurve,
     query,
     report,
     segment,

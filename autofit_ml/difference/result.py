@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from autofit_ml.difference.align import aligned
 from autofit_ml.difference.detection import detect_changes
-from autofit_ml.difference.photometry import Whitened, fluxes, whitened
+from autofit_ml.difference.photometry import Whitened, fluxes, point_image, whitened
 from autofit_ml.difference.subtract import Difference, subtract_images
 from autofit_ml.errors import InputError, SettingsError
 from autofit_ml.images.memory import images_in_memory
@@ -124,8 +124,7 @@ class Subtraction:
     def _psf(self, given: ArrayLike | None) -> np.ndarray:
         """PSF of the science image, as given or from its stars."""
         if given is None:
-            known = self.science.psf or psf_from_stars(self.science)[0]
-            given = known.data
+            return point_image(self.science.psf or psf_from_stars(self.science)[0])
         psf = np.asarray(given, float)
         if psf.ndim != 2 or not all(side % 2 for side in psf.shape):
             raise InputError(

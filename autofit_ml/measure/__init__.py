@@ -8,6 +8,7 @@ here, because processes that only read images never load PyTorch).
 
 from autofit_ml.measure.background import background_map, large_objects
 from autofit_ml.measure.binning import bin_images, block_sums
+from autofit_ml.measure.limits import flux_limit
 from autofit_ml.measure.moments import AdaptiveMoments, adaptive_moments
 from autofit_ml.measure.noise import expected_source, model_sigma
 from autofit_ml.measure.psf import PSFImage, centre_distance, core_centroid, fourier_shift, psf_fwhm
@@ -35,6 +36,7 @@ __all__ = [
     "core_centroid",
     "expected_source",
     "find_stars",
+    "flux_limit",
     "fourier_shift",
     "large_objects",
     "measure_sky",

@@ -10,7 +10,16 @@ from typing import Any
 
 from autofit_ml.catalogue.filenames import file_stem
 
-__all__ = ["DECONVOLVED", "DIFFERENCED", "FITTED", "RUN_FILE", "SEGMENTED", "Kind", "is_result"]
+__all__ = [
+    "DECONVOLVED",
+    "DIFFERENCED",
+    "FITTED",
+    "LIGHT_CURVES",
+    "RUN_FILE",
+    "SEGMENTED",
+    "Kind",
+    "is_result",
+]
 
 RUN_FILE = "run.json"
 
@@ -118,6 +127,13 @@ DIFFERENCED = Kind(
     ".work/diff",
     ".ecsv",
     ".work/diff/shards",
+)
+LIGHT_CURVES = Kind(
+    ("lightcurves.ecsv", "covariance.fits", "positions.ecsv"),
+    {"epochs": (".fits",), "curves": (".png",)},
+    ".work/lightcurve",
+    ".ecsv",
+    ".work/lightcurve/shards",
 )
 
 
