@@ -22,7 +22,7 @@ from autofit_ml.images.source import Source
 from autofit_ml.images.stamp import PSF, Frame
 from autofit_ml.measure import find_stars, fourier_shift, psf_fwhm
 
-__all__ = ["Scale", "absent_at", "observed", "places", "pixels_of", "relative_scale"]
+__all__ = ["Scale", "absent_at", "observed", "pixels_of", "places", "relative_scale"]
 
 _MJD = ("MJD-OBS", "MJD-AVG", "MJD_OBS", "MJDOBS", "MJD", "EXPMJD", "OBSMJD")
 _DATE = ("DATE-OBS", "DATE-AVG")

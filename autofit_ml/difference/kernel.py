@@ -92,17 +92,22 @@ class Kernel:
         shape = image.shape
         out = _polynomial(self.background, shape, self.design.background)
         terms = polynomials(shape, self.design.variation, image.dtype, image.device)
-        return sum((convolved(image, k) * t for k, t in zip(self.planes, terms, strict=True)), out)
+        spectrum = Spectrum(image, self.planes[0].shape)
+        parts = (spectrum.convolved(k) * t for k, t in zip(self.planes, terms, strict=True))
+        return sum(parts, out)
 
     def variance(self, variance: Tensor) -> Tensor:
         """Variance of the convolved image, for independent noise."""
         terms = polynomials(variance.shape, self.design.variation, variance.dtype)
         if len(self.planes) == 1:
             return convolved(variance, self.planes[0] ** 2).clamp(min=0)
+        spectrum = Spectrum(variance, self.planes[0].shape)
         pairs = (
-            convolved(variance, self.planes[i] * self.planes[j]) * terms[i] * terms[j]
+            (1 if i == j else 2)
+            * spectrum.convolved(self.planes[i] * self.planes[j])
+            * (terms[i] * terms[j])
             for i in range(len(terms))
-            for j in range(len(terms))
+            for j in range(i, len(terms))
         )
         return sum(pairs, torch.zeros_like(variance)).clamp(min=0)
 
@@ -120,11 +125,51 @@ def convolved(image: Tensor, kernel: Tensor) -> Tensor:
     -------
     Tensor, (ny, nx)
     """
-    (ny, nx), (h, w) = image.shape, kernel.shape
-    size = [next_fast_len(ny + h - 1, real=True), next_fast_len(nx + w - 1, real=True)]
-    product = torch.fft.rfft2(image, s=size) * torch.fft.rfft2(kernel.to(image), s=size)
-    whole = torch.fft.irfft2(product, s=size)
-    return whole[h // 2 : h // 2 + ny, w // 2 : w // 2 + nx]
+    return Spectrum(image, kernel.shape).convolved(kernel)
+
+
+class Spectrum:
+    """An image's transform, for convolutions with several kernels of one shape.
+
+    Parameters
+    ----------
+    image : Tensor, (ny, nx)
+    shape : (h, w)
+        Of the kernels, odd.
+    """
+
+    def __init__(self, image: Tensor, shape: Sequence[int]) -> None:
+        self.shape, self.image_shape = tuple(shape), tuple(image.shape)
+        sides = zip(image.shape, shape, strict=True)
+        self.size = [next_fast_len(n + h - 1, real=True) for n, h in sides]
+        self.modes = torch.fft.rfft2(image, s=self.size)
+        frequencies = torch.fft.fftfreq(self.size[0]), torch.fft.rfftfreq(self.size[1])
+        self._waves = [
+            torch.exp(-2j * torch.pi * f[:, None].double() * (torch.arange(h) - h // 2)).to(
+                self.modes
+            )
+            for f, h in zip(frequencies, shape, strict=True)
+        ]
+
+    def of_kernel(self, kernel: Tensor) -> Tensor:
+        """Transform of a kernel about its centre."""
+        down, right = self._waves
+        return down @ kernel.to(down) @ right.T
+
+    def convolved(self, kernel: Tensor) -> Tensor:
+        """The image convolved with a kernel; 0 beyond it."""
+        return self._back(self.modes * self.of_kernel(kernel))
+
+    def correlated(self, other: Tensor) -> Tensor:
+        """Sums of ``other(p) image(p - u)`` over p, for every pixel u of a kernel, (h, w)."""
+        h, w = self.shape
+        product = torch.fft.rfft2(other, s=self.size) * self.modes.conj()
+        whole = torch.fft.irfft2(product, s=self.size)
+        return whole.roll((h // 2, w // 2), (0, 1))[:h, :w]
+
+    def _back(self, modes: Tensor) -> Tensor:
+        ny, nx = self.image_shape
+        return torch.fft.irfft2(modes, s=self.size)[:ny, :nx]
 
 
 def polynomials(
@@ -171,15 +216,16 @@ def rows(reference: Tensor, pixels: Tensor, design: Design) -> Iterator[tuple[sl
     slice, Tensor (block, n)
     """
     h, half = design.size, design.half
-    windows = reference.unfold(0, h, 1).unfold(1, h, 1)
+    # A convolution takes the reference at y - u: windows of it turned round are those.
+    windows = reference.flip(0, 1).unfold(0, h, 1).unfold(1, h, 1)
+    last_y, last_x = windows.shape[0] - 1 + half, windows.shape[1] - 1 + half
     shape = reference.shape
     spatial = polynomials(shape, design.variation, reference.dtype, reference.device)
     sky = polynomials(shape, design.background, reference.dtype, reference.device)
     for first in range(0, len(pixels), _ROWS):
         part = slice(first, first + _ROWS)
         y, x = pixels[part].T
-        # A convolution takes the reference at y - u: the window is turned round.
-        seen = windows[y - half, x - half].flip(-1, -2).reshape(len(y), h * h)
+        seen = windows[last_y - y, last_x - x].reshape(len(y), h * h)
         terms = [seen * term[y, x, None] for term in spatial]
         yield part, torch.cat([*terms, sky[:, y, x].T], 1)
 

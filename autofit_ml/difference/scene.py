@@ -67,7 +67,7 @@ class SceneCurve:
         Fitted position, pixels of the image that the first stamp is of.
     position_error : tuple of float
     host : dict
-        Catalogue values of the host, ``component.parameter``, in the same pixels; empty without one.
+        Catalogue values of the host, ``component.parameter``, in the same pixels.
     images : tuple of (data, host, source, sigma) per epoch
         In units of the stamps, without the level of the sky; the host has what is left of it.
     message : str

@@ -7,9 +7,10 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from scipy.sparse.linalg import eigsh
 from torch import Tensor
 
-from autofit_ml.difference.kernel import Design, Kernel, convolved, polynomials, solve
+from autofit_ml.difference.kernel import Design, Kernel, Spectrum, convolved, polynomials, solve
 from autofit_ml.errors import InputError
 from autofit_ml.settings import SubtractSettings
 
@@ -341,11 +342,22 @@ def _model_variance(kernel: Kernel, moved: Planes) -> Tensor:
     shape, design = moved.data.shape, kernel.design
     terms = polynomials(shape, design.variation, moved.data.dtype, moved.data.device)
     sky = polynomials(shape, design.background, moved.data.dtype, moved.data.device)
-    values, vectors = torch.linalg.eigh(kernel.covariance)
+    values, vectors = largest_modes(kernel.covariance, MODES)
     out, count = torch.zeros_like(moved.data), kernel.planes.numel()
-    for value, vector in list(zip(values, vectors.T, strict=True))[-MODES:]:
+    spectrum = Spectrum(moved.data, kernel.planes[0].shape)
+    for value, vector in zip(values, vectors.T, strict=True):
         change = torch.einsum("t,tyx->yx", vector[count:], sky)
         for plane, term in zip(vector[:count].reshape(kernel.planes.shape), terms, strict=True):
-            change = change + term * convolved(moved.data, plane)
-        out = out + value.clamp(min=0) * change**2
+            change = change + term * spectrum.convolved(plane)
+        out += value.clamp(min=0) * change**2
     return out
+
+
+def largest_modes(matrix: Tensor, number: int) -> tuple[Tensor, Tensor]:
+    """Largest eigenvalues of a symmetric matrix (k,), and their vectors (n, k)."""
+    if len(matrix) <= max(500, 2 * number):
+        values, vectors = torch.linalg.eigh(matrix)
+        return values[-number:], vectors[:, -number:]
+    start = np.ones(len(matrix))  # the same answer every time
+    values, vectors = eigsh(matrix.cpu().numpy(), number, v0=start, tol=1e-6)
+    return torch.as_tensor(values).to(matrix), torch.as_tensor(vectors).to(matrix)
