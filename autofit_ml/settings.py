@@ -448,6 +448,14 @@ class SubtractSettings(Settings):
     smoothness: float = option(
         1e-5, "Weight of the kernel's squared Laplacian.", MODEL, least=0, below=1
     )
+    solver: str = option(
+        "auto",
+        "How the kernel's normal equations are solved: dense, or by conjugate gradients with FFTs; "
+        "auto: the faster.",
+        MODEL,
+        choices=("auto", "dense", "conjugate"),
+        python_only=True,
+    )
     most_pixels: int = option(
         60_000,
         "The kernel is fitted to at most so many pixels, the brightest.",

@@ -7,7 +7,7 @@ noise alone, ``A - N + N A^-1 N`` is what A would be without it, and always posi
 ``(1 + A^-1 N) A^-1`` to the third order.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,7 @@ import torch
 from scipy.fft import next_fast_len
 from torch import Tensor
 
-__all__ = ["Design", "Kernel", "convolved", "polynomials", "solve"]
+__all__ = ["Design", "Kernel", "Spectrum", "convolved", "laplacian", "polynomials", "solve"]
 
 _ROWS = 8192
 """Pixels of the design matrix that are in memory at a time."""
@@ -42,6 +42,8 @@ class Design:
     robust : {"huber", "student-t", "none"}
     passes : int
         Solutions with weights made from the one before.
+    solver : {"auto", "dense", "conjugate"}
+        Normal equations summed up, or conjugate gradients; auto: the faster.
     """
 
     size: int = 13
@@ -51,6 +53,7 @@ class Design:
     floor: float = 0.01
     robust: str = "huber"
     passes: int = 2
+    solver: str = "auto"
 
     @property
     def half(self) -> int:
@@ -93,8 +96,9 @@ class Kernel:
         out = _polynomial(self.background, shape, self.design.background)
         terms = polynomials(shape, self.design.variation, image.dtype, image.device)
         spectrum = Spectrum(image, self.planes[0].shape)
-        parts = (spectrum.convolved(k) * t for k, t in zip(self.planes, terms, strict=True))
-        return sum(parts, out)
+        for plane, term in zip(self.planes, terms, strict=True):
+            out = out + spectrum.convolved(plane).mul_(term)
+        return out
 
     def variance(self, variance: Tensor) -> Tensor:
         """Variance of the convolved image, for independent noise."""
@@ -185,6 +189,8 @@ def polynomials(
     Tensor, (terms, ny, nx)
         Coordinates run from -1 to 1. Order -1: no term.
     """
+    if order == 0:  # takes no memory
+        return torch.ones((1, 1, 1), dtype=dtype, device=device).expand(1, *shape)
     y, x = (torch.linspace(-1, 1, n, dtype=torch.float64) for n in shape)
     legendre = np.polynomial.legendre.legvander
     px, py = (torch.as_tensor(legendre(c.numpy(), max(order, 0))) for c in (x, y))
@@ -230,7 +236,7 @@ def rows(reference: Tensor, pixels: Tensor, design: Design) -> Iterator[tuple[sl
         yield part, torch.cat([*terms, sky[:, y, x].T], 1)
 
 
-def _laplacian(h: int) -> Tensor:
+def laplacian(h: int) -> Tensor:
     """Squared Laplacian of a kernel, (h * h, h * h); 0 beyond the kernel."""
     second = 2 * torch.eye(h, dtype=torch.float64)
     second -= torch.diag(torch.ones(h - 1, dtype=torch.float64), 1)
@@ -287,40 +293,140 @@ def solve(
     terms = len(polynomials((2, 2), design.variation))
     variance = science_variance + reference_variance
     weight = 1 / variance[y, x]
+    gradients = _wants_gradients(len(pixels), reference.shape, design)
     for _ in range(design.passes + 1):
-        normal, right, noise = _sums(reference, reference_variance, pixels, data, weight, design)
-        mean = normal.diagonal()[:count].mean()
-        for t in range(terms):
-            part = slice(t * count, (t + 1) * count)
-            normal[part, part] += design.smoothness * mean * _laplacian(design.size).to(normal)
-        root = normal.diagonal().sqrt()
-        factor = torch.linalg.cholesky(normal / root[:, None] / root[None, :])
-
-        def inverse(b: Tensor, factor: Tensor = factor, root: Tensor = root) -> Tensor:
-            return torch.cholesky_solve(b / root[:, None], factor) / root[:, None]
-
-        plain = inverse(right[:, None])[:, 0]
+        if gradients:
+            inverse, right, noise = _by_gradients(
+                reference, reference_variance, pixels, science, weight, design
+            )
+        else:
+            normal, right, noise = _sums(
+                reference, reference_variance, pixels, data, weight, design
+            )
+            inverse = _inverse(normal, design)
+        plain = inverse(right)
         lifted = torch.zeros_like(plain)
         planes = plain[: terms * count].reshape(terms, count)
         lifted[: terms * count] = torch.einsum("stk,tk->sk", noise, planes).flatten()
-        coefficients = plain + inverse(lifted[:, None])[:, 0]
+        coefficients = plain + inverse(lifted)
         kernel = _kernel(coefficients, terms, design)
-        model = torch.cat([block @ coefficients for _, block in rows(reference, pixels, design)])
+        model = (
+            kernel.model(reference)[y, x]
+            if gradients
+            else torch.cat([block @ coefficients for _, block in rows(reference, pixels, design)])
+        )
         total = science_variance + kernel.variance(reference_variance)
         light = model - _polynomial(kernel.background, science.shape, design.background)[y, x]
         spread = total[y, x] + (design.floor * light) ** 2
         residual = data - model
         weight = _robust(residual**2 / spread, design.robust) / spread
-    scores = weight * residual
-    meat = torch.zeros_like(normal)
-    for part, block in rows(reference, pixels, design):
-        scaled = block * scores[part, None]
-        meat += scaled.T @ scaled
-    one_side = inverse(meat)
-    covariance = inverse(one_side.T.contiguous())
     fitted = torch.zeros_like(science)
     fitted[y, x] = weight
+    covariance = _sandwich(reference, pixels, weight, weight * residual, design, apart=gradients)
     return Kernel(kernel.planes, kernel.background, covariance, fitted, design)
+
+
+_FLOPS = 2.0e10
+_TRANSFORM = 1.8e-9
+"""Seconds: of a product's operations, and of an FFT's, for each pixel and power of two."""
+
+_PRODUCTS = 40
+"""Products with the normal matrix that conjugate gradients take for a solution, and its lift."""
+
+
+def _wants_gradients(number: int, shape: Sequence[int], design: Design) -> bool:
+    """True if conjugate gradients are faster than summing up the normal matrix."""
+    if design.solver != "auto":
+        return design.solver == "conjugate"
+    terms = len(polynomials((2, 2), design.variation))
+    n = terms * design.size**2
+    pixels = float((shape[0] + design.size) * (shape[1] + design.size))
+    dense = 2 * number * n**2 / _FLOPS + n**3 / _FLOPS
+    gradients = _PRODUCTS * 3 * terms * _TRANSFORM * pixels * np.log2(pixels)
+    return bool(n > _LARGEST or gradients < dense)
+
+
+_LARGEST = 4000
+"""Values of a kernel whose normal matrix is still summed up."""
+
+_SANDWICH = 20_000
+"""Pixels that the covariance is summed over where conjugate gradients have solved."""
+
+
+def _inverse(normal: Tensor, design: Design) -> Callable[[Tensor], Tensor]:
+    """Solutions of the normal equations with the smoothness, for one or several right sides."""
+    count = design.size**2
+    normal = normal.clone()
+    mean = normal.diagonal()[:count].mean()
+    for t in range(len(polynomials((2, 2), design.variation))):
+        part = slice(t * count, (t + 1) * count)
+        if part.stop <= len(normal):
+            normal[part, part] += design.smoothness * mean * laplacian(design.size).to(normal)
+    root = normal.diagonal().sqrt()
+    factor = torch.linalg.cholesky(normal / root[:, None] / root[None, :])
+
+    def inverse(b: Tensor) -> Tensor:
+        several = b.reshape(len(b), -1)
+        return (torch.cholesky_solve(several / root[:, None], factor) / root[:, None]).view(b.shape)
+
+    return inverse
+
+
+def _sandwich(
+    reference: Tensor, pixels: Tensor, weight: Tensor, scores: Tensor, design: Design, *, apart: bool
+) -> Tensor:
+    """Covariance of all coefficients by the scatter of the weighted residuals.
+
+    `apart`: from some of the pixels, and with the terms of the kernel's variation taken to be
+    independent of each other (the polynomials are orthogonal).
+    """
+    some = slice(None)
+    if apart and len(pixels) > _SANDWICH:
+        some = slice(None, None, len(pixels) // _SANDWICH)
+    share = len(pixels) / len(pixels[some])
+    pixels, weight, scores = pixels[some], weight[some], scores[some]
+    count, terms = design.size**2, len(polynomials((2, 2), design.variation))
+    n = terms * count + len(polynomials((2, 2), design.background))
+    every = torch.arange(n)
+    blocks = [every]
+    if apart:  # the background goes with the kernel's mean
+        own = [every[t * count : (t + 1) * count] for t in range(terms)]
+        blocks = [torch.cat([own[0], every[terms * count :]]), *own[1:]]
+    out = reference.new_zeros((n, n))
+    for block in blocks:
+        normal, meat = reference.new_zeros((2, len(block), len(block)))
+        for part, design_rows in rows(reference, pixels, design):
+            mine = design_rows[:, block] if apart else design_rows
+            normal += (mine * weight[part, None]).T @ mine
+            scaled = mine * scores[part, None]
+            meat += scaled.T @ scaled
+        inverse = _inverse(normal, design)
+        out[block[:, None], block[None, :]] = inverse(inverse(meat).T.contiguous()) / share
+    return out
+
+
+def _by_gradients(
+    reference: Tensor,
+    reference_variance: Tensor,
+    pixels: Tensor,
+    science: Tensor,
+    weight: Tensor,
+    design: Design,
+) -> tuple[Callable[[Tensor], Tensor], Tensor, Tensor]:
+    """Inverse, right-hand side and noise, as of `_sums`, without the normal matrix."""
+    from autofit_ml.difference.conjugate import system
+
+    plane = torch.zeros_like(science)
+    plane[pixels[:, 0], pixels[:, 1]] = weight
+    inverse, right = system(reference, plane, science, design)
+    spatial = polynomials(reference.shape, design.variation, reference.dtype, reference.device)
+    spectrum = Spectrum(reference_variance, (design.size, design.size))
+    noise = reference.new_zeros((len(spatial), len(spatial), design.size**2))
+    for s, one in enumerate(spatial):
+        for t, other in enumerate(spatial[: s + 1]):
+            sums = spectrum.correlated(plane * one * other).flatten()
+            noise[s, t] = noise[t, s] = sums
+    return inverse, right, noise
 
 
 def _kernel(coefficients: Tensor, terms: int, design: Design) -> Kernel:

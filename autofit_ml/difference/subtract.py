@@ -166,6 +166,7 @@ def _design(settings: SubtractSettings) -> Design:
         settings.smoothness,
         settings.floor,
         settings.robust,
+        solver=settings.solver,
     )
 
 
@@ -348,8 +349,8 @@ def _model_variance(kernel: Kernel, moved: Planes) -> Tensor:
     for value, vector in zip(values, vectors.T, strict=True):
         change = torch.einsum("t,tyx->yx", vector[count:], sky)
         for plane, term in zip(vector[:count].reshape(kernel.planes.shape), terms, strict=True):
-            change = change + term * spectrum.convolved(plane)
-        out += value.clamp(min=0) * change**2
+            change += spectrum.convolved(plane).mul_(term)
+        out += change.square_().mul_(value.clamp(min=0))
     return out
 
 
