@@ -48,6 +48,7 @@ __all__ = [
     "SimulateSettings",
     "SubtractCall",
     "SubtractSettings",
+    "date_ranges",
 ]
 
 Paths: TypeAlias = "str | Path | Iterable[str | Path] | None"
@@ -480,6 +481,27 @@ class DiffSettings(SubtractSettings, Working, ReadOptions):
     pictures: bool = option(True, "Draw reference, science and difference as PNG.", OUTPUT)
 
 
+def date_ranges(text: str) -> list[tuple[float, float]]:
+    """Ranges of dates in a text like ``:58000,58100:58200``.
+
+    Raises
+    ------
+    SettingsError
+        Other text.
+    """
+    out = []
+    for part in filter(None, text.replace(" ", "").split(",")):
+        first, colon, last = part.partition(":")
+        try:
+            low, high = float(first or "-inf"), float(last or "inf")
+        except ValueError as error:
+            raise SettingsError(f"{part!r} is no range of dates", "write MJD:MJD") from error
+        if not colon or low > high:
+            raise SettingsError(f"{part!r} is no range of dates", "write MJD:MJD, smaller first")
+        out.append((low, high))
+    return out
+
+
 @dataclass(frozen=True, kw_only=True)
 class LightCurveOptions(SubtractSettings):
     """Settings of the photometry of a source over epochs."""
@@ -526,6 +548,11 @@ class LightCurveOptions(SubtractSettings):
     stamp_half: int = option(
         20, "Half side of the part of the image that the scene has.", MODEL, unit="pixels", least=8
     )
+
+    def check(self) -> None:
+        """The dates are ranges."""
+        super().check()
+        date_ranges(self.absent)
 
 
 @dataclass(frozen=True, kw_only=True)

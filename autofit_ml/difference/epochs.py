@@ -21,6 +21,7 @@ from autofit_ml.images.sky_coordinates import pixel_positions, sky_positions
 from autofit_ml.images.source import Source
 from autofit_ml.images.stamp import PSF, Frame
 from autofit_ml.measure import find_stars, fourier_shift, psf_fwhm
+from autofit_ml.settings import date_ranges
 
 __all__ = ["Scale", "absent_at", "observed", "pixels_of", "places", "relative_scale"]
 
@@ -299,17 +300,10 @@ def absent_at(times: Sequence[float], ranges: str) -> np.ndarray:
     Raises
     ------
     SettingsError
-        Other text, or no epoch in them.
+        No epoch in them.
     """
     out = np.zeros(len(times), bool)
-    for part in filter(None, ranges.replace(" ", "").split(",")):
-        first, colon, last = part.partition(":")
-        try:
-            low, high = float(first or "-inf"), float(last or "inf")
-        except ValueError as error:
-            raise SettingsError(f"{part!r} is no range of dates", "write MJD:MJD") from error
-        if not colon or low > high:
-            raise SettingsError(f"{part!r} is no range of dates", "write MJD:MJD, smaller first")
+    for low, high in date_ranges(ranges):
         out |= (np.asarray(times) >= low) & (np.asarray(times) <= high)
     if ranges and not out.any():
         raise SettingsError(

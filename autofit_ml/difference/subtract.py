@@ -10,7 +10,8 @@ import torch
 from scipy.sparse.linalg import eigsh
 from torch import Tensor
 
-from autofit_ml.difference.kernel import Design, Kernel, Spectrum, convolved, polynomials, solve
+from autofit_ml.difference.kernel import Design, Kernel, Spectrum, convolved, polynomials
+from autofit_ml.difference.solution import solve
 from autofit_ml.errors import InputError
 from autofit_ml.settings import SubtractSettings
 
@@ -67,6 +68,9 @@ class Difference:
     light : Tensor, (ny, nx)
         The convolved image, without background.
     science, reference : Planes
+    amplified : dict
+        Image that was tried -> variance of white noise after its kernel, over what a kernel of one
+        pixel leaves: the image with the smaller number is convolved.
     """
 
     difference: Tensor
@@ -77,6 +81,7 @@ class Difference:
     light: Tensor
     science: Planes
     reference: Planes
+    amplified: dict[str, float]
 
     @property
     def sign(self) -> int:
@@ -139,9 +144,17 @@ def subtract_images(
             "use a smaller kernel, or larger images",
         )
     one, other = _planes(science, "science", device), _planes(reference, "reference", device)
-    if not (one.good & other.good).any():
+    both = one.good & other.good
+    if not both.any():
         raise InputError("no pixel is good in both images", "look at the masks and the overlap")
-    direction, first = _direction(one, other, settings)
+    spans = [int(torch.nonzero(both.any(axis)).flatten().diff().sum()) + 1 for axis in (1, 0)]
+    if min(spans) < 3 * settings.kernel_size:
+        raise InputError(
+            f"the images have {spans[0]} x {spans[1]} pixels in common, too few for a kernel of "
+            f"{settings.kernel_size}",
+            "use a smaller kernel, or images with more overlap",
+        )
+    direction, first, amplified = _direction(one, other, settings)
     fixed, moved = (one, other) if direction == "reference" else (other, one)
     half = settings.kernel_size // 2
     good = fixed.good & ~_grown(~moved.good, half) & _inside(fixed.good, half)
@@ -154,7 +167,7 @@ def subtract_images(
     sign = 1 if direction == "reference" else -1
     variance = torch.where(good, spread + _model_variance(kernel, moved), 0 * spread)
     return Difference(
-        sign * left, variance, good, kernel, direction, light, one, other,
+        sign * left, variance, good, kernel, direction, light, one, other, amplified,
     )  # fmt: skip
 
 
@@ -273,7 +286,7 @@ def _solved(
 
 def _direction(
     science: Planes, reference: Planes, settings: SubtractSettings
-) -> tuple[str, Kernel]:
+) -> tuple[str, Kernel, dict[str, float]]:
     """Choose the image to convolve, and solve for a first kernel from the brightest pixels.
 
     A kernel that widens has a sum of squares below 1 (for unit sum); one that sharpens rings, and
@@ -288,12 +301,12 @@ def _direction(
         if name in names
     }
 
-    def amplified(name: str) -> float:
-        kernel = kernels[name].planes[0]
-        return float((kernel**2).sum() / kernel.sum() ** 2)
-
-    best = min(names, key=amplified)
-    return best, kernels[best]
+    amplified = {
+        name: float((kernel.planes[0] ** 2).sum() / kernel.planes[0].sum() ** 2)
+        for name, kernel in kernels.items()
+    }
+    best = min(names, key=lambda name: amplified[name])
+    return best, kernels[best], amplified
 
 
 def _compared(

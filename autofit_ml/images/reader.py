@@ -293,6 +293,7 @@ def _make_frame(source: Source, options: ReadOptions, planes: Planes) -> Frame:
         *arrays,
         psf,
         saturated=planes.saturated,
+        bits=planes.bits,
         wcs=planes.calibration.wcs,
         background_sigma=planes.background,
         **_common(source, planes, flags),

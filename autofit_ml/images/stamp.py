@@ -161,10 +161,12 @@ class Stamp(_Image):
 class Frame(_Image):
     """A large image with many objects; attributes as in `Stamp`.
 
-    ``psf`` is None until one is built from the frame's own stars.
+    ``psf`` is None until one is built from the frame's own stars; ``bits`` is the mask plane as the
+    file has it, int32, or None.
     """
 
     psf: PSF | None = None
+    bits: np.ndarray | None = None
 
     @functools.cached_property
     def large(self) -> np.ndarray | None:
