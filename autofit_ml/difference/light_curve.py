@@ -19,7 +19,7 @@ from autofit_ml.errors import InputError
 from autofit_ml.images.frame import cut_stamps
 from autofit_ml.images.options import ReadOptions
 from autofit_ml.images.psf import psf_from_stars
-from autofit_ml.images.stamp import Frame, Stamp
+from autofit_ml.images.stamp import PSF, Frame, Stamp
 from autofit_ml.measure import flux_limit
 from autofit_ml.settings import LightCurveOptions
 
@@ -120,6 +120,10 @@ def with_psf(frame: Frame) -> tuple[Frame, tuple[str, ...]]:
     return frame.replace(psf=psf), said
 
 
+def _psf(frame: Frame) -> PSF:
+    return frame.psf or psf_from_stars(frame)[0]
+
+
 def measure_epoch(
     frame: Frame,
     reference: Frame,
@@ -162,7 +166,7 @@ def measure_epoch(
     if same:
         scale = Scale(1.0, 0.0, "none")
     elif settings.scale != "kernel":
-        scale = relative_scale(frame, frame.psf, reference, reference.psf, settings.scale)
+        scale = relative_scale(frame, _psf(frame), reference, _psf(reference), settings.scale)
     found: Subtraction | None = None
     wants = settings.method != "scene" or scale is None
     if wants and not same:
@@ -193,7 +197,7 @@ def _forced(
     empty = np.zeros((2 * _WINDOW + 1,) * 2, np.float32)
     if found is None:
         return [(math.nan, math.nan, empty)] * len(at)
-    psf = torch.as_tensor(point_image(frame.psf))
+    psf = torch.as_tensor(point_image(_psf(frame)))
     got = forced(found.result, torch.as_tensor(x), torch.as_tensor(y), psf)
     out = []
     for k in range(len(at)):
