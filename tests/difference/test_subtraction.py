@@ -362,7 +362,6 @@ def test_bits_of_masks_are_kept_in_files(tmp_path):
         assert why[123, 103] & 8 and why[123, 103] & 1
         assert not why[30, 60] & 15 and hdus["MASK"].header["BIT_2"] == "REFERENCE"
         assert head["AMPREF"] < 1 < head["AMPSCI"] and head["CONVOLVD"] == "reference"
-    assert "saturat" in " ".join(summary.warnings["s"])
 
 
 def sky_of_stars(size, scale=1.0, seed=4):
