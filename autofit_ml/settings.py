@@ -80,6 +80,26 @@ def _known_survey(name: Any) -> Any:
 PRIORS = ("broad", "none", "network")
 
 
+def _grid(value: Any) -> tuple[str, ...]:
+    """Axes of a grid, each in one form: NAME=LOW:HIGH:CELLS, with :log."""
+    axes = []
+    for text in texts_of(value):
+        name, _, numbers = str(text).strip().partition("=")
+        low, high, cells = [*numbers.split(":"), "", "", ""][:3]
+        log = numbers.split(":")[3:]
+        try:
+            least, most, count = float(low), float(high), int(cells)
+        except ValueError:
+            least, most, count = math.nan, math.nan, 0
+        good = -math.inf < least < most < math.inf and 1 <= count <= 100 and log in ([], ["log"])
+        if not (name and good and (not log or least > 0)):
+            raise SettingsError(
+                f"{text!r} is no axis", "write PARAMETER=LOW:HIGH:CELLS, e.g. n=0.5:8:5:log"
+            )
+        axes.append(f"{name}={least:.12g}:{most:.12g}:{count}" + ":log" * bool(log))
+    return tuple(axes)
+
+
 def _prior(value: Any) -> str:
     """The name of a prior, or population:FILE."""
     text = str(value)
@@ -256,6 +276,19 @@ class FitSettings(Working, Networks, ReadOptions):
     galfit: str | Path | None = option(
         None, "GALFIT input file: the model and, without PATH, the images.", MODEL, shell=Path
     )
+    pipeline: str | Path | None = option(
+        None,
+        "Stages of fits, each from what an earlier one found: a YAML file (docs/pipelines.md).",
+        MODEL,
+        shell=Path,
+    )
+    grid: str | Sequence[str] = option(
+        (),
+        "Fit in every cell of a grid, then from its minima: PARAMETER=LOW:HIGH:CELLS[:log], also "
+        "several: n=0.5:8:5:log,B/T=0:1:4.",
+        MODEL,
+        normalise=_grid,
+    )
     bands: str | Sequence[str] = option(
         (),
         "Bands fitted together, the reference first: g,r,i; with wavelengths for parameters that "
@@ -327,10 +360,22 @@ class FitSettings(Working, Networks, ReadOptions):
         bands, wavelengths = _bands(self.bands, self.wavelengths)
         object.__setattr__(self, "bands", bands)
         object.__setattr__(self, "wavelengths", wavelengths)
+        if self.pipeline is not None:
+            self._check_pipeline()
+        if self.grid and self.model == "auto":
+            raise SettingsError("a grid of model 'auto'", "name a model, or leave the grid out")
         if self.galfit is not None and not self.default_model:
             raise SettingsError("both a model and a GALFIT file are given", "give one of them")
         if self.prior not in ("broad", "none"):
             self._check_prior()
+
+    def _check_pipeline(self) -> None:
+        beside = {"model": not self.default_model, "galfit": self.galfit, "grid": self.grid}
+        for name, given in beside.items():
+            if given:
+                raise SettingsError(
+                    f"both a pipeline and {name} are given", "say it in a stage of the pipeline"
+                )
 
     def _check_prior(self) -> None:
         if self.prior == "network" and self.init != "resnet":

@@ -274,7 +274,12 @@ _FIT = (
         "object_class", "str", "", "galaxy or star, by the segmenting network; empty if unknown"
     ),
     Column("init", "str", "", "Where the starting values come from: moments, resnet"),
-    Column("prior", "str", "", "Prior of the fit: broad, none, network, population:NAME"),
+    Column(
+        "prior",
+        "str",
+        "",
+        "Prior of the fit: broad, none, network, population:NAME; +stage: of an earlier stage",
+    ),
     Column("weights", "str", "", "Weight bundles used, empty for none"),
     Column("data_id", "str", "", "Hash of what the object's files, and a manifest, say of it"),
     Column("filter", "str", "", "Filter or band of the image"),

@@ -79,13 +79,16 @@ class FitPolicy:
     @cached_property
     def refining(self) -> RefineSettings:
         """Settings of the refiner."""
+        return self._refining(self.settings)
+
+    def _refining(self, settings: FitSettings) -> RefineSettings:
         return RefineSettings(
-            likelihood=Likelihood.parse(self.settings.likelihood),
-            error_floor=self.settings.error_floor,
-            neighbours=self.settings.neighbours,
-            prior=population_of(self.settings) or self.settings.prior,
-            keep=self.settings.posterior != "laplace",
-            weights=self.settings.weights,
+            likelihood=Likelihood.parse(settings.likelihood),
+            error_floor=settings.error_floor,
+            neighbours=settings.neighbours,
+            prior=population_of(settings) or settings.prior,
+            keep=settings.posterior != "laplace",
+            weights=settings.weights,
             device=self.device,
         )
 
@@ -118,6 +121,11 @@ class FitPolicy:
 
     def fit(self, some: Sequence[SceneObject], starts: Starts) -> list[ObjectFit]:
         """Fits of some objects."""
+        if self.model.stages:
+            from autofit_ml.runs.staged import fit_in_stages
+
+            settings = [self._refining(stage.settings) for stage in self.model.stages]
+            return fit_in_stages(some, starts, self.model, settings, images=self.images)
         return fit_objects(
             some, starts, self.model, self.refining, self.settings.posterior, images=self.images
         )

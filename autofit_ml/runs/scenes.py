@@ -8,11 +8,13 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from autofit_ml.catalogue import Flag
 from autofit_ml.fitting import RefineSettings, SceneFit, SceneObject, refine, with_totals
 from autofit_ml.fitting.choice import choose_models
+from autofit_ml.fitting.grids import Axis, GridFit, refine_grid
 from autofit_ml.initialisation import Starts
 from autofit_ml.runs.model import RunModel
 from autofit_ml.runs.object_fit import ObjectFit, fit_of_scene
@@ -21,7 +23,7 @@ from autofit_ml.scenes import Scene, parse_model, shifted
 if TYPE_CHECKING:
     from autofit_ml.posterior.scenes import ScenePosterior
 
-__all__ = ["fit_objects"]
+__all__ = ["Outcome", "fit_objects", "fits_of", "with_samples"]
 
 _DISAGREE = 1.02
 """R-hat above which a row's message says so."""
@@ -56,21 +58,51 @@ def fit_objects(
     """
     if model.auto:
         return _chosen(some, starts, model, settings, posterior, images)
-    out: dict[int, ObjectFit] = {}
-    for origin, members in _by_origin(model.scene, some).items():
-        scene = shifted(model.scene, -origin[0], -origin[1])
-        fits = refine(
-            [some[k] for k in members],
-            scene,
-            starts.some(members),
-            settings=settings,
-            bands=model.bands,
-            wavelengths=model.wavelengths,
-            components=images,
-        )
-        for i, (fit, samples) in enumerate(_sampled(fits, posterior)):
-            described = fit_of_scene(fit, some[members[i]], scene, model.layout)
-            out[members[i]] = _with_samples(described, samples, posterior)
+    made = fits_of(some, starts, model.scene, model, settings, posterior=posterior, images=images)
+    return [
+        with_samples(fit_of_scene(of.fit, one, of.scene, model.layout), of.samples, posterior)
+        for one, of in zip(some, made, strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Fit of an object, its samples, the scene in the stamp's pixels, and what a grid tells."""
+
+    fit: SceneFit
+    samples: ScenePosterior | None
+    scene: Scene
+    grid: GridFit | None = None
+
+
+def fits_of(
+    some: Sequence[SceneObject],
+    starts: Starts,
+    scene: Scene,
+    model: RunModel,
+    settings: RefineSettings,
+    *,
+    posterior: str = "laplace",
+    axes: Sequence[Axis] = (),
+    images: bool = True,
+) -> list[Outcome]:
+    """Fit objects with one scene (positions in pixels of the files), over a grid if there is one.
+
+    Parameters are those of `fit_objects`; `axes` are the grid's.
+    """
+    out: dict[int, Outcome] = {}
+    how: dict[str, Any] = {"bands": model.bands, "wavelengths": model.wavelengths}
+    for origin, members in _by_origin(scene, some).items():
+        own = shifted(scene, -origin[0], -origin[1])
+        objects, begun = [some[k] for k in members], starts.some(members)
+        grids: Sequence[GridFit | None] = [None] * len(members)
+        if axes:
+            made = refine_grid(objects, own, begun, axes, settings, components=images, **how)
+            grids, fits = made, [one.fit for one in made]
+        else:
+            fits = list(refine(objects, own, begun, settings=settings, components=images, **how))
+        for k, (fit, samples), grid in zip(members, _sampled(fits, posterior), grids, strict=True):
+            out[k] = Outcome(fit, samples, own, grid)
     return [out[k] for k in range(len(some))]
 
 
@@ -110,7 +142,7 @@ def _chosen(
             point = int(Flag.POINT_SOURCE) if choice.model == "point" else 0
             flags = described.flags | point
             described = dataclasses.replace(described, numbers=numbers, flags=flags)
-        out.append(_with_samples(described, samples, posterior))
+        out.append(with_samples(described, samples, posterior))
     return out
 
 
@@ -144,7 +176,7 @@ def _totalled(
     return list(zip(with_totals([fit for fit, _ in every]), [one for _, one in every], strict=True))
 
 
-def _with_samples(fit: ObjectFit, samples: ScenePosterior | None, method: str) -> ObjectFit:
+def with_samples(fit: ObjectFit, samples: ScenePosterior | None, method: str) -> ObjectFit:
     """Add the samples to a fit, and a word where they are not to be trusted."""
     if method == "laplace" or fit.problem:
         return fit
