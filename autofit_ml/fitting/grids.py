@@ -26,7 +26,7 @@ from autofit_ml.initialisation.starts import Starts
 from autofit_ml.scenes import Scene
 from autofit_ml.scenes.parts import Parameter
 
-__all__ = ["FRACTION", "Axis", "GridFit", "known_of", "refine_grid"]
+__all__ = ["FRACTION", "Axis", "GridFit", "check_axes", "known_of", "refine_grid"]
 
 FRACTION = "fraction"
 """Name of the share of the first component (B/T), as an axis."""
@@ -208,6 +208,15 @@ def _sliced(scene: Scene, axes: Sequence[Axis], place: Sequence[int]) -> tuple[S
         )
     whole = scene.with_parameters(changed)
     return dataclasses.replace(whole, constraints=tuple(constraints)).check(), share
+
+
+def check_axes(scene: Scene, axes: Sequence[Axis]) -> None:
+    """Check the axes of a grid against a scene; see `refine_grid`."""
+    for number, axis in enumerate(axes):
+        if axis.name in [other.name for other in axes[:number]]:
+            raise SettingsError(f"the grid has {axis.name} twice", "name each axis once")
+        for place in range(len(axis.cells)):
+            _sliced(scene, [axis], [place])
 
 
 def _free_parameter(scene: Scene, name: str) -> Parameter:

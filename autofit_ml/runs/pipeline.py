@@ -9,7 +9,8 @@ from __future__ import annotations
 import fnmatch
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import numpy as np
 
 from autofit_ml.catalogue import Column
 from autofit_ml.errors import SettingsError
-from autofit_ml.fitting.grids import FRACTION, Axis
+from autofit_ml.fitting.grids import FRACTION, Axis, check_axes
 from autofit_ml.scenes import Scene, parse_model, with_sky
 from autofit_ml.scenes.expressions import Expression, parse
 from autofit_ml.scenes.files import ModelLoader, scene_from
@@ -113,8 +114,15 @@ def stages_of(settings: FitSettings, scene: Scene | None = None) -> tuple[Stage,
             return ()
         return (Stage("fit", scene, settings, None, {}, {}, axes_of(settings.grid, scene)),)
     file = Path(settings.pipeline)
-    try:
+    with _of_file(file):
         return _read(file, settings)
+
+
+@contextmanager
+def _of_file(file: Path) -> Iterator[None]:
+    """Name the file in errors that name none."""
+    try:
+        yield
     except SettingsError as error:
         if error.file is not None:
             raise
@@ -124,8 +132,10 @@ def stages_of(settings: FitSettings, scene: Scene | None = None) -> tuple[Stage,
 def pipeline_contents(file: str | Path) -> list[bytes]:
     """Bytes of a pipeline file and of the model files that it names."""
     path = Path(file)
+    with _of_file(path):
+        entries = _entries(path)
     found = [path.read_bytes()]
-    for entry in _entries(path).values():
+    for entry in entries.values():
         model = entry.get("model")
         if isinstance(model, str) and _is_file(model):
             found.append((path.parent / model).read_bytes())
@@ -155,6 +165,7 @@ def axes_of(texts: Sequence[str], scene: Scene) -> tuple[Axis, ...]:
             own = (c.name for c in scene.components if name in c.profile.parameters)
             name = f"{next(own, scene.components[0].name)}.{name}"
         axes.append(Axis(name, edges))
+    check_axes(scene, axes)
     return tuple(axes)
 
 
@@ -269,11 +280,10 @@ def _stage(
         )
     start, widths = {}, {}
     if earlier is not None:
-        start = _passed(scene, earlier) | _starts(entry.get("start") or {}, scene, earlier)
-        held = _starts(_as_held(entry.get("hold") or ()), scene, earlier)
+        start = _passed(scene, earlier)
+        start |= _starts("start", entry.get("start") or {}, scene, earlier)
+        held = _starts("hold", _as_held(entry.get("hold") or ()), scene, earlier)
         start |= held
-        for target in held:
-            _refuse_tied(scene, target, "hold")
         scene = scene.with_parameters(
             {key: Parameter(fixed=True, bands=scene.parameters[key].bands) for key in held}
         )
@@ -308,10 +318,10 @@ def _passed(scene: Scene, earlier: Scene) -> dict[str, Expression]:
     }
 
 
-def _starts(given: Any, scene: Scene, earlier: Scene) -> dict[str, Expression]:
-    """Starts as they are written: parameters, or whole components."""
+def _starts(what: str, given: Any, scene: Scene, earlier: Scene) -> dict[str, Expression]:
+    """Starts, or what is held, as they are written: parameters, or whole components."""
     if not isinstance(given, Mapping):
-        raise SettingsError(f"{given!r}", "write e.g. start: {disk.re: 1.5 * sersic.re}")
+        raise SettingsError(f"{what}: {given!r}", f"write e.g. {what}: {{disk.re: 2 * sersic.re}}")
     out: dict[str, Expression] = {}
     known = [name for name in earlier.parameters if not name.startswith("sky.")]
     for target, value in given.items():
@@ -321,7 +331,7 @@ def _starts(given: Any, scene: Scene, earlier: Scene) -> dict[str, Expression]:
                 if f"{value}.{name}" in known and not scene.parameters[key].tie:
                     out[key] = parse(f"{value}.{name}", known)
             continue
-        _refuse_tied(scene, target, "start")
+        _refuse_tied(scene, target, what)
         with named(target):
             out[target] = parse(str(value), known)
     return out

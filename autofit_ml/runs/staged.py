@@ -21,7 +21,7 @@ from autofit_ml.runs.pipeline import Stage, second_name
 from autofit_ml.runs.scenes import Outcome, fits_of, with_samples
 from autofit_ml.scenes.coordinates import spans_of
 
-__all__ = ["fit_in_stages"]
+__all__ = ["fit_in_stages", "staged_outcomes"]
 
 
 def fit_in_stages(
@@ -45,20 +45,7 @@ def fit_in_stages(
     images : bool
         Keep the images of the last fits.
     """
-    results: list[list[Outcome]] = []
-    for number, (stage, how) in enumerate(zip(model.stages, settings, strict=True)):
-        objects = list(some)
-        if stage.follows is not None:
-            earlier = [one.fit for one in results[stage.follows]]
-            objects = [_begun(*pair, stage) for pair in zip(some, earlier, strict=True)]
-            how = dataclasses.replace(how, drop_neighbours=False, companions=0)
-        last = number + 1 == len(model.stages)
-        results.append(
-            fits_of(
-                objects, starts, stage.scene, model, how,
-                posterior=stage.settings.posterior, axes=stage.axes, images=images and last,
-            )
-        )  # fmt: skip
+    results = staged_outcomes(some, starts, model, settings, images=images)
     out = []
     for k, one in enumerate(some):
         fits = [of_stage[k].fit for of_stage in results]
@@ -73,6 +60,38 @@ def fit_in_stages(
             described = dataclasses.replace(described, numbers=numbers)
         out.append(with_samples(described, last_one.samples, model.stages[-1].settings.posterior))
     return out
+
+
+def staged_outcomes(
+    some: Sequence[SceneObject],
+    starts: Starts,
+    model: RunModel,
+    settings: Sequence[RefineSettings],
+    *,
+    images: bool = True,
+) -> list[list[Outcome]]:
+    """Outcomes of every stage, for each object; see `fit_in_stages`."""
+    results: list[list[Outcome]] = []
+    for number, (stage, how) in enumerate(zip(model.stages, settings, strict=True)):
+        objects = list(some)
+        if stage.follows is not None:
+            earlier = [one.fit for one in results[stage.follows]]
+            objects = [_begun(*pair, stage) for pair in zip(some, earlier, strict=True)]
+            how = dataclasses.replace(how, drop_neighbours=False, companions=0)
+        last = number + 1 == len(model.stages)
+        if not last:
+            asked = any(
+                later.follows == number and any(width.times for width in later.widths.values())
+                for later in model.stages
+            )
+            how = dataclasses.replace(how, point_source=False, model_error=asked)
+        results.append(
+            fits_of(
+                objects, starts, stage.scene, model, how,
+                posterior=stage.settings.posterior, axes=stage.axes, images=images and last,
+            )
+        )  # fmt: skip
+    return results
 
 
 def _of_grid(grid: GridFit, stage: Stage) -> Mapping[str, Any]:

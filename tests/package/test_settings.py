@@ -63,6 +63,7 @@ OTHER: dict[str, tuple[dict[str, Any], Any]] = {
     "prior": ({"init": "resnet"}, "network"),
     "weights": ({}, "other"),
     "survey": ({}, "sdss"),
+    "grid": ({"model": "sersic+exp"}, ("B/T=0:1:2",)),
     "save": ({}, ("report",)),
     "measure": ({}, ("morphology",)),
     "error_floor": ({}, 0.1),
@@ -78,6 +79,9 @@ def another(kind: type, name: str, folder: Path) -> tuple[dict[str, Any], Any]:
     if name == "psf":
         fits.writeto(folder / "psf.fits", np.ones((5, 5)))
         return {}, folder / "psf.fits"
+    if name == "pipeline":
+        (folder / "stages.yaml").write_text("stages: {one: {model: exp}}")
+        return {}, folder / "stages.yaml"
     if name == "galfit":
         (folder / "g.feedme").write_text(FEEDME)
         return {}, folder / "g.feedme"
