@@ -42,6 +42,7 @@ __all__ = [
     "SamplingSettings",
     "SegmentSettings",
     "Selected",
+    "SensitivitySettings",
     "SimulateSettings",
     "SubtractCall",
     "SubtractSettings",
@@ -83,7 +84,7 @@ PRIORS = ("broad", "none", "network")
 def _grid(value: Any) -> tuple[str, ...]:
     """Axes of a grid, each in one form: NAME=LOW:HIGH:CELLS, with :log."""
     axes = []
-    for text in texts_of(value):
+    for text in () if value == "none" else texts_of(value):
         name, _, numbers = str(text).strip().partition("=")
         low, high, cells = [*numbers.split(":"), "", "", ""][:3]
         log = numbers.split(":")[3:]
@@ -98,6 +99,30 @@ def _grid(value: Any) -> tuple[str, ...]:
             )
         axes.append(f"{name}={least:.12g}:{most:.12g}:{count}" + ":log" * bool(log))
     return tuple(axes)
+
+
+INJECTED = ("B/T", "snr", "re_ratio", "re", "q", "n")
+"""Axes of a sensitivity map."""
+
+
+def _injected(value: Any) -> tuple[str, ...]:
+    """Axes of a sensitivity map, B/T first, each in one form: NAME=LOW:HIGH:NUMBER, with :log."""
+    found: dict[str, str] = {}
+    for text in texts_of(value):
+        name, _, numbers = str(text).strip().partition("=")
+        if name not in INJECTED or name in found:
+            raise SettingsError(f"there is no axis {text!r}", f"use each once: {INJECTED}")
+        try:
+            low = high = float(numbers)
+            found[name] = f"{name}={low:.12g}"
+        except ValueError:
+            (found[name],) = _grid(str(text))
+            low, high = map(float, found[name].partition("=")[2].split(":")[:2])
+        if not low > 0 or (name in ("B/T", "q") and not high < 1 + (name == "q")):
+            raise SettingsError(f"{text!r}", "give values above 0, of B/T and q below 1")
+    if "B/T" not in found:
+        raise SettingsError("the grid has no B/T", "add for example B/T=0.05:0.4:4:log")
+    return tuple(found[name] for name in INJECTED if name in found)
 
 
 def _prior(value: Any) -> str:
@@ -628,6 +653,46 @@ class CalibrateSettings(Seeded):
     number: int = _number(300, "Galaxies to inject.", least=1)
     apply: bool = option(
         False, "Add factors for the errors to the catalogue.", OUTPUT, changes_results=False
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SensitivitySettings(Seeded, Working, Networks, ReadOptions):
+    """Settings of a sensitivity map: which galaxies are injected, and how they are fitted."""
+
+    simpler: str | Path = option(
+        "sersic", "Model of one component: what a galaxy is without the other.", MODEL, shell=str
+    )
+    richer: str | Path = option(
+        "sersic+exp",
+        "Model of two components, each a Sérsic profile or a point source; B/T is the share of the "
+        "first.",
+        MODEL,
+        shell=str,
+    )
+    grid: str | Sequence[str] = option(
+        ("B/T=0.05:0.4:4:log", "snr=50:400:4:log"),
+        "What is injected: NAME=LOW:HIGH:NUMBER[:log] or NAME=VALUE of B/T, snr (of the galaxy), "
+        "re_ratio (first to second), re (pixels, of the second), q, n (of the first).",
+        MODEL,
+        normalise=_injected,
+    )
+    number: int = _number(50, "Galaxies of each cell of the grid.", least=2)
+    background: str = option(
+        "sky",
+        "sky: the images' own, their objects replaced by it; noise: Gaussian, as the noise plane "
+        "says.",
+        MODEL,
+        choices=("sky", "noise"),
+    )
+    margin: float = option(
+        0.0, "By which the BIC of the richer model must be lower to be accepted.", MODEL, least=0
+    )
+    prior: str = option("broad", "broad or none; see fit.", MODEL, choices=("broad", "none"))
+    likelihood: str = option("gaussian", "See fit.", MODEL)
+    segmenter: str = _segmenter("auto", SEGMENTERS[:3])
+    init: str = option(
+        "resnet", "Starting values: resnet or moments; see fit.", STARTS, choices=INITIALISERS
     )
 
 

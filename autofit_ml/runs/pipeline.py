@@ -173,14 +173,13 @@ def axes_of(texts: Sequence[str], scene: Scene) -> tuple[Axis, ...]:
 
 
 def stage_columns(stages: Sequence[Stage]) -> tuple[Column, ...]:
-    """Columns of what earlier stages and the last one's grid tell."""
+    """Columns of what the stages, and the last one's grid, tell."""
     out = []
-    for stage in stages[:-1]:
-        about = f"of stage {stage.name}"
-        out += [
-            Column(f"chi2_{stage.name}", "float64", "", f"Sum of squared residuals {about}"),
-            Column(f"bic_{stage.name}", "float64", "", f"Bayesian information criterion {about}"),
-        ]
+    for stage in stages if len(stages) > 1 else ():
+        text = f"Sum of squared residuals over sigma in stage {stage.name}"
+        out.append(Column(f"chi2_{stage.name}", "float64", "", text))
+        text = f"Bayesian information criterion of stage {stage.name}, comparable with the others"
+        out.append(Column(f"bic_{stage.name}", "float64", "", text))
     axes = stages[-1].axes if stages else ()
     if axes:
         shape = " x ".join(
@@ -240,11 +239,13 @@ def _read(file: Path, settings: FitSettings) -> tuple[Stage, ...]:
 def _followed(entry: Mapping[str, Any], stages: Sequence[Stage]) -> int | None:
     if "from" not in entry:
         return len(stages) - 1 if stages else None
+    if entry["from"] == "start":
+        return None
     names = [stage.name for stage in stages]
     if entry["from"] not in names:
         raise SettingsError(
             f"from: there is no stage {entry['from']!r} before it",
-            f"there are {', '.join(names) or 'none'}",
+            f"there are {', '.join(names) or 'none'}; from: start begins anew",
         )
     return names.index(entry["from"])
 

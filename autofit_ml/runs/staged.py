@@ -12,6 +12,7 @@ import torch
 
 from autofit_ml.catalogue import Flag
 from autofit_ml.fitting import RefineSettings, SceneFit, SceneObject
+from autofit_ml.fitting.choice import criteria
 from autofit_ml.fitting.grids import FRACTION, GridFit, known_of
 from autofit_ml.fitting.known import Known
 from autofit_ml.initialisation import Starts
@@ -53,8 +54,11 @@ def fit_in_stages(
         described = fit_of_scene(last_one.fit, one, last_one.scene, model.layout)
         if not described.problem:
             numbers = {**described.numbers, "n_iter": sum(fit.n_iter for fit in fits)}
-            for stage, fit in zip(model.stages[:-1], fits, strict=False):
-                numbers |= {f"chi2_{stage.name}": fit.chi2, f"bic_{stage.name}": fit.bic}
+            if len(fits) > 1:
+                names = [stage.name for stage in model.stages]
+                bic = criteria(dict(zip(names, fits, strict=True)))
+                numbers |= {f"chi2_{name}": fit.chi2 for name, fit in zip(names, fits, strict=True)}
+                numbers |= {f"bic_{name}": bic[name] for name in names}
             if last_one.grid is not None:
                 numbers |= _of_grid(last_one.grid, model.stages[-1])
             described = dataclasses.replace(described, numbers=numbers)
@@ -74,8 +78,8 @@ def staged_outcomes(
     results: list[list[Outcome]] = []
     for number, (stage, how) in enumerate(zip(model.stages, settings, strict=True)):
         objects = list(some)
-        if stage.follows is not None:
-            earlier = [one.fit for one in results[stage.follows]]
+        if number:  # the neighbours that the first fit left are those of all
+            earlier = [one.fit for one in results[stage.follows or 0]]
             objects = [_begun(*pair, stage) for pair in zip(some, earlier, strict=True)]
             how = dataclasses.replace(how, drop_neighbours=False, companions=0)
         last = number + 1 == len(model.stages)
@@ -114,6 +118,8 @@ def _begun(one: SceneObject, fit: SceneFit, stage: Stage) -> SceneObject:
         return one
     if one.neighbours is not None:
         one = dataclasses.replace(one, neighbours=fit.around)
+    if stage.follows is None:
+        return one
     before = {name: torch.as_tensor(values) for name, values in found.values.items()}
     images = len(one.stamps)
 
