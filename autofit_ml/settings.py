@@ -357,6 +357,15 @@ class FitSettings(Working, Networks, ReadOptions):
         MODEL,
         choices=("laplace", "bootstrap", "hmc", "nested"),
     )
+    watch: float = option(
+        0.0,
+        "Minutes between pictures of the best model so far in progress/, of hmc and nested; 0: "
+        "none.",
+        OUTPUT,
+        unit="minutes",
+        least=0,
+        changes_results=False,
+    )
     segmenter: str = _segmenter("auto", SEGMENTERS)
     init: str = option(
         "resnet",

@@ -207,7 +207,7 @@ class _Fitting:
         settings, found = self.settings, self.found
         self.device = usable_device(settings.device)
         pictures = self.summary.out if settings.save else None
-        task = FittingTask(tuple(found.bands), self.device, pictures, self.keep)
+        task = FittingTask(tuple(found.bands), self.device, pictures, self.keep, self.summary.out)
         finish = self.finish if last else None
         job = fit_job(task, settings)
         work: Work[Any]

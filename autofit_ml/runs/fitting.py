@@ -7,6 +7,8 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,6 +25,9 @@ from autofit_ml.runs.rows import catalogue_rows
 from autofit_ml.runs.scenes import fit_objects
 from autofit_ml.settings import FitSettings
 
+if TYPE_CHECKING:
+    from autofit_ml.posterior.watch import Watch
+
 __all__ = ["FitPolicy", "FittedBatch", "fit_batch"]
 
 FittedBatch = tuple[Prepared, dict[str, ObjectFit], dict[str, np.ndarray]]
@@ -30,7 +35,12 @@ FittedBatch = tuple[Prepared, dict[str, ObjectFit], dict[str, np.ndarray]]
 
 
 def fit_batch(
-    prepared: Prepared, model: RunModel, settings: FitSettings, device: str, images: bool
+    prepared: Prepared,
+    model: RunModel,
+    settings: FitSettings,
+    device: str,
+    images: bool,
+    out: Path | None = None,
 ) -> FittedBatch:
     """Fit one batch.
 
@@ -42,12 +52,14 @@ def fit_batch(
     device : str
     images : bool
         Keep the images of the fits.
+    out : Path, optional
+        Results folder, for pictures of long searches.
     """
     began = time.perf_counter()
     fits: dict[str, ObjectFit] = {}
     if prepared.stamps:
         measured = "morphology" in settings.measure
-        policy = FitPolicy(model, settings, device, images or measured)
+        policy = FitPolicy(model, settings, device, images or measured, out)
         prepared, fits = _fitted(prepared, policy)
         if measured:
             fits = _with_morphology(prepared, fits)
@@ -75,6 +87,16 @@ class FitPolicy:
     settings: FitSettings
     device: str
     images: bool
+    out: Path | None = None
+
+    @cached_property
+    def watch(self) -> Watch | None:
+        """Pictures of long searches, where they are wanted."""
+        if self.out is None or not self.settings.watch:
+            return None
+        from autofit_ml.posterior.watch import Watch
+
+        return Watch(self.out, 60 * self.settings.watch)
 
     @cached_property
     def refining(self) -> RefineSettings:
@@ -125,10 +147,13 @@ class FitPolicy:
             from autofit_ml.runs.staged import fit_in_stages
 
             settings = [self._refining(stage.settings) for stage in self.model.stages]
-            return fit_in_stages(some, starts, self.model, settings, images=self.images)
+            return fit_in_stages(
+                some, starts, self.model, settings, images=self.images, watch=self.watch
+            )
         return fit_objects(
-            some, starts, self.model, self.refining, self.settings.posterior, images=self.images
-        )
+            some, starts, self.model, self.refining, self.settings.posterior,
+            images=self.images, watch=self.watch,
+        )  # fmt: skip
 
 
 def _check_units(population: Population, stamp: Stamp) -> None:

@@ -22,6 +22,7 @@ from autofit_ml.scenes import Scene, parse_model, shifted
 
 if TYPE_CHECKING:
     from autofit_ml.posterior.scenes import ScenePosterior
+    from autofit_ml.posterior.watch import Watch
 
 __all__ = ["Outcome", "fit_objects", "fits_of", "with_samples"]
 
@@ -37,6 +38,7 @@ def fit_objects(
     posterior: str = "laplace",
     *,
     images: bool = True,
+    watch: Watch | None = None,
 ) -> list[ObjectFit]:
     """Fit objects with a scene.
 
@@ -51,14 +53,19 @@ def fit_objects(
         Where errors come from.
     images : bool
         Keep the images of the fits.
+    watch : Watch, optional
+        Pictures of long searches for samples.
 
     Returns
     -------
     list of ObjectFit
     """
     if model.auto:
-        return _chosen(some, starts, model, settings, posterior, images)
-    made = fits_of(some, starts, model.scene, model, settings, posterior=posterior, images=images)
+        return _chosen(some, starts, model, settings, posterior, images, watch)
+    made = fits_of(
+        some, starts, model.scene, model, settings,
+        posterior=posterior, images=images, watch=watch,
+    )  # fmt: skip
     return [
         with_samples(fit_of_scene(of.fit, one, of.scene, model.layout), of.samples, posterior)
         for one, of in zip(some, made, strict=True)
@@ -85,6 +92,7 @@ def fits_of(
     posterior: str = "laplace",
     axes: Sequence[Axis] = (),
     images: bool = True,
+    watch: Watch | None = None,
 ) -> list[Outcome]:
     """Fit objects with one scene (positions in pixels of the files), over a grid if there is one.
 
@@ -101,7 +109,8 @@ def fits_of(
             grids, fits = made, [one.fit for one in made]
         else:
             fits = list(refine(objects, own, begun, settings=settings, components=images, **how))
-        for k, (fit, samples), grid in zip(members, _sampled(fits, posterior), grids, strict=True):
+        drawn = _sampled(fits, posterior, watch, [one.reference.id for one in objects])
+        for k, (fit, samples), grid in zip(members, drawn, grids, strict=True):
             out[k] = Outcome(fit, samples, own, grid)
     return [out[k] for k in range(len(some))]
 
@@ -113,6 +122,7 @@ def _chosen(
     settings: RefineSettings,
     posterior: str,
     images: bool,
+    watch: Watch | None,
 ) -> list[ObjectFit]:
     """The simplest model that describes each object."""
     choices = choose_models(
@@ -131,7 +141,8 @@ def _chosen(
         choices = [choice for choice, _ in decided]
         sampled = _with_errors((choice.fit, samples) for choice, samples in decided)
     else:
-        sampled = _sampled([choice.fit for choice in choices], posterior)
+        ids = [one.reference.id for one in some]
+        sampled = _sampled([choice.fit for choice in choices], posterior, watch, ids)
     out = []
     for one, choice, (fit, samples) in zip(some, choices, sampled, strict=True):
         scene = parse_model(choice.model or "sersic", model.scene.sky)
@@ -146,14 +157,16 @@ def _chosen(
     return out
 
 
-def _sampled(fits: Sequence[SceneFit], method: str) -> list[tuple[SceneFit, ScenePosterior | None]]:
+def _sampled(
+    fits: Sequence[SceneFit], method: str, watch: Watch | None, ids: Sequence[str]
+) -> list[tuple[SceneFit, ScenePosterior | None]]:
     """Fits with the errors of their samples; as they are for Laplace errors."""
     if method == "laplace":
         return _totalled((fit, None) for fit in fits)
     # Imported where it is wanted: arviz and nautilus take a second.
     from autofit_ml.posterior.scenes import sample_fits
 
-    return _with_errors(zip(fits, sample_fits(fits, method), strict=True))
+    return _with_errors(zip(fits, sample_fits(fits, method, watch=watch, ids=ids), strict=True))
 
 
 def _with_errors(

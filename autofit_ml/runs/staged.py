@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -22,6 +22,9 @@ from autofit_ml.runs.pipeline import Stage, second_name
 from autofit_ml.runs.scenes import Outcome, fits_of, with_samples
 from autofit_ml.scenes.coordinates import spans_of
 
+if TYPE_CHECKING:
+    from autofit_ml.posterior.watch import Watch
+
 __all__ = ["fit_in_stages", "staged_outcomes"]
 
 
@@ -32,6 +35,7 @@ def fit_in_stages(
     settings: Sequence[RefineSettings],
     *,
     images: bool = True,
+    watch: Watch | None = None,
 ) -> list[ObjectFit]:
     """Fit objects with every stage of a model in turn; the last one's fits are the result.
 
@@ -45,8 +49,10 @@ def fit_in_stages(
         One a stage.
     images : bool
         Keep the images of the last fits.
+    watch : Watch, optional
+        Pictures of long searches for samples.
     """
-    results = staged_outcomes(some, starts, model, settings, images=images)
+    results = staged_outcomes(some, starts, model, settings, images=images, watch=watch)
     out = []
     for k, one in enumerate(some):
         fits = [of_stage[k].fit for of_stage in results]
@@ -73,6 +79,7 @@ def staged_outcomes(
     settings: Sequence[RefineSettings],
     *,
     images: bool = True,
+    watch: Watch | None = None,
 ) -> list[list[Outcome]]:
     """Outcomes of every stage, for each object; see `fit_in_stages`."""
     results: list[list[Outcome]] = []
@@ -93,6 +100,7 @@ def staged_outcomes(
             fits_of(
                 objects, starts, stage.scene, model, how,
                 posterior=stage.settings.posterior, axes=stage.axes, images=images and last,
+                watch=watch,
             )
         )  # fmt: skip
     return results
