@@ -107,7 +107,7 @@ def describe(
     counts = _that_count(layout, target, main, fit.theta, base)
     settled = _settled(fit, counts & ~frozen, frozen, variance, settings.final.tolerance)
     linear = with_linear_fluxes(
-        layout, target, main, fit, covariance, frozen, lower == upper, counts
+        layout, target, main, fit, covariance, frozen, (lower, upper), counts
     )
     fit, covariance = linear.fit, linear.covariance
     if linear.linear.any():
