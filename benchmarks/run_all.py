@@ -55,7 +55,11 @@ BENCHMARKS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "deconvolution_real": ("real galaxies sharpened", ("--docs",), ("cosmos", "--samples", "4")),
     "gpu": ("a GPU beside the CPU", (), ("--quick", "--device", "cpu")),
     "posteriors": ("samplers side by side", ("--docs",), ("efficiency", "-n", "2")),
-    "model_error": ("errors on galaxies that are no Sérsic profiles", ("--docs",), ("-n", "100")),
+    "model_error": (
+        "errors on galaxies that are no Sérsic profiles",
+        ("-n", "1200", "--docs"),
+        ("-n", "100"),
+    ),
     "real_data": ("every set of the real data", ("--docs",), ()),
     "real_pairs": ("two views of one real galaxy", ("--docs",), ()),
     "totals": ("what --model auto says of the whole galaxy", ("--docs",), ("-n", "12")),
