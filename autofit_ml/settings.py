@@ -24,7 +24,7 @@ from autofit_ml.errors import SettingsError
 from autofit_ml.options import Option, Settings, any_of, option, texts_of, word_or_number
 
 if TYPE_CHECKING:
-    from autofit_ml.images.stamp import PSF
+    from autofit_ml.images.stamp import PSF, VaryingPSF
     from autofit_ml.scenes import Scene
 
 __all__ = [
@@ -114,10 +114,11 @@ class ReadOptions(Settings):
         INPUT,
         choices=("auto", "stamp", "frame"),
     )
-    psf: str | Path | np.ndarray | PSF | None = option(
+    psf: str | Path | np.ndarray | PSF | VaryingPSF | None = option(
         None,
-        "One PSF image for all objects; none: fit without; moffat, pixels: fitted to a frame's "
-        "stars.",
+        "PSF of all objects: an image, or a model that gives it at each place (PSFEx, Piff, "
+        "psField, a grid of STPSF or STDPSF); none: fit without; moffat, pixels: fitted to a "
+        "frame's stars.",
         NOISE,
         shell=str,
     )

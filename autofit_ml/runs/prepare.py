@@ -388,15 +388,12 @@ def _cut(
                 settings.read,
                 labels=labels,
                 classes=found.classes,
-                psf_at=result.psf_at,
             ):
                 stamp = stamp.replace(id=name)
                 if more:
                     others[name] = tuple(
-                        None
-                        if one is None or other is None
-                        else cut_like(other, stamp, frame, settings.read, psf_at=one.psf_at)
-                        for one, other in zip(more, frames, strict=True)
+                        None if other is None else cut_like(other, stamp, frame, settings.read)
+                        for other in frames
                     )
                     stamp = _told_of_bands(stamp, source, others[name])
                 yield stamp
