@@ -16,6 +16,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -35,8 +36,9 @@ _SIZE = (math.log(0.7), 1.0)
 _INDEX = (math.log(1.8), 0.7)
 """ln re (arcsec) and ln n where the population has none: mean, standard deviation."""
 
-_ROUND = 0.05
-"""|eta| at which densities that have a pole at q = 1 are rounded off."""
+_ROUND = 0.4
+"""|eta| within which the density of ellipticities is rounded off: it has an edge at q = 1, on which
+no Gaussian fits. The Gaussian about its rounded top holds as much as the edge does."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ class SourcePrior:
         if self.type == "star":
             return self._mixture(theta[:, 2:])
         fluxes, (ln_rc, shape, eta1, eta2) = theta[:, 2:-4], theta[:, -4:].unbind(1)
-        e = (eta1.square() + eta2.square() + 1e-8).sqrt()
+        e = (eta1.square() + eta2.square() + _ROUND**2).sqrt() - _ROUND
         known = [fluxes, (ln_rc + e / 2)[:, None]]
         if self.shape == "sersic":
             known.append(shape[:, None])
@@ -100,11 +102,8 @@ class SourcePrior:
             a, b = self.dev
             low, high = torch.nn.functional.logsigmoid(shape), torch.nn.functional.logsigmoid(-shape)
             beyond = a * low + b * high - _log_beta(a, b)
-        a, b = self.axis_ratio
-        rounded = (e.square() + _ROUND**2).sqrt() if b != 2 else e
-        thin = (-torch.expm1(-e) / e).log()
-        density = -a * e + (b - 1) * thin + (b - 2) * rounded.log() - _log_beta(a, b)
-        return self._mixture(torch.cat(known, 1)) + beyond + density - math.log(2 * math.pi)
+        density = _round_density(e, *self.axis_ratio) - _round_volume(*self.axis_ratio)
+        return self._mixture(torch.cat(known, 1)) + beyond + density
 
     def _mixture(self, values: torch.Tensor) -> torch.Tensor:
         off = torch.einsum("kij,akj->aki", self.factors, values[:, None] - self.means)
@@ -122,6 +121,25 @@ class SourcePrior:
                 for k in range(2, theta.shape[1])
             ]
         return value.detach(), slope.detach(), torch.stack(rows, 1)
+
+
+def _round_density(e: torch.Tensor, a: float, b: float) -> torch.Tensor:
+    """ln of the density in the plane of eta whose axis ratios are Beta(a, b), not normalised.
+
+    q^a (1 - q)^(b - 1) / |eta|, with 1 - q = |eta| (1 - |eta| / 2 + ...).
+    """
+    near = e + _ROUND / 8
+    thin = (-torch.expm1(-near) / near).log()
+    return -a * e + (b - 1) * thin + (b - 2) * near.log()
+
+
+@lru_cache
+def _round_volume(a: float, b: float) -> float:
+    """ln of the integral of that over the plane."""
+    eta = torch.linspace(0, 40 / a, 20001, dtype=torch.float64)
+    e = (eta.square() + _ROUND**2).sqrt() - _ROUND
+    density = 2 * math.pi * eta * _round_density(e, a, b).exp()
+    return math.log(float(torch.trapezoid(density, eta)))
 
 
 def _log_beta(a: float, b: float) -> float:
