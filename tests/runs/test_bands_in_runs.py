@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from astropy.table import QTable
 from astropy.io import fits
+from astropy.table import QTable
 from table_checks import assert_failed_row
 
 pytest.importorskip("galsim")
