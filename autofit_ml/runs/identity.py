@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import numpy as np
 from autofit_ml.catalogue.atomic import file_sha256
 from autofit_ml.errors import ResumeError
 from autofit_ml.images import Source
-from autofit_ml.images.stamp import PSF
+from autofit_ml.images.stamp import PSF, VaryingPSF
 from autofit_ml.options import Settings, declared
 from autofit_ml.settings import FITTED_PSFS
 
@@ -64,6 +65,8 @@ def _plain(name: str, value: Any) -> Any:
     if isinstance(value, PSF):
         kind = f"has_pixel={value.has_pixel} oversampling={value.oversampling}"
         return f"{_plain(name, value.data)} {kind}"
+    if isinstance(value, VaryingPSF) or hasattr(value, "grid_xypos"):
+        return f"varying PSF sha256:{hashlib.sha256(pickle.dumps(value)).hexdigest()[:16]}"
     if isinstance(value, np.ndarray):
         digest = hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()
         return f"array {value.shape} {value.dtype} sha256:{digest[:16]}"
