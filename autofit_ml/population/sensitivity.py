@@ -252,7 +252,7 @@ def binomial_interval(count: int, number: int, level: float = _LEVEL) -> tuple[f
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """What injected galaxies say of a richer model.
+    """Sensitivity to a richer model, from injected galaxies.
 
     Attributes
     ----------
