@@ -49,8 +49,8 @@ __all__ = [
 
 Paths: TypeAlias = "str | Path | Iterable[str | Path] | None"
 
-FITTED_PSFS = ("moffat", "pixels")
-"""PSFs that are fitted to the stars of a frame, with their uncertainty."""
+FITTED_PSFS = ("moffat", "pixels", "stack")
+"""PSFs from the stars of a frame; the first two with their uncertainty."""
 
 SEGMENTERS = ("auto", "maskrcnn", "sep", "given")
 INITIALISERS = ("resnet", "moments")
@@ -117,8 +117,9 @@ class ReadOptions(Settings):
     psf: str | Path | np.ndarray | PSF | VaryingPSF | None = option(
         None,
         "PSF of all objects: an image, or a model that gives it at each place (PSFEx, Piff, "
-        "psField, a grid of STPSF or STDPSF); none: fit without; moffat, pixels: fitted to a "
-        "frame's stars.",
+        "psField, a grid of STPSF or STDPSF); none: fit without; of a frame's stars: pixels (with "
+        "its uncertainty, varying if they do), moffat (likewise, one for the frame), stack (one "
+        "mean image). Default: the object's own, else of the frame's stars, varying if they do.",
         NOISE,
         shell=str,
     )
