@@ -25,7 +25,9 @@ from autofit_ml.settings import FITTED_PSFS
 
 __all__ = [
     "ANEW",
+    "data_identifier",
     "differences",
+    "identifier",
     "identity_of",
     "refuse_other_inputs",
     "refuse_other_settings",
@@ -180,6 +182,29 @@ def source_hashes(source: Source) -> dict[str, str]:
         with contextlib.suppress(OSError):
             out[str(path)] = file_sha256(path)
     return out
+
+
+def data_identifier(source: Source, hashes: Mapping[str, str]) -> str:
+    """Hash of what decides an object besides the settings: its files' content, a manifest's words.
+
+    Parameters
+    ----------
+    source : Source
+    hashes : mapping
+        File -> sha256; a file that could not be read counts by its name.
+    """
+    said = []
+    for plane, (path, hdu) in sorted(source.every_plane.items()):
+        content = source.content_of(path)
+        digest = hashlib.sha256(content).hexdigest() if content is not None else ""
+        said.append([plane, hdu, digest or hashes.get(str(path), str(path))])
+    values = [sorted(one.overrides.items()) for one in (source, *source.others) if one]
+    return identifier([said, repr(values)])
+
+
+def identifier(content: Any) -> str:
+    """Short hash of what JSON can hold."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def refuse_other_inputs(
