@@ -1,5 +1,6 @@
 __version__: str
 
+from .api import catalog as catalog
 from .api import fit as fit
 from .api import simulate as simulate
 from .catalogue import read_catalogue as read_catalogue

@@ -38,4 +38,5 @@ from .warnings import run_warnings as run_warnings
 from .writer import copy_shard as copy_shard
 from .writer import merge_shards as merge_shards
 from .writer import shard_ids as shard_ids
+from .writer import write_catalogue_files as write_catalogue_files
 from .writer import write_shard as write_shard
