@@ -69,7 +69,7 @@ class Field:
     Attributes
     ----------
     truth : Table
-        x, y, is_star, flux_<band>, re (pixels), q, pa, dev_share, n.
+        x, y, is_star, flux_<band>, re (pixels), q, pa, dev, n.
     frames : dict of str to Frame
     light : dict of str to ndarray
         Without noise and sky, by band.
@@ -111,7 +111,7 @@ def draw_truth(
     out["re"] = chosen("re") / PIXEL_SCALE
     out["q"] = chosen("q")
     out["pa"] = np.where(is_star, math.nan, rng.uniform(0, 180, number))
-    out["dev_share"] = chosen("dev_share")
+    out["dev"] = chosen("dev")
     out["n"] = chosen("n")
     return out
 
@@ -121,7 +121,7 @@ def source_of(row, band: str) -> Source:
     x, y, flux = float(row["x"]), float(row["y"]), float(row[f"flux_{band}"])
     if row["is_star"]:
         return Source(x, y, flux, 0.0, math.nan)
-    re, q, pa, share = (float(row[name]) for name in ("re", "q", "pa", "dev_share"))
+    re, q, pa, share = (float(row[name]) for name in ("re", "q", "pa", "dev"))
     if not math.isfinite(share):
         return Source(x, y, flux, re, float(row["n"]), q, pa)
     parts = tuple(
@@ -172,9 +172,7 @@ def simulate_field(truth: Table, shape: tuple[int, int], seed: int) -> Field:
                 light[y0:y1, x0:x1] += draw_box(source, psf, (y0, x0), (y1 - y0, x1 - x0), FAST)
         rng = np.random.default_rng([seed, k])
         gain = BANDS[band].gain
-        image, sigma = observe(
-            light, level, gain=gain, read_noise=BANDS[band].read_noise, rng=rng
-        )
+        image, sigma = observe(light, level, gain=gain, read_noise=BANDS[band].read_noise, rng=rng)
         frames[band] = Frame(
             id=f"field_{band}",
             data=(image - level).astype(np.float32),

@@ -36,7 +36,7 @@ def psf_of(fwhm: float) -> galsim.GSObject:
 def profile_of(row) -> galsim.GSObject:
     """A galaxy of flux 1, in pixels; half-light radii along the major axis."""
     radius = row["re"] * np.sqrt(row["q"])
-    share = row["dev_share"]
+    share = row["dev"]
     if np.isfinite(share):
         disc = galsim.Exponential(half_light_radius=radius, flux=1 - share, gsparams=_ACCURACY)
         bulge = galsim.DeVaucouleurs(half_light_radius=radius, flux=share, gsparams=_ACCURACY)

@@ -125,11 +125,11 @@ def _cut(field: Field, rows: np.ndarray, side: int) -> _Stamps:
         height, width = frame.psf.data.shape
         height, width = min(height, n), min(width, n)
         y0, x0 = (frame.psf.data.shape[0] - height) // 2, (frame.psf.data.shape[1] - width) // 2
-        image[:height, :width] = torch.as_tensor(
-            frame.psf.data[y0 : y0 + height, x0 : x0 + width]
-        )
+        image[:height, :width] = torch.as_tensor(frame.psf.data[y0 : y0 + height, x0 : x0 + width])
         centre = kx * ((width - 1) / 2) + ky * ((height - 1) / 2)
-        psfs.append((torch.fft.rfft2(image)[None] * torch.polar(torch.ones_like(centre), centre))[0])
+        psfs.append(
+            (torch.fft.rfft2(image)[None] * torch.polar(torch.ones_like(centre), centre))[0]
+        )
     return _Stamps(
         torch.tensor(np.array(data), dtype=torch.float32),
         torch.tensor(np.array(under), dtype=torch.float32),
@@ -301,9 +301,9 @@ def referee(
     """Posterior medians of some rows of the truth, in the columns of a catalogue.
 
     Columns: row, x, y, p_star, flux_<band> and mag errors of both types by probability, re, q,
-    pa, dev_share of the galaxy; ok: both chains agree.
+    pa, dev of the galaxy; ok: both chains agree.
     """
-    settings = settings or HMCSettings(chains=2, draws=300, warmup=250, rounds=2, rhat=1.03)
+    settings = settings or HMCSettings(chains=2, draws=150, warmup=120, rounds=1, max_steps=8)
     re = np.nan_to_num(np.asarray(field.truth["re"], float)[rows], nan=0.0)
     parts = [rows[(re <= 2.5)], rows[(re > 2.5) & (re <= LARGEST)]]
     tables = []
@@ -346,7 +346,7 @@ def _of_one_size(
         values = [both[kind][name].median(1).values.numpy() for kind in ("galaxy", "star")]
         out[name] = np.where(is_star, values[1], values[0])
     flat = found["galaxy"][0].draws.flatten(1, 2)
-    out["dev_share"] = (torch.sin(flat[..., 7]) ** 2).median(1).values.numpy()
+    out["dev"] = (torch.sin(flat[..., 7]) ** 2).median(1).values.numpy()
     out["re"] = flat[..., 8].exp().median(1).values.numpy()
     out["q"] = (1 - flat[..., 9:11].norm(dim=-1)).median(1).values.numpy()
     middle = flat[..., 9:11].mean(1)
@@ -364,7 +364,7 @@ def _starts(truth: Table, galaxy: bool) -> Tensor:
     columns = [np.asarray(truth["x"]), np.asarray(truth["y"]), magnitudes[2], *colours]
     if galaxy:
         star = np.asarray(truth["is_star"])
-        share = np.where(star, 0.3, np.clip(truth["dev_share"], 0.05, 0.95))
+        share = np.where(star, 0.3, np.clip(truth["dev"], 0.05, 0.95))
         re = np.where(star, 0.3, np.clip(truth["re"], 0.05, None))
         size = np.where(star, 0.3, 1 - np.asarray(truth["q"]))
         angle = np.deg2rad(2 * (np.where(star, 0.0, np.asarray(truth["pa"])) + 90))

@@ -1,6 +1,6 @@
 """Scores of a catalogue of stars and galaxies against the truth.
 
-Both are tables with x, y, is_star or p_star, flux_<band>, re, q, pa, dev_share. The rows of
+Both are tables with x, y, is_star or p_star, flux_<band>, re, q, pa, dev. The rows of
 `celeste_errors` are those of the published comparison of Celeste with Photo (Regier et al. 2019,
 Ann. Appl. Stat. 13, 1884): nearest neighbour within 0.396 arcsec; a star at P > 0.5; "missed" is
 the wrong type among the matched; profile, axis ratio, scale and angle of true galaxies whose
@@ -82,7 +82,7 @@ def error_rows(truth: Columns, found: Columns) -> dict[str, np.ndarray]:
     """Absolute errors of matched tables (row k of both is one source), NaN where not counted."""
     star, called_star = column(truth, "is_star") > 0.5, column(found, "p_star") > 0.5
     counted = ~(column(truth, "re") > LARGEST_RADIUS)
-    share, q = column(truth, "dev_share"), column(truth, "q")
+    share, q = column(truth, "dev"), column(truth, "q")
     shaped = ~star & ~((share > 0.05) & (share < 0.95)) & np.isfinite(share)
     turn = np.abs(column(found, "pa") - column(truth, "pa")) % 180
     values = {
@@ -93,7 +93,7 @@ def error_rows(truth: Columns, found: Columns) -> dict[str, np.ndarray]:
     }
     values |= {name: colour(found, name) - colour(truth, name) for name in COLOURS}
     shapes = {
-        "profile": column(found, "dev_share") - share,
+        "profile": column(found, "dev") - share,
         "axis ratio": column(found, "q") - q,
         "scale (pixels)": column(found, "re") - column(truth, "re"),
         "angle (degrees)": np.where(q <= 0.6, np.minimum(turn, 180 - turn), np.nan),
@@ -192,9 +192,7 @@ def reliability(
     return lines, off / max(len(p_star), 1), float(np.mean((p_star - is_star) ** 2))
 
 
-def coverage(
-    off: np.ndarray, error: np.ndarray, width: float = 1.0
-) -> tuple[float, float, int]:
+def coverage(off: np.ndarray, error: np.ndarray, width: float = 1.0) -> tuple[float, float, int]:
     """Share of |off| < width * error, its binomial error, and the number that has both."""
     good = np.isfinite(off) & np.isfinite(error) & (error > 0)
     n = int(good.sum())
