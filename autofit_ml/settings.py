@@ -527,10 +527,11 @@ class CatalogSettings(SourceSettings, Working, ReadOptions):
     )
     batch_size: int = _batch_size(1)
     save: str | Sequence[str] = option(
-        ("images", "regions"),
-        "Any of images (model and residual), regions (for DS9 and Aladin); or none.",
+        ("page", "images", "regions"),
+        "Any of page (the frame to zoom into, with its sources), images (model and residual), "
+        "regions (for DS9 and Aladin); or none.",
         OUTPUT,
-        normalise=any_of(("images", "regions")),
+        normalise=any_of(("page", "images", "regions")),
     )
 
     def check(self) -> None:
