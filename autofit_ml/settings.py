@@ -52,8 +52,8 @@ __all__ = [
 
 Paths: TypeAlias = "str | Path | Iterable[str | Path] | None"
 
-FITTED_PSFS = ("moffat", "pixels")
-"""PSFs that are fitted to the stars of a frame, with their uncertainty."""
+FITTED_PSFS = ("moffat", "pixels", "stack")
+"""PSFs from the stars of a frame; the first two with their uncertainty."""
 
 SEGMENTERS = ("auto", "maskrcnn", "sep", "given")
 INITIALISERS = ("resnet", "moments")
@@ -120,8 +120,9 @@ class ReadOptions(Settings):
     psf: str | Path | np.ndarray | PSF | VaryingPSF | None = option(
         None,
         "PSF of all objects: an image, or a model that gives it at each place (PSFEx, Piff, "
-        "psField, a grid of STPSF or STDPSF); none: fit without; moffat, pixels: fitted to a "
-        "frame's stars.",
+        "psField, a grid of STPSF or STDPSF); none: fit without; of a frame's stars: pixels (with "
+        "its uncertainty, varying if they do), moffat (likewise, one for the frame), stack (one "
+        "mean image). Default: the object's own, else of the frame's stars, varying if they do.",
         NOISE,
         shell=str,
     )
@@ -526,10 +527,11 @@ class CatalogSettings(SourceSettings, Working, ReadOptions):
     )
     batch_size: int = _batch_size(1)
     save: str | Sequence[str] = option(
-        ("images", "regions"),
-        "Any of images (model and residual), regions (for DS9 and Aladin); or none.",
+        ("page", "images", "regions"),
+        "Any of page (the frame to zoom into, with its sources), images (model and residual), "
+        "regions (for DS9 and Aladin); or none.",
         OUTPUT,
-        normalise=any_of(("images", "regions")),
+        normalise=any_of(("page", "images", "regions")),
     )
 
     def check(self) -> None:

@@ -26,12 +26,20 @@ from autofit_ml.measure.sky import (
     object_mask,
     sky_at,
 )
-from autofit_ml.measure.stars import StarStack, find_stars, stack_stars
+from autofit_ml.measure.star_field import StarField, fit_star_field
+from autofit_ml.measure.stars import (
+    StarStack,
+    find_stars,
+    stack_candidates,
+    stack_stars,
+    star_candidates,
+)
 
 __all__ = [
     "AdaptiveMoments",
     "PSFImage",
     "Sky",
+    "StarField",
     "StarStack",
     "adaptive_moments",
     "background_map",
@@ -42,6 +50,7 @@ __all__ = [
     "core_centroid",
     "expected_source",
     "find_stars",
+    "fit_star_field",
     "fourier_shift",
     "lanczos_matrix",
     "large_objects",
@@ -51,5 +60,7 @@ __all__ = [
     "object_mask",
     "psf_fwhm",
     "sky_at",
+    "stack_candidates",
     "stack_stars",
+    "star_candidates",
 ]

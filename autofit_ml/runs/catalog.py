@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from astropy.table import QTable, vstack
 
 from autofit_ml.catalogue import (
@@ -15,6 +16,7 @@ from autofit_ml.catalogue import (
 )
 from autofit_ml.errors import InputError
 from autofit_ml.images import Discovery, Source
+from autofit_ml.report import FramePlanes, blue_to_red, write_frame_page
 from autofit_ml.runs.folder import RunFolder
 from autofit_ml.runs.identity import identity_of, source_hashes
 from autofit_ml.runs.kinds import CATALOGUED
@@ -48,8 +50,8 @@ def catalog_run(
         Files, folders, globs; None with a manifest.
     out : path
         Folder for ``catalog.parquet``, ``catalog.fits`` and, for each frame,
-        ``<id>_model.fits``, ``<id>_residual.fits``, ``<id>.reg``. A run that stopped there is
-        continued.
+        ``<id>.html``, ``<id>_model.fits``, ``<id>_residual.fits``, ``<id>.reg``. A run that stopped
+        there is continued.
     settings : CatalogSettings, optional
     manifest : path, optional
         Table of frames.
@@ -152,9 +154,8 @@ def _catalogued(
             named = [settings.bands[k] if settings.bands else "" for k, _ in there]
             names = [name or frame.filter or "1" for name, frame in zip(named, frames, strict=True)]
             frames[0] = frames[0].replace(id=source.id)
-            value = catalogue_frames(
-                frames, names, settings.part(SourceSettings), [one.psf_at for _, one in there]
-            )
+            psfs = [None if frame.varying_psf is None else frame.psf_at for frame in frames]
+            value = catalogue_frames(frames, names, settings.part(SourceSettings), psfs)
         except InputError as error:
             hashes = hashes or source_hashes(source)
             out.append(Result(source.id, None, str(error), hashes))
@@ -170,3 +171,27 @@ def _write(name: str, found: SourceCatalogue, folder: Path, save: Sequence[str])
             atomic_write_bytes(folder / f"{stem}{ending}", content)
     if "regions" in save:
         atomic_write_text(folder / f"{stem}.reg", regions_text(found.table))
+    if "page" in save:
+        write_frame_page(
+            folder / f"{stem}.html",
+            arrow_table(found.table),
+            _planes(found),
+            title=name,
+            pixel_scale=found.field.first.frame.pixel_scale,
+            messages=found.messages,
+        )
+
+
+def _planes(found: SourceCatalogue) -> dict[str, FramePlanes]:
+    """Images of the bands that have the first one's pixels, from blue to red."""
+    planes = {
+        band.band.name: FramePlanes(
+            band.frame.data - np.asarray(found.sky[b], np.float32),
+            found.model(b),
+            band.frame.sigma,
+            band.frame.mask,
+        )
+        for b, band in enumerate(found.field.bands)
+        if band.aligned
+    }
+    return {name: planes[name] for name in blue_to_red(list(planes))}
