@@ -24,8 +24,18 @@ from autofit_ml.simulation.psf import moffat_psf
 from autofit_ml.simulation.sources import Component, Source
 
 __all__ = [
-    "BANDS", "COLOURS", "OTHER", "PIXEL_SCALE", "STAR_SHARE", "ZEROPOINT", "Field", "draw_truth",
-    "simulate_field", "source_of", "sky_of", "write_field",
+    "BANDS",
+    "COLOURS",
+    "OTHER",
+    "PIXEL_SCALE",
+    "STAR_SHARE",
+    "ZEROPOINT",
+    "Field",
+    "draw_truth",
+    "simulate_field",
+    "sky_of",
+    "source_of",
+    "write_field",
 ]  # fmt: skip
 
 PIXEL_SCALE, ZEROPOINT = 0.396, 22.5

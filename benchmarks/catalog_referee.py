@@ -12,6 +12,7 @@ q ~ Beta(2, 2) at a random angle has the density 1 - |e|.
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -39,7 +40,7 @@ _EXPONENTIAL = 1.6783469900166605
 
 @dataclass(frozen=True)
 class _Stamps:
-    """Pixels of sources of one size: data (B, bands, n, n) in electrons, what lies under them."""
+    """Stamps of one size: data and what lies under the source (B, bands, n, n), with the sky."""
 
     data: Tensor
     under: Tensor
@@ -108,10 +109,8 @@ def _cut(field: Field, rows: np.ndarray, side: int) -> _Stamps:
         planes = []
         for band, frame in field.frames.items():
             own = draw_box(source_of(row, band), frame.psf, (y0, x0), (side, side), FAST)
-            level = sky_of(band)[0] + BANDS[band].read_noise ** 2 / BANDS[band].gain ** 2 * (
-                BANDS[band].gain
-            )
             # read noise counts as so much more sky
+            level = sky_of(band)[0] + BANDS[band].read_noise ** 2 / BANDS[band].gain
             planes.append((frame.data[box] + level, field.light[band][box] - own + level))
         data.append([p[0] for p in planes])
         under.append([p[1] for p in planes])
@@ -157,12 +156,8 @@ class _Prior:
         )
         self.galaxy = population.type == "galaxy"
         if self.galaxy:
-            size = terms[("ln_re",)] if ("ln_re",) in terms else None
-            if size is None:
-                median, sd = (float(terms[("re",)][k]) for k in ("median", "sd"))
-                self.size = (math.log(median / PIXEL_SCALE), sd)
-            else:
-                self.size = (float(size["mean"]) - math.log(PIXEL_SCALE), float(size["sd"]))
+            median, sd = (float(terms[("re",)][name]) for name in ("median", "sd"))
+            self.size = (math.log(median / PIXEL_SCALE), sd)
 
     def log_density(self, theta: Tensor) -> Tensor:
         """ln prior (A,) of theta (A, D); the position is uniform in a square pixel of area 1."""
@@ -300,10 +295,10 @@ def referee(
 ) -> Table:
     """Posterior medians of some rows of the truth, in the columns of a catalogue.
 
-    Columns: row, x, y, p_star, flux_<band> and mag errors of both types by probability, re, q,
-    pa, dev of the galaxy; ok: both chains agree.
+    Columns: row (of the truth), x, y, p_star, flux_<band> of the more probable type, re, q, pa, dev
+    of the galaxy, rhat (the largest of both types).
     """
-    settings = settings or HMCSettings(chains=2, draws=150, warmup=120, rounds=1, max_steps=8)
+    settings = settings or HMCSettings(chains=2, draws=250, warmup=150, rounds=1, max_steps=8)
     re = np.nan_to_num(np.asarray(field.truth["re"], float)[rows], nan=0.0)
     parts = [rows[(re <= 2.5)], rows[(re > 2.5) & (re <= LARGEST)]]
     tables = []
@@ -360,7 +355,7 @@ def _starts(truth: Table, galaxy: bool) -> Tensor:
     """The truth; as a galaxy, a star is a small one, and as a star, a galaxy is a point."""
     n = len(truth)
     magnitudes = [ZEROPOINT - 2.5 * np.log10(np.asarray(truth[f"flux_{b}"])) for b in BANDS]
-    colours = [blue - red for blue, red in zip(magnitudes[:-1], magnitudes[1:], strict=True)]
+    colours = [blue - red for blue, red in itertools.pairwise(magnitudes)]
     columns = [np.asarray(truth["x"]), np.asarray(truth["y"]), magnitudes[2], *colours]
     if galaxy:
         star = np.asarray(truth["is_star"])
