@@ -225,18 +225,11 @@ def _member(k: int, one: SceneObject, starts: Starts, settings: RefineSettings) 
 def _fit_batch(batch: SceneBatch, scene: Scene, components: bool) -> list[SceneFit]:
     """Fits of one bucket."""
     layout, settings = batch.layout, batch.settings
-    enough = batch.total("n_pix") > layout.size
-    few = "too few usable pixels for a fit (check the mask and noise planes)"
-    out = [failed(layout, scene, few) for _ in batch.members]
-    if settings.likelihood.name == "poisson":
-        for k, member in enumerate(batch.members):
-            stamps = [stamp for stamp in member.object.stamps if stamp is not None]
-            if not all(stamp.gain > 0 for stamp in stamps):
-                enough[k] = False
-                out[k] = failed(layout, scene, "likelihood poisson needs the gain: give --gain")
-    rows = np.flatnonzero(enough)
+    lacking = _what_lacks(batch)
+    rows = np.flatnonzero([not text for text in lacking])
+    out = {k: failed(layout, scene, text) for k, text in enumerate(lacking) if text}
     if len(rows) == 0:
-        return out
+        return list(out.values())
     everyone = torch.as_tensor(rows, device=batch.device)
     theta, wanted, lower, upper = starts_of(batch, scene, rows)
     max_step = layout.max_step.to(batch.device)
@@ -280,8 +273,22 @@ def _fit_batch(batch: SceneBatch, scene: Scene, components: bool) -> list[SceneF
     )  # fmt: skip
     if scene.single_sersic and settings.point_source:
         described = compare_with_points(batch, scene, rows, described)
-    for row, one in zip(rows, described, strict=True):
-        out[row] = one
+    out |= dict(zip(rows.tolist(), described, strict=True))
+    return [out[k] for k in range(len(batch.members))]
+
+
+def _what_lacks(batch: SceneBatch) -> list[str]:
+    """Why each member cannot be fitted; "" where it can."""
+    counts = batch.settings.likelihood.name == "poisson"
+    out = []
+    for member, pixels in zip(batch.members, batch.total("n_pix").tolist(), strict=True):
+        gains = [stamp.gain for stamp in member.object.stamps if stamp is not None]
+        if pixels <= batch.layout.size:
+            out.append("too few usable pixels for a fit (check the mask and noise planes)")
+        elif counts and not all(gain > 0 for gain in gains):
+            out.append("likelihood poisson needs the gain: give --gain")
+        else:
+            out.append("")
     return out
 
 

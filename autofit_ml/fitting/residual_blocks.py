@@ -49,8 +49,10 @@ def block_pulls(
     place : (ring, sector), integers, (A, ny, nx)
         From `ring_and_sector`.
     """
-    inside = torch.cat([_members(place[0], len(RINGS) + 1), _members(place[1], SECTORS)], 1)
-    scores = (inside * score.flatten(1)[:, None]).transpose(1, 2)
+    ring, sector = (of.flatten(1).to(torch.int64) for of in place)
+    number = torch.stack([ring, sector + len(RINGS) + 1], 2)
+    scores = score.new_zeros((*number.shape[:2], N_BLOCKS))
+    scores.scatter_(2, number, score.flatten(1)[..., None].expand(-1, -1, 2))
     sums = [torch.bmm(one.flatten(2), scores) for one in channels]
     weights = product(covariance, jacobian.transpose(1, 2))
     return product(weights, torch.cat(sums, 1).to(torch.float64))
@@ -66,11 +68,6 @@ def product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     for m in range(1, right.shape[1]):
         out = out + left[:, :, m, None] * right[:, None, m]
     return out
-
-
-def _members(of: torch.Tensor, count: int) -> torch.Tensor:
-    """Membership of each pixel in `count` blocks, bool, (A, count, pixels)."""
-    return of.flatten(1)[:, None] == torch.arange(count, device=of.device)[:, None].to(of.dtype)
 
 
 def ring_and_sector(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import numpy as np
 import torch
 
 from autofit_ml.fitting.pixels import pixel_sum
@@ -56,13 +57,21 @@ def sky_scatter(residual: torch.Tensor, data: torch.Tensor, sky: torch.Tensor) -
     blank = residual.new_full((len(residual), _SAMPLE + 1), torch.nan)
     pulls = blank.scatter(1, place, residual.flatten(1))[:, :-1]
     values = blank.scatter(1, place, data.flatten(1))[:, :-1]
-    middle = pulls.nanmedian(1, keepdim=True).values
-    out = 1.4826 * (pulls - middle).abs().nanmedian(1).values.to(torch.float64)
-    common = (values == values.nanmedian(1, keepdim=True).values).sum(1)
+    out = 1.4826 * _medians((pulls - _medians(pulls)).abs())[:, 0].to(torch.float64)
+    common = (values == _medians(values)).sum(1)
     counts = common > _COUNTS * values.isfinite().sum(1)
     if bool(counts.any()):
         out = torch.where(counts, _deviation(residual, sky, number), out)
     return torch.where(number >= LEAST_SKY, out, torch.nan)
+
+
+def _medians(values: torch.Tensor) -> torch.Tensor:
+    """Lower medians of the finite values of rows, (B, 1); numpy sorts ten times as fast."""
+    if values.device.type != "cpu":
+        return values.nanmedian(1, keepdim=True).values
+    ordered = torch.from_numpy(np.sort(values.numpy(), axis=1))
+    number = values.isfinite().sum(1, keepdim=True)
+    return ordered.gather(1, ((number - 1) // 2).clamp_min(0))
 
 
 def _deviation(residual: torch.Tensor, sky: torch.Tensor, number: torch.Tensor) -> torch.Tensor:
