@@ -21,6 +21,7 @@ from autofit_ml.fitting.describe import describe, failed
 from autofit_ml.fitting.first_guess import starts_of, with_neighbours
 from autofit_ml.fitting.levenberg_marquardt import LMResult
 from autofit_ml.fitting.linear_fluxes import with_best_fluxes
+from autofit_ml.fitting.minima import Minima
 from autofit_ml.fitting.neighbours import Neighbour, significant
 from autofit_ml.fitting.objects import SceneObject, object_of
 from autofit_ml.fitting.parallel import object_threads
@@ -267,10 +268,10 @@ def _fit_batch(batch: SceneBatch, scene: Scene, components: bool) -> list[SceneF
         )
         fit.put(some, again)
         spent = spent.index_add(0, some, again.n_iter)
+    minima = Minima(rows, fit, lower, upper, started, spent, n_starts)
     described = describe(
-        batch, scene, rows, fit, lower, upper, started, spent, n_starts, components,
-        lambda members, at: problems_of(batch, members, at),
-    )  # fmt: skip
+        batch, scene, minima, components, lambda members, at: problems_of(batch, members, at)
+    )
     if scene.single_sersic and settings.point_source:
         described = compare_with_points(batch, scene, rows, described)
     out |= dict(zip(rows.tolist(), described, strict=True))

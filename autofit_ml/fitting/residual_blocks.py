@@ -54,6 +54,7 @@ def block_pulls(
         From `ring_and_sector`.
     """
     ring, sector = (of.flatten(1) for of in place)
+    ring = ring.nan_to_num(len(RINGS) - 1)
     first = ring.floor().clamp_max(len(RINGS) - 2)
     share, one = ring - first, torch.ones_like(ring)
     number = torch.stack([first, first + 1, sector + len(RINGS)], 2).to(torch.int64)

@@ -83,11 +83,11 @@ def _robust(pulls: torch.Tensor) -> torch.Tensor:
 
 
 def _medians(values: torch.Tensor) -> torch.Tensor:
-    """Lower medians of the finite values of rows, (B, 1); numpy sorts ten times as fast."""
+    """Lower medians of what is a number in rows, (B, 1); numpy sorts ten times as fast."""
     if values.device.type != "cpu":
         return values.nanmedian(1, keepdim=True).values
     ordered = torch.from_numpy(np.sort(values.numpy(), axis=1))
-    number = values.isfinite().sum(1, keepdim=True)
+    number = (~values.isnan()).sum(1, keepdim=True)
     return ordered.gather(1, ((number - 1) // 2).clamp_min(0))
 
 

@@ -10,6 +10,7 @@ import math
 import torch
 
 from autofit_ml.profiles import Table, row_products
+from autofit_ml.profiles.products import ROWS
 from autofit_ml.rendering.fourier import FourierPlan
 from autofit_ml.rendering.synthesis import phase, synthesise, synthesise_derivatives
 
@@ -82,6 +83,7 @@ def elliptical_channels(
     size = 6 + s
     images = psf.real.new_empty((len(parameters), size, *plan.shape))
     rows = max(1, _GROUP // (size * plan.n_modes))
+    rows = rows // ROWS * ROWS or rows
     for start in range(0, len(parameters), rows):
         some = slice(start, start + rows)
         _draw_channels(plan, table, psf[some], parameters[some], images[some])
