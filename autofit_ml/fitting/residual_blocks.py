@@ -57,9 +57,10 @@ def block_pulls(
     ring = ring.nan_to_num(len(RINGS) - 1)
     first = ring.floor().clamp_max(len(RINGS) - 2)
     share, one = ring - first, torch.ones_like(ring)
-    number = torch.stack([first, first + 1, sector + len(RINGS)], 2).to(torch.int64)
-    parts = torch.stack([1 - share, share, one], 2) * score.flatten(1)[..., None]
-    scores = score.new_zeros((*ring.shape, N_BLOCKS)).scatter_(2, number, parts)
+    number = torch.stack([first, first + 1, sector + len(RINGS)], 1).to(torch.int64)
+    parts = torch.stack([1 - share, share, one], 1) * score.flatten(1)[:, None]
+    scores = score.new_zeros((len(ring), N_BLOCKS, ring.shape[1]))
+    scores = scores.scatter_(1, number, parts).transpose(1, 2)
     sums = [torch.bmm(one.flatten(2), scores) for one in channels]
     weights = product(covariance, jacobian.transpose(1, 2))
     return product(weights, torch.cat(sums, 1).to(torch.float64))
