@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import numpy as np
 import torch
 
 from autofit_ml.fitting.pixels import pixel_sum
@@ -69,7 +70,7 @@ def sky_scatter(residual: torch.Tensor, data: torch.Tensor, sky: torch.Tensor) -
         apart = torch.where(both, apart, torch.nan).flatten(1) / 2**0.5
         many = both.sum((1, 2)) >= LEAST_SKY
         out[wrong] = torch.where(many, _robust(apart), out[wrong])
-    common = (values == values.nanmedian(1, keepdim=True).values).sum(1)
+    common = (values == _medians(values)).sum(1)
     counts = common > _COUNTS * values.isfinite().sum(1)
     if bool(counts.any()):
         out = torch.where(counts, _deviation(residual, sky, number), out)
@@ -78,8 +79,16 @@ def sky_scatter(residual: torch.Tensor, data: torch.Tensor, sky: torch.Tensor) -
 
 def _robust(pulls: torch.Tensor) -> torch.Tensor:
     """Median absolute deviation as a standard deviation, float64, (B,)."""
-    middle = pulls.nanmedian(1, keepdim=True).values
-    return 1.4826 * (pulls - middle).abs().nanmedian(1).values.to(torch.float64)
+    return 1.4826 * _medians((pulls - _medians(pulls)).abs())[:, 0].to(torch.float64)
+
+
+def _medians(values: torch.Tensor) -> torch.Tensor:
+    """Lower medians of what is a number in rows, (B, 1); numpy sorts ten times as fast."""
+    if values.device.type != "cpu":
+        return values.nanmedian(1, keepdim=True).values
+    ordered = torch.from_numpy(np.sort(values.numpy(), axis=1))
+    number = (~values.isnan()).sum(1, keepdim=True)
+    return ordered.gather(1, ((number - 1) // 2).clamp_min(0))
 
 
 def _deviation(residual: torch.Tensor, sky: torch.Tensor, number: torch.Tensor) -> torch.Tensor:

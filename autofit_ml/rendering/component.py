@@ -13,8 +13,9 @@ from autofit_ml.profiles import Profile
 from autofit_ml.profiles.polar import polar_table
 from autofit_ml.profiles.tables import profile_table
 from autofit_ml.rendering.elliptical import elliptical_channels, render
-from autofit_ml.rendering.fourier import FourierPlan, phase, synthesise
+from autofit_ml.rendering.fourier import FourierPlan
 from autofit_ml.rendering.polar import render_polar, render_polar_with_jacobian
+from autofit_ml.rendering.synthesis import phase, synthesise, synthesise_derivatives
 
 __all__ = ["component_channels", "component_jacobian", "render_component"]
 
@@ -76,10 +77,10 @@ def component_channels(
     if profile.kind == "point":
         theta = parameters.to(plan.dtype)
         light = phase(plan, theta[:, 0], theta[:, 1]) * theta[:, 2].exp()[:, None]
-        image = psf * light
-        kx, ky = plan.frequencies
-        spectra = torch.stack([-1j * kx * image, -1j * ky * image, image], dim=1)
-        return synthesise(plan, spectra), None
+        images = psf.real.new_empty((len(psf), 3, *plan.shape))
+        orders = [(0, 1, 0), (0, 0, 1), (0, 0, 0)]
+        synthesise_derivatives(plan, psf, [light], orders, images)
+        return images, None
     if profile.kind == "pixel":
         return render_polar_with_jacobian(plan, polar_table(profile), psf, parameters), None
     return elliptical_channels(plan, profile_table(profile), psf, parameters)
