@@ -112,7 +112,7 @@ class SceneProblem:
         parts = []
         for first in range(0, len(index), 2 * self.chunk):
             some = slice(first, first + 2 * self.chunk)
-            chi2 = self._beyond_pixels(index[some], theta[some])[0]
+            chi2 = self.beyond_pixels(index[some], theta[some])[0]
             for i in range(len(self.images)):
                 model = sum(self.component_images(index[some], theta[some], i))
                 model = model + self.sky_image(index[some], theta[some], i)
@@ -142,7 +142,7 @@ class SceneProblem:
         Seen through the image's own PSF, or through other modes (A, n_modes).
         """
         local, _ = self._local(index, theta, image)
-        psf = self._psf(index, theta, image) if psf is None else psf
+        psf = self.psf_of(index, theta, image) if psf is None else psf
         out: list[torch.Tensor] = [psf] * len(self.layout.spans)
         with torch.no_grad():
             for profile, members in self.layout.profiles:
@@ -193,7 +193,8 @@ class SceneProblem:
             full[:, span.index("flux")] -= data.scale[index].log()
         return full, jacobian
 
-    def _psf(self, index: torch.Tensor, theta: torch.Tensor, image: int) -> torch.Tensor:
+    def psf_of(self, index: torch.Tensor, theta: torch.Tensor, image: int) -> torch.Tensor:
+        """Modes of the PSF of an image, with its fitted changes, (A, n_modes)."""
         data = self.images[image]
         psf = data.psf[index]
         if data.psf_basis is None:
@@ -224,7 +225,7 @@ class SceneProblem:
         """
         data, layout = self.images[image], self.layout
         local, by_theta = self._local(index, theta, image)
-        psf = self._psf(index, theta, image)
+        psf = self.psf_of(index, theta, image)
         a, f, sky = len(theta), layout.n_full, layout.sky_terms
         n_psf = layout.n_psf[image] if layout.n_psf else 0
         whole = theta.new_zeros((a, f + sky + n_psf, theta.shape[1]))
@@ -302,7 +303,7 @@ class SceneProblem:
             out[0][row, channel[:, None, None], y[:, None, :, None], x[:, None, None, :]] = images
         return out[0], out[1] if len(out) > 1 else None
 
-    def _beyond_pixels(
+    def beyond_pixels(
         self, index: torch.Tensor, theta: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """chi2 (A,), gradient (A, D) and matrix (A, D, D) of priors and constraints."""
@@ -315,7 +316,7 @@ class SceneProblem:
         return chi2 + share.sum(1), gradient + pull, matrix + prior.precision
 
     def _evaluate_chunk(self, index: torch.Tensor, theta: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        chi2, gradient, matrix = self._beyond_pixels(index, theta)
+        chi2, gradient, matrix = self.beyond_pixels(index, theta)
         light = theta.new_zeros((len(theta), 0))
         layout = self.layout
         for i, data in enumerate(self.images):

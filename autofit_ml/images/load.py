@@ -40,6 +40,8 @@ class Planes:
         Finite; 0 where bad.
     mask : ndarray of bool, shape (ny, nx)
         True = do not use.
+    bits : ndarray, int32, shape (ny, nx), or None
+        The mask plane as it is.
     sigma : ndarray, float64, shape (ny, nx), or None
         None until `finish_sigma` has built it.
     saturated, labels, target
@@ -61,6 +63,7 @@ class Planes:
 
     data: np.ndarray
     mask: np.ndarray
+    bits: np.ndarray | None
     sigma: np.ndarray | None
     saturated: np.ndarray | None
     labels: np.ndarray | None
@@ -129,8 +132,10 @@ def read_planes(source: Source, options: ReadOptions) -> Planes:
             image_path,
         )
 
+    bits = None
     if "mask" in planes:
-        mask |= _read_mask(planes["mask"], files, data.shape, info, preset, options, messages)
+        bad, bits = _read_mask(planes["mask"], files, data.shape, info, preset, options, messages)
+        mask |= bad
     saturated = _saturated(data, mask, calibration, messages)
     if saturated is not None:
         mask |= saturated
@@ -159,6 +164,7 @@ def read_planes(source: Source, options: ReadOptions) -> Planes:
     return Planes(
         data=data,
         mask=mask,
+        bits=bits,
         sigma=sigma,
         saturated=saturated,
         labels=labels,
@@ -239,13 +245,14 @@ def _read_mask(
     preset: SurveyPreset | None,
     options: ReadOptions,
     messages: list[str],
-) -> np.ndarray:
-    """True = bad: non-zero, after leaving out the bits that the options or preset ignore.
+) -> tuple[np.ndarray, np.ndarray]:
+    """True = bad: non-zero, after leaving out the bits that the options or preset ignore; all bits.
 
     A text file lists bad pixels, as GALFIT reads them.
     """
     if not is_fits_name(plane[0]) and plane[0] not in files.content:
-        return _listed_pixels(plane[0], shape)
+        listed = _listed_pixels(plane[0], shape)
+        return listed, listed.astype(np.int32)
     values, file, info = plane_array(plane, "mask", files, image_info, messages)
     check_shape(values, shape, "mask", plane[0])
     header = file.hdus[info.index].header
@@ -254,9 +261,10 @@ def _read_mask(
         ignore = preset.ignored_bits(header)
     if values.dtype.kind == "f":
         values = np.where(np.isfinite(values), values, 1.0)
+    bits = (values != 0).astype(np.int32) if values.dtype.kind == "f" else values.astype(np.int32)
     if ignore:
         values = values.astype(np.int64) & ~np.int64(ignore)
-    return values != 0
+    return values != 0, bits
 
 
 def _listed_pixels(path: Path, shape: tuple[int, ...]) -> np.ndarray:

@@ -300,6 +300,7 @@ def _make_frame(source: Source, options: ReadOptions, planes: Planes) -> Frame:
         psf,
         varying,
         saturated=planes.saturated,
+        bits=planes.bits,
         wcs=planes.calibration.wcs,
         background_sigma=planes.background,
         **_common(source, planes, flags),
