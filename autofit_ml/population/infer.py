@@ -346,11 +346,9 @@ class _Work:
         for part in range(len(self.model.base.parts)):
             if samples and isinstance(self.objects, SampledObjects):
                 objects = self.objects
-                x = {
-                    name: objects.values[index, :, j].contiguous()
-                    for j, name in enumerate(objects.names)
-                }
-                nodes[part, False] = Nodes(x, objects.log_weight[index])
+                columns = [objects.names.index(name) for name in self.model.names]
+                x = objects.values[index][:, :, columns].movedim(2, 0).contiguous()
+                nodes[part, False] = Nodes(self.model.names, x, objects.log_weight[index])
             for wrong in (False, True) if self.outliers else (False,):
                 if (part, wrong) not in nodes:
                     nodes[part, wrong] = gaussian_nodes(

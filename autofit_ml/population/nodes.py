@@ -75,16 +75,23 @@ class Nodes:
 
     Attributes
     ----------
-    x : dict of str to Tensor, (n, K)
+    names : tuple of str, D
+    x : Tensor, (D, n, K)
     log_weight : Tensor, (n, K)
     """
 
-    x: Mapping[str, torch.Tensor]
+    names: tuple[str, ...]
+    x: torch.Tensor
     log_weight: torch.Tensor
 
     def rows(self, some: slice) -> Nodes:
         """The nodes of some objects."""
-        return Nodes({name: value[some] for name, value in self.x.items()}, self.log_weight[some])
+        return Nodes(self.names, self.x[:, some], self.log_weight[some])
+
+    @property
+    def parameters(self) -> dict[str, torch.Tensor]:
+        """The points by name, (n, K) each."""
+        return dict(zip(self.names, self.x, strict=True))
 
 
 def gaussian_nodes(
@@ -126,9 +133,10 @@ def gaussian_nodes(
             known = _in_coordinates(objects, *gaussian_of(some, part, z, len(index)), numbers)
         else:
             known = (spread[0][index], spread[1][index])
-        pieces.append(_nodes(objects.select(index), known, rule, first, noise, wider))
+        pieces.append(_nodes(objects.select(index), known, numbers.model.names, rule, first, noise, wider))
     return Nodes(
-        {name: torch.cat([piece.x[name] for piece in pieces]) for name in pieces[0].x},
+        numbers.model.names,
+        torch.cat([piece.x for piece in pieces], 1),
         torch.cat([piece.log_weight for piece in pieces]),
     )
 
@@ -146,6 +154,7 @@ def _in_coordinates(
 def _nodes(
     objects: GaussianObjects,
     known: tuple[torch.Tensor, torch.Tensor],
+    names: tuple[str, ...],
     rule: Rule,
     first: int,
     noise: NoiseModel | None,
@@ -177,4 +186,4 @@ def _nodes(
     chi2 = (off @ plain * off).sum(2)
     log_weight = log_weight - 0.5 * chi2 - (measured.sum(1) * math.log(wider))[:, None]
     x, jacobian = objects.parameters(theta)
-    return Nodes({name: value.contiguous() for name, value in x.items()}, log_weight + jacobian)
+    return Nodes(names, torch.stack([x[name] for name in names]), log_weight + jacobian)

@@ -209,9 +209,9 @@ class PopulationPosterior:
                 at = piece.places
                 for (part, wrong), term in terms.items():
                     weight = (term - whole[..., None]).exp().mean(0)
-                    x = torch.stack([piece.nodes[part, wrong].x[name] for name in names], 2)
-                    first[at] += torch.einsum("nk,nkd->nd", weight, x)
-                    second[at] += torch.einsum("nk,nkd,nke->nde", weight, x, x)
+                    x = piece.nodes[part, wrong].x
+                    first[at] += torch.einsum("nk,dnk->nd", weight, x)
+                    second[at] += torch.einsum("nk,dnk,enk->nde", weight, x, x)
                     share = weight.sum(1)
                     of_part[at, part] += share
                     outlier[at] += share if wrong else 0.0

@@ -8,7 +8,13 @@ from dataclasses import dataclass
 
 import torch
 
-from autofit_ml.population.density import Numbers, log_density, log_weights
+from autofit_ml.population.density import (
+    Numbers,
+    is_linear,
+    linear_density,
+    log_density,
+    log_weights,
+)
 from autofit_ml.population.hyper import HyperVector
 from autofit_ml.population.model import PopulationModel
 from autofit_ml.population.nodes import Nodes
@@ -71,12 +77,15 @@ def object_terms(
     wrong = values.get(OUTLIERS)
     out = {}
     for (part, outlier), nodes in block.nodes.items():
-        terms = log_density(numbers, part, {**nodes.x, **block.covariates}) + nodes.log_weight
-        terms = terms + shares[:, part, None, None]
+        if is_linear(model, part):
+            terms = linear_density(numbers, part, nodes.x, block.covariates)
+        else:
+            terms = log_density(numbers, part, {**nodes.parameters, **block.covariates})
+        share = shares[:, part, None, None]
         if wrong is not None and any(flag for _, flag in block.nodes):
-            share = wrong.log() if outlier else torch.log1p(-wrong)
-            terms = terms + share[:, None, None]
-        out[part, outlier] = terms
+            wrongly = wrong.log() if outlier else torch.log1p(-wrong)
+            share = share + wrongly[:, None, None]
+        out[part, outlier] = terms + (nodes.log_weight + share)
     return out
 
 

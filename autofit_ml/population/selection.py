@@ -111,7 +111,7 @@ def selection_nodes(
         chosen = torch.as_tensor(np.asarray(given, np.float64)).expand(n, points)
         if not bool(((chosen >= 0) & (chosen <= 1)).all()):
             raise SettingsError("the selection is no probability", "return values from 0 to 1")
-    return Nodes({name: value.contiguous() for name, value in x.items()}, log_weight + chosen.log())
+    return Nodes(names, values.movedim(2, 0).contiguous(), log_weight + chosen.log())
 
 
 def _within(
@@ -146,12 +146,10 @@ def _injected(given: Injections, names: Sequence[str], n: int) -> Nodes:
     found = np.asarray(given.found, bool)
     if not found.any():
         raise SettingsError("none of the injected objects was found", "inject brighter ones")
-    x = {
-        name: torch.as_tensor(np.asarray(given.x[name], np.float64)[found]).expand(n, -1)
-        for name in names
-    }
+    table = np.stack([np.asarray(given.x[name], np.float64)[found] for name in names])
+    x = torch.as_tensor(table)[:, None].expand(-1, n, -1)
     density = torch.as_tensor(np.asarray(given.log_density, np.float64)[found])
-    return Nodes(x, (-density - math.log(len(found))).expand(n, -1))
+    return Nodes(tuple(names), x, (-density - math.log(len(found))).expand(n, -1))
 
 
 def detection_surface(
