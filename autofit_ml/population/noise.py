@@ -40,9 +40,9 @@ class NoiseModel:
     Attributes
     ----------
     middle, scale : Tensor, (D,)
-        Of the measured parameters; features are those of (x - middle) / scale, cut at `reach`.
+        Of the measured parameters; features are those of (x - middle) / scale.
     reach : Tensor, (2, D)
-        Range of the measured parameters: g is constant beyond it.
+        Range of the measured parameters: g is linear beyond it.
     coefficients : Tensor, (F, D)
     correlation : Tensor, (D, D)
         Mean one.
@@ -60,7 +60,9 @@ class NoiseModel:
     def features(self, x: torch.Tensor) -> torch.Tensor:
         """Features of parameters (..., D)."""
         inside = torch.maximum(torch.minimum(x, self.reach[1]), self.reach[0])
-        return quadratic_features((inside - self.middle) / self.scale)
+        at, beyond = (inside - self.middle) / self.scale, (x - inside) / self.scale
+        ahead, behind = quadratic_features(at + beyond), quadratic_features(at - beyond)
+        return quadratic_features(at) + (ahead - behind) / 2
 
     def log_sigma(self, x: torch.Tensor) -> torch.Tensor:
         """ln of the errors, (..., D), of true parameters."""
