@@ -150,7 +150,9 @@ def describe(
         covariance = noise + extra
         numbers = catalogue_values(batch, rows, fit.theta, base, covariance, started)
     _put_linear(numbers, target, names, linear)
-    known, _ = batch.prior.select(members).pull(fit.theta)
+    prior = batch.prior.select(members)
+    known, _ = prior.pull(fit.theta)
+    known_mean, known_precision = prior.mean.cpu().numpy(), prior.precision.cpu().numpy()
     chi2 = (fit.state.chi2 - known[:, : layout.n_shape].sum(1)).cpu().numpy()
     n_free = (lower < upper).sum(1).cpu().numpy()
     n_pix = batch.total("n_pix")[rows]
@@ -262,6 +264,7 @@ def describe(
                 pulls=pulls[k],
                 message="; ".join(filter(None, [lost, *wrong, unknown[k]])),
                 prior=batch.prior_names[row],
+                prior_gaussian=(known_mean[k], known_precision[k]),
             )
         )
     return out

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from autofit_ml.errors import SettingsError
+from autofit_ml.population.coordinates import PlainCoordinates
 from autofit_ml.population.density import Numbers
 from autofit_ml.population.free import with_data_priors
 from autofit_ml.population.hyper import HyperVector
@@ -144,7 +145,7 @@ def fit_population(
     if samples is not None:
         objects = sampled_objects(order, samples, interim)
     elif mu is not None and cov is not None:
-        objects = gaussian_objects(order, mu, cov, interim)
+        objects = gaussian_objects(PlainCoordinates(order), mu, cov, interim)
     return infer(
         objects,
         known,
@@ -175,7 +176,7 @@ def infer(
     if outliers:
         share = Hyperparameter(OUTLIERS, _OUTLIER_PRIOR, log=True)
         model = replace(model, hyper=(*model.hyper, share))
-    columns, _ = gaussian.parameters(gaussian.posterior_mean)
+    columns, _ = gaussian.coordinates.parameters(gaussian.posterior_mean)
     data = {name: column.numpy() for name, column in columns.items()}
     model = with_data_priors(model, data | {k: v[:, 0].numpy() for k, v in values.items()})
     if noise not in ("auto", "fixed", "model"):

@@ -130,7 +130,9 @@ def gaussian_nodes(
         )
         if spread is None:
             z = {name: value[index] for name, value in covariates.items()}
-            known = _in_coordinates(objects, *gaussian_of(some, part, z, len(index)), numbers)
+            known = objects.coordinates.gaussian(
+                *gaussian_of(some, part, z, len(index)), numbers.model.names
+            )
         else:
             known = (spread[0][index], spread[1][index])
         pieces.append(_nodes(objects.select(index), known, numbers.model.names, rule, first, noise, wider))
@@ -139,16 +141,6 @@ def gaussian_nodes(
         torch.cat([piece.x for piece in pieces], 1),
         torch.cat([piece.log_weight for piece in pieces]),
     )
-
-
-def _in_coordinates(
-    objects: GaussianObjects, mean: torch.Tensor, cov: torch.Tensor, numbers: Numbers
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The population's Gaussian in the order of the coordinates."""
-    if objects.change is not None:
-        return objects.change.population(mean, cov, numbers.model.names)  # type: ignore[attr-defined]
-    order = [numbers.model.names.index(name) for name in objects.coordinates]
-    return mean[:, order], cov[:, order][:, :, order]
 
 
 def _nodes(
@@ -185,5 +177,5 @@ def _nodes(
         log_weight = log_weight - (grown * measured[:, None]).sum(2)
     chi2 = (off @ plain * off).sum(2)
     log_weight = log_weight - 0.5 * chi2 - (measured.sum(1) * math.log(wider))[:, None]
-    x, jacobian = objects.parameters(theta)
+    x, jacobian = objects.coordinates.parameters(theta)
     return Nodes(names, torch.stack([x[name] for name in names]), log_weight + jacobian)

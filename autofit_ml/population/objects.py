@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from autofit_ml.errors import InputError, SettingsError
+from autofit_ml.population.coordinates import Coordinates, PlainCoordinates
 
 __all__ = ["GaussianObjects", "Interim", "SampledObjects", "gaussian_objects", "sampled_objects"]
 
@@ -24,17 +25,13 @@ Interim: TypeAlias = "str | tuple[np.ndarray, np.ndarray] | np.ndarray | Callabl
 """Prior that the per-object posteriors contain: "flat"; (mean, precision) of Gaussians; of samples
 also ln of its density at them, or a function of the parameters that returns it."""
 
-Change: TypeAlias = Callable[[torch.Tensor], tuple[dict[str, torch.Tensor], torch.Tensor]]
-"""Coordinates (..., D) -> parameters by name (...), ln of the Jacobian determinant (...)."""
-
-
 @dataclass(frozen=True)
 class GaussianObjects:
     """Gaussian likelihoods of N objects in D coordinates.
 
     Attributes
     ----------
-    coordinates : tuple of str
+    coordinates : Coordinates
     mean : Tensor, float64, (N, D)
         Maximum of the likelihood.
     precision : Tensor, float64, (N, D, D)
@@ -44,17 +41,14 @@ class GaussianObjects:
         As they were given; NaN where something was not measured.
     undivided : Tensor, bool, (N,)
         The interim prior could not be divided out: the posterior is wider than it.
-    change : callable, optional
-        To the model's parameters, where these are not the coordinates.
     """
 
-    coordinates: tuple[str, ...]
+    coordinates: Coordinates
     mean: torch.Tensor
     precision: torch.Tensor
     posterior_mean: torch.Tensor
     covariance: torch.Tensor
     undivided: torch.Tensor
-    change: Change | None = None
 
     def __len__(self) -> int:
         return len(self.mean)
@@ -68,15 +62,42 @@ class GaussianObjects:
             self.posterior_mean[index],
             self.covariance[index],
             self.undivided[index],
-            self.change,
         )
 
-    def parameters(self, theta: torch.Tensor) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-        """Parameters of coordinates (..., D), and ln of the Jacobian determinant."""
-        if self.change is not None:
-            return self.change(theta)
-        columns = dict(zip(self.coordinates, theta.unbind(-1), strict=True))
-        return columns, torch.zeros_like(theta[..., 0])
+    def projected(
+        self,
+        coordinates: Coordinates,
+        turn: torch.Tensor,
+        shift: torch.Tensor,
+        places: Sequence[int],
+    ) -> GaussianObjects:
+        """In other coordinates, turn theta + shift, of which those at `places` are kept.
+
+        The likelihood is integrated over the others.
+        """
+        back = torch.linalg.inv(turn)
+        precision = back.mT @ self.precision @ back
+        rest = [j for j in range(precision.shape[1]) if j not in places]
+        kept, cross = precision[:, places][:, :, places], precision[:, places][:, :, rest]
+        other = precision[:, rest][:, :, rest]
+        scale = other.diagonal(dim1=1, dim2=2)
+        scale = torch.where(scale > 0, scale, 1.0).rsqrt()
+        both = scale[:, :, None] * scale[:, None]
+        inverse = torch.linalg.pinv(other * both, rtol=1e-10, hermitian=True) * both
+        kept = kept - cross @ inverse @ cross.mT
+
+        def moved(theta: torch.Tensor) -> torch.Tensor:
+            return (torch.einsum("nij,nj->ni", turn, theta) + shift)[:, places]
+
+        unknown = ~torch.isfinite(self.posterior_mean)
+        seen = moved(torch.where(unknown, 0.0, self.posterior_mean))
+        seen = torch.where(unknown[:, places], torch.nan, seen)
+        missing = torch.isnan(self.covariance)
+        cov = turn @ torch.where(missing, 0.0, self.covariance) @ turn.mT
+        cov = torch.where(missing, torch.nan, cov)[:, places][:, :, places]
+        return GaussianObjects(
+            coordinates, moved(self.mean), (kept + kept.mT) / 2, seen, cov, self.undivided
+        )
 
 
 @dataclass(frozen=True)
@@ -103,19 +124,18 @@ class SampledObjects:
 
 
 def gaussian_objects(
-    names: Sequence[str],
+    coordinates: Coordinates,
     mu: np.ndarray,
     cov: np.ndarray,
     interim: Interim | None,
     *,
     extra: np.ndarray | None = None,
-    change: Change | None = None,
 ) -> GaussianObjects:
     """Gaussian posteriors without their prior.
 
     Parameters
     ----------
-    names : sequence of str, D
+    coordinates : Coordinates
     mu : ndarray, (N, D)
         NaN for what was not measured.
     cov : ndarray, (N, D, D) or (N, D)
@@ -124,13 +144,13 @@ def gaussian_objects(
         (D,) or (N, D); (D, D) or (N, D, D).
     extra : ndarray, (N, D, D), optional
         Covariance to add once the prior is divided out: what a model cannot describe.
-    change : callable, optional
 
     Raises
     ------
     InputError, SettingsError
         Shapes, covariances that are none, an unknown prior.
     """
+    names = coordinates.names
     mean = torch.as_tensor(np.array(mu, dtype=np.float64))
     if mean.ndim == 1 and len(names) == 1:
         mean = mean[:, None]
@@ -170,7 +190,7 @@ def gaussian_objects(
     middle = torch.where(known, mean, torch.nan).nanmedian(0).values.nan_to_num()
     at = torch.where(known, at, middle)
     return GaussianObjects(
-        tuple(names), at, likelihood, mean, torch.where(both, c, torch.nan), weak, change
+        coordinates, at, likelihood, mean, torch.where(both, c, torch.nan), weak
     )
 
 
@@ -275,5 +295,5 @@ def sampled_objects(
     at = torch.einsum("nk,nkd->nd", share, values)
     off = values - at[:, None]
     cov = torch.einsum("nk,nki,nkj->nij", share, off, off)
-    gaussian = gaussian_objects(names, at.numpy(), cov.numpy(), "flat")
+    gaussian = gaussian_objects(PlainCoordinates(tuple(names)), at.numpy(), cov.numpy(), "flat")
     return SampledObjects(tuple(names), values, log_weight, gaussian)

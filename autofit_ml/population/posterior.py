@@ -20,7 +20,7 @@ from autofit_ml.population.model import PopulationModel, to_yaml
 from autofit_ml.population.noise import NoiseModel
 from autofit_ml.population.objects import GaussianObjects
 from autofit_ml.population.problem import HyperProblem, object_terms
-from autofit_ml.population.selection import Injections, Selection
+from autofit_ml.population.selection import Injections, Selection, as_measured, within
 from autofit_ml.posterior import PosteriorSamples, corner_figure, to_inference_data
 from autofit_ml.scenes.populations import Population, parse_population
 
@@ -291,30 +291,28 @@ class PopulationPosterior:
     def _as_measured(
         self, drawn: dict[str, np.ndarray], rng: np.random.Generator
     ) -> dict[str, np.ndarray]:
-        names = self.objects.coordinates
-        if self.noise is None or isinstance(self.selection, Injections):
+        if self.noise is None:
             raise SettingsError(
-                "how errors depend on the parameters is not known" if self.noise is None
-                else "injections say nothing of single objects",
-                "fit with noise='model'" if self.noise is None
-                else "give the selection as limits or a function",
+                "how errors depend on the parameters is not known", "fit with noise='model'"
             )
-        x = np.stack([drawn[name] for name in names], 1)
-        keep = np.ones(len(x), bool)
-        if callable(self.selection):
-            keep = rng.random(len(x)) < self.selection({k: drawn[k] for k in self.model.names})
-        normal = torch.as_tensor(rng.standard_normal(x.shape))
-        seen = self.noise.measured(torch.as_tensor(x), normal)
-        out = drawn | dict(zip(names, seen.numpy().T, strict=True))
-        features = self.noise.features(seen)
-        further = {k: (features @ c).exp().numpy() for k, c in self.noise.further.items()}
+        if isinstance(self.selection, Injections):
+            raise SettingsError(
+                "injections say nothing of single objects",
+                "give the selection as limits or a function",
+            )
+        coordinates = self.objects.coordinates
+        true = {name: torch.as_tensor(drawn[name]) for name in self.model.names}
+        theta = coordinates.theta(true, torch.as_tensor(rng.random(len(drawn[self.model.names[0]]))))
+        normal = torch.as_tensor(rng.standard_normal(theta.shape))
+        seen = as_measured(theta, coordinates, self.noise, normal)
+        keep = np.ones(len(theta), bool)
         if isinstance(self.selection, Mapping):
-            for name, (low, high) in self.selection.items():
-                value = out[name] if name in out else further[name]
-                keep &= (value >= (-np.inf if low is None else low)) & (
-                    value <= (np.inf if high is None else high)
-                )
-        return {name: value[keep] for name, value in (out | further).items()}
+            keep = within(self.selection, seen).numpy()
+        elif self.selection is not None:
+            given = {name: drawn[name] for name in self.model.names}
+            keep = rng.random(len(theta)) < self.selection(given)
+        out = drawn | {name: value.numpy() for name, value in seen.items()}
+        return {name: value[keep] for name, value in out.items()}
 
     # ------------------------------------------------------------------ files and pictures
 

@@ -17,11 +17,20 @@ import torch
 from scipy.stats import qmc
 
 from autofit_ml.errors import SettingsError
+from autofit_ml.population.coordinates import Coordinates
 from autofit_ml.population.density import Numbers, gaussian_of
 from autofit_ml.population.noise import NoiseModel, quadratic_features
 from autofit_ml.population.nodes import Nodes
 
-__all__ = ["Injections", "Limits", "Selection", "detection_surface", "selection_nodes"]
+__all__ = [
+    "Injections",
+    "Limits",
+    "Selection",
+    "as_measured",
+    "detection_surface",
+    "selection_nodes",
+    "within",
+]
 
 _HALF_LN_2PI = 0.5 * math.log(2 * math.pi)
 _WIDER = 1.3
@@ -63,7 +72,7 @@ def selection_nodes(
     points: int,
     *,
     noise: NoiseModel | None,
-    coordinates: Sequence[str],
+    coordinates: Coordinates,
     seed: int = 0,
 ) -> Nodes:
     """Points whose weighted density is the probability of being in the catalogue.
@@ -79,8 +88,8 @@ def selection_nodes(
     n, points : int
     noise : NoiseModel or None
         Needed for limits.
-    coordinates : sequence of str
-        Of the noise model.
+    coordinates : Coordinates
+        Those of the noise model.
     seed : int
 
     Returns
@@ -91,7 +100,7 @@ def selection_nodes(
     if isinstance(selection, Injections):
         return _injected(selection, names, n)
     d = len(names)
-    more = d if isinstance(selection, Mapping) else 0
+    more = len(coordinates.names) + 1 if isinstance(selection, Mapping) else 0
     sobol = qmc.Sobol(d + more, seed=np.random.default_rng(seed)).random(points)
     normal = torch.special.ndtri(torch.as_tensor(sobol).clamp(1e-12, 1 - 1e-12))
     z, noises = normal[:, :d], normal[:, d:]
@@ -104,8 +113,9 @@ def selection_nodes(
     if isinstance(selection, Mapping):
         if noise is None:
             raise SettingsError("limits of measured values need errors", "give cov")
-        order = [names.index(name) for name in coordinates]
-        chosen = _within(selection, values[..., order], coordinates, noise, noises[:, order])
+        theta = coordinates.theta(x, torch.as_tensor(sobol[:, -1]))
+        seen = as_measured(theta, coordinates, noise, noises[:, :-1])
+        chosen = within(selection, seen).to(torch.float64)
     else:
         given = selection({name: value.numpy() for name, value in x.items()})
         chosen = torch.as_tensor(np.asarray(given, np.float64)).expand(n, points)
@@ -114,29 +124,37 @@ def selection_nodes(
     return Nodes(names, values.movedim(2, 0).contiguous(), log_weight + chosen.log())
 
 
-def _within(
-    limits: Limits,
-    x: torch.Tensor,
-    names: Sequence[str],
-    noise: NoiseModel,
-    normal: torch.Tensor,
-) -> torch.Tensor:
-    """1.0 where the measured values are within all limits, (n, J)."""
-    measured = noise.measured(x, normal)
-    inside = torch.ones(x.shape[:-1], dtype=torch.bool)
-    features = noise.features(measured) if noise.further else None
+def as_measured(
+    theta: torch.Tensor, coordinates: Coordinates, noise: NoiseModel, normal: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """What is measured of coordinates (..., D), with errors made of standard normal numbers."""
+    seen = noise.measured(theta, normal)
+    columns, _ = coordinates.parameters(seen)
+    features = noise.features(seen) if noise.further else None
+    for name, coefficients in noise.further.items():
+        columns[name] = (features @ coefficients).exp()
+    return columns
+
+
+def within(limits: Limits, seen: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Which measured values are within all limits.
+
+    Raises
+    ------
+    SettingsError
+        A limit of what is not measured.
+    """
+    inside: torch.Tensor = torch.ones_like(next(iter(seen.values())), dtype=torch.bool)
     for name, (low, high) in limits.items():
-        if name in names:
-            value = measured[..., list(names).index(name)]
-        elif features is not None and name in noise.further:
-            value = (features @ noise.further[name]).exp()
-        else:
-            known = ", ".join([*names, *noise.further])
-            raise SettingsError(f"selection: {name!r} is not measured", f"use one of: {known}")
-        inside &= (value >= (-math.inf if low is None else low)) & (
-            value <= (math.inf if high is None else high)
+        if name not in seen:
+            raise SettingsError(
+                f"selection: {name!r} is not measured",
+                f"use one of: {', '.join(seen)}, or give it in `measured`",
+            )
+        inside &= (seen[name] >= (-math.inf if low is None else low)) & (
+            seen[name] <= (math.inf if high is None else high)
         )
-    return inside.to(torch.float64)
+    return inside
 
 
 def _injected(given: Injections, names: Sequence[str], n: int) -> Nodes:
