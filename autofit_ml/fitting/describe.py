@@ -154,7 +154,8 @@ def _columns(
     """Numbers of all objects for `_result`, each with the objects along its first axis."""
     minima, fit, layout = known.minima, known.fit, batch.layout
     free = minima.lower < minima.upper
-    prior, _ = batch.prior.select(known.members).pull(fit.theta)
+    gaussian = batch.prior.select(known.members)
+    prior, _ = gaussian.pull(fit.theta)
     unit = batch.units(0, known.members)[0]
     tensors = {
         "chi2": fit.state.chi2 - prior[:, : layout.n_shape].sum(1),
@@ -175,6 +176,8 @@ def _columns(
         "snr": seen.snr2.sqrt(),
         "n_eff": seen.snr2.square() / seen.snr4.clamp_min(1e-300),
         "spread": seen.spread2.sqrt() * torch.where(seen.correlated, 2.0, 1.0),
+        "prior_mean": gaussian.mean,
+        "prior_precision": gaussian.precision,
     }
     names = ("scatter", "misfit", "allowed", "correlated", "adjacent", "blended", "pulls")
     tensors |= {name: getattr(seen, name) for name in names}
@@ -255,6 +258,7 @@ def _result(
         pulls=of["pulls"],
         message="; ".join(filter(None, [lost, *wrong, errors.words[k]])),
         prior=batch.prior_names[row],
+        prior_gaussian=(of["prior_mean"], of["prior_precision"]),
     )
 
 

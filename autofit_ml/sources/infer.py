@@ -13,14 +13,14 @@ from astropy.table import QTable
 from autofit_ml.errors import InputError, SettingsError
 from autofit_ml.fitting.likelihoods import Likelihood
 from autofit_ml.images.stamp import Frame
-from autofit_ml.population import CELESTE, read_populations
+from autofit_ml.population import CELESTE
+from autofit_ml.scenes.populations import read_populations
 from autofit_ml.settings import SourceSettings
 from autofit_ml.sources.detection import detect, detection_image, sky_of, starting_values
 from autofit_ml.sources.field import Field, PSFAt, make_field
 from autofit_ml.sources.priors import SourcePrior, make_prior
 from autofit_ml.sources.rows import catalogue_rows
 from autofit_ml.sources.scan import Scan
-
 
 __all__ = ["SourceCatalogue", "catalogue_frames", "make_priors"]
 
