@@ -47,6 +47,7 @@ __all__ = [
     "SamplingSettings",
     "SegmentSettings",
     "Selected",
+    "SensitivitySettings",
     "SimulateSettings",
     "SourceSettings",
     "SubtractCall",
@@ -85,6 +86,50 @@ def _known_survey(name: Any) -> Any:
 
 
 PRIORS = ("broad", "none", "network")
+
+
+def _grid(value: Any) -> tuple[str, ...]:
+    """Axes of a grid, each in one form: NAME=LOW:HIGH:CELLS, with :log."""
+    axes = []
+    for text in () if value == "none" else texts_of(value):
+        name, _, numbers = str(text).strip().partition("=")
+        low, high, cells = [*numbers.split(":"), "", "", ""][:3]
+        log = numbers.split(":")[3:]
+        try:
+            least, most, count = float(low), float(high), int(cells)
+        except ValueError:
+            least, most, count = math.nan, math.nan, 0
+        good = -math.inf < least < most < math.inf and 1 <= count <= 100 and log in ([], ["log"])
+        if not (name and good and (not log or least > 0)):
+            raise SettingsError(
+                f"{text!r} is no axis", "write PARAMETER=LOW:HIGH:CELLS, e.g. n=0.5:8:5:log"
+            )
+        axes.append(f"{name}={least:.12g}:{most:.12g}:{count}" + ":log" * bool(log))
+    return tuple(axes)
+
+
+INJECTED = ("B/T", "snr", "re_ratio", "re", "q", "n")
+"""Axes of a sensitivity map."""
+
+
+def _injected(value: Any) -> tuple[str, ...]:
+    """Axes of a sensitivity map, B/T first, each in one form: NAME=LOW:HIGH:NUMBER, with :log."""
+    found: dict[str, str] = {}
+    for text in texts_of(value):
+        name, _, numbers = str(text).strip().partition("=")
+        if name not in INJECTED or name in found:
+            raise SettingsError(f"there is no axis {text!r}", f"use each once: {INJECTED}")
+        try:
+            low = high = float(numbers)
+            found[name] = f"{name}={low:.12g}"
+        except ValueError:
+            (found[name],) = _grid(str(text))
+            low, high = map(float, found[name].partition("=")[2].split(":")[:2])
+        if not low > 0 or (name in ("B/T", "q") and not high < 1 + (name == "q")):
+            raise SettingsError(f"{text!r}", "give values above 0, of B/T and q below 1")
+    if "B/T" not in found:
+        raise SettingsError("the grid has no B/T", "add for example B/T=0.05:0.4:4:log")
+    return tuple(found[name] for name in INJECTED if name in found)
 
 
 def _prior(value: Any) -> str:
@@ -265,6 +310,19 @@ class FitSettings(Working, Networks, ReadOptions):
     galfit: str | Path | None = option(
         None, "GALFIT input file: the model and, without PATH, the images.", MODEL, shell=Path
     )
+    pipeline: str | Path | None = option(
+        None,
+        "Stages of fits, each from what an earlier one found: a YAML file (docs/pipelines.md).",
+        MODEL,
+        shell=Path,
+    )
+    grid: str | Sequence[str] = option(
+        (),
+        "Fit in every cell of a grid, then from its minima: PARAMETER=LOW:HIGH:CELLS[:log], also "
+        "several: n=0.5:8:5:log,B/T=0:1:4.",
+        MODEL,
+        normalise=_grid,
+    )
     bands: str | Sequence[str] = option(
         (),
         "Bands fitted together, the reference first: g,r,i; with wavelengths for parameters that "
@@ -308,6 +366,15 @@ class FitSettings(Working, Networks, ReadOptions):
         MODEL,
         choices=("laplace", "bootstrap", "hmc", "nested"),
     )
+    watch: float = option(
+        0.0,
+        "Minutes between pictures of the best model so far in progress/, of hmc and nested; 0: "
+        "none.",
+        OUTPUT,
+        unit="minutes",
+        least=0,
+        changes_results=False,
+    )
     segmenter: str = _segmenter("auto", SEGMENTERS)
     init: str = option(
         "resnet",
@@ -336,10 +403,22 @@ class FitSettings(Working, Networks, ReadOptions):
         bands, wavelengths = _bands(self.bands, self.wavelengths)
         object.__setattr__(self, "bands", bands)
         object.__setattr__(self, "wavelengths", wavelengths)
+        if self.pipeline is not None:
+            self._check_pipeline()
+        if self.grid and self.model == "auto":
+            raise SettingsError("a grid of model 'auto'", "name a model, or leave the grid out")
         if self.galfit is not None and not self.default_model:
             raise SettingsError("both a model and a GALFIT file are given", "give one of them")
         if self.prior not in ("broad", "none"):
             self._check_prior()
+
+    def _check_pipeline(self) -> None:
+        beside = {"model": not self.default_model, "galfit": self.galfit, "grid": self.grid}
+        for name, given in beside.items():
+            if given:
+                raise SettingsError(
+                    f"both a pipeline and {name} are given", "say it in a stage of the pipeline"
+                )
 
     def _check_prior(self) -> None:
         if self.prior == "network" and self.init != "resnet":
@@ -751,6 +830,46 @@ class CalibrateSettings(Seeded):
     number: int = _number(300, "Galaxies to inject.", least=1)
     apply: bool = option(
         False, "Add factors for the errors to the catalogue.", OUTPUT, changes_results=False
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SensitivitySettings(Seeded, Working, Networks, ReadOptions):
+    """Settings of a sensitivity map: which galaxies are injected, and how they are fitted."""
+
+    simpler: str | Path = option(
+        "sersic", "Model of one component: what a galaxy is without the other.", MODEL, shell=str
+    )
+    richer: str | Path = option(
+        "sersic+exp",
+        "Model of two components, each a Sérsic profile or a point source; B/T is the share of the "
+        "first.",
+        MODEL,
+        shell=str,
+    )
+    grid: str | Sequence[str] = option(
+        ("B/T=0.05:0.4:4:log", "snr=50:400:4:log"),
+        "What is injected: NAME=LOW:HIGH:NUMBER[:log] or NAME=VALUE of B/T, snr (of the galaxy), "
+        "re_ratio (first to second), re (pixels, of the second), q, n (of the first).",
+        MODEL,
+        normalise=_injected,
+    )
+    number: int = _number(50, "Galaxies of each cell of the grid.", least=2)
+    background: str = option(
+        "sky",
+        "sky: the images' own, their objects replaced by it; noise: Gaussian, as the noise plane "
+        "says.",
+        MODEL,
+        choices=("sky", "noise"),
+    )
+    margin: float = option(
+        0.0, "By which the BIC of the richer model must be lower to be accepted.", MODEL, least=0
+    )
+    prior: str = option("broad", "broad or none; see fit.", MODEL, choices=("broad", "none"))
+    likelihood: str = option("gaussian", "See fit.", MODEL)
+    segmenter: str = _segmenter("auto", SEGMENTERS[:3])
+    init: str = option(
+        "resnet", "Starting values: resnet or moments; see fit.", STARTS, choices=INITIALISERS
     )
 
 

@@ -16,6 +16,7 @@ from autofit_ml.cli import (  # noqa: F401
     query,
     report,
     segment,
+    sensitivity,
     show,
     simulate,
     weights,

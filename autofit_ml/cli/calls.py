@@ -23,6 +23,7 @@ from autofit_ml.settings import (
     Resumed,
     SegmentSettings,
     Selected,
+    SensitivitySettings,
     SimulateSettings,
 )
 
@@ -36,6 +37,7 @@ __all__ = [
     "Inputs",
     "LightcurveCommand",
     "SegmentCommand",
+    "SensitivityCommand",
     "SimulateCommand",
     "Told",
 ]
@@ -174,6 +176,13 @@ class CalibrateCommand(CalibrateSettings, Resumed, Told, Inputs):
     )
     paths: Paths = _paths("Its images, where they are no longer those that the run read.", True)
     out: Path | None = _out(None, "Default: calibration/ in the results.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SensitivityCommand(SensitivitySettings, Resumed, Told, Inputs):
+    """Options of ``autofit-ml sensitivity``."""
+
+    out: Path = _out("sensitivity", "Folder of the map.")
 
 
 @dataclass(frozen=True, kw_only=True)

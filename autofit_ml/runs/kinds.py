@@ -107,6 +107,7 @@ FITTED = Kind(
         "objects": (".fits",),
         "previews": (".png",),
         "posterior": (".nc", ".png"),
+        "progress": (".jpg", ".json"),
         "report_rows": (".js",),
     },
     began=_wrote_catalogue,
