@@ -293,7 +293,8 @@ def refereed(one: Sample, number: int, seed: int = 5) -> str:
         p = np.clip(column(table, "p_star"), 1e-9, 1 - 1e-9)
         gain = -np.mean(np.where(star, np.log(p), np.log1p(-p)))
         print(f"ln loss of p_star, {label}: {gain:.3f}")
-    print(f"referee: {seconds / 60:.0f} min, R-hat {np.percentile(np.asarray(hmc["rhat"]), [50, 90, 100])}")
+    worst = np.percentile(np.asarray(hmc["rhat"]), [50, 90, 100])
+    print(f"referee: {seconds / 60:.0f} min, R-hat {worst.round(2).tolist()}")
     header = ["mean absolute error", "sources", "ours", "HMC", "ratio (68 %)"]
     text = markdown_table(header, rows)
     gap = np.abs(column(found, "p_star") - column(hmc, "p_star"))
