@@ -24,7 +24,7 @@ from autofit_ml.errors import SettingsError
 from autofit_ml.options import Option, Settings, any_of, option, texts_of, word_or_number
 
 if TYPE_CHECKING:
-    from autofit_ml.images.stamp import PSF
+    from autofit_ml.images.stamp import PSF, VaryingPSF
     from autofit_ml.scenes import Scene
 
 __all__ = [
@@ -52,8 +52,8 @@ __all__ = [
 
 Paths: TypeAlias = "str | Path | Iterable[str | Path] | None"
 
-FITTED_PSFS = ("moffat", "pixels")
-"""PSFs that are fitted to the stars of a frame, with their uncertainty."""
+FITTED_PSFS = ("moffat", "pixels", "stack")
+"""PSFs from the stars of a frame; the first two with their uncertainty."""
 
 SEGMENTERS = ("auto", "maskrcnn", "sep", "given")
 INITIALISERS = ("resnet", "moments")
@@ -117,10 +117,12 @@ class ReadOptions(Settings):
         INPUT,
         choices=("auto", "stamp", "frame"),
     )
-    psf: str | Path | np.ndarray | PSF | None = option(
+    psf: str | Path | np.ndarray | PSF | VaryingPSF | None = option(
         None,
-        "One PSF image for all objects; none: fit without; moffat, pixels: fitted to a frame's "
-        "stars.",
+        "PSF of all objects: an image, or a model that gives it at each place (PSFEx, Piff, "
+        "psField, a grid of STPSF or STDPSF); none: fit without; of a frame's stars: pixels (with "
+        "its uncertainty, varying if they do), moffat (likewise, one for the frame), stack (one "
+        "mean image). Default: the object's own, else of the frame's stars, varying if they do.",
         NOISE,
         shell=str,
     )

@@ -154,9 +154,8 @@ def _catalogued(
             named = [settings.bands[k] if settings.bands else "" for k, _ in there]
             names = [name or frame.filter or "1" for name, frame in zip(named, frames, strict=True)]
             frames[0] = frames[0].replace(id=source.id)
-            value = catalogue_frames(
-                frames, names, settings.part(SourceSettings), [one.psf_at for _, one in there]
-            )
+            psfs = [None if frame.varying_psf is None else frame.psf_at for frame in frames]
+            value = catalogue_frames(frames, names, settings.part(SourceSettings), psfs)
         except InputError as error:
             hashes = hashes or source_hashes(source)
             out.append(Result(source.id, None, str(error), hashes))

@@ -89,7 +89,10 @@ def _wrote_catalogue(folder: Path) -> bool:
 
 
 FITTED = Kind(
-    ("catalog.parquet", "catalog.fits", "catalog.vot", RUN_FILE, "report.html"),
+    (
+        *("catalog.parquet", "catalog.fits", "catalog.vot", "posterior.parquet"),
+        *(RUN_FILE, "report.html"),
+    ),
     {
         "objects": (".fits",),
         "previews": (".png",),
