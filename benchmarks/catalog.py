@@ -251,8 +251,10 @@ def errors(samples: dict[str, Sample]) -> str:
                 share, spread, n = coverage(off, error, width)
                 told = f" ± {100 * spread:.1f}" if width == 1 else ""
                 parts.append(f"{100 * share:.1f}{told}")
-            cells[name].append(f"{' / '.join(parts)} ({n})" if n else "–")
-    header = ["within 1 / 2 errors, % (should be 68.3 / 95.4)", *(KINDS[name] for name in samples)]
+            with np.errstate(all="ignore"):
+                middle = np.nanmedian(off / error) if n else math.nan
+            cells[name].append(f"{' / '.join(parts)}; {middle:+.2f}" if n else "–")
+    header = ["within 1 / 2 errors, % (68.3 / 95.4); median pull", *(KINDS[name] for name in samples)]
     return markdown_table(header, [[name, *values] for name, values in cells.items()])
 
 

@@ -129,3 +129,14 @@ def test_tiles_cover_a_picture_at_every_size():
 def test_bands_go_from_blue_to_red():
     assert blue_to_red(["r", "u", "g", "z", "i"]) == ["u", "g", "r", "i", "z"]
     assert blue_to_red(["F814W", "F606W"]) == ["F814W", "F606W"]
+
+
+def test_a_source_opens_in_a_browser(tmp_path, bands, table, browse):
+    page = write_frame_page(tmp_path / "f.html", table, bands, title="f", pixel_scale=0.4)
+    listed = browse(page).split('<script type="application/json"')[0]
+    assert "2 sources" in listed and "f@1" in listed
+    assert "&lt;/script&gt;&lt;b&gt;f@2" in listed
+    opened = browse(page, "id=f%401").split('<script type="application/json"')[0]
+    assert "A star (probability over 99&nbsp;%)." in opened
+    assert opened.count("<figure>") == 3
+    assert "Not usable" in opened, "the other kind can be switched off"

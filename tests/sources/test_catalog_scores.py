@@ -8,7 +8,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
-from catalog_scores import (  # noqa: E402
+from catalog_scores import (
     ROWS,
     celeste_errors,
     classification,
