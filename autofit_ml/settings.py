@@ -605,7 +605,7 @@ class SourceSettings(Settings):
         STARTS,
     )
     sweeps: int = option(
-        4, "Sweeps over sources that overlap, at most.", WORK, least=1, python_only=True
+        10, "Sweeps over sources that overlap, at most.", WORK, least=1, python_only=True
     )
 
 
@@ -615,6 +615,12 @@ class CatalogSettings(SourceSettings, Working, ReadOptions):
 
     bands: str | Sequence[str] = option(
         (), "Bands fitted together, the reference first: r,u,g,i,z.", MODEL
+    )
+    forced: str | Path | None = option(
+        None,
+        "Catalogue whose positions and shapes are held: its sources' fluxes in these images.",
+        MODEL,
+        shell=Path,
     )
     batch_size: int = _batch_size(1)
     save: str | Sequence[str] = option(

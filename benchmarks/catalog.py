@@ -251,8 +251,10 @@ def errors(samples: dict[str, Sample]) -> str:
                 share, spread, n = coverage(off, error, width)
                 told = f" ± {100 * spread:.1f}" if width == 1 else ""
                 parts.append(f"{100 * share:.1f}{told}")
-            cells[name].append(f"{' / '.join(parts)} ({n})" if n else "–")
-    header = ["within 1 / 2 errors, % (should be 68.3 / 95.4)", *(KINDS[name] for name in samples)]
+            with np.errstate(all="ignore"):
+                middle = np.nanmedian(off / error) if n else math.nan
+            cells[name].append(f"{' / '.join(parts)}; {middle:+.2f}" if n else "–")
+    header = ["within 1 / 2 errors, % (68.3 / 95.4); median pull", *(KINDS[name] for name in samples)]
     return markdown_table(header, [[name, *values] for name, values in cells.items()])
 
 
@@ -293,7 +295,8 @@ def refereed(one: Sample, number: int, seed: int = 5) -> str:
         p = np.clip(column(table, "p_star"), 1e-9, 1 - 1e-9)
         gain = -np.mean(np.where(star, np.log(p), np.log1p(-p)))
         print(f"ln loss of p_star, {label}: {gain:.3f}")
-    print(f"referee: {seconds / 60:.0f} min, R-hat {np.percentile(np.asarray(hmc["rhat"]), [50, 90, 100])}")
+    worst = np.percentile(np.asarray(hmc["rhat"]), [50, 90, 100])
+    print(f"referee: {seconds / 60:.0f} min, R-hat {worst.round(2).tolist()}")
     header = ["mean absolute error", "sources", "ours", "HMC", "ratio (68 %)"]
     text = markdown_table(header, rows)
     gap = np.abs(column(found, "p_star") - column(hmc, "p_star"))

@@ -300,9 +300,9 @@ def _make_frame(source: Source, options: ReadOptions, planes: Planes) -> Frame:
         psf,
         varying,
         saturated=planes.saturated,
-        bits=planes.bits,
         wcs=planes.calibration.wcs,
         background_sigma=planes.background,
+        mask_bits=planes.mask_bits,
         **_common(source, planes, flags),
     )
     if psf is None:

@@ -135,7 +135,7 @@ DIFFERENCED = Kind(
 )
 CATALOGUED = Kind(
     ("catalog.parquet", "catalog.fits", "report.html"),
-    {"": ("_model.fits", "_residual.fits", ".reg")},
+    {"": ("_model.fits", "_residual.fits", "_covariance.ecsv", ".reg", ".html")},
     ".work/catalog",
     ".ecsv",
     ".work/catalog/shards",
