@@ -28,7 +28,7 @@ _BANDS = "ubgvrizyjhk"
 """Usual names of bands, from blue to red."""
 
 _QUALITY = 86
-_NOISE = 2.0
+_NOISE = 1.6
 """Standard deviations of the sky noise that a tenth of the linear part of the stretch is."""
 
 _BEND = 8.0
