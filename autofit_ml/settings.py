@@ -525,6 +525,12 @@ class CatalogSettings(SourceSettings, Working, ReadOptions):
     bands: str | Sequence[str] = option(
         (), "Bands fitted together, the reference first: r,u,g,i,z.", MODEL
     )
+    forced: str | Path | None = option(
+        None,
+        "Catalogue whose positions and shapes are held: its sources' fluxes in these images.",
+        MODEL,
+        shell=Path,
+    )
     batch_size: int = _batch_size(1)
     save: str | Sequence[str] = option(
         ("page", "images", "regions"),

@@ -50,9 +50,7 @@ class Placement:
                 out[:, part], turn[:, part, part] = self.place(full[:, part], names)
         return out, turn
 
-    def place(
-        self, full: torch.Tensor, names: Sequence[str]
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def place(self, full: torch.Tensor, names: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
         """The same of one component, whose parameters have `names` (`Profile.parameters`).
 
         The map is taken as a similarity (rotation, mirror, one scale): shear of a few per cent is

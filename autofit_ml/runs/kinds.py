@@ -10,7 +10,16 @@ from typing import Any
 
 from autofit_ml.catalogue.filenames import file_stem
 
-__all__ = ["CATALOGUED", "DECONVOLVED", "DIFFERENCED", "FITTED", "RUN_FILE", "SEGMENTED", "Kind", "is_result"]
+__all__ = [
+    "CATALOGUED",
+    "DECONVOLVED",
+    "DIFFERENCED",
+    "FITTED",
+    "RUN_FILE",
+    "SEGMENTED",
+    "Kind",
+    "is_result",
+]
 
 RUN_FILE = "run.json"
 
@@ -124,7 +133,7 @@ DIFFERENCED = Kind(
 )
 CATALOGUED = Kind(
     ("catalog.parquet", "catalog.fits", "report.html"),
-    {"": ("_model.fits", "_residual.fits", ".reg")},
+    {"": ("_model.fits", "_residual.fits", "_covariance.ecsv", ".reg", ".html")},
     ".work/catalog",
     ".ecsv",
     ".work/catalog/shards",

@@ -15,8 +15,8 @@ points (h = :math:`\sqrt 3`).
 integrated with the rule's points, reweighted by p/g: that gives the evidence and corrects mean and
 variance where tails are heavier or lighter than a Gaussian's.
 
-**Variational.** The Gaussian of largest :math:`E[\ln p] + \tfrac12\ln\det 2\pi e S`, a lower bound of ln Z. At its maximum (Opper
-and Archambeau 2009, Neural Comput. 21, 786)
+**Variational.** The Gaussian of largest :math:`E[\ln p] + \tfrac12\ln\det 2\pi e S`, a lower bound
+of ln Z. At its maximum (Opper and Archambeau 2009, Neural Comput. 21, 786)
 
 .. math:: E[\nabla \ln p] = 0, \qquad S^{-1} = -E[\nabla\nabla \ln p],
 
@@ -145,7 +145,9 @@ def _expected(
     at, here = problem.log_density(index, mean)
     value, plus, minus = _along_axes(problem, index, mean, root, math.sqrt(3.0))
     bound = at + (value - 2 * d * at) / 6
-    bound = bound + root.diagonal(dim1=1, dim2=2).log().sum(1) + d / 2 * math.log(2 * math.pi) + d / 2
+    bound = (
+        bound + root.diagonal(dim1=1, dim2=2).log().sum(1) + d / 2 * math.log(2 * math.pi) + d / 2
+    )
     slope = here + (plus + minus - 2 * here[:, None]).sum(1) / 6
     second = (minus - plus) @ root / math.sqrt(12.0)  # along the axes
     inverse = torch.linalg.inv(root)
@@ -171,9 +173,7 @@ def _along_axes(
     return value.view(a, -1).sum(1), plus, minus
 
 
-def _arms(
-    theta: torch.Tensor, root: torch.Tensor, arm: float
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _arms(theta: torch.Tensor, root: torch.Tensor, arm: float) -> tuple[torch.Tensor, torch.Tensor]:
     """theta + and - arm times the columns of `root`, (A, D, D) each."""
     arms = arm * root.transpose(1, 2)
     return theta[:, None] + arms, theta[:, None] - arms

@@ -100,7 +100,10 @@ class SourcePrior:
             beyond = torch.zeros_like(e)
         else:
             a, b = self.dev
-            low, high = torch.nn.functional.logsigmoid(shape), torch.nn.functional.logsigmoid(-shape)
+            low, high = (
+                torch.nn.functional.logsigmoid(shape),
+                torch.nn.functional.logsigmoid(-shape),
+            )
             beyond = a * low + b * high - _log_beta(a, b)
         density = _round_density(e, *self.axis_ratio) - _round_volume(*self.axis_ratio)
         return self._mixture(torch.cat(known, 1)) + beyond + density
@@ -231,7 +234,9 @@ class _Joint:
         elif term.kind == "log-normal" and name in ("re", "n"):
             self.append(f"ln_{name}", math.log(v["median"]), float(v["sd"]))
         elif term.kind == "uniform":
-            self.append(name, float(v["low"] + v["high"]) / 2, float(v["high"] - v["low"]) / 12**0.5)
+            self.append(
+                name, float(v["low"] + v["high"]) / 2, float(v["high"] - v["low"]) / 12**0.5
+            )
         elif term.kind == "on":
             mean = float(v["mean"] - v["slope"] * v["at"])
             self.append(name, mean, float(v["scatter"]), term.on, float(v["slope"]))
