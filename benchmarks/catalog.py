@@ -96,9 +96,7 @@ def populations() -> tuple[Any, Any]:
     return found["star"], found["galaxy"]
 
 
-def sample(
-    kind: str, count: int, shape: tuple[int, int], seed: int = 1, **settings: Any
-) -> Sample:
+def sample(kind: str, count: int, shape: tuple[int, int], seed: int = 1, **settings: Any) -> Sample:
     """Simulate fields and catalogue them as files."""
     truths, tables, fields, seconds = [], [], [], []
     peers: dict[str, list[Table]] = {}
