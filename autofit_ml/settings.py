@@ -514,7 +514,7 @@ class SourceSettings(Settings):
         STARTS,
     )
     sweeps: int = option(
-        4, "Sweeps over sources that overlap, at most.", WORK, least=1, python_only=True
+        10, "Sweeps over sources that overlap, at most.", WORK, least=1, python_only=True
     )
 
 

@@ -15,6 +15,7 @@ from autofit_ml.fitting.likelihoods import Likelihood
 from autofit_ml.images.stamp import Frame
 from autofit_ml.population import CELESTE, read_populations
 from autofit_ml.settings import SourceSettings
+from autofit_ml.sources.blends import with_blends
 from autofit_ml.sources.detection import detect, detection_image, sky_of, starting_values
 from autofit_ml.sources.field import Field, make_field
 from autofit_ml.sources.priors import SourcePrior, make_prior
@@ -126,7 +127,7 @@ def catalogue_frames(
     starts = starting_values(field, found.sources, priors)
     scan = Scan(field, starts, priors, likelihood)
     scan.run(settings.sweeps)
-    posterior = scan.posterior(settings.inference)
+    posterior = with_blends(scan, scan.posterior(settings.inference))
     table = catalogue_rows(field, posterior, found.sources["radius"], frames[0].id, settings.galaxy)
     messages = tuple(dict.fromkeys(text for frame in frames for text in frame.messages))
     return SourceCatalogue(table, field, sky, messages)

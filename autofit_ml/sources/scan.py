@@ -245,6 +245,16 @@ class Scan:
             self.field.add(b, corners[b], light - kept[b, rows])
             kept[b, rows] = light
 
+    def design(
+        self, i: int, kind: int, theta: torch.Tensor
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor], list[np.ndarray]]:
+        """Derivatives of a source's images by theta (D,), 1/sigma and corners, for each band."""
+        some = np.array([i])
+        problems, corners, _ = self.problems(some)
+        problem, index = problems[kind], torch.zeros(1, dtype=torch.int64)
+        images = [problem.design(index, theta[None], b)[0] for b in range(len(problem.bands))]
+        return images, [band.root[0] for band in problem.bands], [at[0].numpy() for at in corners]
+
     def posterior(self, inference: str, sources: np.ndarray | None = None) -> Posterior:
         """Gaussians and probabilities of both types, the others' light held.
 
