@@ -9,7 +9,7 @@ import math
 
 import torch
 
-from autofit_ml.profiles import Table, row_products
+from autofit_ml.profiles import Table
 from autofit_ml.profiles.products import ROWS
 from autofit_ml.rendering.fourier import FourierPlan
 from autofit_ml.rendering.synthesis import phase, synthesise, synthesise_derivatives
@@ -117,7 +117,9 @@ def _profile_transform(
     """S at all modes (B, n_modes); with derivatives also those by kappa^2 and by the shapes."""
     dtype = plan.dtype
     rows = table.rows(parameters[:, 4:-2], dtype, derivatives)
-    kappa2 = row_products(metric(parameters).to(dtype), plan.quadratic)
+    xx, yy, xy = metric(parameters).to(dtype)[..., None].unbind(1)
+    kappa2 = torch.addcmul(xx * plan.quadratic[0], yy, plan.quadratic[1])
+    kappa2 = torch.addcmul(kappa2, xy, plan.quadratic[2])
     kappa2 = kappa2.clamp_min(math.exp(2 * table.log_kappa_min))
     position = (kappa2.log() * (0.5 / table.log_kappa_step)) - (
         table.log_kappa_min / table.log_kappa_step
