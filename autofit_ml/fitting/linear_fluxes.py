@@ -7,6 +7,7 @@ import math
 import torch
 
 from autofit_ml.fitting.problem import SceneProblem
+from autofit_ml.rendering import Shared
 
 __all__ = ["with_best_fluxes"]
 
@@ -37,11 +38,12 @@ def with_best_fluxes(
 
 def _solved(problem: SceneProblem, index: torch.Tensor, theta: torch.Tensor) -> torch.Tensor:
     layout, out = problem.layout, theta.clone()
+    shared: Shared = {}
     for i in range(layout.n_images):
         mine = layout.own_fluxes(i)
         if not mine:
             continue
-        images = problem.component_images(index, theta, i)
+        images = problem.component_images(index, theta, i, shared=shared)
         data = problem.images[i]
         root = data.root_weight[index]
         background = data.background()[: layout.sky_terms]

@@ -152,7 +152,6 @@ class FourierPlan:
         return torch.cat([*parts, parts[0].new_zeros((len(parts[0]), missing))], dim=1)
 
 
-@lru_cache(maxsize=32)
 def make_plan(
     shape: tuple[int, int],
     psf_shape: tuple[int, int] = (1, 1),
@@ -185,8 +184,20 @@ def make_plan(
         for n, p in zip(shape, psf_shape, strict=True)
     ]
     lengths = _fast_length(smallest[0]), _fast_length(smallest[1])
-    (ny, nx), (ly, lx), s = shape, lengths, int(oversampling)
+    return _plan(shape, lengths, int(oversampling), accuracy, torch.device(device), dtype)
 
+
+@lru_cache(maxsize=32)
+def _plan(
+    shape: tuple[int, int],
+    lengths: tuple[int, int],
+    s: int,
+    accuracy: Accuracy,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> FourierPlan:
+    """The plan of an FFT of some `lengths`, made once."""
+    (ny, nx), (ly, lx) = shape, lengths
     step_y, step_x = 2 * np.pi / ly, 2 * np.pi / lx
     ky = _aliases(np.fft.fftfreq(ly, 1 / ly) * step_y, s)
     kx = _aliases(np.arange(lx // 2 + 1) * step_x, s)
