@@ -119,6 +119,8 @@ class FourierPlan:
         a multiple of `ALIGNMENT`; the filling carries no light.
     frequencies : tuple of Tensor (n_modes,)
         kx and ky of the same.
+    lines : tuple of Tensor
+        kx of all levels one after the other, then ky, each filled up to a multiple of `ALIGNMENT`.
     turn : Tensor, complex, (jy, jx)
         Phases and scale of what the other levels add to the first's low modes (jy from -J to J).
     """
@@ -129,6 +131,7 @@ class FourierPlan:
     levels: tuple[_Level, ...]
     quadratic: torch.Tensor
     frequencies: tuple[torch.Tensor, torch.Tensor]
+    lines: tuple[torch.Tensor, torch.Tensor]
     turn: torch.Tensor
 
     @property
@@ -249,7 +252,18 @@ def _plan(
     all_kx, all_ky = torch.cat([*every_kx, filling]), torch.cat([*every_ky, filling])
     quadratic = torch.stack([all_kx.square(), all_ky.square(), all_kx * all_ky])
     turned = torch.complex(torch.as_tensor(turn.real, **place), torch.as_tensor(turn.imag, **place))
-    return FourierPlan((ny, nx), (ly, lx), s, tuple(levels), quadratic, (all_kx, all_ky), turned)
+    lines = (
+        _filled(torch.cat([level.kx.flatten() for level in levels])),
+        _filled(torch.cat([level.ky.flatten() for level in levels])),
+    )
+    return FourierPlan(
+        (ny, nx), (ly, lx), s, tuple(levels), quadratic, (all_kx, all_ky), lines, turned
+    )
+
+
+def _filled(k: torch.Tensor) -> torch.Tensor:
+    """Frequencies, with zeros up to a multiple of `ALIGNMENT`."""
+    return torch.cat([k, k.new_zeros(-len(k) % ALIGNMENT)])
 
 
 def _extension(n: int, basis: np.ndarray, k: np.ndarray) -> np.ndarray:
