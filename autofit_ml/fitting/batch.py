@@ -109,6 +109,7 @@ class SceneBatch:
         layout: Layout,
         settings: RefineSettings,
         dtype: torch.dtype = torch.float32,
+        images: Sequence[dict[str, torch.Tensor]] = (),
     ) -> None:
         self.members, self.layout, self.settings = list(members), layout, settings
         self.device, self.dtype = torch.device(settings.device), dtype
@@ -116,8 +117,20 @@ class SceneBatch:
         self._spectra: dict[tuple, tuple[FourierPlan, torch.Tensor, torch.Tensor]] = {}
         self.extras = make_extras(layout)
         self.shapes = [padded_shape(members[0].stamp(i).shape) for i in range(layout.n_images)]
-        self._images = [self._image(i) for i in range(layout.n_images)]
+        self._images = list(images) or [self._image(i) for i in range(layout.n_images)]
         self.prior, self.prior_names = make_prior(self)
+
+    def with_layout(self, rows: Sequence[int], layout: Layout) -> SceneBatch:
+        """Some of the members under another layout, with the weights in force here."""
+        index = torch.as_tensor(rows, device=self.device)
+        images = [{name: got[index] for name, got in image.items()} for image in self._images]
+        members = [self.members[k] for k in rows]
+        out = SceneBatch(members, layout, self.settings, self.dtype, images)
+        out._spectra = {
+            key: (plan, spectra[index], known[index])
+            for key, (plan, spectra, known) in self._spectra.items()
+        }
+        return out
 
     def _image(self, i: int) -> dict[str, torch.Tensor]:
         """Pixels of image i: data, root_weight (scaled), scale, pedestal, psf, ..."""

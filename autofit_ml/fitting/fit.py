@@ -238,7 +238,7 @@ def _fit_batch(batch: SceneBatch, scene: Scene, components: bool) -> list[SceneF
     # 1. Search from all starts on binned images.
     blocks = search_blocks(batch.members[0])
     coarse = batch.problem(settings.coarse, everyone, blocks, theta)
-    theta = with_best_fluxes(coarse, theta, lower, upper)
+    theta = with_best_fluxes(coarse, theta, lower, upper, wanted)
     found, chi2, n_iter = search(coarse, theta, lower, upper, max_step, settings.search, wanted)
     n_starts = wanted.sum(1)
     started = found[:, 0]

@@ -56,9 +56,12 @@ def sky_scatter(residual: torch.Tensor, data: torch.Tensor, sky: torch.Tensor) -
     """
     number = sky.sum(2).sum(1)
     rank = sky.flatten(1).cumsum(1, dtype=torch.int32)
-    step = (number + _SAMPLE - 1).div(_SAMPLE, rounding_mode="floor").clamp_min(1)[:, None]
-    wanted = sky.flatten(1) & (rank % step == 0)
-    place = torch.where(wanted, rank.div(step, rounding_mode="floor") - 1, _SAMPLE)
+    step = ((number + _SAMPLE - 1) // _SAMPLE).clamp_min(1)[:, None]
+    wanted, place = sky.flatten(1), rank
+    if bool((step > 1).any()):
+        place = rank // step
+        wanted = wanted & (place * step == rank)
+    place = torch.where(wanted, place.to(torch.int64) - 1, _SAMPLE)
     blank = residual.new_full((len(residual), _SAMPLE + 1), torch.nan)
     pulls = blank.scatter(1, place, residual.flatten(1))[:, :-1]
     values = blank.scatter(1, place, data.flatten(1))[:, :-1]

@@ -9,12 +9,12 @@ import math
 
 import torch
 
-from autofit_ml.profiles import Table, row_products
+from autofit_ml.profiles import Table
 from autofit_ml.profiles.products import ROWS
 from autofit_ml.rendering.fourier import FourierPlan
 from autofit_ml.rendering.synthesis import phase, synthesise, synthesise_derivatives
 
-__all__ = ["PARAMETERS", "elliptical_channels", "render"]
+__all__ = ["PARAMETERS", "Shared", "elliptical_channels", "render"]
 
 _GROUP = 1 << 20
 """Complex numbers of the spectra that are made at a time: what fits the processor's cache, and
@@ -25,8 +25,17 @@ PARAMETERS = ("x", "y", "ln_flux", "ln_rc", "ln_n", "eta1", "eta2")
 `autofit_ml.scenes`. x, y in 0-based stamp pixels."""
 
 
+Shared = dict[tuple[int, int, int, bool], tuple[torch.Tensor, tuple[torch.Tensor, ...]]]
+"""What images of the same objects on the same pixels have in common: kept by the first of them that
+is drawn, taken up by those with the same geometry (in bands, only flux and PSF differ)."""
+
+
 def render(
-    plan: FourierPlan, table: Table, psf: torch.Tensor, parameters: torch.Tensor
+    plan: FourierPlan,
+    table: Table,
+    psf: torch.Tensor,
+    parameters: torch.Tensor,
+    shared: Shared | None = None,
 ) -> torch.Tensor:
     """PSF-convolved images of one component per object.
 
@@ -41,21 +50,26 @@ def render(
         From `autofit_ml.rendering.psf_modes`.
     parameters : Tensor, float64, shape (B, 6 + S)
         Columns as in `PARAMETERS`, with the profile's shapes in the place of ln n.
+    shared : dict, optional
+        See `Shared`.
 
     Returns
     -------
     Tensor, shape (B, ny, nx)
         Light per pixel, in the unit of the flux.
     """
-    theta = parameters.to(plan.dtype)
-    transform = _profile_transform(plan, table, parameters, derivatives=False)[0]
-    transform = transform * theta[:, 2].exp()[:, None]
-    return synthesise(plan, psf * phase(plan, theta[:, 0], theta[:, 1]) * transform)
+    where, transform = _spectra(plan, table, parameters, False, shared)
+    flux = parameters[:, 2, None].to(plan.dtype).exp()
+    return synthesise(plan, psf * where * (transform * flux))
 
 
 @torch.no_grad()
 def elliptical_channels(
-    plan: FourierPlan, table: Table, psf: torch.Tensor, parameters: torch.Tensor
+    plan: FourierPlan,
+    table: Table,
+    psf: torch.Tensor,
+    parameters: torch.Tensor,
+    shared: Shared | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     r"""Images that span the derivatives of `render`, and what combines them.
 
@@ -70,7 +84,7 @@ def elliptical_channels(
 
     Parameters
     ----------
-    plan, table, psf, parameters : as in `render`.
+    plan, table, psf, parameters, shared : as in `render`.
 
     Returns
     -------
@@ -84,9 +98,13 @@ def elliptical_channels(
     images = psf.real.new_empty((len(parameters), size, *plan.shape))
     rows = max(1, _GROUP // (size * plan.n_modes))
     rows = rows // ROWS * ROWS or rows
+    shapes = [(2 + k, 0, 0) for k in range(s)]
+    orders = [(0, 1, 0), (0, 0, 1), (0, 0, 0), (1, 2, 0), *shapes, (1, 0, 2), (1, 1, 1)]
     for start in range(0, len(parameters), rows):
         some = slice(start, start + rows)
-        _draw_channels(plan, table, psf[some], parameters[some], images[some])
+        where, *factors = _spectra(plan, table, parameters[some], True, shared, start)
+        base = psf[some] * (where * parameters[some, 2, None].to(plan.dtype).exp())
+        synthesise_derivatives(plan, base, factors, orders, images[some])
     mixing = torch.eye(size, dtype=parameters.dtype, device=parameters.device)
     mixing = mixing.expand(len(parameters), size, size).clone()
     which = [3, 4 + s, 5 + s]  # g_xx, g_yy, g_xy; and the parameters ln rc, eta1, eta2
@@ -95,20 +113,27 @@ def elliptical_channels(
     return images, mixing
 
 
-def _draw_channels(
+def _spectra(
     plan: FourierPlan,
     table: Table,
-    psf: torch.Tensor,
     parameters: torch.Tensor,
-    out: torch.Tensor,
-) -> None:
-    """Fill the channels of `elliptical_channels` (B, 6 + S, ny, nx), some at a time."""
-    theta = parameters.to(plan.dtype)
-    value, bend, *by_shapes = _profile_transform(plan, table, parameters, derivatives=True)
-    base = psf * (phase(plan, theta[:, 0], theta[:, 1]) * theta[:, 2].exp()[:, None])
-    shapes = [(2 + k, 0, 0) for k in range(len(by_shapes))]
-    orders = [(0, 1, 0), (0, 0, 1), (0, 0, 0), (1, 2, 0), *shapes, (1, 0, 2), (1, 1, 1)]
-    synthesise_derivatives(plan, base, [value, bend, *by_shapes], orders, out)
+    derivatives: bool,
+    shared: Shared | None = None,
+    first: int = 0,
+) -> tuple[torch.Tensor, ...]:
+    """exp(-i k . x_c) and `_profile_transform` at all modes, (B, n_modes) each.
+
+    `first`: number of the first object among those that share.
+    """
+    key = (id(plan), id(table), first, derivatives)
+    geometry = torch.cat([parameters[:, :2], parameters[:, 3:]], 1)
+    if shared is not None and key in shared and torch.equal(shared[key][0], geometry):
+        return shared[key][1]
+    x, y = parameters[:, :2].to(plan.dtype).unbind(1)
+    out = phase(plan, x, y), *_profile_transform(plan, table, parameters, derivatives)
+    if shared is not None:
+        shared[key] = geometry, out
+    return out
 
 
 def _profile_transform(
@@ -117,7 +142,9 @@ def _profile_transform(
     """S at all modes (B, n_modes); with derivatives also those by kappa^2 and by the shapes."""
     dtype = plan.dtype
     rows = table.rows(parameters[:, 4:-2], dtype, derivatives)
-    kappa2 = row_products(metric(parameters).to(dtype), plan.quadratic)
+    xx, yy, xy = metric(parameters).to(dtype)[..., None].unbind(1)
+    kappa2 = torch.addcmul(xx * plan.quadratic[0], yy, plan.quadratic[1])
+    kappa2 = torch.addcmul(kappa2, xy, plan.quadratic[2])
     kappa2 = kappa2.clamp_min(math.exp(2 * table.log_kappa_min))
     position = (kappa2.log() * (0.5 / table.log_kappa_step)) - (
         table.log_kappa_min / table.log_kappa_step

@@ -119,6 +119,8 @@ class FourierPlan:
         a multiple of `ALIGNMENT`; the filling carries no light.
     frequencies : tuple of Tensor (n_modes,)
         kx and ky of the same.
+    lines : tuple of Tensor
+        kx of all levels one after the other, then ky, each filled up to a multiple of `ALIGNMENT`.
     turn : Tensor, complex, (jy, jx)
         Phases and scale of what the other levels add to the first's low modes (jy from -J to J).
     """
@@ -129,6 +131,7 @@ class FourierPlan:
     levels: tuple[_Level, ...]
     quadratic: torch.Tensor
     frequencies: tuple[torch.Tensor, torch.Tensor]
+    lines: tuple[torch.Tensor, torch.Tensor]
     turn: torch.Tensor
 
     @property
@@ -152,7 +155,6 @@ class FourierPlan:
         return torch.cat([*parts, parts[0].new_zeros((len(parts[0]), missing))], dim=1)
 
 
-@lru_cache(maxsize=32)
 def make_plan(
     shape: tuple[int, int],
     psf_shape: tuple[int, int] = (1, 1),
@@ -185,8 +187,20 @@ def make_plan(
         for n, p in zip(shape, psf_shape, strict=True)
     ]
     lengths = _fast_length(smallest[0]), _fast_length(smallest[1])
-    (ny, nx), (ly, lx), s = shape, lengths, int(oversampling)
+    return _plan(shape, lengths, int(oversampling), accuracy, torch.device(device), dtype)
 
+
+@lru_cache(maxsize=32)
+def _plan(
+    shape: tuple[int, int],
+    lengths: tuple[int, int],
+    s: int,
+    accuracy: Accuracy,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> FourierPlan:
+    """The plan of an FFT of some `lengths`, made once."""
+    (ny, nx), (ly, lx) = shape, lengths
     step_y, step_x = 2 * np.pi / ly, 2 * np.pi / lx
     ky = _aliases(np.fft.fftfreq(ly, 1 / ly) * step_y, s)
     kx = _aliases(np.arange(lx // 2 + 1) * step_x, s)
@@ -238,7 +252,18 @@ def make_plan(
     all_kx, all_ky = torch.cat([*every_kx, filling]), torch.cat([*every_ky, filling])
     quadratic = torch.stack([all_kx.square(), all_ky.square(), all_kx * all_ky])
     turned = torch.complex(torch.as_tensor(turn.real, **place), torch.as_tensor(turn.imag, **place))
-    return FourierPlan((ny, nx), (ly, lx), s, tuple(levels), quadratic, (all_kx, all_ky), turned)
+    lines = (
+        _filled(torch.cat([level.kx.flatten() for level in levels])),
+        _filled(torch.cat([level.ky.flatten() for level in levels])),
+    )
+    return FourierPlan(
+        (ny, nx), (ly, lx), s, tuple(levels), quadratic, (all_kx, all_ky), lines, turned
+    )
+
+
+def _filled(k: torch.Tensor) -> torch.Tensor:
+    """Frequencies, with zeros up to a multiple of `ALIGNMENT`."""
+    return torch.cat([k, k.new_zeros(-len(k) % ALIGNMENT)])
 
 
 def _extension(n: int, basis: np.ndarray, k: np.ndarray) -> np.ndarray:

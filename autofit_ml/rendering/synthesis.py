@@ -13,24 +13,24 @@ from collections.abc import Sequence
 
 import torch
 
-from autofit_ml.rendering.fourier import ALIGNMENT, FourierPlan
+from autofit_ml.rendering.fourier import FourierPlan
 
 __all__ = ["phase", "synthesise", "synthesise_derivatives"]
 
 
 def phase(plan: FourierPlan, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     """exp(-i k . x_c) at all modes, complex, shape (B, n_modes); `x`, `y` (B,) in pixels."""
-    return plan.joined(
-        [level.outer(_turn(x, level.kx), _turn(y, level.ky)) for level in plan.levels]
-    )
-
-
-def _turn(shift: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
-    """exp(-i k shift), (B, number of k); rows are filled up so that batches do not matter."""
-    flat = k.flatten()
-    filled = torch.cat([flat, flat.new_zeros(-len(flat) % ALIGNMENT)])
-    one = torch.ones((), dtype=k.dtype, device=k.device)
-    return torch.polar(one, -shift[:, None] * filled)[:, : len(flat)]
+    one = torch.ones((), dtype=plan.dtype, device=plan.device)
+    turns = [
+        torch.polar(one, -shift[:, None] * k) for shift, k in zip((x, y), plan.lines, strict=True)
+    ]
+    sizes = [(level.kx.numel(), level.ky.numel()) for level in plan.levels]
+    parts, first_x, first_y = [], 0, 0
+    for level, (nx, ny) in zip(plan.levels, sizes, strict=True):
+        along = turns[0][:, first_x : first_x + nx], turns[1][:, first_y : first_y + ny]
+        parts.append(level.outer(*along))
+        first_x, first_y = first_x + nx, first_y + ny
+    return plan.joined(parts)
 
 
 def synthesise(plan: FourierPlan, spectra: torch.Tensor) -> torch.Tensor:
