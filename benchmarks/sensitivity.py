@@ -22,7 +22,7 @@ from autofit_ml.runs.sensitivity import axes_of_map, sensitivity_run
 from autofit_ml.settings import SensitivitySettings
 from autofit_ml.simulation import compose_recipe, export_fits, simulate_one
 
-GRID = "B/T=0.05:0.5:5:log,snr=60:480:4:log,re_ratio=0.2:0.5:2"
+GRID = "B/T=0.05:0.4:4:log,snr=60:400:3:log,re_ratio=0.2:0.5:2"
 IMAGES = ("data=single", "survey=sdss-r", "data.shape=[80,80]", "data.galaxies.re=[3.5,9]",
           "data.target.snr=[60,300]")  # fmt: skip
 PREDICTED = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)

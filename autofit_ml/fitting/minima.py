@@ -88,7 +88,9 @@ def known_of(batch: SceneBatch, scene: Scene, minima: Minima) -> Known:
     variance = covariance.diagonal(dim1=1, dim2=2)
     tolerance = batch.settings.final.tolerance
     settled = _settled(fit, counts & ~frozen, frozen, variance, tolerance)
-    linear = with_linear_fluxes(layout, target, main, fit, covariance, frozen, fixed, counts)
+    linear = with_linear_fluxes(
+        layout, target, main, fit, covariance, frozen, (minima.lower, minima.upper), counts
+    )
     if linear.linear.any():
         theta = linear.fit.theta
         values = catalogue_values(batch, minima.rows, theta, base, minima.started)

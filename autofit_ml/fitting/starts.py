@@ -67,7 +67,8 @@ def component_starts(
             values.update(_of_component(component, start, shares, sizes, indices))
         for name, given in (known or {}).items():
             if name in values:
-                values[name] = np.where(np.isfinite(given), given, values[name])
+                lit = (given > 0) | (not name.endswith(".flux"))  # what was found without light
+                values[name] = np.where(np.isfinite(given) & lit, given, values[name])
         _apply_model(scene, values, len(start))
         variants.append(values)
     return variants

@@ -59,9 +59,9 @@ def test_what_decides_all_has_finite_coefficients():
 
 def test_least_fraction_inverts_the_surface():
     for share in (0.5, 0.9):
-        value, low, high = least_fraction(surface(), {"snr": 150.0}, share)
+        value, low, high = least_fraction(surface(), {"snr": 400.0}, share)
         assert low == high == pytest.approx(value)
-        assert surface()({"B/T": value, "snr": 150.0}) == pytest.approx(share, abs=0.02)
+        assert surface()({"B/T": value, "snr": 400.0}) == pytest.approx(share, abs=0.02)
     assert np.isnan(least_fraction(surface(), {"snr": 5.0}, 0.9)).all()
 
 

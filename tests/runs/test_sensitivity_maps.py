@@ -114,7 +114,8 @@ def test_light_of_a_pair():
     rest = light_of_pair(point | {"share_1": 0.0}, stamp)
     assert (whole - rest).sum() == pytest.approx(0.3, abs=1e-3)
     second = np.sum((whole - rest) * np.hypot(*(np.indices(stamp.shape) - 40)) ** 2) / 0.3
-    assert second == pytest.approx(2 * (2.5 / 2.3548) ** 2, rel=0.02)  # as narrow as the PSF
+    pixel = 1 / 6
+    assert second == pytest.approx(2 * (2.5 / 2.3548) ** 2 + pixel, rel=0.02)  # the PSF alone
     light = scaled_to_snr(whole, stamp, 80.0)
     noise = np.sqrt(4.0 + light / 4.0)
     assert np.sqrt(np.sum((light / noise) ** 2)) == pytest.approx(80.0, rel=1e-4)
