@@ -10,7 +10,7 @@ from typing import Any
 
 from autofit_ml.catalogue.filenames import file_stem
 
-__all__ = ["DECONVOLVED", "DIFFERENCED", "FITTED", "RUN_FILE", "SEGMENTED", "Kind", "is_result"]
+__all__ = ["CATALOGUED", "DECONVOLVED", "DIFFERENCED", "FITTED", "RUN_FILE", "SEGMENTED", "Kind", "is_result"]
 
 RUN_FILE = "run.json"
 
@@ -89,7 +89,10 @@ def _wrote_catalogue(folder: Path) -> bool:
 
 
 FITTED = Kind(
-    ("catalog.parquet", "catalog.fits", "catalog.vot", RUN_FILE, "report.html"),
+    (
+        *("catalog.parquet", "catalog.fits", "catalog.vot", "posterior.parquet"),
+        *(RUN_FILE, "report.html"),
+    ),
     {
         "objects": (".fits",),
         "previews": (".png",),
@@ -118,6 +121,13 @@ DIFFERENCED = Kind(
     ".work/diff",
     ".ecsv",
     ".work/diff/shards",
+)
+CATALOGUED = Kind(
+    ("catalog.parquet", "catalog.fits", "report.html"),
+    {"": ("_model.fits", "_residual.fits", ".reg")},
+    ".work/catalog",
+    ".ecsv",
+    ".work/catalog/shards",
 )
 
 

@@ -9,12 +9,16 @@ one of
 - ``on: other, at: x0, mean: m, slope: s, scatter: c``: Gaussian of standard deviation c about
   :math:`m + s\,(x - x_0)`, x being another parameter's value; or lists of several others.
 
-``ln_re`` stands for the logarithm of ``re``. ``truncate: [low, high]`` cuts any of them off. In place
-of ``parameters`` may stand ``components``, each with a ``weight`` and ``parameters`` of its own.
+``ln_re`` stands for the logarithm of ``re``; ``dev`` is the share of de Vaucouleurs light in the
+profile ``exp_dev``. ``truncate: [low, high]`` cuts any of them off. In place of ``parameters`` may
+stand ``components``, each with a ``weight`` and ``parameters`` of its own.
+
+A file with ``populations:`` lists several of these, each with its ``share`` of all objects.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -28,13 +32,25 @@ from autofit_ml.errors import SettingsError
 from autofit_ml.scenes.files import ModelLoader
 from autofit_ml.user_yaml import parse_user_yaml, read_user_text
 
-__all__ = ["NUMBERS", "Part", "Population", "Term", "parse_population", "read_population"]
+__all__ = [
+    "CELESTE",
+    "NUMBERS",
+    "Part",
+    "Population",
+    "Term",
+    "parse_population",
+    "read_population",
+    "read_populations",
+]
+
+CELESTE = Path(__file__).with_name("celeste.yaml")
+"""Stars and galaxies of SDSS, as Celeste has them."""
 
 _TYPES = ("galaxy", "star")
-_UNITS = {"mag": "mag", "re": "arcsec", "n": "", "q": ""}
+_UNITS = {"mag": "mag", "re": "arcsec", "n": "", "q": "", "dev": ""}
 """Of the parameters; colours (``g-r``) are in mag."""
 
-_RANGES = {"re": (0.0, math.inf), "n": (0.0, math.inf), "q": (0.0, 1.0)}
+_RANGES = {"re": (0.0, math.inf), "n": (0.0, math.inf), "q": (0.0, 1.0), "dev": (0.0, 1.0)}
 NUMBERS = {
     "normal": ("mean", "sd"),
     "log-normal": ("median", "sd"),
@@ -167,11 +183,29 @@ class Population:
     type : {"galaxy", "star"}
     parts : tuple of Part
         All of the same parameters.
+    share : float
+        Of all objects, where a file has several populations.
     """
 
     name: str
     type: str
     parts: tuple[Part, ...]
+    share: float = 1.0
+
+    @property
+    def terms(self) -> tuple[Term, ...]:
+        """Terms of a population of one part.
+
+        Raises
+        ------
+        SettingsError
+            It has several components.
+        """
+        if len(self.parts) > 1:
+            raise SettingsError(
+                f"{self.name or 'the population'} has components", "use one without"
+            )
+        return self.parts[0].terms
 
     @property
     def band(self) -> str:
@@ -198,7 +232,23 @@ class Population:
 
 
 def read_population(path: str | Path) -> Population:
-    """Read a population file.
+    """Read a population file; of several populations in it the galaxies.
+
+    Raises
+    ------
+    SettingsError
+        Naming the file, the parameter and what is wrong with it.
+    """
+    found = read_populations(path)
+    galaxies = [one for one in found if one.type == "galaxy"]
+    if len(found) > 1 and len(galaxies) != 1:
+        problem = f"{len(galaxies)} populations of galaxies are in it"
+        raise SettingsError(problem, "keep one of them", path)
+    return found[0] if len(found) == 1 else galaxies[0]
+
+
+def read_populations(path: str | Path) -> tuple[Population, ...]:
+    """Read every population of a file, with shares that sum to 1.
 
     Raises
     ------
@@ -206,7 +256,16 @@ def read_population(path: str | Path) -> Population:
         Naming the file, the parameter and what is wrong with it.
     """
     try:
-        return parse_population(parse_user_yaml(read_user_text(path, "population file"), ModelLoader))
+        content = parse_user_yaml(read_user_text(path, "population file"), ModelLoader)
+        if not isinstance(content, Mapping) or "populations" not in content:
+            return (parse_population(content),)
+        _only(content, ("name", "populations"), "")
+        several = content["populations"]
+        if not isinstance(several, Sequence) or isinstance(several, str) or not several:
+            raise SettingsError("populations: there are none", "list them, each with its share")
+        found = [parse_population(one) for one in several]
+        total = sum(one.share for one in found)
+        return tuple(dataclasses.replace(one, share=one.share / total) for one in found)
     except SettingsError as error:
         if error.file is not None:
             raise
@@ -229,7 +288,10 @@ def parse_population(content: Any, *, covariates: bool = False) -> Population:
     """
     if not isinstance(content, Mapping):
         raise SettingsError("no population in it", "begin with name:, type: and parameters:")
-    _only(content, ("name", "type", "parameters", "components"), "")
+    _only(content, ("name", "type", "share", "parameters", "components"), "")
+    share = _numbers("share", content.get("share", 1.0))
+    if share.ndim or not share > 0:
+        raise SettingsError(f"share is {content.get('share')!r}", "give a positive number")
     kind = content.get("type")
     if kind not in _TYPES:
         raise SettingsError(f"type is {kind!r}", f"use one of: {', '.join(_TYPES)}")
@@ -241,7 +303,7 @@ def parse_population(content: Any, *, covariates: bool = False) -> Population:
             "components and parameters do not go together", "write components: {NAME: {weight: ...}}"
         )
     parts = tuple(_part(str(name), entry, covariates) for name, entry in entries.items())
-    population = Population(str(content.get("name") or ""), str(kind), parts)
+    population = Population(str(content.get("name") or ""), str(kind), parts, float(share))
     for part in parts[1:]:
         names = {name for term in part.terms for name in term.names}
         if names != set(population.names):
