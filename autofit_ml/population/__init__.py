@@ -11,15 +11,12 @@ shrunk posteriors of the objects, a population file that a fit takes as its prio
   posterior, its maximum; `infer`: `fit_population`; `posterior`: what comes out.
 """
 
-from pathlib import Path
-
 from autofit_ml.population.infer import PopulationSettings, fit_population
 from autofit_ml.population.model import PopulationModel, read_population_model
 from autofit_ml.population.posterior import PopulationPosterior, Shrunk
 from autofit_ml.population.selection import Injections, detection_surface
 
 __all__ = [
-    "CELESTE",
     "Injections",
     "PopulationModel",
     "PopulationPosterior",
@@ -29,6 +26,3 @@ __all__ = [
     "fit_population",
     "read_population_model",
 ]
-
-CELESTE = Path(__file__).with_name("celeste.yaml")
-"""Stars and galaxies of SDSS, as Celeste has them."""

@@ -33,6 +33,7 @@ from autofit_ml.scenes.files import ModelLoader
 from autofit_ml.user_yaml import parse_user_yaml, read_user_text
 
 __all__ = [
+    "CELESTE",
     "NUMBERS",
     "Part",
     "Population",
@@ -41,6 +42,9 @@ __all__ = [
     "read_population",
     "read_populations",
 ]
+
+CELESTE = Path(__file__).with_name("celeste.yaml")
+"""Stars and galaxies of SDSS, as Celeste has them."""
 
 _TYPES = ("galaxy", "star")
 _UNITS = {"mag": "mag", "re": "arcsec", "n": "", "q": "", "dev": ""}
@@ -190,16 +194,17 @@ class Population:
 
     @property
     def terms(self) -> tuple[Term, ...]:
-        """Distributions of a population without components.
+        """Terms of a population of one part.
 
         Raises
         ------
         SettingsError
-            It has several.
+            It has several components.
         """
         if len(self.parts) > 1:
-            names = ", ".join(part.name for part in self.parts)
-            raise SettingsError(f"components: {names}", "give a population without components")
+            raise SettingsError(
+                f"{self.name or 'the population'} has components", "use one without"
+            )
         return self.parts[0].terms
 
     @property
@@ -295,8 +300,7 @@ def parse_population(content: Any, *, covariates: bool = False) -> Population:
         entries = {"": {"parameters": content.get("parameters")}}
     elif "parameters" in content or not isinstance(entries, Mapping) or not entries:
         raise SettingsError(
-            "components and parameters do not go together",
-            "write components: {NAME: {weight: ...}}",
+            "components and parameters do not go together", "write components: {NAME: {weight: ...}}"
         )
     parts = tuple(_part(str(name), entry, covariates) for name, entry in entries.items())
     population = Population(str(content.get("name") or ""), str(kind), parts, float(share))
