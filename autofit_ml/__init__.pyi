@@ -6,7 +6,9 @@ from .api import simulate as simulate
 from .catalogue import query as query
 from .catalogue import read_catalogue as read_catalogue
 from .deconvolution import deconvolve as deconvolve
+from .difference import LightCurve as LightCurve
 from .difference import Subtraction as Subtraction
+from .difference import light_curve as light_curve
 from .difference import subtract as subtract
 from .errors import AutofitError as AutofitError
 from .errors import AutofitWarning as AutofitWarning

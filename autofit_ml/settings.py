@@ -37,6 +37,9 @@ __all__ = [
     "FitOptions",
     "FitSettings",
     "InMemory",
+    "LightCurveCall",
+    "LightCurveOptions",
+    "LightCurveSettings",
     "ReadCall",
     "ReadKeywords",
     "ReadOptions",
@@ -49,12 +52,13 @@ __all__ = [
     "SourceSettings",
     "SubtractCall",
     "SubtractSettings",
+    "date_ranges",
 ]
 
 Paths: TypeAlias = "str | Path | Iterable[str | Path] | None"
 
-FITTED_PSFS = ("moffat", "pixels")
-"""PSFs that are fitted to the stars of a frame, with their uncertainty."""
+FITTED_PSFS = ("moffat", "pixels", "stack")
+"""PSFs from the stars of a frame; the first two with their uncertainty."""
 
 SEGMENTERS = ("auto", "maskrcnn", "sep", "given")
 INITIALISERS = ("resnet", "moments")
@@ -165,8 +169,9 @@ class ReadOptions(Settings):
     psf: str | Path | np.ndarray | PSF | VaryingPSF | None = option(
         None,
         "PSF of all objects: an image, or a model that gives it at each place (PSFEx, Piff, "
-        "psField, a grid of STPSF or STDPSF); none: fit without; moffat, pixels: fitted to a "
-        "frame's stars.",
+        "psField, a grid of STPSF or STDPSF); none: fit without; of a frame's stars: pixels (with "
+        "its uncertainty, varying if they do), moffat (likewise, one for the frame), stack (one "
+        "mean image). Default: the object's own, else of the frame's stars, varying if they do.",
         NOISE,
         shell=str,
     )
@@ -528,6 +533,14 @@ class SubtractSettings(Settings):
     smoothness: float = option(
         1e-5, "Weight of the kernel's squared Laplacian.", MODEL, least=0, below=1
     )
+    solver: str = option(
+        "auto",
+        "How the kernel's normal equations are solved: dense, or by conjugate gradients with FFTs; "
+        "auto: the faster.",
+        MODEL,
+        choices=("auto", "dense", "conjugate"),
+        python_only=True,
+    )
     most_pixels: int = option(
         60_000,
         "The kernel is fitted to at most so many pixels, the brightest.",
@@ -592,7 +605,7 @@ class SourceSettings(Settings):
         STARTS,
     )
     sweeps: int = option(
-        4, "Sweeps over sources that overlap, at most.", WORK, least=1, python_only=True
+        10, "Sweeps over sources that overlap, at most.", WORK, least=1, python_only=True
     )
 
 
@@ -603,18 +616,110 @@ class CatalogSettings(SourceSettings, Working, ReadOptions):
     bands: str | Sequence[str] = option(
         (), "Bands fitted together, the reference first: r,u,g,i,z.", MODEL
     )
+    forced: str | Path | None = option(
+        None,
+        "Catalogue whose positions and shapes are held: its sources' fluxes in these images.",
+        MODEL,
+        shell=Path,
+    )
     batch_size: int = _batch_size(1)
     save: str | Sequence[str] = option(
-        ("images", "regions"),
-        "Any of images (model and residual), regions (for DS9 and Aladin); or none.",
+        ("page", "images", "regions"),
+        "Any of page (the frame to zoom into, with its sources), images (model and residual), "
+        "regions (for DS9 and Aladin); or none.",
         OUTPUT,
-        normalise=any_of(("images", "regions")),
+        normalise=any_of(("page", "images", "regions")),
     )
 
     def check(self) -> None:
         """Check the names of the bands."""
         super().check()
         object.__setattr__(self, "bands", _bands(self.bands, {})[0])
+
+
+# --- lightcurve -------------------------------------------------------------------------------
+
+
+def date_ranges(text: str) -> list[tuple[float, float]]:
+    """Ranges of dates in a text like ``:58000,58100:58200``.
+
+    Raises
+    ------
+    SettingsError
+        Other text.
+    """
+    out = []
+    for part in filter(None, text.replace(" ", "").split(",")):
+        first, colon, last = part.partition(":")
+        try:
+            low, high = float(first or "-inf"), float(last or "inf")
+        except ValueError as error:
+            raise SettingsError(f"{part!r} is no range of dates", "write MJD:MJD") from error
+        if not colon or low > high:
+            raise SettingsError(f"{part!r} is no range of dates", "write MJD:MJD, smaller first")
+        out.append((low, high))
+    return out
+
+
+@dataclass(frozen=True, kw_only=True)
+class LightCurveOptions(SubtractSettings):
+    """Settings of the photometry of a source over epochs."""
+
+    method: str = option(
+        "difference",
+        "difference: forced photometry on differences from the reference; scene: host and source "
+        "fitted to all epochs together; both.",
+        MODEL,
+        choices=("difference", "scene", "both"),
+    )
+    host: str = option(
+        "sersic+pixels",
+        "Host of the scene: sersic, sersic+exp ..., pixels about the source, both (joined by +), "
+        "or none.",
+        MODEL,
+    )
+    absent: str = option(
+        "",
+        "Dates without the source, as ranges of MJD: :58000,58100:58200; a reference of its own "
+        "is without it, too.",
+        MODEL,
+    )
+    scale: str = option(
+        "auto",
+        "How fluxes of epochs are brought to the reference's: stars in common, zeropoints of the "
+        "headers, the sum of the kernel; auto: the first that there is.",
+        NOISE,
+        choices=("auto", "stars", "zeropoints", "kernel"),
+    )
+    psf_error: float = option(
+        0.01, "Relative error of a PSF's width and shape in the scene.", NOISE, least=0, below=1
+    )
+    astrometric_error: float = option(
+        0.02,
+        "Error of an epoch's position against the reference's in the scene.",
+        NOISE,
+        unit="pixels",
+        least=0,
+    )
+    position_error: float = option(
+        0.1, "Error of the given position in the scene; 0: exact.", MODEL, unit="pixels", least=0
+    )
+    stamp_half: int = option(
+        20, "Half side of the part of the image that the scene has.", MODEL, unit="pixels", least=8
+    )
+
+    def check(self) -> None:
+        """The dates are ranges."""
+        super().check()
+        date_ranges(self.absent)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LightCurveSettings(LightCurveOptions, Working, ReadOptions):
+    """Settings of light curves, and everything that is said about the images."""
+
+    batch_size: int = _batch_size(1)
+    pictures: bool = option(True, "Draw light curves and scenes as PNG.", OUTPUT)
 
 
 # --- deconvolve -------------------------------------------------------------------------------
@@ -886,6 +991,29 @@ class SubtractCall(SubtractOptions):
 
     science: Any = None
     reference: Any = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LightCurveKeywords(LightCurveOptions):
+    """Keywords of `autofit_ml.light_curve`."""
+
+    times: Any = _beside("MJD of each image; by default as the headers say.")
+    reference: Any = _beside(
+        "Image without the source that the others are compared with; by default the first."
+    )
+    sigma: Any = _beside("Noise of each image, or of all; see `fit`.")
+    mask: Any = _beside("True where a pixel is not to be used; for each image.")
+    psf: Any = _beside("PSF of each image, or of all; by default from their stars.")
+    wcs: Any = _beside("An astropy.wcs.WCS for each image.")
+    zeropoint: float | None = option(None, "AB magnitude of one unit of the reference.", NOISE)
+
+
+@dataclass(frozen=True)
+class LightCurveCall(LightCurveKeywords):
+    """Arguments of `autofit_ml.light_curve`."""
+
+    images: Any = None
+    at: Any = None
 
 
 @dataclass(frozen=True, kw_only=True)

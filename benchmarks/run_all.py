@@ -68,10 +68,16 @@ BENCHMARKS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "companions": ("missed companions, ruined fits", (), ("-n", "4")),
     "priors": ("priors for the faint", ("--docs",), ("faint", "-n", "20")),
     "difference": ("image subtraction", ("--docs",), ("-n", "1")),
+    "catalog": (
+        "stars, galaxies and colours of frames",
+        ("--docs",),
+        ("--shape", "256", "256", "--referee", "4"),
+    ),
 }
 """Script -> (what it measures, its arguments, those with --quick)."""
 NOT_BENCHMARKS = {
     "run_all", "deconvolution_baselines", "default_pipeline", "documents", "side_by_side_fits",
+    "catalog_frames", "catalog_galsim", "catalog_referee", "catalog_scores", "catalog_stripe82",
     "undisturbed", "analytic_priors", "hard_sets", "instance_figures",
     "versions",  # needs a checkout of an earlier version
     "initialisation_losses",  # needs four trainings: conf/experiment/initialise_losses.yaml

@@ -17,6 +17,7 @@ from autofit_ml.settings import (
     DeconvolveSettings,
     DiffSettings,
     FitSettings,
+    LightCurveSettings,
     Paths,
     ReadOptions,
     Resumed,
@@ -34,6 +35,7 @@ __all__ = [
     "DoctorCommand",
     "FitCommand",
     "Inputs",
+    "LightcurveCommand",
     "SegmentCommand",
     "SensitivityCommand",
     "SimulateCommand",
@@ -134,6 +136,28 @@ class CatalogCommand(CatalogSettings, Selected, Resumed, Told, Inputs):
 
     paths: Paths = _paths("Frames: FITS files, folders or globs.")
     out: Path = _out("catalog", "Folder for the catalogue.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LightcurveCommand(LightCurveSettings, Selected, Resumed, Told, Inputs):
+    """Options of ``autofit-ml lightcurve``."""
+
+    paths: Paths = _paths("Images of all epochs: files, folders or globs.")
+    at: str | None = option(
+        None,
+        "Where: RA,DEC in degrees, pixel:X,Y of the reference, or a table with columns ra and dec "
+        "or x and y (and name).",
+        INPUT,
+        changes_results=False,
+    )
+    reference: Path | None = option(
+        None,
+        "Image that the others are compared with, without the source; default: the first of the "
+        "images.",
+        INPUT,
+        changes_results=False,
+    )
+    out: Path = _out("lightcurve", "Folder for light curves.")
 
 
 @dataclass(frozen=True, kw_only=True)

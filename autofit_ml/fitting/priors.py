@@ -29,10 +29,10 @@ import numpy as np
 import torch
 
 from autofit_ml.fitting.known import put_known
-from autofit_ml.population import Population
 from autofit_ml.scenes import sersic
 from autofit_ml.scenes.coordinates import spans_of
 from autofit_ml.scenes.layout import Layout
+from autofit_ml.scenes.populations import Population
 
 if TYPE_CHECKING:
     from autofit_ml.fitting.batch import Member, SceneBatch

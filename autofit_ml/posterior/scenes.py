@@ -17,7 +17,7 @@ import torch
 
 from autofit_ml.catalogue.flags import Flag
 from autofit_ml.errors import SettingsError
-from autofit_ml.fitting.describe import undetermined
+from autofit_ml.fitting.flags import undetermined
 from autofit_ml.fitting.levenberg_marquardt import minimise
 from autofit_ml.fitting.parallel import object_threads
 from autofit_ml.fitting.problem import SceneProblem

@@ -16,13 +16,13 @@ from autofit_ml.errors import InputError
 from autofit_ml.fitting import Likelihood, RefineSettings, SceneObject, join_images, object_of
 from autofit_ml.images.stamp import Stamp
 from autofit_ml.initialisation import Starts
-from autofit_ml.population import Population
 from autofit_ml.runs.model import RunModel, population_of
 from autofit_ml.runs.modelled import without_modelled
 from autofit_ml.runs.object_fit import ObjectFit
 from autofit_ml.runs.prepare import Failure, Prepared
 from autofit_ml.runs.rows import catalogue_rows
 from autofit_ml.runs.scenes import fit_objects
+from autofit_ml.scenes.populations import Population
 from autofit_ml.settings import FitSettings
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ class FitPolicy:
 
 def _check_units(population: Population, stamp: Stamp) -> None:
     """True if a population's magnitudes and sizes can be those of an image."""
-    given = {name.removeprefix("ln_") for term in population.terms for name in term.names}
+    given = {name.removeprefix("ln_") for name in population.names}
     if "re" in given and not stamp.pixel_scale > 0:
         raise InputError(
             "the population has sizes in arcsec, and the pixel scale is unknown",

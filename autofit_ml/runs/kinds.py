@@ -10,7 +10,17 @@ from typing import Any
 
 from autofit_ml.catalogue.filenames import file_stem
 
-__all__ = ["CATALOGUED", "DECONVOLVED", "DIFFERENCED", "FITTED", "RUN_FILE", "SEGMENTED", "Kind", "is_result"]
+__all__ = [
+    "CATALOGUED",
+    "DECONVOLVED",
+    "DIFFERENCED",
+    "FITTED",
+    "LIGHT_CURVES",
+    "RUN_FILE",
+    "SEGMENTED",
+    "Kind",
+    "is_result",
+]
 
 RUN_FILE = "run.json"
 
@@ -125,10 +135,17 @@ DIFFERENCED = Kind(
 )
 CATALOGUED = Kind(
     ("catalog.parquet", "catalog.fits", "report.html"),
-    {"": ("_model.fits", "_residual.fits", ".reg")},
+    {"": ("_model.fits", "_residual.fits", "_covariance.ecsv", ".reg", ".html")},
     ".work/catalog",
     ".ecsv",
     ".work/catalog/shards",
+)
+LIGHT_CURVES = Kind(
+    ("lightcurves.ecsv", "covariance.fits", "positions.ecsv"),
+    {"epochs": (".fits",), "curves": (".png",)},
+    ".work/lightcurve",
+    ".ecsv",
+    ".work/lightcurve/shards",
 )
 
 

@@ -22,9 +22,9 @@ from autofit_ml.errors import SettingsError
 
 if TYPE_CHECKING:
     from autofit_ml.galfit import GalfitFile
-    from autofit_ml.population import Population
     from autofit_ml.runs.pipeline import Stage
     from autofit_ml.scenes import Component, Scene
+    from autofit_ml.scenes.populations import Population
     from autofit_ml.settings import FitSettings
 
 __all__ = [
@@ -177,7 +177,7 @@ def population_of(settings: FitSettings) -> Population | None:
     kind, _, file = settings.prior.partition(":")
     if kind != "population":
         return None
-    from autofit_ml.population import read_population
+    from autofit_ml.scenes.populations import read_population
 
     population = read_population(file)
     if population.type != "galaxy":

@@ -69,6 +69,8 @@ def regions_text(table: QTable) -> str:
         if sky:
             at = f"{row['ra'].value:.7f},{row['dec'].value:.7f}"
             size, turn, unit = row["re_arcsec"].value, row["pa_sky"].value, '"'
+        elif "re" not in table.colnames:
+            at, size = f"{row['x'].value + 1:.3f},{row['y'].value + 1:.3f}", np.nan
         else:
             at = f"{row['x'].value + 1:.3f},{row['y'].value + 1:.3f}"
             size, turn, unit = row["re"].value, row["pa"].value, ""

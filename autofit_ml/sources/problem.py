@@ -222,4 +222,3 @@ def positive_part(matrix: torch.Tensor) -> torch.Tensor:
 
 def _chunks(count: int, size: int) -> Iterator[slice]:
     return (slice(first, first + size) for first in range(0, count, size))
-

@@ -23,7 +23,7 @@ from autofit_ml.sources.gaussians import Gaussians, laplace, variational
 from autofit_ml.sources.priors import SourcePrior
 from autofit_ml.sources.problem import SourceProblem
 
-__all__ = ["Posterior", "Scan", "Starts"]
+__all__ = ["Posterior", "Scan", "Starts", "bounds"]
 
 _BATCH = 256
 _MOVED = 0.1
@@ -133,7 +133,7 @@ class Scan:
         self.edges = self._edges()
         self.colour = _coloured(self.edges, starts.flux.sum(1))
         for some in self._batches(np.arange(n)):
-            problems, corners, rows = self._problems(some)
+            problems, corners, rows = self.problems(some)
             self._show(some, problems, corners, rows)
 
     def __len__(self) -> int:
@@ -155,7 +155,7 @@ class Scan:
                 for first in range(0, len(here), _BATCH):
                     yield here[first : first + _BATCH]
 
-    def _problems(
+    def problems(
         self, some: np.ndarray
     ) -> tuple[tuple[SourceProblem, SourceProblem], list[torch.Tensor], torch.Tensor]:
         """Both types' problems of sources of one patch size."""
@@ -169,7 +169,7 @@ class Scan:
         """Fit sources once; those whose light has changed, in sigma, by more than it matters."""
         moved = np.zeros(len(self), bool)
         for some in self._batches(sources):
-            problems, corners, rows = self._problems(some)
+            problems, corners, rows = self.problems(some)
             for kind, problem in enumerate(problems):
                 moved[some] |= self._minimise(problem, kind, some)
             self._show(some, problems, corners, rows)
@@ -195,7 +195,7 @@ class Scan:
             starts = _galaxy_starts(theta, problem.prior.shape)
         owner = torch.arange(len(some)).repeat(len(starts))
         begin = torch.cat(starts)
-        lower, upper, steps = _bounds(theta, problem)
+        lower, upper, steps = bounds(theta, problem)
         result = minimise(
             lambda index, at: problem.evaluate(owner[index], at),
             begin,
@@ -245,16 +245,33 @@ class Scan:
             self.field.add(b, corners[b], light - kept[b, rows])
             kept[b, rows] = light
 
-    def posterior(self, inference: str) -> Posterior:
-        """Gaussians and probabilities of both types, the others' light held."""
+    def design(
+        self, i: int, kind: int, theta: torch.Tensor
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor], list[np.ndarray]]:
+        """Derivatives of a source's images by theta (D,), 1/sigma and corners, for each band."""
+        some = np.array([i])
+        problems, corners, _ = self.problems(some)
+        problem, index = problems[kind], torch.zeros(1, dtype=torch.int64)
+        images = [problem.design(index, theta[None], b)[0] for b in range(len(problem.bands))]
+        return images, [band.root[0] for band in problem.bands], [at[0].numpy() for at in corners]
+
+    def posterior(self, inference: str, sources: np.ndarray | None = None) -> Posterior:
+        """Gaussians and probabilities of both types, the others' light held.
+
+        Parameters
+        ----------
+        inference : {"laplace", "vi"}
+        sources : ndarray of int, optional
+            Only of these; the others' rows mean nothing.
+        """
         n = len(self)
         sizes = [theta.shape[1] for theta in self.theta]
         means = [torch.zeros((n, d), dtype=torch.float64) for d in sizes]
         covariances = [torch.zeros((n, d, d), dtype=torch.float64) for d in sizes]
         evidence = torch.zeros((n, 2), dtype=torch.float64)
         surroundings = np.zeros((n, 3 + len(self.field.bands)))
-        for some in self._batches(np.arange(n)):
-            problems, _, _ = self._problems(some)
+        for some in self._batches(np.arange(n) if sources is None else sources):
+            problems, _, _ = self.problems(some)
             index = torch.arange(len(some))
             for kind, problem in enumerate(problems):
                 got = laplace(problem, index, self.theta[kind][some])
@@ -306,7 +323,7 @@ def _galaxy_starts(theta: torch.Tensor, shape: str) -> list[torch.Tensor]:
     return [disc, spheroid]
 
 
-def _bounds(
+def bounds(
     theta: torch.Tensor, problem: SourceProblem
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Bounds (A, D) and largest steps (D,) of sources that begin at theta."""
