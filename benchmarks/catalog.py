@@ -57,9 +57,9 @@ from catalog_scores import (
 from catalog_stripe82 import compare
 from documents import DATA, machine, markdown_table, write_section
 
-from autofit_ml.population import CELESTE as POPULATIONS
-from autofit_ml.population import read_populations
 from autofit_ml.runs.catalog import catalog_run
+from autofit_ml.scenes.populations import CELESTE as POPULATIONS
+from autofit_ml.scenes.populations import read_populations
 from autofit_ml.settings import CatalogSettings
 
 DOCUMENT = "catalog-scores.md"
@@ -96,9 +96,7 @@ def populations() -> tuple[Any, Any]:
     return found["star"], found["galaxy"]
 
 
-def sample(
-    kind: str, count: int, shape: tuple[int, int], seed: int = 1, **settings: Any
-) -> Sample:
+def sample(kind: str, count: int, shape: tuple[int, int], seed: int = 1, **settings: Any) -> Sample:
     """Simulate fields and catalogue them as files."""
     truths, tables, fields, seconds = [], [], [], []
     peers: dict[str, list[Table]] = {}
@@ -254,8 +252,9 @@ def errors(samples: dict[str, Sample]) -> str:
             with np.errstate(all="ignore"):
                 middle = np.nanmedian(off / error) if n else math.nan
             cells[name].append(f"{' / '.join(parts)}; {middle:+.2f}" if n else "–")
-    header = ["within 1 / 2 errors, % (68.3 / 95.4); median pull", *(KINDS[name] for name in samples)]
-    return markdown_table(header, [[name, *values] for name, values in cells.items()])
+    header = ["within 1 / 2 errors, % (68.3 / 95.4); median pull"]
+    rows = [[name, *values] for name, values in cells.items()]
+    return markdown_table([*header, *(KINDS[name] for name in samples)], rows)
 
 
 def refereed(one: Sample, number: int, seed: int = 5) -> str:

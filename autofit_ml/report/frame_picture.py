@@ -24,11 +24,14 @@ __all__ = ["TILE", "FramePlanes", "blue_to_red", "frame_layers", "jpeg_tiles"]
 TILE = 512
 """Side of a tile, pixels."""
 
+_ROWS = 512
+"""That are coloured at a time: memory."""
+
 _BANDS = "ubgvrizyjhk"
 """Usual names of bands, from blue to red."""
 
 _QUALITY = 86
-_NOISE = 2.0
+_NOISE = 1.6
 """Standard deviations of the sky noise that a tenth of the linear part of the stretch is."""
 
 _BEND = 8.0
@@ -118,20 +121,24 @@ def _composites(
     noise = float(np.sqrt(np.mean((noises / scales) ** 2) / 3))
     pictures = []
     for kind in ("data", "model"):
-        images = [
-            np.where(_unused(one), 0, getattr(one, kind) / scale)
-            for one, scale in zip(planes, scales, strict=True)
-        ]
-        pictures.append(
-            make_lupton_rgb(*images, minimum=-2 * noise, stretch=10 * _NOISE * noise, Q=_BEND)
-        )
+        picture = np.empty((*planes[0].data.shape, 3), np.uint8)
+        for top in range(0, len(picture), _ROWS):
+            rows = slice(top, top + _ROWS)
+            images = [
+                np.where(_unused(one, rows), 0, getattr(one, kind)[rows] / float(scale))
+                for one, scale in zip(planes, scales, strict=True)
+            ]
+            picture[rows] = make_lupton_rgb(
+                *images, minimum=-2 * noise, stretch=10 * _NOISE * noise, Q=_BEND
+            )
+        pictures.append(picture)
     return pictures[0], pictures[1]
 
 
-def _unused(one: FramePlanes) -> np.ndarray:
-    """Masked or not finite."""
-    bad = ~np.isfinite(one.data) | ~(one.sigma > 0)
-    return bad if one.mask is None or one.mask.all() else bad | one.mask
+def _unused(one: FramePlanes, rows: slice = slice(None)) -> np.ndarray:
+    """Masked or not finite; nothing is masked where everything is."""
+    bad = ~np.isfinite(one.data[rows]) | ~(one.sigma[rows] > 0)
+    return bad if one.mask is None or one.mask.all() else bad | one.mask[rows]
 
 
 def jpeg_tiles(image: np.ndarray) -> list[list[list[bytes]]]:

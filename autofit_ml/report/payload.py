@@ -1,4 +1,4 @@
-"""What pages hold: tables and flags as JSON, templates with their styles and scripts."""
+"""Content of pages: tables and flags as JSON, templates with their styles and scripts."""
 
 import json
 import math

@@ -139,24 +139,25 @@
     const [sx, sy] = toScreen(left(value("x", i)), top(value("y", i)));
     if (!(sx > -200 && sx < wide + 200 && sy > -200 && sy < high + 200)) return;
     const shape = value("re", i);
+    const small = chosen ? 1 : Math.min(1, Math.max(0.45, 0.5 * view.zoom)); // marks hide little of a whole frame
     const galaxy = finite(shape) && (has("type") ? value("type", i) !== "star" : true);
     pen.beginPath();
     if (galaxy) {
-      const a = Math.max(shape * view.zoom, chosen ? 7 : 4);
-      const b = Math.max(shape * (value("q", i) ?? 1) * view.zoom, chosen ? 5 : 3);
+      const a = Math.max(shape * view.zoom, chosen ? 7 : 5 * small);
+      const b = Math.max(shape * (value("q", i) ?? 1) * view.zoom, chosen ? 5 : 4 * small);
       // pa: counter-clockwise from up; the canvas turns clockwise from the right
       pen.ellipse(sx, sy, a, Math.min(a, b), -(((value("pa", i) ?? 0) + 90) * Math.PI) / 180, 0, 2 * Math.PI);
     } else {
-      const [inner, outer] = chosen ? [4, 11] : [3, 7];
+      const [inner, outer] = chosen ? [4, 11] : [3 * small, 8 * small];
       for (const [dx, dy] of [[1, 0], [-1, 0], [0, 1], [0, -1]]) {
         pen.moveTo(sx + dx * inner, sy + dy * inner);
         pen.lineTo(sx + dx * outer, sy + dy * outer);
       }
     }
-    pen.lineWidth = chosen ? 5 : 3.5;
+    pen.lineWidth = chosen ? 5 : 3.5 * small;
     pen.strokeStyle = state.layer === "residual" ? "rgb(0 0 0 / 85%)" : "rgb(0 0 0 / 55%)";
     pen.stroke();
-    pen.lineWidth = chosen ? 2.5 : 1.3;
+    pen.lineWidth = chosen ? 2.5 : 0.6 + 0.8 * small;
     pen.strokeStyle = KINDS[kinds[i]].colour;
     pen.stroke();
     if (chosen) {
@@ -174,12 +175,13 @@
     const unit = frame.scale || 1;
     const room = Math.min(160, wide / 3);
     const limit = (room / view.zoom) * unit;
-    const power = 10 ** Math.floor(Math.log10(limit));
-    const length = [5, 2, 1].map((k) => k * power).find((k) => k <= limit);
-    const w = (length / unit) * view.zoom;
+    const [step, name] = !frame.scale ? [1, " px"] : limit >= 60 ? [60, "′"] : [1, "″"];
+    const power = 10 ** Math.floor(Math.log10(limit / step));
+    const length = [5, 2, 1].map((k) => k * power).find((k) => k <= limit / step);
+    const w = ((length * step) / unit) * view.zoom;
     pen.font = "12px system-ui, sans-serif";
     pen.textAlign = "center";
-    const text = frame.scale ? (length >= 60 ? `${short(length / 60, 3)}′` : `${short(length, 3)}″`) : `${short(length, 3)} px`;
+    const text = `${short(length, 3)}${name}`;
     for (const [colour, thick] of [["rgb(0 0 0 / 70%)", 4], ["#fff", 2]]) {
       pen.strokeStyle = colour;
       pen.lineWidth = thick;
@@ -472,6 +474,8 @@
   const made = frame.colours.length === 3 ? `red, green, blue: ${frame.colours.join(", ")}` : frame.colours[0];
   byId("about").textContent = `${frame.width} × ${frame.height} pixels · ${whole(frame.rows)} sources${made ? ` · ${made}` : ""}`;
   canvas.setAttribute("aria-label", `The frame with ${frame.rows} sources; arrows move, + and − zoom, 0 shows all`);
+
+  canvas.parentElement.style.setProperty("--ratio", frame.height / frame.width);
 
   let first = true;
   new ResizeObserver(() => {
