@@ -68,6 +68,11 @@ BENCHMARKS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "companions": ("missed companions, ruined fits", (), ("-n", "4")),
     "priors": ("priors for the faint", ("--docs",), ("faint", "-n", "20")),
     "difference": ("image subtraction", ("--docs",), ("-n", "1")),
+    "catalog_posteriors": (
+        "posteriors of stars and galaxies",
+        ("--docs",),
+        ("-n", "12", "--hmc", "4"),
+    ),
     "catalog": (
         "stars, galaxies and colours of frames",
         ("--docs",),

@@ -22,6 +22,7 @@ LAYERS = (
     ("injection",),
     ("deconvolution",),
     ("difference",),
+    ("sources",),
     ("simulation",),
     ("posterior",),
     ("fitting",),
