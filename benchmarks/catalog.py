@@ -58,9 +58,9 @@ from catalog_scores import (
 from catalog_stripe82 import compare
 from documents import DATA, machine, markdown_table, write_section
 
-from autofit_ml.population import CELESTE as POPULATIONS
-from autofit_ml.population import read_populations
 from autofit_ml.runs.catalog import catalog_run
+from autofit_ml.scenes.populations import CELESTE as POPULATIONS
+from autofit_ml.scenes.populations import read_populations
 from autofit_ml.settings import CatalogSettings
 
 DOCUMENT = "catalog-scores.md"

@@ -16,7 +16,7 @@ from astropy.table import Table
 from astropy.wcs import WCS
 
 from autofit_ml.images.stamp import PSF, Frame
-from autofit_ml.population import Population, read_population
+from autofit_ml.scenes.populations import Population, read_population
 from autofit_ml.simulation.draw import FAST, draw_box, extent
 from autofit_ml.simulation.files import write_planes
 from autofit_ml.simulation.noise import observe

@@ -23,8 +23,8 @@ from astropy.table import Table
 from catalog_frames import BANDS, PIXEL_SCALE, ZEROPOINT, Field, sky_of, source_of
 from torch import Tensor
 
-from autofit_ml.population import Population
 from autofit_ml.posterior.hmc import HMCSettings, sample_hmc
+from autofit_ml.scenes.populations import Population
 from autofit_ml.simulation.draw import FAST, draw_box
 
 __all__ = ["referee"]

@@ -54,6 +54,8 @@ BENCHMARKS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "deconvolution": ("the prior and its samplers", ("--docs",), ("exact", "--scale", "0.1")),
     "deconvolution_real": ("real galaxies sharpened", ("--docs",), ("cosmos", "--samples", "4")),
     "gpu": ("a GPU beside the CPU", (), ("--quick", "--device", "cpu")),
+    "pipelines": ("stages and grids of fits", ("--docs",), ("-n", "6")),
+    "sensitivity": ("which second components are seen", ("--docs",), ("-n", "2", "--images", "4")),
     "posteriors": ("samplers side by side", ("--docs",), ("efficiency", "-n", "2")),
     "model_error": (
         "errors on galaxies that are no Sérsic profiles",
@@ -66,6 +68,11 @@ BENCHMARKS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "companions": ("missed companions, ruined fits", (), ("-n", "4")),
     "priors": ("priors for the faint", ("--docs",), ("faint", "-n", "20")),
     "difference": ("image subtraction", ("--docs",), ("-n", "1")),
+    "catalog_posteriors": (
+        "posteriors of stars and galaxies",
+        ("--docs",),
+        ("-n", "12", "--hmc", "4"),
+    ),
     "catalog": (
         "stars, galaxies and colours of frames",
         ("--docs",),

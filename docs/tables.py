@@ -12,6 +12,7 @@ from autofit_ml.settings import (
     FitSettings,
     InMemory,
     SegmentSettings,
+    SensitivitySettings,
     SimulateSettings,
 )
 
@@ -23,6 +24,7 @@ OPTIONS = {
     "segment": SegmentSettings,
     "deconvolve": DeconvolveSettings,
     "calibrate": CalibrateSettings,
+    "sensitivity": SensitivitySettings,
     "simulate": SimulateSettings,
 }
 

@@ -16,6 +16,7 @@ from autofit_ml.fitting.residual_blocks import N_BLOCKS, block_pulls, ring_and_s
 from autofit_ml.fitting.sky_noise import RIGHT, sky_scatter
 from autofit_ml.fitting.uncertainties import correlated_products
 from autofit_ml.measure.correlation import adjacent_correlation, measure_correlation
+from autofit_ml.rendering import Shared
 
 __all__ = ["ImageStatistics", "measure_images"]
 
@@ -140,9 +141,10 @@ def measure_images(
     out = ImageStatistics.empty(len(index), theta, layout.n_images, n_target, covariance.shape[1])
     fwhm = np.array([batch.members[row].fwhm[0] for row in rows])
     members = torch.as_tensor(rows, device=theta.device)
+    shared: Shared = {}
     for i in range(layout.n_images):
         data = problem.images[i]
-        channels, jacobian = problem.channels(index, theta, i)
+        channels, jacobian = problem.channels(index, theta, i, shared)
         images = problem.light_of(channels)
         for k in (ratio != 1).any(0).nonzero()[:, 0].tolist():
             images[k] = images[k] * ratio[:, k, None, None].to(images[k].dtype)

@@ -15,6 +15,7 @@ __all__ = [
     "DECONVOLVED",
     "DIFFERENCED",
     "FITTED",
+    "LIGHT_CURVES",
     "RUN_FILE",
     "SEGMENTED",
     "Kind",
@@ -106,6 +107,7 @@ FITTED = Kind(
         "objects": (".fits",),
         "previews": (".png",),
         "posterior": (".nc", ".png"),
+        "progress": (".jpg", ".json"),
         "report_rows": (".js",),
     },
     began=_wrote_catalogue,
@@ -137,6 +139,13 @@ CATALOGUED = Kind(
     ".work/catalog",
     ".ecsv",
     ".work/catalog/shards",
+)
+LIGHT_CURVES = Kind(
+    ("lightcurves.ecsv", "covariance.fits", "positions.ecsv"),
+    {"epochs": (".fits",), "curves": (".png",)},
+    ".work/lightcurve",
+    ".ecsv",
+    ".work/lightcurve/shards",
 )
 
 

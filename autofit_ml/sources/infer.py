@@ -13,7 +13,7 @@ from astropy.table import QTable, Table
 from autofit_ml.errors import InputError, SettingsError
 from autofit_ml.fitting.likelihoods import Likelihood
 from autofit_ml.images.stamp import Frame
-from autofit_ml.population import CELESTE, read_populations
+from autofit_ml.scenes.populations import CELESTE, read_populations
 from autofit_ml.settings import SourceSettings
 from autofit_ml.sources.blends import with_blends
 from autofit_ml.sources.detection import detect, detection_image, sky_of, starting_values

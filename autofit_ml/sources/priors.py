@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from autofit_ml.errors import SettingsError
-from autofit_ml.population import Population, Term
+from autofit_ml.scenes.populations import Population, Term
 
 __all__ = ["Band", "SourcePrior", "make_prior"]
 
@@ -210,11 +210,13 @@ class _Joint:
         self.means = np.zeros((1, 0))
         self.covariances = np.zeros((1, 0, 0))
 
-    def append(self, name: str, mean: float, sd: float, on: str = "", slope: float = 0.0) -> None:
-        """One more parameter: Gaussian about mean + slope times another one."""
+    def append(
+        self, name: str, mean: float, sd: float, slopes: Mapping[str, float] | None = None
+    ) -> None:
+        """One more parameter: Gaussian about mean + slopes times others."""
         k, d = self.means.shape
         along = np.zeros(d)
-        if on:
+        for on, slope in (slopes or {}).items():
             along[self.names.index(on)] = slope
         covariances = np.zeros((k, d + 1, d + 1))
         covariances[:, :d, :d] = self.covariances
@@ -238,8 +240,9 @@ class _Joint:
                 name, float(v["low"] + v["high"]) / 2, float(v["high"] - v["low"]) / 12**0.5
             )
         elif term.kind == "on":
-            mean = float(v["mean"] - v["slope"] * v["at"])
-            self.append(name, mean, float(v["scatter"]), term.on, float(v["slope"]))
+            mean = float(v["mean"] - np.sum(v["slope"] * v["at"]))
+            slopes = dict(zip(term.on, np.atleast_1d(v["slope"]).tolist(), strict=True))
+            self.append(name, mean, float(v["scatter"]), slopes)
         else:
             raise SettingsError(
                 f"{name}: {term.kind} cannot be a prior of a catalogue",

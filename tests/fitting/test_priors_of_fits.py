@@ -9,7 +9,7 @@ from galaxies import known_segmentations, truth_of
 from autofit_ml.catalogue.flags import FATAL
 from autofit_ml.fitting import RefineSettings, refine
 from autofit_ml.initialisation import Starts
-from autofit_ml.population import read_population
+from autofit_ml.scenes.populations import read_population
 from autofit_ml.simulation import simulate_sersic, to_stamps
 
 ALIKE = {"psf_fwhm": (3.0, 3.5), "n": (0.6, 5.0), "re": (2.5, 7.0), "sky": 10.0}
