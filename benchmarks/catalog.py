@@ -331,6 +331,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                         default=[*KINDS, "stripe82"])  # fmt: skip
     parser.add_argument("--shape", nargs=2, type=int, default=(1489, 2048), metavar=("NY", "NX"))
     parser.add_argument("-n", type=int, default=1, help="fields of each set")
+    parser.add_argument("--galsim", type=int, default=4, help="small fields drawn by GalSim")
     parser.add_argument("--referee", type=int, default=100, help="sources sampled by HMC")
     parser.add_argument("--inference", default="laplace", choices=("laplace", "vi"))
     parser.add_argument("--docs", action="store_true", help=f"write into docs/{DOCUMENT}")
@@ -341,7 +342,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if kind not in given.sets:
             continue
         small = kind == "galsim" and shape[0] > 512
-        fields = 4 * given.n if small else given.n
+        fields = given.galsim if small else given.n
         samples[kind] = sample(kind, fields, (512, 512) if small else shape,
                                inference=given.inference)  # fmt: skip
     sections: dict[str, Callable[[], str]] = {}
