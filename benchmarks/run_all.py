@@ -71,7 +71,7 @@ BENCHMARKS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
 NOT_BENCHMARKS = {
     "run_all", "deconvolution_baselines", "default_pipeline", "documents", "side_by_side_fits",
     "undisturbed", "analytic_priors", "hard_sets", "instance_figures",
-    "versions",  # needs a checkout of an earlier version
+    "versions", "alternated",  # need a checkout of an earlier version
     "initialisation_losses",  # needs four trainings: conf/experiment/initialise_losses.yaml
 }  # fmt: skip
 
