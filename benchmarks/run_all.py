@@ -84,7 +84,7 @@ NOT_BENCHMARKS = {
     "run_all", "deconvolution_baselines", "default_pipeline", "documents", "side_by_side_fits",
     "catalog_frames", "catalog_galsim", "catalog_referee", "catalog_scores", "catalog_stripe82",
     "undisturbed", "analytic_priors", "hard_sets", "instance_figures",
-    "versions",  # needs a checkout of an earlier version
+    "versions", "alternated",  # need a checkout of an earlier version
     "initialisation_losses",  # needs four trainings: conf/experiment/initialise_losses.yaml
 }  # fmt: skip
 
