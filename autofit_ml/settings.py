@@ -37,6 +37,7 @@ __all__ = [
     "FitOptions",
     "FitSettings",
     "InMemory",
+    "PopulationOptions",
     "ReadCall",
     "ReadKeywords",
     "ReadOptions",
@@ -653,6 +654,29 @@ class CalibrateSettings(Seeded):
     apply: bool = option(
         False, "Add factors for the errors to the catalogue.", OUTPUT, changes_results=False
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PopulationOptions(Seeded):
+    """Settings of a population that is inferred from catalogues."""
+
+    noise: str = option(
+        "auto",
+        "Errors as they were fitted, or following the true parameters (model); auto: model from "
+        "200 objects on.",
+        MODEL,
+        choices=("auto", "fixed", "model"),
+    )
+    outliers: bool = option(
+        True, "Some errors are five times too small; how many is fitted along.", MODEL
+    )
+    interim: str | None = option(
+        None,
+        "The prior in the values of tables that are no catalogues of autofit-ml: flat.",
+        INPUT,
+        choices=("flat",),
+    )
+    draws: int = option(250, "Draws of each of four chains.", SAMPLING, least=20)
 
 
 @dataclass(frozen=True, kw_only=True)

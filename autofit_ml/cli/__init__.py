@@ -12,6 +12,7 @@ from autofit_ml.cli import (  # noqa: F401
     diff,
     doctor,
     fit,
+    population,
     query,
     report,
     segment,

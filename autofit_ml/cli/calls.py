@@ -11,6 +11,7 @@ from autofit_ml.errors import SettingsError
 from autofit_ml.options import Settings, option
 from autofit_ml.settings import (
     INPUT,
+    MODEL,
     OUTPUT,
     CalibrateSettings,
     CatalogSettings,
@@ -18,6 +19,7 @@ from autofit_ml.settings import (
     DiffSettings,
     FitSettings,
     Paths,
+    PopulationOptions,
     ReadOptions,
     Resumed,
     SegmentSettings,
@@ -33,6 +35,7 @@ __all__ = [
     "DoctorCommand",
     "FitCommand",
     "Inputs",
+    "PopulationCommand",
     "SegmentCommand",
     "SimulateCommand",
     "Told",
@@ -150,6 +153,17 @@ class CalibrateCommand(CalibrateSettings, Resumed, Told, Inputs):
     )
     paths: Paths = _paths("Its images, where they are no longer those that the run read.", True)
     out: Path | None = _out(None, "Default: calibration/ in the results.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PopulationCommand(PopulationOptions, Resumed, Told):
+    """Options of ``autofit-ml population``."""
+
+    paths: Paths = _paths("Results folders, catalogues, or other tables.")
+    model: Path | None = option(
+        None, "Population file in which numbers may be free.", MODEL, shell=Path
+    )
+    out: Path = _out("population", "Folder for the result.")
 
 
 @dataclass(frozen=True, kw_only=True)

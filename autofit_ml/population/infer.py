@@ -172,6 +172,11 @@ def infer(
     """`fit_population`, of objects whose interim prior is divided out."""
     gaussian = objects.gaussian if isinstance(objects, SampledObjects) else objects
     n = len(objects)
+    if selection is None and model.calibration:
+        raise SettingsError(
+            f"the selection of {model.calibration} is for the command", "give selection="
+        )
+    selection = selection or model.limits or None
     values, codes, groups = _covariates(model, covariates, n)
     if outliers:
         share = Hyperparameter(OUTLIERS, _OUTLIER_PRIOR, log=True)

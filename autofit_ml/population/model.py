@@ -6,6 +6,9 @@ In place of a number may stand
 - a prior, as in scenes: ``{normal: [0, 1]}``, ``{log-normal: [0.3, 1]}``, ``{uniform: [0, 1]}`` ...;
 - the name of an entry under ``hyper:``, for a number that several places share.
 
+``selection:`` says why an object is in the sample: limits of measured values, ``{mag: [null, 24],
+snr: [5, null]}``, or ``{calibration: FOLDER}``, galaxies that `autofit-ml calibrate` injected.
+
 ``by: column`` beside a prior gives every value of a covariate (a field, a redshift bin) a number of
 its own; if the prior's own numbers are names, they are fitted too, and the levels are nested.
 """
@@ -14,7 +17,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -84,12 +87,18 @@ class PopulationModel:
         Names of the hyperparameters, where they stand.
     hyper : tuple of Hyperparameter
         Those of which others depend come first.
+    limits : dict of str to (float or None, float or None)
+        Of measured values.
+    calibration : str
+        Folder of injected galaxies; "": none.
     """
 
     content: Mapping[str, Any]
     base: Population
     places: Mapping[Place, str]
     hyper: tuple[Hyperparameter, ...]
+    limits: Mapping[str, tuple[float | None, float | None]] = field(default_factory=dict)
+    calibration: str = ""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -154,6 +163,7 @@ def _model(given: Any) -> PopulationModel:
     if not isinstance(given, Mapping):
         raise SettingsError("no population in it", "begin with name:, type: and parameters:")
     content: Any = copy.deepcopy(dict(given))
+    limits, calibration = _selection(content.pop("selection", None))
     named = content.pop("hyper", None) or {}
     if not isinstance(named, Mapping):
         raise SettingsError(f"hyper: {named!r}", "write hyper: {tau: {log-normal: [0.1, 1]}}")
@@ -186,7 +196,29 @@ def _model(given: Any) -> PopulationModel:
     for part in base.parts:
         for term in part.terms:
             _check_term(term)
-    return PopulationModel(content, base, places, _ordered(hyper))
+    return PopulationModel(content, base, places, _ordered(hyper), limits, calibration)
+
+
+def _selection(given: Any) -> tuple[dict[str, tuple[float | None, float | None]], str]:
+    """Limits by name, and a calibration's folder."""
+    if given is None:
+        return {}, ""
+    if not isinstance(given, Mapping) or not given:
+        raise SettingsError(f"selection: {given!r}", "write e.g. {mag: [null, 24]}")
+    if "calibration" in given:
+        if len(given) > 1 or not isinstance(given["calibration"], str):
+            raise SettingsError(f"selection: {dict(given)!r}", "a calibration stands alone")
+        return {}, given["calibration"]
+    limits = {}
+    for name, pair in given.items():
+        good = isinstance(pair, list) and len(pair) == 2
+        good = good and all(
+            v is None or (isinstance(v, (int, float)) and not isinstance(v, bool)) for v in pair
+        )
+        if not good or pair == [None, None]:
+            raise SettingsError(f"selection: {name}: {pair!r}", "give [low, high]; null: none")
+        limits[str(name)] = (pair[0], pair[1])
+    return limits, ""
 
 
 def _check_term(term: Term) -> None:

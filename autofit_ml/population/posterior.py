@@ -344,9 +344,13 @@ class PopulationPosterior:
         """The population at the medians; see `content`."""
         return parse_population(self.content(), covariates=True)
 
+    def text(self) -> str:
+        """Text of a population file, for ``fit --prior population:FILE``."""
+        return to_yaml(self.content())
+
     def write(self, path: str | Path) -> Path:
-        """Write a population file, for ``fit --prior population:FILE``."""
-        atomic_write_text(Path(path), to_yaml(self.content()))
+        """Write a population file; see `text`."""
+        atomic_write_text(Path(path), self.text())
         return Path(path)
 
     def to_inference_data(self) -> Any:

@@ -259,7 +259,8 @@ def _inject(
         galaxy = like.draw(rng, stamp)
         built = bool(stamp.flags & int(Flag.SIGMA_ESTIMATED))
         write_planes(inject(stamp, galaxy, rng), folder / "injected", _name(k), sigma=not built)
-        known = {"zeropoint": stamp.zeropoint} if math.isfinite(stamp.zeropoint) else {}
+        known = {"zeropoint": stamp.zeropoint, "pixel_scale": stamp.pixel_scale}
+        known = {name: value for name, value in known.items() if math.isfinite(value)}
         truth.append(galaxy | known)
     gain = all(place.gain > 0 for place in places)
     about = {"truth": truth, "places": len(places), "skipped": skipped, "gain": gain}

@@ -10,7 +10,7 @@ from typing import Any
 
 from autofit_ml.catalogue.filenames import file_stem
 
-__all__ = ["CATALOGUED", "DECONVOLVED", "DIFFERENCED", "FITTED", "RUN_FILE", "SEGMENTED", "Kind", "is_result"]
+__all__ = ["CATALOGUED", "DECONVOLVED", "DIFFERENCED", "FITTED", "POPULATED", "RUN_FILE", "SEGMENTED", "Kind", "is_result"]
 
 RUN_FILE = "run.json"
 
@@ -115,6 +115,12 @@ DECONVOLVED = Kind(
     ".ecsv",
     ".work/deconvolve/shards",
 )
+POPULATED = Kind(
+    ("population.json", "population.yaml", "numbers.ecsv", "numbers.nc", "objects.parquet",
+     "corner.png", "predictive.png"),
+    {},
+    ".work/population",
+)  # fmt: skip
 DIFFERENCED = Kind(
     ("changes.ecsv",),
     {"": ("_diff.fits", "_diff.png")},
