@@ -7,12 +7,9 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from documents import Section, run_sections
 
 from autofit_ml.population import PopulationPosterior, PopulationSettings, fit_population
 
@@ -105,7 +102,9 @@ def simulate(n: int, seed: int, *, wrong: float = 0.0, limits: bool = True) -> S
     return Sample(mu, posterior, interim, snr[kept], x[kept], (seen[kept], cov))
 
 
-def fitted(sample: Sample, settings: PopulationSettings | None = None, **changed) -> PopulationPosterior:
+def fitted(
+    sample: Sample, settings: PopulationSettings | None = None, **changed
+) -> PopulationPosterior:
     """The population of a sample, as it should be inferred but for what is `changed`."""
     options = {
         "interim": sample.interim,

@@ -60,9 +60,7 @@ def _prior(
 ) -> Prior:
     if role == "weight":
         return log_normal(1.0, 1.0)
-    term = next(
-        term for term in model.base.parts[place.part].terms if term.names == place.names
-    )
+    term = next(term for term in model.base.parts[place.part].terms if term.names == place.names)
     if role in ("a", "b"):
         return log_normal(2.0, 1.5)
     if role == "at":

@@ -3,7 +3,7 @@
 In place of a number may stand
 
 - ``free``: unknown; its prior is as wide as the data allow;
-- a prior, as in scenes: ``{normal: [0, 1]}``, ``{log-normal: [0.3, 1]}``, ``{uniform: [0, 1]}`` ...;
+- a prior, as in scenes: ``{normal: [0, 1]}``, ``{log-normal: [0.3, 1]}``, ...;
 - the name of an entry under ``hyper:``, for a number that several places share.
 
 ``selection:`` says why an object is in the sample: limits of measured values, ``{mag: [null, 24],
@@ -16,6 +16,7 @@ its own; if the prior's own numbers are names, they are fitted too, and the leve
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -65,7 +66,7 @@ class Hyperparameter:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a number stands: of a part, under some names, with its own name and index."""
+    """Place of a number: its part, parameters, own name and index."""
 
     part: int
     names: tuple[str, ...]
@@ -126,7 +127,7 @@ class PopulationModel:
         return parse_population(content, covariates=True), content
 
     def with_priors(self, priors: Mapping[str, Prior]) -> PopulationModel:
-        """With priors for free numbers that had none."""
+        """The model with priors for free numbers that had none."""
         hyper = tuple(
             replace(item, prior=priors[item.name], log=item.log or priors[item.name].log)
             if item.name in priors
@@ -188,9 +189,11 @@ def _model(given: Any) -> PopulationModel:
         places[place] = name
         _put(content, path, _start(hyper[name], place.number))
     base = parse_population(content, covariates=True)
-    unused = set(named) - set(places.values()) - {
-        name for item in hyper.values() for name in item.nested or () if isinstance(name, str)
-    }
+    unused = (
+        set(named)
+        - set(places.values())
+        - {name for item in hyper.values() for name in item.nested or () if isinstance(name, str)}
+    )
     if unused:
         raise SettingsError(f"hyper: {', '.join(sorted(unused))}: not used", "leave it out")
     for part in base.parts:
@@ -270,9 +273,11 @@ def _start(item: Hyperparameter, number: str) -> float:
 def central(prior: Prior) -> float:
     """A value in the middle of a prior."""
     if prior.gaussian is not None:
-        value = 2.718281828459045 ** prior.gaussian[0] if prior.log else prior.gaussian[0]
+        value = math.exp(prior.gaussian[0]) if prior.log else prior.gaussian[0]
         low, high = prior.support
-        return min(max(value, low), high) if value in (low, high) or not low < value < high else value
+        return (
+            min(max(value, low), high) if value in (low, high) or not low < value < high else value
+        )
     low, high = prior.support
     return (low * high) ** 0.5 if prior.log else (low + high) / 2
 
@@ -283,14 +288,16 @@ def _ordered(hyper: Mapping[str, Hyperparameter]) -> tuple[Hyperparameter, ...]:
     while rest:
         done = {item.name for item in out}
         ready = [
-            item
-            for item in rest
-            if all(n in done for n in item.nested or () if isinstance(n, str))
+            item for item in rest if all(n in done for n in item.nested or () if isinstance(n, str))
         ]
         if not ready:
             raise SettingsError(f"hyper: {rest[0].name} depends on itself", "break the circle")
-        if any(item.by and item.name in (n for k in rest for n in k.nested or ()) for item in ready):
-            raise SettingsError("hyper: a number of a group cannot have groups below it", "use one level of by")
+        if any(
+            item.by and item.name in (n for k in rest for n in k.nested or ()) for item in ready
+        ):
+            raise SettingsError(
+                "hyper: a number of a group cannot have groups below it", "use one level of by"
+            )
         out += ready
         rest = [item for item in rest if item not in ready]
     return tuple(out)

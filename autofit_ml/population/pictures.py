@@ -38,9 +38,7 @@ def predictive_figure(found: PopulationPosterior, seed: int = 0) -> Figure:
         low, high = np.quantile(np.concatenate([values, drawn[name]]), [0.002, 0.998])
         bins = np.linspace(low, high, 31)
         axes[0, k].hist(drawn[name], bins, density=True, color=_MODEL, alpha=0.35, label=what)
-        axes[0, k].hist(
-            values, bins, density=True, histtype="step", color=_DATA, label="measured"
-        )
+        axes[0, k].hist(values, bins, density=True, histtype="step", color=_DATA, label="measured")
         axes[0, k].set(xlabel=name, yticks=[])
         if k == 0:
             axes[0, k].legend(fontsize=7, frameon=False)

@@ -1,4 +1,4 @@
-r"""Which objects of a population are in the catalogue: :math:`P_{det}(h) = \int p(x|h)\,s(x)\,dx`.
+r"""Selection of a catalogue: :math:`P_{det}(h) = \int p(x|h)\,s(x)\,dx`.
 
 Every object in the catalogue divides the likelihood by :math:`P_{det}`. The integral is a sum over
 a fine set of points (scrambled Sobol numbers; limits are sharp, and rules of few points miss them)
@@ -19,8 +19,8 @@ from scipy.stats import qmc
 from autofit_ml.errors import SettingsError
 from autofit_ml.population.coordinates import Coordinates
 from autofit_ml.population.density import Numbers, gaussian_of
-from autofit_ml.population.noise import NoiseModel, quadratic_features
 from autofit_ml.population.nodes import Nodes
+from autofit_ml.population.noise import NoiseModel, quadratic_features
 
 __all__ = [
     "Injections",
@@ -127,7 +127,7 @@ def selection_nodes(
 def as_measured(
     theta: torch.Tensor, coordinates: Coordinates, noise: NoiseModel, normal: torch.Tensor
 ) -> dict[str, torch.Tensor]:
-    """What is measured of coordinates (..., D), with errors made of standard normal numbers."""
+    """Measured values of coordinates (..., D), with errors made of standard normal numbers."""
     seen = noise.measured(theta, normal)
     columns, _ = coordinates.parameters(seen)
     features = noise.features(seen) if noise.further else None
@@ -137,7 +137,7 @@ def as_measured(
 
 
 def within(limits: Limits, seen: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """Which measured values are within all limits.
+    """True where the measured values are within all limits.
 
     Raises
     ------

@@ -10,7 +10,17 @@ from typing import Any
 
 from autofit_ml.catalogue.filenames import file_stem
 
-__all__ = ["CATALOGUED", "DECONVOLVED", "DIFFERENCED", "FITTED", "POPULATED", "RUN_FILE", "SEGMENTED", "Kind", "is_result"]
+__all__ = [
+    "CATALOGUED",
+    "DECONVOLVED",
+    "DIFFERENCED",
+    "FITTED",
+    "POPULATED",
+    "RUN_FILE",
+    "SEGMENTED",
+    "Kind",
+    "is_result",
+]
 
 RUN_FILE = "run.json"
 

@@ -148,7 +148,10 @@ def _calibrated(model: PopulationModel) -> Selection:
         "re": lambda: table["re_true"] * table["pixel_scale"],
     }
     used = [name for name in model.names if name in columns]
-    if any(name.removeprefix("ln_") == "re" for name in used) and "pixel_scale" not in table.colnames:
+    if (
+        any(name.removeprefix("ln_") == "re" for name in used)
+        and "pixel_scale" not in table.colnames
+    ):
         raise InputError(
             "a calibration of an older version, without pixel scales", "run calibrate again", path
         )
@@ -194,7 +197,7 @@ def _save(figure: Any, path: Path) -> None:
 
 
 def _notes(figures: Mapping[str, float], left_out: Mapping[str, int]) -> list[str]:
-    """What a user has to know before using the numbers."""
+    """Remarks that a user has to know before using the numbers."""
     notes = [f"{count} rows left out: {why}" for why, count in left_out.items()]
     if figures["undivided"]:
         notes.append(f"{figures['undivided']:.0f} fits have posteriors wider than their priors")

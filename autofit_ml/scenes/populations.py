@@ -300,7 +300,8 @@ def parse_population(content: Any, *, covariates: bool = False) -> Population:
         entries = {"": {"parameters": content.get("parameters")}}
     elif "parameters" in content or not isinstance(entries, Mapping) or not entries:
         raise SettingsError(
-            "components and parameters do not go together", "write components: {NAME: {weight: ...}}"
+            "components and parameters do not go together",
+            "write components: {NAME: {weight: ...}}",
         )
     parts = tuple(_part(str(name), entry, covariates) for name, entry in entries.items())
     population = Population(str(content.get("name") or ""), str(kind), parts, float(share))
