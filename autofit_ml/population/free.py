@@ -44,8 +44,8 @@ def _role(model: PopulationModel, item: Hyperparameter) -> tuple[Place, str]:
         if name == item.name:
             return place, place.number
     for child in model.hyper:
-        for role, name in zip(("mean", "sd"), child.nested or (), strict=False):
-            if name == item.name:
+        for role, nested in zip(("mean", "sd"), child.nested or (), strict=False):
+            if nested == item.name:
                 place, _ = _role(model, child)
                 return place, f"nested {role}"
     raise SettingsError(f"hyper: {item.name}: not used", "leave it out")

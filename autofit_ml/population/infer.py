@@ -42,6 +42,8 @@ _MODELLED_FROM = 200
 _SMALL = 2000
 _REPRESENTATIVES = 64
 _MOVED = 0.1
+_FEW = 500
+"""Objects up to which points cost nothing."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,7 @@ class PopulationSettings:
     chains, draws, warmup : int
         Of the sampler.
     shells, frames : int
-        Points of each object are 2 x parameters x shells x frames. 0 frames: 1 where all is
-        Gaussian, else 4.
+        Points of each object are 2 x parameters x shells x frames; 0: as many as it takes.
     least_size : float
         Objects whose samples are worth fewer independent ones are taken as Gaussians.
     selection_points : int
@@ -67,7 +68,7 @@ class PopulationSettings:
     chains: int = 4
     draws: int = 250
     warmup: int = 100
-    shells: int = 3
+    shells: int = 0
     frames: int = 0
     least_size: float = 10.0
     selection_points: int = 1 << 15
@@ -349,10 +350,7 @@ class _Work:
         codes = {name: value[index] for name, value in self.codes.items()}
         some = self.gaussian.select(index)
         here = replace(numbers, codes=codes)
-        plain = isinstance(some.coordinates, PlainCoordinates) and all(
-            is_linear(self.model, part) for part in range(len(self.model.base.parts))
-        )
-        rule = Rule(self.settings.shells, self.settings.frames or (1 if plain else 4), seed)
+        rule = self._rule(some, seed)
         spread = _data_spread(some) if first else None
         nodes: dict[tuple[int, bool], Nodes] = {}
         for part in range(len(self.model.base.parts)):
@@ -375,6 +373,16 @@ class _Work:
                     )
         ones = torch.ones(len(index), dtype=torch.float64)
         return Block(nodes, covariates, codes, ones, index, samples)
+
+    def _rule(self, objects: GaussianObjects, seed: int) -> Rule:
+        """Points of each object: many where there are few objects, and numbers range widely."""
+        plain = isinstance(objects.coordinates, PlainCoordinates) and all(
+            is_linear(self.model, part) for part in range(len(self.model.base.parts))
+        )
+        few = len(self.objects) <= _FEW
+        single = objects.mean.shape[1] == 1
+        shells = self.settings.shells or ((12 if single else 6) if few else 3)
+        return Rule(shells, self.settings.frames or (1 if plain and not few else 4), seed)
 
     def _selected(self, numbers: Numbers, index: torch.Tensor, seed: int) -> Block:
         """Points of the selection, for representatives of all covariates."""

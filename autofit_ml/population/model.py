@@ -275,9 +275,7 @@ def central(prior: Prior) -> float:
     if prior.gaussian is not None:
         value = math.exp(prior.gaussian[0]) if prior.log else prior.gaussian[0]
         low, high = prior.support
-        return (
-            min(max(value, low), high) if value in (low, high) or not low < value < high else value
-        )
+        return min(max(value, low), high)
     low, high = prior.support
     return (low * high) ** 0.5 if prior.log else (low + high) / 2
 

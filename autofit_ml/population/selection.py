@@ -64,7 +64,7 @@ probability of being in the catalogue."""
 
 
 def selection_nodes(
-    selection: Selection,
+    selection: Selection | None,
     numbers: Numbers,
     part: int,
     covariates: Mapping[str, torch.Tensor],
@@ -116,6 +116,8 @@ def selection_nodes(
         theta = coordinates.theta(x, torch.as_tensor(sobol[:, -1]))
         seen = as_measured(theta, coordinates, noise, noises[:, :-1])
         chosen = within(selection, seen).to(torch.float64)
+    elif selection is None:
+        chosen = torch.ones((n, points), dtype=torch.float64)
     else:
         given = selection({name: value.numpy() for name, value in x.items()})
         chosen = torch.as_tensor(np.asarray(given, np.float64)).expand(n, points)
@@ -130,9 +132,8 @@ def as_measured(
     """Measured values of coordinates (..., D), with errors made of standard normal numbers."""
     seen = noise.measured(theta, normal)
     columns, _ = coordinates.parameters(seen)
-    features = noise.features(seen) if noise.further else None
     for name, coefficients in noise.further.items():
-        columns[name] = (features @ coefficients).exp()
+        columns[name] = (noise.features(seen) @ coefficients).exp()
     return columns
 
 

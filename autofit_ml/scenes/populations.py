@@ -342,8 +342,8 @@ def _part(label: str, entry: Any, covariates: bool) -> Part:
         if not ready:
             term = terms[0]
             raise SettingsError(
-                f"{term.names[0]} depends on {', '.join(map(repr, term.on))}, which is not there or "
-                "depends on it",
+                f"{term.names[0]} depends on {', '.join(map(repr, term.on))}, which is not there "
+                "or depends on it",
                 f"use one of: {', '.join(name for name in names if name != term.names[0])}",
             )
         ordered.append(ready[0])
