@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from astropy.cosmology import FlatLambdaCDM
 from astropy.table import Table
 from documents import DATA, Section, run_sections
@@ -125,6 +126,7 @@ def fitted(
         "names": NAMES,
         "settings": settings,
     } | changed
+    torch.set_num_threads(1)  # small arrays
     cov = options.pop("cov", sample.cov)
     return fit_population(sample.mu, cov, **options)
 
@@ -209,6 +211,7 @@ def large(objects: int) -> Iterable[Sequence[str]]:
     body: dict[str, Any] = {"p0": {"normal": ["free", "free"]}}
     for name in names[1:]:
         body[name] = {"on": "p0", "at": -1, "mean": "free", "slope": "free", "scatter": "free"}
+    torch.set_num_threads(2)
     began = time.perf_counter()
     found = fit_population(
         x + sigma * rng.standard_normal((n, d)),
@@ -252,6 +255,7 @@ def candels(_: int) -> Iterable[Sequence[str]]:
             "early": {"weight": 0.1, "parameters": line(0.42, 0.71, 0.11)},
         },
     }
+    torch.set_num_threads(1)
     found = fit_population(
         np.log10(kpc[known])[:, None],
         error[known][:, None],
