@@ -11,6 +11,7 @@ from autofit_ml.settings import (
     DeconvolveSettings,
     FitSettings,
     InMemory,
+    PopulationOptions,
     SegmentSettings,
     SimulateSettings,
 )
@@ -23,6 +24,7 @@ OPTIONS = {
     "segment": SegmentSettings,
     "deconvolve": DeconvolveSettings,
     "calibrate": CalibrateSettings,
+    "population": PopulationOptions,
     "simulate": SimulateSettings,
 }
 
