@@ -87,7 +87,7 @@ class FieldBand:
         return mean * self.scale
 
     def plan(self, side: int) -> FourierPlan:
-        """What draws patches of `side` pixels."""
+        """Renderer of patches of `side` pixels."""
         shape, oversampling = self.psf.data.shape, self.psf.oversampling
         return make_plan((side, side), shape, oversampling, RefineSettings().compact)
 
