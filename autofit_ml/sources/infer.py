@@ -1,4 +1,4 @@
-"""From frames to a catalogue: sky, detection, inference, rows."""
+"""The way from frames to a catalogue: sky, detection, inference, rows."""
 
 from __future__ import annotations
 

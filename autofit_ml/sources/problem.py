@@ -84,7 +84,7 @@ class SourceProblem:
 
     @cached_property
     def profile(self) -> Profile:
-        """What is drawn."""
+        """Images of the sources and their derivatives."""
         return get_profile("point" if self.prior.type == "star" else self.prior.shape)
 
     @property
