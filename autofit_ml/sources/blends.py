@@ -34,7 +34,7 @@ _KEPT = 128
 
 
 def with_blends(scan: Scan, posterior: Posterior) -> Posterior:
-    """The posterior with covariances in which overlapping sources are free; of the likelier type."""
+    """The same with the likelier types' covariances in which overlapping sources are free."""
     coupled = _couplings(scan)
     if not coupled:
         return posterior

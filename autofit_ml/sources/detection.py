@@ -47,7 +47,7 @@ def sky_of(frame: Frame, labels: np.ndarray | None = None) -> np.ndarray:
 
 
 def detection_image(
-    frames: Sequence[Frame], colours: Sequence[float], kind: str = "white"
+    frames: Sequence[Frame], colours: Sequence[float] | np.ndarray, kind: str = "white"
 ) -> Frame:
     """One image of several bands on the same pixels.
 

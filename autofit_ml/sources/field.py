@@ -68,11 +68,26 @@ class FieldBand:
 
     @property
     def fwhm(self) -> float:
-        """Of its PSF, pixels."""
+        """FWHM of its PSF, pixels."""
         return psf_fwhm(self.psf)
 
+    def subtract_rest(self) -> float:
+        """Subtract the mean of what is left beside the sources; that mean, image units.
+
+        A sky from medians is low by a part of an electron (photons are skew), and high by the
+        wings of sources; beside their models neither is.
+        """
+        rest = (self.data - self.model) * self.root
+        quiet = (self.root > 0) & (self.model * self.root < 1) & (rest.abs() < 5)
+        if not quiet.any():
+            return 0.0
+        weight = self.root[quiet].double()
+        mean = float((rest[quiet] * weight).sum() / weight.square().sum())
+        self.data.sub_(mean)
+        return mean * self.scale
+
     def plan(self, side: int) -> FourierPlan:
-        """What draws patches of `side` pixels."""
+        """Renderer of patches of `side` pixels."""
         shape, oversampling = self.psf.data.shape, self.psf.oversampling
         return make_plan((side, side), shape, oversampling, RefineSettings().compact)
 
@@ -114,7 +129,7 @@ class Field:
         return pixel_positions(there, *sky_positions(here, x, y))
 
     def patches(
-        self, side: int, anchors: np.ndarray, light: Sequence[torch.Tensor]
+        self, side: int, anchors: np.ndarray, light: Sequence[torch.Tensor] | torch.Tensor
     ) -> tuple[tuple[BandPatch, ...], list[torch.Tensor]]:
         """Pixels around sources.
 
@@ -124,8 +139,8 @@ class Field:
             Of the patches.
         anchors : ndarray of int, (A, 2)
             x and y of the sources' pixels in the first band.
-        light : sequence of Tensor, (A, side, side)
-            What the model has of each source itself, for each band.
+        light : Tensor, (bands, A, side, side), or sequence of its planes
+            What the model has of each source itself.
 
         Returns
         -------
@@ -179,7 +194,7 @@ class Field:
 def _window(
     corner: torch.Tensor, side: int, shape: tuple[int, ...]
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Whether pixels of patches lie inside (A, side, side); their rows and columns, clipped."""
+    """Pixels of patches that lie inside (A, side, side); their rows and columns, clipped."""
     steps = torch.arange(side)
     rows, columns = corner[:, 1, None] + steps, corner[:, 0, None] + steps
     ny, nx = shape

@@ -171,9 +171,10 @@ def solve_fluxes(one: Templates) -> LinearFluxes:
         flux[told] = inverse @ right[told]
         error[told] = np.sqrt(np.diag(inverse))
         parts.append((np.repeat(told, len(told)), np.tile(told, len(told)), inverse.ravel()))
-    if parts:
-        i, j, values = (np.concatenate(column) for column in zip(*parts, strict=True))
-    else:
-        i, j, values = np.zeros(0, int), np.zeros(0, int), np.zeros(0)
-    covariance = sparse.csr_array((values, (i, j)), shape=(n, n))
+    empty = np.zeros(0)
+    at, to, inside = (
+        np.concatenate(column)
+        for column in zip(*parts, (empty.astype(int), empty.astype(int), empty), strict=True)
+    )
+    covariance = sparse.csr_array((inside, (at, to)), shape=(n, n))
     return LinearFluxes(flux, error, covariance, group)

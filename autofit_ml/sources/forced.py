@@ -40,7 +40,7 @@ _WINGS = 4.0
 
 @dataclass(frozen=True)
 class ForcedSources:
-    """What is held of N sources.
+    """Positions and shapes of N sources, which are held.
 
     Attributes
     ----------
@@ -103,8 +103,7 @@ def read_forced(path: str | Path) -> ForcedSources:
         name = next((name for name in names if name in table.colnames), None)
         if name is None:
             return np.full(n, np.nan)
-        values = np.ma.filled(np.ma.asarray(table[name], dtype=float), np.nan)
-        return np.asarray(values, float)
+        return np.ma.MaskedArray(table[name], dtype=float).filled(np.nan)
 
     ra, dec, x, y = (column(name) for name in ("ra", "dec", "x", "y"))
     lacking = ~(np.isfinite(ra + dec) | np.isfinite(x + y))

@@ -1,4 +1,4 @@
-"""From frames to a catalogue: sky, detection, inference, rows."""
+"""The way from frames to a catalogue: sky, detection, inference, rows."""
 
 from __future__ import annotations
 
@@ -126,6 +126,10 @@ def catalogue_frames(
     field = make_field(frames, bands, sky)
     starts = starting_values(field, found.sources, priors)
     scan = Scan(field, starts, priors, likelihood)
+    scan.run(1)
+    sky = tuple(
+        one + np.float32(band.subtract_rest()) for one, band in zip(sky, field.bands, strict=True)
+    )
     scan.run(settings.sweeps)
     posterior = with_blends(scan, scan.posterior(settings.inference))
     table = catalogue_rows(field, posterior, found.sources["radius"], frames[0].id, settings.galaxy)

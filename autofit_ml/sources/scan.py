@@ -9,13 +9,14 @@ moves. Then each source gets a Gaussian and an evidence for each type (`gaussian
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
-from autofit_ml.fitting.levenberg_marquardt import LMSettings, minimise
+from autofit_ml.fitting.levenberg_marquardt import LMResult, LMSettings, minimise
 from autofit_ml.fitting.likelihoods import Likelihood
 from autofit_ml.sources.field import Field
 from autofit_ml.sources.fluxes import overlaps
@@ -23,7 +24,7 @@ from autofit_ml.sources.gaussians import Gaussians, laplace, variational
 from autofit_ml.sources.priors import SourcePrior
 from autofit_ml.sources.problem import SourceProblem
 
-__all__ = ["Posterior", "Scan", "Starts", "bounds"]
+__all__ = ["Posterior", "Scan", "Starts", "bounds", "maxima"]
 
 _BATCH = 256
 _MOVED = 0.1
@@ -38,7 +39,7 @@ _INDEX = (math.log(0.35), math.log(7.5))
 
 @dataclass(frozen=True)
 class Starts:
-    """Where N sources are thought to be before they are fitted.
+    """Starting values of N sources.
 
     Attributes
     ----------
@@ -66,7 +67,7 @@ class Starts:
 
 @dataclass(frozen=True)
 class Posterior:
-    """What is known of N sources.
+    """Posterior of N sources.
 
     Attributes
     ----------
@@ -193,30 +194,16 @@ class Scan:
         starts = [theta]
         if kind and not self.fitted[some].all():
             starts = _galaxy_starts(theta, problem.prior.shape)
-        owner = torch.arange(len(some)).repeat(len(starts))
-        begin = torch.cat(starts)
-        lower, upper, steps = bounds(theta, problem)
-        result = minimise(
-            lambda index, at: problem.evaluate(owner[index], at),
-            begin,
-            lower.repeat(len(starts), 1),
-            upper.repeat(len(starts), 1),
-            steps,
-            LMSettings(0.02, 40),
-            lambda index, at: problem.measure(owner[index], at),
-        )
-        chi2 = result.state.chi2.view(len(starts), -1)
-        best = chi2.nan_to_num(nan=math.inf).argmin(0)
-        place = best * len(some) + torch.arange(len(some))
-        found, matrix = result.theta[place], result.state.matrix[place]
+        result = maxima(problem, torch.arange(len(some)), starts)
+        found, matrix = result.theta, result.state.matrix
         change = found - theta
         size = torch.einsum("ad,ade,ae->a", change, matrix, change).clamp_min(0).sqrt()
         self.theta[kind][some] = found
-        self.converged[some, kind] = result.converged[place].numpy()
+        self.converged[some, kind] = result.converged.numpy()
         scale = matrix + 1e-9 * torch.diag_embed(matrix.diagonal(dim1=1, dim2=2))
         d = found.shape[1]
         self.evidence[some, kind] = (
-            -result.state.chi2[place] / 2
+            -result.state.chi2 / 2
             + d / 2 * math.log(2 * math.pi)
             - torch.logdet(scale) / 2
             + problem.prior.log_share
@@ -313,6 +300,28 @@ class Scan:
             other += (core * band.others.abs()).sum((1, 2))
         table = [chi2 / pixels.clamp_min(1), pixels, other / own.abs().clamp_min(1e-12), *seen]
         return torch.stack(table, 1).numpy()
+
+
+def maxima(problem: SourceProblem, index: torch.Tensor, starts: Sequence[torch.Tensor]) -> LMResult:
+    """The highest of the maxima that each start (A, D) of sources `index` (A,) leads to."""
+    lower, upper, steps = bounds(starts[0], problem)
+    owner, many = index.repeat(len(starts)), len(starts)
+    result = minimise(
+        _owned(problem.evaluate, owner),
+        torch.cat(list(starts)),
+        lower.repeat(many, 1),
+        upper.repeat(many, 1),
+        steps,
+        LMSettings(0.02, 40),
+        _owned(problem.measure, owner),
+    )
+    chi2 = result.state.chi2.view(many, -1).nan_to_num(nan=math.inf)
+    return result.select(chi2.argmin(0) * len(index) + torch.arange(len(index)))
+
+
+def _owned(call: Callable[..., Any], owner: torch.Tensor) -> Callable[..., Any]:
+    """A function of sources as one of problems of which source ``owner[i]`` has the i-th."""
+    return lambda index, theta: call(owner[index], theta)
 
 
 def _galaxy_starts(theta: torch.Tensor, shape: str) -> list[torch.Tensor]:

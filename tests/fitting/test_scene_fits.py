@@ -365,9 +365,9 @@ def test_the_ladder_finds_what_was_drawn():
 
 
 def test_a_wandering_neighbour_does_not_make_the_target_unconverged():
-    from autofit_ml.fitting.describe import _settled, _that_count
     from autofit_ml.fitting.first_guess import with_neighbours
     from autofit_ml.fitting.levenberg_marquardt import Evaluation, LMResult
+    from autofit_ml.fitting.minima import _settled, _that_count
     from autofit_ml.scenes.layout import make_layout
 
     scene = parse_model("sersic")
