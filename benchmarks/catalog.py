@@ -18,8 +18,9 @@ import argparse
 import math
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -330,6 +331,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                         default=[*KINDS, "stripe82"])  # fmt: skip
     parser.add_argument("--shape", nargs=2, type=int, default=(1489, 2048), metavar=("NY", "NX"))
     parser.add_argument("-n", type=int, default=1, help="fields of each set")
+    parser.add_argument("--galsim", type=int, default=4, help="small fields drawn by GalSim")
     parser.add_argument("--referee", type=int, default=100, help="sources sampled by HMC")
     parser.add_argument("--inference", default="laplace", choices=("laplace", "vi"))
     parser.add_argument("--docs", action="store_true", help=f"write into docs/{DOCUMENT}")
@@ -340,24 +342,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if kind not in given.sets:
             continue
         small = kind == "galsim" and shape[0] > 512
-        fields = 4 * given.n if small else given.n
+        fields = given.galsim if small else given.n
         samples[kind] = sample(kind, fields, (512, 512) if small else shape,
                                inference=given.inference)  # fmt: skip
-    texts = {}
+    sections: dict[str, Callable[[], str]] = {}
     if samples:
-        texts = {
-            "scores": scores(samples),
-            "detection": detections(samples),
-            "types": types(samples),
-            "probabilities": probabilities(samples),
-            "errors": errors(samples),
-        }
-    if "celeste" in samples and given.referee:
-        texts["referee"] = refereed(samples["celeste"], given.referee)
+        makers = (scores, detections, types, probabilities, errors)
+        names = ("scores", "detection", "types", "probabilities", "errors")
+        sections = {n: partial(make, samples) for n, make in zip(names, makers, strict=True)}
     if "stripe82" in given.sets and (DATA / "celeste_stripe82").is_dir():
-        texts["stripe82"] = stripe82()
-    for name, text in texts.items():
-        print(f"\n{name}\n{text}")
+        sections["stripe82"] = stripe82
+    if "celeste" in samples and given.referee:
+        sections["referee"] = partial(refereed, samples["celeste"], given.referee)
+    for name, make in sections.items():
+        text = make()
+        print(f"\n{name}\n{text}", flush=True)
         if given.docs:
             write_section(DOCUMENT, name, text)
 

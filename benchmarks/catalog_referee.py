@@ -76,7 +76,7 @@ _LOW, _STEP, _DEV = _dev_table()
 def _interpolated(log_k: Tensor) -> Tensor:
     """Cubic (Catmull-Rom) interpolation of the table."""
     table = _DEV.to(log_k.dtype)
-    place = ((log_k - _LOW) / _STEP).clamp(1.0, len(table) - 3.001)
+    place = ((torch.nan_to_num(log_k) - _LOW) / _STEP).clamp(1.0, len(table) - 3.001)
     i = place.floor().long()
     t = place - i
     a, b, c, d = (table[i + k] for k in (-1, 0, 1, 2))
@@ -192,7 +192,7 @@ class _Density:
         place = (theta[:, :2] - s.corner[objects]).float()
         shape = None
         if self.prior.galaxy:
-            shape = (torch.sin(theta[:, 7]).float() ** 2, theta[:, 8].exp().float(),
+            shape = (torch.sin(theta[:, 7]).float() ** 2, theta[:, 8].clamp(-8, 5).exp().float(),
                      theta[:, 9].float(), theta[:, 10].float())  # fmt: skip
         light = s.light(objects, _fluxes(theta).float(), place[:, 0], place[:, 1], shape)
         gain = s.gain[:, None, None]

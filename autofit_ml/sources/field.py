@@ -71,6 +71,21 @@ class FieldBand:
         """Of its PSF, pixels."""
         return psf_fwhm(self.psf)
 
+    def subtract_rest(self) -> float:
+        """Subtract the mean of what is left beside the sources; that mean, image units.
+
+        A sky from medians is low by a part of an electron (photons are skew), and high by the
+        wings of sources; beside their models neither is.
+        """
+        rest = (self.data - self.model) * self.root
+        quiet = (self.root > 0) & (self.model * self.root < 1) & (rest.abs() < 5)
+        if not quiet.any():
+            return 0.0
+        weight = self.root[quiet].double()
+        mean = float((rest[quiet] * weight).sum() / weight.square().sum())
+        self.data.sub_(mean)
+        return mean * self.scale
+
     def plan(self, side: int) -> FourierPlan:
         """What draws patches of `side` pixels."""
         shape, oversampling = self.psf.data.shape, self.psf.oversampling

@@ -135,6 +135,10 @@ def catalogue_frames(
     field = make_field(frames, bands, sky)
     starts = starting_values(field, found.sources, priors)
     scan = Scan(field, starts, priors, likelihood)
+    scan.run(1)
+    sky = tuple(
+        one + np.float32(band.subtract_rest()) for one, band in zip(sky, field.bands, strict=True)
+    )
     scan.run(settings.sweeps)
     missed = _missed(scan, same, usual, settings.detection)
     if len(missed):
