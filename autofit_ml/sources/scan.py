@@ -149,7 +149,7 @@ class Scan:
         nb = len(self.field.bands)
         at, shape = self.anchor + self.theta[1][:, :2].numpy(), self.theta[1][:, -4:].numpy()
         flux = np.exp(self.theta[1][:, 2 : 2 + nb].numpy())
-        mine = Starts(*at.T, flux, np.exp(shape[:, 0]), shape[:, 2:], self.side)
+        mine = Starts(at[:, 0], at[:, 1], flux, np.exp(shape[:, 0]), shape[:, 2:], self.side)
         for band in self.field.bands:
             band.model.zero_()
         return Scan(self.field, _both(mine, more), self.priors, self.likelihood, self)
