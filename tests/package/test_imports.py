@@ -22,7 +22,6 @@ LAYERS = (
     ("injection",),
     ("deconvolution",),
     ("difference",),
-    ("sources",),
     ("simulation",),
     ("posterior",),
     ("fitting",),
