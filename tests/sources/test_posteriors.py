@@ -112,7 +112,9 @@ def test_evidences_and_moments_are_those_of_importance_sampling(kind):
     for one in (found, bound):
         assert ((one.mean[0] - mean) / sd).abs().max() < 0.5
         ratio = one.covariance[0].diagonal().sqrt() / sd
-        assert float(ratio.min()) > 0.7 and float(ratio.max()) < 1.3
+        # Position and fluxes; the shape of a faint galaxy is no Gaussian.
+        assert float(ratio[:4].min()) > 0.85 and float(ratio[:4].max()) < 1.2
+        assert float(ratio.min()) > 0.6 and float(ratio.max()) < 1.4
 
 
 def test_fluxes_of_a_blend_are_exact_without_noise_and_their_errors_are_of_both():
