@@ -18,7 +18,6 @@ LAYERS = (
     ("results",),
     ("runs",),
     ("population",),
-    ("sources",),
     ("injection",),
     ("deconvolution",),
     ("difference",),
