@@ -21,7 +21,6 @@ LAYERS = (
     ("injection",),
     ("deconvolution",),
     ("difference",),
-    ("sources",),
     ("simulation",),
     ("posterior",),
     ("fitting",),

@@ -7,11 +7,12 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import astropy.units as u
 import numpy as np
 import pytest
 from astropy.io import fits
 from astropy.table import QTable, Table
-from skies import SOURCES, drawn, pixels
+from skies import SOURCES, Known, drawn, pixels
 
 import autofit_ml as afm
 from autofit_ml import cli
@@ -190,6 +191,21 @@ def test_from_python_with_images_in_memory(folder):
     table = afm.catalog(images, zeropoint=22.5)
     assert isinstance(table, QTable)
     assert len(table) == 4 and {"flux_r", "flux_g", "p_star"} <= set(table.colnames)
+
+
+def test_a_companion_that_was_not_separated_is_found_in_what_is_left():
+    """Two stars 0.9 of the seeing apart: one detection, whose galaxy does not fit."""
+    pair = [Known(5.0, 5.0, {"g": 10.0, "r": 15.0}), Known(5.0, 6.1, {"g": 5.0, "r": 6.0})]
+    sources = [*pair, SOURCES[0]]
+    frames = [drawn(sources, band, noise=1.0, seed=k) for k, band in enumerate("rg")]
+    table = catalogue_frames(frames, ["r", "g"]).table
+    assert len(table) == 3
+    table = table[table["y"] > 50 * u.pix]
+    at = np.stack([table["x"].value, table["y"].value], 1)
+    for one in pair:
+        assert np.linalg.norm(at - pixels(one, frames[0]), axis=1).min() < 0.6
+    assert table["flux_r"].sum() == pytest.approx(21.0, rel=0.03)
+    assert (table["flags"] & int(Flag.BLENDED) > 0).all()
 
 
 def test_a_masked_star_has_the_flux_that_its_colours_allow():
