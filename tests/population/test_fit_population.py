@@ -78,9 +78,7 @@ def test_the_likelihood_is_the_closed_form_where_everything_is_gaussian():
 def test_a_magnitude_limited_population_is_recovered_and_controls_are_not():
     mu, cov, _ = galaxies(700, 2, limit=23.5)
     selection = {"mag": (None, 23.5)}
-    right = fit_population(
-        mu, cov, interim="flat", model=LINE, selection=selection, settings=QUICK
-    )
+    right = fit_population(mu, cov, interim="flat", model=LINE, selection=selection, settings=QUICK)
     assert max(map(abs, pulls(right).values())) < 3
     assert right.diagnostics["rhat"] < 1.1
     without = fit_population(mu, cov, interim="flat", model=LINE, settings=QUICK)
@@ -219,7 +217,10 @@ def test_the_result_is_a_population_file(tmp_path):
     ("changed", "says"),
     [
         ({"mag": {"unit": "mag", "band": "r", "normal": ["loud", 1]}}, "'loud' is not under hyper"),
-        ({"mag": {"unit": "mag", "band": "r", "normal": [{"gauss": [0, 1]}, 1]}}, "neither a number"),
+        (
+            {"mag": {"unit": "mag", "band": "r", "normal": [{"gauss": [0, 1]}, 1]}},
+            "neither a number",
+        ),
         ({"x": {"normal": [{"normal": ["m", 1], "by": "f"}, 1]}}, "nested numbers"),
         ({"n": {"mixture": {"weights": [1], "means": [1], "covariances": [1]}}}, "is cut off"),
         ({"x": {"normal": [0, {"log-normal": [-1, 1]}]}}, "x.sd: the median"),
