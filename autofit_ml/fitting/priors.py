@@ -27,10 +27,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from autofit_ml.scenes.populations import Population
 from autofit_ml.scenes import sersic
 from autofit_ml.scenes.coordinates import spans_of
 from autofit_ml.scenes.layout import Layout
+from autofit_ml.scenes.populations import Population
 
 if TYPE_CHECKING:
     from autofit_ml.fitting.batch import Member, SceneBatch

@@ -14,13 +14,13 @@ from autofit_ml.errors import InputError
 from autofit_ml.fitting import Likelihood, RefineSettings, SceneObject, join_images, object_of
 from autofit_ml.images.stamp import Stamp
 from autofit_ml.initialisation import Starts
-from autofit_ml.scenes.populations import Population
 from autofit_ml.runs.model import RunModel, population_of
 from autofit_ml.runs.modelled import without_modelled
 from autofit_ml.runs.object_fit import ObjectFit
 from autofit_ml.runs.prepare import Failure, Prepared
 from autofit_ml.runs.rows import catalogue_rows
 from autofit_ml.runs.scenes import fit_objects
+from autofit_ml.scenes.populations import Population
 from autofit_ml.settings import FitSettings
 
 __all__ = ["FitPolicy", "FittedBatch", "fit_batch"]

@@ -22,8 +22,8 @@ from autofit_ml.errors import SettingsError
 
 if TYPE_CHECKING:
     from autofit_ml.galfit import GalfitFile
-    from autofit_ml.scenes.populations import Population
     from autofit_ml.scenes import Component, Scene
+    from autofit_ml.scenes.populations import Population
     from autofit_ml.settings import FitSettings
 
 __all__ = [

@@ -16,8 +16,8 @@ import numpy as np
 from scipy import special
 
 from autofit_ml.catalogue import (
-    PRIOR_COORDINATES,
     FIT_NUMBERS,
+    PRIOR_COORDINATES,
     Flag,
     band_suffix,
     bound_names,

@@ -14,7 +14,6 @@ import torch
 
 from autofit_ml.images.stamp import Frame
 from autofit_ml.measure import psf_fwhm
-from autofit_ml.rendering import render_component
 from autofit_ml.segmentation.detection import Detections, background_of, scaled
 from autofit_ml.segmentation.dispatch import detect_in_frame
 from autofit_ml.sources.field import Field
@@ -118,8 +117,8 @@ def starting_values(field: Field, sources: np.ndarray, prior: SourcePrior) -> St
 
 def _with_fluxes(field: Field, starts: Starts, prior: SourcePrior) -> Starts:
     """The same with the fluxes that fit best together, at least a part of their errors."""
-    from autofit_ml.sources.problem import SourceProblem
     from autofit_ml.fitting.likelihoods import Likelihood
+    from autofit_ml.sources.problem import SourceProblem
 
     n, nb = starts.flux.shape
     anchor = np.rint(np.stack([starts.x, starts.y], 1)).astype(np.int64)

@@ -21,7 +21,6 @@ from autofit_ml.sources.priors import SourcePrior, make_prior
 from autofit_ml.sources.rows import catalogue_rows
 from autofit_ml.sources.scan import Scan
 
-
 __all__ = ["SourceCatalogue", "catalogue_frames", "make_priors"]
 
 

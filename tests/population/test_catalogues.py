@@ -8,21 +8,15 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from astropy.table import Table
-from galaxies import known_segmentations, truth_of
 
-from autofit_ml.catalogue import PRIOR_COORDINATES, ModelColumns, covariance_matrix, pack_covariance
+from autofit_ml.catalogue import pack_covariance
 from autofit_ml.errors import InputError, SettingsError
-from autofit_ml.fitting import RefineSettings, object_of, refine
-from autofit_ml.initialisation import Starts
 from autofit_ml.population import read_population_model
 from autofit_ml.population.catalogue import objects_of
 from autofit_ml.population.coordinates import SersicCoordinates
-from autofit_ml.runs.object_fit import fit_of_scene
 from autofit_ml.runs.population import population_run
-from autofit_ml.scenes import sersic
 from autofit_ml.scenes.populations import read_population
 from autofit_ml.settings import PopulationOptions
-from autofit_ml.simulation import simulate_sersic, to_stamps
 
 SIZES = {
     "type": "galaxy",
@@ -111,26 +105,6 @@ def test_priors_that_are_not_known_are_refused():
     del table["prior_precision"]
     with pytest.raises(SettingsError, match="does not say which prior"):
         objects_of(table, read_population_model(SIZES), None)
-
-
-def test_a_fits_prior_is_in_its_row():
-    """Broad at S/N 12, in the fit's coordinates; none is flat."""
-    objects = simulate_sersic(2, seed=3, snr=(12.0, 14.0), psf_fwhm=(3.0, 3.2), sky=10.0)
-    stamps, found = to_stamps(objects), known_segmentations(objects)
-    starts = Starts(truth_of(objects), None, np.zeros(2, np.int32))
-
-    def prior(kind):
-        fits = refine(stamps, None, starts, found, RefineSettings(prior=kind, components=True))
-        one = fit_of_scene(fits[0], object_of(stamps[0], found[0]), sersic(), ModelColumns())
-        return one.numbers["prior_mean"], covariance_matrix(one.numbers["prior_precision"])
-
-    mean, precision = prior("broad")
-    k = PRIOR_COORDINATES.index("ln_n")
-    assert mean[k] == pytest.approx(math.log(1.8)) and precision[k, k] == pytest.approx(
-        0.75**-2, rel=0.01
-    )
-    assert precision[0, 0] == 0
-    assert (prior("none")[1] == 0).all()
 
 
 def test_a_run_writes_a_population_and_its_objects(tmp_path):
