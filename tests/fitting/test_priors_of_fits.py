@@ -137,7 +137,7 @@ def test_a_fits_prior_is_in_its_row():
     starts = Starts(truth_of(objects), None, np.zeros(2, np.int32))
 
     def prior(kind):
-        fits = refine(stamps, None, starts, found, RefineSettings(prior=kind, components=True))
+        fits = refine(stamps, None, starts, found, RefineSettings(prior=kind), components=True)
         one = fit_of_scene(fits[0], object_of(stamps[0], found[0]), sersic(), ModelColumns())
         return one.numbers["prior_mean"], covariance_matrix(one.numbers["prior_precision"])
 
