@@ -13,6 +13,7 @@ from autofit_ml.settings import (
     InMemory,
     PopulationOptions,
     SegmentSettings,
+    SensitivitySettings,
     SimulateSettings,
 )
 
@@ -24,6 +25,7 @@ OPTIONS = {
     "segment": SegmentSettings,
     "deconvolve": DeconvolveSettings,
     "calibrate": CalibrateSettings,
+    "sensitivity": SensitivitySettings,
     "population": PopulationOptions,
     "simulate": SimulateSettings,
 }

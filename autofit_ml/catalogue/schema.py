@@ -279,7 +279,12 @@ _FIT = (
         "object_class", "str", "", "galaxy or star, by the segmenting network; empty if unknown"
     ),
     Column("init", "str", "", "Where the starting values come from: moments, resnet"),
-    Column("prior", "str", "", "Prior of the fit: broad, none, network, population:NAME"),
+    Column(
+        "prior",
+        "str",
+        "",
+        "Prior of the fit: broad, none, network, population:NAME; +stage: of an earlier stage",
+    ),
     Column(
         "prior_mean",
         "float64",

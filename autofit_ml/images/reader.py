@@ -15,16 +15,16 @@ from typing import Any
 import numpy as np
 from astropy.wcs import WCS
 
-from autofit_ml.catalogue.flags import Flag
 from autofit_ml.errors import InputError
 from autofit_ml.images.frame import cut_stamps
 from autofit_ml.images.load import Planes, finish_sigma, read_planes
 from autofit_ml.images.object_psf import THREE_WAYS, choose_psf
 from autofit_ml.images.options import FRAME_SIDE, MAX_STAMP_SIDE, MIN_SIDE, ReadOptions
-from autofit_ml.images.psf import crop_psf, psf_from_stars
+from autofit_ml.images.psf import crop_psf
 from autofit_ml.images.sky_coordinates import pixel_positions
 from autofit_ml.images.source import Source
 from autofit_ml.images.stamp import Frame, Stamp, VaryingPSF
+from autofit_ml.images.star_psf import with_star_psf
 
 __all__ = [
     "ReadResult",
@@ -302,15 +302,13 @@ def _make_frame(source: Source, options: ReadOptions, planes: Planes) -> Frame:
         saturated=planes.saturated,
         wcs=planes.calibration.wcs,
         background_sigma=planes.background,
+        mask_bits=planes.mask_bits,
         **_common(source, planes, flags),
     )
     if psf is None:
-        built, notes = psf_from_stars(frame)
-        frame = frame.replace(
-            psf=built,
-            flags=frame.flags | int(Flag.PSF_ESTIMATED),
-            messages=(*frame.messages, *notes),
-        )
+        # A Moffat profile is fitted later, where PyTorch is.
+        named = options.psf if isinstance(options.psf, str) else None
+        frame = with_star_psf(frame, "stack" if named == "moffat" else named)
     return frame
 
 

@@ -8,6 +8,7 @@ here, because processes that only read images never load PyTorch).
 
 from autofit_ml.measure.background import background_map, large_objects
 from autofit_ml.measure.binning import bin_images, block_sums
+from autofit_ml.measure.limits import flux_limit
 from autofit_ml.measure.moments import AdaptiveMoments, adaptive_moments
 from autofit_ml.measure.noise import expected_source, model_sigma
 from autofit_ml.measure.psf import (
@@ -26,12 +27,20 @@ from autofit_ml.measure.sky import (
     object_mask,
     sky_at,
 )
-from autofit_ml.measure.stars import StarStack, find_stars, stack_stars
+from autofit_ml.measure.star_field import StarField, fit_star_field
+from autofit_ml.measure.stars import (
+    StarStack,
+    find_stars,
+    stack_candidates,
+    stack_stars,
+    star_candidates,
+)
 
 __all__ = [
     "AdaptiveMoments",
     "PSFImage",
     "Sky",
+    "StarField",
     "StarStack",
     "adaptive_moments",
     "background_map",
@@ -42,6 +51,8 @@ __all__ = [
     "core_centroid",
     "expected_source",
     "find_stars",
+    "fit_star_field",
+    "flux_limit",
     "fourier_shift",
     "lanczos_matrix",
     "large_objects",
@@ -51,5 +62,7 @@ __all__ = [
     "object_mask",
     "psf_fwhm",
     "sky_at",
+    "stack_candidates",
     "stack_stars",
+    "star_candidates",
 ]

@@ -15,6 +15,7 @@ __all__ = [
     "DECONVOLVED",
     "DIFFERENCED",
     "FITTED",
+    "LIGHT_CURVES",
     "POPULATED",
     "RUN_FILE",
     "SEGMENTED",
@@ -107,6 +108,7 @@ FITTED = Kind(
         "objects": (".fits",),
         "previews": (".png",),
         "posterior": (".nc", ".png"),
+        "progress": (".jpg", ".json"),
         "report_rows": (".js",),
     },
     began=_wrote_catalogue,
@@ -140,10 +142,17 @@ DIFFERENCED = Kind(
 )
 CATALOGUED = Kind(
     ("catalog.parquet", "catalog.fits", "report.html"),
-    {"": ("_model.fits", "_residual.fits", ".reg")},
+    {"": ("_model.fits", "_residual.fits", "_covariance.ecsv", ".reg", ".html")},
     ".work/catalog",
     ".ecsv",
     ".work/catalog/shards",
+)
+LIGHT_CURVES = Kind(
+    ("lightcurves.ecsv", "covariance.fits", "positions.ecsv"),
+    {"epochs": (".fits",), "curves": (".png",)},
+    ".work/lightcurve",
+    ".ecsv",
+    ".work/lightcurve/shards",
 )
 
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import special
 
 from autofit_ml.catalogue import (
     FIT_NUMBERS,
@@ -27,6 +26,7 @@ from autofit_ml.catalogue import (
 )
 from autofit_ml.images.sky_coordinates import sky_angle
 from autofit_ml.images.stamp import Stamp
+from autofit_ml.measure import flux_limit
 
 if TYPE_CHECKING:
     from autofit_ml.catalogue import ModelColumns
@@ -179,7 +179,7 @@ class _Reading:
         if component.profile.name in _INDEX and not component.profile.modifiers:
             numbers["n"] = numbers["n_init"] = _INDEX[component.profile.name]
         if len(self.scene.components) > 1:
-            numbers["flux_limit"] = _flux_limit(numbers["flux"], numbers["flux_err"])
+            numbers["flux_limit"] = float(flux_limit(numbers["flux"], numbers["flux_err"]))
         numbers |= _derived(numbers, self.one.reference, self._rc_error(k))
         numbers["flux_stamp"] = self.fit.flux_stamp[k]
         numbers["flux_stamp_err"] = self.fit.flux_stamp_err[k]
@@ -368,13 +368,6 @@ def _magnitude(flux: float, error: float, zeropoint: float) -> tuple[float, floa
     if not (flux > 0 and math.isfinite(zeropoint)):
         return math.nan, math.nan
     return zeropoint - 2.5 * math.log10(flux), _MAGNITUDE * error / flux
-
-
-def _flux_limit(flux: float, error: float) -> float:
-    """Flux below which 95 % of a Gaussian without its negative part lies."""
-    if not error > 0:
-        return math.nan
-    return flux - error * float(special.ndtri(0.05 * special.ndtr(flux / error)))
 
 
 def _suffixed(name: str, extra: str) -> str:

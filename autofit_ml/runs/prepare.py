@@ -16,7 +16,7 @@ from autofit_ml.runs.identity import source_hashes
 from autofit_ml.runs.jobs import Job
 from autofit_ml.segmentation import Segmentation
 from autofit_ml.segmentation.dispatch import detect_in_frame, segment_all
-from autofit_ml.settings import FITTED_PSFS, FitSettings, ReadOptions
+from autofit_ml.settings import FitSettings, ReadOptions
 
 Others = dict[str, tuple[Stamp | None, ...]]
 """Id -> images in the further bands."""
@@ -414,15 +414,15 @@ def _cut(
 
 
 def frame_of(result: ReadResult, options: ReadOptions) -> Frame:
-    """The frame that was read, its PSF fitted to its stars where that is wanted."""
+    """The frame that was read, a Moffat PSF fitted to its stars where that is wanted."""
     frame, model = result.item, options.psf
     if not isinstance(frame, Frame):
         raise TypeError(f"{frame.id} is no frame")
-    if not (isinstance(model, str) and model in FITTED_PSFS):
+    if not (isinstance(model, str) and model == "moffat"):
         return frame
-    from autofit_ml.fitting.psf_model import fit_psf
+    from autofit_ml.fitting.psf_model import fit_moffat_psf
 
-    psf, notes = fit_psf(frame, model)
+    psf, notes = fit_moffat_psf(frame)
     return frame.replace(psf=psf, messages=(*frame.messages, *notes))
 
 

@@ -1,4 +1,4 @@
-"""From frames to a catalogue: sky, detection, inference, rows."""
+"""The way from frames to a catalogue: sky, detection, inference, rows."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from astropy.table import QTable
+from astropy.table import QTable, Table
 
 from autofit_ml.errors import InputError, SettingsError
 from autofit_ml.fitting.likelihoods import Likelihood
 from autofit_ml.images.stamp import Frame
 from autofit_ml.scenes.populations import CELESTE, read_populations
 from autofit_ml.settings import SourceSettings
+from autofit_ml.sources.blends import with_blends
 from autofit_ml.sources.detection import detect, detection_image, sky_of, starting_values
-from autofit_ml.sources.field import Field, PSFAt, make_field
+from autofit_ml.sources.field import Field, make_field
 from autofit_ml.sources.priors import SourcePrior, make_prior
 from autofit_ml.sources.rows import catalogue_rows
 from autofit_ml.sources.scan import Scan
@@ -36,12 +37,15 @@ class SourceCatalogue:
     sky : tuple of ndarray
         Of each band, image units.
     messages : tuple of str
+    covariance : Table or None
+        Of fluxes of different sources, where their positions and shapes were held.
     """
 
     table: QTable
     field: Field
     sky: tuple[np.ndarray, ...]
     messages: tuple[str, ...] = ()
+    covariance: Table | None = None
 
     def model(self, b: int) -> np.ndarray:
         """Light of all sources in a band, image units, (ny, nx)."""
@@ -83,7 +87,6 @@ def catalogue_frames(
     frames: Sequence[Frame],
     bands: Sequence[str],
     settings: SourceSettings | None = None,
-    psf_at: Sequence[PSFAt | None] | None = None,
 ) -> SourceCatalogue:
     """Catalogue of a field in one band or several.
 
@@ -94,8 +97,6 @@ def catalogue_frames(
     bands : sequence of str
         Their names.
     settings : SourceSettings, optional
-    psf_at : sequence of callable or None, optional
-        Where PSFs vary.
 
     Raises
     ------
@@ -104,14 +105,13 @@ def catalogue_frames(
     """
     settings = settings or SourceSettings()
     likelihood = Likelihood.parse(settings.likelihood)
-    psf_at = psf_at or [None] * len(frames)
     if likelihood.name == "poisson":
         for frame in frames:
             if not frame.gain > 0:
                 raise InputError("poisson needs the gain", "give --gain", frame.file)
     flat = [frame.replace(data=frame.data - sky_of(frame)) for frame in frames]
     same = [k for k, frame in enumerate(frames) if frame.data.shape == frames[0].data.shape]
-    rough = make_field(frames, bands, [np.float32(0)] * len(frames), psf_at)
+    rough = make_field(frames, bands, [0.0] * len(frames))
     same = [k for k in same if rough.bands[k].aligned]
     priors = make_priors(rough, settings)
     usual = _usual_fluxes(rough, priors[1])
@@ -123,14 +123,16 @@ def catalogue_frames(
     sky = tuple(
         sky_of(frame, found.labels if k in same else None) for k, frame in enumerate(frames)
     )
-    field = make_field(frames, bands, sky, psf_at)
-    starts = starting_values(field, found.sources, priors[1])
+    field = make_field(frames, bands, sky)
+    starts = starting_values(field, found.sources, priors)
     scan = Scan(field, starts, priors, likelihood)
-    scan.run(settings.sweeps)
-    posterior = scan.posterior(settings.inference)
-    table = catalogue_rows(
-        field, posterior, found.sources["radius"], frames[0].id, settings.galaxy
+    scan.run(1)
+    sky = tuple(
+        one + np.float32(band.subtract_rest()) for one, band in zip(sky, field.bands, strict=True)
     )
+    scan.run(settings.sweeps)
+    posterior = with_blends(scan, scan.posterior(settings.inference))
+    table = catalogue_rows(field, posterior, found.sources["radius"], frames[0].id, settings.galaxy)
     messages = tuple(dict.fromkeys(text for frame in frames for text in frame.messages))
     return SourceCatalogue(table, field, sky, messages)
 
