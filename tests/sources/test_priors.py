@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from autofit_ml.errors import SettingsError
-from autofit_ml.population import CELESTE, read_populations
+from autofit_ml.scenes.populations import CELESTE, read_populations
 from autofit_ml.sources.priors import Band, make_prior
 
 STARS, GALAXIES = read_populations(CELESTE)
@@ -80,7 +80,7 @@ def test_names_of_bands_are_read_as_files_have_them():
 
 
 def test_what_depends_on_the_magnitude_does_so(tmp_path):
-    from autofit_ml.population import read_population
+    from autofit_ml.scenes.populations import read_population
 
     file = tmp_path / "galaxies.yaml"
     file.write_text(
@@ -97,7 +97,7 @@ def test_what_depends_on_the_magnitude_does_so(tmp_path):
 
 
 def test_a_distribution_without_a_density_here_is_refused(tmp_path):
-    from autofit_ml.population import read_population
+    from autofit_ml.scenes.populations import read_population
 
     file = tmp_path / "galaxies.yaml"
     file.write_text(
