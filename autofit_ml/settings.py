@@ -40,6 +40,7 @@ __all__ = [
     "LightCurveCall",
     "LightCurveOptions",
     "LightCurveSettings",
+    "PopulationOptions",
     "ReadCall",
     "ReadKeywords",
     "ReadOptions",
@@ -877,6 +878,28 @@ class SensitivitySettings(Seeded, Working, Networks, ReadOptions):
     init: str = option(
         "resnet", "Starting values: resnet or moments; see fit.", STARTS, choices=INITIALISERS
     )
+
+
+class PopulationOptions(Seeded):
+    """Settings of a population that is inferred from catalogues."""
+
+    noise: str = option(
+        "auto",
+        "Errors as they were fitted, or following the true parameters (model); auto: model from "
+        "200 objects on.",
+        MODEL,
+        choices=("auto", "fixed", "model"),
+    )
+    outliers: bool = option(
+        True, "Some errors are five times too small; how many is fitted along.", MODEL
+    )
+    interim: str | None = option(
+        None,
+        "The prior in the values of tables that are no catalogues of autofit-ml: flat.",
+        INPUT,
+        choices=("flat",),
+    )
+    draws: int = option(250, "Draws of each of four chains.", SAMPLING, least=20)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,8 +19,8 @@ from documents import machine, markdown_table, write_section
 
 from autofit_ml.fitting.likelihoods import Likelihood
 from autofit_ml.images.stamp import PSF, Frame
-from autofit_ml.scenes.populations import CELESTE, read_populations
 from autofit_ml.posterior.hmc import HMCSettings, sample_hmc
+from autofit_ml.scenes.populations import CELESTE, read_populations
 from autofit_ml.settings import SourceSettings
 from autofit_ml.sources.field import Field, make_field
 from autofit_ml.sources.gaussians import Gaussians

@@ -3,13 +3,25 @@
 - ``simulated``: populations of 2 000 galaxies, limited in magnitude and S/N, whose errors depend on
   the galaxy and whose fits had a prior: bias and coverage of every number.
 - ``controls``: the same without the selection, with the prior left in, with errors ignored.
+- ``outliers``: 5 % of the errors are four times too small.
+- ``shrinkage``: the objects with the population as their prior.
+- ``large``: time and memory.
+- ``candels``: the size-mass relation of star-forming galaxies in COSMOS (3D-HST, CANDELS).
 """
 
 from __future__ import annotations
 
+import resource
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import torch
+from astropy.cosmology import FlatLambdaCDM
+from astropy.table import Table
+from documents import DATA, Section, run_sections
 
 from autofit_ml.population import PopulationPosterior, PopulationSettings, fit_population
 
@@ -102,7 +114,9 @@ def simulate(n: int, seed: int, *, wrong: float = 0.0, limits: bool = True) -> S
     return Sample(mu, posterior, interim, snr[kept], x[kept], (seen[kept], cov))
 
 
-def fitted(sample: Sample, settings: PopulationSettings | None = None, **changed) -> PopulationPosterior:
+def fitted(
+    sample: Sample, settings: PopulationSettings | None = None, **changed
+) -> PopulationPosterior:
     """The population of a sample, as it should be inferred but for what is `changed`."""
     options = {
         "interim": sample.interim,
@@ -112,5 +126,170 @@ def fitted(sample: Sample, settings: PopulationSettings | None = None, **changed
         "names": NAMES,
         "settings": settings,
     } | changed
+    torch.set_num_threads(1)  # small arrays
     cov = options.pop("cov", sample.cov)
     return fit_population(sample.mu, cov, **options)
+
+
+def pulls(found: PopulationPosterior, truth: Mapping[str, float] = TRUTH) -> np.ndarray:
+    """(median - truth) / error of each number of the truth."""
+    rows = {row["name"]: row for row in found.table()}
+    return np.array([(rows[k]["median"] - v) / rows[k]["error"] for k, v in truth.items()])
+
+
+def simulated(populations: int) -> Iterable[Sequence[str]]:
+    """Bias and coverage, a row for each number."""
+    settings = PopulationSettings(draws=50, warmup=40)
+    every = np.array([pulls(fitted(simulate(2000, seed), settings)) for seed in range(populations)])
+    for name, one in zip(TRUTH, every.T, strict=True):
+        inside = 100 * np.mean(np.abs(one) < 1)
+        yield f"`{name}`", f"{one.mean():+.2f}", f"{one.std():.2f}", f"{inside:.0f} %"
+
+
+def controls(populations: int) -> Iterable[Sequence[str]]:
+    """What goes wrong without each part, mean pull of the numbers that suffer most."""
+    settings = PopulationSettings(draws=50, warmup=40)
+    nothing = np.full((2000, 3), 1e-3)
+    changes: dict[str, dict[str, Any]] = {
+        "all of it": {},
+        "no selection": {"selection": None},
+        "priors of the fits left in": {"interim": "flat"},
+        "errors ignored": {"cov": nothing, "interim": "flat", "noise": "fixed", "outliers": False,
+                           "selection": {"mag": LIMITS["mag"]}, "measured": {}},
+        "errors as fitted": {"noise": "fixed"},
+    }  # fmt: skip
+    for label, changed in changes.items():
+        off = np.mean(
+            [pulls(fitted(simulate(2000, s), settings, **changed)) for s in range(populations)], 0
+        )
+        yield label, *(f"{value:+.1f}" for value in off)
+
+
+def outliers(populations: int) -> Iterable[Sequence[str]]:
+    """Scatter of ln n where 5 % of the errors are four times too small."""
+    settings = PopulationSettings(draws=50, warmup=40)
+    for label, flag in (("with the outlier component", True), ("without", False)):
+        found = [
+            fitted(simulate(2000, seed, wrong=0.05), settings, outliers=flag)
+            for seed in range(populations)
+        ]
+        scatter = np.mean([np.median(one["ln_n.sd"]) for one in found])
+        share = np.mean([np.median(one["outliers"]) for one in found]) if flag else 0.0
+        yield label, f"{scatter:.3f}", f"{share:.3f}" if flag else "-"
+
+
+def shrinkage(populations: int) -> Iterable[Sequence[str]]:
+    """Sizes before and after, by their error."""
+    settings = PopulationSettings(draws=50, warmup=40)
+    rows = []
+    for seed in range(populations):
+        sample = simulate(2000, seed)
+        after = fitted(sample, settings).shrink()
+        sigma = np.sqrt(sample.likelihood[1][:, 1, 1])
+        flat = sample.likelihood[0][:, 1] - sample.truth[:, 1]
+        off = after.mean[:, 1] - sample.truth[:, 1]
+        rows.append(np.stack([sigma, flat, off, off / after.errors[:, 1]]))
+    sigma, flat, off, pull = np.concatenate(rows, 1)
+    for low, high in ((0, 0.1), (0.1, 0.2), (0.2, 0.4), (0.4, 9)):
+        some = (sigma >= low) & (sigma < high)
+        if some.sum() > 20:
+            before, rms = np.std(flat[some]), np.std(off[some])
+            inside = 100 * np.mean(np.abs(pull[some]) < 1)
+            label = f"{low:g}-{high:g}" if high < 9 else f"over {low:g}"
+            yield label, f"{some.sum()}", f"{before:.3f}", f"{rms:.3f}", f"{inside:.0f} %"
+
+
+def large(objects: int) -> Iterable[Sequence[str]]:
+    """Time and memory of a large sample: five parameters an object."""
+    rng = np.random.default_rng(0)
+    n, d = objects, 5
+    level, scatter = np.linspace(-1, 1, d), np.full(d, 0.5)
+    x = level + scatter * rng.standard_normal((n, d))
+    x[:, 1:] += 0.3 * (x[:, :1] - level[0])
+    sigma = 0.2 * np.exp(0.3 * rng.standard_normal((n, d)))
+    names = [f"p{k}" for k in range(d)]
+    body: dict[str, Any] = {"p0": {"normal": ["free", "free"]}}
+    for name in names[1:]:
+        body[name] = {"on": "p0", "at": -1, "mean": "free", "slope": "free", "scatter": "free"}
+    torch.set_num_threads(2)
+    began = time.process_time()
+    found = fit_population(
+        x + sigma * rng.standard_normal((n, d)),
+        sigma,
+        interim="flat",
+        model={"type": "galaxy", "parameters": body},
+        noise="fixed",
+        settings=PopulationSettings(draws=60, warmup=40, shells=2, frames=1),
+    )
+    minutes = (time.process_time() - began) / 60
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    truth = {"p0.mean": -1.0, "p0.sd": 0.5}
+    for k, name in enumerate(names[1:], 1):
+        truth |= {f"{name}.mean": level[k], f"{name}.slope": 0.3, f"{name}.scatter": 0.5}
+    worst = np.abs(pulls(found, truth)).max()
+    rhat = found.diagnostics["rhat"]
+    yield f"{n}", f"{n * d}", f"{minutes:.1f}", f"{memory:.2f}", f"{rhat:.3f}", f"{worst:.1f}"
+
+
+def candels(_: int) -> Iterable[Sequence[str]]:
+    """Sizes of star-forming galaxies at z 0.5-1 (van der Wel et al. 2014)."""
+    table = Table.read(DATA / "population_3dhst" / "cosmos_3dhst_v4.1_dev.parquet")
+    column = {n: np.ma.filled(np.ma.asarray(table[n], float), np.nan) for n in table.colnames}
+    z, mass = column["z"], column["lmass"]
+    known = (column["f125w_flag"] <= 1) & (z > 0.5) & (z < 1) & (mass > 9) & (mass < 11.5)
+    size = column["f125w_re"]
+    known &= (size > 0) & (column["f125w_re_err"] > 0) & (column["lssfr"] > -10)
+    kpc = size * FlatLambdaCDM(71, 0.27).kpc_proper_per_arcmin(np.where(known, z, 1)).value / 60
+    error = np.hypot(
+        np.maximum(column["f125w_re_err"] / size, 0.01) / np.log(10), 0.15 * 0.22
+    )  # of the size, and of the mass by the slope
+
+    def line(mean: Any, slope: Any, scatter: Any) -> dict[str, Any]:
+        return {"log_re": {"on": "lmass", "at": np.log10(5e10), "mean": mean, "slope": slope,
+                           "scatter": scatter}}  # fmt: skip
+
+    model = {
+        "type": "galaxy",
+        "components": {
+            "late": {"weight": 0.9, "parameters": line("free", "free", "free")},
+            "early": {"weight": 0.1, "parameters": line(0.42, 0.71, 0.11)},
+        },
+    }
+    torch.set_num_threads(1)
+    found = fit_population(
+        np.log10(kpc[known])[:, None],
+        error[known][:, None],
+        interim="flat",
+        model=model,
+        covariates={"lmass": mass[known]},
+        noise="fixed",
+        settings=PopulationSettings(draws=200, warmup=100),
+    )
+    published = {"late.log_re.mean": 0.78, "late.log_re.slope": 0.22, "late.log_re.scatter": 0.16}
+    for row in found.table():
+        if row["name"] in published:
+            ours = f"{row['median']:.3f} ± {row['error']:.3f}"
+            yield f"`{row['name']}`", ours, f"{published[row['name']]:.2f}"
+
+
+SECTIONS = {
+    "simulated": Section(simulated, ("number", "bias", "sd", "within 1 σ"), 30, "population.md"),
+    "controls": Section(controls, ("", *(f"`{k}`" for k in TRUTH)), 3, "population.md"),
+    "outliers": Section(outliers, ("", "scatter of ln n (0.5)", "share"), 3, "population.md"),
+    "shrinkage": Section(
+        shrinkage,
+        ("σ(ln re)", "objects", "rms before", "rms after", "within 1 σ"),
+        3,
+        "population.md",
+    ),
+    "large": Section(
+        large,
+        ("objects", "latent parameters", "core minutes", "GB", "R-hat", "largest pull"),
+        100_000,
+        "population.md",
+    ),
+    "candels": Section(candels, ("number", "found", "published"), 1, "population.md"),
+}
+
+if __name__ == "__main__":
+    run_sections(__doc__ or "", SECTIONS)

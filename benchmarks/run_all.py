@@ -67,6 +67,7 @@ BENCHMARKS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "totals": ("what --model auto says of the whole galaxy", ("--docs",), ("-n", "12")),
     "companions": ("missed companions, ruined fits", (), ("-n", "4")),
     "priors": ("priors for the faint", ("--docs",), ("faint", "-n", "20")),
+    "population": ("populations from many fits", ("--docs",), ("simulated", "-n", "2")),
     "difference": ("image subtraction", ("--docs",), ("-n", "1")),
     "catalog_posteriors": (
         "posteriors of stars and galaxies",
@@ -84,7 +85,7 @@ NOT_BENCHMARKS = {
     "run_all", "deconvolution_baselines", "default_pipeline", "documents", "side_by_side_fits",
     "catalog_frames", "catalog_galsim", "catalog_referee", "catalog_scores", "catalog_stripe82",
     "undisturbed", "analytic_priors", "hard_sets", "instance_figures",
-    "versions",  # needs a checkout of an earlier version
+    "versions", "alternated",  # need a checkout of an earlier version
     "initialisation_losses",  # needs four trainings: conf/experiment/initialise_losses.yaml
 }  # fmt: skip
 

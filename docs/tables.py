@@ -11,6 +11,7 @@ from autofit_ml.settings import (
     DeconvolveSettings,
     FitSettings,
     InMemory,
+    PopulationOptions,
     SegmentSettings,
     SensitivitySettings,
     SimulateSettings,
@@ -25,6 +26,7 @@ OPTIONS = {
     "deconvolve": DeconvolveSettings,
     "calibrate": CalibrateSettings,
     "sensitivity": SensitivitySettings,
+    "population": PopulationOptions,
     "simulate": SimulateSettings,
 }
 

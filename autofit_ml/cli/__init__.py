@@ -13,6 +13,7 @@ from autofit_ml.cli import (  # noqa: F401
     doctor,
     fit,
     lightcurve,
+    population,
     query,
     report,
     segment,

@@ -11,6 +11,7 @@ from autofit_ml.errors import SettingsError
 from autofit_ml.options import Settings, option
 from autofit_ml.settings import (
     INPUT,
+    MODEL,
     OUTPUT,
     CalibrateSettings,
     CatalogSettings,
@@ -19,6 +20,7 @@ from autofit_ml.settings import (
     FitSettings,
     LightCurveSettings,
     Paths,
+    PopulationOptions,
     ReadOptions,
     Resumed,
     SegmentSettings,
@@ -36,6 +38,7 @@ __all__ = [
     "FitCommand",
     "Inputs",
     "LightcurveCommand",
+    "PopulationCommand",
     "SegmentCommand",
     "SensitivityCommand",
     "SimulateCommand",
@@ -183,6 +186,17 @@ class SensitivityCommand(SensitivitySettings, Resumed, Told, Inputs):
     """Options of ``autofit-ml sensitivity``."""
 
     out: Path = _out("sensitivity", "Folder of the map.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PopulationCommand(PopulationOptions, Resumed, Told):
+    """Options of ``autofit-ml population``."""
+
+    paths: Paths = _paths("Results folders, catalogues, or other tables.")
+    model: Path | None = option(
+        None, "Population file in which numbers may be free.", MODEL, shell=Path
+    )
+    out: Path = _out("population", "Folder for the result.")
 
 
 @dataclass(frozen=True, kw_only=True)

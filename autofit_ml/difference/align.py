@@ -68,7 +68,9 @@ def aligned(image: Frame, like: Frame) -> tuple[Frame, str]:
     # Samples of larger pixels than the image's own are as noisy as these, and independent.
     larger = ratio * max(ratio, 1.0)
     variance = onto(image.sigma.astype(float) ** 2, "nearest-neighbor") * larger
-    bits = None if image.mask_bits is None else onto(image.mask_bits.astype(float), "nearest-neighbor")
+    bits = (
+        None if image.mask_bits is None else onto(image.mask_bits.astype(float), "nearest-neighbor")
+    )
     bad = onto(image.mask.astype(float), "bilinear")
     text = f"resampled to the pixels of {like.id}"
     return _placed(image, like, data, variance, ~(bad < 0.01), bits), text

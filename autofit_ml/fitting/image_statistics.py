@@ -16,7 +16,6 @@ from autofit_ml.fitting.residual_blocks import N_BLOCKS, block_pulls, ring_and_s
 from autofit_ml.fitting.sky_noise import RIGHT, sky_scatter
 from autofit_ml.fitting.uncertainties import correlated_products
 from autofit_ml.measure.correlation import adjacent_correlation, measure_correlation
-from autofit_ml.rendering import Shared
 
 __all__ = ["ImageStatistics", "measure_images"]
 
@@ -141,7 +140,7 @@ def measure_images(
     out = ImageStatistics.empty(len(index), theta, layout.n_images, n_target, covariance.shape[1])
     fwhm = np.array([batch.members[row].fwhm[0] for row in rows])
     members = torch.as_tensor(rows, device=theta.device)
-    shared: Shared = {}
+    shared = problem.shared()
     for i in range(layout.n_images):
         data = problem.images[i]
         channels, jacobian = problem.channels(index, theta, i, shared)

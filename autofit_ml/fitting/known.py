@@ -1,4 +1,4 @@
-r"""What is known of an object's parameters from elsewhere: an earlier fit, a cell of a grid.
+r"""Values and priors of an object's parameters from elsewhere: an earlier fit, a cell of a grid.
 
 Values are where a fit begins (and stays, where the model holds a parameter without saying at what);
 centres and widths make Gaussian priors, in the fit's coordinates:

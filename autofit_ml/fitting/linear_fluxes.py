@@ -7,7 +7,6 @@ import math
 import torch
 
 from autofit_ml.fitting.problem import SceneProblem
-from autofit_ml.rendering import Shared
 
 __all__ = ["with_best_fluxes"]
 
@@ -38,7 +37,7 @@ def with_best_fluxes(
 
 def _solved(problem: SceneProblem, index: torch.Tensor, theta: torch.Tensor) -> torch.Tensor:
     layout, out = problem.layout, theta.clone()
-    shared: Shared = {}
+    shared = problem.shared()
     for i in range(layout.n_images):
         mine = layout.own_fluxes(i)
         if not mine:

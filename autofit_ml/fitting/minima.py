@@ -1,4 +1,4 @@
-"""Where the fits of a batch ended, and what that tells without the images."""
+"""Minima of a batch's fits, and what they tell without the images."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["Known", "Minima", "known_of"]
 
 @dataclass(frozen=True)
 class Minima:
-    """Where the fits of a batch's usable members ended, and how they came there.
+    """Minima of a batch's usable members, and how they were reached.
 
     Attributes
     ----------
@@ -44,7 +44,7 @@ class Minima:
 
 @dataclass(frozen=True)
 class Known:
-    """What the minima alone tell.
+    """Facts that the minima alone tell.
 
     target: names of its components; main: which of them is the brightest, (B,); own: numbers of
     theta that are the target's; frozen: fixed or on a bound, counts: what the main component and
@@ -74,7 +74,7 @@ class Known:
 
 
 def known_of(batch: SceneBatch, scene: Scene, minima: Minima) -> Known:
-    """What the minima of a batch alone tell; `scene`: without neighbours."""
+    """Read off what the minima of a batch alone tell; `scene`: without neighbours."""
     layout, fit = batch.layout, minima.fit
     members = torch.as_tensor(minima.rows, device=batch.device)
     target = [component.name for component in scene.components]

@@ -43,9 +43,7 @@ class Placement:
         every = [(span.first, span.parameters) for span in spans]
         return self._placed(full, [(first, names) for first, names in every if "x" in names])
 
-    def place(
-        self, full: torch.Tensor, names: Sequence[str]
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def place(self, full: torch.Tensor, names: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
         """The same of one component, whose parameters have `names` (`Profile.parameters`)."""
         return self._placed(full, [(0, names)])
 

@@ -113,7 +113,7 @@ class SceneProblem:
         for first in range(0, len(index), 2 * self.chunk):
             some = slice(first, first + 2 * self.chunk)
             chi2 = self.beyond_pixels(index[some], theta[some])[0]
-            shared = self._shared()
+            shared = self.shared()
             for i in range(len(self.images)):
                 parts_of = self.component_images(index[some], theta[some], i, shared=shared)
                 model = sum(parts_of)
@@ -218,9 +218,12 @@ class SceneProblem:
         data = self.images[image]
         return None if data.electrons is None else data.electrons[index].to(data.data.dtype)
 
-    def _shared(self) -> Shared | None:
-        """A fresh place for what the images have in common, where there are several."""
-        return {} if len(self.images) > 1 else None
+    def shared(self) -> Shared | None:
+        """A fresh place for what the images have in common, where there are several.
+
+        On a GPU there is none: to compare geometries the host would have to wait.
+        """
+        return {} if len(self.images) > 1 and self.base.device.type == "cpu" else None
 
     def channels(
         self,
@@ -330,7 +333,7 @@ class SceneProblem:
 
     def _evaluate_chunk(self, index: torch.Tensor, theta: torch.Tensor) -> tuple[torch.Tensor, ...]:
         chi2, gradient, matrix = self.beyond_pixels(index, theta)
-        shared = self._shared()
+        shared = self.shared()
         light = theta.new_zeros((len(theta), 0))
         layout = self.layout
         for i, data in enumerate(self.images):

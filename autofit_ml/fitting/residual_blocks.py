@@ -60,9 +60,9 @@ def block_pulls(
     number = torch.stack([first, first + 1, sector + len(RINGS)], 1).to(torch.int64)
     parts = torch.stack([1 - share, share, one], 1) * score.flatten(1)[:, None]
     scores = score.new_zeros((len(ring), N_BLOCKS, ring.shape[1])).scatter_(1, number, parts)
-    sums = [torch.bmm(scores, one.flatten(2).transpose(1, 2)) for one in channels]
+    sums = [torch.bmm(one.flatten(2), scores.transpose(1, 2)) for one in channels]
     weights = product(covariance, jacobian.transpose(1, 2))
-    return product(weights, torch.cat(sums, 2).transpose(1, 2).to(torch.float64))
+    return product(weights, torch.cat(sums, 1).to(torch.float64))
 
 
 def product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:

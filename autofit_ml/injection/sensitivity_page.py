@@ -41,7 +41,7 @@ surface, with contours at 50 and 90 %, over the cells that were injected.</p>
 
 
 def verdict_of(found: Sensitivity) -> list[str]:
-    """What follows, a sentence a line."""
+    """Say what the map shows, a sentence a line."""
     false, blank = found.false_positives
     lines = [f"{false} of {blank} galaxies without a second component were given one."]
     least = np.asarray(found.limits["least_90"], dtype=float)

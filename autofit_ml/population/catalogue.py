@@ -1,4 +1,4 @@
-"""From tables to objects.
+"""Objects of catalogues and other tables.
 
 A catalogue of this package says with every row which prior its fit had, in the fit's coordinates;
 it is divided out there, exactly. Of other tables the columns ``<name>`` and ``<name>_err`` are
@@ -127,8 +127,8 @@ def objects_of(table: Table, model: PopulationModel, interim: str | None) -> Cat
         leave("without finite values", ~good)
         if (unknown & keep).any():
             raise InputError(
-                f"the prior of {int((unknown & keep).sum())} fits is not known (a prior on a single "
-                "parameter, a constraint, or a catalogue of an older version)",
+                f"the prior of {int((unknown & keep).sum())} fits is not known (a prior on a "
+                "single parameter, a constraint, or a catalogue of an older version)",
                 "fit them again with --prior none or broad",
             )
         objects = objects.select(torch.as_tensor(np.flatnonzero(keep)))

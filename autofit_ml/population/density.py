@@ -63,9 +63,7 @@ def log_weights(model: PopulationModel, values: Mapping[str, torch.Tensor]) -> t
     return weights.log() - weights.sum(1, keepdim=True).log()
 
 
-def log_density(
-    numbers: Numbers, part: int, x: Mapping[str, torch.Tensor]
-) -> torch.Tensor:
+def log_density(numbers: Numbers, part: int, x: Mapping[str, torch.Tensor]) -> torch.Tensor:
     """ln of the density of one part.
 
     Parameters
@@ -87,7 +85,7 @@ def log_density(
 
 
 def is_linear(model: PopulationModel, part: int) -> bool:
-    """True if a part is one Gaussian, whose mean is linear: its density needs no loop over terms."""
+    """True if a part is one Gaussian with a linear mean: it needs no loop over terms."""
     grouped = {item.name for item in model.hyper if item.by}
     return all(
         term.kind in ("normal", "on") and term.limits == (-math.inf, math.inf)
@@ -183,7 +181,7 @@ def _tensor(number: torch.Tensor | float, like: torch.Tensor) -> torch.Tensor:
 
 
 def _mixture_density(term: Term, x: torch.Tensor) -> torch.Tensor:
-    """Of Gaussians with given numbers, (n, K)."""
+    """Density of a mixture of Gaussians with given numbers, (n, K)."""
     v = {name: torch.as_tensor(value) for name, value in term.numbers.items()}
     roots = torch.linalg.cholesky(v["covariances"])
     parts = []
@@ -219,6 +217,7 @@ def gaussian_of(
     means = torch.zeros((n, 0), dtype=torch.float64)
     cov = torch.zeros((n, 0, 0), dtype=torch.float64)
     for term in numbers.model.base.parts[part].terms:
+
         def number(name: str, index: int = 0, term: Term = term) -> torch.Tensor:
             value = numbers.of(part, term, name, index)
             if isinstance(value, torch.Tensor):
@@ -251,7 +250,7 @@ def _joined(
     spread: torch.Tensor,
     slopes: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """With one term more, whose slopes on those before are given."""
+    """Moments with one term more, whose slopes on those before are given."""
     n, d = means.shape
     k = middle.shape[1]
     out = torch.zeros((n, d + k, d + k), dtype=torch.float64)
@@ -272,9 +271,7 @@ def _mixture_moments(term: Term) -> tuple[torch.Tensor, torch.Tensor]:
     return mean, torch.einsum("m,mij->ij", share, v["covariances"] + off[:, :, None] * off[:, None])
 
 
-def _moments(
-    term: Term, number: Callable[..., torch.Tensor]
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _moments(term: Term, number: Callable[..., torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and variance of a term with one parameter, (n,) each; of "on" at the pivot."""
     if term.kind == "normal":
         return number("mean"), number("sd").square()

@@ -44,8 +44,8 @@ def _role(model: PopulationModel, item: Hyperparameter) -> tuple[Place, str]:
         if name == item.name:
             return place, place.number
     for child in model.hyper:
-        for role, name in zip(("mean", "sd"), child.nested or (), strict=False):
-            if name == item.name:
+        for role, nested in zip(("mean", "sd"), child.nested or (), strict=False):
+            if nested == item.name:
                 place, _ = _role(model, child)
                 return place, f"nested {role}"
     raise SettingsError(f"hyper: {item.name}: not used", "leave it out")
@@ -60,9 +60,7 @@ def _prior(
 ) -> Prior:
     if role == "weight":
         return log_normal(1.0, 1.0)
-    term = next(
-        term for term in model.base.parts[place.part].terms if term.names == place.names
-    )
+    term = next(term for term in model.base.parts[place.part].terms if term.names == place.names)
     if role in ("a", "b"):
         return log_normal(2.0, 1.5)
     if role == "at":

@@ -44,7 +44,7 @@ class HyperVector:
 
     @cached_property
     def slices(self) -> dict[str, slice]:
-        """Where each number is."""
+        """Place of each number."""
         out, first = {}, 0
         for item in self.items:
             size = len(self.groups[item.by]) if item.by else 1

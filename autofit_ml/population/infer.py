@@ -13,7 +13,7 @@ import torch
 
 from autofit_ml.errors import SettingsError
 from autofit_ml.population.coordinates import PlainCoordinates
-from autofit_ml.population.density import Numbers
+from autofit_ml.population.density import Numbers, is_linear
 from autofit_ml.population.free import with_data_priors
 from autofit_ml.population.hyper import HyperVector
 from autofit_ml.population.model import Hyperparameter, PopulationModel, read_population_model
@@ -42,6 +42,8 @@ _MODELLED_FROM = 200
 _SMALL = 2000
 _REPRESENTATIVES = 64
 _MOVED = 0.1
+_FEW = 500
+"""Objects up to which points cost nothing."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class PopulationSettings:
     chains, draws, warmup : int
         Of the sampler.
     shells, frames : int
-        Points of each object are 2 x parameters x shells x frames.
+        Points of each object are 2 x parameters x shells x frames; 0: as many as it takes.
     least_size : float
         Objects whose samples are worth fewer independent ones are taken as Gaussians.
     selection_points : int
@@ -66,8 +68,8 @@ class PopulationSettings:
     chains: int = 4
     draws: int = 250
     warmup: int = 100
-    shells: int = 3
-    frames: int = 1
+    shells: int = 0
+    frames: int = 0
     least_size: float = 10.0
     selection_points: int = 1 << 15
     rounds: int = 12
@@ -172,6 +174,11 @@ def infer(
     """`fit_population`, of objects whose interim prior is divided out."""
     gaussian = objects.gaussian if isinstance(objects, SampledObjects) else objects
     n = len(objects)
+    if selection is None and model.calibration:
+        raise SettingsError(
+            f"the selection of {model.calibration} is for the command", "give selection="
+        )
+    selection = selection or model.limits or None
     values, codes, groups = _covariates(model, covariates, n)
     if outliers:
         share = Hyperparameter(OUTLIERS, _OUTLIER_PRIOR, log=True)
@@ -233,7 +240,7 @@ def _covariates(
 
 @dataclass
 class _Work:
-    """What a fit needs, and its steps."""
+    """Objects, model and settings of one fit, and its steps."""
 
     objects: GaussianObjects | SampledObjects
     gaussian: GaussianObjects
@@ -285,7 +292,9 @@ class _Work:
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, HyperProblem]:
         """Maximise, and build the points anew, until nothing moves."""
         for round_ in range(self.settings.rounds):
-            problem = self.problem(u, index, few, self.settings.seed, first=known is None and round_ == 0)
+            problem = self.problem(
+                u, index, few, self.settings.seed, first=known is None and round_ == 0
+            )
             if self.vector.size == 0:
                 return u, cov, few, problem
             new, cov, _ = problem.maximise(u)
@@ -341,7 +350,7 @@ class _Work:
         codes = {name: value[index] for name, value in self.codes.items()}
         some = self.gaussian.select(index)
         here = replace(numbers, codes=codes)
-        rule = Rule(self.settings.shells, self.settings.frames, seed)
+        rule = self._rule(some, seed)
         spread = _data_spread(some) if first else None
         nodes: dict[tuple[int, bool], Nodes] = {}
         for part in range(len(self.model.base.parts)):
@@ -365,6 +374,16 @@ class _Work:
         ones = torch.ones(len(index), dtype=torch.float64)
         return Block(nodes, covariates, codes, ones, index, samples)
 
+    def _rule(self, objects: GaussianObjects, seed: int) -> Rule:
+        """Points of each object: many where there are few objects, and numbers range widely."""
+        plain = isinstance(objects.coordinates, PlainCoordinates) and all(
+            is_linear(self.model, part) for part in range(len(self.model.base.parts))
+        )
+        few = len(self.objects) <= _FEW
+        single = objects.mean.shape[1] == 1
+        shells = self.settings.shells or ((12 if single else 6) if few else 3)
+        return Rule(shells, self.settings.frames or (1 if plain and not few else 4), seed)
+
     def _selected(self, numbers: Numbers, index: torch.Tensor, seed: int) -> Block:
         """Points of the selection, for representatives of all covariates."""
         rows, counts = representatives(
@@ -377,7 +396,7 @@ class _Work:
         points = self.settings.selection_points
         if len(index) > 20 * _SMALL:
             points *= 4
-        points = max(256, points // (1 << int(math.ceil(math.log2(len(counts))))))
+        points = max(256, points // (1 << math.ceil(math.log2(len(counts)))))
         nodes = {
             (part, False): selection_nodes(
                 self.selection,
@@ -403,12 +422,14 @@ class _Work:
             return PosteriorSamples.empty("fixed", 1, 1, 1, 0, u)
         low, high = self.vector.limits
         wanted = HMCSettings(chains=s.chains, draws=s.draws, warmup=s.warmup, seed=s.seed, rounds=2)
-        return sample_hmc(
-            problem.log_density, u[None], cov[None], low[None], high[None], wanted
-        )
+        return sample_hmc(problem.log_density, u[None], cov[None], low[None], high[None], wanted)
 
     def _rebuilt(
-        self, problem: HyperProblem, samples: PosteriorSamples, index: torch.Tensor, few: torch.Tensor
+        self,
+        problem: HyperProblem,
+        samples: PosteriorSamples,
+        index: torch.Tensor,
+        few: torch.Tensor,
     ) -> float:
         """Scatter of ln p over posterior draws between two sets of points, on up to 4000 objects.
 
@@ -466,7 +487,9 @@ def representatives(
     _, place = torch.unique(torch.stack([label, cell], 1), dim=0, return_inverse=True)
     counts = torch.bincount(place).to(torch.float64)
     z = {
-        name: torch.zeros(len(counts), dtype=torch.float64).index_add_(0, place, value[:, 0])[:, None]
+        name: torch.zeros(len(counts), dtype=torch.float64).index_add_(0, place, value[:, 0])[
+            :, None
+        ]
         / counts[:, None]
         for name, value in covariates.items()
     }

@@ -3,8 +3,11 @@
 In place of a number may stand
 
 - ``free``: unknown; its prior is as wide as the data allow;
-- a prior, as in scenes: ``{normal: [0, 1]}``, ``{log-normal: [0.3, 1]}``, ``{uniform: [0, 1]}`` ...;
+- a prior, as in scenes: ``{normal: [0, 1]}``, ``{log-normal: [0.3, 1]}``, ...;
 - the name of an entry under ``hyper:``, for a number that several places share.
+
+``selection:`` says why an object is in the sample: limits of measured values, ``{mag: [null, 24],
+snr: [5, null]}``, or ``{calibration: FOLDER}``, galaxies that `autofit-ml calibrate` injected.
 
 ``by: column`` beside a prior gives every value of a covariate (a field, a redshift bin) a number of
 its own; if the prior's own numbers are names, they are fitted too, and the levels are nested.
@@ -13,8 +16,9 @@ its own; if the prior's own numbers are names, they are fitted too, and the leve
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +66,7 @@ class Hyperparameter:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a number stands: of a part, under some names, with its own name and index."""
+    """Place of a number: its part, parameters, own name and index."""
 
     part: int
     names: tuple[str, ...]
@@ -84,12 +88,18 @@ class PopulationModel:
         Names of the hyperparameters, where they stand.
     hyper : tuple of Hyperparameter
         Those of which others depend come first.
+    limits : dict of str to (float or None, float or None)
+        Of measured values.
+    calibration : str
+        Folder of injected galaxies; "": none.
     """
 
     content: Mapping[str, Any]
     base: Population
     places: Mapping[Place, str]
     hyper: tuple[Hyperparameter, ...]
+    limits: Mapping[str, tuple[float | None, float | None]] = field(default_factory=dict)
+    calibration: str = ""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -117,7 +127,7 @@ class PopulationModel:
         return parse_population(content, covariates=True), content
 
     def with_priors(self, priors: Mapping[str, Prior]) -> PopulationModel:
-        """With priors for free numbers that had none."""
+        """The model with priors for free numbers that had none."""
         hyper = tuple(
             replace(item, prior=priors[item.name], log=item.log or priors[item.name].log)
             if item.name in priors
@@ -154,6 +164,7 @@ def _model(given: Any) -> PopulationModel:
     if not isinstance(given, Mapping):
         raise SettingsError("no population in it", "begin with name:, type: and parameters:")
     content: Any = copy.deepcopy(dict(given))
+    limits, calibration = _selection(content.pop("selection", None))
     named = content.pop("hyper", None) or {}
     if not isinstance(named, Mapping):
         raise SettingsError(f"hyper: {named!r}", "write hyper: {tau: {log-normal: [0.1, 1]}}")
@@ -178,15 +189,39 @@ def _model(given: Any) -> PopulationModel:
         places[place] = name
         _put(content, path, _start(hyper[name], place.number))
     base = parse_population(content, covariates=True)
-    unused = set(named) - set(places.values()) - {
-        name for item in hyper.values() for name in item.nested or () if isinstance(name, str)
-    }
+    unused = (
+        set(named)
+        - set(places.values())
+        - {name for item in hyper.values() for name in item.nested or () if isinstance(name, str)}
+    )
     if unused:
         raise SettingsError(f"hyper: {', '.join(sorted(unused))}: not used", "leave it out")
     for part in base.parts:
         for term in part.terms:
             _check_term(term)
-    return PopulationModel(content, base, places, _ordered(hyper))
+    return PopulationModel(content, base, places, _ordered(hyper), limits, calibration)
+
+
+def _selection(given: Any) -> tuple[dict[str, tuple[float | None, float | None]], str]:
+    """Limits by name, and a calibration's folder."""
+    if given is None:
+        return {}, ""
+    if not isinstance(given, Mapping) or not given:
+        raise SettingsError(f"selection: {given!r}", "write e.g. {mag: [null, 24]}")
+    if "calibration" in given:
+        if len(given) > 1 or not isinstance(given["calibration"], str):
+            raise SettingsError(f"selection: {dict(given)!r}", "a calibration stands alone")
+        return {}, given["calibration"]
+    limits = {}
+    for name, pair in given.items():
+        good = isinstance(pair, list) and len(pair) == 2
+        good = good and all(
+            v is None or (isinstance(v, (int, float)) and not isinstance(v, bool)) for v in pair
+        )
+        if not good or pair == [None, None]:
+            raise SettingsError(f"selection: {name}: {pair!r}", "give [low, high]; null: none")
+        limits[str(name)] = (pair[0], pair[1])
+    return limits, ""
 
 
 def _check_term(term: Term) -> None:
@@ -238,9 +273,9 @@ def _start(item: Hyperparameter, number: str) -> float:
 def central(prior: Prior) -> float:
     """A value in the middle of a prior."""
     if prior.gaussian is not None:
-        value = 2.718281828459045 ** prior.gaussian[0] if prior.log else prior.gaussian[0]
+        value = math.exp(prior.gaussian[0]) if prior.log else prior.gaussian[0]
         low, high = prior.support
-        return min(max(value, low), high) if value in (low, high) or not low < value < high else value
+        return min(max(value, low), high)
     low, high = prior.support
     return (low * high) ** 0.5 if prior.log else (low + high) / 2
 
@@ -251,14 +286,16 @@ def _ordered(hyper: Mapping[str, Hyperparameter]) -> tuple[Hyperparameter, ...]:
     while rest:
         done = {item.name for item in out}
         ready = [
-            item
-            for item in rest
-            if all(n in done for n in item.nested or () if isinstance(n, str))
+            item for item in rest if all(n in done for n in item.nested or () if isinstance(n, str))
         ]
         if not ready:
             raise SettingsError(f"hyper: {rest[0].name} depends on itself", "break the circle")
-        if any(item.by and item.name in (n for k in rest for n in k.nested or ()) for item in ready):
-            raise SettingsError("hyper: a number of a group cannot have groups below it", "use one level of by")
+        if any(
+            item.by and item.name in (n for k in rest for n in k.nested or ()) for item in ready
+        ):
+            raise SettingsError(
+                "hyper: a number of a group cannot have groups below it", "use one level of by"
+            )
         out += ready
         rest = [item for item in rest if item not in ready]
     return tuple(out)

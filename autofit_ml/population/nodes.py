@@ -135,7 +135,9 @@ def gaussian_nodes(
             )
         else:
             known = (spread[0][index], spread[1][index])
-        pieces.append(_nodes(objects.select(index), known, numbers.model.names, rule, first, noise, wider))
+        pieces.append(
+            _nodes(objects.select(index), known, numbers.model.names, rule, first, noise, wider)
+        )
     return Nodes(
         numbers.model.names,
         torch.cat([piece.x for piece in pieces], 1),

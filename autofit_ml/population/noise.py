@@ -1,4 +1,4 @@
-r"""How errors depend on the galaxy: the errors of an object are those at its *true* parameters.
+r"""Errors that depend on the galaxy: those of an object are those at its *true* parameters.
 
 A fit's covariance is that at the fitted parameters: a galaxy whose noise made it brighter has
 smaller errors than its true magnitude deserves, and a population inferred with them is biased.

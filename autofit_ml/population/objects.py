@@ -1,4 +1,4 @@
-r"""What the data say of each object: a Gaussian with the interim prior divided out, or samples.
+r"""Likelihoods of the objects: Gaussians with the interim prior divided out, or samples.
 
 Gaussians are kept as precision and mean of the *likelihood*,
 :math:`\Lambda = C^{-1} - P`, :math:`\Lambda\mu = C^{-1}\hat\mu - P m` with the interim prior
@@ -24,6 +24,7 @@ __all__ = ["GaussianObjects", "Interim", "SampledObjects", "gaussian_objects", "
 Interim: TypeAlias = "str | tuple[np.ndarray, np.ndarray] | np.ndarray | Callable[..., np.ndarray]"
 """Prior that the per-object posteriors contain: "flat"; (mean, precision) of Gaussians; of samples
 also ln of its density at them, or a function of the parameters that returns it."""
+
 
 @dataclass(frozen=True)
 class GaussianObjects:
@@ -71,7 +72,7 @@ class GaussianObjects:
         shift: torch.Tensor,
         places: Sequence[int],
     ) -> GaussianObjects:
-        """In other coordinates, turn theta + shift, of which those at `places` are kept.
+        """Change to other coordinates, turn theta + shift, of which those at `places` are kept.
 
         The likelihood is integrated over the others.
         """
@@ -189,9 +190,7 @@ def gaussian_objects(
         c = c + e
     middle = torch.where(known, mean, torch.nan).nanmedian(0).values.nan_to_num()
     at = torch.where(known, at, middle)
-    return GaussianObjects(
-        coordinates, at, likelihood, mean, torch.where(both, c, torch.nan), weak
-    )
+    return GaussianObjects(coordinates, at, likelihood, mean, torch.where(both, c, torch.nan), weak)
 
 
 def _refuse_no_covariance(c: torch.Tensor, both: torch.Tensor) -> None:

@@ -273,7 +273,9 @@ class PopulationPosterior:
             group = dict(zip(codes, key[1:].tolist(), strict=True))
             numbers = {
                 item.name: float(
-                    values[item.name][key[0], group[item.by]] if item.by else values[item.name][key[0]]
+                    values[item.name][key[0], group[item.by]]
+                    if item.by
+                    else values[item.name][key[0]]
                 )
                 for item in self.model.hyper
             }
@@ -302,7 +304,9 @@ class PopulationPosterior:
             )
         coordinates = self.objects.coordinates
         true = {name: torch.as_tensor(drawn[name]) for name in self.model.names}
-        theta = coordinates.theta(true, torch.as_tensor(rng.random(len(drawn[self.model.names[0]]))))
+        theta = coordinates.theta(
+            true, torch.as_tensor(rng.random(len(drawn[self.model.names[0]])))
+        )
         normal = torch.as_tensor(rng.standard_normal(theta.shape))
         seen = as_measured(theta, coordinates, self.noise, normal)
         keep = np.ones(len(theta), bool)
@@ -344,9 +348,13 @@ class PopulationPosterior:
         """The population at the medians; see `content`."""
         return parse_population(self.content(), covariates=True)
 
+    def text(self) -> str:
+        """Text of a population file, for ``fit --prior population:FILE``."""
+        return to_yaml(self.content())
+
     def write(self, path: str | Path) -> Path:
-        """Write a population file, for ``fit --prior population:FILE``."""
-        atomic_write_text(Path(path), to_yaml(self.content()))
+        """Write a population file; see `text`."""
+        atomic_write_text(Path(path), self.text())
         return Path(path)
 
     def to_inference_data(self) -> Any:
@@ -375,7 +383,9 @@ def _without_covariates(
             wide = [
                 scatter[name]
                 for place, name in model.places.items()
-                if place.part == k and place.names == names and name in scatter
+                if place.part == k
+                and place.names == names
+                and name in scatter
                 and place.number == "mean"
             ]
             term = next(term for term in part.terms if term.names == names)
@@ -390,7 +400,9 @@ def _averaged(
 ) -> dict[str, Any]:
     out = dict(entry)
     if "normal" in out:
-        mean, sd = list(out["normal"].values() if isinstance(out["normal"], Mapping) else out["normal"])
+        mean, sd = list(
+            out["normal"].values() if isinstance(out["normal"], Mapping) else out["normal"]
+        )
         out["normal"] = [mean, float(np.sqrt(sd**2 + variance))]
         return out
     at, slope = (np.atleast_1d(np.asarray(out[name], float)) for name in ("at", "slope"))

@@ -93,9 +93,7 @@ def log_likelihoods(
 ) -> torch.Tensor:
     """ln of the likelihood of each object, (A, n)."""
     terms = object_terms(block, model, values)
-    return torch.logsumexp(
-        torch.stack([torch.logsumexp(term, 2) for term in terms.values()]), 0
-    )
+    return torch.logsumexp(torch.stack([torch.logsumexp(term, 2) for term in terms.values()]), 0)
 
 
 @dataclass(frozen=True)
@@ -177,7 +175,7 @@ class HyperProblem:
     def maximise(
         self, u: torch.Tensor, iterations: int = 25
     ) -> tuple[torch.Tensor, torch.Tensor, bool]:
-        """Newton steps to the maximum: where it is, the covariance there, whether they converged."""
+        """Climb to the maximum: where it is, the covariance there, whether that was reached."""
         low, high = self.vector.limits
         scale = self.vector.scales
         margin = 1e-6 * scale

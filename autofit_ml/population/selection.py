@@ -1,4 +1,4 @@
-r"""Which objects of a population are in the catalogue: :math:`P_{det}(h) = \int p(x|h)\,s(x)\,dx`.
+r"""Selection of a catalogue: :math:`P_{det}(h) = \int p(x|h)\,s(x)\,dx`.
 
 Every object in the catalogue divides the likelihood by :math:`P_{det}`. The integral is a sum over
 a fine set of points (scrambled Sobol numbers; limits are sharp, and rules of few points miss them)
@@ -64,7 +64,7 @@ probability of being in the catalogue."""
 
 
 def selection_nodes(
-    selection: Selection,
+    selection: Selection | None,
     numbers: Numbers,
     part: int,
     covariates: Mapping[str, torch.Tensor],
@@ -116,6 +116,8 @@ def selection_nodes(
         theta = coordinates.theta(x, torch.as_tensor(sobol[:, -1]))
         seen = as_measured(theta, coordinates, noise, noises[:, :-1])
         chosen = within(selection, seen).to(torch.float64)
+    elif selection is None:
+        chosen = torch.ones((n, points), dtype=torch.float64)
     else:
         given = selection({name: value.numpy() for name, value in x.items()})
         chosen = torch.as_tensor(np.asarray(given, np.float64)).expand(n, points)
@@ -127,17 +129,16 @@ def selection_nodes(
 def as_measured(
     theta: torch.Tensor, coordinates: Coordinates, noise: NoiseModel, normal: torch.Tensor
 ) -> dict[str, torch.Tensor]:
-    """What is measured of coordinates (..., D), with errors made of standard normal numbers."""
+    """Measured values of coordinates (..., D), with errors made of standard normal numbers."""
     seen = noise.measured(theta, normal)
     columns, _ = coordinates.parameters(seen)
-    features = noise.features(seen) if noise.further else None
     for name, coefficients in noise.further.items():
-        columns[name] = (features @ coefficients).exp()
+        columns[name] = (noise.features(seen) @ coefficients).exp()
     return columns
 
 
 def within(limits: Limits, seen: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """Which measured values are within all limits.
+    """True where the measured values are within all limits.
 
     Raises
     ------

@@ -3,10 +3,11 @@ r"""When a second component is seen: the probability that a richer model is acce
 In: injected galaxies of known parameters and whether the richer model won. Out: a table of cells
 with binomial intervals, and a logistic surface over the parameters,
 
-.. math:: \mathrm{logit}\,P = \beta_0 + \beta_1 \ln f + \beta_2 \ln(1 - f)
-          + \sum_k \gamma_k \ln x_k,
+.. math:: \mathrm{logit}\,P = a_0(x) + a_1(x) \ln f + a_2(x) \ln(1 - f), \qquad
+          a_i(x) = a_{i0} + \sum_k a_{ik} \ln x_k,
 
-f the share of the first component (B/T), x the other parameters of the grid. The surface is the
+f the share of the first component (B/T), x the other parameters of the grid: a galaxy that is
+nearly all bulge is one component again, sooner where bulge and disc are alike. The surface is the
 selection function of a population of galaxies that are seen to have two components.
 """
 
@@ -56,8 +57,8 @@ class LogisticSelection:
     ----------
     names : tuple of str
         Parameters, "B/T" first.
-    coefficients : ndarray, (2 + len(names),)
-        Of 1, ln f, ln(1 - f), and the logarithms of the other parameters.
+    coefficients : ndarray, (3 len(names),)
+        Of `terms`.
     covariance : ndarray
         Of the coefficients.
     ranges : mapping of str to (float, float)
@@ -106,6 +107,13 @@ class LogisticSelection:
             f"the selection needs {name}", f"give {', '.join(self.names)}, or a name as ln_<name>"
         )
 
+    @property
+    def terms(self) -> tuple[str, ...]:
+        """Terms that the coefficients belong to, as text."""
+        shares = ("1", "ln f", "ln(1 - f)")
+        others = ["", *(f" ln {name}" for name in self.names[1:])]
+        return tuple(f"{share}{other}" for other in others for share in shares)
+
     def save(self, path: str | Path) -> None:
         """Write ``selection.json``; `read_selection` reads it."""
         from autofit_ml.catalogue import atomic_write_json
@@ -115,7 +123,7 @@ class LogisticSelection:
             {
                 "kind": "logistic",
                 "names": list(self.names),
-                "terms": ["1", "ln f", "ln(1 - f)", *(f"ln {name}" for name in self.names[1:])],
+                "terms": list(self.terms),
                 "coefficients": self.coefficients.tolist(),
                 "covariance": self.covariance.tolist(),
                 "ranges": {name: list(limits) for name, limits in self.ranges.items()},
@@ -156,11 +164,14 @@ def read_selection(path: str | Path) -> LogisticSelection:
 
 
 def _terms(x: np.ndarray) -> np.ndarray:
-    """1, ln f, ln(1 - f), ln of the others, (..., 2 + P) of values (..., P), f first."""
-    share = x[..., :1]
-    return np.concatenate(
-        [np.ones_like(share), np.log(share), np.log1p(-share), np.log(x[..., 1:])], -1
-    )
+    """1, ln f, ln(1 - f), and these times the logarithm of each other value, (..., 3 P).
+
+    Of values (..., P), f first.
+    """
+    share = x[..., 0]
+    shares = np.stack([np.ones_like(share), np.log(share), np.log1p(-share)], -1)
+    others = [np.ones_like(share), *(np.log(x[..., k]) for k in range(1, x.shape[-1]))]
+    return np.concatenate([shares * other[..., None] for other in others], -1)
 
 
 def fit_selection(names: Sequence[str], x: np.ndarray, accepted: np.ndarray) -> LogisticSelection:
@@ -252,7 +263,7 @@ def binomial_interval(count: int, number: int, level: float = _LEVEL) -> tuple[f
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """What injected galaxies say of a richer model.
+    """Sensitivity to a richer model, from injected galaxies.
 
     Attributes
     ----------

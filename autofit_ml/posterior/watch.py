@@ -23,7 +23,7 @@ FOLDER = "progress"
 
 @dataclass(frozen=True)
 class Watch:
-    """Where pictures go, and how often.
+    """Folder and rhythm of the pictures of a search.
 
     Attributes
     ----------

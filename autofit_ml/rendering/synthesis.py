@@ -1,4 +1,4 @@
-r"""From Fourier modes to images.
+r"""Images from Fourier modes.
 
 In: modes as `autofit_ml.rendering.fourier` lays them out. Out: images, and derivatives of images by
 the position of what they show. Such a derivative multiplies every mode by a power of

@@ -261,7 +261,8 @@ def _inject(
         built = bool(stamp.flags & int(Flag.SIGMA_ESTIMATED))
         filled = inject(stamp, light_of(galaxy, stamp), rng)
         write_planes(filled, folder / "injected", _name(k), sigma=not built)
-        known = {"zeropoint": stamp.zeropoint} if math.isfinite(stamp.zeropoint) else {}
+        known = {"zeropoint": stamp.zeropoint, "pixel_scale": stamp.pixel_scale}
+        known = {name: value for name, value in known.items() if math.isfinite(value)}
         truth.append(galaxy | known)
     gain = all(place.gain > 0 for place in places)
     about = {"truth": truth, "places": len(places), "skipped": skipped, "gain": gain}

@@ -16,6 +16,7 @@ __all__ = [
     "DIFFERENCED",
     "FITTED",
     "LIGHT_CURVES",
+    "POPULATED",
     "RUN_FILE",
     "SEGMENTED",
     "Kind",
@@ -126,6 +127,12 @@ DECONVOLVED = Kind(
     ".ecsv",
     ".work/deconvolve/shards",
 )
+POPULATED = Kind(
+    ("population.json", "population.yaml", "numbers.ecsv", "numbers.nc", "objects.parquet",
+     "corner.png", "predictive.png"),
+    {},
+    ".work/population",
+)  # fmt: skip
 DIFFERENCED = Kind(
     ("changes.ecsv",),
     {"": ("_diff.fits", "_diff.png")},

@@ -300,7 +300,8 @@ def parse_population(content: Any, *, covariates: bool = False) -> Population:
         entries = {"": {"parameters": content.get("parameters")}}
     elif "parameters" in content or not isinstance(entries, Mapping) or not entries:
         raise SettingsError(
-            "components and parameters do not go together", "write components: {NAME: {weight: ...}}"
+            "components and parameters do not go together",
+            "write components: {NAME: {weight: ...}}",
         )
     parts = tuple(_part(str(name), entry, covariates) for name, entry in entries.items())
     population = Population(str(content.get("name") or ""), str(kind), parts, float(share))
@@ -341,8 +342,8 @@ def _part(label: str, entry: Any, covariates: bool) -> Part:
         if not ready:
             term = terms[0]
             raise SettingsError(
-                f"{term.names[0]} depends on {', '.join(map(repr, term.on))}, which is not there or "
-                "depends on it",
+                f"{term.names[0]} depends on {', '.join(map(repr, term.on))}, which is not there "
+                "or depends on it",
                 f"use one of: {', '.join(name for name in names if name != term.names[0])}",
             )
         ordered.append(ready[0])

@@ -47,7 +47,7 @@ def sky_of(frame: Frame, labels: np.ndarray | None = None) -> np.ndarray:
 
 
 def detection_image(
-    frames: Sequence[Frame], colours: Sequence[float], kind: str = "white"
+    frames: Sequence[Frame], colours: Sequence[float] | np.ndarray, kind: str = "white"
 ) -> Frame:
     """One image of several bands on the same pixels.
 
@@ -95,7 +95,11 @@ def detect(
 
 
 def starting_values(
-    field: Field, sources: np.ndarray, priors: tuple[SourcePrior, SourcePrior]
+    field: Field,
+    sources: np.ndarray,
+    priors: tuple[SourcePrior, SourcePrior],
+    *,
+    fluxes_of_rest: bool = False,
 ) -> Starts:
     """Positions, sizes and shapes from a detection's moments; fluxes by least squares.
 
@@ -106,6 +110,8 @@ def starting_values(
         As `Detections.sources`.
     priors : tuple of SourcePrior
         Of stars and galaxies.
+    fluxes_of_rest : bool
+        From what is left of the images beside the field's model.
     """
     x, y = sources["x"], sources["y"]
     fwhm = max(band.fwhm for band in field.bands)
@@ -118,7 +124,7 @@ def starting_values(
     eta = np.stack([np.cos(2 * sources["theta"]), np.sin(2 * sources["theta"])], 1) * e[:, None]
     rc = np.clip(1.18 * (major * minor) ** 0.25, 0.5, side / 4)
     starts = Starts(x, y, np.ones((len(x), len(field.bands))), rc, eta, side)
-    return _with_fluxes(field, starts, priors)
+    return _with_fluxes(field, starts, priors, fluxes_of_rest)
 
 
 def patch_sides(reach: np.ndarray) -> np.ndarray:
@@ -126,13 +132,15 @@ def patch_sides(reach: np.ndarray) -> np.ndarray:
     return _SIDES[np.minimum(np.searchsorted(_SIDES, reach), len(_SIDES) - 1)]
 
 
-def _with_fluxes(field: Field, starts: Starts, priors: tuple[SourcePrior, SourcePrior]) -> Starts:
+def _with_fluxes(
+    field: Field, starts: Starts, priors: tuple[SourcePrior, SourcePrior], of_rest: bool
+) -> Starts:
     """The same with the fluxes that fit best together, at least a part of their errors."""
     n, nb = starts.flux.shape
     at = np.stack([starts.x, starts.y], 1)
     anchor = np.rint(at).astype(np.int64)
     shape = np.column_stack([at - anchor, np.log(starts.rc), np.zeros(n), starts.eta])
-    drawn = templates(field, priors, anchor, starts.side, np.zeros(n, bool), shape)
+    drawn = templates(field, priors, anchor, starts.side, np.zeros(n, bool), shape, of_rest)
     flux = np.ones((n, nb))
     for b, one in enumerate(drawn):
         found = solve_fluxes(one)

@@ -78,7 +78,7 @@ class FieldBand:
         wings of sources; beside their models neither is.
         """
         rest = (self.data - self.model) * self.root
-        quiet = (self.root > 0) & (self.model * self.root < 1) & (rest.abs() < 5)
+        quiet = (self.root > 0) & (self.model * self.root < 0.1) & (rest.abs() < 5)
         if not quiet.any():
             return 0.0
         weight = self.root[quiet].double()
@@ -129,7 +129,7 @@ class Field:
         return pixel_positions(there, *sky_positions(here, x, y))
 
     def patches(
-        self, side: int, anchors: np.ndarray, light: Sequence[torch.Tensor]
+        self, side: int, anchors: np.ndarray, light: Sequence[torch.Tensor] | torch.Tensor
     ) -> tuple[tuple[BandPatch, ...], list[torch.Tensor]]:
         """Pixels around sources.
 
@@ -139,8 +139,8 @@ class Field:
             Of the patches.
         anchors : ndarray of int, (A, 2)
             x and y of the sources' pixels in the first band.
-        light : sequence of Tensor, (A, side, side)
-            What the model has of each source itself, for each band.
+        light : Tensor, (bands, A, side, side), or sequence of its planes
+            What the model has of each source itself.
 
         Returns
         -------

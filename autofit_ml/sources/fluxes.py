@@ -76,6 +76,7 @@ def templates(
     side: np.ndarray,
     star: np.ndarray,
     shape: np.ndarray,
+    of_rest: bool = False,
 ) -> list[Templates]:
     """Templates of sources in each band of a field.
 
@@ -92,6 +93,8 @@ def templates(
     shape : ndarray, (N, 6)
         x and y from the anchor, ln rc, profile, eta1 and eta2 (`problem`); the latter four of
         galaxies only.
+    of_rest : bool
+        Data without the field's model.
     """
     n, nb = len(anchor), len(field.bands)
     nothing = torch.zeros(0)
@@ -115,7 +118,8 @@ def templates(
                     one.corners[some] = corners[b].numpy()
                     for k, i in enumerate(some):
                         one.images[i] = drawn[b][k]
-                        one.data[i], one.root[i] = patches[b].data[k], patches[b].root[k]
+                        rest = patches[b].others[k] if of_rest else 0.0
+                        one.data[i], one.root[i] = patches[b].data[k] - rest, patches[b].root[k]
     return out
 
 
@@ -171,9 +175,10 @@ def solve_fluxes(one: Templates) -> LinearFluxes:
         flux[told] = inverse @ right[told]
         error[told] = np.sqrt(np.diag(inverse))
         parts.append((np.repeat(told, len(told)), np.tile(told, len(told)), inverse.ravel()))
-    if parts:
-        i, j, values = (np.concatenate(column) for column in zip(*parts, strict=True))
-    else:
-        i, j, values = np.zeros(0, int), np.zeros(0, int), np.zeros(0)
-    covariance = sparse.csr_array((values, (i, j)), shape=(n, n))
+    empty = np.zeros(0)
+    at, to, inside = (
+        np.concatenate(column)
+        for column in zip(*parts, (empty.astype(int), empty.astype(int), empty), strict=True)
+    )
+    covariance = sparse.csr_array((inside, (at, to)), shape=(n, n))
     return LinearFluxes(flux, error, covariance, group)

@@ -103,8 +103,7 @@ def read_forced(path: str | Path) -> ForcedSources:
         name = next((name for name in names if name in table.colnames), None)
         if name is None:
             return np.full(n, np.nan)
-        values = np.ma.filled(np.ma.asarray(table[name], dtype=float), np.nan)
-        return np.asarray(values, float)
+        return np.ma.MaskedArray(table[name], dtype=float).filled(np.nan)
 
     ra, dec, x, y = (column(name) for name in ("ra", "dec", "x", "y"))
     lacking = ~(np.isfinite(ra + dec) | np.isfinite(x + y))

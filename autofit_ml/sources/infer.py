@@ -22,6 +22,14 @@ from autofit_ml.sources.priors import SourcePrior, make_prior
 from autofit_ml.sources.rows import catalogue_rows
 from autofit_ml.sources.scan import Scan
 
+_MODEL_ERROR, _SIGNIFICANT, _APART = 0.04, 7.0, 0.4
+"""Sources missed by the detection: error of the model as a share of its light, least S/N, least
+distance from known ones in seeings."""
+
+_STRUCTURE, _INSIDE, _LARGE = 0.1, 2.5, 1.5
+"""What has less than a tenth of a galaxy's light, within 2.5 re of it, is a part of it, if its re
+is over 1.5 seeings."""
+
 __all__ = ["SourceCatalogue", "catalogue_frames", "make_priors"]
 
 
@@ -118,6 +126,7 @@ def catalogue_frames(
     image = detection_image([flat[k] for k in same], usual[same], settings.detection)
     image = image.replace(psf=rough.first.psf)
     image, found = detect(image, settings.segmenter, settings.weights)
+    del rough, flat
     if len(found.sources) == 0:
         raise InputError("nothing is detected", "check noise and mask", frames[0].file)
     sky = tuple(
@@ -131,10 +140,42 @@ def catalogue_frames(
         one + np.float32(band.subtract_rest()) for one, band in zip(sky, field.bands, strict=True)
     )
     scan.run(settings.sweeps)
+    missed = _missed(scan, same, usual, settings.detection)
+    if len(missed):
+        more = starting_values(field, missed, priors, fluxes_of_rest=True)
+        scan = scan.joined(more)
+        new = np.arange(len(starts), len(scan))
+        scan.run(settings.sweeps, np.union1d(new, [j for i in new for j in scan.edges[i]]))
     posterior = with_blends(scan, scan.posterior(settings.inference))
-    table = catalogue_rows(field, posterior, found.sources["radius"], frames[0].id, settings.galaxy)
+    radius = np.concatenate([found.sources["radius"], missed["radius"]])
+    table = catalogue_rows(field, posterior, radius, frames[0].id, settings.galaxy)
     messages = tuple(dict.fromkeys(text for frame in frames for text in frame.messages))
     return SourceCatalogue(table, field, sky, messages)
+
+
+def _missed(scan: Scan, same: Sequence[int], usual: np.ndarray, kind: str) -> np.ndarray:
+    """Sources in what is left of the image, apart from those that are known.
+
+    The model's own errors count as noise: a share of its light.
+    """
+    field, known, left = scan.field, scan.anchor, []
+    for k in same:
+        band = field.bands[k]
+        data = (band.data - band.model).numpy() * np.float32(band.scale)
+        error = np.float32(_MODEL_ERROR * band.scale) * band.model.numpy()
+        left.append(band.frame.replace(data=data, sigma=np.hypot(band.frame.sigma, error)))
+    image = detection_image(left, usual[same], kind).replace(psf=field.first.psf)
+    _, found = detect(image)
+    x, y = found.sources["x"], found.sources["y"]
+    apart = np.hypot(x[:, None] - known[:, 0], y[:, None] - known[:, 1])
+    good = found.sources["snr"] > _SIGNIFICANT
+    good &= apart.min(1, initial=np.inf) > _APART * field.first.fwhm
+    theta = scan.theta[1].numpy()
+    re = np.exp(theta[:, -4] + np.hypot(theta[:, -2], theta[:, -1]) / 2)
+    large = (scan.p_star < 0.5) & (re > _LARGE * field.first.fwhm)
+    flux = np.exp(theta[:, 2]) * field.first.scale * usual.max() / usual[0]
+    part = large & (apart < _INSIDE * re) & (found.sources["flux"][:, None] < _STRUCTURE * flux)
+    return found.sources[good & ~part.any(1)]
 
 
 def _usual_fluxes(field: Field, prior: SourcePrior) -> np.ndarray:

@@ -194,7 +194,9 @@ def make_prior(
     return SourcePrior(
         population.type,
         math.log(population.share),
-        *map(torch.as_tensor, (weights, means, np.linalg.inv(roots))),
+        torch.as_tensor(weights),
+        torch.as_tensor(means),
+        torch.as_tensor(np.linalg.inv(roots)),
         shapes["q"],
         shapes["dev"],
         shape,
@@ -276,7 +278,8 @@ def _fluxes(
                 magnitudes[red] = magnitudes[blue] | {name: -1.0}
     known = [b for b in bands if b.short in magnitudes and math.isfinite(b.zeropoint)]
     first = known[0] if known else None
-    rows, offset = [], []
+    rows: list[dict[str, float]] = []
+    offset: list[float] = []
     for band in bands:
         zeropoint = band.zeropoint if math.isfinite(band.zeropoint) else 25.0
         if band in known:

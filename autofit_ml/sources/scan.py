@@ -8,6 +8,7 @@ moves. Then each source gets a Gaussian and an evidence for each type (`gaussian
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -108,6 +109,7 @@ class Scan:
         starts: Starts,
         priors: tuple[SourcePrior, SourcePrior],
         likelihood: Likelihood,
+        known: Scan | None = None,
     ) -> None:
         n, nb = len(starts), len(field.bands)
         self.field, self.priors, self.likelihood = field, priors, likelihood
@@ -124,6 +126,8 @@ class Scan:
         self.p_star = np.full(n, 0.5)
         self.converged = np.zeros((n, 2), bool)
         self.fitted = np.zeros(n, bool)
+        if known is not None:
+            self._take_over(known)
         self.light = {
             int(side): torch.zeros((nb, int((self.side == side).sum()), side, side))
             for side in np.unique(self.side)
@@ -139,6 +143,25 @@ class Scan:
 
     def __len__(self) -> int:
         return len(self.anchor)
+
+    def joined(self, more: Starts) -> Scan:
+        """This scan with further sources, which come last; the field's model is made anew."""
+        nb = len(self.field.bands)
+        at, shape = self.anchor + self.theta[1][:, :2].numpy(), self.theta[1][:, -4:].numpy()
+        flux = np.exp(self.theta[1][:, 2 : 2 + nb].numpy())
+        mine = Starts(at[:, 0], at[:, 1], flux, np.exp(shape[:, 0]), shape[:, 2:], self.side)
+        for band in self.field.bands:
+            band.model.zero_()
+        return Scan(self.field, _both(mine, more), self.priors, self.likelihood, self)
+
+    def _take_over(self, known: Scan) -> None:
+        """Take the first sources as they are in another scan."""
+        some = slice(len(known))
+        self.anchor[some] = known.anchor
+        for mine, theirs in zip(self.theta, known.theta, strict=True):
+            mine[some] = theirs
+        self.evidence[some], self.converged[some] = known.evidence, known.converged
+        self.fitted[some] = known.fitted
 
     def _edges(self) -> list[list[int]]:
         """Sources whose patches overlap with each one's."""
@@ -177,9 +200,9 @@ class Scan:
             self.fitted[some] = True
         return moved
 
-    def run(self, sweeps: int) -> None:
-        """Sweep until nothing moves."""
-        todo = np.arange(len(self))
+    def run(self, sweeps: int, sources: np.ndarray | None = None) -> None:
+        """Sweep over sources (all by default), then over those whose neighbours have moved."""
+        todo = np.arange(len(self)) if sources is None else sources
         for _ in range(sweeps):
             moved = self.sweep(todo)
             todo = np.array(
@@ -349,6 +372,11 @@ def bounds(
         upper[:, -4:] = torch.tensor([min(_SIZE[1], math.log(side)), high, _ETA, _ETA])
         steps[-4:] = torch.tensor([0.7, 1.5, 0.5, 0.5])
     return lower, upper, steps
+
+
+def _both(first: Starts, more: Starts) -> Starts:
+    pairs = ((getattr(first, f.name), getattr(more, f.name)) for f in dataclasses.fields(Starts))
+    return Starts(*map(np.concatenate, pairs))
 
 
 def _coloured(edges: list[list[int]], flux: np.ndarray) -> np.ndarray:

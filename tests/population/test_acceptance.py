@@ -18,13 +18,13 @@ from autofit_ml.population.sensitivity import (
     sensitivity_of,
 )
 
-TRUE = np.array([-10.0, 2.0, 0.5, 2.5])
-"""Of 1, ln f, ln(1 - f), ln snr."""
+TRUE = np.array([-10.0, 2.0, 0.5, 2.5, 0.0, 0.0])
+"""Of 1, ln f, ln(1 - f), and these times ln snr."""
 
 
 def surface() -> LogisticSelection:
     ranges = {"B/T": (0.02, 0.5), "snr": (50.0, 400.0)}
-    return LogisticSelection(("B/T", "snr"), TRUE, np.zeros((4, 4)), ranges)
+    return LogisticSelection(("B/T", "snr"), TRUE, np.zeros((6, 6)), ranges)
 
 
 def test_intervals_are_clopper_and_pearsons():
@@ -68,7 +68,7 @@ def test_least_fraction_inverts_the_surface():
 def test_values_by_their_names_and_logarithms(tmp_path):
     one = surface()
     x = {"B/T": np.array([0.0, 0.1, 0.3]), "snr": 100.0}
-    expected = special.expit(TRUE @ [1, math.log(0.3), math.log(0.7), math.log(100)])
+    expected = special.expit(TRUE[:4] @ [1, math.log(0.3), math.log(0.7), math.log(100)])
     p = one(x)
     assert p[0] == 0 and p[2] == pytest.approx(expected)
     np.testing.assert_allclose(p, one({"fraction": x["B/T"], "ln_snr": math.log(100.0)}))

@@ -125,7 +125,7 @@ def test_killed_and_resumed_without_a_difference(images, tmp_path, forked_runs):
     out, log = tmp_path / "out", tmp_path / "log"
     command = ["fit", images, "--pipeline", file, "--batch-size", 1, "--init", "moments",
                "--segmenter", "given", "--workers", 0, "--save", "none", "-o", out]  # fmt: skip
-    for events in range(16, 60, 4):  # until a kill comes between the two objects
+    for events in range(24, 60, 4):  # until a kill comes between the two objects
         assert forked_runs.run(command, log, events, out) == -signal.SIGKILL
         if len(list((out / ".work" / "shards").glob("*.parquet"))) == 1:
             break

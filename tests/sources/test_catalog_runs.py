@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 from astropy.table import QTable, Table
-from skies import SOURCES, drawn, pixels
+from skies import SOURCES, Known, drawn, pixels
 
 import autofit_ml as afm
 from autofit_ml import cli
@@ -77,7 +77,7 @@ def test_sources_are_what_they_are(run):
     rows = rows_by_source(table, drawn(SOURCES, "r"))
     for one, row in zip(SOURCES, (table[k] for k in rows), strict=True):
         assert row["type"] == ("galaxy" if one.re else "star")
-        assert row["p_star"] == pytest.approx(0.0 if one.re else 1.0, abs=0.05)
+        assert (row["p_star"] > 0.5) == (not one.re)
         for band in "gr":
             flux, error = row[f"flux_{band}"], row[f"flux_{band}_err"]
             assert flux == pytest.approx(one.flux[band], abs=4 * error)
@@ -89,8 +89,6 @@ def test_sources_are_what_they_are(run):
             assert row["q"] == pytest.approx(one.q, abs=4 * row["q_err"])
             assert abs((row["pa_sky"] - one.pa + 90) % 180 - 90) < 4 * row["pa_err"]
             assert row["dev"] == pytest.approx(one.dev, abs=0.3)
-        else:
-            assert not row["re"] > 0
     assert (table["flags"] & int(Flag.AT_BOUND) == 0).all()
 
 
@@ -134,7 +132,7 @@ def test_a_frame_that_cannot_be_read_fails_alone(folder, tmp_path, capsys, monke
         cli.main()
     assert stopped.value.code == 3
     told = json.loads(capsys.readouterr().out)
-    assert told["failed"] == 1 and told["sources"] == 4
+    assert [*told["failures"]] == ["broken"] and told["sources"] == 4
 
 
 def test_forced_photometry_in_a_band_on_other_pixels(run):
@@ -145,11 +143,16 @@ def test_forced_photometry_in_a_band_on_other_pixels(run):
     sources = read_forced(run / "catalog.parquet")
     found = forced_frames([frame], ["i"], sources)
     table = found.table
+    known = Table.read(run / "catalog.parquet")
+    assert list(table["id"]) == list(known["id"])
     rows = rows_by_source(table, frame)
-    for one, row in zip(SOURCES, (table[k] for k in rows), strict=True):
+    for one, row, before in zip(SOURCES, table[rows], known[rows], strict=True):
         flux, error = row["flux_i"], row["flux_i_err"]
-        # Shapes are those of other bands, with their errors.
-        assert flux == pytest.approx(one.flux["i"], abs=4 * error + 0.03 * one.flux["i"])
+        # Errors of a held shape change the fluxes of all bands alike.
+        colour = flux / before["flux_r"]
+        error = colour * np.hypot(error / flux, before["flux_r_err"] / before["flux_r"])
+        assert colour == pytest.approx(one.flux["i"] / one.flux["r"], abs=4 * error)
+        error = row["flux_i_err"]
         assert row["flux_i_limit"] == pytest.approx(flux + 1.645 * error)
     residual = found.residual(0)
     assert residual.std() == pytest.approx(0.03, rel=0.08)
@@ -187,6 +190,19 @@ def test_from_python_with_images_in_memory(folder):
     table = afm.catalog(images, zeropoint=22.5)
     assert isinstance(table, QTable)
     assert len(table) == 4 and {"flux_r", "flux_g", "p_star"} <= set(table.colnames)
+
+
+def test_a_companion_that_was_not_separated_is_found_in_what_is_left():
+    """Two stars 0.9 of the seeing apart: one detection, whose galaxy does not fit."""
+    pair = [Known(5.0, 5.0, {"g": 10.0, "r": 15.0}), Known(5.0, 6.1, {"g": 5.0, "r": 6.0})]
+    frames = [drawn(pair, band, side=60, noise=1.0, seed=k) for k, band in enumerate("rg")]
+    table = catalogue_frames(frames, ["r", "g"]).table
+    assert len(table) == 2
+    at = np.stack([table["x"].value, table["y"].value], 1)
+    for one in pair:
+        assert np.linalg.norm(at - pixels(one, frames[0]), axis=1).min() < 0.6
+    assert table["flux_r"].sum() == pytest.approx(21.0, rel=0.03)
+    assert (table["flags"] & int(Flag.BLENDED) > 0).all()
 
 
 def test_a_masked_star_has_the_flux_that_its_colours_allow():

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from autofit_ml.errors import SettingsError
-from autofit_ml.scenes.populations import CELESTE, read_populations
+from autofit_ml.scenes.populations import CELESTE, read_population, read_populations
 from autofit_ml.sources.priors import Band, make_prior
 
 STARS, GALAXIES = read_populations(CELESTE)
@@ -80,8 +80,6 @@ def test_names_of_bands_are_read_as_files_have_them():
 
 
 def test_what_depends_on_the_magnitude_does_so(tmp_path):
-    from autofit_ml.scenes.populations import read_population
-
     file = tmp_path / "galaxies.yaml"
     file.write_text(
         "name: g\ntype: galaxy\nparameters:\n"
@@ -97,8 +95,6 @@ def test_what_depends_on_the_magnitude_does_so(tmp_path):
 
 
 def test_a_distribution_without_a_density_here_is_refused(tmp_path):
-    from autofit_ml.scenes.populations import read_population
-
     file = tmp_path / "galaxies.yaml"
     file.write_text(
         "name: g\ntype: galaxy\nparameters:\n  mag: {log-normal: [20, 1], unit: mag, band: r}\n"
