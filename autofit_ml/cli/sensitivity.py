@@ -16,7 +16,7 @@ def sensitivity(call: SensitivityCommand) -> None:
     Exit status: 0 done; 2 wrong usage, or images without usable galaxies or empty sky; 130
     interrupted (the same command continues).
     """
-    from autofit_ml.injection.sensitivity_page import verdict_of
+    from autofit_ml.population.sensitivity_page import verdict_of
     from autofit_ml.runs.sensitivity import PAGE, sensitivity_run
 
     paths = call.some_paths("read")

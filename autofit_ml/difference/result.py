@@ -95,7 +95,7 @@ class Subtraction:
 
     @property
     def choice(self) -> str:
-        """Which image was convolved, and why."""
+        """The image that was convolved, and the reason."""
         tried = ", ".join(f"{name} {value:.3f}" for name, value in self.result.amplified.items())
         return f"{self.convolved} is convolved; noise amplified by a kernel: {tried}"
 

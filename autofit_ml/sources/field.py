@@ -68,7 +68,7 @@ class FieldBand:
 
     @property
     def fwhm(self) -> float:
-        """Of its PSF, pixels."""
+        """FWHM of its PSF, pixels."""
         return psf_fwhm(self.psf)
 
     def subtract_rest(self) -> float:
@@ -87,7 +87,7 @@ class FieldBand:
         return mean * self.scale
 
     def plan(self, side: int) -> FourierPlan:
-        """What draws patches of `side` pixels."""
+        """Plan that draws patches of `side` pixels."""
         shape, oversampling = self.psf.data.shape, self.psf.oversampling
         return make_plan((side, side), shape, oversampling, RefineSettings().compact)
 
@@ -194,7 +194,7 @@ class Field:
 def _window(
     corner: torch.Tensor, side: int, shape: tuple[int, ...]
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Whether pixels of patches lie inside (A, side, side); their rows and columns, clipped."""
+    """Mask of patch pixels that lie inside (A, side, side); their rows and columns, clipped."""
     steps = torch.arange(side)
     rows, columns = corner[:, 1, None] + steps, corner[:, 0, None] + steps
     ny, nx = shape

@@ -42,7 +42,7 @@ def arrow_table(table: QTable) -> pa.Table:
 
 
 def _missing(column: Any) -> Any:
-    """What stands where a frame lacks a band."""
+    """Value that stands where a frame lacks a band."""
     kind = getattr(column, "dtype", np.dtype(float)).kind
     return {"f": np.nan, "b": False, "i": 0, "u": 0}.get(kind, "")
 

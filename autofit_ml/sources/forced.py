@@ -40,7 +40,7 @@ _WINGS = 4.0
 
 @dataclass(frozen=True)
 class ForcedSources:
-    """What is held of N sources.
+    """Positions and shapes of N sources, which are held.
 
     Attributes
     ----------

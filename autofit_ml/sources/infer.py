@@ -1,4 +1,4 @@
-"""From frames to a catalogue: sky, detection, inference, rows."""
+"""The catalogue of frames, step by step: sky, detection, inference, rows."""
 
 from __future__ import annotations
 

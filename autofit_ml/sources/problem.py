@@ -84,7 +84,7 @@ class SourceProblem:
 
     @cached_property
     def profile(self) -> Profile:
-        """What is drawn."""
+        """Profile that is drawn."""
         return get_profile("point" if self.prior.type == "star" else self.prior.shape)
 
     @property

@@ -40,7 +40,7 @@ _INDEX = (math.log(0.35), math.log(7.5))
 
 @dataclass(frozen=True)
 class Starts:
-    """Where N sources are thought to be before they are fitted.
+    """Starting values of N sources.
 
     Attributes
     ----------
@@ -68,7 +68,7 @@ class Starts:
 
 @dataclass(frozen=True)
 class Posterior:
-    """What is known of N sources.
+    """Posteriors of N sources of both types.
 
     Attributes
     ----------
