@@ -1,7 +1,9 @@
 __version__: str
 
+from .api import catalog as catalog
 from .api import fit as fit
 from .api import simulate as simulate
+from .catalogue import query as query
 from .catalogue import read_catalogue as read_catalogue
 from .deconvolution import deconvolve as deconvolve
 from .difference import LightCurve as LightCurve
@@ -18,6 +20,8 @@ from .galfit import read_galfit as read_galfit
 from .galfit import write_galfit as write_galfit
 from .images import read as read
 from .initialisation import initialise as initialise
+from .population import fit_population as fit_population
+from .population.sensitivity import read_selection as read_selection
 from .posterior.refining import fit_scenes as fit_scenes
 from .posterior.refining import refine as refine
 from .posterior.refining import sample_scenes as sample_scenes

@@ -24,11 +24,13 @@ from autofit_ml.errors import SettingsError
 from autofit_ml.options import Option, Settings, any_of, option, texts_of, word_or_number
 
 if TYPE_CHECKING:
-    from autofit_ml.images.stamp import PSF
+    from autofit_ml.images.stamp import PSF, VaryingPSF
     from autofit_ml.scenes import Scene
 
 __all__ = [
     "CalibrateSettings",
+    "CatalogCall",
+    "CatalogSettings",
     "DeconvolveSettings",
     "DiffSettings",
     "FitCall",
@@ -38,6 +40,7 @@ __all__ = [
     "LightCurveCall",
     "LightCurveOptions",
     "LightCurveSettings",
+    "PopulationOptions",
     "ReadCall",
     "ReadKeywords",
     "ReadOptions",
@@ -45,7 +48,9 @@ __all__ = [
     "SamplingSettings",
     "SegmentSettings",
     "Selected",
+    "SensitivitySettings",
     "SimulateSettings",
+    "SourceSettings",
     "SubtractCall",
     "SubtractSettings",
     "date_ranges",
@@ -53,8 +58,8 @@ __all__ = [
 
 Paths: TypeAlias = "str | Path | Iterable[str | Path] | None"
 
-FITTED_PSFS = ("moffat", "pixels")
-"""PSFs that are fitted to the stars of a frame, with their uncertainty."""
+FITTED_PSFS = ("moffat", "pixels", "stack")
+"""PSFs from the stars of a frame; the first two with their uncertainty."""
 
 SEGMENTERS = ("auto", "maskrcnn", "sep", "given")
 INITIALISERS = ("resnet", "moments")
@@ -82,6 +87,50 @@ def _known_survey(name: Any) -> Any:
 
 
 PRIORS = ("broad", "none", "network")
+
+
+def _grid(value: Any) -> tuple[str, ...]:
+    """Axes of a grid, each in one form: NAME=LOW:HIGH:CELLS, with :log."""
+    axes = []
+    for text in () if value == "none" else texts_of(value):
+        name, _, numbers = str(text).strip().partition("=")
+        low, high, cells = [*numbers.split(":"), "", "", ""][:3]
+        log = numbers.split(":")[3:]
+        try:
+            least, most, count = float(low), float(high), int(cells)
+        except ValueError:
+            least, most, count = math.nan, math.nan, 0
+        good = -math.inf < least < most < math.inf and 1 <= count <= 100 and log in ([], ["log"])
+        if not (name and good and (not log or least > 0)):
+            raise SettingsError(
+                f"{text!r} is no axis", "write PARAMETER=LOW:HIGH:CELLS, e.g. n=0.5:8:5:log"
+            )
+        axes.append(f"{name}={least:.12g}:{most:.12g}:{count}" + ":log" * bool(log))
+    return tuple(axes)
+
+
+INJECTED = ("B/T", "snr", "re_ratio", "re", "q", "n")
+"""Axes of a sensitivity map."""
+
+
+def _injected(value: Any) -> tuple[str, ...]:
+    """Axes of a sensitivity map, B/T first, each in one form: NAME=LOW:HIGH:NUMBER, with :log."""
+    found: dict[str, str] = {}
+    for text in texts_of(value):
+        name, _, numbers = str(text).strip().partition("=")
+        if name not in INJECTED or name in found:
+            raise SettingsError(f"there is no axis {text!r}", f"use each once: {INJECTED}")
+        try:
+            low = high = float(numbers)
+            found[name] = f"{name}={low:.12g}"
+        except ValueError:
+            (found[name],) = _grid(str(text))
+            low, high = map(float, found[name].partition("=")[2].split(":")[:2])
+        if not low > 0 or (name in ("B/T", "q") and not high < 1 + (name == "q")):
+            raise SettingsError(f"{text!r}", "give values above 0, of B/T and q below 1")
+    if "B/T" not in found:
+        raise SettingsError("the grid has no B/T", "add for example B/T=0.05:0.4:4:log")
+    return tuple(found[name] for name in INJECTED if name in found)
 
 
 def _prior(value: Any) -> str:
@@ -118,10 +167,12 @@ class ReadOptions(Settings):
         INPUT,
         choices=("auto", "stamp", "frame"),
     )
-    psf: str | Path | np.ndarray | PSF | None = option(
+    psf: str | Path | np.ndarray | PSF | VaryingPSF | None = option(
         None,
-        "One PSF image for all objects; none: fit without; moffat, pixels: fitted to a frame's "
-        "stars.",
+        "PSF of all objects: an image, or a model that gives it at each place (PSFEx, Piff, "
+        "psField, a grid of STPSF or STDPSF); none: fit without; of a frame's stars: pixels (with "
+        "its uncertainty, varying if they do), moffat (likewise, one for the frame), stack (one "
+        "mean image). Default: the object's own, else of the frame's stars, varying if they do.",
         NOISE,
         shell=str,
     )
@@ -260,6 +311,19 @@ class FitSettings(Working, Networks, ReadOptions):
     galfit: str | Path | None = option(
         None, "GALFIT input file: the model and, without PATH, the images.", MODEL, shell=Path
     )
+    pipeline: str | Path | None = option(
+        None,
+        "Stages of fits, each from what an earlier one found: a YAML file (docs/pipelines.md).",
+        MODEL,
+        shell=Path,
+    )
+    grid: str | Sequence[str] = option(
+        (),
+        "Fit in every cell of a grid, then from its minima: PARAMETER=LOW:HIGH:CELLS[:log], also "
+        "several: n=0.5:8:5:log,B/T=0:1:4.",
+        MODEL,
+        normalise=_grid,
+    )
     bands: str | Sequence[str] = option(
         (),
         "Bands fitted together, the reference first: g,r,i; with wavelengths for parameters that "
@@ -303,6 +367,15 @@ class FitSettings(Working, Networks, ReadOptions):
         MODEL,
         choices=("laplace", "bootstrap", "hmc", "nested"),
     )
+    watch: float = option(
+        0.0,
+        "Minutes between pictures of the best model so far in progress/, of hmc and nested; 0: "
+        "none.",
+        OUTPUT,
+        unit="minutes",
+        least=0,
+        changes_results=False,
+    )
     segmenter: str = _segmenter("auto", SEGMENTERS)
     init: str = option(
         "resnet",
@@ -331,10 +404,22 @@ class FitSettings(Working, Networks, ReadOptions):
         bands, wavelengths = _bands(self.bands, self.wavelengths)
         object.__setattr__(self, "bands", bands)
         object.__setattr__(self, "wavelengths", wavelengths)
+        if self.pipeline is not None:
+            self._check_pipeline()
+        if self.grid and self.model == "auto":
+            raise SettingsError("a grid of model 'auto'", "name a model, or leave the grid out")
         if self.galfit is not None and not self.default_model:
             raise SettingsError("both a model and a GALFIT file are given", "give one of them")
         if self.prior not in ("broad", "none"):
             self._check_prior()
+
+    def _check_pipeline(self) -> None:
+        beside = {"model": not self.default_model, "galfit": self.galfit, "grid": self.grid}
+        for name, given in beside.items():
+            if given:
+                raise SettingsError(
+                    f"both a pipeline and {name} are given", "say it in a stage of the pipeline"
+                )
 
     def _check_prior(self) -> None:
         if self.prior == "network" and self.init != "resnet":
@@ -479,6 +564,81 @@ class DiffSettings(SubtractSettings, Working, ReadOptions):
     batch_size: int = _batch_size(4)
     threshold: float = option(5.0, "Least S/N of what is detected.", MODEL, above=0)
     pictures: bool = option(True, "Draw reference, science and difference as PNG.", OUTPUT)
+
+
+# --- catalog ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceSettings(Settings):
+    """Settings of the inference of stars and galaxies."""
+
+    prior: str | Path = option(
+        "celeste",
+        "Population file of stars and galaxies, or celeste: those of SDSS.",
+        MODEL,
+        shell=str,
+    )
+    galaxy: str = option(
+        "exp_dev",
+        "Profile of galaxies: exp_dev (exponential and de Vaucouleurs light of one size), sersic.",
+        MODEL,
+        choices=("exp_dev", "sersic"),
+    )
+    likelihood: str = option("gaussian", "gaussian, or poisson (needs the gain).", MODEL)
+    inference: str = option(
+        "laplace",
+        "laplace, or vi: the Gaussians of the largest variational bound (three times as long).",
+        MODEL,
+        choices=("laplace", "vi"),
+    )
+    detection: str = option(
+        "white",
+        "Image on which sources are detected: white (bands added with the best weights), chi2, or "
+        "first (the first band).",
+        STARTS,
+        choices=("white", "chi2", "first"),
+    )
+    segmenter: str = _segmenter("sep", ("sep", "auto", "maskrcnn"))
+    weights: str = option(
+        "",
+        "Names or folders of weights, separated by commas; empty: the installed ones that suit.",
+        STARTS,
+    )
+    sweeps: int = option(
+        10, "Sweeps over sources that overlap, at most.", WORK, least=1, python_only=True
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CatalogSettings(SourceSettings, Working, ReadOptions):
+    """Settings of the catalogue of frames, and everything that is said about its images."""
+
+    bands: str | Sequence[str] = option(
+        (), "Bands fitted together, the reference first: r,u,g,i,z.", MODEL
+    )
+    forced: str | Path | None = option(
+        None,
+        "Catalogue whose positions and shapes are held: its sources' fluxes in these images.",
+        MODEL,
+        shell=Path,
+    )
+    batch_size: int = _batch_size(1)
+    save: str | Sequence[str] = option(
+        ("page", "images", "regions"),
+        "Any of page (the frame to zoom into, with its sources), images (model and residual), "
+        "regions (for DS9 and Aladin); or none.",
+        OUTPUT,
+        normalise=any_of(("page", "images", "regions")),
+    )
+
+    def check(self) -> None:
+        """Check the names of the bands."""
+        super().check()
+        object.__setattr__(self, "bands", _bands(self.bands, {})[0])
+
+
+# --- lightcurve -------------------------------------------------------------------------------
 
 
 def date_ranges(text: str) -> list[tuple[float, float]]:
@@ -681,6 +841,68 @@ class CalibrateSettings(Seeded):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SensitivitySettings(Seeded, Working, Networks, ReadOptions):
+    """Settings of a sensitivity map: which galaxies are injected, and how they are fitted."""
+
+    simpler: str | Path = option(
+        "sersic", "Model of one component: what a galaxy is without the other.", MODEL, shell=str
+    )
+    richer: str | Path = option(
+        "sersic+exp",
+        "Model of two components, each a Sérsic profile or a point source; B/T is the share of the "
+        "first.",
+        MODEL,
+        shell=str,
+    )
+    grid: str | Sequence[str] = option(
+        ("B/T=0.05:0.4:4:log", "snr=50:400:4:log"),
+        "What is injected: NAME=LOW:HIGH:NUMBER[:log] or NAME=VALUE of B/T, snr (of the galaxy), "
+        "re_ratio (first to second), re (pixels, of the second), q, n (of the first).",
+        MODEL,
+        normalise=_injected,
+    )
+    number: int = _number(50, "Galaxies of each cell of the grid.", least=2)
+    background: str = option(
+        "sky",
+        "sky: the images' own, their objects replaced by it; noise: Gaussian, as the noise plane "
+        "says.",
+        MODEL,
+        choices=("sky", "noise"),
+    )
+    margin: float = option(
+        0.0, "By which the BIC of the richer model must be lower to be accepted.", MODEL, least=0
+    )
+    prior: str = option("broad", "broad or none; see fit.", MODEL, choices=("broad", "none"))
+    likelihood: str = option("gaussian", "See fit.", MODEL)
+    segmenter: str = _segmenter("auto", SEGMENTERS[:3])
+    init: str = option(
+        "resnet", "Starting values: resnet or moments; see fit.", STARTS, choices=INITIALISERS
+    )
+
+
+class PopulationOptions(Seeded):
+    """Settings of a population that is inferred from catalogues."""
+
+    noise: str = option(
+        "auto",
+        "Errors as they were fitted, or following the true parameters (model); auto: model from "
+        "200 objects on.",
+        MODEL,
+        choices=("auto", "fixed", "model"),
+    )
+    outliers: bool = option(
+        True, "Some errors are five times too small; how many is fitted along.", MODEL
+    )
+    interim: str | None = option(
+        None,
+        "The prior in the values of tables that are no catalogues of autofit-ml: flat.",
+        INPUT,
+        choices=("flat",),
+    )
+    draws: int = option(250, "Draws of each of four chains.", SAMPLING, least=20)
+
+
+@dataclass(frozen=True, kw_only=True)
 class SimulateSettings(Settings):
     """Settings of a simulated set, beside its recipe."""
 
@@ -848,5 +1070,20 @@ class ReadKeywords(InMemory, ReadOptions):
 @dataclass(frozen=True)
 class ReadCall(ReadKeywords):
     """Arguments of `autofit_ml.read`."""
+
+    data: Any = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CatalogOptions(InMemory, CatalogSettings, Resumed):
+    """Keywords of `autofit_ml.catalog`."""
+
+    out: str | Path | None = option(None, "Results folder; None: nothing is written.", OUTPUT)
+    manifest: str | Path | None = option(None, "Table of frames in files.", INPUT)
+
+
+@dataclass(frozen=True)
+class CatalogCall(CatalogOptions):
+    """Arguments of `autofit_ml.catalog`."""
 
     data: Any = None

@@ -1,18 +1,25 @@
-"""SQL on a finished catalogue."""
+"""SQL on finished runs: their catalogues, what made them, their posterior summaries."""
 
+import contextlib
 import itertools
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 
+from autofit_ml.catalogue.collection import (
+    Runs,
+    found_runs,
+    joined_catalogues,
+    posterior_table,
+    runs_table,
+)
 from autofit_ml.catalogue.flags import FATAL, Flag
-from autofit_ml.catalogue.reader import read_catalogue_arrow
 from autofit_ml.errors import SettingsError
 
-__all__ = ["query"]
+__all__ = ["query", "rows_where"]
 
 
 _ALONE: dict[str, Any] = {
@@ -37,18 +44,21 @@ def _macros() -> list[str]:
     ]
 
 
-def query(results: str | Path, sql: str) -> pa.Table:
-    """Answer a question about a catalogue with SQL (DuckDB's dialect).
+def query(results: Runs, sql: str) -> pa.Table:
+    """Answer a question about finished runs with SQL (DuckDB's dialect).
 
     Parameters
     ----------
-    results : path
-        A results folder or a catalogue file (see `read_catalogue`).
+    results : path, glob, or sequence of them
+        Results folders or catalogue files (see `read_catalogue`).
     sql : str
-        One SELECT on the view ``catalog``, whose columns are those of the catalogue. NaN is a
-        value in SQL (it sorts last and equals itself): leave it out with ``isfinite(re)`` or
-        ``status = 'ok'``. On the ``flags`` column: ``has_flag(flags, 'EDGE')``,
-        ``has_fatal_flag(flags)``, ``flag_names(flags)`` and ``flag_bit('EDGE')``.
+        One SELECT on these views; what is not known (NaN) is NULL.
+
+        - ``catalog``: the rows of all catalogues, and ``run``, the folder of each. On its column
+          ``flags``: ``has_flag(flags, 'EDGE')``, ``has_fatal_flag(flags)``, ``flag_names(flags)``
+          and ``flag_bit('EDGE')``.
+        - ``runs``: one row a run; ``settings['prior']``, ``versions``, ``inputs`` are maps.
+        - ``posterior``: one row for each object and parameter of runs that drew samples.
 
     Returns
     -------
@@ -65,21 +75,55 @@ def query(results: str | Path, sql: str) -> pa.Table:
     Examples
     --------
     >>> query("results", "SELECT id, re FROM catalog WHERE use AND n > 4")  # doctest: +SKIP
+    >>> query("runs/*", "SELECT run, count(*) FROM catalog GROUP BY run")  # doctest: +SKIP
     """
-    catalogue = read_catalogue_arrow(results)
-    with duckdb.connect(":memory:", config=_ALONE) as connection:
-        connection.register("catalog", catalogue)
-        for macro in _macros():
-            connection.execute(macro)
-        connection.execute("SET lock_configuration = true")
+    runs = found_runs(results)
+    catalogue = joined_catalogues(runs)
+    with _connection() as connection:
         try:
-            kinds = [statement.type for statement in connection.extract_statements(sql)]
+            statements = connection.extract_statements(sql)
+            kinds = [statement.type for statement in statements]
             if kinds in ([duckdb.StatementType.SELECT], [duckdb.StatementType.EXPLAIN]):
+                connection.register("catalog", catalogue)
+                connection.register("runs", runs_table(runs))
+                connection.register("posterior", posterior_table(runs))
                 table = connection.sql(sql).to_arrow_table()
                 return _described(table.rename_columns(_different(table.column_names)), catalogue)
         except (duckdb.Error, pa.ArrowException, RuntimeError, TypeError, UnicodeError) as error:
             raise SettingsError(f"the query failed: {error}", _remedy(catalogue)) from error
     raise SettingsError("the query is not one SELECT", _remedy(catalogue))
+
+
+def rows_where(catalogue: pa.Table, condition: str) -> np.ndarray:
+    """Places of the rows for which an SQL condition holds, in order, (n,).
+
+    Raises
+    ------
+    SettingsError
+        The condition is wrong.
+    """
+    numbered = catalogue.append_column("row_number_", pa.array(np.arange(len(catalogue))))
+    sql = f"SELECT row_number_ FROM catalog WHERE ({condition}\n) ORDER BY row_number_"
+    with _connection() as connection:
+        try:
+            connection.register("catalog", numbered)
+            if len(connection.extract_statements(sql)) == 1:
+                found = connection.sql(sql).to_arrow_table()
+                return np.array(found["row_number_"].to_pylist(), dtype=np.int64)
+        except (duckdb.Error, pa.ArrowException, RuntimeError, TypeError, UnicodeError) as error:
+            remedy = f"columns: {', '.join(catalogue.column_names)}"
+            raise SettingsError(f"the condition failed: {error}", remedy) from error
+    raise SettingsError(f"{condition!r} is no condition", "give for example: use AND re > 3")
+
+
+@contextlib.contextmanager
+def _connection() -> Iterator[duckdb.DuckDBPyConnection]:
+    """A database of its own that reaches nothing outside."""
+    with duckdb.connect(":memory:", config=_ALONE) as connection:
+        for macro in _macros():
+            connection.execute(macro)
+        connection.execute("SET lock_configuration = true")
+        yield connection
 
 
 def _described(table: pa.Table, catalogue: pa.Table) -> pa.Table:

@@ -6,15 +6,18 @@ shown while a run goes on. Nothing imports this package.
 
 from autofit_ml.cli import (  # noqa: F401
     calibrate,
+    catalog,
     deconvolve,
     demo,
     diff,
     doctor,
     fit,
     lightcurve,
+    population,
     query,
     report,
     segment,
+    sensitivity,
     show,
     simulate,
     weights,

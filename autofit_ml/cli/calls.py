@@ -11,29 +11,36 @@ from autofit_ml.errors import SettingsError
 from autofit_ml.options import Settings, option
 from autofit_ml.settings import (
     INPUT,
+    MODEL,
     OUTPUT,
     CalibrateSettings,
+    CatalogSettings,
     DeconvolveSettings,
     DiffSettings,
     FitSettings,
     LightCurveSettings,
     Paths,
+    PopulationOptions,
     ReadOptions,
     Resumed,
     SegmentSettings,
     Selected,
+    SensitivitySettings,
     SimulateSettings,
 )
 
 __all__ = [
     "CalibrateCommand",
+    "CatalogCommand",
     "DeconvolveCommand",
     "DiffCommand",
     "DoctorCommand",
     "FitCommand",
     "Inputs",
     "LightcurveCommand",
+    "PopulationCommand",
     "SegmentCommand",
+    "SensitivityCommand",
     "SimulateCommand",
     "Told",
 ]
@@ -127,6 +134,14 @@ class DiffCommand(DiffSettings, Selected, Resumed, Told, Inputs):
 
 
 @dataclass(frozen=True, kw_only=True)
+class CatalogCommand(CatalogSettings, Selected, Resumed, Told, Inputs):
+    """Options of ``autofit-ml catalog``."""
+
+    paths: Paths = _paths("Frames: FITS files, folders or globs.")
+    out: Path = _out("catalog", "Folder for the catalogue.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class LightcurveCommand(LightCurveSettings, Selected, Resumed, Told, Inputs):
     """Options of ``autofit-ml lightcurve``."""
 
@@ -164,6 +179,24 @@ class CalibrateCommand(CalibrateSettings, Resumed, Told, Inputs):
     )
     paths: Paths = _paths("Its images, where they are no longer those that the run read.", True)
     out: Path | None = _out(None, "Default: calibration/ in the results.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SensitivityCommand(SensitivitySettings, Resumed, Told, Inputs):
+    """Options of ``autofit-ml sensitivity``."""
+
+    out: Path = _out("sensitivity", "Folder of the map.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PopulationCommand(PopulationOptions, Resumed, Told):
+    """Options of ``autofit-ml population``."""
+
+    paths: Paths = _paths("Results folders, catalogues, or other tables.")
+    model: Path | None = option(
+        None, "Population file in which numbers may be free.", MODEL, shell=Path
+    )
+    out: Path = _out("population", "Folder for the result.")
 
 
 @dataclass(frozen=True, kw_only=True)

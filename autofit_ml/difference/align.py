@@ -68,7 +68,9 @@ def aligned(image: Frame, like: Frame) -> tuple[Frame, str]:
     # Samples of larger pixels than the image's own are as noisy as these, and independent.
     larger = ratio * max(ratio, 1.0)
     variance = onto(image.sigma.astype(float) ** 2, "nearest-neighbor") * larger
-    bits = None if image.bits is None else onto(image.bits.astype(float), "nearest-neighbor")
+    bits = (
+        None if image.mask_bits is None else onto(image.mask_bits.astype(float), "nearest-neighbor")
+    )
     bad = onto(image.mask.astype(float), "bilinear")
     text = f"resampled to the pixels of {like.id}"
     return _placed(image, like, data, variance, ~(bad < 0.01), bits), text
@@ -95,7 +97,7 @@ def _placed(
         data=np.where(bad, 0, data).astype(np.float32),
         sigma=np.sqrt(np.where(bad, 1, variance)).astype(np.float32),
         mask=bad,
-        bits=None if bits is None else np.nan_to_num(bits).astype(np.int32),
+        mask_bits=None if bits is None else np.nan_to_num(bits).astype(np.int64),
         wcs=like.wcs,
         pixel_scale=like.pixel_scale,
         saturated=None,
@@ -143,5 +145,5 @@ def _by_stars(image: Frame, like: Frame) -> tuple[Frame, str]:
     data = onto(np.where(image.mask, 0, image.data), 3, 0.0)
     variance = onto(image.sigma**2, 0, 0.0)
     bad = onto(image.mask, 1, 1.0) > 0.01
-    bits = None if image.bits is None else onto(image.bits, 0, 0.0)
+    bits = None if image.mask_bits is None else onto(image.mask_bits, 0, 0.0)
     return _placed(image, like, data, variance, bad, bits), f"aligned to {like.id} by its stars"

@@ -18,8 +18,8 @@ from autofit_ml.difference.scene import SceneCurve, fit_scene
 from autofit_ml.errors import InputError
 from autofit_ml.images.frame import cut_stamps
 from autofit_ml.images.options import ReadOptions
-from autofit_ml.images.psf import psf_from_stars
 from autofit_ml.images.stamp import PSF, Frame, Stamp
+from autofit_ml.images.star_psf import psf_from_stars
 from autofit_ml.measure import flux_limit
 from autofit_ml.settings import LightCurveOptions
 

@@ -1,4 +1,4 @@
-"""How a PSF may be wrong: changes of width, of shape and of position, as parameters of a fit."""
+"""Errors of a PSF: changes of width, of shape and of position, as parameters of a fit."""
 
 import dataclasses
 

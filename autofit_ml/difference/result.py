@@ -15,10 +15,10 @@ from autofit_ml.difference.photometry import Whitened, fluxes, point_image, whit
 from autofit_ml.difference.subtract import Difference, subtract_images
 from autofit_ml.errors import InputError, SettingsError
 from autofit_ml.images.memory import images_in_memory
-from autofit_ml.images.psf import psf_from_stars
 from autofit_ml.images.reader import read_frame
 from autofit_ml.images.sky_coordinates import sky_positions
 from autofit_ml.images.stamp import Frame
+from autofit_ml.images.star_psf import psf_from_stars
 from autofit_ml.options import called_with
 from autofit_ml.settings import InMemory, ReadOptions, SubtractCall, SubtractSettings
 
@@ -95,7 +95,7 @@ class Subtraction:
 
     @property
     def choice(self) -> str:
-        """Which image was convolved, and why."""
+        """The image that was convolved, and the reason."""
         tried = ", ".join(f"{name} {value:.3f}" for name, value in self.result.amplified.items())
         return f"{self.convolved} is convolved; noise amplified by a kernel: {tried}"
 

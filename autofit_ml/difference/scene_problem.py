@@ -18,7 +18,7 @@ from autofit_ml.fitting.pixels import ImageData
 from autofit_ml.fitting.problem import SceneProblem
 from autofit_ml.profiles import get_profile
 from autofit_ml.rendering import component_channels, render_component
-from autofit_ml.rendering.fourier import phase, synthesise
+from autofit_ml.rendering.synthesis import phase, synthesise
 
 __all__ = ["EpochScene", "HostPixels"]
 

@@ -1,15 +1,12 @@
-r"""The PSF as part of the fit: a model of it from the stars of the same frame, with its covariance.
+r"""A Moffat PSF fitted to the stars of a frame, with its covariance.
 
-``moffat``: one elliptical Moffat profile for all stars, each with its own position, flux and sky,
+One elliptical Moffat profile for all stars, each with its own position, flux and sky,
 by Gauss-Newton steps in which every star's own parameters are eliminated (Schur complement):
 
 .. math:: S = \sum_i A^i_{pp} - A^i_{pn} (A^i_{nn})^{-1} A^i_{np}, \qquad
           b = \sum_i g^i_p - A^i_{pn} (A^i_{nn})^{-1} g^i_n, \qquad \delta_p = S^{-1} b .
 
-``pixels``: the mean of the stars' images, with the principal components of its scatter over
-bootstrap samples (`autofit_ml.images.psf_from_stars`).
-
-Either way the PSF carries its uncertainty as `PSF.modes`: changes by one standard deviation of each
+The PSF carries its uncertainty as `PSF.modes`: changes by one standard deviation of each
 of some independent parameters, which a fit of galaxies then has as parameters with unit Gaussian
 priors. The stars' data enter through these priors, the galaxies' own through their pixels.
 """
@@ -22,13 +19,13 @@ import math
 import numpy as np
 import torch
 
-from autofit_ml.errors import InputError, SettingsError
+from autofit_ml.errors import InputError
 from autofit_ml.fitting.batch import Member, SceneBatch
 from autofit_ml.fitting.fit import refine
 from autofit_ml.fitting.objects import SceneObject, object_of
 from autofit_ml.fitting.results import SceneFit
 from autofit_ml.fitting.settings import RefineSettings
-from autofit_ml.images.psf import no_psf, psf_from_stars
+from autofit_ml.images.psf import no_psf
 from autofit_ml.images.stamp import PSF, Frame, Stamp
 from autofit_ml.initialisation.starts import Starts
 from autofit_ml.measure import find_stars
@@ -37,9 +34,7 @@ from autofit_ml.rendering import make_plan, psf_modes, render_component
 from autofit_ml.scenes.parse import parse_model
 from autofit_ml.segmentation.result import Segmentation
 
-__all__ = ["PSF_MODELS", "fit_psf"]
-
-PSF_MODELS = ("stack", "moffat", "pixels")
+__all__ = ["fit_moffat_psf"]
 
 _MAX_STARS = 40
 _LEAST_STARS = 3
@@ -47,36 +42,27 @@ _SHARED = (3, 4, 5, 6)
 """ln rc, ln beta, eta1, eta2 among the parameters of a Moffat component."""
 
 _ROUNDS = 8
-_MODES = 6
 
 
-def fit_psf(frame: Frame, model: str = "moffat") -> tuple[PSF, tuple[str, ...]]:
-    """The PSF of a frame from its stars, with its uncertainty.
+def fit_moffat_psf(frame: Frame) -> tuple[PSF, tuple[str, ...]]:
+    """The PSF of a frame as a Moffat profile fitted to its stars, with its uncertainty.
 
     Parameters
     ----------
     frame : Frame
         ``psf`` is not used. The PSF is assumed not to vary over the frame.
-    model : {"moffat", "pixels", "stack"}
-        "stack": the mean image without an uncertainty.
 
     Returns
     -------
     psf : PSF
-        With `PSF.modes` for "moffat" (4) and "pixels" (at most 6).
+        With four `PSF.modes`.
     messages : tuple of str
 
     Raises
     ------
     InputError
         Too few good stars.
-    SettingsError
-        An unknown model.
     """
-    if model not in PSF_MODELS:
-        raise SettingsError(f"PSF model {model!r}", f"use one of: {', '.join(PSF_MODELS)}")
-    if model != "moffat":
-        return psf_from_stars(frame, modes=_MODES if model == "pixels" else 0)
     stars = find_stars(frame.data, frame.sigma, frame.mask)[:_MAX_STARS]
     fwhm = 2.0 * float(np.median(stars[:, 2])) if len(stars) else 0.0
     half = max(8, math.ceil(3.5 * fwhm))

@@ -13,7 +13,7 @@ from autofit_ml.images.discover import discover
 from autofit_ml.images.frame import cut_like, cut_stamps
 from autofit_ml.images.manifest import MANIFEST_COLUMNS, read_manifest
 from autofit_ml.images.options import FRAME_SIDE, ReadOptions
-from autofit_ml.images.psf import centre_psf, gaussian_psf, moffat_psf, no_psf, psf_from_stars
+from autofit_ml.images.psf import centre_psf, gaussian_psf, moffat_psf, no_psf
 from autofit_ml.images.read import read
 from autofit_ml.images.reader import (
     ReadResult,
@@ -22,7 +22,8 @@ from autofit_ml.images.reader import (
     read_source,
 )
 from autofit_ml.images.source import Discovery, Source
-from autofit_ml.images.stamp import PSF, Frame, Stamp
+from autofit_ml.images.stamp import PSF, Frame, Stamp, VaryingPSF
+from autofit_ml.images.star_psf import psf_from_stars, with_star_psf
 
 __all__ = [
     "FRAME_SIDE",
@@ -34,6 +35,7 @@ __all__ = [
     "ReadResult",
     "Source",
     "Stamp",
+    "VaryingPSF",
     "centre_psf",
     "cut_like",
     "cut_stamps",
@@ -47,4 +49,5 @@ __all__ = [
     "read_item",
     "read_manifest",
     "read_source",
+    "with_star_psf",
 ]

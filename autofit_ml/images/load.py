@@ -40,8 +40,6 @@ class Planes:
         Finite; 0 where bad.
     mask : ndarray of bool, shape (ny, nx)
         True = do not use.
-    bits : ndarray, int32, shape (ny, nx), or None
-        The mask plane as it is.
     sigma : ndarray, float64, shape (ny, nx), or None
         None until `finish_sigma` has built it.
     saturated, labels, target
@@ -59,11 +57,12 @@ class Planes:
     image_file : Path
     background : ndarray, float64, shape (ny, nx), or None
         As ``background_sigma`` of a `Stamp`.
+    mask_bits : ndarray, int64, shape (ny, nx), or None
+        As in `Frame`.
     """
 
     data: np.ndarray
     mask: np.ndarray
-    bits: np.ndarray | None
     sigma: np.ndarray | None
     saturated: np.ndarray | None
     labels: np.ndarray | None
@@ -77,6 +76,7 @@ class Planes:
     preset: SurveyPreset | None
     image_file: Path
     background: np.ndarray | None = None
+    mask_bits: np.ndarray | None = None
 
 
 def read_planes(source: Source, options: ReadOptions) -> Planes:
@@ -111,7 +111,7 @@ def read_planes(source: Source, options: ReadOptions) -> Planes:
     calibration = _with_overrides(calibration, source, options, preset, messages)
 
     finite = np.isfinite(data) & (np.abs(data) < SENTINEL_VALUE)
-    mask = ~finite
+    mask, bits = ~finite, None
     n_bad = int(mask.sum())
     if n_bad == data.size:
         raise InputError(
@@ -132,7 +132,6 @@ def read_planes(source: Source, options: ReadOptions) -> Planes:
             image_path,
         )
 
-    bits = None
     if "mask" in planes:
         bad, bits = _read_mask(planes["mask"], files, data.shape, info, preset, options, messages)
         mask |= bad
@@ -164,7 +163,6 @@ def read_planes(source: Source, options: ReadOptions) -> Planes:
     return Planes(
         data=data,
         mask=mask,
-        bits=bits,
         sigma=sigma,
         saturated=saturated,
         labels=labels,
@@ -177,6 +175,7 @@ def read_planes(source: Source, options: ReadOptions) -> Planes:
         files=files,
         preset=preset,
         image_file=image_path,
+        mask_bits=bits,
     )
 
 
@@ -245,14 +244,14 @@ def _read_mask(
     preset: SurveyPreset | None,
     options: ReadOptions,
     messages: list[str],
-) -> tuple[np.ndarray, np.ndarray]:
-    """True = bad: non-zero, after leaving out the bits that the options or preset ignore; all bits.
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """True = bad: non-zero, after leaving out the bits that the options or preset ignore.
 
-    A text file lists bad pixels, as GALFIT reads them.
+    And the bits themselves, of an integer mask with more than one. A text file lists bad pixels, as
+    GALFIT reads them.
     """
     if not is_fits_name(plane[0]) and plane[0] not in files.content:
-        listed = _listed_pixels(plane[0], shape)
-        return listed, listed.astype(np.int32)
+        return _listed_pixels(plane[0], shape), None
     values, file, info = plane_array(plane, "mask", files, image_info, messages)
     check_shape(values, shape, "mask", plane[0])
     header = file.hdus[info.index].header
@@ -261,7 +260,8 @@ def _read_mask(
         ignore = preset.ignored_bits(header)
     if values.dtype.kind == "f":
         values = np.where(np.isfinite(values), values, 1.0)
-    bits = (values != 0).astype(np.int32) if values.dtype.kind == "f" else values.astype(np.int32)
+    whole = values.dtype.kind in "iu" and values.max(initial=0) > 1
+    bits = values.astype(np.int64) if whole else None
     if ignore:
         values = values.astype(np.int64) & ~np.int64(ignore)
     return values != 0, bits

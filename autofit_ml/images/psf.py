@@ -11,8 +11,8 @@ import numpy as np
 from scipy import ndimage, special
 
 from autofit_ml.errors import InputError
-from autofit_ml.images.stamp import PSF, Frame
-from autofit_ml.measure import core_centroid, fourier_shift, psf_fwhm, stack_stars
+from autofit_ml.images.stamp import CENTROID_TOLERANCE, PSF
+from autofit_ml.measure import core_centroid, fourier_shift
 
 __all__ = [
     "centre_psf",
@@ -20,12 +20,8 @@ __all__ = [
     "gaussian_psf",
     "moffat_psf",
     "no_psf",
-    "psf_from_stars",
     "resample_psf",
 ]
-
-CENTROID_TOLERANCE = 0.05
-"""A PSF off its array's centre by more than this (PSF pixels) along an axis is recentred."""
 
 SUM_TOLERANCE = 0.01
 """A PSF whose sum differs from 1 by more than this is normalised with a message."""
@@ -98,41 +94,6 @@ def moffat_psf(fwhm: float, *, beta: float = 3.0, half_size: int | None = None) 
     rows = np.concatenate([corner[:0:-1], corner])
     image = np.concatenate([rows[:, :0:-1], rows], axis=1)
     return PSF((image / image.sum()).astype(np.float32), source="analytic")
-
-
-def psf_from_stars(
-    frame: Frame, modes: int = 0, resamples: int = 48
-) -> tuple[PSF, tuple[str, ...]]:
-    """Build the PSF of a frame from its own stars (`autofit_ml.measure.stack_stars`).
-
-    Parameters
-    ----------
-    frame : Frame
-        At least three good stars; the PSF is assumed not to vary over the frame.
-    modes, resamples : int
-        As for `stack_stars`: with `modes`, the PSF's uncertainty is measured too.
-
-    Returns
-    -------
-    psf : PSF
-        Contains the pixel; ``source`` is "stars".
-    messages : tuple of str
-
-    Raises
-    ------
-    InputError
-        Fewer than three good stars (five with `modes`).
-    """
-    try:
-        stack = stack_stars(frame.data, frame.sigma, frame.mask, modes=modes, resamples=resamples)
-    except InputError as error:
-        raise InputError(error.problem, error.remedy, frame.file) from error
-    psf, _ = centre_psf(stack.image, source="stars", file=frame.file)
-    width = psf_fwhm(psf)
-    messages = [f"PSF built from {stack.number} stars, FWHM {width:.2f} px"]
-    if width < 2.0:
-        messages.append("the PSF is undersampled: give an oversampled one for good results")
-    return PSF(psf.data, True, 1, (0.0, 0.0), "stars", stack.modes), tuple(messages)
 
 
 def _window(length: int, centre: float) -> tuple[int, int, float]:

@@ -11,7 +11,14 @@ from autofit_ml.measure.binning import bin_images, block_sums
 from autofit_ml.measure.limits import flux_limit
 from autofit_ml.measure.moments import AdaptiveMoments, adaptive_moments
 from autofit_ml.measure.noise import expected_source, model_sigma
-from autofit_ml.measure.psf import PSFImage, centre_distance, core_centroid, fourier_shift, psf_fwhm
+from autofit_ml.measure.psf import (
+    PSFImage,
+    centre_distance,
+    core_centroid,
+    fourier_shift,
+    lanczos_matrix,
+    psf_fwhm,
+)
 from autofit_ml.measure.sky import (
     Sky,
     clipped_sky,
@@ -20,12 +27,20 @@ from autofit_ml.measure.sky import (
     object_mask,
     sky_at,
 )
-from autofit_ml.measure.stars import StarStack, find_stars, stack_stars
+from autofit_ml.measure.star_field import StarField, fit_star_field
+from autofit_ml.measure.stars import (
+    StarStack,
+    find_stars,
+    stack_candidates,
+    stack_stars,
+    star_candidates,
+)
 
 __all__ = [
     "AdaptiveMoments",
     "PSFImage",
     "Sky",
+    "StarField",
     "StarStack",
     "adaptive_moments",
     "background_map",
@@ -36,8 +51,10 @@ __all__ = [
     "core_centroid",
     "expected_source",
     "find_stars",
+    "fit_star_field",
     "flux_limit",
     "fourier_shift",
+    "lanczos_matrix",
     "large_objects",
     "measure_sky",
     "mode_of_sky",
@@ -45,5 +62,7 @@ __all__ = [
     "object_mask",
     "psf_fwhm",
     "sky_at",
+    "stack_candidates",
     "stack_stars",
+    "star_candidates",
 ]

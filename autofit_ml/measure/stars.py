@@ -15,7 +15,19 @@ from autofit_ml.measure.background import background_map
 from autofit_ml.measure.moments import adaptive_moments
 from autofit_ml.measure.psf import centre_distance, core_centroid, fourier_shift
 
-__all__ = ["StarStack", "find_stars", "stack_stars"]
+__all__ = [
+    "Candidates",
+    "Star",
+    "StarStack",
+    "find_stars",
+    "is_galaxy",
+    "quiet_wings",
+    "stack_candidates",
+    "stack_stars",
+    "star_candidates",
+    "star_cutouts",
+    "stellar_locus",
+]
 
 MIN_STARS = 3
 MAX_STARS = 100
@@ -34,9 +46,32 @@ MAX_CONTAMINATION = 0.03
 
 _BROAD, _LEAST_CORE, _LEAST_NARROW_CORE = 3.0, 0.7, 0.57
 """Radius at half of the peak, pixels, above which a mean of stars is broad, and least of that
-radius over the half-light radius for broad ones and others: `_is_galaxy`."""
+radius over the half-light radius for broad ones and others: `is_galaxy`."""
 
 _REMEDY = "give a PSF plane (<name>_psf.fits), --psf FILE, or --psf-fwhm ARCSEC"
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Objects of an image that may be stars.
+
+    Attributes
+    ----------
+    flat, noise : ndarray, float64, shape (ny, nx)
+        Image without its sky, and its noise; unit: the median noise.
+    mask : ndarray of bool, shape (ny, nx)
+    labels : ndarray of int, shape (ny, nx)
+        Segmentation.
+    found : recarray
+        x, y, flux, snr, r50 (half-light radius), e1, e2 (ellipticity of the matched Gaussian),
+        label.
+    """
+
+    flat: np.ndarray
+    noise: np.ndarray
+    mask: np.ndarray
+    labels: np.ndarray
+    found: np.recarray
 
 
 @dataclass(frozen=True)
@@ -82,8 +117,8 @@ def find_stars(data: np.ndarray, sigma: np.ndarray, mask: np.ndarray) -> np.ndar
     InputError
         The image has no empty sky.
     """
-    *_, found = _candidates(data, sigma, mask)
-    chosen = _locus(found)
+    found = star_candidates(data, sigma, mask).found
+    chosen = stellar_locus(found)
     order = chosen[np.argsort(-found.flux[chosen])]
     return np.stack([found.x[order], found.y[order], found.r50[order]], axis=1)
 
@@ -114,12 +149,17 @@ def stack_stars(
     InputError
         Fewer than three good stars (five with `modes`).
     """
-    stars, fwhm = _good_stars(data, sigma, mask)
+    return stack_candidates(star_candidates(data, sigma, mask), modes=modes, resamples=resamples)
+
+
+def stack_candidates(candidates: Candidates, *, modes: int = 0, resamples: int = 48) -> StarStack:
+    """Mean image of the stars among candidates; see `stack_stars`."""
+    stars, fwhm = _good_stars(candidates)
     mean, error, used = _combine(stars, fwhm)
     if used < (5 if modes else MIN_STARS):
         raise InputError(f"only {used} stars look alike: no PSF can be built", _REMEDY)
-    image = _quiet_wings(mean, error)
-    if _is_galaxy(image):
+    image = quiet_wings(mean, error)
+    if is_galaxy(image):
         raise InputError(
             f"the {used} objects that look alike are galaxies: broad, with a sharp middle", _REMEDY
         )
@@ -127,7 +167,7 @@ def stack_stars(
     return StarStack(image, changes, used)
 
 
-def _is_galaxy(image: np.ndarray) -> bool:
+def is_galaxy(image: np.ndarray) -> bool:
     """True if a mean image has most of its light outside half of its peak.
 
     The radius at half of the peak over that of half of the light is 1 for a Gaussian, 0.74 for a
@@ -145,33 +185,35 @@ def _is_galaxy(image: np.ndarray) -> bool:
     return core < (_LEAST_CORE if core > _BROAD else _LEAST_NARROW_CORE) * r50
 
 
-def _good_stars(data: np.ndarray, sigma: np.ndarray, mask: np.ndarray) -> tuple[list[_Star], float]:
+def _good_stars(candidates: Candidates) -> tuple[list[Star], float]:
     """Cut-outs of the stars of a frame, and their FWHM."""
-    flat, noise, labels, found = _candidates(data, sigma, mask)
-    chosen = _locus(found)
+    chosen = stellar_locus(candidates.found)
     if chosen.size < MIN_STARS:
         raise InputError(f"only {chosen.size} usable stars to build a PSF from", _REMEDY)
-    chosen = chosen[np.argsort(-found.snr[chosen])][:MAX_STARS]
-    fwhm = 2.0 * float(np.median(found.r50[chosen]))
-    half = int(min(40, max(6, math.ceil(3.5 * fwhm))))
-    cuts = [
-        _cutout(flat, noise, mask, labels, found.x[i], found.y[i], int(found.label[i]), half)
-        for i in chosen
-    ]
-    stars = [cut for cut in cuts if cut is not None]
+    chosen = chosen[np.argsort(-candidates.found.snr[chosen])][:MAX_STARS]
+    stars, fwhm = star_cutouts(candidates, chosen)
     if len(stars) < MIN_STARS:
         raise InputError(f"only {len(stars)} usable stars to build a PSF from", _REMEDY)
     return stars, fwhm
 
 
-def _resampled_modes(stars: list[_Star], fwhm: float, modes: int, resamples: int) -> np.ndarray:
+def star_cutouts(candidates: Candidates, chosen: np.ndarray) -> tuple[list[Star], float]:
+    """Cut-outs of the chosen candidates whose cores are clean, and their median FWHM, pixels."""
+    found = candidates.found
+    fwhm = 2.0 * float(np.median(found.r50[chosen]))
+    half = int(min(40, max(6, math.ceil(3.5 * fwhm))))
+    cuts = [_cutout(candidates, int(i), half) for i in chosen]
+    return [cut for cut in cuts if cut is not None], fwhm
+
+
+def _resampled_modes(stars: list[Star], fwhm: float, modes: int, resamples: int) -> np.ndarray:
     """Largest principal components of the mean over bootstrap samples, (k, h, w) float32."""
     rng = np.random.default_rng(len(stars))
     images = []
     for _ in range(resamples):
         some = [stars[i] for i in rng.integers(0, len(stars), len(stars))]
         mean, error, _ = _combine(some, fwhm)
-        image = _quiet_wings(mean, error)
+        image = quiet_wings(mean, error)
         images.append(image / image.sum())
     every = np.stack(images)
     scatter = (every - every.mean(0)).reshape(resamples, -1) / math.sqrt(resamples - 1)
@@ -181,12 +223,18 @@ def _resampled_modes(stars: list[_Star], fwhm: float, modes: int, resamples: int
     return out.astype(np.float32)
 
 
-def _candidates(
-    data: np.ndarray, sigma: np.ndarray, mask: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.recarray]:
-    """(data without sky, its noise, segmentation, objects that may be stars); unit: the noise.
+def star_candidates(data: np.ndarray, sigma: np.ndarray, mask: np.ndarray) -> Candidates:
+    """Find round, isolated, unsaturated objects of S/N above 20.
 
-    The objects have x, y, flux, snr, r50 (half-light radius) and label.
+    Parameters
+    ----------
+    data, sigma, mask
+        As for `find_stars`.
+
+    Raises
+    ------
+    InputError
+        The image has no empty sky.
     """
     background, _, _ = background_map(data, mask)
     data = np.ascontiguousarray(np.where(mask, 0.0, data - background), np.float64)
@@ -210,27 +258,28 @@ def _candidates(
     snr = flux / np.maximum(flux_err, 1e-9)
     bright = snr > MIN_SNR
     r50 = np.full(x.size, np.nan)
-    flattening = np.ones(x.size)
+    e1, e2 = np.ones(x.size), np.zeros(x.size)
     for i in np.flatnonzero(bright):
         core = adaptive_moments(data, x[i], y[i], 2.0, min_variance=0.1, max_shift=3.0)
         x[i], y[i] = core.x, core.y
         if core.converged and core.xx + core.yy < 2 * MAX_VARIANCE:
             r50[i] = math.sqrt(math.log(2.0) * (core.xx + core.yy))
-            flattening[i] = math.hypot(core.xx - core.yy, 2 * core.xy) / (core.xx + core.yy)
+            e1[i] = (core.xx - core.yy) / (core.xx + core.yy)
+            e2[i] = 2 * core.xy / (core.xx + core.yy)
     ny, nx = data.shape
     margin = 4.0 * np.maximum(np.nan_to_num(r50, nan=1.0), 1.0)
     inside = (x > margin) & (y > margin) & (x < nx - 1 - margin) & (y < ny - 1 - margin)
     whole = (objects["flag"] & (sep.OBJ_TRUNC | sep.OBJ_SINGU)) == 0
-    good = bright & inside & whole & (flattening < MAX_ELLIPTICITY) & (r50 > 0.65)
+    good = bright & inside & whole & (np.hypot(e1, e2) < MAX_ELLIPTICITY) & (r50 > 0.65)
     for i in np.flatnonzero(good):
         radius = math.ceil(2.0 * r50[i])
         place = round(y[i]), round(x[i])
         core = extract_array(mask, (2 * radius + 1,) * 2, place, fill_value=False)
         good[i] = not core.any()
         good[i] &= _contamination(int(i), x, y, flux, extent, r50[i]) < MAX_CONTAMINATION
-    columns = [x, y, flux, snr, r50, np.arange(1, len(objects) + 1)]
-    found = np.rec.fromarrays(columns, formats=None, names="x, y, flux, snr, r50, label")
-    return data, noise, labels, found[good]
+    columns = [x, y, flux, snr, r50, e1, e2, np.arange(1, len(objects) + 1)]
+    found = np.rec.fromarrays(columns, formats=None, names="x, y, flux, snr, r50, e1, e2, label")
+    return Candidates(data, noise, mask, labels, found[good])
 
 
 def _contamination(
@@ -244,7 +293,7 @@ def _contamination(
     return float(light.sum() / (flux[i] / (2.0 * np.pi * r50**2)))
 
 
-def _locus(found: np.recarray) -> np.ndarray:
+def stellar_locus(found: np.recarray) -> np.ndarray:
     """Indices of the candidates on the stellar locus."""
     if found.r50.size < MIN_STARS:
         return np.arange(found.r50.size)
@@ -271,32 +320,34 @@ def _locus(found: np.recarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class _Star:
-    """A star moved to the centre of its cut-out: image, noise and usable pixels."""
+class Star:
+    """A star moved to the centre of its cut-out.
+
+    Attributes
+    ----------
+    image, noise : ndarray, float64, shape (h, w)
+    good : ndarray of bool, shape (h, w)
+        Usable pixels.
+    index : int
+        Among the candidates.
+    """
 
     image: np.ndarray
     noise: np.ndarray
     good: np.ndarray
+    index: int
 
 
-def _cutout(
-    data: np.ndarray,
-    sigma: np.ndarray,
-    mask: np.ndarray,
-    labels: np.ndarray,
-    x: float,
-    y: float,
-    label: int,
-    half: int,
-) -> _Star | None:
+def _cutout(candidates: Candidates, index: int, half: int) -> Star | None:
     """Cut out one star and centre it; None if its core is not clean."""
+    row = candidates.found[index]
     pad = half + 2
-    size, place = (2 * pad + 1,) * 2, (round(y), round(x))
-    image = extract_array(data, size, place, fill_value=0.0)
-    noise = extract_array(sigma, size, place, fill_value=np.inf)
-    near = extract_array(labels, size, place, fill_value=0)
-    other = ndimage.binary_dilation((near != 0) & (near != label), iterations=2)
-    good = ~extract_array(mask, size, place, fill_value=True) & ~other
+    size, place = (2 * pad + 1,) * 2, (round(row.y), round(row.x))
+    image = extract_array(candidates.flat, size, place, fill_value=0.0)
+    noise = extract_array(candidates.noise, size, place, fill_value=np.inf)
+    near = extract_array(candidates.labels, size, place, fill_value=0)
+    other = ndimage.binary_dilation((near != 0) & (near != row.label), iterations=2)
+    good = ~extract_array(candidates.mask, size, place, fill_value=True) & ~other
     if not good[pad - 1 : pad + 2, pad - 1 : pad + 2].all():
         return None
     image = np.where(good, image, np.where(good, image, 0.0)[::-1, ::-1])
@@ -315,10 +366,10 @@ def _cutout(
         if local > 3.0 * error and local > 2e-3 * float(image[pad, pad]):
             image = image - local  # it sits on a neighbour's halo
     keep = (slice(2, -2), slice(2, -2))
-    return _Star(image[keep], noise[keep], usable[keep])
+    return Star(image[keep], noise[keep], usable[keep], index)
 
 
-def _combine(stars: list[_Star], fwhm: float) -> tuple[np.ndarray, np.ndarray, int]:
+def _combine(stars: list[Star], fwhm: float) -> tuple[np.ndarray, np.ndarray, int]:
     """(mean, its error, number of stars) with the unlike ones dropped."""
     images = np.stack([star.image for star in stars])
     noises = np.stack([star.noise for star in stars])
@@ -357,7 +408,7 @@ def _combine(stars: list[_Star], fwhm: float) -> tuple[np.ndarray, np.ndarray, i
     return mean, error, int(alike.sum())
 
 
-def _quiet_wings(mean: np.ndarray, error: np.ndarray) -> np.ndarray:
+def quiet_wings(mean: np.ndarray, error: np.ndarray) -> np.ndarray:
     """Azimuthal average where a pixel's own S/N is below 3, smoothly joined, never negative."""
     radius = centre_distance(mean.shape)
     bins = np.rint(radius).astype(int)

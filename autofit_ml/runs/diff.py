@@ -159,8 +159,8 @@ def _write(name: str, one: Subtraction, changes: QTable, folder: Path, pictures:
         "PSF": white.psf,
     }
     for image, frame in (("SCIENCE", one.science), ("REFERENCE", one.reference)):
-        if frame.bits is not None:
-            planes[f"MASK_{image}"] = torch.as_tensor(frame.bits)
+        if frame.mask_bits is not None:
+            planes[f"MASK_{image}"] = torch.as_tensor(frame.mask_bits)
     primary = fits.PrimaryHDU()
     scale, error = result.scale
     primary.header["CONVOLVD"] = (result.convolved, "image that was convolved")

@@ -16,7 +16,7 @@ from autofit_ml.images import Discovery, Source
 from autofit_ml.initialisation.dispatch import check_initialiser
 from autofit_ml.runs.fitted import FittingTask, fit_job, fitted_together
 from autofit_ml.runs.folder import RunFolder
-from autofit_ml.runs.identity import identity_of, weights_text
+from autofit_ml.runs.identity import data_identifier, identity_of, weights_text
 from autofit_ml.runs.kinds import FITTED
 from autofit_ml.runs.loop import Handle, Work, go_through
 from autofit_ml.runs.prepare import READ, Objects, pieces, prepare_objects
@@ -154,6 +154,7 @@ def fit_identity(
     identity["likelihood"] = checked_likelihood(settings)
     identity["save"] = identity["save"] or "none"
     identity["measure"] = identity["measure"] or "none"
+    identity["grid"] = identity["grid"] or "none"
     if "morphology" in settings.measure:
         from autofit_ml.runs.morphology import check_morphology
 
@@ -166,6 +167,7 @@ def fit_identity(
                 f"{settings.bands[0]}"
             )
     simple = settings.default_model and settings.galfit is None and settings.sky != "tilted"
+    simple = simple and settings.pipeline is None and not settings.grid
     if found.bands or not simple:  # one Sérsic profile cannot be wrong, and needs no torch
         run_model(settings, found.bands)
     used = check_segmenter(settings.segmenter, settings.weights)
@@ -205,7 +207,7 @@ class _Fitting:
         settings, found = self.settings, self.found
         self.device = usable_device(settings.device)
         pictures = self.summary.out if settings.save else None
-        task = FittingTask(tuple(found.bands), self.device, pictures, self.keep)
+        task = FittingTask(tuple(found.bands), self.device, pictures, self.keep, self.summary.out)
         finish = self.finish if last else None
         job = fit_job(task, settings)
         work: Work[Any]
@@ -243,8 +245,15 @@ class _Fitting:
         from autofit_ml.runs.outputs import save_shard
 
         model = run_model(self.settings, self.found.bands)
+        known = {source.id: source for source in self.found.sources}
 
         def handle(sources: Sequence[Source], part: Fitted) -> Iterator[Told]:
+            identifiers = {
+                name: data_identifier(known[source], part.hashes)
+                for source, names in part.objects.items()
+                for name in names
+            }
+            part.rows["data_id"][:] = [identifiers[name] for name in part.rows["id"]]
             if folder is None:
                 self.tables.append(rows_to_table(part.rows, model.columns))
                 self.summary.images |= part.kept

@@ -11,10 +11,12 @@ from typing import Any
 from autofit_ml.catalogue.filenames import file_stem
 
 __all__ = [
+    "CATALOGUED",
     "DECONVOLVED",
     "DIFFERENCED",
     "FITTED",
     "LIGHT_CURVES",
+    "POPULATED",
     "RUN_FILE",
     "SEGMENTED",
     "Kind",
@@ -98,11 +100,15 @@ def _wrote_catalogue(folder: Path) -> bool:
 
 
 FITTED = Kind(
-    ("catalog.parquet", "catalog.fits", "catalog.vot", RUN_FILE, "report.html"),
+    (
+        *("catalog.parquet", "catalog.fits", "catalog.vot", "posterior.parquet"),
+        *(RUN_FILE, "report.html"),
+    ),
     {
         "objects": (".fits",),
         "previews": (".png",),
         "posterior": (".nc", ".png"),
+        "progress": (".jpg", ".json"),
         "report_rows": (".js",),
     },
     began=_wrote_catalogue,
@@ -121,12 +127,25 @@ DECONVOLVED = Kind(
     ".ecsv",
     ".work/deconvolve/shards",
 )
+POPULATED = Kind(
+    ("population.json", "population.yaml", "numbers.ecsv", "numbers.nc", "objects.parquet",
+     "corner.png", "predictive.png"),
+    {},
+    ".work/population",
+)  # fmt: skip
 DIFFERENCED = Kind(
     ("changes.ecsv",),
     {"": ("_diff.fits", "_diff.png")},
     ".work/diff",
     ".ecsv",
     ".work/diff/shards",
+)
+CATALOGUED = Kind(
+    ("catalog.parquet", "catalog.fits", "report.html"),
+    {"": ("_model.fits", "_residual.fits", "_covariance.ecsv", ".reg", ".html")},
+    ".work/catalog",
+    ".ecsv",
+    ".work/catalog/shards",
 )
 LIGHT_CURVES = Kind(
     ("lightcurves.ecsv", "covariance.fits", "positions.ecsv"),

@@ -16,7 +16,7 @@ from autofit_ml.runs.identity import source_hashes
 from autofit_ml.runs.jobs import Job
 from autofit_ml.segmentation import Segmentation
 from autofit_ml.segmentation.dispatch import detect_in_frame, segment_all
-from autofit_ml.settings import FITTED_PSFS, FitSettings
+from autofit_ml.settings import FitSettings, ReadOptions
 
 Others = dict[str, tuple[Stamp | None, ...]]
 """Id -> images in the further bands."""
@@ -27,9 +27,11 @@ __all__ = [
     "Objects",
     "Prepared",
     "failed",
+    "frame_of",
     "pieces",
     "prepare",
     "prepare_objects",
+    "read_bands",
     "read_in_parts",
     "read_objects",
     "with_sources",
@@ -304,9 +306,8 @@ def _stamps_of(
 def _read(
     source: Source, settings: FitSettings, hashes: dict[str, str], others: Others
 ) -> Iterator[Stamp | Failure]:
-    result = read_source(source, settings.read)
-    hashes.update(result.hashes)
-    more = [_read_like(result, other, settings, hashes) for other in source.others]
+    result, *more = read_bands(source, settings.read, hashes)
+    assert result is not None
     if isinstance(result.item, Frame):
         yield from _cut(result, settings, source, more, others)
         return
@@ -317,13 +318,24 @@ def _read(
     yield stamp
 
 
+def read_bands(
+    source: Source, options: ReadOptions, hashes: dict[str, str]
+) -> list[ReadResult | None]:
+    """A source's image in the reference band, then in the others (None where it has none).
+
+    `hashes` is updated: file -> sha256.
+    """
+    result = read_source(source, options)
+    hashes.update(result.hashes)
+    return [result, *(_read_like(result, other, options, hashes) for other in source.others)]
+
+
 def _read_like(
-    reference: ReadResult, other: Source | None, settings: FitSettings, hashes: dict[str, str]
+    reference: ReadResult, other: Source | None, options: ReadOptions, hashes: dict[str, str]
 ) -> ReadResult | None:
     """A further band's image: a frame if the reference is one, else a stamp."""
     if other is None:
         return None
-    options = settings.read
     placed = {"x", "y"} <= set(other.overrides) or {"ra", "dec"} <= set(other.overrides)
     if isinstance(reference.item, Frame):
         options = options.replace(mode="frame")
@@ -356,8 +368,8 @@ def _cut(
     others: Others,
 ) -> Iterator[Stamp | Failure]:
     """Stamps around everything that is detected in a frame, and the same of the other bands."""
-    frame = _frame(result, settings)
-    frames = [None if one is None else _frame(one, settings) for one in more]
+    frame = frame_of(result, settings.read)
+    frames = [None if one is None else frame_of(one, settings.read) for one in more]
     seeing = 3.0 if frame.psf is None else psf_fwhm(frame.psf)
     frame, found = detect_in_frame(
         frame, seeing, settings.segmenter, settings.weights, settings.device
@@ -388,15 +400,12 @@ def _cut(
                 settings.read,
                 labels=labels,
                 classes=found.classes,
-                psf_at=result.psf_at,
             ):
                 stamp = stamp.replace(id=name)
                 if more:
                     others[name] = tuple(
-                        None
-                        if one is None or other is None
-                        else cut_like(other, stamp, frame, settings.read, psf_at=one.psf_at)
-                        for one, other in zip(more, frames, strict=True)
+                        None if other is None else cut_like(other, stamp, frame, settings.read)
+                        for other in frames
                     )
                     stamp = _told_of_bands(stamp, source, others[name])
                 yield stamp
@@ -404,16 +413,16 @@ def _cut(
             yield Failure(name, frame.file, _naming(error, frame.file))
 
 
-def _frame(result: ReadResult, settings: FitSettings) -> Frame:
-    """The frame that was read, its PSF fitted to its stars where that is wanted."""
-    frame, model = result.item, settings.read.psf
+def frame_of(result: ReadResult, options: ReadOptions) -> Frame:
+    """The frame that was read, a Moffat PSF fitted to its stars where that is wanted."""
+    frame, model = result.item, options.psf
     if not isinstance(frame, Frame):
         raise TypeError(f"{frame.id} is no frame")
-    if not (isinstance(model, str) and model in FITTED_PSFS):
+    if not (isinstance(model, str) and model == "moffat"):
         return frame
-    from autofit_ml.fitting.psf_model import fit_psf
+    from autofit_ml.fitting.psf_model import fit_moffat_psf
 
-    psf, notes = fit_psf(frame, model)
+    psf, notes = fit_moffat_psf(frame)
     return frame.replace(psf=psf, messages=(*frame.messages, *notes))
 
 

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from scene_samples import scene_object, single, stamp_of, starts_of
 
-from autofit_ml.errors import InputError, SettingsError
+from autofit_ml.errors import InputError
 from autofit_ml.fitting import refine
-from autofit_ml.fitting.psf_model import fit_psf
+from autofit_ml.fitting.psf_model import fit_moffat_psf
+from autofit_ml.images import with_star_psf
 from autofit_ml.images.stamp import Frame
 from autofit_ml.scenes import sersic
 from autofit_ml.simulation.draw import render_source
@@ -42,7 +43,7 @@ def test_a_moffat_psf_is_found_within_its_errors():
     """The true PSF lies at unit Gaussian numbers of the modes: chi2 of 8 x 4 numbers."""
     pulls = []
     for seed in range(8):
-        psf, (message,) = fit_psf(frame_of_stars(7, seed), "moffat")
+        psf, (message,) = fit_moffat_psf(frame_of_stars(7, seed))
         assert "FWHM 3." in message
         assert psf.modes.shape == (4, *psf.data.shape)
         assert psf.data.sum() == pytest.approx(1.0, abs=1e-5)
@@ -60,8 +61,7 @@ def test_a_moffat_psf_is_found_within_its_errors():
 
 def test_pixels_have_modes_and_a_stack_none():
     frame = frame_of_stars(9, 3)
-    pixels, _ = fit_psf(frame, "pixels")
-    stack, _ = fit_psf(frame, "stack")
+    pixels, stack = (with_star_psf(frame, model).psf for model in ("pixels", "stack"))
     assert stack.modes is None
     assert 1 <= len(pixels.modes) <= 6
     np.testing.assert_array_equal(pixels.data, stack.data)
@@ -72,9 +72,7 @@ def test_pixels_have_modes_and_a_stack_none():
 
 def test_too_few_stars():
     with pytest.raises(InputError, match="stars"):
-        fit_psf(frame_of_stars(1, 4), "moffat")
-    with pytest.raises(SettingsError, match="moffat"):
-        fit_psf(frame_of_stars(1, 4), "gauss")
+        fit_moffat_psf(frame_of_stars(1, 4))
 
 
 def test_an_uncertain_psf_makes_errors_larger_and_right():

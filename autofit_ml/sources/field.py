@@ -1,0 +1,266 @@
+"""A field: images of one piece of sky in several bands, as the inference takes them.
+
+In: frames, read. Out: `Field`: sky-subtracted, scaled tensors for each band, with the map from the
+first band's pixels, and PSFs at any position. Patches of many sources are gathered from it at once,
+and their light is added to its model.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from autofit_ml.errors import InputError
+from autofit_ml.fitting.pixels import Placement
+from autofit_ml.fitting.settings import RefineSettings
+from autofit_ml.images.sky_coordinates import pixel_positions, sky_positions
+from autofit_ml.images.stamp import PSF, Frame
+from autofit_ml.measure import psf_fwhm
+from autofit_ml.rendering import FourierPlan, make_plan, psf_modes
+from autofit_ml.sources.priors import MAGNITUDE, Band
+from autofit_ml.sources.problem import BandPatch
+
+__all__ = ["Field", "FieldBand", "make_field"]
+
+_SAME = 0.02
+"""Pixels: grids whose corners agree so well are the same."""
+
+
+@dataclass(frozen=True)
+class FieldBand:
+    """One band of a field.
+
+    Attributes
+    ----------
+    band : Band
+        Its zero point is that of the scaled unit.
+    frame : Frame
+    data, root : Tensor, float32, (ny, nx)
+        Scaled, sky subtracted; 1/sigma, 0 where masked.
+    model : Tensor, float32, (ny, nx)
+        Light of all sources, scaled; changed in place.
+    scale : float
+        Image units per scaled unit.
+    electrons : float
+        Per scaled unit; NaN if unknown.
+    psf : PSF
+        In the middle.
+    aligned : bool
+        Its pixels are the first band's.
+    """
+
+    band: Band
+    frame: Frame
+    data: torch.Tensor
+    root: torch.Tensor
+    model: torch.Tensor
+    scale: float
+    electrons: float
+    psf: PSF
+    aligned: bool
+    _modes: dict[tuple[float, ...], torch.Tensor] = field(
+        default_factory=dict, repr=False, compare=False
+    )
+
+    @property
+    def fwhm(self) -> float:
+        """FWHM of its PSF, pixels."""
+        return psf_fwhm(self.psf)
+
+    def subtract_rest(self) -> float:
+        """Subtract the mean of what is left beside the sources; that mean, image units.
+
+        A sky from medians is low by a part of an electron (photons are skew), and high by the
+        wings of sources; beside their models neither is.
+        """
+        rest = (self.data - self.model) * self.root
+        quiet = (self.root > 0) & (self.model * self.root < 0.1) & (rest.abs() < 5)
+        if not quiet.any():
+            return 0.0
+        weight = self.root[quiet].double()
+        mean = float((rest[quiet] * weight).sum() / weight.square().sum())
+        self.data.sub_(mean)
+        return mean * self.scale
+
+    def plan(self, side: int) -> FourierPlan:
+        """Plan that draws patches of `side` pixels."""
+        shape, oversampling = self.psf.data.shape, self.psf.oversampling
+        return make_plan((side, side), shape, oversampling, RefineSettings().compact)
+
+    def modes(self, side: int, x: np.ndarray, y: np.ndarray) -> torch.Tensor:
+        """PSFs at positions here, as `rendering.psf_modes`, (n, modes) or the same for all (1,)."""
+        if self.frame.varying_psf is None:
+            x, y = np.zeros(1), np.zeros(1)
+        keys = [(side, float(a), float(b)) for a, b in zip(x, y, strict=True)]
+        new = [k for k, key in enumerate(keys) if key not in self._modes]
+        if new:
+            images = torch.as_tensor(np.array(self.frame.psfs_at(x[new], y[new])))
+            contains = torch.full((len(new),), self.psf.has_pixel)
+            made = psf_modes(self.plan(side), images, contains)
+            self._modes.update(zip([keys[k] for k in new], made, strict=True))
+        return torch.stack([self._modes[key] for key in keys])
+
+
+@dataclass(frozen=True)
+class Field:
+    """Images of one piece of sky, the first being the one whose pixels positions are given in."""
+
+    bands: tuple[FieldBand, ...]
+
+    @property
+    def first(self) -> FieldBand:
+        """The reference."""
+        return self.bands[0]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(ny, nx) of the first band."""
+        return self.first.frame.data.shape
+
+    def positions(self, b: int, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Positions in another band of positions in the first."""
+        if self.bands[b].aligned:
+            return x, y
+        here, there = self.first.frame.wcs, self.bands[b].frame.wcs
+        return pixel_positions(there, *sky_positions(here, x, y))
+
+    def patches(
+        self, side: int, anchors: np.ndarray, light: Sequence[torch.Tensor] | torch.Tensor
+    ) -> tuple[tuple[BandPatch, ...], list[torch.Tensor]]:
+        """Pixels around sources.
+
+        Parameters
+        ----------
+        side : int
+            Of the patches.
+        anchors : ndarray of int, (A, 2)
+            x and y of the sources' pixels in the first band.
+        light : Tensor, (bands, A, side, side), or sequence of its planes
+            What the model has of each source itself.
+
+        Returns
+        -------
+        patches : tuple of BandPatch
+        corners : list of Tensor, int64, (A, 2)
+            x and y of the patches' first pixels in each band.
+        """
+        patches, corners = [], []
+        x, y = anchors.T.astype(float)
+        for b, one in enumerate(self.bands):
+            here = np.stack(self.positions(b, x, y), 1)
+            matrix = np.broadcast_to(np.eye(2), (len(x), 2, 2))
+            if not one.aligned:
+                along = np.stack(self.positions(b, x + 1, y), 1) - here
+                across = np.stack(self.positions(b, x, y + 1), 1) - here
+                matrix = np.stack([along, across], 2)
+            here = np.nan_to_num(here, nan=-1e6)
+            corner = np.rint(here).astype(np.int64) - side // 2
+            at = torch.as_tensor(corner)
+            inside, rows, columns = _window(at, side, one.data.shape)
+            root = one.root[rows, columns] * inside
+            others = (one.model[rows, columns] - light[b]) * inside
+            patches.append(
+                BandPatch(
+                    one.plan(side),
+                    one.modes(side, *here.T),
+                    one.data[rows, columns],
+                    root,
+                    others,
+                    torch.full((len(x),), one.electrons, dtype=torch.float64),
+                    Placement(
+                        torch.as_tensor(np.array(matrix)),
+                        torch.as_tensor(here - corner),
+                    ),
+                )
+            )
+            corners.append(at)
+        return tuple(patches), corners
+
+    def add(self, b: int, corner: torch.Tensor, change: torch.Tensor) -> None:
+        """Add light (A, side, side) on patches to a band's model."""
+        one = self.bands[b]
+        inside, rows, columns = _window(corner, change.shape[-1], one.data.shape)
+        one.model.index_put_(
+            (rows.expand(change.shape), columns.expand(change.shape)),
+            change * inside,
+            accumulate=True,
+        )
+
+
+def _window(
+    corner: torch.Tensor, side: int, shape: tuple[int, ...]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Mask of patch pixels that lie inside (A, side, side); their rows and columns, clipped."""
+    steps = torch.arange(side)
+    rows, columns = corner[:, 1, None] + steps, corner[:, 0, None] + steps
+    ny, nx = shape
+    good = ((rows >= 0) & (rows < ny))[:, :, None] & ((columns >= 0) & (columns < nx))[:, None, :]
+    return good.float(), rows.clamp(0, ny - 1)[:, :, None], columns.clamp(0, nx - 1)[:, None, :]
+
+
+def make_field(
+    frames: Sequence[Frame],
+    names: Sequence[str],
+    background: Sequence[np.ndarray | float],
+) -> Field:
+    """A field of frames.
+
+    Parameters
+    ----------
+    frames : sequence of Frame
+        One a band, the reference first.
+    names : sequence of str
+        Of the bands.
+    background : sequence of ndarray, (ny, nx), or float
+        Sky of each, image units.
+
+    Raises
+    ------
+    InputError
+        A frame without a PSF, or grids that cannot be related.
+    """
+    bands = []
+    for frame, name, sky in zip(frames, names, background, strict=True):
+        ny, nx = frame.data.shape
+        good = ~frame.mask
+        scale = float(np.median(frame.sigma[good]))
+        data = np.where(good, (frame.data - sky) / scale, 0.0).astype(np.float32)
+        root = np.where(good, scale / frame.sigma, 0.0).astype(np.float32)
+        zeropoint = frame.zeropoint - MAGNITUDE * math.log(scale)
+        bands.append(
+            FieldBand(
+                Band(name, zeropoint),
+                frame,
+                torch.as_tensor(data),
+                torch.as_tensor(root),
+                torch.zeros(data.shape),
+                scale,
+                frame.gain * scale,
+                frame.psf_at((nx - 1) / 2, (ny - 1) / 2),
+                _aligned(frames[0], frame),
+            )
+        )
+    return Field(tuple(bands))
+
+
+def _aligned(first: Frame, other: Frame) -> bool:
+    """True if pixels are the same; an error where nothing tells how they are related."""
+    if first is other:
+        return True
+    same = first.data.shape == other.data.shape
+    if first.wcs is None or other.wcs is None:
+        if not same:
+            raise InputError(
+                f"without a WCS its pixels cannot be related to those of {first.file}",
+                "give both a WCS, or put them on one grid",
+                other.file,
+            )
+        return True
+    ny, nx = first.data.shape
+    x, y = np.array([0.0, nx - 1, 0, nx - 1]), np.array([0.0, 0, ny - 1, ny - 1])
+    there = pixel_positions(other.wcs, *sky_positions(first.wcs, x, y))
+    return same and bool(np.abs(np.stack(there) - np.stack([x, y])).max() < _SAME)
