@@ -69,6 +69,7 @@ BENCHMARKS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "priors": ("priors for the faint", ("--docs",), ("faint", "-n", "20")),
     "population": ("populations from many fits", ("--docs",), ("simulated", "-n", "2")),
     "difference": ("image subtraction", ("--docs",), ("-n", "1")),
+    "light_curves": ("light curves", ("--docs",), ("-n", "1")),
     "catalog_posteriors": (
         "posteriors of stars and galaxies",
         ("--docs",),
