@@ -45,6 +45,7 @@ __all__ = [
     "SimulateSettings",
     "SubtractCall",
     "SubtractSettings",
+    "SurveySettings",
 ]
 
 Paths: TypeAlias = "str | Path | Iterable[str | Path] | None"
@@ -467,6 +468,78 @@ class DiffSettings(SubtractSettings, Working, ReadOptions):
     batch_size: int = _batch_size(4)
     threshold: float = option(5.0, "Least S/N of what is detected.", MODEL, above=0)
     pictures: bool = option(True, "Draw reference, science and difference as PNG.", OUTPUT)
+
+
+# --- survey -----------------------------------------------------------------------------------
+
+
+def _share(value: Any) -> str | None:
+    """A share of a whole: ``I/N``, I from 1 to N."""
+    if value is None:
+        return None
+    found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", str(value).strip())
+    if not found or not 1 <= int(found[1]) <= int(found[2]):
+        raise SettingsError(f"{value!r} is no share of the tiles", "write for example 3/100")
+    return f"{int(found[1])}/{int(found[2])}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SurveySettings(Settings):
+    """Settings of a survey, beside those of what is done with each object."""
+
+    run: str = option(
+        "fit",
+        "What is done with each object: fit, or detect (its place and size only).",
+        MODEL,
+        choices=("fit", "detect"),
+    )
+    tiling: str = option(
+        "healpix:8", "Tiles of the sky: healpix:ORDER (8: 14 arcmin), or grid:DEGREES.", INPUT
+    )
+    cell: int = option(
+        4096,
+        "Images are cut into cells of about this side for detection.",
+        INPUT,
+        unit="pixels",
+        least=256,
+    )
+    halo: float = option(
+        120.0,
+        "Duplicates are looked for so far around a tile.",
+        INPUT,
+        unit="arcsec",
+        least=60,
+        most=3600,
+    )
+    match: float = option(
+        1.0,
+        "Detections in overlapping images are one object within this distance.",
+        INPUT,
+        unit="arcsec",
+        above=0,
+        most=30,
+    )
+    scheduler: str = option(
+        "local",
+        "local: processes of this machine; slurm; none: this process alone; or the address of a "
+        "dask scheduler.",
+        WORK,
+        changes_results=False,
+    )
+    part: str | None = option(
+        None,
+        "Share of the tiles, for job arrays without a scheduler: 3/100 is the third of 100.",
+        WORK,
+        normalise=_share,
+        changes_results=False,
+    )
+
+    def check(self) -> None:
+        """The tiling can be read."""
+        super().check()
+        kind, _, number = self.tiling.partition(":")
+        if kind not in ("healpix", "grid") or not number:
+            raise SettingsError(f"tiling is {self.tiling!r}", "give healpix:ORDER or grid:DEGREES")
 
 
 # --- deconvolve -------------------------------------------------------------------------------

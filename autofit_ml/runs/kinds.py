@@ -10,7 +10,16 @@ from typing import Any
 
 from autofit_ml.catalogue.filenames import file_stem
 
-__all__ = ["DECONVOLVED", "DIFFERENCED", "FITTED", "RUN_FILE", "SEGMENTED", "Kind", "is_result"]
+__all__ = [
+    "DECONVOLVED",
+    "DIFFERENCED",
+    "FITTED",
+    "RUN_FILE",
+    "SEGMENTED",
+    "SURVEYED",
+    "Kind",
+    "is_result",
+]
 
 RUN_FILE = "run.json"
 
@@ -118,6 +127,30 @@ DIFFERENCED = Kind(
     ".work/diff",
     ".ecsv",
     ".work/diff/shards",
+)
+
+
+def _of_survey(folder: Path) -> Iterator[Path]:
+    """Files of a survey: those of its cells and tiles, whatever their names."""
+    for part in ("cells", "tiles", "failed", "pictures", "pages"):
+        yield from (path for path in (folder / part).rglob("*") if path.is_file())
+
+
+SURVEYED = Kind(
+    (
+        "survey.json",
+        "images.ecsv",
+        "images.parquet",
+        "tiles.ecsv",
+        "tiles.parquet",
+        "index.html",
+        "catalog.duckdb",
+        "coverage.fits",
+    ),
+    {"cells": (), "tiles": (), "failed": (), "pictures": (), "pages": ()},
+    ".work/survey",
+    parts=".work/survey/parts",
+    also_mine=_of_survey,
 )
 
 

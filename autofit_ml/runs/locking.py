@@ -20,7 +20,7 @@ __all__ = ["locked"]
 
 
 @contextlib.contextmanager
-def locked(lock: Path, folder: Path) -> Iterator[None]:
+def locked(lock: Path, folder: Path, *, shared: bool = False) -> Iterator[None]:
     """Keep a second run out of a folder. The system drops the lock of a process that dies.
 
     Parameters
@@ -29,6 +29,8 @@ def locked(lock: Path, folder: Path) -> Iterator[None]:
         The lock file, made if absent; it stays, and names the process that had it last.
     folder : path
         What is locked, for the message.
+    shared : bool
+        Others may share the lock, and nobody may have it alone meanwhile.
 
     Raises
     ------
@@ -39,7 +41,7 @@ def locked(lock: Path, folder: Path) -> Iterator[None]:
     """
     descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        _take_lock(descriptor, folder)
+        _take_lock(descriptor, folder, shared)
         with contextlib.suppress(OSError):  # a full disk: only the name of the holder is lost
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"{os.getpid()} on {platform.node()}".encode(), 0)
@@ -48,11 +50,12 @@ def locked(lock: Path, folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _take_lock(descriptor: int, folder: Path) -> None:
+def _take_lock(descriptor: int, folder: Path, shared: bool) -> None:
     if fcntl is None:
         return
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
             return  # a file system without locks
