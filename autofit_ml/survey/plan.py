@@ -25,7 +25,16 @@ from autofit_ml.runs.sources import Paths, inputs_of
 from autofit_ml.survey.images import Cell, cells_of, footprint, tiles_near
 from autofit_ml.survey.sky import Tiling, tiling
 
-__all__ = ["IMAGES", "TILES", "Plan", "PlannedImage", "TileJob", "make_plan", "write_plan"]
+__all__ = [
+    "IMAGES",
+    "TILES",
+    "Plan",
+    "PlannedImage",
+    "TileJob",
+    "make_plan",
+    "read_table",
+    "write_plan",
+]
 
 IMAGES, TILES = "images.ecsv", "tiles.ecsv"
 _MOST_ROWS = 50_000
@@ -253,6 +262,18 @@ def _wishes(path: Path) -> dict[str, tuple[bool, float]]:
             )
         out.setdefault(str(row["id"]), wish)
     return out
+
+
+def read_table(folder: Path, name: str) -> Table:
+    """A table of a plan, whichever form it has.
+
+    Raises
+    ------
+    SettingsError
+        It cannot be read.
+    """
+    large = (folder / name).with_suffix(".parquet")
+    return _read(large if large.is_file() else folder / name)
 
 
 def _read(path: Path) -> Table:

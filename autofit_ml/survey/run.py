@@ -6,14 +6,14 @@ import contextlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from autofit_ml.catalogue import atomic_write_json, remove_temporaries
+from autofit_ml.catalogue import atomic_write_json, file_stem, remove_temporaries
 from autofit_ml.errors import ResumeError
 from autofit_ml.images import Discovery
 from autofit_ml.runs.folder import claimed, write_state
@@ -29,12 +29,11 @@ from autofit_ml.survey.context import Survey
 from autofit_ml.survey.engine import connected, in_this_process, on_workers
 from autofit_ml.survey.kinds import KINDS
 from autofit_ml.survey.plan import Plan, TileJob, make_plan, write_plan
-from autofit_ml.survey.tiles import TileOutcome, failure_path, tile_path
+from autofit_ml.survey.status import SURVEY_FILE
+from autofit_ml.survey.tiles import TileOutcome, failure_path, failures, tile_path, tile_record
 from autofit_ml.weights.choice import usable_device
 
-__all__ = ["SURVEY_FILE", "SurveySummary", "planned", "survey_run"]
-
-SURVEY_FILE = "survey.json"
+__all__ = ["SurveySummary", "audit", "forget_failures", "planned", "survey_run"]
 
 Told = Callable[[TileOutcome, int, int], None]
 
@@ -191,7 +190,7 @@ def survey_run(
             told(outcome, summary.done + len(summary.failures), summary.tiles)
         summary.interrupted = stop.is_set()
     if not summary.interrupted:
-        summary.failures |= image_failures(out)
+        summary.failures |= failures(out, "images")
         if summary.done == len(plan.tiles):
             progress.stage("checking that every detection has its tile")
             summary.concerns = audit(out, plan)
@@ -272,8 +271,6 @@ def _check_images(
     ResumeError
     """
     touched = {path.parent.name for path in (out / "cells").glob("*/*.fits")}
-    from autofit_ml.catalogue.filenames import file_stem
-
     done = {name: () for name in before if file_stem(name) in touched}
     hashes: dict[str, str] = {}
     for image in plan.images:
@@ -304,25 +301,6 @@ def _check_images(
         )
 
 
-def image_failures(out: Path) -> dict[str, str]:
-    """Cells whose images could not be used, and why."""
-    return _failures(out, "images")
-
-
-def _failures(out: Path, what: str) -> dict[str, str]:
-    told = {}
-    for path in sorted((out / "failed" / what).glob("*.json")):
-        with contextlib.suppress(OSError, ValueError, KeyError):
-            content = json.loads(path.read_text("utf-8"))
-            told[str(content["name"])] = str(content["message"])
-    return told
-
-
-def tile_failures(out: Path) -> dict[str, str]:
-    """Tiles that could not be done, and why."""
-    return _failures(out, "tiles")
-
-
 def forget_failures(out: Path, plan: Plan) -> int:
     """Count failed tiles and images as not done, and the tiles that did without these images.
 
@@ -332,10 +310,10 @@ def forget_failures(out: Path, plan: Plan) -> int:
         Tiles that are to be done again.
     """
     number = 0
-    for name in tile_failures(out):
+    for name in failures(out, "tiles"):
         failure_path(out, "tiles", name).unlink(missing_ok=True)
         number += 1
-    lacking = image_failures(out)
+    lacking = failures(out, "images")
     if lacking:
         for image in plan.images:
             for cell, near in zip(plan.cells_of(image), image.near, strict=True):
@@ -362,8 +340,6 @@ def audit(out: Path, plan: Plan) -> list[str]:
     list of str
         What does not add up; empty: everything does.
     """
-    from autofit_ml.survey.tiles import tile_record
-
     expected: dict[int, int] = {}
     for image in plan.images:
         for cell in plan.cells_of(image):
@@ -387,8 +363,3 @@ def audit(out: Path, plan: Plan) -> list[str]:
         if found != expected.get(tile, 0):
             wrong.append(f"{name}: {found} detections, and {expected.get(tile, 0)} lie in it")
     return wrong[:10] + ([f"{len(wrong) - 10} more"] if len(wrong) > 10 else [])
-
-
-def names_of(tiles: Sequence[int], plan: Plan) -> list[str]:
-    """Names of tiles."""
-    return [plan.tiling.name(int(one)) for one in tiles]

@@ -7,6 +7,7 @@ numbers is returned: whatever a scheduler repeats, loses or doubles, the files d
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 import traceback
@@ -38,12 +39,15 @@ from autofit_ml.survey.resolve import DETECTION, Resolved, tile_objects
 from autofit_ml.survey.sky import HEALPix, Tiling
 
 __all__ = [
+    "SPATIAL",
     "TileOutcome",
     "do_cell",
     "do_tile",
     "failure_path",
+    "failures",
     "tile_outcome",
     "tile_path",
+    "tile_record",
     "write_failure",
 ]
 
@@ -104,6 +108,16 @@ def write_failure(out: Path, what: str, name: str, message: str) -> None:
     """Record that the image of a cell ("images") or a tile ("tiles") cannot be done."""
     content = {"what": what, "name": name, "message": message}
     atomic_write_json(failure_path(out, what, name), content)
+
+
+def failures(out: Path, what: str) -> dict[str, str]:
+    """Images ("images") or tiles ("tiles") that could not be done -> why."""
+    told = {}
+    for path in sorted((out / "failed" / what).glob("*.json")):
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            content = json.loads(path.read_text("utf-8"))
+            told[str(content["name"])] = str(content["message"])
+    return told
 
 
 # --- cells ------------------------------------------------------------------------------------
@@ -334,7 +348,7 @@ def _with_place(
     for name, values, unit, text in about:
         column = pa.field(name, values.type, metadata={"unit": unit, "description": text})
         rows = rows.append_column(column, values)
-    names = np.array([str(name) for name in rows.column("id").to_pylist()], dtype=object)
+    names = np.array(rows.column("id").to_pylist(), dtype=object)
     return rows.take(pa.array(np.lexsort((names, spatial))))
 
 

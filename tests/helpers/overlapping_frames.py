@@ -27,9 +27,7 @@ def tangent_plane(ra: float, dec: float, shape: tuple[int, int], turn: float = 0
     return wcs
 
 
-def draw(
-    wcs: WCS, shape: tuple[int, int], sky: np.ndarray, noise: float, seed: int
-) -> np.ndarray:
+def draw(wcs: WCS, shape: tuple[int, int], sky: np.ndarray, noise: float, seed: int) -> np.ndarray:
     """An image of round Gaussian galaxies: columns ra, dec, flux, sigma (pixels)."""
     image = np.random.default_rng(seed).normal(0.0, noise, shape)
     x, y = wcs.all_world2pix(sky[:, 0], sky[:, 1], 0)
@@ -46,9 +44,7 @@ def draw(
     return image.astype(np.float32)
 
 
-def galaxies(
-    ra: float, dec: float, radius: float, number: int, seed: int = 0
-) -> np.ndarray:
+def galaxies(ra: float, dec: float, radius: float, number: int, seed: int = 0) -> np.ndarray:
     """Positions in a square of so many arcsec around a place, fluxes and sizes."""
     rng = np.random.default_rng(seed)
     offsets = rng.uniform(-radius, radius, (number, 2)) / 3600.0
@@ -87,9 +83,7 @@ def four_frames(
         header = wcs.to_header()
         header["FILTER"], header["ZP"] = "r", 25.0
         fits.writeto(folder / f"f{k}_image.fits", image, header, overwrite=True)
-        fits.writeto(
-            folder / f"f{k}_sigma.fits", np.full_like(image, noise), overwrite=True
-        )
+        fits.writeto(folder / f"f{k}_sigma.fits", np.full_like(image, noise), overwrite=True)
     v, h = np.mgrid[-12:13, -12:13]
     psf = np.exp(-0.5 * (h**2 + v**2) / (SEEING / 2.3548) ** 2)
     fits.writeto(folder / "psf.fits", (psf / psf.sum()).astype(np.float32), overwrite=True)
