@@ -16,6 +16,7 @@ from autofit_ml.cli import (  # noqa: F401
     segment,
     show,
     simulate,
+    survey,
     weights,
 )
 from autofit_ml.cli.app import app, main

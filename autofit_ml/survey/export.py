@@ -52,7 +52,7 @@ def tile_files(out: str | Path) -> list[Path]:
 
 
 def write_view(out: str | Path) -> Path:
-    """Write a DuckDB file whose view ``catalog`` is every row of the survey, as it is now and grows.
+    """Write a DuckDB file whose view ``catalog`` is every row of the survey, now and later.
 
     Returns
     -------

@@ -121,6 +121,7 @@ def survey_run(
     retry: bool = False,
     progress: Progress | None = None,
     told: Told = lambda outcome, done, total: None,
+    begun: Callable[[], object] = lambda: None,
 ) -> SurveySummary:
     """Do a survey, or go on with it.
 
@@ -145,6 +146,8 @@ def survey_run(
         For notes and stages.
     told : callable
         ``told(outcome, done, total)`` after each tile.
+    begun : callable
+        Called when the folder is this survey's.
 
     Returns
     -------
@@ -172,6 +175,7 @@ def survey_run(
     summary = SurveySummary(out)
     with contextlib.ExitStack() as held:
         _claim(out, plan, identity, restart)
+        begun()
         held.enter_context(locked(out / SURVEYED.work / "running", out, shared=True))
         if retry:
             forget_failures(out, plan)

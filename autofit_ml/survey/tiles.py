@@ -45,6 +45,7 @@ __all__ = [
     "do_tile",
     "failure_path",
     "failures",
+    "memory_held",
     "tile_outcome",
     "tile_path",
     "tile_record",
@@ -227,7 +228,7 @@ def _done(survey: Survey, job: TileJob, path: Path, began: float, used: float) -
         *counts,
         round(time.perf_counter() - began, 3),
         round(time.process_time() - used, 3),
-        round(_memory(), 1),
+        round(memory_held(), 1),
         True,
     )
     about = asdict(outcome) | {
@@ -359,7 +360,7 @@ def _counts(table: pa.Table) -> tuple[int, int, int]:
     return int(np.sum(usable(flags))), int(np.sum(flagged(flags))), failed
 
 
-def _memory() -> float:
+def memory_held() -> float:
     """The most memory that this process has held, MB."""
     try:
         import resource
