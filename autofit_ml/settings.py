@@ -493,19 +493,23 @@ class SurveySettings(Settings):
         MODEL,
         choices=("fit", "detect"),
     )
-    tiling: str = option(
-        "healpix:8", "Tiles of the sky: healpix:ORDER (8: 14 arcmin), or grid:DEGREES.", INPUT
+    tiling: str | None = option(
+        None,
+        "Tiles of the sky: healpix:ORDER or grid:DEGREES (default: the plan's, else healpix:8, of "
+        "14 arcmin).",
+        INPUT,
     )
-    cell: int = option(
-        4096,
-        "Images are cut into cells of about this side for detection.",
+    cell: int | None = option(
+        None,
+        "Images are cut into cells of about this side for detection (default: the plan's, else "
+        "4096).",
         INPUT,
         unit="pixels",
         least=256,
     )
-    halo: float = option(
-        120.0,
-        "Duplicates are looked for so far around a tile.",
+    halo: float | None = option(
+        None,
+        "Duplicates are looked for so far around a tile (default: the plan's, else 120).",
         INPUT,
         unit="arcsec",
         least=60,
@@ -526,7 +530,7 @@ class SurveySettings(Settings):
         WORK,
         changes_results=False,
     )
-    part: str | None = option(
+    share: str | None = option(
         None,
         "Share of the tiles, for job arrays without a scheduler: 3/100 is the third of 100.",
         WORK,

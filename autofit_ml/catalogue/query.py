@@ -7,6 +7,7 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
+from pyarrow.dataset import Dataset, dataset
 
 from autofit_ml.catalogue.flags import FATAL, Flag
 from autofit_ml.catalogue.reader import read_catalogue_arrow
@@ -43,7 +44,7 @@ def query(results: str | Path, sql: str) -> pa.Table:
     Parameters
     ----------
     results : path
-        A results folder or a catalogue file (see `read_catalogue`).
+        A results folder, that of a survey, or a catalogue file (see `read_catalogue`).
     sql : str
         One SELECT on the view ``catalog``, whose columns are those of the catalogue. NaN is a
         value in SQL (it sorts last and equals itself): leave it out with ``isfinite(re)`` or
@@ -66,7 +67,7 @@ def query(results: str | Path, sql: str) -> pa.Table:
     --------
     >>> query("results", "SELECT id, re FROM catalog WHERE use AND n > 4")  # doctest: +SKIP
     """
-    catalogue = read_catalogue_arrow(results)
+    catalogue = _rows_of(results)
     with duckdb.connect(":memory:", config=_ALONE) as connection:
         connection.register("catalog", catalogue)
         for macro in _macros():
@@ -82,7 +83,15 @@ def query(results: str | Path, sql: str) -> pa.Table:
     raise SettingsError("the query is not one SELECT", _remedy(catalogue))
 
 
-def _described(table: pa.Table, catalogue: pa.Table) -> pa.Table:
+def _rows_of(results: str | Path) -> pa.Table | Dataset:
+    """The catalogue of a run; the tiles of a survey, of which a query reads what it needs."""
+    tiles = sorted(Path(results).glob("tiles/*/*.parquet"))
+    if tiles and (Path(results) / "survey.json").is_file():
+        return dataset(tiles)
+    return read_catalogue_arrow(results)
+
+
+def _described(table: pa.Table, catalogue: pa.Table | Dataset) -> pa.Table:
     """Add units and descriptions to columns with name and type of one of the catalogue."""
     known = {field.name: field for field in catalogue.schema}
     fields = [
@@ -104,8 +113,8 @@ def _different(names: Sequence[str]) -> list[str]:
     return out
 
 
-def _remedy(catalogue: pa.Table) -> str:
+def _remedy(catalogue: pa.Table | Dataset) -> str:
     return (
         "try: SELECT id, mag, re, n FROM catalog WHERE use AND NOT has_flag(flags, 'EDGE'); "
-        f"columns: {', '.join(catalogue.column_names)}"
+        f"columns: {', '.join(catalogue.schema.names)}"
     )

@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import click
 import typer
 from typer.core import TyperGroup
 
@@ -31,7 +30,7 @@ _COMMAND = ".work/survey/command.json"
 class RunByDefault(TyperGroup):
     """Group whose command ``run`` is meant where no other one is named."""
 
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Put ``run`` in front of what begins with no command."""
         if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
             args = ["run", *args]
@@ -71,6 +70,10 @@ def _run(call: SurveyCommand, *, retry: bool) -> int:
     progress = QuietProgress() if call.quiet else PlainProgress(sys.stderr)
     with counting("tiles", quiet=call.quiet, unit="tiles") as show:
 
+        def begun(done: int, total: int) -> None:
+            _keep(call)
+            show(done, total)
+
         def told(outcome: TileOutcome, done: int, total: int) -> None:
             show(done, total)
             if outcome.problem:
@@ -79,10 +82,10 @@ def _run(call: SurveyCommand, *, retry: bool) -> int:
         summary = survey_run(
             call.paths, call.out, call.part(FitSettings), call.part(SurveySettings),
             tiles=call.tiles, limit=call.limit, restart=call.restart, retry=retry,
-            progress=progress, told=told, begun=lambda: _keep(call),
+            progress=progress, told=told, begun=begun,
         )  # fmt: skip
     page = None
-    if call.part is None:  # of many at once the last one, or `survey status`, writes it
+    if call.share is None:  # of many at once the last one, or `survey status`, writes it
         if summary.done:
             write_view(call.out)
         page = write_pages(call.out)
@@ -258,7 +261,7 @@ def _keep(call: SurveyCommand) -> None:
     """Keep the options for `retry`."""
     from autofit_ml.catalogue import atomic_write_json
 
-    left_out = ("out", "restart", "limit", "part", "quiet", "as_json", "dry_run")
+    left_out = ("out", "restart", "limit", "share", "quiet", "as_json", "dry_run")
     kept: dict[str, Any] = {}
     for name, (_, about) in declared(call).items():
         value = getattr(call, name)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,6 @@ from autofit_ml.images.fitsfile import READ_FAILURES, list_hdus, opened_headers
 from autofit_ml.images.header import read_calibration
 from autofit_ml.images.planes import group_hdus
 from autofit_ml.images.sky_coordinates import sky_positions
-from autofit_ml.segmentation.tiles import tiles_of
 from autofit_ml.survey.sky import Tiling, offset_positions
 
 __all__ = ["Cell", "Footprint", "cells_of", "footprint", "tiles_near"]
@@ -162,13 +162,22 @@ def cells_of(
         Longest side of a cell's own part, pixels; images of up to a quarter more are not cut.
     """
     ny, nx = shape
-    side = max(ny, nx) if max(ny, nx) <= 1.25 * core else core
-    for number, part in enumerate(tiles_of(shape, side, _HALO)):
-        own, outer = (
-            (columns.start, columns.stop, rows.start, rows.stop)
-            for rows, columns in (part.core, part.outer)
-        )
-        yield Cell(source, number, own, outer, shape, priority, band)
+    rows, columns = _cuts(ny, core), _cuts(nx, core)
+    number = 0
+    for y0, y1 in rows:
+        for x0, x1 in columns:
+            window = (
+                max(x0 - _HALO, 0), min(x1 + _HALO, nx), max(y0 - _HALO, 0), min(y1 + _HALO, ny)
+            )  # fmt: skip
+            yield Cell(source, number, (x0, x1, y0, y1), window, shape, priority, band)
+            number += 1
+
+
+def _cuts(number: int, core: int) -> list[tuple[int, int]]:
+    """Cut `number` pixels into parts of nearly one length."""
+    parts = 1 if number <= 1.25 * core else -(-number // core)
+    edges = [number * k // parts for k in range(parts + 1)]
+    return list(pairwise(edges))
 
 
 def tiles_near(place: Footprint, window: Window, tiling: Tiling, reach: float) -> np.ndarray:

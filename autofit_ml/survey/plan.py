@@ -162,12 +162,11 @@ def make_plan(
     paths: Paths,
     *,
     tiles: str | Path | None = None,
-    tiling_text: str = "healpix:8",
-    core: int = 4096,
-    halo: float = 120.0,
+    tiling_text: str | None = None,
+    core: int | None = None,
+    halo: float | None = None,
     survey: str | None = None,
     bands: Sequence[str] = (),
-    psf: object = None,
 ) -> Plan:
     """Plan a survey.
 
@@ -178,12 +177,12 @@ def make_plan(
         plan); or a plan's folder.
     tiles : path, optional
         Table whose column ``tile`` names the tiles to be done; rows with ``use`` false are not.
-    tiling_text : str
-        See `autofit_ml.survey.sky.tiling`.
-    core : int
-        Longest side of a cell, pixels.
-    halo : float
-        Around a tile, arcsec.
+    tiling_text : str, optional
+        See `autofit_ml.survey.sky.tiling`; by default that of the plan, else ``healpix:8``.
+    core : int, optional
+        Longest side of a cell, pixels; by default the plan's, else 4096.
+    halo : float, optional
+        Around a tile, arcsec; by default the plan's, else 120.
     survey : str, optional
     bands : sequence of str
         See `autofit_ml.images.discover`.
@@ -193,8 +192,10 @@ def make_plan(
     SettingsError
         No images, or none with a place on the sky; tiles of another tiling.
     """
-    sky = tiling(tiling_text)
     paths, manifest, tiles = _given(paths, tiles)
+    kept = {} if manifest is None else _read(manifest).meta
+    sky = tiling(str(tiling_text or kept.get("tiling", "healpix:8")))
+    core, halo = int(core or kept.get("cell", 4096)), float(halo or kept.get("halo", 120.0))
     found = inputs_of(paths, manifest, survey=survey, mode="frame", bands=bands)
     wishes = {} if manifest is None else _wishes(manifest)
     images: list[PlannedImage] = []
@@ -282,7 +283,11 @@ def _read(path: Path) -> Table:
             import pyarrow.parquet
 
             arrow = pyarrow.parquet.read_table(path)
-            return Table({name: arrow[name].to_pylist() for name in arrow.column_names})
+            about = {
+                key.decode(): text.decode() for key, text in (arrow.schema.metadata or {}).items()
+            }
+            columns = {name: arrow[name].to_pylist() for name in arrow.column_names}
+            return Table(columns, meta=about)
         kind = "ascii.ecsv" if path.suffix.lower() == ".ecsv" else "ascii.csv"
         return Table.read(path, format=kind)
     except READ_FAILURES as error:
@@ -338,7 +343,8 @@ def write_plan(plan: Plan, folder: str | Path, more: Mapping[str, Any] | None = 
 
         columns = {column: table[column].tolist() for column in table.colnames}
         with atomic_file((folder / name).with_suffix(".parquet")) as file:
-            pq.write_table(pa.table(columns), file, compression="zstd")
+            about_it = {key: str(value) for key, value in table.meta.items()}
+            pq.write_table(pa.table(columns, metadata=about_it), file, compression="zstd")
 
 
 def image_table(plan: Plan) -> Table:

@@ -121,7 +121,7 @@ def survey_run(
     retry: bool = False,
     progress: Progress | None = None,
     told: Told = lambda outcome, done, total: None,
-    begun: Callable[[], object] = lambda: None,
+    begun: Callable[[int, int], object] = lambda done, total: None,
 ) -> SurveySummary:
     """Do a survey, or go on with it.
 
@@ -147,7 +147,7 @@ def survey_run(
     told : callable
         ``told(outcome, done, total)`` after each tile.
     begun : callable
-        Called when the folder is this survey's.
+        ``begun(done, total)``, before the first tile.
 
     Returns
     -------
@@ -169,25 +169,30 @@ def survey_run(
     for name, why in plan.problems.items():
         progress.note(f"left out {name}: {why}")
     found = Discovery(plan.sources, bands=plan.bands)
+    halo = round(plan.halo * 3600.0, 6)
     identity = KINDS[options.run].identity(settings, found, progress) | {
-        name: getattr(options, name) for name in ("run", "tiling", "cell", "halo", "match")
+        "run": options.run,
+        "tiling": plan.tiling.text,
+        "cell": plan.core,
+        "halo": halo,
+        "match": options.match,
     }
     summary = SurveySummary(out)
     with contextlib.ExitStack() as held:
         _claim(out, plan, identity, restart)
-        begun()
         held.enter_context(locked(out / SURVEYED.work / "running", out, shared=True))
         if retry:
             forget_failures(out, plan)
         survey = Survey(
-            out.resolve(), options.run, settings, plan.tiling, options.halo, options.match,
+            out.resolve(), options.run, settings, plan.tiling, halo, options.match,
             usable_device(settings.device), plan.bands, identity,
         )  # fmt: skip
-        chosen = _share(plan.tiles, options.part)
+        chosen = _share(plan.tiles, options.share)
         todo = [one for one in chosen if not tile_path(out, plan.tiling, int(one)).exists()]
         summary.done = len(chosen) - len(todo)
         todo = todo[:limit]
         summary.tiles = summary.done + len(todo)
+        begun(summary.done, summary.tiles)
         stop = held.enter_context(interruptible(progress))
         for outcome in _outcomes(survey, plan.jobs(todo), len(todo), options, settings, stop):
             summary.add(outcome)
@@ -211,7 +216,7 @@ def _outcomes(
     stop: Any,
 ) -> Iterator[TileOutcome]:
     """Do the tiles, here or on workers."""
-    alone = options.scheduler == "none" or options.part is not None
+    alone = options.scheduler == "none" or options.share is not None
     alone |= options.scheduler == "local" and (settings.workers == 0 or number < 2)
     if not number:
         return
@@ -222,11 +227,11 @@ def _outcomes(
         yield from on_workers(client, survey, jobs, stop)
 
 
-def _share(tiles: np.ndarray, part: str | None) -> np.ndarray:
+def _share(tiles: np.ndarray, share: str | None) -> np.ndarray:
     """Share of the tiles: neighbours stay together, so that few images are read twice."""
-    if part is None:
+    if share is None:
         return tiles
-    one, whole = map(int, part.split("/"))
+    one, whole = map(int, share.split("/"))
     return np.array_split(tiles, whole)[one - 1]
 
 
