@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from autofit_ml.catalogue import atomic_write_json, file_stem, remove_temporaries
-from autofit_ml.errors import ResumeError
+from autofit_ml.errors import BusyError, ResumeError
 from autofit_ml.images import Discovery
 from autofit_ml.runs.folder import claimed, write_state
 from autofit_ml.runs.identity import refuse_other_inputs, some, source_fingerprints
@@ -34,6 +34,9 @@ from autofit_ml.survey.tiles import TileOutcome, failure_path, failures, tile_pa
 from autofit_ml.weights.choice import usable_device
 
 __all__ = ["SurveySummary", "audit", "forget_failures", "planned", "survey_run"]
+
+_PATIENCE = 120.0
+"""Seconds: the tasks of a job array all begin at once, and claim the folder one after the other."""
 
 Told = Callable[[TileOutcome, int, int], None]
 
@@ -180,7 +183,9 @@ def survey_run(
     summary = SurveySummary(out)
     with contextlib.ExitStack() as held:
         _claim(out, plan, identity, restart)
-        held.enter_context(locked(out / SURVEYED.work / "running", out, shared=True))
+        held.enter_context(
+            locked(out / SURVEYED.work / "running", out, shared=True, patience=_PATIENCE)
+        )
         if retry:
             forget_failures(out, plan)
         survey = Survey(
@@ -245,7 +250,9 @@ def _claim(out: Path, plan: Plan, identity: dict[str, Any], restart: bool) -> No
     with contextlib.ExitStack() as held:
         if restart and running.parent.is_dir():
             held.enter_context(locked(running, out))  # nobody works there
-        with claimed(out, SURVEYED, identity, fingerprints, restart=restart) as state:
+        with claimed(
+            out, SURVEYED, identity, fingerprints, restart=restart, patience=_PATIENCE
+        ) as state:
             if restart:
                 for part in SURVEYED.folders:
                     shutil.rmtree(out / part, ignore_errors=True)
@@ -256,7 +263,7 @@ def _claim(out: Path, plan: Plan, identity: dict[str, Any], restart: bool) -> No
             write_plan(plan, out, {"run": identity["run"]})
             about = {"tiling": plan.tiling.text, "bands": list(plan.bands), "settings": identity}
             atomic_write_json(out / SURVEY_FILE, about)
-    with contextlib.suppress(ResumeError), locked(running, out):  # nobody else is at work
+    with contextlib.suppress(BusyError), locked(running, out):  # nobody else is at work
         for part in ("cells", "tiles", "failed"):
             for folder in (out / part).glob("*/"):
                 remove_temporaries(folder)

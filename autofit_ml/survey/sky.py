@@ -105,12 +105,16 @@ class Grid:
         return 180.0 / len(self._cells)
 
     @functools.cached_property
+    def _edges(self) -> np.ndarray:
+        """Limits of the bands, degrees."""
+        return np.linspace(-90.0, 90.0, max(1, math.ceil(180.0 / self.degrees)) + 1)
+
+    @functools.cached_property
     def _cells(self) -> np.ndarray:
         """Number of cells of each band."""
-        bands = max(1, math.ceil(180.0 / self.degrees))
-        edges = np.linspace(-90.0, 90.0, bands + 1)
+        edges = self._edges
         nearest = np.maximum(0.0, np.maximum(edges[:-1], -edges[1:]))  # to the equator
-        around = 2 * bands * np.cos(np.radians(nearest))
+        around = 2 * (len(edges) - 1) * np.cos(np.radians(nearest))
         return np.maximum(1, np.ceil(around - 1e-9)).astype(np.int64)
 
     @functools.cached_property
@@ -121,7 +125,7 @@ class Grid:
     def index(self, ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
         """The tile of each position (degrees), int64."""
         cells = self._cells
-        band = np.floor((np.asarray(dec, dtype=float) + 90.0) / self.width).astype(np.int64)
+        band = np.searchsorted(self._edges, np.asarray(dec, dtype=float), side="right") - 1
         band = np.clip(band, 0, len(cells) - 1)
         place = np.floor(np.mod(ra, 360.0) / 360.0 * cells[band]).astype(np.int64)
         return self._first[band] + np.clip(place, 0, cells[band] - 1)
@@ -131,8 +135,7 @@ class Grid:
         band = int(np.searchsorted(self._first, tile, side="right")) - 1
         step = 360.0 / int(self._cells[band])
         ra = step * (tile - int(self._first[band]))
-        dec = -90.0 + self.width * band
-        return ra, ra + step, dec, dec + self.width
+        return ra, ra + step, float(self._edges[band]), float(self._edges[band + 1])
 
     def centre(self, tile: int) -> tuple[float, float]:
         """Right ascension and declination of a tile's middle, degrees."""
