@@ -505,7 +505,7 @@ class SurveySettings(Settings):
         "4096).",
         INPUT,
         unit="pixels",
-        least=256,
+        least=64,
     )
     halo: float | None = option(
         None,

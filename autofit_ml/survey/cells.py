@@ -4,21 +4,22 @@ Of several processes that detect in one cell (a worker that was thought dead, a 
 the first to finish names the file, and all go on with what is in it: numbers, positions and owners
 of objects cannot differ between two tiles, even where the machines round differently.
 
-``cells/<image>/<number>.fits`` has SOURCES (one row a detection, in pixels of the image and on the
-sky) and, where a network drew the outlines, LABELS (of the cell's window).
+``cells/<image>/<number>.npz`` has ``sources`` (one row a detection, in pixels of the image and on
+the sky), ``about`` (JSON) and, where a network drew the outlines, ``labels`` of the window: one
+file, so that labels and numbers are of one process.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from astropy.io import fits
 
 from autofit_ml.catalogue.atomic import atomic_file
 from autofit_ml.catalogue.filenames import file_stem
@@ -85,7 +86,7 @@ class CellSources:
 
 def cell_path(out: Path, cell: Cell) -> Path:
     """File of a cell's detections."""
-    return out / "cells" / file_stem(cell.source.id) / f"{cell.number}.fits"
+    return out / "cells" / file_stem(cell.source.id) / f"{cell.number}.npz"
 
 
 def detect_cell(
@@ -209,15 +210,10 @@ def write_cell(path: Path, sources: CellSources, labels: np.ndarray | None) -> N
         "labels": labels is not None,
         "hashes": dict(sources.hashes),
     }
-    primary = fits.PrimaryHDU()
-    primary.header["CREATOR"] = "autofit-ml survey"
-    table = fits.BinTableHDU(sources.rows, name="SOURCES")
+    planes = {} if labels is None else {"labels": labels}
     text = np.frombuffer(json.dumps(about).encode(), dtype=np.uint8)
-    hdus = [primary, table, fits.ImageHDU(text, name="ABOUT")]
-    if labels is not None:
-        hdus.append(fits.CompImageHDU(labels, name="LABELS", compression_type="GZIP_2"))
     buffer = io.BytesIO()
-    fits.HDUList(hdus).writeto(buffer, checksum=True)
+    np.savez_compressed(buffer, sources=sources.rows, about=text, **planes)
     with atomic_file(path, replace=False) as file:
         file.write(buffer.getvalue())
 
@@ -240,25 +236,24 @@ def read_cell(
         The file is damaged.
     """
     try:
-        with fits.open(path, memmap=False, checksum=True) as hdus:
-            rows = np.array(hdus["SOURCES"].data)
-            about = json.loads(np.asarray(hdus["ABOUT"].data, dtype=np.uint8).tobytes())
+        with np.load(path, allow_pickle=False) as file:
+            rows = file["sources"]
+            about = json.loads(file["about"].tobytes())
             plane = None
             if labels and about["labels"]:
                 x0, x1, y0, y1 = cell.window
                 plane = np.zeros(cell.shape, dtype=np.int32)
-                plane[y0:y1, x0:x1] = hdus["LABELS"].data
-    except (OSError, ValueError, KeyError, TypeError) as error:
+                plane[y0:y1, x0:x1] = file["labels"]
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise OutputError(
             f"the detections cannot be read: {error}",
             "delete this file and run the same command again: they are made anew",
             path,
         ) from error
-    native = rows.astype(rows.dtype.newbyteorder("="))
     kinds = {int(label): str(kind) for label, kind in _texts(about["kinds"]).items()}
     sources = CellSources(
         cell,
-        native,
+        rows,
         kinds,
         str(about["method"]),
         int(about["flags"]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -63,12 +64,12 @@ def write_view(out: str | Path) -> Path:
 
     out = Path(out).resolve()
     path = out / VIEW
-    fresh = out / ".work" / f"{VIEW}.new"
-    fresh.unlink(missing_ok=True)
     pattern = str(out / "tiles" / "*" / "*.parquet").replace("'", "''")
-    with duckdb.connect(str(fresh)) as connection:
-        connection.execute(f"CREATE VIEW catalog AS SELECT * FROM read_parquet('{pattern}')")
-    fresh.replace(path)
+    with tempfile.TemporaryDirectory(dir=out / ".work") as place:
+        fresh = Path(place) / VIEW
+        with duckdb.connect(str(fresh)) as connection:
+            connection.execute(f"CREATE VIEW catalog AS SELECT * FROM read_parquet('{pattern}')")
+        fresh.replace(path)
     return path
 
 

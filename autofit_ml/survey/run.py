@@ -286,7 +286,7 @@ def _check_images(
     ------
     ResumeError
     """
-    touched = {path.parent.name for path in (out / "cells").glob("*/*.fits")}
+    touched = {path.parent.name for path in (out / "cells").glob("*/*.npz")}
     done = {name: () for name in before if file_stem(name) in touched}
     hashes: dict[str, str] = {}
     for image in plan.images:
