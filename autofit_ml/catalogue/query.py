@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import duckdb

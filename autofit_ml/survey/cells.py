@@ -150,7 +150,7 @@ def detect_cell(
 def _nothing(shape: tuple[int, ...]) -> Detections:
     empty = np.zeros(0, [("label", int)] + [(name, float) for name in _COLUMNS[1:9]])
     blank = np.zeros(shape, np.float32)
-    return Detections(empty, np.zeros(shape, np.int32), blank, blank)
+    return Detections(empty, np.zeros(shape, np.int32), blank)
 
 
 def _rows(found: np.ndarray, frame: Frame, cell: Cell) -> np.ndarray:
@@ -213,7 +213,7 @@ def write_cell(path: Path, sources: CellSources, labels: np.ndarray | None) -> N
     planes = {} if labels is None else {"labels": labels}
     text = np.frombuffer(json.dumps(about).encode(), dtype=np.uint8)
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, sources=sources.rows, about=text, **planes)
+    np.savez_compressed(buffer, allow_pickle=False, sources=sources.rows, about=text, **planes)
     with atomic_file(path, replace=False) as file:
         file.write(buffer.getvalue())
 

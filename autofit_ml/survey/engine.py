@@ -183,7 +183,8 @@ def plugin_name(survey: Survey) -> str:
 def _survey_of(name: str) -> Survey:
     from distributed import get_worker
 
-    survey: Survey = get_worker().plugins[name].survey
+    plugin: Any = get_worker().plugins[name]
+    survey: Survey = plugin.survey
     return survey
 
 
@@ -226,8 +227,8 @@ class _Flow:
         futures = [self.cells[name] for name in waited]
         name = self.survey.sky.name(job.tile)
         future = self._task(tile_task, f"tile-{name}", survey, job, futures)
-        self.tiles[future.key] = future, job, waited
-        future.add_done_callback(lambda done: self.finished.put(done.key))
+        self.tiles[str(future.key)] = future, job, waited
+        future.add_done_callback(lambda done: self.finished.put(str(done.key)))
 
     def _task(self, function: Callable[..., Any], name: str, *arguments: Any) -> Future:
         self.tries[name] += 1

@@ -186,7 +186,7 @@ def _fitting(
     blank = np.zeros((1, 1), np.float32)
     number = min(_OBJECTS, len(found.rows))
     some = np.unique(np.linspace(0, len(found.rows) - 1, number).astype(int))
-    told = Detections(found.rows[some], full, blank, blank, found.kinds, found.method)
+    told = Detections(found.rows[some], full, blank, found.kinds, found.method)
     task = FittingTask(plan.bands, device, None)
     seconds, size = 0.0, 0.0
     for names in (found.ids[:2], [found.ids[k] for k in some]):  # the first call loads networks

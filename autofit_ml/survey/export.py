@@ -251,7 +251,7 @@ class _Reach:
             touched = (sky.index(*turned) == part.pixel).reshape(-1, len(ra)).any(0)
             inside.append(table.filter(pa.array(mine)))
             around.append(table.filter(pa.array(touched & ~mine)))
-        return tuple(  # type: ignore[return-value]
+        return tuple(
             pa.concat_tables([schema.empty_table(), *some]).sort_by(_INDEX)
             for some in (inside, around)
         )

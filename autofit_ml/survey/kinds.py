@@ -105,7 +105,6 @@ def _to_cut(survey: Survey, part: OwnedObjects) -> tuple[Detections, list[str]]:
         part.sources.rows[part.chosen],
         np.zeros(cell.shape, np.int32) if labels is None else labels,
         blank,
-        blank,
         part.sources.kinds,
         part.sources.method,
     ), part.ids

@@ -274,7 +274,7 @@ def _fingerprints(plan: Plan) -> dict[str, dict[str, list]]:
     prints = source_fingerprints(plan.sources)
     for image in plan.images:
         prints[image.source.id]["priority"] = [repr(image.priority), image.band]
-    return json.loads(json.dumps(prints))  # type: ignore[no-any-return]
+    return json.loads(json.dumps(prints))
 
 
 def _check_images(

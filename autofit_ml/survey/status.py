@@ -130,12 +130,12 @@ def survey_status(out: str | Path) -> SurveyStatus:
         len(set(images["id"])),
         len(tiles),
         int(np.isin(done["name"], np.asarray(tiles["tile"], dtype=object)).sum()),
-        *(int(total[name]) for name in _NUMBERS[:5]),
-        failures(out, "tiles"),
-        failures(out, "images"),
-        total["processor"] / 3600.0,
-        float(np.max(done["memory"], initial=0.0)),
-        _rate(done["finished"]),
+        **{name: int(total[name]) for name in _NUMBERS[:5]},
+        tile_failures=failures(out, "tiles"),
+        image_failures=failures(out, "images"),
+        processor_hours=total["processor"] / 3600.0,
+        memory=float(np.max(done["memory"], initial=0.0)),
+        per_hour=_rate(done["finished"]),
     )
 
 

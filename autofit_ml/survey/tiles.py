@@ -211,15 +211,15 @@ def _done(survey: Survey, job: TileJob, path: Path, began: float, used: float) -
             cells.append(read_cell(place, cell)[0])
         else:
             lacking.append(cell.name)
-    found, cell, row = _joined(cells)
+    found, of_cell, row = _joined(cells)
     resolved = tile_objects(found, job.tile, survey.sky, survey.match, survey.halo)
     parts = [
-        OwnedObjects(one, row[resolved.kept & (cell == k)])
+        OwnedObjects(one, row[resolved.kept & (of_cell == k)])
         for k, one in enumerate(cells)
-        if (resolved.kept & (cell == k)).any()
+        if (resolved.kept & (of_cell == k)).any()
     ]
     rows = KINDS[survey.kind].measure(survey, parts, survey.sky.name(job.tile))
-    table = _with_place(rows, cells, found, cell, row, resolved, survey.sky.name(job.tile))
+    table = _with_place(rows, cells, found, of_cell, row, resolved, survey.sky.name(job.tile))
     counts = _counts(table)
     outcome = TileOutcome(
         survey.sky.name(job.tile),
