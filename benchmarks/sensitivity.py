@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 from documents import DOCS, machine, markdown_table, write_section
 
-from autofit_ml.population.sensitivity_page import sensitivity_figure
 from autofit_ml.population.sensitivity import FRACTION, Sensitivity, fit_selection
+from autofit_ml.population.sensitivity_page import sensitivity_figure
 from autofit_ml.runs.sensitivity import axes_of_map, sensitivity_run
 from autofit_ml.settings import SensitivitySettings
 from autofit_ml.simulation import compose_recipe, export_fits, simulate_one

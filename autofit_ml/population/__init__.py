@@ -9,6 +9,7 @@ shrunk posteriors of the objects, a population file that a fit takes as its prio
   `selection`: which objects are in the sample.
 - `density`: densities of populations; `nodes`: integrals as sums over points; `problem`: the
   posterior, its maximum; `infer`: `fit_population`; `posterior`: what comes out.
+- `sensitivity`: which second components can be seen, as a selection function; `sensitivity_page`.
 """
 
 from autofit_ml.population.infer import PopulationSettings, fit_population

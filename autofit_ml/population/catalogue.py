@@ -8,6 +8,7 @@ Gaussians, and whether a prior is in them must be said.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,7 +67,9 @@ def read_tables(paths: Sequence[str | Path]) -> Table:
             tables.append(Table(read_catalogue(path)))
             continue
         try:
-            tables.append(Table.read(path))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # lengths of strings in other people's parquet
+                tables.append(Table.read(path))
         except Exception as error:  # astropy raises many kinds
             raise InputError(
                 f"cannot be read as a table: {error}",

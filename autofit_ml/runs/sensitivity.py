@@ -24,9 +24,9 @@ from autofit_ml.errors import InputError
 from autofit_ml.images import Source
 from autofit_ml.images.stamp import Stamp
 from autofit_ml.injection.pairs import Recipe, draw_pair, light_of_pair, recipe_of, scaled_to_snr
-from autofit_ml.population.sensitivity_page import sensitivity_page
 from autofit_ml.injection.stamps import Population, inject
 from autofit_ml.population.sensitivity import FRACTION, Sensitivity, sensitivity_of
+from autofit_ml.population.sensitivity_page import sensitivity_page
 from autofit_ml.runs.calibrate import galaxies_of, only_noise
 from autofit_ml.runs.fit import fit_run, fit_sources
 from autofit_ml.runs.folder import claimed

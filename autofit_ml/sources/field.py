@@ -78,7 +78,7 @@ class FieldBand:
         wings of sources; beside their models neither is.
         """
         rest = (self.data - self.model) * self.root
-        quiet = (self.root > 0) & (self.model * self.root < 1) & (rest.abs() < 5)
+        quiet = (self.root > 0) & (self.model * self.root < 0.1) & (rest.abs() < 5)
         if not quiet.any():
             return 0.0
         weight = self.root[quiet].double()
