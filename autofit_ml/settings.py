@@ -957,6 +957,7 @@ class SensitivitySettings(Seeded, Working, Networks, ReadOptions):
     )
 
 
+@dataclass(frozen=True, kw_only=True)
 class PopulationOptions(Seeded):
     """Settings of a population that is inferred from catalogues."""
 
