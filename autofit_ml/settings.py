@@ -795,6 +795,8 @@ class SurveySettings(Settings):
     def check(self) -> None:
         """The tiling can be read."""
         super().check()
+        if self.tiling is None:
+            return
         kind, _, number = self.tiling.partition(":")
         if kind not in ("healpix", "grid") or not number:
             raise SettingsError(f"tiling is {self.tiling!r}", "give healpix:ORDER or grid:DEGREES")
