@@ -270,7 +270,7 @@ def _claim(out: Path, plan: Plan, identity: dict[str, Any], restart: bool) -> No
 
 
 def _fingerprints(plan: Plan) -> dict[str, dict[str, list]]:
-    """What tells whether an image, or what is said of it, has changed; as JSON holds it."""
+    """Marks of change of an image, and of what is said of it, as JSON holds them."""
     prints = source_fingerprints(plan.sources)
     for image in plan.images:
         prints[image.source.id]["priority"] = [repr(image.priority), image.band]
