@@ -6,7 +6,9 @@ from .api import simulate as simulate
 from .catalogue import query as query
 from .catalogue import read_catalogue as read_catalogue
 from .deconvolution import deconvolve as deconvolve
+from .difference import LightCurve as LightCurve
 from .difference import Subtraction as Subtraction
+from .difference import light_curve as light_curve
 from .difference import subtract as subtract
 from .errors import AutofitError as AutofitError
 from .errors import AutofitWarning as AutofitWarning
@@ -18,6 +20,8 @@ from .galfit import read_galfit as read_galfit
 from .galfit import write_galfit as write_galfit
 from .images import read as read
 from .initialisation import initialise as initialise
+from .population import fit_population as fit_population
+from .population.sensitivity import read_selection as read_selection
 from .posterior.refining import fit_scenes as fit_scenes
 from .posterior.refining import refine as refine
 from .posterior.refining import sample_scenes as sample_scenes

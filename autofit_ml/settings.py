@@ -37,6 +37,10 @@ __all__ = [
     "FitOptions",
     "FitSettings",
     "InMemory",
+    "LightCurveCall",
+    "LightCurveOptions",
+    "LightCurveSettings",
+    "PopulationOptions",
     "ReadCall",
     "ReadKeywords",
     "ReadOptions",
@@ -44,10 +48,12 @@ __all__ = [
     "SamplingSettings",
     "SegmentSettings",
     "Selected",
+    "SensitivitySettings",
     "SimulateSettings",
     "SourceSettings",
     "SubtractCall",
     "SubtractSettings",
+    "date_ranges",
 ]
 
 Paths: TypeAlias = "str | Path | Iterable[str | Path] | None"
@@ -81,6 +87,50 @@ def _known_survey(name: Any) -> Any:
 
 
 PRIORS = ("broad", "none", "network")
+
+
+def _grid(value: Any) -> tuple[str, ...]:
+    """Axes of a grid, each in one form: NAME=LOW:HIGH:CELLS, with :log."""
+    axes = []
+    for text in () if value == "none" else texts_of(value):
+        name, _, numbers = str(text).strip().partition("=")
+        low, high, cells = [*numbers.split(":"), "", "", ""][:3]
+        log = numbers.split(":")[3:]
+        try:
+            least, most, count = float(low), float(high), int(cells)
+        except ValueError:
+            least, most, count = math.nan, math.nan, 0
+        good = -math.inf < least < most < math.inf and 1 <= count <= 100 and log in ([], ["log"])
+        if not (name and good and (not log or least > 0)):
+            raise SettingsError(
+                f"{text!r} is no axis", "write PARAMETER=LOW:HIGH:CELLS, e.g. n=0.5:8:5:log"
+            )
+        axes.append(f"{name}={least:.12g}:{most:.12g}:{count}" + ":log" * bool(log))
+    return tuple(axes)
+
+
+INJECTED = ("B/T", "snr", "re_ratio", "re", "q", "n")
+"""Axes of a sensitivity map."""
+
+
+def _injected(value: Any) -> tuple[str, ...]:
+    """Axes of a sensitivity map, B/T first, each in one form: NAME=LOW:HIGH:NUMBER, with :log."""
+    found: dict[str, str] = {}
+    for text in texts_of(value):
+        name, _, numbers = str(text).strip().partition("=")
+        if name not in INJECTED or name in found:
+            raise SettingsError(f"there is no axis {text!r}", f"use each once: {INJECTED}")
+        try:
+            low = high = float(numbers)
+            found[name] = f"{name}={low:.12g}"
+        except ValueError:
+            (found[name],) = _grid(str(text))
+            low, high = map(float, found[name].partition("=")[2].split(":")[:2])
+        if not low > 0 or (name in ("B/T", "q") and not high < 1 + (name == "q")):
+            raise SettingsError(f"{text!r}", "give values above 0, of B/T and q below 1")
+    if "B/T" not in found:
+        raise SettingsError("the grid has no B/T", "add for example B/T=0.05:0.4:4:log")
+    return tuple(found[name] for name in INJECTED if name in found)
 
 
 def _prior(value: Any) -> str:
@@ -261,6 +311,19 @@ class FitSettings(Working, Networks, ReadOptions):
     galfit: str | Path | None = option(
         None, "GALFIT input file: the model and, without PATH, the images.", MODEL, shell=Path
     )
+    pipeline: str | Path | None = option(
+        None,
+        "Stages of fits, each from what an earlier one found: a YAML file (docs/pipelines.md).",
+        MODEL,
+        shell=Path,
+    )
+    grid: str | Sequence[str] = option(
+        (),
+        "Fit in every cell of a grid, then from its minima: PARAMETER=LOW:HIGH:CELLS[:log], also "
+        "several: n=0.5:8:5:log,B/T=0:1:4.",
+        MODEL,
+        normalise=_grid,
+    )
     bands: str | Sequence[str] = option(
         (),
         "Bands fitted together, the reference first: g,r,i; with wavelengths for parameters that "
@@ -304,6 +367,15 @@ class FitSettings(Working, Networks, ReadOptions):
         MODEL,
         choices=("laplace", "bootstrap", "hmc", "nested"),
     )
+    watch: float = option(
+        0.0,
+        "Minutes between pictures of the best model so far in progress/, of hmc and nested; 0: "
+        "none.",
+        OUTPUT,
+        unit="minutes",
+        least=0,
+        changes_results=False,
+    )
     segmenter: str = _segmenter("auto", SEGMENTERS)
     init: str = option(
         "resnet",
@@ -332,10 +404,22 @@ class FitSettings(Working, Networks, ReadOptions):
         bands, wavelengths = _bands(self.bands, self.wavelengths)
         object.__setattr__(self, "bands", bands)
         object.__setattr__(self, "wavelengths", wavelengths)
+        if self.pipeline is not None:
+            self._check_pipeline()
+        if self.grid and self.model == "auto":
+            raise SettingsError("a grid of model 'auto'", "name a model, or leave the grid out")
         if self.galfit is not None and not self.default_model:
             raise SettingsError("both a model and a GALFIT file are given", "give one of them")
         if self.prior not in ("broad", "none"):
             self._check_prior()
+
+    def _check_pipeline(self) -> None:
+        beside = {"model": not self.default_model, "galfit": self.galfit, "grid": self.grid}
+        for name, given in beside.items():
+            if given:
+                raise SettingsError(
+                    f"both a pipeline and {name} are given", "say it in a stage of the pipeline"
+                )
 
     def _check_prior(self) -> None:
         if self.prior == "network" and self.init != "resnet":
@@ -450,6 +534,14 @@ class SubtractSettings(Settings):
     smoothness: float = option(
         1e-5, "Weight of the kernel's squared Laplacian.", MODEL, least=0, below=1
     )
+    solver: str = option(
+        "auto",
+        "How the kernel's normal equations are solved: dense, or by conjugate gradients with FFTs; "
+        "auto: the faster.",
+        MODEL,
+        choices=("auto", "dense", "conjugate"),
+        python_only=True,
+    )
     most_pixels: int = option(
         60_000,
         "The kernel is fitted to at most so many pixels, the brightest.",
@@ -514,7 +606,7 @@ class SourceSettings(Settings):
         STARTS,
     )
     sweeps: int = option(
-        4, "Sweeps over sources that overlap, at most.", WORK, least=1, python_only=True
+        10, "Sweeps over sources that overlap, at most.", WORK, least=1, python_only=True
     )
 
 
@@ -525,18 +617,110 @@ class CatalogSettings(SourceSettings, Working, ReadOptions):
     bands: str | Sequence[str] = option(
         (), "Bands fitted together, the reference first: r,u,g,i,z.", MODEL
     )
+    forced: str | Path | None = option(
+        None,
+        "Catalogue whose positions and shapes are held: its sources' fluxes in these images.",
+        MODEL,
+        shell=Path,
+    )
     batch_size: int = _batch_size(1)
     save: str | Sequence[str] = option(
-        ("images", "regions"),
-        "Any of images (model and residual), regions (for DS9 and Aladin); or none.",
+        ("page", "images", "regions"),
+        "Any of page (the frame to zoom into, with its sources), images (model and residual), "
+        "regions (for DS9 and Aladin); or none.",
         OUTPUT,
-        normalise=any_of(("images", "regions")),
+        normalise=any_of(("page", "images", "regions")),
     )
 
     def check(self) -> None:
         """Check the names of the bands."""
         super().check()
         object.__setattr__(self, "bands", _bands(self.bands, {})[0])
+
+
+# --- lightcurve -------------------------------------------------------------------------------
+
+
+def date_ranges(text: str) -> list[tuple[float, float]]:
+    """Ranges of dates in a text like ``:58000,58100:58200``.
+
+    Raises
+    ------
+    SettingsError
+        Other text.
+    """
+    out = []
+    for part in filter(None, text.replace(" ", "").split(",")):
+        first, colon, last = part.partition(":")
+        try:
+            low, high = float(first or "-inf"), float(last or "inf")
+        except ValueError as error:
+            raise SettingsError(f"{part!r} is no range of dates", "write MJD:MJD") from error
+        if not colon or low > high:
+            raise SettingsError(f"{part!r} is no range of dates", "write MJD:MJD, smaller first")
+        out.append((low, high))
+    return out
+
+
+@dataclass(frozen=True, kw_only=True)
+class LightCurveOptions(SubtractSettings):
+    """Settings of the photometry of a source over epochs."""
+
+    method: str = option(
+        "difference",
+        "difference: forced photometry on differences from the reference; scene: host and source "
+        "fitted to all epochs together; both.",
+        MODEL,
+        choices=("difference", "scene", "both"),
+    )
+    host: str = option(
+        "sersic+pixels",
+        "Host of the scene: sersic, sersic+exp ..., pixels about the source, both (joined by +), "
+        "or none.",
+        MODEL,
+    )
+    absent: str = option(
+        "",
+        "Dates without the source, as ranges of MJD: :58000,58100:58200; a reference of its own "
+        "is without it, too.",
+        MODEL,
+    )
+    scale: str = option(
+        "auto",
+        "How fluxes of epochs are brought to the reference's: stars in common, zeropoints of the "
+        "headers, the sum of the kernel; auto: the first that there is.",
+        NOISE,
+        choices=("auto", "stars", "zeropoints", "kernel"),
+    )
+    psf_error: float = option(
+        0.01, "Relative error of a PSF's width and shape in the scene.", NOISE, least=0, below=1
+    )
+    astrometric_error: float = option(
+        0.02,
+        "Error of an epoch's position against the reference's in the scene.",
+        NOISE,
+        unit="pixels",
+        least=0,
+    )
+    position_error: float = option(
+        0.1, "Error of the given position in the scene; 0: exact.", MODEL, unit="pixels", least=0
+    )
+    stamp_half: int = option(
+        20, "Half side of the part of the image that the scene has.", MODEL, unit="pixels", least=8
+    )
+
+    def check(self) -> None:
+        """The dates are ranges."""
+        super().check()
+        date_ranges(self.absent)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LightCurveSettings(LightCurveOptions, Working, ReadOptions):
+    """Settings of light curves, and everything that is said about the images."""
+
+    batch_size: int = _batch_size(1)
+    pictures: bool = option(True, "Draw light curves and scenes as PNG.", OUTPUT)
 
 
 # --- deconvolve -------------------------------------------------------------------------------
@@ -657,6 +841,68 @@ class CalibrateSettings(Seeded):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SensitivitySettings(Seeded, Working, Networks, ReadOptions):
+    """Settings of a sensitivity map: which galaxies are injected, and how they are fitted."""
+
+    simpler: str | Path = option(
+        "sersic", "Model of one component: what a galaxy is without the other.", MODEL, shell=str
+    )
+    richer: str | Path = option(
+        "sersic+exp",
+        "Model of two components, each a Sérsic profile or a point source; B/T is the share of the "
+        "first.",
+        MODEL,
+        shell=str,
+    )
+    grid: str | Sequence[str] = option(
+        ("B/T=0.05:0.4:4:log", "snr=50:400:4:log"),
+        "What is injected: NAME=LOW:HIGH:NUMBER[:log] or NAME=VALUE of B/T, snr (of the galaxy), "
+        "re_ratio (first to second), re (pixels, of the second), q, n (of the first).",
+        MODEL,
+        normalise=_injected,
+    )
+    number: int = _number(50, "Galaxies of each cell of the grid.", least=2)
+    background: str = option(
+        "sky",
+        "sky: the images' own, their objects replaced by it; noise: Gaussian, as the noise plane "
+        "says.",
+        MODEL,
+        choices=("sky", "noise"),
+    )
+    margin: float = option(
+        0.0, "By which the BIC of the richer model must be lower to be accepted.", MODEL, least=0
+    )
+    prior: str = option("broad", "broad or none; see fit.", MODEL, choices=("broad", "none"))
+    likelihood: str = option("gaussian", "See fit.", MODEL)
+    segmenter: str = _segmenter("auto", SEGMENTERS[:3])
+    init: str = option(
+        "resnet", "Starting values: resnet or moments; see fit.", STARTS, choices=INITIALISERS
+    )
+
+
+class PopulationOptions(Seeded):
+    """Settings of a population that is inferred from catalogues."""
+
+    noise: str = option(
+        "auto",
+        "Errors as they were fitted, or following the true parameters (model); auto: model from "
+        "200 objects on.",
+        MODEL,
+        choices=("auto", "fixed", "model"),
+    )
+    outliers: bool = option(
+        True, "Some errors are five times too small; how many is fitted along.", MODEL
+    )
+    interim: str | None = option(
+        None,
+        "The prior in the values of tables that are no catalogues of autofit-ml: flat.",
+        INPUT,
+        choices=("flat",),
+    )
+    draws: int = option(250, "Draws of each of four chains.", SAMPLING, least=20)
+
+
+@dataclass(frozen=True, kw_only=True)
 class SimulateSettings(Settings):
     """Settings of a simulated set, beside its recipe."""
 
@@ -768,6 +1014,29 @@ class SubtractCall(SubtractOptions):
 
     science: Any = None
     reference: Any = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LightCurveKeywords(LightCurveOptions):
+    """Keywords of `autofit_ml.light_curve`."""
+
+    times: Any = _beside("MJD of each image; by default as the headers say.")
+    reference: Any = _beside(
+        "Image without the source that the others are compared with; by default the first."
+    )
+    sigma: Any = _beside("Noise of each image, or of all; see `fit`.")
+    mask: Any = _beside("True where a pixel is not to be used; for each image.")
+    psf: Any = _beside("PSF of each image, or of all; by default from their stars.")
+    wcs: Any = _beside("An astropy.wcs.WCS for each image.")
+    zeropoint: float | None = option(None, "AB magnitude of one unit of the reference.", NOISE)
+
+
+@dataclass(frozen=True)
+class LightCurveCall(LightCurveKeywords):
+    """Arguments of `autofit_ml.light_curve`."""
+
+    images: Any = None
+    at: Any = None
 
 
 @dataclass(frozen=True, kw_only=True)

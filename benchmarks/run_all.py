@@ -54,6 +54,8 @@ BENCHMARKS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "deconvolution": ("the prior and its samplers", ("--docs",), ("exact", "--scale", "0.1")),
     "deconvolution_real": ("real galaxies sharpened", ("--docs",), ("cosmos", "--samples", "4")),
     "gpu": ("a GPU beside the CPU", (), ("--quick", "--device", "cpu")),
+    "pipelines": ("stages and grids of fits", ("--docs",), ("-n", "6")),
+    "sensitivity": ("which second components are seen", ("--docs",), ("-n", "2", "--images", "4")),
     "posteriors": ("samplers side by side", ("--docs",), ("efficiency", "-n", "2")),
     "model_error": (
         "errors on galaxies that are no Sérsic profiles",
@@ -66,13 +68,25 @@ BENCHMARKS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "companions": ("missed companions, ruined fits", (), ("-n", "4")),
     "priors": ("priors for the faint", ("--docs",), ("faint", "-n", "20")),
     "psf_variation": ("PSFs that vary over a frame", ("--docs",), ("residuals", "-n", "1")),
+    "population": ("populations from many fits", ("--docs",), ("simulated", "-n", "2")),
     "difference": ("image subtraction", ("--docs",), ("-n", "1")),
+    "catalog_posteriors": (
+        "posteriors of stars and galaxies",
+        ("--docs",),
+        ("-n", "12", "--hmc", "4"),
+    ),
+    "catalog": (
+        "stars, galaxies and colours of frames",
+        ("--docs",),
+        ("--shape", "256", "256", "--referee", "4"),
+    ),
 }
 """Script -> (what it measures, its arguments, those with --quick)."""
 NOT_BENCHMARKS = {
     "run_all", "deconvolution_baselines", "default_pipeline", "documents", "side_by_side_fits",
+    "catalog_frames", "catalog_galsim", "catalog_referee", "catalog_scores", "catalog_stripe82",
     "undisturbed", "analytic_priors", "hard_sets", "instance_figures",
-    "versions",  # needs a checkout of an earlier version
+    "versions", "alternated",  # need a checkout of an earlier version
     "initialisation_losses",  # needs four trainings: conf/experiment/initialise_losses.yaml
 }  # fmt: skip
 

@@ -113,7 +113,7 @@ def main() -> None:
     text = markdown_table(HEADER, every)
     print(text)
     if arguments.docs:
-        write_section("accuracy.md", "totals", f"{text}\n{arguments.n} galaxies each.\n")
+        write_section("accuracy.md", "totals", f"{text}\n\n{arguments.n} galaxies each.\n")
 
 
 if __name__ == "__main__":

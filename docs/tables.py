@@ -11,7 +11,9 @@ from autofit_ml.settings import (
     DeconvolveSettings,
     FitSettings,
     InMemory,
+    PopulationOptions,
     SegmentSettings,
+    SensitivitySettings,
     SimulateSettings,
 )
 
@@ -23,6 +25,8 @@ OPTIONS = {
     "segment": SegmentSettings,
     "deconvolve": DeconvolveSettings,
     "calibrate": CalibrateSettings,
+    "sensitivity": SensitivitySettings,
+    "population": PopulationOptions,
     "simulate": SimulateSettings,
 }
 

@@ -32,6 +32,7 @@ from .rows import pack_covariance as pack_covariance
 from .rows import rows_to_table as rows_to_table
 from .schema import COVARIANCE_PARAMETERS as COVARIANCE_PARAMETERS
 from .schema import FIT_NUMBERS as FIT_NUMBERS
+from .schema import PRIOR_COORDINATES as PRIOR_COORDINATES
 from .schema import BandParameter as BandParameter
 from .schema import Column as Column
 from .schema import ComponentColumns as ComponentColumns

@@ -15,6 +15,7 @@ from autofit_ml.errors import SettingsError
 __all__ = [
     "COVARIANCE_PARAMETERS",
     "FIT_NUMBERS",
+    "PRIOR_COORDINATES",
     "SAMPLED",
     "BandParameter",
     "Column",
@@ -31,6 +32,10 @@ __all__ = [
 
 COVARIANCE_PARAMETERS = ("x", "y", "flux", "re", "n", "q", "pa", "sky")
 """Order of the parameters in ``cov`` for one Sersic profile."""
+
+PRIOR_COORDINATES = ("x", "y", "ln_flux", "ln_rc", "ln_n", "eta1", "eta2")
+"""Coordinates of the fit in which its priors are Gaussian: rc = re sqrt(q) in pixels,
+(eta1, eta2) = -ln q (cos, sin)(2 pa + 180 deg)."""
 
 
 @dataclass(frozen=True)
@@ -274,7 +279,27 @@ _FIT = (
         "object_class", "str", "", "galaxy or star, by the segmenting network; empty if unknown"
     ),
     Column("init", "str", "", "Where the starting values come from: moments, resnet"),
-    Column("prior", "str", "", "Prior of the fit: broad, none, network, population:NAME"),
+    Column(
+        "prior",
+        "str",
+        "",
+        "Prior of the fit: broad, none, network, population:NAME; +stage: of an earlier stage",
+    ),
+    Column(
+        "prior_mean",
+        "float64",
+        "",
+        f"Mean of the Gaussian prior in ({', '.join(PRIOR_COORDINATES)}) of the first component",
+        size=len(PRIOR_COORDINATES),
+    ),
+    Column(
+        "prior_precision",
+        "float64",
+        "",
+        "Inverse covariance of that prior, lower triangle row by row; 0 where it is flat, NaN "
+        "where the prior is no such Gaussian",
+        size=len(PRIOR_COORDINATES) * (len(PRIOR_COORDINATES) + 1) // 2,
+    ),
     Column("weights", "str", "", "Weight bundles used, empty for none"),
     Column("data_id", "str", "", "Hash of what the object's files, and a manifest, say of it"),
     Column("filter", "str", "", "Filter or band of the image"),

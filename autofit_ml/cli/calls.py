@@ -11,17 +11,21 @@ from autofit_ml.errors import SettingsError
 from autofit_ml.options import Settings, option
 from autofit_ml.settings import (
     INPUT,
+    MODEL,
     OUTPUT,
     CalibrateSettings,
     CatalogSettings,
     DeconvolveSettings,
     DiffSettings,
     FitSettings,
+    LightCurveSettings,
     Paths,
+    PopulationOptions,
     ReadOptions,
     Resumed,
     SegmentSettings,
     Selected,
+    SensitivitySettings,
     SimulateSettings,
 )
 
@@ -33,7 +37,10 @@ __all__ = [
     "DoctorCommand",
     "FitCommand",
     "Inputs",
+    "LightcurveCommand",
+    "PopulationCommand",
     "SegmentCommand",
+    "SensitivityCommand",
     "SimulateCommand",
     "Told",
 ]
@@ -135,6 +142,28 @@ class CatalogCommand(CatalogSettings, Selected, Resumed, Told, Inputs):
 
 
 @dataclass(frozen=True, kw_only=True)
+class LightcurveCommand(LightCurveSettings, Selected, Resumed, Told, Inputs):
+    """Options of ``autofit-ml lightcurve``."""
+
+    paths: Paths = _paths("Images of all epochs: files, folders or globs.")
+    at: str | None = option(
+        None,
+        "Where: RA,DEC in degrees, pixel:X,Y of the reference, or a table with columns ra and dec "
+        "or x and y (and name).",
+        INPUT,
+        changes_results=False,
+    )
+    reference: Path | None = option(
+        None,
+        "Image that the others are compared with, without the source; default: the first of the "
+        "images.",
+        INPUT,
+        changes_results=False,
+    )
+    out: Path = _out("lightcurve", "Folder for light curves.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class DeconvolveCommand(DeconvolveSettings, Selected, Resumed, Told, Inputs):
     """Options of ``autofit-ml deconvolve``."""
 
@@ -150,6 +179,24 @@ class CalibrateCommand(CalibrateSettings, Resumed, Told, Inputs):
     )
     paths: Paths = _paths("Its images, where they are no longer those that the run read.", True)
     out: Path | None = _out(None, "Default: calibration/ in the results.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SensitivityCommand(SensitivitySettings, Resumed, Told, Inputs):
+    """Options of ``autofit-ml sensitivity``."""
+
+    out: Path = _out("sensitivity", "Folder of the map.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PopulationCommand(PopulationOptions, Resumed, Told):
+    """Options of ``autofit-ml population``."""
+
+    paths: Paths = _paths("Results folders, catalogues, or other tables.")
+    model: Path | None = option(
+        None, "Population file in which numbers may be free.", MODEL, shell=Path
+    )
+    out: Path = _out("population", "Folder for the result.")
 
 
 @dataclass(frozen=True, kw_only=True)

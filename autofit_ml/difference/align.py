@@ -21,8 +21,8 @@ def aligned(image: Frame, like: Frame) -> tuple[Frame, str]:
 
     Interpolation correlates the noise of neighbouring pixels and makes that of each smaller; summed
     over a few pixels, which is what fluxes are, noise stays what it was. So variances are carried
-    along as they are (times the square of the ratio of pixel areas), not as those of the
-    interpolated pixels.
+    along as they are (times the ratio of pixel areas, squared where pixels get larger), not as
+    those of the interpolated pixels.
 
     Parameters
     ----------
@@ -65,10 +65,15 @@ def aligned(image: Frame, like: Frame) -> tuple[Frame, str]:
         )  # fmt: skip
 
     data = onto(np.where(image.mask, 0, image.data).astype(float), "bicubic") * ratio
-    variance = onto(image.sigma.astype(float) ** 2, "nearest-neighbor") * ratio**2
+    # Samples of larger pixels than the image's own are as noisy as these, and independent.
+    larger = ratio * max(ratio, 1.0)
+    variance = onto(image.sigma.astype(float) ** 2, "nearest-neighbor") * larger
+    bits = (
+        None if image.mask_bits is None else onto(image.mask_bits.astype(float), "nearest-neighbor")
+    )
     bad = onto(image.mask.astype(float), "bilinear")
     text = f"resampled to the pixels of {like.id}"
-    return _placed(image, like, data, variance, ~(bad < 0.01)), text
+    return _placed(image, like, data, variance, ~(bad < 0.01), bits), text
 
 
 def _covers(there: np.ndarray, x: np.ndarray, y: np.ndarray) -> bool:
@@ -84,13 +89,15 @@ def _corners(frame: Frame) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _placed(
-    image: Frame, like: Frame, data: np.ndarray, variance: np.ndarray, bad: np.ndarray
-) -> Frame:
+    image: Frame, like: Frame, data: np.ndarray, variance: np.ndarray, bad: np.ndarray,
+    bits: np.ndarray | None,
+) -> Frame:  # fmt: skip
     bad = bad | ~np.isfinite(data) | ~(variance > 0)
     return image.replace(
         data=np.where(bad, 0, data).astype(np.float32),
         sigma=np.sqrt(np.where(bad, 1, variance)).astype(np.float32),
         mask=bad,
+        mask_bits=None if bits is None else np.nan_to_num(bits).astype(np.int64),
         wcs=like.wcs,
         pixel_scale=like.pixel_scale,
         saturated=None,
@@ -138,4 +145,5 @@ def _by_stars(image: Frame, like: Frame) -> tuple[Frame, str]:
     data = onto(np.where(image.mask, 0, image.data), 3, 0.0)
     variance = onto(image.sigma**2, 0, 0.0)
     bad = onto(image.mask, 1, 1.0) > 0.01
-    return _placed(image, like, data, variance, bad), f"aligned to {like.id} by its stars"
+    bits = None if image.mask_bits is None else onto(image.mask_bits, 0, 0.0)
+    return _placed(image, like, data, variance, bad, bits), f"aligned to {like.id} by its stars"

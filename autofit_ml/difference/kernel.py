@@ -15,13 +15,19 @@ import torch
 from scipy.fft import next_fast_len
 from torch import Tensor
 
-__all__ = ["Design", "Kernel", "convolved", "polynomials", "solve"]
+__all__ = [
+    "Design",
+    "Kernel",
+    "Spectrum",
+    "convolved",
+    "laplacian",
+    "polynomial_image",
+    "polynomials",
+    "rows",
+]
 
 _ROWS = 8192
 """Pixels of the design matrix that are in memory at a time."""
-
-HUBER = 3.0
-STUDENT = 4.0
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,8 @@ class Design:
     robust : {"huber", "student-t", "none"}
     passes : int
         Solutions with weights made from the one before.
+    solver : {"auto", "dense", "conjugate"}
+        Normal equations summed up, or conjugate gradients; auto: the faster.
     """
 
     size: int = 13
@@ -51,6 +59,7 @@ class Design:
     floor: float = 0.01
     robust: str = "huber"
     passes: int = 2
+    solver: str = "auto"
 
     @property
     def half(self) -> int:
@@ -90,19 +99,25 @@ class Kernel:
     def model(self, image: Tensor) -> Tensor:
         """The image convolved, with the background."""
         shape = image.shape
-        out = _polynomial(self.background, shape, self.design.background)
+        out = polynomial_image(self.background, shape, self.design.background)
         terms = polynomials(shape, self.design.variation, image.dtype, image.device)
-        return sum((convolved(image, k) * t for k, t in zip(self.planes, terms, strict=True)), out)
+        spectrum = Spectrum(image, self.planes[0].shape)
+        for plane, term in zip(self.planes, terms, strict=True):
+            out = out + spectrum.convolved(plane).mul_(term)
+        return out
 
     def variance(self, variance: Tensor) -> Tensor:
         """Variance of the convolved image, for independent noise."""
         terms = polynomials(variance.shape, self.design.variation, variance.dtype)
         if len(self.planes) == 1:
             return convolved(variance, self.planes[0] ** 2).clamp(min=0)
+        spectrum = Spectrum(variance, self.planes[0].shape)
         pairs = (
-            convolved(variance, self.planes[i] * self.planes[j]) * terms[i] * terms[j]
+            (1 if i == j else 2)
+            * spectrum.convolved(self.planes[i] * self.planes[j])
+            * (terms[i] * terms[j])
             for i in range(len(terms))
-            for j in range(len(terms))
+            for j in range(i, len(terms))
         )
         return sum(pairs, torch.zeros_like(variance)).clamp(min=0)
 
@@ -120,11 +135,51 @@ def convolved(image: Tensor, kernel: Tensor) -> Tensor:
     -------
     Tensor, (ny, nx)
     """
-    (ny, nx), (h, w) = image.shape, kernel.shape
-    size = [next_fast_len(ny + h - 1, real=True), next_fast_len(nx + w - 1, real=True)]
-    product = torch.fft.rfft2(image, s=size) * torch.fft.rfft2(kernel.to(image), s=size)
-    whole = torch.fft.irfft2(product, s=size)
-    return whole[h // 2 : h // 2 + ny, w // 2 : w // 2 + nx]
+    return Spectrum(image, kernel.shape).convolved(kernel)
+
+
+class Spectrum:
+    """An image's transform, for convolutions with several kernels of one shape.
+
+    Parameters
+    ----------
+    image : Tensor, (ny, nx)
+    shape : (h, w)
+        Of the kernels, odd.
+    """
+
+    def __init__(self, image: Tensor, shape: Sequence[int]) -> None:
+        self.shape, self.image_shape = tuple(shape), tuple(image.shape)
+        sides = zip(image.shape, shape, strict=True)
+        self.size = [next_fast_len(n + h - 1, real=True) for n, h in sides]
+        self.modes = torch.fft.rfft2(image, s=self.size)
+        frequencies = torch.fft.fftfreq(self.size[0]), torch.fft.rfftfreq(self.size[1])
+        self._waves = [
+            torch.exp(-2j * torch.pi * f[:, None].double() * (torch.arange(h) - h // 2)).to(
+                self.modes
+            )
+            for f, h in zip(frequencies, shape, strict=True)
+        ]
+
+    def of_kernel(self, kernel: Tensor) -> Tensor:
+        """Transform of a kernel about its centre."""
+        down, right = self._waves
+        return down @ kernel.to(down) @ right.T
+
+    def convolved(self, kernel: Tensor) -> Tensor:
+        """The image convolved with a kernel; 0 beyond it."""
+        return self._back(self.modes * self.of_kernel(kernel))
+
+    def correlated(self, other: Tensor) -> Tensor:
+        """Sums of ``other(p) image(p - u)`` over p, for every pixel u of a kernel, (h, w)."""
+        h, w = self.shape
+        product = torch.fft.rfft2(other, s=self.size) * self.modes.conj()
+        whole = torch.fft.irfft2(product, s=self.size)
+        return whole.roll((h // 2, w // 2), (0, 1))[:h, :w]
+
+    def _back(self, modes: Tensor) -> Tensor:
+        ny, nx = self.image_shape
+        return torch.fft.irfft2(modes, s=self.size)[:ny, :nx]
 
 
 def polynomials(
@@ -140,6 +195,8 @@ def polynomials(
     Tensor, (terms, ny, nx)
         Coordinates run from -1 to 1. Order -1: no term.
     """
+    if order == 0:  # takes no memory
+        return torch.ones((1, 1, 1), dtype=dtype, device=device).expand(1, *shape)
     y, x = (torch.linspace(-1, 1, n, dtype=torch.float64) for n in shape)
     legendre = np.polynomial.legendre.legvander
     px, py = (torch.as_tensor(legendre(c.numpy(), max(order, 0))) for c in (x, y))
@@ -152,7 +209,8 @@ def polynomials(
     return (torch.stack(terms) if terms else empty).to(device, dtype)
 
 
-def _polynomial(coefficients: Tensor, shape: Sequence[int], order: int) -> Tensor:
+def polynomial_image(coefficients: Tensor, shape: Sequence[int], order: int) -> Tensor:
+    """The sum of `polynomials` with coefficients (terms,), (ny, nx)."""
     terms = polynomials(shape, order, coefficients.dtype, coefficients.device)
     return torch.einsum("t,tyx->yx", coefficients, terms)
 
@@ -171,20 +229,21 @@ def rows(reference: Tensor, pixels: Tensor, design: Design) -> Iterator[tuple[sl
     slice, Tensor (block, n)
     """
     h, half = design.size, design.half
-    windows = reference.unfold(0, h, 1).unfold(1, h, 1)
+    # A convolution takes the reference at y - u: windows of it turned round are those.
+    windows = reference.flip(0, 1).unfold(0, h, 1).unfold(1, h, 1)
+    last_y, last_x = windows.shape[0] - 1 + half, windows.shape[1] - 1 + half
     shape = reference.shape
     spatial = polynomials(shape, design.variation, reference.dtype, reference.device)
     sky = polynomials(shape, design.background, reference.dtype, reference.device)
     for first in range(0, len(pixels), _ROWS):
         part = slice(first, first + _ROWS)
         y, x = pixels[part].T
-        # A convolution takes the reference at y - u: the window is turned round.
-        seen = windows[y - half, x - half].flip(-1, -2).reshape(len(y), h * h)
+        seen = windows[last_y - y, last_x - x].reshape(len(y), h * h)
         terms = [seen * term[y, x, None] for term in spatial]
         yield part, torch.cat([*terms, sky[:, y, x].T], 1)
 
 
-def _laplacian(h: int) -> Tensor:
+def laplacian(h: int) -> Tensor:
     """Squared Laplacian of a kernel, (h * h, h * h); 0 beyond the kernel."""
     second = 2 * torch.eye(h, dtype=torch.float64)
     second -= torch.diag(torch.ones(h - 1, dtype=torch.float64), 1)
@@ -192,121 +251,3 @@ def _laplacian(h: int) -> Tensor:
     one = torch.eye(h, dtype=torch.float64)
     whole = torch.kron(second, one) + torch.kron(one, second)
     return whole @ whole
-
-
-def _robust(z2: Tensor, kind: str) -> Tensor:
-    """Weight of a squared deviation in units of the noise."""
-    if kind == "huber":
-        return (HUBER / z2.sqrt().clamp(min=HUBER)).clamp(max=1)
-    if kind == "student-t":
-        return (STUDENT + 1) / (STUDENT + z2)
-    return torch.ones_like(z2)
-
-
-def solve(
-    science: Tensor,
-    reference: Tensor,
-    science_variance: Tensor,
-    reference_variance: Tensor,
-    use: Tensor,
-    design: Design,
-) -> Kernel:
-    """Fit kernel and background.
-
-    Parameters
-    ----------
-    science, reference : Tensor, (ny, nx), float64
-        On the same pixels.
-    science_variance, reference_variance : Tensor, (ny, nx), float64
-    use : Tensor, (ny, nx), bool
-        Pixels to fit; those within half a kernel of the border are left out.
-    design : Design
-
-    Returns
-    -------
-    Kernel
-
-    Raises
-    ------
-    torch.linalg.LinAlgError
-        The pixels do not determine the kernel.
-    """
-    half = design.half
-    inside = torch.zeros_like(use)
-    inside[half : use.shape[0] - half, half : use.shape[1] - half] = True
-    pixels = torch.nonzero(use & inside)
-    y, x = pixels.T
-    data = science[y, x]
-    count = design.size**2
-    terms = len(polynomials((2, 2), design.variation))
-    variance = science_variance + reference_variance
-    weight = 1 / variance[y, x]
-    for _ in range(design.passes + 1):
-        normal, right, noise = _sums(reference, reference_variance, pixels, data, weight, design)
-        mean = normal.diagonal()[:count].mean()
-        for t in range(terms):
-            part = slice(t * count, (t + 1) * count)
-            normal[part, part] += design.smoothness * mean * _laplacian(design.size).to(normal)
-        root = normal.diagonal().sqrt()
-        factor = torch.linalg.cholesky(normal / root[:, None] / root[None, :])
-
-        def inverse(b: Tensor, factor: Tensor = factor, root: Tensor = root) -> Tensor:
-            return torch.cholesky_solve(b / root[:, None], factor) / root[:, None]
-
-        plain = inverse(right[:, None])[:, 0]
-        lifted = torch.zeros_like(plain)
-        planes = plain[: terms * count].reshape(terms, count)
-        lifted[: terms * count] = torch.einsum("stk,tk->sk", noise, planes).flatten()
-        coefficients = plain + inverse(lifted[:, None])[:, 0]
-        kernel = _kernel(coefficients, terms, design)
-        model = torch.cat([block @ coefficients for _, block in rows(reference, pixels, design)])
-        total = science_variance + kernel.variance(reference_variance)
-        light = model - _polynomial(kernel.background, science.shape, design.background)[y, x]
-        spread = total[y, x] + (design.floor * light) ** 2
-        residual = data - model
-        weight = _robust(residual**2 / spread, design.robust) / spread
-    scores = weight * residual
-    meat = torch.zeros_like(normal)
-    for part, block in rows(reference, pixels, design):
-        scaled = block * scores[part, None]
-        meat += scaled.T @ scaled
-    one_side = inverse(meat)
-    covariance = inverse(one_side.T.contiguous())
-    fitted = torch.zeros_like(science)
-    fitted[y, x] = weight
-    return Kernel(kernel.planes, kernel.background, covariance, fitted, design)
-
-
-def _kernel(coefficients: Tensor, terms: int, design: Design) -> Kernel:
-    count = terms * design.size**2
-    planes = coefficients[:count].reshape(terms, design.size, design.size)
-    return Kernel(planes, coefficients[count:], torch.zeros(0), torch.zeros(0), design)
-
-
-def _sums(
-    reference: Tensor,
-    reference_variance: Tensor,
-    pixels: Tensor,
-    data: Tensor,
-    weight: Tensor,
-    design: Design,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Normal matrix, right-hand side, and what the reference's noise adds to the normal matrix.
-
-    The last is diagonal in the kernel's pixels: (terms, terms, size * size).
-    """
-    spatial = polynomials(reference.shape, design.variation, device=reference.device)
-    count, terms = design.size**2, len(spatial)
-    n = terms * count + len(polynomials((2, 2), design.background))
-    normal = torch.zeros((n, n), dtype=reference.dtype, device=reference.device)
-    right = torch.zeros_like(normal[0])
-    noise = right.new_zeros((terms, terms, count))
-    noisy = rows(reference_variance, pixels, Design(design.size, background=-1))
-    for (part, block), (_, seen) in zip(rows(reference, pixels, design), noisy, strict=True):
-        weighted = block * weight[part, None]
-        normal += weighted.T @ block
-        right += weighted.T @ data[part]
-        y, x = pixels[part].T
-        here = spatial[:, y, x]
-        noise += torch.einsum("sm,tm,mk->stk", here * weight[part], here, seen)
-    return normal, right, noise

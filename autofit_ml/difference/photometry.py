@@ -2,13 +2,17 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from autofit_ml.difference.kernel import convolved, polynomials
 from autofit_ml.difference.subtract import Difference
+from autofit_ml.errors import InputError
+from autofit_ml.images.psf import resample_psf
+from autofit_ml.images.stamp import PSF
 
-__all__ = ["Whitened", "fluxes", "psf_at", "whitened"]
+__all__ = ["Forced", "Whitened", "fluxes", "forced", "point_image", "psf_at", "whitened"]
 
 WHITENER = 41
 
@@ -31,6 +35,49 @@ class Whitened:
     variance: Tensor
     psf: Tensor
     score: Tensor
+
+
+@dataclass(frozen=True)
+class Forced:
+    """Fluxes at given places, and what they are made of.
+
+    Attributes
+    ----------
+    flux, error : Tensor, (n,)
+        In units of the science image; NaN where over half of the PSF is masked.
+    reference_filter : Tensor, (n, h, w)
+        What each flux subtracts from the reference: ``sum(filter * reference)`` about the pixel
+        (column, row), on the pixels that were subtracted.
+    column, row : Tensor, (n,), int64
+    """
+
+    flux: Tensor
+    error: Tensor
+    reference_filter: Tensor
+    column: Tensor
+    row: Tensor
+
+
+def point_image(psf: PSF) -> np.ndarray:
+    """A PSF on the pixels of its image: float64, odd sides, the source in the middle, sum 1.
+
+    Raises
+    ------
+    InputError
+        A PSF on the image's own pixels has an even side.
+    """
+    data, step = np.asarray(psf.data, float), psf.oversampling
+    if not psf.has_pixel:  # averaged over a pixel
+        data = np.pad(data, 2 * step)
+        fy, fx = (np.sinc(step * np.fft.fftfreq(side)) for side in data.shape)
+        data = np.fft.ifft2(np.fft.fft2(data) * fy[:, None] * fx).real
+    if step > 1:
+        data = resample_psf(data, step)
+    if not all(side % 2 for side in data.shape):
+        raise InputError(
+            f"the PSF has the shape {data.shape}", "give two odd sides, the source in the middle"
+        )
+    return data / data.sum()
 
 
 def psf_at(psf: Tensor, dx: Tensor, dy: Tensor, margin: int = 2) -> Tensor:
@@ -69,10 +116,16 @@ def fluxes(result: Difference, x: Tensor, y: Tensor, psf: Tensor) -> tuple[Tenso
     Returns
     -------
     flux, error : Tensor, (n,)
-        In units of the image that was not convolved; NaN where over half of the PSF's weight is
-        masked or outside. The error has the noise of both images, of kernel and background (less
+        In units of the science image; NaN where over half of the PSF's weight is masked or outside.
+        The error has the noise of both images, of kernel and background (less
         what the source's own pixels did in their fit), and the floor of the model.
     """
+    found = forced(result, x, y, psf)
+    return found.flux, found.error
+
+
+def forced(result: Difference, x: Tensor, y: Tensor, psf: Tensor) -> Forced:
+    """Forced photometry with the filters that made it; arguments as of `fluxes`."""
     kernel, design = result.kernel, result.kernel.design
     seen = psf
     if result.sign < 0:
@@ -124,7 +177,13 @@ def fluxes(result: Difference, x: Tensor, y: Tensor, psf: Tensor) -> tuple[Tenso
     variance = variance + (design.floor * light) ** 2
     bad = (share < 0.5) | (noise <= 0)
     nan = torch.full_like(flux, torch.nan)
-    return torch.where(bad, nan, flux), torch.where(bad, nan, variance.clamp(min=0).sqrt())
+    return Forced(
+        torch.where(bad, nan, flux),
+        torch.where(bad, nan, variance.clamp(min=0).sqrt()),
+        spread if result.sign > 0 else filters,
+        column,
+        row,
+    )
 
 
 def _gradient(

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from autofit_ml.difference.align import aligned
 from autofit_ml.difference.detection import detect_changes
-from autofit_ml.difference.photometry import Whitened, fluxes, whitened
+from autofit_ml.difference.photometry import Whitened, fluxes, point_image, whitened
 from autofit_ml.difference.subtract import Difference, subtract_images
 from autofit_ml.errors import InputError, SettingsError
 from autofit_ml.images.memory import images_in_memory
@@ -22,7 +22,11 @@ from autofit_ml.images.star_psf import psf_from_stars
 from autofit_ml.options import called_with
 from autofit_ml.settings import InMemory, ReadOptions, SubtractCall, SubtractSettings
 
-__all__ = ["Subtraction", "subtract", "subtract_frames"]
+__all__ = ["MASK_BITS", "Subtraction", "subtract", "subtract_frames"]
+
+MASK_BITS = {"SCIENCE": 1, "REFERENCE": 2, "REACHED": 4, "SATURATED": 8, "NOT_FITTED": 16}
+"""Bad in the science image; in the reference (where it does not reach, too); good, with bad pixels
+under the kernel; saturated; not among the pixels that the kernel was fitted to."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,26 @@ class Subtraction:
         return ~self.result.good.numpy()
 
     @property
+    def bits(self) -> np.ndarray:
+        """Why there is no difference, (ny, nx), uint8: the sum of `MASK_BITS`."""
+        fixed, moved = self.result.fixed.good, self.result.moved.good
+        science, reference = (fixed, moved) if self.convolved == "reference" else (moved, fixed)
+        saturated = [one.saturated for one in (self.science, self.reference)]
+        planes = {
+            "SCIENCE": ~science.numpy(),
+            "REFERENCE": ~reference.numpy(),
+            "REACHED": self.mask & (fixed & moved).numpy(),
+            "SATURATED": functools.reduce(
+                np.logical_or, (s for s in saturated if s is not None), np.zeros_like(self.mask)
+            ),
+            "NOT_FITTED": self.result.kernel.fitted.numpy() <= 0,
+        }
+        return sum(
+            (MASK_BITS[name] * plane.astype(np.uint8) for name, plane in planes.items()),
+            np.zeros(self.mask.shape, np.uint8),
+        )
+
+    @property
     def kernel(self) -> np.ndarray:
         """Kernel at the centre of the image, (size, size)."""
         return self.result.kernel.planes[0].numpy()
@@ -68,6 +92,12 @@ class Subtraction:
     def convolved(self) -> str:
         """Image that was convolved: "reference" or "science"."""
         return self.result.convolved
+
+    @property
+    def choice(self) -> str:
+        """The image that was convolved, and the reason."""
+        tried = ", ".join(f"{name} {value:.3f}" for name, value in self.result.amplified.items())
+        return f"{self.convolved} is convolved; noise amplified by a kernel: {tried}"
 
     @property
     def scale(self) -> float:
@@ -124,8 +154,7 @@ class Subtraction:
     def _psf(self, given: ArrayLike | None) -> np.ndarray:
         """PSF of the science image, as given or from its stars."""
         if given is None:
-            known = self.science.psf or psf_from_stars(self.science)[0]
-            given = known.data
+            return point_image(self.science.psf or psf_from_stars(self.science)[0])
         psf = np.asarray(given, float)
         if psf.ndim != 2 or not all(side % 2 for side in psf.shape):
             raise InputError(

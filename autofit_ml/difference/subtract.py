@@ -7,9 +7,11 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from scipy.sparse.linalg import eigsh
 from torch import Tensor
 
-from autofit_ml.difference.kernel import Design, Kernel, convolved, polynomials, solve
+from autofit_ml.difference.kernel import Design, Kernel, Spectrum, convolved, polynomials
+from autofit_ml.difference.solution import solve
 from autofit_ml.errors import InputError
 from autofit_ml.settings import SubtractSettings
 
@@ -66,6 +68,9 @@ class Difference:
     light : Tensor, (ny, nx)
         The convolved image, without background.
     science, reference : Planes
+    amplified : dict
+        Image that was tried -> variance of white noise after its kernel, over what a kernel of one
+        pixel leaves: the image with the smaller number is convolved.
     """
 
     difference: Tensor
@@ -76,6 +81,7 @@ class Difference:
     light: Tensor
     science: Planes
     reference: Planes
+    amplified: dict[str, float]
 
     @property
     def sign(self) -> int:
@@ -138,9 +144,17 @@ def subtract_images(
             "use a smaller kernel, or larger images",
         )
     one, other = _planes(science, "science", device), _planes(reference, "reference", device)
-    if not (one.good & other.good).any():
+    both = one.good & other.good
+    if not both.any():
         raise InputError("no pixel is good in both images", "look at the masks and the overlap")
-    direction, first = _direction(one, other, settings)
+    spans = [int(torch.nonzero(both.any(axis)).flatten().diff().sum()) + 1 for axis in (1, 0)]
+    if min(spans) < 3 * settings.kernel_size:
+        raise InputError(
+            f"the images have {spans[0]} x {spans[1]} pixels in common, too few for a kernel of "
+            f"{settings.kernel_size}",
+            "use a smaller kernel, or images with more overlap",
+        )
+    direction, first, amplified = _direction(one, other, settings)
     fixed, moved = (one, other) if direction == "reference" else (other, one)
     half = settings.kernel_size // 2
     good = fixed.good & ~_grown(~moved.good, half) & _inside(fixed.good, half)
@@ -153,7 +167,7 @@ def subtract_images(
     sign = 1 if direction == "reference" else -1
     variance = torch.where(good, spread + _model_variance(kernel, moved), 0 * spread)
     return Difference(
-        sign * left, variance, good, kernel, direction, light, one, other,
+        sign * left, variance, good, kernel, direction, light, one, other, amplified,
     )  # fmt: skip
 
 
@@ -165,6 +179,7 @@ def _design(settings: SubtractSettings) -> Design:
         settings.smoothness,
         settings.floor,
         settings.robust,
+        solver=settings.solver,
     )
 
 
@@ -271,7 +286,7 @@ def _solved(
 
 def _direction(
     science: Planes, reference: Planes, settings: SubtractSettings
-) -> tuple[str, Kernel]:
+) -> tuple[str, Kernel, dict[str, float]]:
     """Choose the image to convolve, and solve for a first kernel from the brightest pixels.
 
     A kernel that widens has a sum of squares below 1 (for unit sum); one that sharpens rings, and
@@ -286,12 +301,12 @@ def _direction(
         if name in names
     }
 
-    def amplified(name: str) -> float:
-        kernel = kernels[name].planes[0]
-        return float((kernel**2).sum() / kernel.sum() ** 2)
-
-    best = min(names, key=amplified)
-    return best, kernels[best]
+    amplified = {
+        name: float((kernel.planes[0] ** 2).sum() / kernel.planes[0].sum() ** 2)
+        for name, kernel in kernels.items()
+    }
+    best = min(names, key=lambda name: amplified[name])
+    return best, kernels[best], amplified
 
 
 def _compared(
@@ -341,11 +356,22 @@ def _model_variance(kernel: Kernel, moved: Planes) -> Tensor:
     shape, design = moved.data.shape, kernel.design
     terms = polynomials(shape, design.variation, moved.data.dtype, moved.data.device)
     sky = polynomials(shape, design.background, moved.data.dtype, moved.data.device)
-    values, vectors = torch.linalg.eigh(kernel.covariance)
+    values, vectors = largest_modes(kernel.covariance, MODES)
     out, count = torch.zeros_like(moved.data), kernel.planes.numel()
-    for value, vector in list(zip(values, vectors.T, strict=True))[-MODES:]:
+    spectrum = Spectrum(moved.data, kernel.planes[0].shape)
+    for value, vector in zip(values, vectors.T, strict=True):
         change = torch.einsum("t,tyx->yx", vector[count:], sky)
         for plane, term in zip(vector[:count].reshape(kernel.planes.shape), terms, strict=True):
-            change = change + term * convolved(moved.data, plane)
-        out = out + value.clamp(min=0) * change**2
+            change += spectrum.convolved(plane).mul_(term)
+        out += change.square_().mul_(value.clamp(min=0))
     return out
+
+
+def largest_modes(matrix: Tensor, number: int) -> tuple[Tensor, Tensor]:
+    """Largest eigenvalues of a symmetric matrix (k,), and their vectors (n, k)."""
+    if len(matrix) <= max(500, 2 * number):
+        values, vectors = torch.linalg.eigh(matrix)
+        return values[-number:], vectors[:, -number:]
+    start = np.ones(len(matrix))  # the same answer every time
+    values, vectors = eigsh(matrix.cpu().numpy(), number, v0=start, tol=1e-6)
+    return torch.as_tensor(values).to(matrix), torch.as_tensor(vectors).to(matrix)

@@ -10,6 +10,7 @@ Coarse to fine:
 - `companions`: sources that the segmentation missed, found in the residual and fitted along.
 - `describe`, `image_statistics`, `values`, `uncertainties`, `geometry`: from where a fit ended to
   its result.
+- `known`: values and priors of an object from an earlier fit; `grids`: fits in cells of a grid.
 - `totals`: flux, size and shape of all components together.
 - `fit`: `refine`, all of it; `choice`: which model an object needs; `point_source`: whether a
   point source would do; `psf_model`: the PSF from the stars of a frame.

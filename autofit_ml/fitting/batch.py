@@ -109,6 +109,7 @@ class SceneBatch:
         layout: Layout,
         settings: RefineSettings,
         dtype: torch.dtype = torch.float32,
+        images: Sequence[dict[str, torch.Tensor]] = (),
     ) -> None:
         self.members, self.layout, self.settings = list(members), layout, settings
         self.device, self.dtype = torch.device(settings.device), dtype
@@ -116,8 +117,20 @@ class SceneBatch:
         self._spectra: dict[tuple, tuple[FourierPlan, torch.Tensor, torch.Tensor]] = {}
         self.extras = make_extras(layout)
         self.shapes = [padded_shape(members[0].stamp(i).shape) for i in range(layout.n_images)]
-        self._images = [self._image(i) for i in range(layout.n_images)]
+        self._images = list(images) or [self._image(i) for i in range(layout.n_images)]
         self.prior, self.prior_names = make_prior(self)
+
+    def with_layout(self, rows: Sequence[int], layout: Layout) -> SceneBatch:
+        """Some of the members under another layout, with the weights in force here."""
+        index = torch.as_tensor(rows, device=self.device)
+        images = [{name: got[index] for name, got in image.items()} for image in self._images]
+        members = [self.members[k] for k in rows]
+        out = SceneBatch(members, layout, self.settings, self.dtype, images)
+        out._spectra = {
+            key: (plan, spectra[index], known[index])
+            for key, (plan, spectra, known) in self._spectra.items()
+        }
+        return out
 
     def _image(self, i: int) -> dict[str, torch.Tensor]:
         """Pixels of image i: data, root_weight (scaled), scale, pedestal, psf, ..."""
@@ -136,7 +149,7 @@ class SceneBatch:
             good = ~(stamp.mask | member.object.contaminants(i, member.masked))
             sigma = stamp.sigma.astype(np.float64)
             if good.any():
-                scale[k] = np.median(sigma[good])
+                scale[k] = np.median(stamp.sigma[good])
             pedestal[k] = self._pedestal(member, i, stamp, good)
             ny, nx = stamp.shape
             level = stamp.data.astype(np.float64) - pedestal[k]
@@ -386,13 +399,13 @@ class SceneBatch:
     def _image_data(
         self, i: int, accuracy: Accuracy, members: torch.Tensor, block: int
     ) -> ImageData:
-        got = {name: tensor[members] for name, tensor in self._images[i].items()}
-        stamp = self.members[0].stamp(i)
-        oversampling, psf = stamp.psf.oversampling, got["psf"]
-        ny, nx = self.shapes[i]
+        used = ("data", "root", "scale", "pedestal", "electrons", "maps")
+        got = {name: self._images[i][name][members] for name in used}
+        oversampling = self.members[0].stamp(i).psf.oversampling
+        (ny, nx), psf_shape = self.shapes[i], self._images[i]["psf"].shape[1:]
         plan = make_plan(
             (ny // block, nx // block),
-            (psf.shape[1] // block, psf.shape[2] // block),
+            (psf_shape[0] // block, psf_shape[1] // block),
             oversampling if block == 1 else 1,
             accuracy,
             self.device,
@@ -400,10 +413,10 @@ class SceneBatch:
         )
         modes = self._psf_modes(i, plan, members, block)
         basis = None
-        if "psf_changes" in got:
-            b, k = got["psf_changes"].shape[:2]
-            flat = got["psf_changes"].flatten(0, 1)
-            pixel = got["has_pixel"].repeat_interleave(k)
+        if "psf_changes" in self._images[i]:
+            changes = self._images[i]["psf_changes"][members]
+            (b, k), flat = changes.shape[:2], changes.flatten(0, 1)
+            pixel = self._images[i]["has_pixel"][members].repeat_interleave(k)
             basis = psf_modes(plan, flat, pixel, oversampling, block).view(b, k, -1)
         data, root, scale = got["data"], got["root"], got["scale"]
         placement = None

@@ -54,7 +54,7 @@ def with_linear_fluxes(
     fit: LMResult,
     covariance: torch.Tensor,
     frozen: torch.Tensor,
-    fixed: torch.Tensor,
+    bounds: tuple[torch.Tensor, torch.Tensor],
     counts: torch.Tensor,
 ) -> LinearFluxes:
     """Fits with linear fluxes where these are not significant.
@@ -69,9 +69,12 @@ def with_linear_fluxes(
     fit : LMResult
     covariance : Tensor, float64, (B, D, D)
         Of theta.
-    frozen, fixed, counts : Tensor, bool, (B, D)
-        Fixed or on a bound; fixed; what the main component and the sky depend on.
+    frozen, counts : Tensor, bool, (B, D)
+        Fixed or on a bound; what the main component and the sky depend on.
+    bounds : (Tensor, Tensor), (B, D) each
+        Of theta. Where the step leads out of them the fit stays as it is.
     """
+    fixed = bounds[0] == bounds[1]
     ratio = fit.theta.new_ones((len(fit.theta), len(target)))
     out = LinearFluxes(fit, covariance, ratio, np.zeros(fit.theta.shape, dtype=bool))
     if layout.n_images > 1 or len(target) == 1:
@@ -93,13 +96,17 @@ def with_linear_fluxes(
     rows = linear.any(1).nonzero()[:, 0]
     if len(rows) == 0:
         return out
+    held = (frozen[rows] | idle[rows]) & ~linear[rows]
+    changed, _ = laplace(fit.state.matrix[rows], held)
+    step = (changed @ fit.state.gradient[rows][..., None])[..., 0]
+    moved = fit.theta[rows] + torch.where(linear[rows], 0.0, step)
+    inside = ((moved >= bounds[0][rows]) & (moved <= bounds[1][rows]) | held).all(1)
+    linear[rows[~inside]] = False
+    rows, step, changed = rows[inside], step[inside], changed[inside]
     some = linear[rows]
     theta, covariance, chi2 = fit.theta.clone(), covariance.clone(), fit.state.chi2.clone()
-    held = (frozen[rows] | idle[rows]) & ~some
-    covariance[rows], _ = laplace(fit.state.matrix[rows], held)
-    gradient = fit.state.gradient[rows]
-    step = (covariance[rows] @ gradient[..., None])[..., 0]
-    chi2[rows] -= (step * gradient).sum(1)
+    covariance[rows] = changed
+    chi2[rows] -= (step * fit.state.gradient[rows]).sum(1)
     theta[rows] += torch.where(some, 0.0, step)
     for k, j in places.items():
         ratio[rows, k] += torch.where(some[:, j], step[:, j], 0.0)

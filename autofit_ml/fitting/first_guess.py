@@ -11,6 +11,7 @@ import torch
 
 from autofit_ml.fitting.batch import SceneBatch
 from autofit_ml.fitting.geometry import target_box
+from autofit_ml.fitting.known import given_values
 from autofit_ml.fitting.starts import component_starts, neighbour_values
 from autofit_ml.profiles import get_profile
 from autofit_ml.scenes import Component, Scene
@@ -42,8 +43,11 @@ def starts_of(
     around = neighbour_values([member.neighbours for member in members], names)
     variants = []
     base = None
-    for values in component_starts(scene, start, sigma):
-        theta, base_of = layout.start([values | around] * layout.n_images)
+    images = range(layout.n_images if any(one.object.known for one in members) else 1)
+    guesses = [component_starts(scene, start, sigma, given_values(members, i)) for i in images]
+    for of_images in zip(*guesses, strict=True):
+        every = [values | around for values in of_images]
+        theta, base_of = layout.start(every if len(images) > 1 else every * layout.n_images)
         variants.append(theta)
         base = base_of if base is None else base
     if base is None:
@@ -57,14 +61,16 @@ def starts_of(
     theta = torch.cat([theta, theta.new_zeros((b, k, layout.size - layout.n_shape))], 2)
     lower, upper = bounds_of(batch, scene, rows)
     theta = torch.maximum(torch.minimum(theta, upper[:, None]), lower[:, None])
-    for k, row in enumerate(rows):  # nothing is known of what only a missing image would tell
+    for number, row in enumerate(rows):  # nothing is known of what only a missing image would tell
         for i in batch.missing(int(row)):
             for j in layout.only_in(i):
-                lower[k, j] = upper[k, j] = theta[k, 0, j]
+                lower[number, j] = upper[number, j] = theta[number, 0, j]
     wanted = torch.ones(theta.shape[:2], dtype=torch.bool, device=theta.device)
     sure = (sigma > 0) & (sigma < settings.certain)
+    for j in range(1, k):  # what is known in full leaves nothing to vary
+        wanted[:, j] = (theta[:, j, None] != theta[:, :j]).any(-1).all(-1)
     if scene.single_sersic:
-        wanted[:, 1:] = torch.as_tensor(~sure, device=theta.device)[:, None]
+        wanted[:, 1:] &= torch.as_tensor(~sure, device=theta.device)[:, None]
     return theta, wanted, lower, upper
 
 

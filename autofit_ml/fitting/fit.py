@@ -21,6 +21,7 @@ from autofit_ml.fitting.describe import describe, failed
 from autofit_ml.fitting.first_guess import starts_of, with_neighbours
 from autofit_ml.fitting.levenberg_marquardt import LMResult
 from autofit_ml.fitting.linear_fluxes import with_best_fluxes
+from autofit_ml.fitting.minima import Minima
 from autofit_ml.fitting.neighbours import Neighbour, significant
 from autofit_ml.fitting.objects import SceneObject, object_of
 from autofit_ml.fitting.parallel import object_threads
@@ -225,18 +226,11 @@ def _member(k: int, one: SceneObject, starts: Starts, settings: RefineSettings) 
 def _fit_batch(batch: SceneBatch, scene: Scene, components: bool) -> list[SceneFit]:
     """Fits of one bucket."""
     layout, settings = batch.layout, batch.settings
-    enough = batch.total("n_pix") > layout.size
-    few = "too few usable pixels for a fit (check the mask and noise planes)"
-    out = [failed(layout, scene, few) for _ in batch.members]
-    if settings.likelihood.name == "poisson":
-        for k, member in enumerate(batch.members):
-            stamps = [stamp for stamp in member.object.stamps if stamp is not None]
-            if not all(stamp.gain > 0 for stamp in stamps):
-                enough[k] = False
-                out[k] = failed(layout, scene, "likelihood poisson needs the gain: give --gain")
-    rows = np.flatnonzero(enough)
+    lacking = _what_lacks(batch)
+    rows = np.flatnonzero([not text for text in lacking])
+    out = {k: failed(layout, scene, text) for k, text in enumerate(lacking) if text}
     if len(rows) == 0:
-        return out
+        return list(out.values())
     everyone = torch.as_tensor(rows, device=batch.device)
     theta, wanted, lower, upper = starts_of(batch, scene, rows)
     max_step = layout.max_step.to(batch.device)
@@ -244,7 +238,7 @@ def _fit_batch(batch: SceneBatch, scene: Scene, components: bool) -> list[SceneF
     # 1. Search from all starts on binned images.
     blocks = search_blocks(batch.members[0])
     coarse = batch.problem(settings.coarse, everyone, blocks, theta)
-    theta = with_best_fluxes(coarse, theta, lower, upper)
+    theta = with_best_fluxes(coarse, theta, lower, upper, wanted)
     found, chi2, n_iter = search(coarse, theta, lower, upper, max_step, settings.search, wanted)
     n_starts = wanted.sum(1)
     started = found[:, 0]
@@ -274,14 +268,28 @@ def _fit_batch(batch: SceneBatch, scene: Scene, components: bool) -> list[SceneF
         )
         fit.put(some, again)
         spent = spent.index_add(0, some, again.n_iter)
+    minima = Minima(rows, fit, lower, upper, started, spent, n_starts)
     described = describe(
-        batch, scene, rows, fit, lower, upper, started, spent, n_starts, components,
-        lambda members, at: problems_of(batch, members, at),
-    )  # fmt: skip
+        batch, scene, minima, components, lambda members, at: problems_of(batch, members, at)
+    )
     if scene.single_sersic and settings.point_source:
         described = compare_with_points(batch, scene, rows, described)
-    for row, one in zip(rows, described, strict=True):
-        out[row] = one
+    out |= dict(zip(rows.tolist(), described, strict=True))
+    return [out[k] for k in range(len(batch.members))]
+
+
+def _what_lacks(batch: SceneBatch) -> list[str]:
+    """Why each member cannot be fitted; "" where it can."""
+    counts = batch.settings.likelihood.name == "poisson"
+    out = []
+    for member, pixels in zip(batch.members, batch.total("n_pix").tolist(), strict=True):
+        gains = [stamp.gain for stamp in member.object.stamps if stamp is not None]
+        if pixels <= batch.layout.size:
+            out.append("too few usable pixels for a fit (check the mask and noise planes)")
+        elif counts and not all(gain > 0 for gain in gains):
+            out.append("likelihood poisson needs the gain: give --gain")
+        else:
+            out.append("")
     return out
 
 

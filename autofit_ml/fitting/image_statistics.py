@@ -140,9 +140,10 @@ def measure_images(
     out = ImageStatistics.empty(len(index), theta, layout.n_images, n_target, covariance.shape[1])
     fwhm = np.array([batch.members[row].fwhm[0] for row in rows])
     members = torch.as_tensor(rows, device=theta.device)
+    shared = problem.shared()
     for i in range(layout.n_images):
         data = problem.images[i]
-        channels, jacobian = problem.channels(index, theta, i)
+        channels, jacobian = problem.channels(index, theta, i, shared)
         images = problem.light_of(channels)
         for k in (ratio != 1).any(0).nonzero()[:, 0].tolist():
             images[k] = images[k] * ratio[:, k, None, None].to(images[k].dtype)

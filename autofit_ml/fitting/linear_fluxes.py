@@ -15,26 +15,34 @@ _LARGEST_GAIN = math.log(30.0)
 
 
 def with_best_fluxes(
-    problem: SceneProblem, theta: torch.Tensor, lower: torch.Tensor, upper: torch.Tensor
+    problem: SceneProblem,
+    theta: torch.Tensor,
+    lower: torch.Tensor,
+    upper: torch.Tensor,
+    wanted: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Starts whose fluxes (and skies) fit best at their shapes: a linear problem."""
+    """Starts (B, K, D) whose fluxes (and skies) fit best at their shapes: a linear problem.
+
+    `wanted`, bool, (B, K): those that matter; the others stay as they are.
+    """
     out = theta.clone()
-    for k in range(theta.shape[1]):
-        for first in range(0, len(problem), problem.chunk):
-            index = torch.arange(
-                first, min(first + problem.chunk, len(problem)), device=theta.device
-            )
-            out[index, k] = _solved(problem, index, theta[index, k])
+    if wanted is None:
+        wanted = torch.ones(theta.shape[:2], dtype=torch.bool, device=theta.device)
+    owner, start = wanted.nonzero(as_tuple=True)
+    for first in range(0, len(owner), problem.chunk):
+        index, k = (part[first : first + problem.chunk] for part in (owner, start))
+        out[index, k] = _solved(problem, index, theta[index, k])
     return torch.maximum(torch.minimum(out, upper[:, None]), lower[:, None])
 
 
 def _solved(problem: SceneProblem, index: torch.Tensor, theta: torch.Tensor) -> torch.Tensor:
     layout, out = problem.layout, theta.clone()
+    shared = problem.shared()
     for i in range(layout.n_images):
         mine = layout.own_fluxes(i)
         if not mine:
             continue
-        images = problem.component_images(index, theta, i)
+        images = problem.component_images(index, theta, i, shared=shared)
         data = problem.images[i]
         root = data.root_weight[index]
         background = data.background()[: layout.sky_terms]

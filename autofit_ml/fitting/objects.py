@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,6 +14,9 @@ from autofit_ml.errors import InputError
 from autofit_ml.fitting.neighbours import Neighbour, find_neighbours
 from autofit_ml.images.stamp import Stamp
 from autofit_ml.segmentation.result import Segmentation
+
+if TYPE_CHECKING:
+    from autofit_ml.fitting.known import Known
 
 __all__ = ["SceneObject", "affine_between", "join_images", "object_of"]
 
@@ -34,6 +38,8 @@ class SceneObject:
         (`with_neighbours`).
     left_over : ndarray, bool, or None
         Then: pixels of all other contaminants, in the first image.
+    known : Known or None
+        What is known of its parameters from elsewhere.
     """
 
     stamps: tuple[Stamp | None, ...]
@@ -41,6 +47,7 @@ class SceneObject:
     maps: tuple[np.ndarray, ...]
     neighbours: tuple[Neighbour, ...] | None = None
     left_over: np.ndarray | None = None
+    known: Known | None = None
 
     @property
     def masked(self) -> np.ndarray:

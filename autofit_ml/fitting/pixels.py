@@ -40,45 +40,47 @@ class Placement:
 
     def apply(self, full: torch.Tensor, spans: Sequence[Span]) -> tuple[torch.Tensor, torch.Tensor]:
         """Parameters (A, F) here, and their derivatives by those there, (A, F, F)."""
-        a, f = full.shape
-        out = full.clone()
-        turn = torch.eye(f, dtype=full.dtype, device=full.device).expand(a, f, f).clone()
-        for span in spans:
-            names = span.component.profile.parameters
-            if "x" in names:
-                part = span.slice
-                out[:, part], turn[:, part, part] = self.place(full[:, part], names)
-        return out, turn
+        every = [(span.first, span.parameters) for span in spans]
+        return self._placed(full, [(first, names) for first, names in every if "x" in names])
 
-    def place(
-        self, full: torch.Tensor, names: Sequence[str]
+    def place(self, full: torch.Tensor, names: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same of one component, whose parameters have `names` (`Profile.parameters`)."""
+        return self._placed(full, [(0, names)])
+
+    def _placed(
+        self, full: torch.Tensor, components: Sequence[tuple[int, Sequence[str]]]
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The same of one component, whose parameters have `names` (`Profile.parameters`).
+        """The same of components that have a position: (first place in `full`, names of each).
 
         The map is taken as a similarity (rotation, mirror, one scale): shear of a few per cent is
         what the position takes, not the shape.
         """
+
+        def places(name: str) -> torch.Tensor:
+            found = [first + names.index(name) for first, names in components if name in names]
+            return torch.tensor(found, dtype=torch.int64, device=full.device)
+
         a, f = full.shape
-        out, m = full.clone(), self.matrix
+        out, m = full.clone(), self.matrix[..., None]
         turn = torch.eye(f, dtype=full.dtype, device=full.device).expand(a, f, f).clone()
-        i, j = names.index("x"), names.index("y")
-        position = torch.stack([full[:, i], full[:, j]], 1)
-        moved = (m @ position[..., None])[..., 0] + self.offset
-        out[:, i], out[:, j] = moved[:, 0], moved[:, 1]
-        turn[:, [[i], [j]], [[i, j]]] = m
-        if "q" not in names:
+        i, j = places("x"), places("y")
+        for k, row in enumerate((i, j)):
+            out[:, row] = m[:, k, 0] * full[:, i] + m[:, k, 1] * full[:, j]
+            out[:, row] += self.offset[:, k, None]
+            turn[:, row, i], turn[:, row, j] = m[:, k, 0], m[:, k, 1]
+        i, j = places("q"), places("pa")
+        if len(i) == 0:
             return out, turn
         determinant = m[:, 0, 0] * m[:, 1, 1] - m[:, 0, 1] * m[:, 1, 0]
         parity = torch.where(determinant < 0, -1.0, 1.0).to(m)
         # Direction of the first image's x axis here; a mirrored second axis changes eta2's sign.
         angle = torch.atan2(m[:, 1, 0] - parity * m[:, 0, 1], m[:, 0, 0] + parity * m[:, 1, 1])
         cos, sin = (2 * angle).cos(), (2 * angle).sin()
-        out[:, names.index("re")] += determinant.abs().log() / 2
-        i, j = names.index("q"), names.index("pa")
+        out[:, places("re")] += determinant.abs().log() / 2
         eta1, eta2 = full[:, i], parity * full[:, j]
         out[:, i], out[:, j] = cos * eta1 - sin * eta2, sin * eta1 + cos * eta2
-        block = torch.stack([cos, -sin * parity, sin, cos * parity], 1).view(-1, 2, 2)
-        turn[:, [[i], [j]], [[i, j]]] = block
+        turn[:, i, i], turn[:, i, j] = cos, -sin * parity
+        turn[:, j, i], turn[:, j, j] = sin, cos * parity
         return out, turn
 
 

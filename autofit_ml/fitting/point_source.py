@@ -58,10 +58,7 @@ def compare_with_points(
     layout = make_layout(
         with_neighbours(point, kinds), batch.layout.bands, None, batch.layout.n_psf
     )
-    some = SceneBatch([batch.members[rows[k]] for k in tried], layout, batch.settings, batch.dtype)
-    places = torch.as_tensor(rows[tried], device=batch.device)
-    for i in range(batch.layout.n_images):
-        some.replace_weights(i, batch.root(i)[places])
+    some = batch.with_layout(rows[tried].tolist(), layout)
     loudness = 2 * (some.total("log_sigma") - some.total("given_log_sigma"))
     chi2, n_free = _best_point(some, point, [fits[k] for k in tried], scene)
     out = list(fits)

@@ -11,7 +11,8 @@ Into :math:`\mu` and P go
   Gaussian about 0, and all other parameters are flat. It fades where the pixels have the say,
   :math:`P \to P / (1 + (S/N / 35)^8)`, 0 from S/N 70 on, with the S/N inside the footprint, or the
   target's where that is higher: a faint neighbour's prior would move a bright target;
-- in its place, of the target alone: the network's Gaussian ("network"), or a population's.
+- in its place, of the target alone: the network's Gaussian ("network"), or a population's;
+- in the place of all these: what an earlier fit found, widened (`autofit_ml.fitting.known`).
 
 Priors that a model file gives to single parameters in catalogue units are residuals of their own
 (`autofit_ml.fitting.extras`).
@@ -27,10 +28,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from autofit_ml.population import Population
+from autofit_ml.fitting.known import put_known
 from autofit_ml.scenes import sersic
 from autofit_ml.scenes.coordinates import spans_of
 from autofit_ml.scenes.layout import Layout
+from autofit_ml.scenes.populations import Population
 
 if TYPE_CHECKING:
     from autofit_ml.fitting.batch import Member, SceneBatch
@@ -128,6 +130,10 @@ def make_prior(batch: SceneBatch) -> tuple[GaussianPrior, list[str]]:
             shift[3] = -math.log(stamp.pixel_scale)
             _put_target(layout, known, at + shift[known], cov, mean[k], precision[k])
             names[k] = f"population:{kind.name}"
+    for k, member in enumerate(batch.members):
+        own_fit = member.object.known
+        if own_fit is not None and put_known(own_fit, layout, mean[k], precision[k]):
+            names[k] = f"{names[k]}+stage"
     prior = GaussianPrior(
         torch.as_tensor(mean, device=batch.device), torch.as_tensor(precision, device=batch.device)
     )

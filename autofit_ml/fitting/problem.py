@@ -26,7 +26,7 @@ from autofit_ml.fitting.likelihoods import Likelihood, PixelTerms
 from autofit_ml.fitting.pixels import ImageData, pixel_sum
 from autofit_ml.fitting.priors import GaussianPrior
 from autofit_ml.profiles import Profile
-from autofit_ml.rendering import FourierPlan, component_channels, render_component
+from autofit_ml.rendering import FourierPlan, Shared, component_channels, render_component
 from autofit_ml.scenes.layout import Layout
 
 __all__ = ["SceneProblem", "chunk_of"]
@@ -112,9 +112,11 @@ class SceneProblem:
         parts = []
         for first in range(0, len(index), 2 * self.chunk):
             some = slice(first, first + 2 * self.chunk)
-            chi2 = self._beyond_pixels(index[some], theta[some])[0]
+            chi2 = self.beyond_pixels(index[some], theta[some])[0]
+            shared = self.shared()
             for i in range(len(self.images)):
-                model = sum(self.component_images(index[some], theta[some], i))
+                parts_of = self.component_images(index[some], theta[some], i, shared=shared)
+                model = sum(parts_of)
                 model = model + self.sky_image(index[some], theta[some], i)
                 terms = self.pixel_terms(index[some], i, model)
                 chi2 = chi2 + pixel_sum(terms.rho.to(torch.float64))
@@ -136,17 +138,19 @@ class SceneProblem:
         theta: torch.Tensor,
         image: int,
         psf: torch.Tensor | None = None,
+        shared: Shared | None = None,
     ) -> list[torch.Tensor]:
         """Each component's light in an image, (A, ny, nx), units of `scale`.
 
-        Seen through the image's own PSF, or through other modes (A, n_modes).
+        Seen through the image's own PSF, or through other modes (A, n_modes). `shared`: what the
+        images of these objects have in common.
         """
         local, _ = self._local(index, theta, image)
-        psf = self._psf(index, theta, image) if psf is None else psf
+        psf = self.psf_of(index, theta, image) if psf is None else psf
         out: list[torch.Tensor] = [psf] * len(self.layout.spans)
         with torch.no_grad():
             for profile, members in self.layout.profiles:
-                images, _ = self._drawn(index, local, psf, image, profile, members, False)
+                images, _ = self._drawn(index, local, psf, image, profile, members, False, shared)
                 for k, member in enumerate(members):
                     out[member] = images[k :: len(members), 0]
         return out
@@ -193,7 +197,8 @@ class SceneProblem:
             full[:, span.index("flux")] -= data.scale[index].log()
         return full, jacobian
 
-    def _psf(self, index: torch.Tensor, theta: torch.Tensor, image: int) -> torch.Tensor:
+    def psf_of(self, index: torch.Tensor, theta: torch.Tensor, image: int) -> torch.Tensor:
+        """Modes of the PSF of an image, with its fitted changes, (A, n_modes)."""
         data = self.images[image]
         psf = data.psf[index]
         if data.psf_basis is None:
@@ -213,8 +218,19 @@ class SceneProblem:
         data = self.images[image]
         return None if data.electrons is None else data.electrons[index].to(data.data.dtype)
 
+    def shared(self) -> Shared | None:
+        """A fresh place for what the images have in common, where there are several.
+
+        On a GPU there is none: to compare geometries the host would have to wait.
+        """
+        return {} if len(self.images) > 1 and self.base.device.type == "cpu" else None
+
     def channels(
-        self, index: torch.Tensor, theta: torch.Tensor, image: int
+        self,
+        index: torch.Tensor,
+        theta: torch.Tensor,
+        image: int,
+        shared: Shared | None = None,
     ) -> tuple[list[torch.Tensor], torch.Tensor]:
         """Images that span the derivatives, P in all, and what combines them, (A, P, D).
 
@@ -224,7 +240,7 @@ class SceneProblem:
         """
         data, layout = self.images[image], self.layout
         local, by_theta = self._local(index, theta, image)
-        psf = self._psf(index, theta, image)
+        psf = self.psf_of(index, theta, image)
         a, f, sky = len(theta), layout.n_full, layout.sky_terms
         n_psf = layout.n_psf[image] if layout.n_psf else 0
         whole = theta.new_zeros((a, f + sky + n_psf, theta.shape[1]))
@@ -232,7 +248,7 @@ class SceneProblem:
         blocks: list[torch.Tensor] = [data.data] * len(layout.spans)
         for profile, members in layout.profiles:
             spans = [layout.spans[k] for k in members]
-            images, mixing = self._drawn(index, local, psf, image, profile, members, True)
+            images, mixing = self._drawn(index, local, psf, image, profile, members, True, shared)
             for k, (member, span) in enumerate(zip(members, spans, strict=True)):
                 blocks[member] = images[k :: len(members)]
                 if mixing is not None:
@@ -260,6 +276,7 @@ class SceneProblem:
         profile: Profile,
         members: Sequence[int],
         derivatives: bool,
+        shared: Shared | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Components of one profile: a row for each object (A) and each of the k members.
 
@@ -272,7 +289,7 @@ class SceneProblem:
         draw = component_channels if derivatives else _component_alone
         if data.patches is None:
             several = psf.repeat_interleave(k, 0) if k > 1 else psf
-            return draw(data.plan, profile, several, parameters)
+            return draw(data.plan, profile, several, parameters, shared)
         owner = index.repeat_interleave(k)
         chosen = list(members)
         side = data.patches.size[index][:, chosen].flatten()
@@ -302,7 +319,7 @@ class SceneProblem:
             out[0][row, channel[:, None, None], y[:, None, :, None], x[:, None, None, :]] = images
         return out[0], out[1] if len(out) > 1 else None
 
-    def _beyond_pixels(
+    def beyond_pixels(
         self, index: torch.Tensor, theta: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """chi2 (A,), gradient (A, D) and matrix (A, D, D) of priors and constraints."""
@@ -315,11 +332,12 @@ class SceneProblem:
         return chi2 + share.sum(1), gradient + pull, matrix + prior.precision
 
     def _evaluate_chunk(self, index: torch.Tensor, theta: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        chi2, gradient, matrix = self._beyond_pixels(index, theta)
+        chi2, gradient, matrix = self.beyond_pixels(index, theta)
+        shared = self.shared()
         light = theta.new_zeros((len(theta), 0))
         layout = self.layout
         for i, data in enumerate(self.images):
-            blocks, jacobian = self.channels(index, theta, i)
+            blocks, jacobian = self.channels(index, theta, i, shared)
             (a, p), (ny, nx) = jacobian.shape[:2], data.plan.shape
             model, *others = self.light_of(blocks)
             for one in others:
@@ -353,9 +371,13 @@ class SceneProblem:
 
 
 def _component_alone(
-    plan: FourierPlan, profile: Profile, psf: torch.Tensor, parameters: torch.Tensor
+    plan: FourierPlan,
+    profile: Profile,
+    psf: torch.Tensor,
+    parameters: torch.Tensor,
+    shared: Shared | None = None,
 ) -> tuple[torch.Tensor, None]:
-    return render_component(plan, profile, psf, parameters)[:, None], None
+    return render_component(plan, profile, psf, parameters, shared)[:, None], None
 
 
 def _summed(terms: torch.Tensor, images: torch.Tensor) -> torch.Tensor:

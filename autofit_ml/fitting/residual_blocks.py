@@ -53,10 +53,14 @@ def block_pulls(
     place : (ring, sector), (A, ny, nx)
         From `ring_and_sector`.
     """
-    ring, sector = _from_each(place[0], len(RINGS)), _from_each(place[1], SECTORS)
-    inside = torch.cat([ring.abs_().neg_().add_(1).clamp_min_(0), (sector == 0).to(ring)], 1)
-    scores = inside.mul_(score.flatten(1)[:, None]).transpose(1, 2)
-    sums = [torch.bmm(one.flatten(2), scores) for one in channels]
+    ring, sector = (of.flatten(1) for of in place)
+    ring = ring.nan_to_num(len(RINGS) - 1)
+    first = ring.floor().clamp_max(len(RINGS) - 2)
+    share, one = ring - first, torch.ones_like(ring)
+    number = torch.stack([first, first + 1, sector + len(RINGS)], 1).to(torch.int64)
+    parts = torch.stack([1 - share, share, one], 1) * score.flatten(1)[:, None]
+    scores = score.new_zeros((len(ring), N_BLOCKS, ring.shape[1])).scatter_(1, number, parts)
+    sums = [torch.bmm(one.flatten(2), scores.transpose(1, 2)) for one in channels]
     weights = product(covariance, jacobian.transpose(1, 2))
     return product(weights, torch.cat(sums, 1).to(torch.float64))
 
@@ -71,11 +75,6 @@ def product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     for m in range(1, right.shape[1]):
         out = out + left[:, :, m, None] * right[:, None, m]
     return out
-
-
-def _from_each(of: torch.Tensor, count: int) -> torch.Tensor:
-    """How far each pixel is from each of `count` blocks, (A, count, pixels)."""
-    return of.flatten(1)[:, None] - torch.arange(count, device=of.device)[:, None].to(of.dtype)
 
 
 def ring_and_sector(

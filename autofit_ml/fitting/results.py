@@ -74,6 +74,8 @@ class SceneFit:
         (`autofit_ml.fitting.residual_blocks`).
     prior : str
         Of the target.
+    prior_gaussian : (ndarray (D,), ndarray (D, D)) or None
+        Mean and precision of theta's Gaussian prior.
     components : list or None
         For each image a dict component -> image, float32, image units, and "sky"; when asked for.
     problem : SceneProblem or None
@@ -121,6 +123,7 @@ class SceneFit:
     around: tuple[Neighbour, ...] = ()
     companions: tuple[Neighbour, ...] = ()
     prior: str = ""
+    prior_gaussian: tuple[np.ndarray, np.ndarray] | None = None
     pulls: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
     re_total: np.ndarray = field(default_factory=lambda: np.zeros(0))
     re_total_err: np.ndarray = field(default_factory=lambda: np.zeros(0))

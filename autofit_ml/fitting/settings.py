@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 from autofit_ml.fitting.levenberg_marquardt import LMSettings
 from autofit_ml.fitting.likelihoods import Likelihood
-from autofit_ml.population import Population
 from autofit_ml.rendering import Accuracy
+from autofit_ml.scenes.populations import Population
 
 __all__ = ["RefineSettings"]
 

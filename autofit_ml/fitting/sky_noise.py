@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import numpy as np
 import torch
 
 from autofit_ml.fitting.pixels import pixel_sum
@@ -55,9 +56,12 @@ def sky_scatter(residual: torch.Tensor, data: torch.Tensor, sky: torch.Tensor) -
     """
     number = sky.sum(2).sum(1)
     rank = sky.flatten(1).cumsum(1, dtype=torch.int32)
-    step = (number + _SAMPLE - 1).div(_SAMPLE, rounding_mode="floor").clamp_min(1)[:, None]
-    wanted = sky.flatten(1) & (rank % step == 0)
-    place = torch.where(wanted, rank.div(step, rounding_mode="floor") - 1, _SAMPLE)
+    step = ((number + _SAMPLE - 1) // _SAMPLE).clamp_min(1)[:, None]
+    wanted, place = sky.flatten(1), rank
+    if bool((step > 1).any()):
+        place = rank // step
+        wanted = wanted & (place * step == rank)
+    place = torch.where(wanted, place.to(torch.int64) - 1, _SAMPLE)
     blank = residual.new_full((len(residual), _SAMPLE + 1), torch.nan)
     pulls = blank.scatter(1, place, residual.flatten(1))[:, :-1]
     values = blank.scatter(1, place, data.flatten(1))[:, :-1]
@@ -69,7 +73,7 @@ def sky_scatter(residual: torch.Tensor, data: torch.Tensor, sky: torch.Tensor) -
         apart = torch.where(both, apart, torch.nan).flatten(1) / 2**0.5
         many = both.sum((1, 2)) >= LEAST_SKY
         out[wrong] = torch.where(many, _robust(apart), out[wrong])
-    common = (values == values.nanmedian(1, keepdim=True).values).sum(1)
+    common = (values == _medians(values)).sum(1)
     counts = common > _COUNTS * values.isfinite().sum(1)
     if bool(counts.any()):
         out = torch.where(counts, _deviation(residual, sky, number), out)
@@ -78,8 +82,16 @@ def sky_scatter(residual: torch.Tensor, data: torch.Tensor, sky: torch.Tensor) -
 
 def _robust(pulls: torch.Tensor) -> torch.Tensor:
     """Median absolute deviation as a standard deviation, float64, (B,)."""
-    middle = pulls.nanmedian(1, keepdim=True).values
-    return 1.4826 * (pulls - middle).abs().nanmedian(1).values.to(torch.float64)
+    return 1.4826 * _medians((pulls - _medians(pulls)).abs())[:, 0].to(torch.float64)
+
+
+def _medians(values: torch.Tensor) -> torch.Tensor:
+    """Lower medians of what is a number in rows, (B, 1); numpy sorts ten times as fast."""
+    if values.device.type != "cpu":
+        return values.nanmedian(1, keepdim=True).values
+    ordered = torch.from_numpy(np.sort(values.numpy(), axis=1))
+    number = (~values.isnan()).sum(1, keepdim=True)
+    return ordered.gather(1, ((number - 1) // 2).clamp_min(0))
 
 
 def _deviation(residual: torch.Tensor, sky: torch.Tensor, number: torch.Tensor) -> torch.Tensor:

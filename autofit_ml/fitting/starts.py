@@ -34,7 +34,12 @@ _POINTS = (0.15, 0.5)
 _DISCY = ("exponential", "edge_on_disc", "ferrer")
 
 
-def component_starts(scene: Scene, start: np.ndarray, ln_n_sigma: np.ndarray) -> list[Values]:
+def component_starts(
+    scene: Scene,
+    start: np.ndarray,
+    ln_n_sigma: np.ndarray,
+    known: Mapping[str, np.ndarray] | None = None,
+) -> list[Values]:
     """Variants of starting values.
 
     Parameters
@@ -45,6 +50,8 @@ def component_starts(scene: Scene, start: np.ndarray, ln_n_sigma: np.ndarray) ->
         x, y, flux, re, n, q, pa, sky of one Sérsic profile.
     ln_n_sigma : ndarray, (B,)
         How well ln n of the start is known; 0 if unknown.
+    known : mapping of str to ndarray, (B,), optional
+        Values that are known from elsewhere: in the place of guesses; NaN where they are not.
 
     Returns
     -------
@@ -58,6 +65,10 @@ def component_starts(scene: Scene, start: np.ndarray, ln_n_sigma: np.ndarray) ->
         values: Values = {}
         for component in scene.components:
             values.update(_of_component(component, start, shares, sizes, indices))
+        for name, given in (known or {}).items():
+            if name in values:
+                lit = (given > 0) | (not name.endswith(".flux"))  # what was found without light
+                values[name] = np.where(np.isfinite(given) & lit, given, values[name])
         _apply_model(scene, values, len(start))
         variants.append(values)
     return variants

@@ -14,13 +14,7 @@ import numpy as np
 import torch
 from scipy import special
 
-__all__ = [
-    "axis_ratio_error",
-    "correlated_products",
-    "laplace",
-    "position_angle_error",
-    "sandwich",
-]
+__all__ = ["axis_ratio_error", "correlated_products", "laplace", "position_angle_error"]
 
 
 def laplace(matrix: torch.Tensor, frozen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -52,29 +46,15 @@ def laplace(matrix: torch.Tensor, frozen: torch.Tensor) -> tuple[torch.Tensor, t
     return correlation * inverse[:, :, None] * inverse[:, None, :], good
 
 
-def sandwich(
-    covariance: torch.Tensor, weighted: torch.Tensor, correlation: torch.Tensor
-) -> torch.Tensor:
-    """Covariance with correlated noise.
+def correlated_products(weighted: torch.Tensor, correlation: torch.Tensor) -> torch.Tensor:
+    """V^T R V, float64, (B, D, D).
 
     Parameters
     ----------
-    covariance : Tensor, float64, (B, D, D)
-        From `laplace`.
     weighted : Tensor, (B, D, ny, nx)
         Derivatives of the model over sigma, 0 where masked.
     correlation : Tensor, (B, 2 lag + 1, 2 lag + 1)
-
-    Returns
-    -------
-    Tensor, float64, (B, D, D)
     """
-    out = covariance @ correlated_products(weighted, correlation) @ covariance
-    return (out + out.transpose(1, 2)) / 2
-
-
-def correlated_products(weighted: torch.Tensor, correlation: torch.Tensor) -> torch.Tensor:
-    """V^T R V of derivatives over sigma V, float64, (B, D, D); arguments as in `sandwich`."""
     lag = correlation.shape[-1] // 2
     ny, nx = weighted.shape[-2:]
     shape = (ny + lag, nx + lag)
@@ -154,20 +134,17 @@ def position_angle_error(theta: torch.Tensor, covariance: torch.Tensor) -> torch
 
 
 def _direction_half_width(length: np.ndarray, sigma: np.ndarray) -> np.ndarray:
-    """68.3 % half-width of phi (radians) in `position_angle_error`, one object at a time.
-
-    `length` is abs(eta) / sigma.
-    """
-    out = np.empty_like(length)
-    unit = np.linspace(0.0, 1.0, 401)
-    for i, (p, s) in enumerate(zip(length, np.minimum(sigma, 10.0), strict=True)):
-        angle = unit * (np.pi if p < 8.0 else 8.0 * np.pi / p)  # 8 pi / p: over 20 sigma
-        a = p * np.cos(angle) - s
-        log_density = a * a / 2 + special.log_ndtr(a)
-        density = np.exp(log_density - log_density[0])
-        cumulative = np.concatenate([[0.0], np.cumsum(density[1:] + density[:-1])])
-        out[i] = np.interp(_ONE_SIGMA * cumulative[-1], cumulative, angle)
-    return out
+    """68.3 % half-width of phi (radians) of `position_angle_error`; `length`: abs(eta) / sigma."""
+    p, s = length[:, None], np.minimum(sigma, 10.0)[:, None]
+    reach = np.where(p < 8.0, np.pi, 8.0 * np.pi / np.maximum(p, 8.0))  # over 20 sigma
+    angle = np.linspace(0.0, 1.0, 401) * reach
+    a = p * np.cos(angle) - s
+    log_density = a * a / 2 + special.log_ndtr(a)
+    density = np.exp(log_density - log_density[:, :1])
+    cumulative = np.zeros_like(density)
+    np.cumsum(density[:, 1:] + density[:, :-1], axis=1, out=cumulative[:, 1:])
+    rows = zip(cumulative, angle, strict=True)
+    return np.array([np.interp(_ONE_SIGMA * up[-1], up, at) for up, at in rows])
 
 
 _ONE_SIGMA = float(special.erf(np.sqrt(0.5)))

@@ -13,7 +13,14 @@ from autofit_ml.fitting.uncertainties import axis_ratio_error, position_angle_er
 from autofit_ml.scenes.derivatives import row_jacobian
 from autofit_ml.scenes.layout import Layout, Span
 
-__all__ = ["CatalogueValues", "absent_values", "catalogue_values", "draws_to_values", "value_names"]
+__all__ = [
+    "CatalogueValues",
+    "absent_values",
+    "catalogue_errors",
+    "catalogue_values",
+    "draws_to_values",
+    "value_names",
+]
 
 
 @dataclass(frozen=True)
@@ -72,12 +79,11 @@ def absent_values(layout: Layout, image: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class CatalogueValues:
-    """Values (B, V), errors, covariances and starts."""
+    """Values and starts, (B, V), and the values' derivatives by theta, (B, V, D)."""
 
     values: np.ndarray
-    errors: np.ndarray
-    cov: np.ndarray
     start: np.ndarray
+    slope: torch.Tensor
 
 
 def catalogue_values(
@@ -85,10 +91,9 @@ def catalogue_values(
     rows: np.ndarray,
     theta: torch.Tensor,
     base: torch.Tensor,
-    covariance: torch.Tensor,
     started: torch.Tensor,
 ) -> CatalogueValues:
-    """Catalogue values, errors and covariances of some rows."""
+    """Catalogue values of some rows."""
     layout = batch.layout
     wanted = _values(layout)
     n, images = layout.n_shape, layout.n_images
@@ -99,12 +104,11 @@ def catalogue_values(
 
     shape = theta[:, :n]
     value = numbers(shape, base)
-    jacobian = row_jacobian(numbers, shape, base)
     begun = numbers(started[:, :n], base)
     b, v = len(theta), len(wanted)
     skies = len(_sky_names(layout))
-    whole = theta.new_zeros((b, v + skies, theta.shape[1]))
-    whole[:, :v, :n] = jacobian
+    slope = theta.new_zeros((b, v + skies, theta.shape[1]))
+    slope[:, :v, :n] = row_jacobian(numbers, shape, base)
     sky, sky_start = theta.new_zeros((b, skies)), theta.new_zeros((b, skies))
     per_image = skies // images
     index = torch.as_tensor(rows, device=theta.device)
@@ -118,13 +122,27 @@ def catalogue_values(
                 j = where.start + k
                 sky[:, column] = level + scale * theta[:, j]
                 sky_start[:, column] = level + scale * started[:, j]
-                whole[:, v + column, j] = scale
+                slope[:, v + column, j] = scale
             else:
                 sky[:, column] = sky_start[:, column] = level
-    cov = whole @ covariance @ whole.transpose(1, 2)
+    values, start = torch.cat([value, sky], 1), torch.cat([begun, sky_start], 1)
+    return CatalogueValues(values.cpu().numpy(), start.cpu().numpy(), slope.detach())
+
+
+def catalogue_errors(
+    layout: Layout,
+    at: CatalogueValues,
+    theta: torch.Tensor,
+    base: torch.Tensor,
+    covariance: torch.Tensor,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Errors (B, V) and covariances (B, V, V) of catalogue values by those of theta (B, D, D)."""
+    n, b = layout.n_shape, len(theta)
+    cov = at.slope @ covariance @ at.slope.transpose(1, 2)
     variance = cov.diagonal(dim1=1, dim2=2)
     errors = torch.where(variance > 0, variance.clamp_min(0).sqrt(), torch.nan)
-    for i in range(images):
+    wanted = _values(layout)
+    for i in range(layout.n_images):
         full, by_theta = layout.parameters(theta, base, i)
         full_cov = by_theta @ covariance[:, :n, :n] @ by_theta.transpose(1, 2)
         for k, item in enumerate(wanted):
@@ -138,8 +156,7 @@ def catalogue_values(
             found = axis_ratio_error if item.parameter == "q" else position_angle_error
             known = errors[:, k] > 0
             errors[:, k] = torch.where(known, found(pair, block), torch.nan)
-    tensors = (torch.cat([value, sky], 1), errors, cov, torch.cat([begun, sky_start], 1))
-    return CatalogueValues(*(tensor.detach().cpu().numpy() for tensor in tensors))
+    return errors.cpu().numpy(), cov.cpu().numpy()
 
 
 def draws_to_values(fit: SceneFit, draws: torch.Tensor) -> tuple[tuple[str, ...], np.ndarray]:

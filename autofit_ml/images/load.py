@@ -57,6 +57,8 @@ class Planes:
     image_file : Path
     background : ndarray, float64, shape (ny, nx), or None
         As ``background_sigma`` of a `Stamp`.
+    mask_bits : ndarray, int64, shape (ny, nx), or None
+        As in `Frame`.
     """
 
     data: np.ndarray
@@ -74,6 +76,7 @@ class Planes:
     preset: SurveyPreset | None
     image_file: Path
     background: np.ndarray | None = None
+    mask_bits: np.ndarray | None = None
 
 
 def read_planes(source: Source, options: ReadOptions) -> Planes:
@@ -108,7 +111,7 @@ def read_planes(source: Source, options: ReadOptions) -> Planes:
     calibration = _with_overrides(calibration, source, options, preset, messages)
 
     finite = np.isfinite(data) & (np.abs(data) < SENTINEL_VALUE)
-    mask = ~finite
+    mask, bits = ~finite, None
     n_bad = int(mask.sum())
     if n_bad == data.size:
         raise InputError(
@@ -130,7 +133,8 @@ def read_planes(source: Source, options: ReadOptions) -> Planes:
         )
 
     if "mask" in planes:
-        mask |= _read_mask(planes["mask"], files, data.shape, info, preset, options, messages)
+        bad, bits = _read_mask(planes["mask"], files, data.shape, info, preset, options, messages)
+        mask |= bad
     saturated = _saturated(data, mask, calibration, messages)
     if saturated is not None:
         mask |= saturated
@@ -171,6 +175,7 @@ def read_planes(source: Source, options: ReadOptions) -> Planes:
         files=files,
         preset=preset,
         image_file=image_path,
+        mask_bits=bits,
     )
 
 
@@ -239,13 +244,14 @@ def _read_mask(
     preset: SurveyPreset | None,
     options: ReadOptions,
     messages: list[str],
-) -> np.ndarray:
+) -> tuple[np.ndarray, np.ndarray | None]:
     """True = bad: non-zero, after leaving out the bits that the options or preset ignore.
 
-    A text file lists bad pixels, as GALFIT reads them.
+    And the bits themselves, of an integer mask with more than one. A text file lists bad pixels, as
+    GALFIT reads them.
     """
     if not is_fits_name(plane[0]) and plane[0] not in files.content:
-        return _listed_pixels(plane[0], shape)
+        return _listed_pixels(plane[0], shape), None
     values, file, info = plane_array(plane, "mask", files, image_info, messages)
     check_shape(values, shape, "mask", plane[0])
     header = file.hdus[info.index].header
@@ -254,9 +260,11 @@ def _read_mask(
         ignore = preset.ignored_bits(header)
     if values.dtype.kind == "f":
         values = np.where(np.isfinite(values), values, 1.0)
+    whole = values.dtype.kind in "iu" and values.max(initial=0) > 1
+    bits = values.astype(np.int64) if whole else None
     if ignore:
         values = values.astype(np.int64) & ~np.int64(ignore)
-    return values != 0
+    return values != 0, bits
 
 
 def _listed_pixels(path: Path, shape: tuple[int, ...]) -> np.ndarray:

@@ -302,6 +302,7 @@ def _make_frame(source: Source, options: ReadOptions, planes: Planes) -> Frame:
         saturated=planes.saturated,
         wcs=planes.calibration.wcs,
         background_sigma=planes.background,
+        mask_bits=planes.mask_bits,
         **_common(source, planes, flags),
     )
     if psf is None:

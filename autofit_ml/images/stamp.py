@@ -253,10 +253,13 @@ class Frame(_Image):
         In the middle of the frame; None until one is built from the frame's own stars.
     varying_psf : VaryingPSF or None
         Everywhere in the frame; None: `psf` is.
+    mask_bits : ndarray, int64, shape (ny, nx), or None
+        The mask as its file has it, where its bits mean something.
     """
 
     psf: PSF | None = None
     varying_psf: VaryingPSF | None = None
+    mask_bits: np.ndarray | None = None
 
     def psf_at(self, x: float, y: float) -> PSF:
         """The PSF at one position (0-based pixels), with its uncertainty where that is known.

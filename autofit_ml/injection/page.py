@@ -12,13 +12,12 @@ from astropy.table import Table
 
 from autofit_ml.injection.recovery import MEASURED, Recovery
 
-__all__ = ["calibration_figure", "calibration_page"]
+__all__ = ["STYLE", "calibration_figure", "calibration_page"]
 
 _LABELS = {"flux": "ln flux", "re": "ln re", "n": "ln n", "q": "q"}
 _COLOURS = {"flux": "#0072b2", "re": "#d55e00", "n": "#009e73", "q": "#cc79a7"}
 
-_TEMPLATE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>Calibration of {{ name }}</title><style>
+STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem;
   color: #222; background: #fff }
 table { border-collapse: collapse; margin: 1rem 0; font-size: 13px;
@@ -28,7 +27,11 @@ th, td { padding: .2rem .5rem; text-align: right; border-bottom: 1px solid #ddd 
 img { max-width: 100% } h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2rem }
 @media (prefers-color-scheme: dark) { body { color: #ddd; background: #16181d }
   th, td { border-color: #333 } img { background: #fff } }
-</style></head><body>
+"""
+
+_TEMPLATE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>Calibration of {{ name }}</title><style>
+{{ style }}</style></head><body>
 <h1>Injection and recovery: {{ name }}</h1>
 <p>{{ number }} galaxies like those of the catalogue were added to empty parts of the same images
 ({{ places }}) and fitted with the run's settings.
@@ -73,6 +76,7 @@ def calibration_page(
     template = jinja2.Environment(autoescape=True).from_string(_TEMPLATE)
     return template.render(
         name=name,
+        style=STYLE,
         number=len(recovery.objects),
         places=places,
         complete=recovery.complete,

@@ -58,7 +58,7 @@ def measure(
     Parameters
     ----------
     truth : sequence of mapping
-        x, y, flux, re, n, q, pa, and ``zeropoint``.
+        x, y, flux, re, n, q, pa, and ``zeropoint``, ``pixel_scale``.
     rows : mapping
         Id -> row of the catalogue.
     names : sequence of str
@@ -76,6 +76,7 @@ def measure(
     good = (column(found, "use") == 1) & (apart < np.maximum(put["re"], 2.0))
     table = Table({"id": list(names), "recovered": good})
     table["snr"] = np.where(good, column(found, "snr"), np.nan)
+    table["pixel_scale"] = column(truth, "pixel_scale")
     table["brightness_true"] = -2.5 * np.log10(put["flux"])
     zeropoint = column(truth, "zeropoint")
     calibrated = len(truth) > 0 and bool(np.isfinite(zeropoint).all())

@@ -19,7 +19,7 @@ from autofit_ml.images.options import ReadOptions
 from autofit_ml.images.stamp import Frame, Stamp
 from autofit_ml.segmentation import Segmentation
 
-__all__ = ["PARAMETERS", "Population", "emptied", "empty_regions", "inject", "light_of"]
+__all__ = ["GRID", "PARAMETERS", "Population", "emptied", "empty_regions", "inject", "light_of"]
 
 PARAMETERS = ("x", "y", "flux", "re", "n", "q", "pa")
 
@@ -42,6 +42,8 @@ def emptied(
     segmentation: Segmentation,
     rng: np.random.Generator,
     light: np.ndarray | float = 0.0,
+    *,
+    keep_mask: bool = False,
 ) -> Stamp | None:
     """The stamp with all objects replaced by sky of its own.
 
@@ -52,6 +54,8 @@ def emptied(
     rng : numpy.random.Generator
     light : ndarray, shape (ny, nx)
         Of the fitted galaxy: is subtracted first, as its wings reach beyond its footprint.
+    keep_mask : bool
+        Keep the mask, though there is sky below it.
 
     Returns
     -------
@@ -89,7 +93,7 @@ def emptied(
     return stamp.replace(
         data=data,
         sigma=sigma,
-        mask=np.zeros_like(stamp.mask),
+        mask=stamp.mask if keep_mask else np.zeros_like(stamp.mask),
         x=None,
         y=None,
         labels=None,
@@ -184,13 +188,13 @@ class Population:
             "y": float(y),
             "flux": float(flux * bright),
             "re": float(max(self.re[k] * large, 0.3)),
-            "n": float(_GRID[np.abs(np.log(_GRID / (self.n[k] * shape))).argmin()]),
+            "n": float(GRID[np.abs(np.log(GRID / (self.n[k] * shape))).argmin()]),
             "q": float(np.clip(self.q[k] + rng.normal(0, 0.05), 0.1, 1.0)),
             "pa": float(rng.uniform(0, 180)),
         }
 
 
-_GRID = np.round(np.geomspace(0.4, 6.2, 40), 3)
+GRID = np.round(np.geomspace(0.4, 6.2, 40), 3)
 
 
 def light_of(galaxy: Mapping[str, float], stamp: Stamp) -> np.ndarray:
@@ -200,13 +204,12 @@ def light_of(galaxy: Mapping[str, float], stamp: Stamp) -> np.ndarray:
 
     x, y, flux, re, n, q, pa = (galaxy[name] for name in PARAMETERS)
     # GalSim keeps a table for each index: a grid keeps them few.
-    n = float(_GRID[np.abs(np.log(_GRID / n)).argmin()])
+    n = float(GRID[np.abs(np.log(GRID / n)).argmin()])
     return render_source(Source(x, y, flux, re, n, q, pa), stamp.psf, stamp.shape)
 
 
-def inject(stamp: Stamp, galaxy: Mapping[str, float], rng: np.random.Generator) -> Stamp:
-    """The stamp with a galaxy, its photon noise included where the gain is known."""
-    light = light_of(galaxy, stamp)
+def inject(stamp: Stamp, light: np.ndarray, rng: np.random.Generator) -> Stamp:
+    """The stamp with a galaxy's light, its photon noise included where the gain is known."""
     sigma = stamp.sigma.astype(np.float64)
     if stamp.gain > 0:
         variance = np.clip(light, 0, None) / stamp.gain

@@ -8,6 +8,7 @@ here, because processes that only read images never load PyTorch).
 
 from autofit_ml.measure.background import background_map, large_objects
 from autofit_ml.measure.binning import bin_images, block_sums
+from autofit_ml.measure.limits import flux_limit
 from autofit_ml.measure.moments import AdaptiveMoments, adaptive_moments
 from autofit_ml.measure.noise import expected_source, model_sigma
 from autofit_ml.measure.psf import (
@@ -51,6 +52,7 @@ __all__ = [
     "expected_source",
     "find_stars",
     "fit_star_field",
+    "flux_limit",
     "fourier_shift",
     "lanczos_matrix",
     "large_objects",

@@ -1,15 +1,29 @@
-"""Populations: how the parameters of stars or galaxies are distributed, as files say.
+"""Populations: how the parameters of many objects are distributed, inferred from their fits.
 
-In: a YAML file (docs/populations.md). Out: a checked `Population`, of which objects can be drawn.
-It knows nothing about images and fits.
+In: per-object posteriors (Gaussians or samples) with the prior that they contain, a population file
+in which numbers are free, and why an object is in the sample. Out: a posterior of these numbers,
+shrunk posteriors of the objects, a population file that a fit takes as its prior.
+
+- `model`: the file; `hyper`: its free numbers as a vector; `free`: their default priors.
+- `objects`: what the data say of each object; `noise`: how errors follow the true parameters;
+  `selection`: which objects are in the sample.
+- `density`: densities of populations; `nodes`: integrals as sums over points; `problem`: the
+  posterior, its maximum; `infer`: `fit_population`; `posterior`: what comes out.
+- `sensitivity`: which second components can be seen, as a selection function; `sensitivity_page`.
 """
 
-from autofit_ml.population.file import (
-    CELESTE,
-    Population,
-    Term,
-    read_population,
-    read_populations,
-)
+from autofit_ml.population.infer import PopulationSettings, fit_population
+from autofit_ml.population.model import PopulationModel, read_population_model
+from autofit_ml.population.posterior import PopulationPosterior, Shrunk
+from autofit_ml.population.selection import Injections, detection_surface
 
-__all__ = ["CELESTE", "Population", "Term", "read_population", "read_populations"]
+__all__ = [
+    "Injections",
+    "PopulationModel",
+    "PopulationPosterior",
+    "PopulationSettings",
+    "Shrunk",
+    "detection_surface",
+    "fit_population",
+    "read_population_model",
+]

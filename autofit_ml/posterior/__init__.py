@@ -8,6 +8,7 @@
 - `diagnostics`: R-hat and effective sample sizes; `samples`: what every method hands over;
   `random_streams`: random numbers that belong to an object, not to its batch.
 - `inference_data`: ArviZ files; `corner`: plots.
+- `summary`: of a run's samples, a row for each parameter; `watch`: pictures while a search goes on.
 - `scenes`: connects all this to fitted scenes; `choice`: which model, by evidence.
 
 Knows nothing about images but in `scenes` and `choice` (which read `autofit_ml.fitting`) and

@@ -17,7 +17,7 @@ import torch
 
 from autofit_ml.catalogue.flags import Flag
 from autofit_ml.errors import SettingsError
-from autofit_ml.fitting.describe import undetermined
+from autofit_ml.fitting.flags import undetermined
 from autofit_ml.fitting.levenberg_marquardt import minimise
 from autofit_ml.fitting.parallel import object_threads
 from autofit_ml.fitting.problem import SceneProblem
@@ -25,10 +25,11 @@ from autofit_ml.fitting.results import SceneFit
 from autofit_ml.fitting.uncertainties import laplace
 from autofit_ml.fitting.values import draws_to_values
 from autofit_ml.posterior.bootstrap import BootstrapSettings, bootstrap
-from autofit_ml.posterior.hmc import HMCSettings, sample_hmc
+from autofit_ml.posterior.hmc import HMCSettings, LogDensity, sample_hmc
 from autofit_ml.posterior.laplace import LaplaceSettings, sample_laplace
 from autofit_ml.posterior.nested import NestedSettings, box_transform, sample_nested
 from autofit_ml.posterior.samples import PosteriorSamples
+from autofit_ml.posterior.watch import Watch
 
 __all__ = ["METHODS", "ScenePosterior", "nested_box", "sample_fits", "widened", "with_posterior"]
 
@@ -91,7 +92,12 @@ class ScenePosterior:
 
 
 def sample_fits(
-    fits: Sequence[SceneFit], method: str = "hmc", settings: Settings | None = None
+    fits: Sequence[SceneFit],
+    method: str = "hmc",
+    settings: Settings | None = None,
+    *,
+    watch: Watch | None = None,
+    ids: Sequence[str] = (),
 ) -> list[ScenePosterior | None]:
     """Draw from the posteriors of fitted scenes.
 
@@ -105,6 +111,10 @@ def sample_fits(
         parameters without a prior of their own.
     settings : LaplaceSettings, BootstrapSettings, HMCSettings or NestedSettings, optional
         Of the method.
+    watch : Watch, optional
+        Pictures of the best model so far, of "hmc" and "nested".
+    ids : sequence of str
+        Of the objects, for it.
 
     Returns
     -------
@@ -135,8 +145,9 @@ def sample_fits(
     def task(members: list[int]) -> list[ScenePosterior | None]:
         some = [fits[k] for k in members]
         if isinstance(settings, NestedSettings):
-            return [_nested(fit, settings) for fit in some]
-        return _sampled(some, torch.tensor(members), settings)
+            return [_nested(fits[k], settings, watch, [*ids][k : k + 1]) for k in members]
+        names = [ids[k] for k in members] if watch is not None else []
+        return _sampled(some, torch.tensor(members), settings, watch, names)
 
     device = next((fit.problem.base.device for fit in fits if fit.problem is not None), None)
     with object_threads(device or torch.device("cpu")) as run:
@@ -152,8 +163,26 @@ def sample_fits(
     return out
 
 
+def _density(problem: SceneProblem, watch: Watch | None, ids: Sequence[str]) -> LogDensity:
+    """The log density of a problem, watched where that is wanted."""
+    if watch is None:
+        return problem.log_density
+    seen = watch.of(problem, ids)
+
+    def density(index: torch.Tensor, theta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        value, slope = problem.log_density(index, theta)
+        seen.see(index, theta, value)
+        return value, slope
+
+    return density
+
+
 def _sampled(
-    fits: Sequence[SceneFit], keys: torch.Tensor, settings: Settings
+    fits: Sequence[SceneFit],
+    keys: torch.Tensor,
+    settings: Settings,
+    watch: Watch | None,
+    ids: Sequence[str],
 ) -> list[ScenePosterior | None]:
     """Posteriors of fits that share a layout."""
     problem = SceneProblem.join([fit.problem for fit in fits if fit.problem is not None])
@@ -173,7 +202,8 @@ def _sampled(
     elif isinstance(settings, HMCSettings):
         everyone = torch.arange(len(fits), device=device)
         covariance, _ = laplace(problem.evaluate(everyone, theta).matrix, lower == upper)
-        samples = sample_hmc(problem.log_density, theta, covariance, lower, upper, settings, keys)
+        density = _density(problem, watch, ids)
+        samples = sample_hmc(density, theta, covariance, lower, upper, settings, keys)
     else:
         raise TypeError(type(settings).__name__)
     out: list[ScenePosterior | None] = []
@@ -308,7 +338,9 @@ def nested_box(fit: SceneFit) -> tuple[np.ndarray, np.ndarray]:
     return np.maximum(low, fit.theta - reach), np.minimum(high, fit.theta + reach)
 
 
-def _nested(fit: SceneFit, settings: NestedSettings) -> ScenePosterior | None:
+def _nested(
+    fit: SceneFit, settings: NestedSettings, watch: Watch | None, ids: Sequence[str]
+) -> ScenePosterior | None:
     """Nested sampling of one object."""
     problem, layout = fit.problem, fit.layout
     if problem is None or layout is None:
@@ -324,9 +356,11 @@ def _nested(fit: SceneFit, settings: NestedSettings) -> ScenePosterior | None:
         theta[:, columns] = torch.as_tensor(some, device=device)
         return theta
 
+    density = _density(problem, watch, ids)
+
     def log_likelihood(some: torch.Tensor) -> torch.Tensor:
         index = torch.zeros(len(some), dtype=torch.int64, device=device)
-        return problem.log_density(index, whole(some))[0]
+        return density(index, whole(some))[0]
 
     result = sample_nested(
         log_likelihood,

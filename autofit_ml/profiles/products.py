@@ -7,16 +7,19 @@ import math
 
 import torch
 
-__all__ = ["each_product", "row_products"]
+__all__ = ["ROWS", "each_product", "row_products"]
+
+ROWS = 16
+"""Rows are filled up to a multiple of this."""
 
 
 def row_products(rows: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
     """rows (B, k) @ matrix (k, m), with every row's result the same to the bit for any B.
 
-    Matrix products choose their algorithm by the shape; filling B up to a multiple of 16 keeps
+    Matrix products choose their algorithm by the shape; filling B up to a multiple of `ROWS` keeps
     them to one, so that an object's fit does not depend on its batch.
     """
-    missing = -len(rows) % 16
+    missing = -len(rows) % ROWS
     if missing:
         rows = torch.cat([rows, rows.new_zeros((missing, rows.shape[1]))])
     return (rows @ matrix)[: len(rows) - missing]

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from autofit_ml.errors import SettingsError
@@ -111,17 +112,17 @@ class Profile:
         """True if it has a size and an ellipticity."""
         return self.kind in ("elliptical", "pixel")
 
-    @property
+    @cached_property
     def parameters(self) -> tuple[str, ...]:
         """Names of all parameters in the catalogue, in order."""
         return self._names(("flux", "re"), ("q", "pa"), "name")
 
-    @property
+    @cached_property
     def fit_parameters(self) -> tuple[str, ...]:
         """Names of the same in the fit space."""
         return self._names(("ln_flux", "ln_rc"), ("eta1", "eta2"), "fit_name")
 
-    @property
+    @cached_property
     def own_shapes(self) -> tuple[ShapeParameter, ...]:
         """The shape parameters without those of the modifiers; the latter come at the very end."""
         added = sum(len(modifier.shapes) for modifier in self.modifiers)

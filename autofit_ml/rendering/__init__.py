@@ -6,13 +6,14 @@ shape. Used by `autofit_ml.fitting` and by the losses of the networks.
 """
 
 from autofit_ml.rendering.component import component_channels, component_jacobian, render_component
-from autofit_ml.rendering.elliptical import PARAMETERS, elliptical_channels, render
+from autofit_ml.rendering.elliptical import PARAMETERS, Shared, elliptical_channels, render
 from autofit_ml.rendering.fourier import Accuracy, FourierPlan, make_plan, psf_modes
 
 __all__ = [
     "PARAMETERS",
     "Accuracy",
     "FourierPlan",
+    "Shared",
     "component_channels",
     "component_jacobian",
     "elliptical_channels",

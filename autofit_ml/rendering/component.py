@@ -12,15 +12,20 @@ import torch
 from autofit_ml.profiles import Profile
 from autofit_ml.profiles.polar import polar_table
 from autofit_ml.profiles.tables import profile_table
-from autofit_ml.rendering.elliptical import elliptical_channels, render
-from autofit_ml.rendering.fourier import FourierPlan, phase, synthesise
+from autofit_ml.rendering.elliptical import Shared, elliptical_channels, render
+from autofit_ml.rendering.fourier import FourierPlan
 from autofit_ml.rendering.polar import render_polar, render_polar_with_jacobian
+from autofit_ml.rendering.synthesis import phase, synthesise, synthesise_derivatives
 
 __all__ = ["component_channels", "component_jacobian", "render_component"]
 
 
 def render_component(
-    plan: FourierPlan, profile: Profile, psf: torch.Tensor, parameters: torch.Tensor
+    plan: FourierPlan,
+    profile: Profile,
+    psf: torch.Tensor,
+    parameters: torch.Tensor,
+    shared: Shared | None = None,
 ) -> torch.Tensor:
     """PSF-convolved images of one component per object.
 
@@ -34,6 +39,8 @@ def render_component(
         From `autofit_ml.rendering.psf_modes`, or a derivative of that. A background ignores it.
     parameters : Tensor, float64, shape (B, P)
         Order of ``profile.fit_parameters``.
+    shared : dict, optional
+        What the images of the same objects in several bands have in common (`Shared`).
 
     Returns
     -------
@@ -49,18 +56,22 @@ def render_component(
         return synthesise(plan, psf * light)
     if profile.kind == "pixel":
         return render_polar(plan, polar_table(profile), psf, parameters)
-    return render(plan, profile_table(profile), psf, parameters)
+    return render(plan, profile_table(profile), psf, parameters, shared)
 
 
 @torch.no_grad()
 def component_channels(
-    plan: FourierPlan, profile: Profile, psf: torch.Tensor, parameters: torch.Tensor
+    plan: FourierPlan,
+    profile: Profile,
+    psf: torch.Tensor,
+    parameters: torch.Tensor,
+    shared: Shared | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Images that span the derivatives of `render_component`, and what combines them.
 
     Parameters
     ----------
-    plan, profile, psf, parameters : as in `render_component`.
+    plan, profile, psf, parameters, shared : as in `render_component`.
 
     Returns
     -------
@@ -76,13 +87,13 @@ def component_channels(
     if profile.kind == "point":
         theta = parameters.to(plan.dtype)
         light = phase(plan, theta[:, 0], theta[:, 1]) * theta[:, 2].exp()[:, None]
-        image = psf * light
-        kx, ky = plan.frequencies
-        spectra = torch.stack([-1j * kx * image, -1j * ky * image, image], dim=1)
-        return synthesise(plan, spectra), None
+        images = psf.real.new_empty((len(psf), 3, *plan.shape))
+        orders = [(0, 1, 0), (0, 0, 1), (0, 0, 0)]
+        synthesise_derivatives(plan, psf, [light], orders, images)
+        return images, None
     if profile.kind == "pixel":
         return render_polar_with_jacobian(plan, polar_table(profile), psf, parameters), None
-    return elliptical_channels(plan, profile_table(profile), psf, parameters)
+    return elliptical_channels(plan, profile_table(profile), psf, parameters, shared)
 
 
 def component_jacobian(

@@ -6,21 +6,17 @@ See `autofit_ml.rendering.fourier` for the equations and the layout of Fourier s
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 
-from autofit_ml.profiles import Table, row_products
-from autofit_ml.rendering.fourier import (
-    FourierPlan,
-    phase,
-    synthesise,
-    synthesise_levels,
-)
+from autofit_ml.profiles import Table
+from autofit_ml.profiles.products import ROWS
+from autofit_ml.rendering.fourier import FourierPlan
+from autofit_ml.rendering.synthesis import phase, synthesise, synthesise_derivatives
 
-__all__ = ["PARAMETERS", "elliptical_channels", "render"]
+__all__ = ["PARAMETERS", "Shared", "elliptical_channels", "render"]
 
-_GROUP = 1 << 19
+_GROUP = 1 << 20
 """Complex numbers of the spectra that are made at a time: what fits the processor's cache, and
 less than what the allocator would fetch from the system anew every time (32 MB)."""
 
@@ -29,8 +25,17 @@ PARAMETERS = ("x", "y", "ln_flux", "ln_rc", "ln_n", "eta1", "eta2")
 `autofit_ml.scenes`. x, y in 0-based stamp pixels."""
 
 
+Shared = dict[tuple[int, int, int, bool], tuple[torch.Tensor, tuple[torch.Tensor, ...]]]
+"""What images of the same objects on the same pixels have in common: kept by the first of them that
+is drawn, taken up by those with the same geometry (in bands, only flux and PSF differ)."""
+
+
 def render(
-    plan: FourierPlan, table: Table, psf: torch.Tensor, parameters: torch.Tensor
+    plan: FourierPlan,
+    table: Table,
+    psf: torch.Tensor,
+    parameters: torch.Tensor,
+    shared: Shared | None = None,
 ) -> torch.Tensor:
     """PSF-convolved images of one component per object.
 
@@ -45,34 +50,41 @@ def render(
         From `autofit_ml.rendering.psf_modes`.
     parameters : Tensor, float64, shape (B, 6 + S)
         Columns as in `PARAMETERS`, with the profile's shapes in the place of ln n.
+    shared : dict, optional
+        See `Shared`.
 
     Returns
     -------
     Tensor, shape (B, ny, nx)
         Light per pixel, in the unit of the flux.
     """
-    theta = parameters.to(plan.dtype)
-    transform = _profile_transform(plan, table, parameters, derivatives=False)[0]
-    transform = transform * theta[:, 2].exp()[:, None]
-    return synthesise(plan, psf * phase(plan, theta[:, 0], theta[:, 1]) * transform)
+    where, transform = _spectra(plan, table, parameters, False, shared)
+    flux = parameters[:, 2, None].to(plan.dtype).exp()
+    return synthesise(plan, psf * where * (transform * flux))
 
 
 @torch.no_grad()
 def elliptical_channels(
-    plan: FourierPlan, table: Table, psf: torch.Tensor, parameters: torch.Tensor
+    plan: FourierPlan,
+    table: Table,
+    psf: torch.Tensor,
+    parameters: torch.Tensor,
+    shared: Shared | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     r"""Images that span the derivatives of `render`, and what combines them.
 
-    Only :math:`\kappa^2 = \mathbf{k}^T M \mathbf{k}` knows of size and shape, so that with
-    :math:`G = \partial f / \partial \kappa^2`
+    Only :math:`\kappa^2 = \mathbf{k}^T M \mathbf{k}` knows of size and shape, so that with the
+    image g of :math:`\partial S / \partial \kappa^2` and its second derivatives
 
-    .. math:: \frac{\partial f}{\partial \theta} = \frac{\partial M_{xx}}{\partial \theta} k_x^2 G
-              + \frac{\partial M_{yy}}{\partial \theta} k_y^2 G
-              + 2 \frac{\partial M_{xy}}{\partial \theta} k_x k_y G .
+    .. math:: \frac{\partial f}{\partial \theta} =
+              - \frac{\partial M_{xx}}{\partial \theta} \frac{\partial^2 g}{\partial x^2}
+              - \frac{\partial M_{yy}}{\partial \theta} \frac{\partial^2 g}{\partial y^2}
+              - 2 \frac{\partial M_{xy}}{\partial \theta} \frac{\partial^2 g}{\partial x
+              \partial y} .
 
     Parameters
     ----------
-    plan, table, psf, parameters : as in `render`.
+    plan, table, psf, parameters, shared : as in `render`.
 
     Returns
     -------
@@ -85,60 +97,54 @@ def elliptical_channels(
     size = 6 + s
     images = psf.real.new_empty((len(parameters), size, *plan.shape))
     rows = max(1, _GROUP // (size * plan.n_modes))
+    rows = rows // ROWS * ROWS or rows
+    shapes = [(2 + k, 0, 0) for k in range(s)]
+    orders = [(0, 1, 0), (0, 0, 1), (0, 0, 0), (1, 2, 0), *shapes, (1, 0, 2), (1, 1, 1)]
     for start in range(0, len(parameters), rows):
         some = slice(start, start + rows)
-        _draw_channels(plan, table, psf[some], parameters[some], images[some])
+        where, *factors = _spectra(plan, table, parameters[some], True, shared, start)
+        base = psf[some] * (where * parameters[some, 2, None].to(plan.dtype).exp())
+        synthesise_derivatives(plan, base, factors, orders, images[some])
     mixing = torch.eye(size, dtype=parameters.dtype, device=parameters.device)
     mixing = mixing.expand(len(parameters), size, size).clone()
-    which = [3, 4 + s, 5 + s]  # kx^2 G, ky^2 G, kx ky G; and the parameters ln rc, eta1, eta2
+    which = [3, 4 + s, 5 + s]  # g_xx, g_yy, g_xy; and the parameters ln rc, eta1, eta2
     slopes = torch.stack([2 * metric(parameters), *metric_by_eta(parameters)], 2)
-    mixing[:, [[i] for i in which], which] = slopes
+    mixing[:, [[i] for i in which], which] = -slopes
     return images, mixing
 
 
-def _draw_channels(
+def _spectra(
     plan: FourierPlan,
     table: Table,
-    psf: torch.Tensor,
     parameters: torch.Tensor,
-    out: torch.Tensor,
-) -> None:
-    """Fill the channels of `elliptical_channels` (B, 6 + S, ny, nx), some at a time."""
-    theta = parameters.to(plan.dtype)
-    value, by_log_kappa, *by_shapes, kappa2 = _profile_transform(
-        plan, table, parameters, derivatives=True
-    )
-    base = psf * (phase(plan, theta[:, 0], theta[:, 1]) * theta[:, 2].exp()[:, None])
-    light, bend = base * value, base * (by_log_kappa * (0.5 / kappa2))
-    kx, ky = plan.frequencies
-    factors = [(light, -1j * kx), (light, -1j * ky), (light, None), (bend, kx.square())]
-    factors += [(base, by_shape) for by_shape in by_shapes]
-    factors += [(bend, ky.square()), (bend, kx * ky)]
-    first = plan.levels[0].size
-    together = max(1, _GROUP // (len(theta) * plan.n_modes))
-    for start in range(0, len(factors), together):
-        group = factors[start : start + together]
-        spectra = [
-            base.new_empty((len(base), len(group), n)) for n in (first, plan.n_modes - first)
-        ]
-        for k, (spectrum, factor) in enumerate(group):
-            for part, at in zip(spectra, (slice(first), slice(first, None)), strict=True):
-                if factor is None:
-                    part[:, k] = spectrum[:, at]
-                else:
-                    torch.mul(spectrum[:, at], factor[..., at], out=part[:, k])
-        made = synthesise_levels(plan, *(part.flatten(0, 1) for part in spectra))
-        out[:, start : start + together] = made.unflatten(0, (len(base), len(group)))
+    derivatives: bool,
+    shared: Shared | None = None,
+    first: int = 0,
+) -> tuple[torch.Tensor, ...]:
+    """exp(-i k . x_c) and `_profile_transform` at all modes, (B, n_modes) each.
+
+    `first`: number of the first object among those that share.
+    """
+    key = (id(plan), id(table), first, derivatives)
+    geometry = torch.cat([parameters[:, :2], parameters[:, 3:]], 1)
+    if shared is not None and key in shared and torch.equal(shared[key][0], geometry):
+        return shared[key][1]
+    x, y = parameters[:, :2].to(plan.dtype).unbind(1)
+    out = phase(plan, x, y), *_profile_transform(plan, table, parameters, derivatives)
+    if shared is not None:
+        shared[key] = geometry, out
+    return out
 
 
 def _profile_transform(
     plan: FourierPlan, table: Table, parameters: torch.Tensor, derivatives: bool
 ) -> tuple[torch.Tensor, ...]:
-    """S at all modes (B, n_modes); with derivatives also dS/dlnkappa, those by the shapes, and
-    kappa^2."""
+    """S at all modes (B, n_modes); with derivatives also those by kappa^2 and by the shapes."""
     dtype = plan.dtype
     rows = table.rows(parameters[:, 4:-2], dtype, derivatives)
-    kappa2 = row_products(metric(parameters).to(dtype), plan.quadratic)
+    xx, yy, xy = metric(parameters).to(dtype)[..., None].unbind(1)
+    kappa2 = torch.addcmul(xx * plan.quadratic[0], yy, plan.quadratic[1])
+    kappa2 = torch.addcmul(kappa2, xy, plan.quadratic[2])
     kappa2 = kappa2.clamp_min(math.exp(2 * table.log_kappa_min))
     position = (kappa2.log() * (0.5 / table.log_kappa_step)) - (
         table.log_kappa_min / table.log_kappa_step
@@ -146,21 +152,21 @@ def _profile_transform(
     position = position.clamp(0.0, table.n_kappa - 1e-3)
     index = position.detach().floor()
     t = position - index
-    flat = index.to(torch.int64)
+    flat = index.to(torch.int32)
     if len(rows) > 1 or len(parameters) == 1:  # else one row serves all objects
-        flat = flat + torch.arange(len(parameters), device=plan.device)[:, None] * table.n_kappa
-    flat = flat.flatten()
+        first = torch.arange(len(parameters), device=plan.device, dtype=torch.int32)
+        flat = flat + first[:, None] * table.n_kappa
+    width = rows.shape[-1] if derivatives else 4
+    columns = rows[..., :width].reshape(-1, width).t().contiguous()
+    c = columns.index_select(1, flat.flatten()).view(width, *t.shape)
     if not derivatives:
-        c = rows[..., :4].reshape(-1, 4).index_select(0, flat).view(*t.shape, 4).unbind(-1)
         return (_cubic(c, t),)
-    width = rows.shape[-1]
-    c = rows.reshape(-1, width).index_select(0, flat).view(*t.shape, width).unbind(-1)
     slope = torch.addcmul(c[1], t, torch.addcmul(c[2], t, c[3], value=1.5), value=2.0)
     by_shapes = [_cubic(c[i : i + 4], t) for i in range(4, width, 4)]
-    return _cubic(c[:4], t), slope / table.log_kappa_step, *by_shapes, kappa2
+    return _cubic(c[:4], t), slope * (0.5 / table.log_kappa_step) / kappa2, *by_shapes
 
 
-def _cubic(c: Sequence[torch.Tensor], t: torch.Tensor) -> torch.Tensor:
+def _cubic(c: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
     """c0 + c1 t + c2 t^2 + c3 t^3."""
     return torch.addcmul(c[0], t, torch.addcmul(c[1], t, torch.addcmul(c[2], t, c[3])))
 

@@ -19,8 +19,9 @@ g_0 (1 - g_1) + \dots`, where :math:`g_l` keeps small :math:`|k|` only. The firs
 extended wings and goes through the FFT; each next part lives on a few modes, which are sampled
 more finely (a larger L). On the stamp, which is shorter than L, a wave of any low frequency is a
 sum of the FFT's own low modes to 1e-7 (a Fourier extension: Huybrechs 2010, SIAM J. Numer. Anal.
-47, 4326), so that two small matrix products add the finely sampled modes to the FFT's. The cost
-does not depend on the galaxy, and the image is a smooth function of its parameters.
+47, 4326), and so are its derivatives, so that two small matrix products add the finely sampled
+modes to the FFT's (`autofit_ml.rendering.synthesis`). The cost does not depend on the galaxy, and
+the image is a smooth function of its parameters.
 
 **Undersampled PSFs.** With a PSF oversampled s times the integrand is evaluated up to s times the
 Nyquist frequency of the pixels and the s x s aliases of each mode are added before the inverse FFT.
@@ -29,6 +30,7 @@ Nyquist frequency of the pixels and the s x s aliases of each mode are added bef
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -36,17 +38,11 @@ from typing import Any
 import numpy as np
 import torch
 
-_ALIGNMENT = 64
+ALIGNMENT = 64
+"""Lengths are filled up to a multiple of this, so that no object's arithmetic depends on its place
+in a batch."""
 
-__all__ = [
-    "Accuracy",
-    "FourierPlan",
-    "make_plan",
-    "phase",
-    "psf_modes",
-    "synthesise",
-    "synthesise_levels",
-]
+__all__ = ["ALIGNMENT", "Accuracy", "FourierPlan", "make_plan", "psf_modes"]
 
 
 @dataclass(frozen=True)
@@ -120,10 +116,11 @@ class FourierPlan:
     levels : samplings of Fourier space; the first goes through the FFT.
     quadratic : Tensor (3, n_modes)
         kx^2, ky^2, kx ky of all modes of all levels, flattened and concatenated, then filled up to
-        a multiple of 64 (with which every object's arithmetic is the same wherever it sits in a
-        batch); the filling carries no light.
+        a multiple of `ALIGNMENT`; the filling carries no light.
     frequencies : tuple of Tensor (n_modes,)
         kx and ky of the same.
+    lines : tuple of Tensor
+        kx of all levels one after the other, then ky, each filled up to a multiple of `ALIGNMENT`.
     turn : Tensor, complex, (jy, jx)
         Phases and scale of what the other levels add to the first's low modes (jy from -J to J).
     """
@@ -134,6 +131,7 @@ class FourierPlan:
     levels: tuple[_Level, ...]
     quadratic: torch.Tensor
     frequencies: tuple[torch.Tensor, torch.Tensor]
+    lines: tuple[torch.Tensor, torch.Tensor]
     turn: torch.Tensor
 
     @property
@@ -151,8 +149,12 @@ class FourierPlan:
         """Number of Fourier modes evaluated for one component."""
         return self.quadratic.shape[1]
 
+    def joined(self, parts: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Modes (B, ...) of the levels in order, filled up with zeros, (B, n_modes)."""
+        missing = self.n_modes - sum(part.shape[1] for part in parts)
+        return torch.cat([*parts, parts[0].new_zeros((len(parts[0]), missing))], dim=1)
 
-@lru_cache(maxsize=32)
+
 def make_plan(
     shape: tuple[int, int],
     psf_shape: tuple[int, int] = (1, 1),
@@ -185,8 +187,20 @@ def make_plan(
         for n, p in zip(shape, psf_shape, strict=True)
     ]
     lengths = _fast_length(smallest[0]), _fast_length(smallest[1])
-    (ny, nx), (ly, lx), s = shape, lengths, int(oversampling)
+    return _plan(shape, lengths, int(oversampling), accuracy, torch.device(device), dtype)
 
+
+@lru_cache(maxsize=32)
+def _plan(
+    shape: tuple[int, int],
+    lengths: tuple[int, int],
+    s: int,
+    accuracy: Accuracy,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> FourierPlan:
+    """The plan of an FFT of some `lengths`, made once."""
+    (ny, nx), (ly, lx) = shape, lengths
     step_y, step_x = 2 * np.pi / ly, 2 * np.pi / lx
     ky = _aliases(np.fft.fftfreq(ly, 1 / ly) * step_y, s)
     kx = _aliases(np.arange(lx // 2 + 1) * step_x, s)
@@ -233,21 +247,36 @@ def make_plan(
         kx_of, ky_of = level.kx.flatten()[None], level.ky.flatten()[None]
         every_kx.append(level.outer(kx_of, torch.ones_like(ky_of))[0])
         every_ky.append(level.outer(torch.ones_like(kx_of), ky_of)[0])
-    missing = -sum(map(len, every_kx)) % _ALIGNMENT
+    missing = -sum(map(len, every_kx)) % ALIGNMENT
     filling = torch.full((missing,), math.pi, device=device, dtype=dtype)
     all_kx, all_ky = torch.cat([*every_kx, filling]), torch.cat([*every_ky, filling])
     quadratic = torch.stack([all_kx.square(), all_ky.square(), all_kx * all_ky])
     turned = torch.complex(torch.as_tensor(turn.real, **place), torch.as_tensor(turn.imag, **place))
-    return FourierPlan((ny, nx), (ly, lx), s, tuple(levels), quadratic, (all_kx, all_ky), turned)
+    lines = (
+        _filled(torch.cat([level.kx.flatten() for level in levels])),
+        _filled(torch.cat([level.ky.flatten() for level in levels])),
+    )
+    return FourierPlan(
+        (ny, nx), (ly, lx), s, tuple(levels), quadratic, (all_kx, all_ky), lines, turned
+    )
+
+
+def _filled(k: torch.Tensor) -> torch.Tensor:
+    """Frequencies, with zeros up to a multiple of `ALIGNMENT`."""
+    return torch.cat([k, k.new_zeros(-len(k) % ALIGNMENT)])
 
 
 def _extension(n: int, basis: np.ndarray, k: np.ndarray) -> np.ndarray:
     """Matrix (len(basis), len(k)) from waves of frequencies k to those of the basis.
 
-    On n pixels about their centre, by least squares; real, since the pixels are symmetric.
+    On n pixels about their centre, by least squares in the waves and their first two derivatives;
+    real, since the pixels are symmetric.
     """
     x = np.arange(n) - (n - 1) / 2
-    there, here = np.exp(1j * np.outer(x, basis)), np.exp(1j * np.outer(x, k))
+    there, here = (
+        np.concatenate([np.exp(1j * np.outer(x, waves)) * (1j * waves) ** d for d in range(3)])
+        for waves in (basis, k)
+    )
     return np.linalg.lstsq(there, here, rcond=1e-10)[0].real
 
 
@@ -334,13 +363,7 @@ def psf_modes(
         else:
             weight = level.weight.flatten(2, 3).flatten(0, 1) * block
             parts.append((modes * (scale * weight)).flatten(1))
-    return _fill(plan, parts)
-
-
-def _fill(plan: FourierPlan, parts: list[torch.Tensor]) -> torch.Tensor:
-    """Join the levels' modes (B, ...) and add zeros up to the plan's number of modes."""
-    missing = plan.n_modes - sum(part.shape[1] for part in parts)
-    return torch.cat([*parts, parts[0].new_zeros((len(parts[0]), missing))], dim=1)
+    return plan.joined(parts)
 
 
 def _block_transfer(k: torch.Tensor, binning: int) -> torch.Tensor:
@@ -351,84 +374,6 @@ def _block_transfer(k: torch.Tensor, binning: int) -> torch.Tensor:
     small = half.sin().abs() < 1e-4
     safe = torch.where(small, torch.ones_like(half), half.sin())
     return torch.where(small, torch.ones_like(half), (binning * half).sin() / (binning * safe))
-
-
-def synthesise(plan: FourierPlan, spectra: torch.Tensor) -> torch.Tensor:
-    """Inverse transform, restricted to the stamp.
-
-    Parameters
-    ----------
-    plan : FourierPlan
-    spectra : Tensor, complex, shape (..., n_modes)
-
-    Returns
-    -------
-    Tensor, real, shape (..., ny, nx)
-    """
-    flat, size = spectra.reshape(-1, plan.n_modes), plan.levels[0].size
-    images = synthesise_levels(plan, flat[:, :size].clone(), flat[:, size:])
-    return images.reshape(*spectra.shape[:-1], *plan.shape)
-
-
-def synthesise_levels(plan: FourierPlan, first: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
-    """Inverse transform of modes that come level by level, real, (N, ny, nx).
-
-    Parameters
-    ----------
-    plan : FourierPlan
-    first : Tensor, complex, (N, modes of the first level)
-        Overwritten.
-    others : Tensor, complex, (N, other modes)
-    """
-    level = plan.levels[0]
-    part = first.view(-1, *level.kx.shape, *level.ky.shape)
-    if len(plan.levels) > 1:
-        _add_others(plan, part, others)
-    part, ly = _folded(part), plan.fft_shape[0]
-    if part.shape[-1] > ly:
-        part[..., ly // 2] += part[..., ly]
-    rows = torch.fft.ifft(part[..., :ly], dim=-1)[..., : plan.shape[0]]
-    image = torch.fft.irfft(rows.transpose(-1, -2), n=plan.fft_shape[1], dim=-1)
-    return image[..., : plan.shape[1]]
-
-
-def _add_others(plan: FourierPlan, first: torch.Tensor, spectra: torch.Tensor) -> None:
-    """Add the modes of the other levels (N, modes) to low modes of the FFT, in place."""
-    jy, jx = plan.turn.shape
-    start, added = 0, spectra.real.new_zeros(())
-    for level in plan.levels[1:]:
-        if level.to_y is None or level.to_x is None:
-            raise ValueError("a level without its extension")
-        part = torch.view_as_real(spectra[:, start : start + level.size])
-        start += level.size
-        along_y = level.to_y @ part.reshape(len(part), level.ky.numel(), -1)
-        pair = (along_y.flatten(0, 1) @ level.to_x).view(-1, jy, 2, jx, 2)
-        added = added + (pair[:, :, 0] + pair[:, :, 1].flip(1))
-    low = (torch.view_as_complex(added) * plan.turn).transpose(1, 2)
-    first[:, 0, :jx, 0, : jy // 2 + 1] += low[..., jy // 2 :]
-    ly = plan.fft_shape[0]
-    first[:, 0, :jx, 0, ly - jy // 2 : ly] += low[..., : jy // 2]
-
-
-def _folded(part: torch.Tensor) -> torch.Tensor:
-    """Sum of the aliases of modes (..., a, nkx, b, nky), (..., nkx, nky)."""
-    return part.sum((-4, -2)) if part.shape[-4] * part.shape[-2] > 1 else part[..., 0, :, 0, :]
-
-
-def phase(plan: FourierPlan, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """exp(-i k . x_c) at all modes, complex, shape (B, n_modes); `x`, `y` (B,) in pixels."""
-    parts = []
-    for level in plan.levels:
-        parts.append(level.outer(_turn(x, level.kx), _turn(y, level.ky)))
-    return _fill(plan, parts)
-
-
-def _turn(shift: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
-    """exp(-i k shift), (B, number of k); rows are filled up so that batches do not matter."""
-    flat = k.flatten()
-    filled = torch.cat([flat, flat.new_zeros(-len(flat) % _ALIGNMENT)])
-    one = torch.ones((), dtype=k.dtype, device=k.device)
-    return torch.polar(one, -shift[:, None] * filled)[:, : len(flat)]
 
 
 def _fast_length(n: int) -> int:

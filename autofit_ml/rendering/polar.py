@@ -14,7 +14,8 @@ import torch
 
 from autofit_ml.profiles.polar import PolarTable
 from autofit_ml.rendering.elliptical import metric, metric_by_eta
-from autofit_ml.rendering.fourier import FourierPlan, phase, synthesise
+from autofit_ml.rendering.fourier import FourierPlan
+from autofit_ml.rendering.synthesis import phase, synthesise, synthesise_derivatives
 
 __all__ = ["render_polar", "render_polar_with_jacobian"]
 
@@ -56,16 +57,10 @@ def render_polar_with_jacobian(
     theta = parameters.to(plan.dtype)
     value, changes = _polar_transform(plan, table, parameters, derivatives=True)
     base = psf * (phase(plan, theta[:, 0], theta[:, 1]) * theta[:, 2].exp()[:, None])
-    image = base * value
-    kx, ky = plan.frequencies
-    spectra = torch.cat(
-        [
-            torch.stack([-1j * kx * image, -1j * ky * image, image], dim=1),
-            base[:, None] * changes,
-        ],
-        dim=1,
-    )
-    return synthesise(plan, spectra)
+    images = psf.real.new_empty((len(base), 3 + changes.shape[1], *plan.shape))
+    orders = [(0, 1, 0), (0, 0, 1), (0, 0, 0), *((1 + k, 0, 0) for k in range(changes.shape[1]))]
+    synthesise_derivatives(plan, base, [value, *changes.unbind(1)], orders, images)
+    return images
 
 
 class _Transform(torch.autograd.Function):

@@ -2,29 +2,27 @@
 
 import base64
 import json
-import math
 import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jinja2
-import pyarrow as pa
-from markupsafe import Markup
-
 from autofit_ml.catalogue import (
-    FATAL,
-    FLAG_MEANINGS,
-    QUALITY,
     atomic_write_text,
     file_stem,
     read_catalogue_arrow,
     run_warnings,
 )
 from autofit_ml.errors import InputError
+from autofit_ml.report.payload import (
+    columns_payload,
+    compact,
+    flags_payload,
+    rendered,
+    script_json,
+)
 
 __all__ = [
     "CALIBRATION_FOLDER",
@@ -64,17 +62,6 @@ THUMBNAIL_FOLDER = Path(".work", "thumbs")
 
 CALIBRATION_FOLDER, VERDICT_NAME = "calibration", "verdict.json"
 """Where, below the results folder, ``calibrate`` leaves its verdict: a list of sentences."""
-
-_POSITION_DIGITS = 10
-"""Significant digits of positions; 7 for everything else keep the file small."""
-
-_KINDS = (
-    (pa.types.is_floating, "number"),
-    (pa.types.is_integer, "number"),
-    (pa.types.is_boolean, "truth"),
-    (pa.types.is_string, "text"),
-)
-"""What the page's script does with a column."""
 
 _LONG_SECTION = 24
 """A section of run.json with more entries than this is only counted."""
@@ -121,50 +108,6 @@ def _present(folder: Path, stems: Sequence[str], ending: str) -> str:
     return "".join("01"[f"{stem}.{ending}" in names] for stem in stems)
 
 
-def _short(value: float | None, digits: int) -> float | int | None:
-    """`value` to some significant digits, None for NaN and infinity (JSON has neither)."""
-    if value is None or not math.isfinite(value):
-        return None
-    short = float(f"{value:.{digits}g}")
-    return int(short) if short.is_integer() and abs(short) < 1e15 else short
-
-
-def _compact(values: Sequence[Any]) -> dict[str, Any]:
-    """Values as they are, or once each with their places when few differ."""
-    distinct = list(dict.fromkeys(values))
-    if len(distinct) <= max(1, len(values) // 4):
-        where = {value: k for k, value in enumerate(distinct)}
-        if len(distinct) == 1:
-            return {"same": distinct[0]}
-        return {"distinct": distinct, "which": [where[value] for value in values]}
-    return {"values": list(values)}
-
-
-def _table_payload(table: pa.Table) -> list[dict[str, Any]]:
-    """Every column but ``cov``, in the catalogue's order."""
-    payload: list[dict[str, Any]] = []
-    for name in table.column_names:
-        field = table.schema.field(name)
-        values = table.column(name).to_pylist()
-        kind = next((kind for is_such, kind in _KINDS if is_such(field.type)), None)
-        if kind is None:
-            continue
-        if pa.types.is_floating(field.type):
-            digits = _POSITION_DIGITS if name.startswith(("ra", "dec")) else 7
-            values = [_short(value, digits) for value in values]
-        about = field.metadata or {}
-        payload.append(
-            {
-                "name": name,
-                "kind": kind,
-                "unit": about.get(b"unit", b"").decode(),
-                "about": about.get(b"description", b"").decode(),
-                "values": values,
-            }
-        )
-    return payload
-
-
 def _write_parts(columns: Sequence[Mapping[str, Any]], rows: int, folder: Path) -> None:
     """Write columns as scripts of `_PART` rows each, which a page opened as a file can load."""
     folder.mkdir(exist_ok=True)
@@ -173,14 +116,6 @@ def _write_parts(columns: Sequence[Mapping[str, Any]], rows: int, folder: Path) 
         part = {column["name"]: column["values"][here] for column in columns}
         text = json.dumps(part, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
         atomic_write_text(folder / f"{k}.js", f"autofitRows({k},{text});\n")
-
-
-def _script_json(content: Any) -> Markup:
-    """JSON that can stand inside a script element whatever strings it holds."""
-    text = json.dumps(content, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
-    for character in "<>&":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return Markup(text)
 
 
 def _run_sections(run: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
@@ -278,7 +213,7 @@ def write_report(
     for name, stem in zip(ids, stems, strict=True) if whole else ():
         jpeg = thumbnail_bytes(results, name) if f"{stem}.jpg" in thumbnails else None
         embedded.append(None if jpeg is None else base64.b64encode(jpeg).decode("ascii"))
-    columns = _table_payload(table)
+    columns = columns_payload(table)
     if not whole:
         aside = [one for one in columns if one["name"].removesuffix("_err") not in _HELD]
         _write_parts(aside, len(ids), results / ROWS_FOLDER)
@@ -290,41 +225,28 @@ def write_report(
     payload = {
         "rows": len(ids),
         "columns": [
-            one | _compact(one.pop("values")) if "values" in one else one for one in columns
+            one | compact(one.pop("values")) if "values" in one else one for one in columns
         ],
         "part": 0 if whole else _PART,
         "thumbnails": "" if whole else _present(results / THUMBNAIL_FOLDER, stems, "jpg"),
-        "flags": [
-            {
-                "bit": int(flag),
-                "name": flag.name,
-                "fatal": bool(flag & FATAL),
-                "quality": bool(flag & QUALITY),
-                "meaning": meaning,
-            }
-            for flag, meaning in FLAG_MEANINGS.items()
-        ],
+        "flags": flags_payload(),
         "stems": {k: stems[k] for k, name in enumerate(ids) if stems[k] != name},
         "previews": _present(results / "previews", stems, "png"),
         "objects": _present(results / "objects", stems, "fits"),
         "posteriors": _present(results / "posterior", stems, "png"),
     }
 
-    static = resources.files("autofit_ml.report") / "static"
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    template = environment.from_string((static / "report.html.jinja").read_text("utf-8"))
-    page = template.render(
+    page = rendered(
+        "report.html.jinja",
+        ("report.css",),
+        ("common.js", "report.js"),
         title=title or results.resolve().name or "results",
         warnings=run_warnings(table),
         verdict=_calibration_verdict(results),
         calibration=f"{CALIBRATION_FOLDER}/calibration.html",
         sections=_run_sections(run),
-        style=Markup((static / "report.css").read_text("utf-8")),
-        script=Markup((static / "report.js").read_text("utf-8")),
-        catalogue=_script_json(payload),
-        thumbnails=_script_json(embedded),
+        catalogue=script_json(payload),
+        thumbnails=script_json(embedded),
     )
     path = results / REPORT_NAME
     atomic_write_text(path, page)

@@ -25,7 +25,6 @@ from autofit_ml.catalogue import (
     joined_catalogues,
     read_catalogue,
     read_draws,
-    rows_where,
     table_to_qtable,
 )
 from autofit_ml.errors import InputError
@@ -145,6 +144,8 @@ class Results(Sequence[Fit]):
         SettingsError
             The condition is wrong.
         """
+        from autofit_ml.catalogue import rows_where
+
         numbers = {}
         for name in self._rows.colnames:
             values = plain(self._rows[name])

@@ -7,7 +7,8 @@ One file for each kind of run:
 
 - `fit`: images to a catalogue; `plan`: what it would do, without doing it.
 - `segment`, `deconvolve`: labels; samples of sharp images.
-- `simulate`: sets of simulated objects; `calibrate`: injection and recovery in a run's own images.
+- `simulate`: sets of simulated objects; `calibrate`: injection and recovery in a run's own images,
+  `sensitivity`: of second components, over a grid; both in empty `places`.
 - `doctor`: what is installed, and what is wrong with images.
 
 What they share:
@@ -21,6 +22,7 @@ What they share:
 The parts of a fit:
 
 - `prepare`: objects from their files to starting values; `fitted`: on to their rows, in workers.
+- `pipeline`, `staged`: stages of fits, as a file says; each from what an earlier one found.
 - `model`, `modelled`, `galfit_inputs`: what is fitted, as the user's model or GALFIT file says.
 - `fitting`: one batch through the refiner; `scenes`: of it, what is no plain Sérsic profile.
 - `object_fit`: one object's fit in the catalogue's terms; `rows`: catalogue rows.

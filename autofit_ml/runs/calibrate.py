@@ -7,7 +7,7 @@ import json
 import math
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,35 +23,35 @@ from autofit_ml.catalogue import (
     read_catalogue_arrow,
 )
 from autofit_ml.catalogue.writer import FITS_NAME, write_catalogue_files
-from autofit_ml.errors import AutofitError, InputError, SettingsError
-from autofit_ml.images import Source, discover, read_item
-from autofit_ml.images.stamp import Frame, Stamp
+from autofit_ml.errors import InputError, SettingsError
+from autofit_ml.images import Source, discover
 from autofit_ml.injection.page import calibration_page
 from autofit_ml.injection.recovery import MEASURED, Recovery, error_factor, measure
 from autofit_ml.injection.stamps import (
-    PARAMETERS,
     Population,
-    emptied,
-    empty_regions,
     inject,
     light_of,
 )
 from autofit_ml.injection.verdict import judge, verdict
-from autofit_ml.measure import psf_fwhm
 from autofit_ml.options import declared
 from autofit_ml.report import CALIBRATION_FOLDER, REPORT_NAME, VERDICT_NAME, write_report
 from autofit_ml.runs.fit import fit_run
 from autofit_ml.runs.folder import claimed
 from autofit_ml.runs.identity import identity_of
 from autofit_ml.runs.kinds import RUN_FILE, Kind
+from autofit_ml.runs.places import empty_places
 from autofit_ml.runs.sources import Paths
 from autofit_ml.runs.summary import Progress
-from autofit_ml.segmentation import Segmentation
-from autofit_ml.segmentation.dispatch import detect_in_frame, segment_all
 from autofit_ml.settings import CalibrateSettings, FitSettings, ReadOptions
 from autofit_ml.simulation.files import write_planes
 
-__all__ = ["CalibrationSummary", "calibrate_run", "settings_of_run"]
+__all__ = [
+    "CalibrationSummary",
+    "calibrate_run",
+    "galaxies_of",
+    "only_noise",
+    "settings_of_run",
+]
 
 _TABLES = ("injections.ecsv", "by_magnitude.ecsv", "by_size.ecsv")
 
@@ -109,8 +109,9 @@ def settings_of_run(results: str | Path) -> tuple[FitSettings, list[str]]:
         raise InputError(
             "holds no finished run", "give the results folder of autofit-ml fit", results
         ) from error
-    if given.get("galfit") or given.get("model") != "sersic" or given.get("bands"):
-        what = given.get("galfit") or given.get("model")
+    other = given.get("galfit") or given.get("pipeline")
+    if other or given.get("model") != "sersic" or given.get("bands"):
+        what = other or given.get("model")
         raise SettingsError(
             f"the run fitted {what}" + (" in several bands" if given.get("bands") else ""),
             "calibration is for runs of one Sérsic profile in one band",
@@ -167,7 +168,7 @@ def calibrate_run(
     results, told = Path(results), progress or Progress()
     settings = settings or CalibrateSettings()
     of_run, inputs = settings_of_run(results)
-    like = _galaxies_of(results)
+    like = galaxies_of(results)
     if paths is None and manifest is None:
         missing = [name for name in inputs if not Path(name).exists()]
         if missing:
@@ -186,7 +187,7 @@ def calibrate_run(
         injected = folder / "injected"
         injected.mkdir(exist_ok=True)
         about = _inject(folder, results, sources, of_run, settings, like, told)
-        own = of_run.replace(**_only_noise(of_run), batch_size=min(of_run.batch_size, _TOGETHER))
+        own = of_run.replace(**only_noise(of_run), batch_size=min(of_run.batch_size, _TOGETHER))
         summary = fit_run(injected, folder / "fits", own, restart=not state, progress=progress)
         if summary.table is None:
             raise KeyboardInterrupt
@@ -245,7 +246,7 @@ def _inject(
     told.note("looking for empty sky")
     rng = np.random.default_rng(settings.seed)
     rows = {row["id"]: row for row in read_catalogue_arrow(results).to_pylist()}
-    places, skipped = _places(sources, of_run, settings.number, rng, rows, told)
+    places, skipped = empty_places(sources, of_run, settings.number, rng, rows, told)
     if not places:
         raise InputError(
             f"no empty sky in {len(sources)} images",
@@ -258,8 +259,10 @@ def _inject(
         stamp = places[k % len(places)]
         galaxy = like.draw(rng, stamp)
         built = bool(stamp.flags & int(Flag.SIGMA_ESTIMATED))
-        write_planes(inject(stamp, galaxy, rng), folder / "injected", _name(k), sigma=not built)
-        known = {"zeropoint": stamp.zeropoint} if math.isfinite(stamp.zeropoint) else {}
+        filled = inject(stamp, light_of(galaxy, stamp), rng)
+        write_planes(filled, folder / "injected", _name(k), sigma=not built)
+        known = {"zeropoint": stamp.zeropoint, "pixel_scale": stamp.pixel_scale}
+        known = {name: value for name, value in known.items() if math.isfinite(value)}
         truth.append(galaxy | known)
     gain = all(place.gain > 0 for place in places)
     about = {"truth": truth, "places": len(places), "skipped": skipped, "gain": gain}
@@ -272,13 +275,20 @@ def _name(k: int) -> str:
     return f"injected-{k:06d}"
 
 
-def _only_noise(given: FitSettings) -> dict[str, Any]:
+def only_noise(given: ReadOptions) -> dict[str, Any]:
     """Reading options of the injected stamps, whose planes say everything but how noise is made."""
     plain = ReadOptions(noise=given.noise, rdnoise=given.rdnoise, mode="stamp")
     return {name: getattr(plain, name) for name in declared(ReadOptions)}
 
 
-def _galaxies_of(results: Path) -> Population:
+def galaxies_of(results: Path) -> Population:
+    """The usable galaxies of a catalogue.
+
+    Raises
+    ------
+    InputError
+        There are none.
+    """
     table = read_catalogue_arrow(results)
     columns = {
         name: np.asarray(table.column(name).to_pylist(), dtype=float)
@@ -292,71 +302,6 @@ def _galaxies_of(results: Path) -> Population:
             "no usable galaxies in the catalogue", "nothing can be calibrated on it", results
         )
     return Population(**{name: values[good] for name, values in columns.items()})
-
-
-def _places(
-    sources: Sequence[Source],
-    settings: FitSettings,
-    number: int,
-    rng: np.random.Generator,
-    rows: Mapping[str, Mapping[str, Any]],
-    told: Progress,
-) -> tuple[list[Stamp], int]:
-    """Empty stamps, and the number of images that had none; not many more than are needed."""
-    found: list[Stamp] = []
-    skipped = 0
-    order = [sources[k] for k in rng.permutation(len(sources))]
-    for first in range(0, len(order), _TOGETHER):
-        if len(found) >= number:
-            break
-        if first:
-            told.stage(f"looking for empty sky: {len(found)} places in {first} images")
-        stamps: list[Stamp] = []
-        for item in _read(order[first : first + _TOGETHER], settings.read):
-            if isinstance(item, Stamp):
-                stamps.append(item)
-                continue
-            regions = _of_frame(item, settings, rng)
-            found += regions
-            skipped += not regions
-        for stamp, segmentation in segment_all(
-            stamps, settings.segmenter, settings.weights, settings.device
-        ):
-            empty = None
-            if isinstance(segmentation, Segmentation):
-                empty = emptied(stamp, segmentation, rng, _light(stamp, rows.get(stamp.id)))
-            if empty is None:
-                skipped += 1
-            else:
-                found.append(empty)
-    return found, skipped
-
-
-def _read(sources: Sequence[Source], options: ReadOptions) -> Iterator[Stamp | Frame]:
-    for source in sources:
-        try:
-            yield read_item(source, options)
-        except AutofitError:
-            continue  # its row of the run says why
-
-
-def _light(stamp: Stamp, row: Mapping[str, Any] | None) -> np.ndarray | float:
-    """Light of the galaxy that the run fitted; 0 without a usable row."""
-    if row is None or not row["use"]:
-        return 0.0
-    galaxy = {name: float(row[name]) for name in PARAMETERS}
-    galaxy["x"] -= stamp.origin[0]
-    galaxy["y"] -= stamp.origin[1]
-    return light_of(galaxy, stamp)
-
-
-def _of_frame(frame: Frame, settings: FitSettings, rng: np.random.Generator) -> list[Stamp]:
-    seeing = 3.0 if frame.psf is None else psf_fwhm(frame.psf)
-    frame, detections = detect_in_frame(
-        frame, seeing, settings.segmenter, settings.weights, settings.device
-    )
-    radius = float(np.median(detections.sources["radius"])) if len(detections.sources) else 10.0
-    return empty_regions(frame, detections.labels, _PER_FRAME, radius, rng, settings.read)
 
 
 def _with_factors(results: Path, recovery: Recovery) -> Path:

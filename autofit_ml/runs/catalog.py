@@ -2,19 +2,24 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from astropy.table import QTable, vstack
 
 from autofit_ml.catalogue import (
     atomic_write_bytes,
+    atomic_write_ecsv,
     atomic_write_text,
     file_stem,
     write_catalogue_files,
 )
+from autofit_ml.catalogue.atomic import file_sha256
 from autofit_ml.errors import InputError
 from autofit_ml.images import Discovery, Source
+from autofit_ml.report import FramePlanes, blue_to_red, write_frame_page
 from autofit_ml.runs.folder import RunFolder
 from autofit_ml.runs.identity import identity_of, source_hashes
 from autofit_ml.runs.kinds import CATALOGUED
@@ -26,6 +31,7 @@ from autofit_ml.runs.summary import Progress, RunSummary
 from autofit_ml.settings import CatalogSettings, Selected, SourceSettings
 from autofit_ml.sources import SourceCatalogue, catalogue_frames
 from autofit_ml.sources.files import arrow_table, image_files, regions_text
+from autofit_ml.sources.forced import ForcedSources, forced_frames, read_forced
 
 __all__ = ["catalog_run", "catalog_sources"]
 
@@ -48,8 +54,8 @@ def catalog_run(
         Files, folders, globs; None with a manifest.
     out : path
         Folder for ``catalog.parquet``, ``catalog.fits`` and, for each frame,
-        ``<id>_model.fits``, ``<id>_residual.fits``, ``<id>.reg``. A run that stopped there is
-        continued.
+        ``<id>.html``, ``<id>_model.fits``, ``<id>_residual.fits``, ``<id>.reg``. A run that stopped
+        there is continued.
     settings : CatalogSettings, optional
     manifest : path, optional
         Table of frames.
@@ -94,6 +100,11 @@ def catalog_sources(
     names = found.bands or tuple(settings.bands)
     settings = settings.replace(bands=names)
     in_memory: list[QTable] = []
+    identity = identity_of(settings)
+    forced = None
+    if settings.forced is not None:
+        forced = read_forced(settings.forced)
+        identity |= {"forced": file_sha256(settings.forced)}
 
     def begin(folder: RunFolder | None) -> Handle[list[Result[SourceCatalogue]]]:
         def handle(
@@ -125,9 +136,9 @@ def catalog_sources(
 
     go_through(
         found,
-        Work(CATALOGUED, each(_catalogued), begin, finish),
+        Work(CATALOGUED, each(partial(_catalogued, forced)), begin, finish),
         settings,
-        identity_of(settings),
+        identity,
         out,
         summary,
         progress or Progress(),
@@ -140,7 +151,7 @@ def catalog_sources(
 
 
 def _catalogued(
-    sources: Sequence[Source], settings: CatalogSettings
+    forced: ForcedSources | None, sources: Sequence[Source], settings: CatalogSettings
 ) -> list[Result[SourceCatalogue]]:
     out: list[Result[SourceCatalogue]] = []
     for source in sources:
@@ -152,8 +163,11 @@ def _catalogued(
             named = [settings.bands[k] if settings.bands else "" for k, _ in there]
             names = [name or frame.filter or "1" for name, frame in zip(named, frames, strict=True)]
             frames[0] = frames[0].replace(id=source.id)
-            psfs = [None if frame.varying_psf is None else frame.psf_at for frame in frames]
-            value = catalogue_frames(frames, names, settings.part(SourceSettings), psfs)
+            how = settings.part(SourceSettings)
+            if forced is None:
+                value = catalogue_frames(frames, names, how)
+            else:
+                value = forced_frames(frames, names, forced, how)
         except InputError as error:
             hashes = hashes or source_hashes(source)
             out.append(Result(source.id, None, str(error), hashes))
@@ -167,5 +181,31 @@ def _write(name: str, found: SourceCatalogue, folder: Path, save: Sequence[str])
     if "images" in save:
         for ending, content in image_files(found):
             atomic_write_bytes(folder / f"{stem}{ending}", content)
+    if found.covariance is not None:
+        atomic_write_ecsv(folder / f"{stem}_covariance.ecsv", found.covariance)
     if "regions" in save:
         atomic_write_text(folder / f"{stem}.reg", regions_text(found.table))
+    if "page" in save:
+        write_frame_page(
+            folder / f"{stem}.html",
+            arrow_table(found.table),
+            _planes(found),
+            title=name,
+            pixel_scale=found.field.first.frame.pixel_scale,
+            messages=found.messages,
+        )
+
+
+def _planes(found: SourceCatalogue) -> dict[str, FramePlanes]:
+    """Images of the bands that have the first one's pixels, from blue to red."""
+    planes = {
+        band.band.name: FramePlanes(
+            band.frame.data - np.asarray(found.sky[b], np.float32),
+            found.model(b),
+            band.frame.sigma,
+            band.frame.mask,
+        )
+        for b, band in enumerate(found.field.bands)
+        if band.aligned
+    }
+    return {name: planes[name] for name in blue_to_red(list(planes))}

@@ -14,6 +14,7 @@ from astropy.table import QTable, vstack
 
 from autofit_ml.catalogue import atomic_write_bytes, atomic_write_ecsv, file_stem
 from autofit_ml.difference import Subtraction, subtract_frames
+from autofit_ml.difference.result import MASK_BITS
 from autofit_ml.errors import InputError, SettingsError
 from autofit_ml.images import Source, discover, read_frame
 from autofit_ml.images.stamp import Frame
@@ -55,7 +56,8 @@ def diff_run(
         Files, folders, globs; None with a manifest.
     out : path
         Folder for ``<id>_diff.fits`` (planes DIFFERENCE, SIGMA, MASK, WHITENED, SCORE, KERNEL,
-        PSF), ``<id>_diff.png`` and ``changes.ecsv``. A run that stopped there is continued.
+        PSF; MASK_SCIENCE and MASK_REFERENCE: bits of the masks of the images), ``<id>_diff.png``
+        and ``changes.ecsv``. A run that stopped there is continued.
     settings : DiffSettings, optional
     manifest : path, optional
         Table of images.
@@ -150,21 +152,31 @@ def _write(name: str, one: Subtraction, changes: QTable, folder: Path, pictures:
     planes = {
         "DIFFERENCE": result.difference,
         "SIGMA": result.variance.sqrt(),
-        "MASK": (~result.good).to(torch.uint8),
+        "MASK": torch.as_tensor(one.bits),
         "WHITENED": white.difference,
         "SCORE": white.score,
         "KERNEL": result.kernel.planes,
         "PSF": white.psf,
     }
+    for name, frame in (("SCIENCE", one.science), ("REFERENCE", one.reference)):
+        if frame.mask_bits is not None:
+            planes[f"MASK_{name}"] = torch.as_tensor(frame.mask_bits)
     primary = fits.PrimaryHDU()
     scale, error = result.scale
     primary.header["CONVOLVD"] = (result.convolved, "image that was convolved")
+    for name, value in result.amplified.items():
+        card = f"AMP{name[:3].upper()}"
+        primary.header[card] = (value, f"noise amplified if {name} is convolved")
     primary.header["SCALE"] = (scale, "flux in science of flux 1 in the reference")
     primary.header["SCALEERR"] = (error, "its 1-sigma error")
     hdus = [primary]
     for key, plane in planes.items():
         array = plane.numpy()
-        hdu = fits.ImageHDU(array.astype("u1" if key == "MASK" else "f4"), name=key)
+        kind = {"MASK": "u1"}.get(key, "i4" if key.startswith("MASK") else "f4")
+        hdu = fits.ImageHDU(array.astype(kind), name=key)
+        if key == "MASK":
+            for name, bit in MASK_BITS.items():
+                hdu.header[f"BIT_{bit}"] = name
         if one.science.wcs is not None and array.shape == one.science.data.shape:
             hdu.header.extend(one.science.wcs.to_header(relax=True).cards, update=True)
         hdus.append(hdu)

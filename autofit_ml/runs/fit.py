@@ -154,6 +154,7 @@ def fit_identity(
     identity["likelihood"] = checked_likelihood(settings)
     identity["save"] = identity["save"] or "none"
     identity["measure"] = identity["measure"] or "none"
+    identity["grid"] = identity["grid"] or "none"
     if "morphology" in settings.measure:
         from autofit_ml.runs.morphology import check_morphology
 
@@ -166,6 +167,7 @@ def fit_identity(
                 f"{settings.bands[0]}"
             )
     simple = settings.default_model and settings.galfit is None and settings.sky != "tilted"
+    simple = simple and settings.pipeline is None and not settings.grid
     if found.bands or not simple:  # one Sérsic profile cannot be wrong, and needs no torch
         run_model(settings, found.bands)
     used = check_segmenter(settings.segmenter, settings.weights)
@@ -205,7 +207,7 @@ class _Fitting:
         settings, found = self.settings, self.found
         self.device = usable_device(settings.device)
         pictures = self.summary.out if settings.save else None
-        task = FittingTask(tuple(found.bands), self.device, pictures, self.keep)
+        task = FittingTask(tuple(found.bands), self.device, pictures, self.keep, self.summary.out)
         finish = self.finish if last else None
         job = fit_job(task, settings)
         work: Work[Any]

@@ -55,12 +55,15 @@ class FittingTask:
         Folder of the results, where pictures and files of the objects are wanted.
     keep : bool
         Hand the images of the fits on.
+    out : Path, optional
+        Folder of the results.
     """
 
     bands: tuple[str, ...]
     device: str
     pictures: Path | None
     keep: bool = False
+    out: Path | None = None
 
     def fit(self, prepared: Prepared, settings: FitSettings) -> Fitted:
         """Fit a batch, and save its pictures."""
@@ -69,7 +72,7 @@ class FittingTask:
 
         model = run_model(settings, self.bands)
         images = self.pictures is not None or self.keep
-        prepared, fits, rows = fit_batch(prepared, model, settings, self.device, images)
+        prepared, fits, rows = fit_batch(prepared, model, settings, self.device, images, self.out)
         if self.pictures is not None:
             from autofit_ml.runs.outputs import save_pictures
 

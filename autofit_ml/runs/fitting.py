@@ -7,6 +7,8 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,14 +16,17 @@ from autofit_ml.errors import InputError
 from autofit_ml.fitting import Likelihood, RefineSettings, SceneObject, join_images, object_of
 from autofit_ml.images.stamp import Stamp
 from autofit_ml.initialisation import Starts
-from autofit_ml.population import Population
 from autofit_ml.runs.model import RunModel, population_of
 from autofit_ml.runs.modelled import without_modelled
 from autofit_ml.runs.object_fit import ObjectFit
 from autofit_ml.runs.prepare import Failure, Prepared
 from autofit_ml.runs.rows import catalogue_rows
 from autofit_ml.runs.scenes import fit_objects
+from autofit_ml.scenes.populations import Population
 from autofit_ml.settings import FitSettings
+
+if TYPE_CHECKING:
+    from autofit_ml.posterior.watch import Watch
 
 __all__ = ["FitPolicy", "FittedBatch", "fit_batch"]
 
@@ -30,7 +35,12 @@ FittedBatch = tuple[Prepared, dict[str, ObjectFit], dict[str, np.ndarray]]
 
 
 def fit_batch(
-    prepared: Prepared, model: RunModel, settings: FitSettings, device: str, images: bool
+    prepared: Prepared,
+    model: RunModel,
+    settings: FitSettings,
+    device: str,
+    images: bool,
+    out: Path | None = None,
 ) -> FittedBatch:
     """Fit one batch.
 
@@ -42,12 +52,14 @@ def fit_batch(
     device : str
     images : bool
         Keep the images of the fits.
+    out : Path, optional
+        Results folder, for pictures of long searches.
     """
     began = time.perf_counter()
     fits: dict[str, ObjectFit] = {}
     if prepared.stamps:
         measured = "morphology" in settings.measure
-        policy = FitPolicy(model, settings, device, images or measured)
+        policy = FitPolicy(model, settings, device, images or measured, out)
         prepared, fits = _fitted(prepared, policy)
         if measured:
             fits = _with_morphology(prepared, fits)
@@ -75,17 +87,30 @@ class FitPolicy:
     settings: FitSettings
     device: str
     images: bool
+    out: Path | None = None
+
+    @cached_property
+    def watch(self) -> Watch | None:
+        """Pictures of long searches, where they are wanted."""
+        if self.out is None or not self.settings.watch:
+            return None
+        from autofit_ml.posterior.watch import Watch
+
+        return Watch(self.out, 60 * self.settings.watch)
 
     @cached_property
     def refining(self) -> RefineSettings:
         """Settings of the refiner."""
+        return self._refining(self.settings)
+
+    def _refining(self, settings: FitSettings) -> RefineSettings:
         return RefineSettings(
-            likelihood=Likelihood.parse(self.settings.likelihood),
-            error_floor=self.settings.error_floor,
-            neighbours=self.settings.neighbours,
-            prior=population_of(self.settings) or self.settings.prior,
-            keep=self.settings.posterior != "laplace",
-            weights=self.settings.weights,
+            likelihood=Likelihood.parse(settings.likelihood),
+            error_floor=settings.error_floor,
+            neighbours=settings.neighbours,
+            prior=population_of(settings) or settings.prior,
+            keep=settings.posterior != "laplace",
+            weights=settings.weights,
             device=self.device,
         )
 
@@ -118,14 +143,22 @@ class FitPolicy:
 
     def fit(self, some: Sequence[SceneObject], starts: Starts) -> list[ObjectFit]:
         """Fits of some objects."""
+        if self.model.stages:
+            from autofit_ml.runs.staged import fit_in_stages
+
+            settings = [self._refining(stage.settings) for stage in self.model.stages]
+            return fit_in_stages(
+                some, starts, self.model, settings, images=self.images, watch=self.watch
+            )
         return fit_objects(
-            some, starts, self.model, self.refining, self.settings.posterior, images=self.images
-        )
+            some, starts, self.model, self.refining, self.settings.posterior,
+            images=self.images, watch=self.watch,
+        )  # fmt: skip
 
 
 def _check_units(population: Population, stamp: Stamp) -> None:
     """True if a population's magnitudes and sizes can be those of an image."""
-    given = {name.removeprefix("ln_") for term in population.terms for name in term.names}
+    given = {name.removeprefix("ln_") for name in population.names}
     if "re" in given and not stamp.pixel_scale > 0:
         raise InputError(
             "the population has sizes in arcsec, and the pixel scale is unknown",

@@ -10,7 +10,18 @@ from typing import Any
 
 from autofit_ml.catalogue.filenames import file_stem
 
-__all__ = ["CATALOGUED", "DECONVOLVED", "DIFFERENCED", "FITTED", "RUN_FILE", "SEGMENTED", "Kind", "is_result"]
+__all__ = [
+    "CATALOGUED",
+    "DECONVOLVED",
+    "DIFFERENCED",
+    "FITTED",
+    "LIGHT_CURVES",
+    "POPULATED",
+    "RUN_FILE",
+    "SEGMENTED",
+    "Kind",
+    "is_result",
+]
 
 RUN_FILE = "run.json"
 
@@ -97,6 +108,7 @@ FITTED = Kind(
         "objects": (".fits",),
         "previews": (".png",),
         "posterior": (".nc", ".png"),
+        "progress": (".jpg", ".json"),
         "report_rows": (".js",),
     },
     began=_wrote_catalogue,
@@ -115,6 +127,12 @@ DECONVOLVED = Kind(
     ".ecsv",
     ".work/deconvolve/shards",
 )
+POPULATED = Kind(
+    ("population.json", "population.yaml", "numbers.ecsv", "numbers.nc", "objects.parquet",
+     "corner.png", "predictive.png"),
+    {},
+    ".work/population",
+)  # fmt: skip
 DIFFERENCED = Kind(
     ("changes.ecsv",),
     {"": ("_diff.fits", "_diff.png")},
@@ -124,10 +142,17 @@ DIFFERENCED = Kind(
 )
 CATALOGUED = Kind(
     ("catalog.parquet", "catalog.fits", "report.html"),
-    {"": ("_model.fits", "_residual.fits", ".reg")},
+    {"": ("_model.fits", "_residual.fits", "_covariance.ecsv", ".reg", ".html")},
     ".work/catalog",
     ".ecsv",
     ".work/catalog/shards",
+)
+LIGHT_CURVES = Kind(
+    ("lightcurves.ecsv", "covariance.fits", "positions.ecsv"),
+    {"epochs": (".fits",), "curves": (".png",)},
+    ".work/lightcurve",
+    ".ecsv",
+    ".work/lightcurve/shards",
 )
 
 

@@ -22,8 +22,9 @@ from autofit_ml.errors import SettingsError
 
 if TYPE_CHECKING:
     from autofit_ml.galfit import GalfitFile
-    from autofit_ml.population import Population
+    from autofit_ml.runs.pipeline import Stage
     from autofit_ml.scenes import Component, Scene
+    from autofit_ml.scenes.populations import Population
     from autofit_ml.settings import FitSettings
 
 __all__ = [
@@ -51,6 +52,8 @@ class RunModel:
     auto : bool
         The scene is the largest of those that an object may get.
     layout : ModelColumns
+    stages : tuple of Stage
+        Fits that lead to it, the last of which is of `scene`; () for a plain fit.
     """
 
     scene: Scene
@@ -58,6 +61,7 @@ class RunModel:
     wavelengths: tuple[float, ...] | None
     auto: bool
     layout: ModelColumns
+    stages: tuple[Stage, ...] = ()
 
     @cached_property
     def columns(self) -> tuple[Column, ...]:
@@ -83,6 +87,13 @@ def run_model(settings: FitSettings, bands: Sequence[str] = ()) -> RunModel:
     from autofit_ml.scenes.layout import make_layout
 
     scene = scene_of(settings)
+    stages: tuple[Stage, ...] = ()
+    measured = _measured(settings)
+    if settings.pipeline is not None or settings.grid:
+        from autofit_ml.runs.pipeline import stage_columns, stages_of
+
+        stages = stages_of(settings, scene)
+        measured = (*stage_columns(stages), *_measured(stages[-1].settings))
     names = tuple(bands) or ("",)
     given = dict(settings.wavelengths)
     if settings.galfit is not None and not given:
@@ -106,9 +117,9 @@ def run_model(settings: FitSettings, bands: Sequence[str] = ()) -> RunModel:
         tuple(varied),
         scene.sky == "tilted",
         settings.model == "auto",
-        _measured(settings),
+        measured,
     )
-    return RunModel(scene, names, wavelengths, settings.model == "auto", columns)
+    return RunModel(scene, names, wavelengths, settings.model == "auto", columns, stages)
 
 
 def _measured(settings: FitSettings) -> tuple[Column, ...]:
@@ -131,6 +142,10 @@ def scene_of(settings: FitSettings) -> Scene:
     """
     from autofit_ml.scenes import Scene, parse_model, with_sky
 
+    if settings.pipeline is not None:
+        from autofit_ml.runs.pipeline import stages_of
+
+        return stages_of(settings)[-1].scene
     if settings.galfit is not None:
         scene = galfit_file(settings).scene
     elif isinstance(settings.model, Scene):
@@ -162,7 +177,7 @@ def population_of(settings: FitSettings) -> Population | None:
     kind, _, file = settings.prior.partition(":")
     if kind != "population":
         return None
-    from autofit_ml.population import read_population
+    from autofit_ml.scenes.populations import read_population
 
     population = read_population(file)
     if population.type != "galaxy":
@@ -193,7 +208,12 @@ def model_identity(settings: FitSettings) -> dict[str, str]:
     if (population := population_of(settings)) is not None:
         content = Path(settings.prior.partition(":")[2]).read_bytes()
         out["prior"] = _hashed(f"population:{population.name}", content)
-    if settings.galfit is None and settings.default_model:
+    if settings.pipeline is not None:
+        from autofit_ml.runs.pipeline import pipeline_contents
+
+        name = Path(settings.pipeline).name
+        out["pipeline"] = _hashed(name, *pipeline_contents(settings.pipeline))
+    elif settings.galfit is None and settings.default_model:
         return out | {"model": "sersic", "galfit": "", "sky": str(settings.sky or "free")}
     from autofit_ml.scenes import Scene, write_model
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import special
 
 from autofit_ml.catalogue import (
     FIT_NUMBERS,
+    PRIOR_COORDINATES,
     Flag,
     band_suffix,
     bound_names,
@@ -26,6 +26,7 @@ from autofit_ml.catalogue import (
 )
 from autofit_ml.images.sky_coordinates import sky_angle
 from autofit_ml.images.stamp import Stamp
+from autofit_ml.measure import flux_limit
 
 if TYPE_CHECKING:
     from autofit_ml.catalogue import ModelColumns
@@ -139,6 +140,7 @@ def fit_of_scene(fit: SceneFit, one: SceneObject, scene: Scene, columns: ModelCo
     numbers["noise_correlation"] = fit.noise_correlation
     numbers["n_neighbours"] = fit.neighbours
     numbers["prior"] = fit.prior
+    numbers["prior_mean"], numbers["prior_precision"] = reading.prior()
     numbers["blend_fraction"] = fit.blended
     numbers["bic_point_source"] = fit.bic_point_source
     drawn = reading.drawn()
@@ -177,7 +179,7 @@ class _Reading:
         if component.profile.name in _INDEX and not component.profile.modifiers:
             numbers["n"] = numbers["n_init"] = _INDEX[component.profile.name]
         if len(self.scene.components) > 1:
-            numbers["flux_limit"] = _flux_limit(numbers["flux"], numbers["flux_err"])
+            numbers["flux_limit"] = float(flux_limit(numbers["flux"], numbers["flux_err"]))
         numbers |= _derived(numbers, self.one.reference, self._rc_error(k))
         numbers["flux_stamp"] = self.fit.flux_stamp[k]
         numbers["flux_stamp_err"] = self.fit.flux_stamp_err[k]
@@ -272,6 +274,29 @@ class _Reading:
         out[np.ix_(rows, rows)] = matrix[np.ix_(found, found)]
         return out
 
+    def prior(self) -> tuple[np.ndarray, np.ndarray]:
+        """The first component's prior in `PRIOR_COORDINATES`: mean, packed precision.
+
+        NaN where a parameter has a prior that is no Gaussian in them.
+        """
+        size = len(PRIOR_COORDINATES)
+        mean, precision = np.zeros(size), np.zeros((size, size))
+        component, fit = self.scene.components[0], self.fit
+        spans = () if fit.layout is None else fit.layout.spans
+        span = next((s for s in spans if s.component.name == component.name), None)
+        own = any(item.prior is not None for item in component.parameters.values())
+        other = own or bool(self.scene.constraints) or (span is not None and span.shape != "eta")
+        if span is None or fit.layout is None or fit.prior_gaussian is None or other:
+            return np.full(size, math.nan), pack_covariance(np.full((size, size), math.nan))
+        known = {name.partition("[")[0]: j for j, name in reversed([*enumerate(fit.layout.names)])}
+        full = [f"{component.name}.{name}" for name in PRIOR_COORDINATES]
+        rows = [row for row, name in enumerate(full) if name in known]
+        places = [known[full[row]] for row in rows]
+        mean[rows] = fit.prior_gaussian[0][places]
+        precision[np.ix_(rows, rows)] = fit.prior_gaussian[1][np.ix_(places, places)]
+        mean[:2] += self.one.reference.origin
+        return mean, pack_covariance(precision)
+
     def bound_name(self, name: str) -> str:
         """A fit parameter's name as columns have it: ``disk.ln_rc`` -> ``re_2``."""
         component, _, rest = name.rpartition(".")
@@ -343,13 +368,6 @@ def _magnitude(flux: float, error: float, zeropoint: float) -> tuple[float, floa
     if not (flux > 0 and math.isfinite(zeropoint)):
         return math.nan, math.nan
     return zeropoint - 2.5 * math.log10(flux), _MAGNITUDE * error / flux
-
-
-def _flux_limit(flux: float, error: float) -> float:
-    """Flux below which 95 % of a Gaussian without its negative part lies."""
-    if not error > 0:
-        return math.nan
-    return flux - error * float(special.ndtri(0.05 * special.ndtr(flux / error)))
 
 
 def _suffixed(name: str, extra: str) -> str:

@@ -74,13 +74,13 @@ def save_pictures(
 
     def save(stamp: Stamp, segmentation: Segmentation) -> None:
         i = place[stamp.id]
-        row = {name: column[i] for name, column in rows.items() if name not in ("cov", "cov_stat")}
+        row = {name: column[i] for name, column in rows.items() if column.ndim == 1}
         images = (stamp, *prepared.others.get(stamp.id, ()))
         _save_object(folder, images, segmentation, fitted[stamp.id], model, row, kinds)
 
     for failure in prepared.failures:
         i = place[failure.id]
-        row = {name: column[i] for name, column in rows.items() if name not in ("cov", "cov_stat")}
+        row = {name: column[i] for name, column in rows.items() if column.ndim == 1}
         _save_failure(folder, failure, row, kinds)
     for stamp in prepared.stamps:
         posterior = fitted[stamp.id].posterior

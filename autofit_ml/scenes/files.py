@@ -21,7 +21,7 @@ from autofit_ml.scenes.naming import base_name, modifier_names
 from autofit_ml.scenes.parameters import Bounds
 from autofit_ml.user_yaml import parse_user_yaml, read_user_text
 
-__all__ = ["ModelLoader", "read_model", "write_model"]
+__all__ = ["ModelLoader", "read_model", "scene_from", "write_model"]
 
 _TOP = ("components", "sky", "constraints", "bounds")
 
@@ -52,7 +52,7 @@ def read_model(source: str | Path) -> Scene:
     else:
         text = source
     try:
-        return _scene(_parsed(text))
+        return scene_from(_parsed(text))
     except SettingsError as error:
         if file is None or error.file is not None:
             raise
@@ -162,7 +162,8 @@ def _parsed(text: str) -> Mapping:
 # --- Reading ---------------------------------------------------------------------------------
 
 
-def _scene(model: Mapping) -> Scene:
+def scene_from(model: Mapping) -> Scene:
+    """The scene that the content of a model file describes; see `read_model`."""
     for key in model:
         if key not in _TOP:
             raise SettingsError(f"{key!r} is not understood", f"use {', '.join(_TOP)}")

@@ -51,7 +51,7 @@ class Detections:
         ``radius`` of the circle with the isophote's area, pixels; ``snr`` of that flux, at least 5.
     labels : ndarray, int32, shape (ny, nx)
         0 = sky.
-    background, background_rms : ndarray, float32, shape (ny, nx)
+    background : ndarray, float32, shape (ny, nx)
         Image units.
     classes : dict
         label -> "galaxy" or "star", where known.
@@ -62,7 +62,6 @@ class Detections:
     sources: np.ndarray
     labels: np.ndarray
     background: np.ndarray
-    background_rms: np.ndarray
     classes: dict[int, str] = field(default_factory=dict)
     method: str = "sep"
 
@@ -143,7 +142,6 @@ def detect_sources(
         sources=table,
         labels=labels,
         background=level * np.float32(unit),
-        background_rms=rms * np.float32(unit),
     )
 
 

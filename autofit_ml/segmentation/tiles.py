@@ -144,14 +144,13 @@ def detect_instances(
     labels = repaired(draw(pieces, image.shape), flat, rms, bad)
     covered = bad | large | (labels > 0)
     if not covered.all():
-        level, rms = background_of(image, covered, box)
+        level, _ = background_of(image, covered, box)
     flat, noise = image - level, frame.sigma / np.float32(unit)
     table, labels, given = detection_table(flat, noise, labels, unit)
     return Detections(
         sources=table,
         labels=labels,
         background=level * np.float32(unit),
-        background_rms=rms * np.float32(unit),
         classes={k: pieces[i - 1].kind for k, i in enumerate(given, start=1)},
         method="maskrcnn",
     )

@@ -6,25 +6,28 @@ source of the usual colours (``white``), or their S/N are added in quadrature (`
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 
 from autofit_ml.images.stamp import Frame
 from autofit_ml.measure import psf_fwhm
-from autofit_ml.rendering import render_component
 from autofit_ml.segmentation.detection import Detections, background_of, scaled
 from autofit_ml.segmentation.dispatch import detect_in_frame
 from autofit_ml.sources.field import Field
-from autofit_ml.sources.fluxes import solve_fluxes
+from autofit_ml.sources.fluxes import solve_fluxes, templates
 from autofit_ml.sources.priors import SourcePrior
 from autofit_ml.sources.scan import Starts
 
-__all__ = ["DETECTION_IMAGES", "detect", "detection_image", "sky_of", "starting_values"]
-
-DETECTION_IMAGES = ("white", "chi2", "first")
+__all__ = [
+    "detect",
+    "detection_image",
+    "patch_sides",
+    "sky_of",
+    "starting_values",
+]
 
 _BOX = 64
 _SIDES = np.array([24, 32, 48, 64, 96, 128, 192, 256, 384, 512])
@@ -44,7 +47,7 @@ def sky_of(frame: Frame, labels: np.ndarray | None = None) -> np.ndarray:
 
 
 def detection_image(
-    frames: Sequence[Frame], colours: Sequence[float], kind: str = "white"
+    frames: Sequence[Frame], colours: Sequence[float] | np.ndarray, kind: str = "white"
 ) -> Frame:
     """One image of several bands on the same pixels.
 
@@ -55,7 +58,7 @@ def detection_image(
     colours : sequence of float
         Usual flux of a source in each, relative to the others.
     kind : str
-        One of `DETECTION_IMAGES`.
+        "white", "chi2" or "first".
     """
     first = frames[0]
     if kind == "first" or len(frames) == 1:
@@ -91,7 +94,13 @@ def detect(
     return detect_in_frame(image, seeing, segmenter, weights, device)
 
 
-def starting_values(field: Field, sources: np.ndarray, prior: SourcePrior) -> Starts:
+def starting_values(
+    field: Field,
+    sources: np.ndarray,
+    priors: tuple[SourcePrior, SourcePrior],
+    *,
+    fluxes_of_rest: bool = False,
+) -> Starts:
     """Positions, sizes and shapes from a detection's moments; fluxes by least squares.
 
     Parameters
@@ -99,13 +108,15 @@ def starting_values(field: Field, sources: np.ndarray, prior: SourcePrior) -> St
     field : Field
     sources : structured array
         As `Detections.sources`.
-    prior : SourcePrior
-        Of galaxies.
+    priors : tuple of SourcePrior
+        Of stars and galaxies.
+    fluxes_of_rest : bool
+        From what is left of the images beside the field's model.
     """
     x, y = sources["x"], sources["y"]
     fwhm = max(band.fwhm for band in field.bands)
     reach = 2 * np.maximum(_REACH * sources["radius"] + 2, 2.2 * fwhm) + 4
-    side = _SIDES[np.minimum(np.searchsorted(_SIDES, reach), len(_SIDES) - 1)]
+    side = patch_sides(reach)
     seeing = (field.first.fwhm / 2.3548) ** 2
     # Isophotes cut the wings off: moments of faint sources are too small.
     major, minor = (np.maximum((1.3 * sources[name]) ** 2 - seeing, 0.3) for name in "ab")
@@ -113,38 +124,26 @@ def starting_values(field: Field, sources: np.ndarray, prior: SourcePrior) -> St
     eta = np.stack([np.cos(2 * sources["theta"]), np.sin(2 * sources["theta"])], 1) * e[:, None]
     rc = np.clip(1.18 * (major * minor) ** 0.25, 0.5, side / 4)
     starts = Starts(x, y, np.ones((len(x), len(field.bands))), rc, eta, side)
-    return _with_fluxes(field, starts, prior)
+    return _with_fluxes(field, starts, priors, fluxes_of_rest)
 
 
-def _with_fluxes(field: Field, starts: Starts, prior: SourcePrior) -> Starts:
+def patch_sides(reach: np.ndarray) -> np.ndarray:
+    """Sides of the patches that are at least so wide, pixels, as far as there are such."""
+    return _SIDES[np.minimum(np.searchsorted(_SIDES, reach), len(_SIDES) - 1)]
+
+
+def _with_fluxes(
+    field: Field, starts: Starts, priors: tuple[SourcePrior, SourcePrior], of_rest: bool
+) -> Starts:
     """The same with the fluxes that fit best together, at least a part of their errors."""
-    from autofit_ml.sources.problem import SourceProblem
-    from autofit_ml.fitting.likelihoods import Likelihood
-
     n, nb = starts.flux.shape
-    anchor = np.rint(np.stack([starts.x, starts.y], 1)).astype(np.int64)
-    theta = np.zeros((n, 6 + nb))
-    theta[:, :2] = np.stack([starts.x, starts.y], 1) - anchor
-    theta[:, -4], theta[:, -2:] = np.log(starts.rc), starts.eta
-    images: list[list[torch.Tensor]] = [[torch.empty(0)] * n for _ in range(nb)]
-    data, root = ([[torch.empty(0)] * n for _ in range(nb)] for _ in range(2))
-    corners = np.zeros((nb, n, 2), np.int64)
-    for side in np.unique(starts.side):
-        every = np.flatnonzero(starts.side == side)
-        for first in range(0, len(every), 256):
-            some = every[first : first + 256]
-            nothing = [torch.zeros((len(some), side, side))] * nb
-            patches, at = field.patches(int(side), anchor[some], nothing)
-            problem = SourceProblem(prior, patches, Likelihood())
-            drawn = problem.images(torch.arange(len(some)), torch.as_tensor(theta[some]))
-            for b in range(nb):
-                corners[b, some] = at[b].numpy()
-                for k, i in enumerate(some):
-                    images[b][i], data[b][i] = drawn[b][k], patches[b].data[k]
-                    root[b][i] = patches[b].root[k]
+    at = np.stack([starts.x, starts.y], 1)
+    anchor = np.rint(at).astype(np.int64)
+    shape = np.column_stack([at - anchor, np.log(starts.rc), np.zeros(n), starts.eta])
+    drawn = templates(field, priors, anchor, starts.side, np.zeros(n, bool), shape, of_rest)
     flux = np.ones((n, nb))
-    for b in range(nb):
-        found = solve_fluxes(images[b], data[b], root[b], corners[b])
+    for b, one in enumerate(drawn):
+        found = solve_fluxes(one)
         error = np.nan_to_num(found.error, nan=1.0)
         flux[:, b] = np.maximum(np.nan_to_num(found.flux), _FAINTEST * error)
-    return Starts(starts.x, starts.y, flux, starts.rc, starts.eta, starts.side)
+    return dataclasses.replace(starts, flux=flux)

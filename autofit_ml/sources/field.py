@@ -8,7 +8,7 @@ and their light is added to its model.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -24,10 +24,7 @@ from autofit_ml.rendering import FourierPlan, make_plan, psf_modes
 from autofit_ml.sources.priors import MAGNITUDE, Band
 from autofit_ml.sources.problem import BandPatch
 
-__all__ = ["Field", "FieldBand", "PSFAt", "make_field"]
-
-PSFAt = Callable[[float, float], PSF]
-"""PSF at a position of a frame, 0-based pixels."""
+__all__ = ["Field", "FieldBand", "make_field"]
 
 _SAME = 0.02
 """Pixels: grids whose corners agree so well are the same."""
@@ -50,8 +47,6 @@ class FieldBand:
         Image units per scaled unit.
     electrons : float
         Per scaled unit; NaN if unknown.
-    psf_at : callable or None
-        None: `psf` everywhere.
     psf : PSF
         In the middle.
     aligned : bool
@@ -66,33 +61,48 @@ class FieldBand:
     scale: float
     electrons: float
     psf: PSF
-    psf_at: PSFAt | None
     aligned: bool
-    _modes: dict[int, torch.Tensor] = field(default_factory=dict, repr=False, compare=False)
+    _modes: dict[tuple[float, ...], torch.Tensor] = field(
+        default_factory=dict, repr=False, compare=False
+    )
 
     @property
     def fwhm(self) -> float:
-        """Of its PSF, pixels."""
+        """FWHM of its PSF, pixels."""
         return psf_fwhm(self.psf)
 
+    def subtract_rest(self) -> float:
+        """Subtract the mean of what is left beside the sources; that mean, image units.
+
+        A sky from medians is low by a part of an electron (photons are skew), and high by the
+        wings of sources; beside their models neither is.
+        """
+        rest = (self.data - self.model) * self.root
+        quiet = (self.root > 0) & (self.model * self.root < 0.1) & (rest.abs() < 5)
+        if not quiet.any():
+            return 0.0
+        weight = self.root[quiet].double()
+        mean = float((rest[quiet] * weight).sum() / weight.square().sum())
+        self.data.sub_(mean)
+        return mean * self.scale
+
     def plan(self, side: int) -> FourierPlan:
-        """What draws patches of `side` pixels."""
+        """Plan that draws patches of `side` pixels."""
         shape, oversampling = self.psf.data.shape, self.psf.oversampling
         return make_plan((side, side), shape, oversampling, RefineSettings().compact)
 
     def modes(self, side: int, x: np.ndarray, y: np.ndarray) -> torch.Tensor:
         """PSFs at positions here, as `rendering.psf_modes`, (n, modes) or the same for all (1,)."""
-        if self.psf_at is None:
-            if side not in self._modes:
-                self._modes[side] = self._modes_of(side, [self.psf])
-            return self._modes[side]
-        return self._modes_of(side, [self.psf_at(*at) for at in zip(x, y, strict=True)])
-
-    def _modes_of(self, side: int, psfs: Sequence[PSF]) -> torch.Tensor:
-        shape = self.psf.data.shape
-        images = torch.as_tensor(np.stack([_fitted(psf.data, shape) for psf in psfs]))
-        contains = torch.tensor([psf.has_pixel for psf in psfs])
-        return psf_modes(self.plan(side), images, contains)
+        if self.frame.varying_psf is None:
+            x, y = np.zeros(1), np.zeros(1)
+        keys = [(side, float(a), float(b)) for a, b in zip(x, y, strict=True)]
+        new = [k for k, key in enumerate(keys) if key not in self._modes]
+        if new:
+            images = torch.as_tensor(np.array(self.frame.psfs_at(x[new], y[new])))
+            contains = torch.full((len(new),), self.psf.has_pixel)
+            made = psf_modes(self.plan(side), images, contains)
+            self._modes.update(zip([keys[k] for k in new], made, strict=True))
+        return torch.stack([self._modes[key] for key in keys])
 
 
 @dataclass(frozen=True)
@@ -119,7 +129,7 @@ class Field:
         return pixel_positions(there, *sky_positions(here, x, y))
 
     def patches(
-        self, side: int, anchors: np.ndarray, light: Sequence[torch.Tensor]
+        self, side: int, anchors: np.ndarray, light: Sequence[torch.Tensor] | torch.Tensor
     ) -> tuple[tuple[BandPatch, ...], list[torch.Tensor]]:
         """Pixels around sources.
 
@@ -129,8 +139,8 @@ class Field:
             Of the patches.
         anchors : ndarray of int, (A, 2)
             x and y of the sources' pixels in the first band.
-        light : sequence of Tensor, (A, side, side)
-            What the model has of each source itself, for each band.
+        light : Tensor, (bands, A, side, side), or sequence of its planes
+            What the model has of each source itself.
 
         Returns
         -------
@@ -184,7 +194,7 @@ class Field:
 def _window(
     corner: torch.Tensor, side: int, shape: tuple[int, ...]
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Whether pixels of patches lie inside (A, side, side); their rows and columns, clipped."""
+    """Mask of patch pixels that lie inside (A, side, side); their rows and columns, clipped."""
     steps = torch.arange(side)
     rows, columns = corner[:, 1, None] + steps, corner[:, 0, None] + steps
     ny, nx = shape
@@ -195,8 +205,7 @@ def _window(
 def make_field(
     frames: Sequence[Frame],
     names: Sequence[str],
-    background: Sequence[np.ndarray],
-    psf_at: Sequence[PSFAt | None],
+    background: Sequence[np.ndarray | float],
 ) -> Field:
     """A field of frames.
 
@@ -206,10 +215,8 @@ def make_field(
         One a band, the reference first.
     names : sequence of str
         Of the bands.
-    background : sequence of ndarray, (ny, nx)
+    background : sequence of ndarray, (ny, nx), or float
         Sky of each, image units.
-    psf_at : sequence of callable or None
-        Where the PSF varies.
 
     Raises
     ------
@@ -217,11 +224,8 @@ def make_field(
         A frame without a PSF, or grids that cannot be related.
     """
     bands = []
-    for frame, name, sky, at in zip(frames, names, background, psf_at, strict=True):
+    for frame, name, sky in zip(frames, names, background, strict=True):
         ny, nx = frame.data.shape
-        psf = at((nx - 1) / 2, (ny - 1) / 2) if at is not None else frame.psf
-        if psf is None:
-            raise InputError("the frame has no PSF", "give --psf FILE or --psf-fwhm", frame.file)
         good = ~frame.mask
         scale = float(np.median(frame.sigma[good]))
         data = np.where(good, (frame.data - sky) / scale, 0.0).astype(np.float32)
@@ -236,8 +240,7 @@ def make_field(
                 torch.zeros(data.shape),
                 scale,
                 frame.gain * scale,
-                psf,
-                at,
+                frame.psf_at((nx - 1) / 2, (ny - 1) / 2),
                 _aligned(frames[0], frame),
             )
         )
@@ -261,16 +264,3 @@ def _aligned(first: Frame, other: Frame) -> bool:
     x, y = np.array([0.0, nx - 1, 0, nx - 1]), np.array([0.0, 0, ny - 1, ny - 1])
     there = pixel_positions(other.wcs, *sky_positions(first.wcs, x, y))
     return same and bool(np.abs(np.stack(there) - np.stack([x, y])).max() < _SAME)
-
-
-def _fitted(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """A PSF image cut, or filled with zeros, about its middle to a shape of the same parity."""
-    out = np.zeros(shape, np.float32)
-    cut = [min(n, m) for n, m in zip(image.shape, shape, strict=True)]
-    cut = [n - (n - m) % 2 for n, m in zip(cut, shape, strict=True)]
-    here = tuple(slice((m - n) // 2, (m - n) // 2 + n) for n, m in zip(cut, shape, strict=True))
-    from_ = tuple(
-        slice((m - n) // 2, (m - n) // 2 + n) for n, m in zip(cut, image.shape, strict=True)
-    )
-    out[here] = image[from_]
-    return out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +24,7 @@ def arrow_table(table: QTable) -> pa.Table:
     arrays, fields = [], []
     for name in table.colnames:
         column = table[name]
-        values = np.ma.filled(np.asarray(getattr(column, "value", column)), _missing(column))
+        values = np.ma.MaskedArray(getattr(column, "value", column)).filled(_missing(column))
         about = {"description": str(column.info.description or "")}
         if column.info.unit is not None:
             about["unit"] = column.info.unit.to_string()
@@ -40,8 +41,8 @@ def arrow_table(table: QTable) -> pa.Table:
     return pa.table(arrays, schema=pa.schema(fields))
 
 
-def _missing(column: object) -> object:
-    """What stands where a frame lacks a band."""
+def _missing(column: Any) -> Any:
+    """Value that stands where a frame lacks a band."""
     kind = getattr(column, "dtype", np.dtype(float)).kind
     return {"f": np.nan, "b": False, "i": 0, "u": 0}.get(kind, "")
 
@@ -69,6 +70,8 @@ def regions_text(table: QTable) -> str:
         if sky:
             at = f"{row['ra'].value:.7f},{row['dec'].value:.7f}"
             size, turn, unit = row["re_arcsec"].value, row["pa_sky"].value, '"'
+        elif "re" not in table.colnames:
+            at, size = f"{row['x'].value + 1:.3f},{row['y'].value + 1:.3f}", np.nan
         else:
             at = f"{row['x'].value + 1:.3f},{row['y'].value + 1:.3f}"
             size, turn, unit = row["re"].value, row["pa"].value, ""

@@ -11,7 +11,7 @@ covariance, computed group by group (sources that overlap with one another).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,14 @@ import torch
 from scipy import sparse
 from scipy.sparse import csgraph
 
-__all__ = ["LinearFluxes", "overlaps", "solve_fluxes"]
+from autofit_ml.fitting.likelihoods import Likelihood
+from autofit_ml.sources.field import Field
+from autofit_ml.sources.priors import SourcePrior
+from autofit_ml.sources.problem import SourceProblem
+
+__all__ = ["LinearFluxes", "Templates", "overlaps", "solve_fluxes", "templates"]
+
+_BATCH = 256
 
 _SHARED = 1e-4
 """Overlaps of patches with less than this share of the light of both count for nothing."""
@@ -44,6 +51,78 @@ class LinearFluxes:
     group: np.ndarray
 
 
+@dataclass(frozen=True)
+class Templates:
+    """Images of unit flux of N sources in one band, and the pixels under them.
+
+    Attributes
+    ----------
+    images, data, root : list of Tensor, (side, side)
+        Data and 1/sigma in scaled units.
+    corners : ndarray of int, (N, 2)
+        x and y of the patches' first pixels.
+    """
+
+    images: list[torch.Tensor]
+    data: list[torch.Tensor]
+    root: list[torch.Tensor]
+    corners: np.ndarray
+
+
+def templates(
+    field: Field,
+    priors: tuple[SourcePrior, SourcePrior],
+    anchor: np.ndarray,
+    side: np.ndarray,
+    star: np.ndarray,
+    shape: np.ndarray,
+    of_rest: bool = False,
+) -> list[Templates]:
+    """Templates of sources in each band of a field.
+
+    Parameters
+    ----------
+    field : Field
+    priors : tuple of SourcePrior
+        Of stars and galaxies: they say which profile galaxies have.
+    anchor : ndarray of int, (N, 2)
+        Pixels in the first band.
+    side : ndarray of int, (N,)
+        Of the patches.
+    star : ndarray of bool, (N,)
+    shape : ndarray, (N, 6)
+        x and y from the anchor, ln rc, profile, eta1 and eta2 (`problem`); the latter four of
+        galaxies only.
+    of_rest : bool
+        Data without the field's model.
+    """
+    n, nb = len(anchor), len(field.bands)
+    nothing = torch.zeros(0)
+    out = [
+        Templates([nothing] * n, [nothing] * n, [nothing] * n, np.zeros((n, 2), np.int64))
+        for _ in range(nb)
+    ]
+    fluxes = np.zeros((n, nb))
+    stars = torch.as_tensor(np.hstack([shape[:, :2], fluxes]))
+    galaxies = torch.as_tensor(np.hstack([shape[:, :2], fluxes, shape[:, 2:]]))
+    for width in np.unique(side):
+        for prior, theta, kind in zip(priors, (stars, galaxies), (True, False), strict=True):
+            every = np.flatnonzero((side == width) & (star == kind))
+            for first in range(0, len(every), _BATCH):
+                some = every[first : first + _BATCH]
+                own = [torch.zeros((len(some), int(width), int(width)))] * nb
+                patches, corners = field.patches(int(width), anchor[some], own)
+                problem = SourceProblem(prior, patches, Likelihood())
+                drawn = problem.images(torch.arange(len(some)), theta[some])
+                for b, one in enumerate(out):
+                    one.corners[some] = corners[b].numpy()
+                    for k, i in enumerate(some):
+                        one.images[i] = drawn[b][k]
+                        rest = patches[b].others[k] if of_rest else 0.0
+                        one.data[i], one.root[i] = patches[b].data[k] - rest, patches[b].root[k]
+    return out
+
+
 def overlaps(corners: np.ndarray, sides: np.ndarray) -> Iterator[tuple[int, int]]:
     """Pairs of patches that share pixels, each once.
 
@@ -63,23 +142,9 @@ def overlaps(corners: np.ndarray, sides: np.ndarray) -> Iterator[tuple[int, int]
             yield int(i), int(j)
 
 
-def solve_fluxes(
-    images: Sequence[torch.Tensor],
-    data: Sequence[torch.Tensor],
-    root: Sequence[torch.Tensor],
-    corners: np.ndarray,
-) -> LinearFluxes:
-    """Fluxes of N sources in one band.
-
-    Parameters
-    ----------
-    images : sequence of Tensor, (side, side)
-        Of unit flux, one for each source.
-    data, root : sequence of Tensor, (side, side)
-        Image and 1/sigma on the sources' patches.
-    corners : ndarray of int, (N, 2)
-        x and y of the patches' first pixels.
-    """
+def solve_fluxes(one: Templates) -> LinearFluxes:
+    """Fluxes of N sources in one band."""
+    images, data, root, corners = one.images, one.data, one.root, one.corners
     n = len(images)
     weighted = [g * w * w for g, w in zip(images, root, strict=True)]
     own = np.array([float((g * h).sum()) for g, h in zip(images, weighted, strict=True)])
@@ -110,9 +175,10 @@ def solve_fluxes(
         flux[told] = inverse @ right[told]
         error[told] = np.sqrt(np.diag(inverse))
         parts.append((np.repeat(told, len(told)), np.tile(told, len(told)), inverse.ravel()))
-    if parts:
-        i, j, values = (np.concatenate(column) for column in zip(*parts, strict=True))
-    else:
-        i, j, values = np.zeros(0, int), np.zeros(0, int), np.zeros(0)
-    covariance = sparse.csr_array((values, (i, j)), shape=(n, n))
+    empty = np.zeros(0)
+    at, to, inside = (
+        np.concatenate(column)
+        for column in zip(*parts, (empty.astype(int), empty.astype(int), empty), strict=True)
+    )
+    covariance = sparse.csr_array((inside, (at, to)), shape=(n, n))
     return LinearFluxes(flux, error, covariance, group)

@@ -1,4 +1,4 @@
-"""From frames to a catalogue: sky, detection, inference, rows."""
+"""The catalogue of frames, step by step: sky, detection, inference, rows."""
 
 from __future__ import annotations
 
@@ -8,19 +8,27 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from astropy.table import QTable
+from astropy.table import QTable, Table
 
 from autofit_ml.errors import InputError, SettingsError
 from autofit_ml.fitting.likelihoods import Likelihood
 from autofit_ml.images.stamp import Frame
-from autofit_ml.population import CELESTE, read_populations
+from autofit_ml.scenes.populations import CELESTE, read_populations
 from autofit_ml.settings import SourceSettings
+from autofit_ml.sources.blends import with_blends
 from autofit_ml.sources.detection import detect, detection_image, sky_of, starting_values
-from autofit_ml.sources.field import Field, PSFAt, make_field
+from autofit_ml.sources.field import Field, make_field
 from autofit_ml.sources.priors import SourcePrior, make_prior
 from autofit_ml.sources.rows import catalogue_rows
 from autofit_ml.sources.scan import Scan
 
+_MODEL_ERROR, _SIGNIFICANT, _APART = 0.04, 7.0, 0.4
+"""Sources missed by the detection: error of the model as a share of its light, least S/N, least
+distance from known ones in seeings."""
+
+_STRUCTURE, _INSIDE, _LARGE = 0.1, 2.5, 1.5
+"""What has less than a tenth of a galaxy's light, within 2.5 re of it, is a part of it, if its re
+is over 1.5 seeings."""
 
 __all__ = ["SourceCatalogue", "catalogue_frames", "make_priors"]
 
@@ -37,12 +45,15 @@ class SourceCatalogue:
     sky : tuple of ndarray
         Of each band, image units.
     messages : tuple of str
+    covariance : Table or None
+        Of fluxes of different sources, where their positions and shapes were held.
     """
 
     table: QTable
     field: Field
     sky: tuple[np.ndarray, ...]
     messages: tuple[str, ...] = ()
+    covariance: Table | None = None
 
     def model(self, b: int) -> np.ndarray:
         """Light of all sources in a band, image units, (ny, nx)."""
@@ -84,7 +95,6 @@ def catalogue_frames(
     frames: Sequence[Frame],
     bands: Sequence[str],
     settings: SourceSettings | None = None,
-    psf_at: Sequence[PSFAt | None] | None = None,
 ) -> SourceCatalogue:
     """Catalogue of a field in one band or several.
 
@@ -95,8 +105,6 @@ def catalogue_frames(
     bands : sequence of str
         Their names.
     settings : SourceSettings, optional
-    psf_at : sequence of callable or None, optional
-        Where PSFs vary.
 
     Raises
     ------
@@ -105,35 +113,69 @@ def catalogue_frames(
     """
     settings = settings or SourceSettings()
     likelihood = Likelihood.parse(settings.likelihood)
-    psf_at = psf_at or [None] * len(frames)
     if likelihood.name == "poisson":
         for frame in frames:
             if not frame.gain > 0:
                 raise InputError("poisson needs the gain", "give --gain", frame.file)
     flat = [frame.replace(data=frame.data - sky_of(frame)) for frame in frames]
     same = [k for k, frame in enumerate(frames) if frame.data.shape == frames[0].data.shape]
-    rough = make_field(frames, bands, [np.float32(0)] * len(frames), psf_at)
+    rough = make_field(frames, bands, [0.0] * len(frames))
     same = [k for k in same if rough.bands[k].aligned]
     priors = make_priors(rough, settings)
     usual = _usual_fluxes(rough, priors[1])
     image = detection_image([flat[k] for k in same], usual[same], settings.detection)
     image = image.replace(psf=rough.first.psf)
     image, found = detect(image, settings.segmenter, settings.weights)
+    del rough, flat
     if len(found.sources) == 0:
         raise InputError("nothing is detected", "check noise and mask", frames[0].file)
     sky = tuple(
         sky_of(frame, found.labels if k in same else None) for k, frame in enumerate(frames)
     )
-    field = make_field(frames, bands, sky, psf_at)
-    starts = starting_values(field, found.sources, priors[1])
+    field = make_field(frames, bands, sky)
+    starts = starting_values(field, found.sources, priors)
     scan = Scan(field, starts, priors, likelihood)
-    scan.run(settings.sweeps)
-    posterior = scan.posterior(settings.inference)
-    table = catalogue_rows(
-        field, posterior, found.sources["radius"], frames[0].id, settings.galaxy
+    scan.run(1)
+    sky = tuple(
+        one + np.float32(band.subtract_rest()) for one, band in zip(sky, field.bands, strict=True)
     )
+    scan.run(settings.sweeps)
+    missed = _missed(scan, same, usual, settings.detection)
+    if len(missed):
+        more = starting_values(field, missed, priors, fluxes_of_rest=True)
+        scan = scan.joined(more)
+        new = np.arange(len(starts), len(scan))
+        scan.run(settings.sweeps, np.union1d(new, [j for i in new for j in scan.edges[i]]))
+    posterior = with_blends(scan, scan.posterior(settings.inference))
+    radius = np.concatenate([found.sources["radius"], missed["radius"]])
+    table = catalogue_rows(field, posterior, radius, frames[0].id, settings.galaxy)
     messages = tuple(dict.fromkeys(text for frame in frames for text in frame.messages))
     return SourceCatalogue(table, field, sky, messages)
+
+
+def _missed(scan: Scan, same: Sequence[int], usual: np.ndarray, kind: str) -> np.ndarray:
+    """Sources in what is left of the image, apart from those that are known.
+
+    The model's own errors count as noise: a share of its light.
+    """
+    field, known, left = scan.field, scan.anchor, []
+    for k in same:
+        band = field.bands[k]
+        data = (band.data - band.model).numpy() * np.float32(band.scale)
+        error = np.float32(_MODEL_ERROR * band.scale) * band.model.numpy()
+        left.append(band.frame.replace(data=data, sigma=np.hypot(band.frame.sigma, error)))
+    image = detection_image(left, usual[same], kind).replace(psf=field.first.psf)
+    _, found = detect(image)
+    x, y = found.sources["x"], found.sources["y"]
+    apart = np.hypot(x[:, None] - known[:, 0], y[:, None] - known[:, 1])
+    good = found.sources["snr"] > _SIGNIFICANT
+    good &= apart.min(1, initial=np.inf) > _APART * field.first.fwhm
+    theta = scan.theta[1].numpy()
+    re = np.exp(theta[:, -4] + np.hypot(theta[:, -2], theta[:, -1]) / 2)
+    large = (scan.p_star < 0.5) & (re > _LARGE * field.first.fwhm)
+    flux = np.exp(theta[:, 2]) * field.first.scale * usual.max() / usual[0]
+    part = large & (apart < _INSIDE * re) & (found.sources["flux"][:, None] < _STRUCTURE * flux)
+    return found.sources[good & ~part.any(1)]
 
 
 def _usual_fluxes(field: Field, prior: SourcePrior) -> np.ndarray:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from autofit_ml.errors import SettingsError
-from autofit_ml.population import Population, Term
+from autofit_ml.scenes.populations import Population, Term
 
 __all__ = ["Band", "SourcePrior", "make_prior"]
 
@@ -100,7 +100,10 @@ class SourcePrior:
             beyond = torch.zeros_like(e)
         else:
             a, b = self.dev
-            low, high = torch.nn.functional.logsigmoid(shape), torch.nn.functional.logsigmoid(-shape)
+            low, high = (
+                torch.nn.functional.logsigmoid(shape),
+                torch.nn.functional.logsigmoid(-shape),
+            )
             beyond = a * low + b * high - _log_beta(a, b)
         density = _round_density(e, *self.axis_ratio) - _round_volume(*self.axis_ratio)
         return self._mixture(torch.cat(known, 1)) + beyond + density
@@ -191,7 +194,9 @@ def make_prior(
     return SourcePrior(
         population.type,
         math.log(population.share),
-        *map(torch.as_tensor, (weights, means, np.linalg.inv(roots))),
+        torch.as_tensor(weights),
+        torch.as_tensor(means),
+        torch.as_tensor(np.linalg.inv(roots)),
         shapes["q"],
         shapes["dev"],
         shape,
@@ -207,11 +212,13 @@ class _Joint:
         self.means = np.zeros((1, 0))
         self.covariances = np.zeros((1, 0, 0))
 
-    def append(self, name: str, mean: float, sd: float, on: str = "", slope: float = 0.0) -> None:
-        """One more parameter: Gaussian about mean + slope times another one."""
+    def append(
+        self, name: str, mean: float, sd: float, slopes: Mapping[str, float] | None = None
+    ) -> None:
+        """One more parameter: Gaussian about mean + slopes times others."""
         k, d = self.means.shape
         along = np.zeros(d)
-        if on:
+        for on, slope in (slopes or {}).items():
             along[self.names.index(on)] = slope
         covariances = np.zeros((k, d + 1, d + 1))
         covariances[:, :d, :d] = self.covariances
@@ -231,10 +238,13 @@ class _Joint:
         elif term.kind == "log-normal" and name in ("re", "n"):
             self.append(f"ln_{name}", math.log(v["median"]), float(v["sd"]))
         elif term.kind == "uniform":
-            self.append(name, float(v["low"] + v["high"]) / 2, float(v["high"] - v["low"]) / 12**0.5)
+            self.append(
+                name, float(v["low"] + v["high"]) / 2, float(v["high"] - v["low"]) / 12**0.5
+            )
         elif term.kind == "on":
-            mean = float(v["mean"] - v["slope"] * v["at"])
-            self.append(name, mean, float(v["scatter"]), term.on, float(v["slope"]))
+            mean = float(v["mean"] - np.sum(v["slope"] * v["at"]))
+            slopes = dict(zip(term.on, np.atleast_1d(v["slope"]).tolist(), strict=True))
+            self.append(name, mean, float(v["scatter"]), slopes)
         else:
             raise SettingsError(
                 f"{name}: {term.kind} cannot be a prior of a catalogue",
@@ -268,7 +278,8 @@ def _fluxes(
                 magnitudes[red] = magnitudes[blue] | {name: -1.0}
     known = [b for b in bands if b.short in magnitudes and math.isfinite(b.zeropoint)]
     first = known[0] if known else None
-    rows, offset = [], []
+    rows: list[dict[str, float]] = []
+    offset: list[float] = []
     for band in bands:
         zeropoint = band.zeropoint if math.isfinite(band.zeropoint) else 25.0
         if band in known:

@@ -84,7 +84,7 @@ class SourceProblem:
 
     @cached_property
     def profile(self) -> Profile:
-        """What is drawn."""
+        """Profile that is drawn."""
         return get_profile("point" if self.prior.type == "star" else self.prior.shape)
 
     @property
@@ -222,4 +222,3 @@ def positive_part(matrix: torch.Tensor) -> torch.Tensor:
 
 def _chunks(count: int, size: int) -> Iterator[slice]:
     return (slice(first, first + size) for first in range(0, count, size))
-

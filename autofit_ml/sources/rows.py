@@ -7,7 +7,9 @@ all.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+import math
+from collections.abc import Iterator, Mapping
 
 import astropy.units as u
 import numpy as np
@@ -19,7 +21,7 @@ from autofit_ml.sources.field import Field
 from autofit_ml.sources.priors import MAGNITUDE
 from autofit_ml.sources.scan import Posterior
 
-__all__ = ["catalogue_rows", "mask_bits"]
+__all__ = ["catalogue_rows", "mask_bits", "shares_seen"]
 
 _POSSIBLE = 0.01
 """Least probability of being a galaxy with which a source has a size and a shape."""
@@ -56,6 +58,7 @@ def catalogue_rows(
     width = len(str(n))
     table = QTable()
     table["id"] = np.array([f"{name}@{k:0{width}d}" for k in range(1, n + 1)], dtype=object)
+    table["frame"] = np.full(n, name, dtype=object)
     table["x"], table["y"] = x * u.pix, y * u.pix
     table["x_err"], table["y_err"] = error[:, 0] * u.pix, error[:, 1] * u.pix
     wcs = field.first.frame.wcs
@@ -102,9 +105,7 @@ def _of_both(posterior: Posterior, nb: int) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(mean), total
 
 
-def _add_colours(
-    table: QTable, field: Field, ln_flux: np.ndarray, covariance: np.ndarray
-) -> None:
+def _add_colours(table: QTable, field: Field, ln_flux: np.ndarray, covariance: np.ndarray) -> None:
     """Colours of neighbouring bands, errors and covariance, mag."""
     names = [band.band.name for band in field.bands]
     if len(names) < 2:
@@ -115,7 +116,7 @@ def _add_colours(
     zero = np.array([band.band.zeropoint for band in field.bands])
     colour = ln_flux @ turn.T + zero[:-1] - zero[1:]
     cov = turn @ covariance @ turn.T
-    for k, (blue, red) in enumerate(zip(names, names[1:], strict=False)):
+    for k, (blue, red) in enumerate(itertools.pairwise(names)):
         table[f"colour_{blue}_{red}"] = colour[:, k] * u.mag
         table[f"colour_{blue}_{red}_err"] = np.sqrt(cov[:, k, k]) * u.mag
     table["colour_cov"] = cov.reshape(len(cov), -1) * u.mag**2
@@ -209,23 +210,40 @@ def mask_bits(
     """Bits of the survey's mask that are set under each source, for each band that has some."""
     out = {}
     for b, band in enumerate(field.bands):
-        bits = getattr(band.frame, "mask_bits", None)
+        bits = band.frame.mask_bits
         if bits is not None:
             out[band.band.name] = _under(bits, *field.positions(b, x, y), radius)
     return out
 
 
+def shares_seen(field: Field, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Share of the pixels inside the seeing that are not masked, (N, bands)."""
+    out = np.zeros((len(x), len(field.bands)))
+    for b, band in enumerate(field.bands):
+        radius = max(band.fwhm / 2, 1.0)
+        good = band.root.numpy() > 0
+        places = _circles(*field.positions(b, x, y), np.full(len(x), radius), good.shape)
+        for k, (rows, columns, inside) in enumerate(places):
+            out[k, b] = good[rows, columns][inside].sum() / (math.pi * radius**2)
+    return out
+
+
+def _circles(
+    x: np.ndarray, y: np.ndarray, radius: np.ndarray, shape: tuple[int, ...]
+) -> Iterator[tuple[slice, slice, np.ndarray]]:
+    """Rows and columns of the squares about circles, and which of their pixels are inside."""
+    ny, nx = shape
+    for a, b, r in zip(x, y, radius, strict=True):
+        a, b = (a, b) if np.isfinite(a + b) else (-1e6, -1e6)
+        x0, x1 = (int(np.clip(a + d, 0, nx)) for d in (-r, r + 2))
+        y0, y1 = (int(np.clip(b + d, 0, ny)) for d in (-r, r + 2))
+        rows, columns = np.ogrid[y0:y1, x0:x1]
+        yield slice(y0, y1), slice(x0, x1), np.hypot(rows - b, columns - a) <= max(r, 0.75)
+
+
 def _under(bits: np.ndarray, x: np.ndarray, y: np.ndarray, radius: np.ndarray) -> np.ndarray:
     """Bits that are set in any pixel inside circles, int64, (N,)."""
     out = np.zeros(len(x), np.int64)
-    ny, nx = bits.shape
-    for k, (a, b, r) in enumerate(zip(x, y, radius, strict=True)):
-        if not np.isfinite(a + b):
-            continue
-        x0, x1 = max(int(a - r), 0), min(int(a + r) + 2, nx)
-        y0, y1 = max(int(b - r), 0), min(int(b + r) + 2, ny)
-        if x0 < x1 and y0 < y1:
-            rows, columns = np.ogrid[y0:y1, x0:x1]
-            inside = np.hypot(rows - b, columns - a) <= max(r, 0.75)
-            out[k] = np.bitwise_or.reduce(bits[y0:y1, x0:x1][inside], initial=0)
+    for k, (rows, columns, inside) in enumerate(_circles(x, y, radius, bits.shape)):
+        out[k] = np.bitwise_or.reduce(bits[rows, columns][inside], initial=0)
     return out

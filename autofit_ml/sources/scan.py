@@ -8,14 +8,16 @@ moves. Then each source gets a Gaussian and an evidence for each type (`gaussian
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
-from autofit_ml.fitting.levenberg_marquardt import LMSettings, minimise
+from autofit_ml.fitting.levenberg_marquardt import LMResult, LMSettings, minimise
 from autofit_ml.fitting.likelihoods import Likelihood
 from autofit_ml.sources.field import Field
 from autofit_ml.sources.fluxes import overlaps
@@ -23,7 +25,7 @@ from autofit_ml.sources.gaussians import Gaussians, laplace, variational
 from autofit_ml.sources.priors import SourcePrior
 from autofit_ml.sources.problem import SourceProblem
 
-__all__ = ["Posterior", "Scan", "Starts"]
+__all__ = ["Posterior", "Scan", "Starts", "bounds", "maxima"]
 
 _BATCH = 256
 _MOVED = 0.1
@@ -38,7 +40,7 @@ _INDEX = (math.log(0.35), math.log(7.5))
 
 @dataclass(frozen=True)
 class Starts:
-    """Where N sources are thought to be before they are fitted.
+    """Starting values of N sources.
 
     Attributes
     ----------
@@ -66,7 +68,7 @@ class Starts:
 
 @dataclass(frozen=True)
 class Posterior:
-    """What is known of N sources.
+    """Posteriors of N sources of both types.
 
     Attributes
     ----------
@@ -107,6 +109,7 @@ class Scan:
         starts: Starts,
         priors: tuple[SourcePrior, SourcePrior],
         likelihood: Likelihood,
+        known: Scan | None = None,
     ) -> None:
         n, nb = len(starts), len(field.bands)
         self.field, self.priors, self.likelihood = field, priors, likelihood
@@ -123,6 +126,8 @@ class Scan:
         self.p_star = np.full(n, 0.5)
         self.converged = np.zeros((n, 2), bool)
         self.fitted = np.zeros(n, bool)
+        if known is not None:
+            self._take_over(known)
         self.light = {
             int(side): torch.zeros((nb, int((self.side == side).sum()), side, side))
             for side in np.unique(self.side)
@@ -133,11 +138,30 @@ class Scan:
         self.edges = self._edges()
         self.colour = _coloured(self.edges, starts.flux.sum(1))
         for some in self._batches(np.arange(n)):
-            problems, corners, rows = self._problems(some)
+            problems, corners, rows = self.problems(some)
             self._show(some, problems, corners, rows)
 
     def __len__(self) -> int:
         return len(self.anchor)
+
+    def joined(self, more: Starts) -> Scan:
+        """This scan with further sources, which come last; the field's model is made anew."""
+        nb = len(self.field.bands)
+        at, shape = self.anchor + self.theta[1][:, :2].numpy(), self.theta[1][:, -4:].numpy()
+        flux = np.exp(self.theta[1][:, 2 : 2 + nb].numpy())
+        mine = Starts(at[:, 0], at[:, 1], flux, np.exp(shape[:, 0]), shape[:, 2:], self.side)
+        for band in self.field.bands:
+            band.model.zero_()
+        return Scan(self.field, _both(mine, more), self.priors, self.likelihood, self)
+
+    def _take_over(self, known: Scan) -> None:
+        """Take the first sources as they are in another scan."""
+        some = slice(len(known))
+        self.anchor[some] = known.anchor
+        for mine, theirs in zip(self.theta, known.theta, strict=True):
+            mine[some] = theirs
+        self.evidence[some], self.converged[some] = known.evidence, known.converged
+        self.fitted[some] = known.fitted
 
     def _edges(self) -> list[list[int]]:
         """Sources whose patches overlap with each one's."""
@@ -155,7 +179,7 @@ class Scan:
                 for first in range(0, len(here), _BATCH):
                     yield here[first : first + _BATCH]
 
-    def _problems(
+    def problems(
         self, some: np.ndarray
     ) -> tuple[tuple[SourceProblem, SourceProblem], list[torch.Tensor], torch.Tensor]:
         """Both types' problems of sources of one patch size."""
@@ -169,16 +193,16 @@ class Scan:
         """Fit sources once; those whose light has changed, in sigma, by more than it matters."""
         moved = np.zeros(len(self), bool)
         for some in self._batches(sources):
-            problems, corners, rows = self._problems(some)
+            problems, corners, rows = self.problems(some)
             for kind, problem in enumerate(problems):
                 moved[some] |= self._minimise(problem, kind, some)
             self._show(some, problems, corners, rows)
             self.fitted[some] = True
         return moved
 
-    def run(self, sweeps: int) -> None:
-        """Sweep until nothing moves."""
-        todo = np.arange(len(self))
+    def run(self, sweeps: int, sources: np.ndarray | None = None) -> None:
+        """Sweep over sources (all by default), then over those whose neighbours have moved."""
+        todo = np.arange(len(self)) if sources is None else sources
         for _ in range(sweeps):
             moved = self.sweep(todo)
             todo = np.array(
@@ -193,30 +217,16 @@ class Scan:
         starts = [theta]
         if kind and not self.fitted[some].all():
             starts = _galaxy_starts(theta, problem.prior.shape)
-        owner = torch.arange(len(some)).repeat(len(starts))
-        begin = torch.cat(starts)
-        lower, upper, steps = _bounds(theta, problem)
-        result = minimise(
-            lambda index, at: problem.evaluate(owner[index], at),
-            begin,
-            lower.repeat(len(starts), 1),
-            upper.repeat(len(starts), 1),
-            steps,
-            LMSettings(0.02, 40),
-            lambda index, at: problem.measure(owner[index], at),
-        )
-        chi2 = result.state.chi2.view(len(starts), -1)
-        best = chi2.nan_to_num(nan=math.inf).argmin(0)
-        place = best * len(some) + torch.arange(len(some))
-        found, matrix = result.theta[place], result.state.matrix[place]
+        result = maxima(problem, torch.arange(len(some)), starts)
+        found, matrix = result.theta, result.state.matrix
         change = found - theta
         size = torch.einsum("ad,ade,ae->a", change, matrix, change).clamp_min(0).sqrt()
         self.theta[kind][some] = found
-        self.converged[some, kind] = result.converged[place].numpy()
+        self.converged[some, kind] = result.converged.numpy()
         scale = matrix + 1e-9 * torch.diag_embed(matrix.diagonal(dim1=1, dim2=2))
         d = found.shape[1]
         self.evidence[some, kind] = (
-            -result.state.chi2[place] / 2
+            -result.state.chi2 / 2
             + d / 2 * math.log(2 * math.pi)
             - torch.logdet(scale) / 2
             + problem.prior.log_share
@@ -245,16 +255,33 @@ class Scan:
             self.field.add(b, corners[b], light - kept[b, rows])
             kept[b, rows] = light
 
-    def posterior(self, inference: str) -> Posterior:
-        """Gaussians and probabilities of both types, the others' light held."""
+    def design(
+        self, i: int, kind: int, theta: torch.Tensor
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor], list[np.ndarray]]:
+        """Derivatives of a source's images by theta (D,), 1/sigma and corners, for each band."""
+        some = np.array([i])
+        problems, corners, _ = self.problems(some)
+        problem, index = problems[kind], torch.zeros(1, dtype=torch.int64)
+        images = [problem.design(index, theta[None], b)[0] for b in range(len(problem.bands))]
+        return images, [band.root[0] for band in problem.bands], [at[0].numpy() for at in corners]
+
+    def posterior(self, inference: str, sources: np.ndarray | None = None) -> Posterior:
+        """Gaussians and probabilities of both types, the others' light held.
+
+        Parameters
+        ----------
+        inference : {"laplace", "vi"}
+        sources : ndarray of int, optional
+            Only of these; the others' rows mean nothing.
+        """
         n = len(self)
         sizes = [theta.shape[1] for theta in self.theta]
         means = [torch.zeros((n, d), dtype=torch.float64) for d in sizes]
         covariances = [torch.zeros((n, d, d), dtype=torch.float64) for d in sizes]
         evidence = torch.zeros((n, 2), dtype=torch.float64)
         surroundings = np.zeros((n, 3 + len(self.field.bands)))
-        for some in self._batches(np.arange(n)):
-            problems, _, _ = self._problems(some)
+        for some in self._batches(np.arange(n) if sources is None else sources):
+            problems, _, _ = self.problems(some)
             index = torch.arange(len(some))
             for kind, problem in enumerate(problems):
                 got = laplace(problem, index, self.theta[kind][some])
@@ -298,6 +325,28 @@ class Scan:
         return torch.stack(table, 1).numpy()
 
 
+def maxima(problem: SourceProblem, index: torch.Tensor, starts: Sequence[torch.Tensor]) -> LMResult:
+    """The highest of the maxima that each start (A, D) of sources `index` (A,) leads to."""
+    lower, upper, steps = bounds(starts[0], problem)
+    owner, many = index.repeat(len(starts)), len(starts)
+    result = minimise(
+        _owned(problem.evaluate, owner),
+        torch.cat(list(starts)),
+        lower.repeat(many, 1),
+        upper.repeat(many, 1),
+        steps,
+        LMSettings(0.02, 40),
+        _owned(problem.measure, owner),
+    )
+    chi2 = result.state.chi2.view(many, -1).nan_to_num(nan=math.inf)
+    return result.select(chi2.argmin(0) * len(index) + torch.arange(len(index)))
+
+
+def _owned(call: Callable[..., Any], owner: torch.Tensor) -> Callable[..., Any]:
+    """A function of sources as one of problems of which source ``owner[i]`` has the i-th."""
+    return lambda index, theta: call(owner[index], theta)
+
+
 def _galaxy_starts(theta: torch.Tensor, shape: str) -> list[torch.Tensor]:
     """A disc and a spheroid: from one of them the other may not be found."""
     disc, spheroid = theta.clone(), theta.clone()
@@ -306,7 +355,7 @@ def _galaxy_starts(theta: torch.Tensor, shape: str) -> list[torch.Tensor]:
     return [disc, spheroid]
 
 
-def _bounds(
+def bounds(
     theta: torch.Tensor, problem: SourceProblem
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Bounds (A, D) and largest steps (D,) of sources that begin at theta."""
@@ -323,6 +372,11 @@ def _bounds(
         upper[:, -4:] = torch.tensor([min(_SIZE[1], math.log(side)), high, _ETA, _ETA])
         steps[-4:] = torch.tensor([0.7, 1.5, 0.5, 0.5])
     return lower, upper, steps
+
+
+def _both(first: Starts, more: Starts) -> Starts:
+    pairs = ((getattr(first, f.name), getattr(more, f.name)) for f in dataclasses.fields(Starts))
+    return Starts(*map(np.concatenate, pairs))
 
 
 def _coloured(edges: list[list[int]], flux: np.ndarray) -> np.ndarray:

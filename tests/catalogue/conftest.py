@@ -16,7 +16,7 @@ def make_rows():
         for k, column in enumerate(columns):
             if column.size > 1:
                 rows[column.name][ok] = 1.0
-                if model is None or model == ModelColumns():
+                if column.name.startswith("cov") and model in (None, ModelColumns()):
                     matrix = np.arange(64.0).reshape(8, 8)
                     rows[column.name][ok] = pack_covariance(matrix + matrix.T)
             elif column.dtype == "float64":

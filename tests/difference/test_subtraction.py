@@ -14,7 +14,8 @@ from autofit_ml.difference import (
     subtract_images,
     whitened,
 )
-from autofit_ml.difference.kernel import Design, solve
+from autofit_ml.difference.kernel import Design
+from autofit_ml.difference.solution import solve
 from autofit_ml.errors import InputError, SettingsError
 from autofit_ml.images.stamp import PSF
 from autofit_ml.settings import SubtractSettings

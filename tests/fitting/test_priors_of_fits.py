@@ -1,15 +1,19 @@
 """Priors of fits: they matter where the pixels do not decide, and nowhere else."""
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
 from galaxies import known_segmentations, truth_of
 
+from autofit_ml.catalogue import PRIOR_COORDINATES, ModelColumns, covariance_matrix
 from autofit_ml.catalogue.flags import FATAL
-from autofit_ml.fitting import RefineSettings, refine
+from autofit_ml.fitting import RefineSettings, object_of, refine
 from autofit_ml.initialisation import Starts
-from autofit_ml.population import read_population
+from autofit_ml.runs.object_fit import fit_of_scene
+from autofit_ml.scenes import sersic
+from autofit_ml.scenes.populations import read_population
 from autofit_ml.simulation import simulate_sersic, to_stamps
 
 ALIKE = {"psf_fwhm": (3.0, 3.5), "n": (0.6, 5.0), "re": (2.5, 7.0), "sky": 10.0}
@@ -124,3 +128,23 @@ def test_the_networks_prior_is_the_targets_whatever_is_fitted_along():
     assert [fit.prior for fit in fits] == ["broad", *["network"] * 11]
     found = np.array([[fit[f"sersic.{name}"] for name in ("re", "n")] for fit in fits])
     assert np.abs(np.log(found / truth[:, 3:5]))[1:].max() < 0.03
+
+
+def test_a_fits_prior_is_in_its_row():
+    """Broad at S/N 12, in the fit's coordinates; none is flat."""
+    objects = simulate_sersic(2, seed=3, snr=(12.0, 14.0), psf_fwhm=(3.0, 3.2), sky=10.0)
+    stamps, found = to_stamps(objects), known_segmentations(objects)
+    starts = Starts(truth_of(objects), None, np.zeros(2, np.int32))
+
+    def prior(kind):
+        fits = refine(stamps, None, starts, found, RefineSettings(prior=kind), components=True)
+        one = fit_of_scene(fits[0], object_of(stamps[0], found[0]), sersic(), ModelColumns())
+        return one.numbers["prior_mean"], covariance_matrix(one.numbers["prior_precision"])
+
+    mean, precision = prior("broad")
+    k = PRIOR_COORDINATES.index("ln_n")
+    assert mean[k] == pytest.approx(math.log(1.8)) and precision[k, k] == pytest.approx(
+        0.75**-2, rel=0.01
+    )
+    assert precision[0, 0] == 0
+    assert (prior("none")[1] == 0).all()

@@ -15,6 +15,7 @@ from autofit_ml.fitting import (
     join_images,
     object_of,
     refine,
+    with_totals,
 )
 from autofit_ml.fitting.choice import choose_models
 from autofit_ml.fitting.neighbours import find_neighbours
@@ -364,9 +365,9 @@ def test_the_ladder_finds_what_was_drawn():
 
 
 def test_a_wandering_neighbour_does_not_make_the_target_unconverged():
-    from autofit_ml.fitting.describe import _settled, _that_count
     from autofit_ml.fitting.first_guess import with_neighbours
     from autofit_ml.fitting.levenberg_marquardt import Evaluation, LMResult
+    from autofit_ml.fitting.minima import _settled, _that_count
     from autofit_ml.scenes.layout import make_layout
 
     scene = parse_model("sersic")
@@ -389,3 +390,15 @@ def test_a_wandering_neighbour_does_not_make_the_target_unconverged():
         False,
         True,
     ]
+
+
+def test_a_component_without_light_leaves_the_others_inside_their_bounds():
+    """Concentrated galaxies with a point source: its linear flux would take n to 76 and 11."""
+    sources = [single(flux=1000.0, re=1.0, n=6.0, q=0.4), single(flux=4000.0, re=1.0, n=6.0, q=0.4)]
+    objects = [
+        scene_object(s, seed=k, shape=(40, 40)) for k, s in zip((2, 20), sources, strict=True)
+    ]
+    for fit in with_totals(refine(objects, parse_model("psf+sersic"), starts_of(*sources))):
+        assert fit.limits is not None
+        assert 0.3 * (1 - 1e-9) <= fit["sersic.n"] <= 8 * (1 + 1e-9)
+        assert np.all(fit.theta >= fit.limits[0]) and np.all(fit.theta <= fit.limits[1])

@@ -21,7 +21,8 @@ from autofit_ml.profiles import Profile
 from autofit_ml.profiles.polar import PolarTable, polar_table
 from autofit_ml.profiles.tables import live_table
 from autofit_ml.rendering.elliptical import metric
-from autofit_ml.rendering.fourier import FourierPlan, synthesise
+from autofit_ml.rendering.fourier import FourierPlan
+from autofit_ml.rendering.synthesis import synthesise
 
 __all__ = ["PixelAccuracy", "profile_brightness", "render_pixels"]
 

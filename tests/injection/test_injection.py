@@ -12,7 +12,7 @@ from autofit_ml.images.psf import gaussian_psf
 from autofit_ml.images.stamp import Frame, Stamp
 from autofit_ml.injection import measure
 from autofit_ml.injection.recovery import error_factor
-from autofit_ml.injection.stamps import Population, emptied, empty_regions, inject
+from autofit_ml.injection.stamps import Population, emptied, empty_regions, inject, light_of
 from autofit_ml.segmentation import Segmentation
 
 
@@ -93,7 +93,7 @@ def test_galaxies_are_like_the_catalogues():
     assert 0.8 < np.median(fluxes[fluxes > 63]) / 100 < 1.2
     assert all(abs(one["x"] - 31.5) <= 0.5 and 0.1 <= one["q"] <= 1 for one in drawn)
     one = dict(drawn[0], flux=4000.0)
-    with_galaxy = inject(stamp, one, rng)
+    with_galaxy = inject(stamp, light_of(one, stamp), rng)
     light = (with_galaxy.data - stamp.data).sum()
     assert light == pytest.approx(4000, rel=0.1)
     assert with_galaxy.sigma.max() > 1.5  # its photons

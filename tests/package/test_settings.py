@@ -28,6 +28,7 @@ from autofit_ml.settings import (
     ReadOptions,
     SamplingSettings,
     SegmentSettings,
+    SensitivitySettings,
     SimulateSettings,
 )
 
@@ -36,6 +37,7 @@ KINDS = (
     SegmentSettings,
     DeconvolveSettings,
     CalibrateSettings,
+    SensitivitySettings,
     SimulateSettings,
     SamplingSettings,
     ReadOptions,
@@ -63,6 +65,7 @@ OTHER: dict[str, tuple[dict[str, Any], Any]] = {
     "prior": ({"init": "resnet"}, "network"),
     "weights": ({}, "other"),
     "survey": ({}, "sdss"),
+    "grid": ({"model": "sersic+exp"}, ("B/T=0:1:2",)),
     "save": ({}, ("report",)),
     "measure": ({}, ("morphology",)),
     "error_floor": ({}, 0.1),
@@ -78,9 +81,16 @@ def another(kind: type, name: str, folder: Path) -> tuple[dict[str, Any], Any]:
     if name == "psf":
         fits.writeto(folder / "psf.fits", np.ones((5, 5)))
         return {}, folder / "psf.fits"
+    if name == "pipeline":
+        (folder / "stages.yaml").write_text("stages: {one: {model: exp}}")
+        return {}, folder / "stages.yaml"
     if name == "galfit":
         (folder / "g.feedme").write_text(FEEDME)
         return {}, folder / "g.feedme"
+    if kind is SensitivitySettings and name == "grid":
+        return {}, ("B/T=0.1", "snr=50")
+    if kind is SensitivitySettings and name in ("simpler", "richer", "likelihood"):
+        return {}, f"{item.default}, other"
     if (kind is FitSettings and name in OTHER) or name in ("weights", "survey"):
         return OTHER[name]
     if about.choices:
@@ -119,7 +129,7 @@ def test_what_is_declared_not_to_change_results():
         for name, (_, about) in declared(kind).items()
         if not about.changes_results
     }
-    assert found == {"apply", "batch", "batch_size", "device", "workers"}
+    assert found == {"apply", "batch", "batch_size", "device", "watch", "workers"}
 
 
 def test_bands_as_text_are_bands():
@@ -193,6 +203,7 @@ def test_positions_that_are_given_up_warn():
         ("deconvolve", DeconvolveSettings),
         ("doctor", ReadOptions),
         ("calibrate", CalibrateSettings),
+        ("sensitivity", SensitivitySettings),
         ("simulate", SimulateSettings),
     ],
 )

@@ -21,6 +21,7 @@ WANTED = (
     "core_sersic",
     "devaucouleurs",
     "edge_on_disc",
+    "exp_dev",
     "exponential",
     "ferrer",
     "flat_sky",

@@ -309,6 +309,7 @@ def test_undersampled_psfs_are_folded(name):
 GALSIM = [
     ("exponential", {}),
     ("devaucouleurs", {}),
+    ("exp_dev", {"dev": 0.3}),
     ("gaussian", {}),
     ("moffat", {"beta": 2.2}),
     ("moffat", {"beta": 4.5}),
@@ -328,6 +329,10 @@ def test_agrees_with_galsim(name, given, re):
     make = {
         "exponential": lambda: galsim.Exponential(half_light_radius=circular),
         "devaucouleurs": lambda: galsim.DeVaucouleurs(half_light_radius=circular),
+        "exp_dev": lambda: (
+            (1 - values["dev"]) * galsim.Exponential(half_light_radius=circular)
+            + values["dev"] * galsim.DeVaucouleurs(half_light_radius=circular)
+        ),
         "gaussian": lambda: galsim.Gaussian(half_light_radius=circular),
         "moffat": lambda: galsim.Moffat(values["beta"], half_light_radius=circular),
         "truncated_sersic": lambda: galsim.Sersic(

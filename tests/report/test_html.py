@@ -126,7 +126,7 @@ def test_columns_of_any_model_are_embedded(tmp_path):
     merge_shards([tmp_path / "s.parquet"], tmp_path)
     payload = embedded(write_report(tmp_path))
     names = [column["name"] for column in payload["columns"]]
-    assert names == [c.name for c in columns_for(model) if c.name not in ("cov", "cov_stat")]
+    assert names == [c.name for c in columns_for(model) if c.size == 1]
     columns = {column["name"]: column for column in payload["columns"]}
     assert expand(columns["fraction"], 1) == [0.25] and expand(columns["re_2"], 1) == [7.5]
     assert "Component 2 (disk, exponential)" in columns["re_2"]["about"]

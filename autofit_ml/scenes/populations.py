@@ -7,10 +7,11 @@ one of
   ``beta: [a, b]``;
 - ``mixture: {weights, means, covariances}``: of Gaussians, for several parameters together;
 - ``on: other, at: x0, mean: m, slope: s, scatter: c``: Gaussian of standard deviation c about
-  :math:`m + s\,(x - x_0)`, x being another parameter's value.
+  :math:`m + s\,(x - x_0)`, x being another parameter's value; or lists of several others.
 
 ``ln_re`` stands for the logarithm of ``re``; ``dev`` is the share of de Vaucouleurs light in the
-profile ``exp_dev``. ``truncate: [low, high]`` cuts any of them off.
+profile ``exp_dev``. ``truncate: [low, high]`` cuts any of them off. In place of ``parameters`` may
+stand ``components``, each with a ``weight`` and ``parameters`` of its own.
 
 A file with ``populations:`` lists several of these, each with its ``share`` of all objects.
 """
@@ -31,7 +32,16 @@ from autofit_ml.errors import SettingsError
 from autofit_ml.scenes.files import ModelLoader
 from autofit_ml.user_yaml import parse_user_yaml, read_user_text
 
-__all__ = ["CELESTE", "Population", "Term", "read_population", "read_populations"]
+__all__ = [
+    "CELESTE",
+    "NUMBERS",
+    "Part",
+    "Population",
+    "Term",
+    "parse_population",
+    "read_population",
+    "read_populations",
+]
 
 CELESTE = Path(__file__).with_name("celeste.yaml")
 """Stars and galaxies of SDSS, as Celeste has them."""
@@ -41,7 +51,7 @@ _UNITS = {"mag": "mag", "re": "arcsec", "n": "", "q": "", "dev": ""}
 """Of the parameters; colours (``g-r``) are in mag."""
 
 _RANGES = {"re": (0.0, math.inf), "n": (0.0, math.inf), "q": (0.0, 1.0), "dev": (0.0, 1.0)}
-_NUMBERS = {
+NUMBERS = {
     "normal": ("mean", "sd"),
     "log-normal": ("median", "sd"),
     "uniform": ("low", "high"),
@@ -49,6 +59,8 @@ _NUMBERS = {
     "mixture": ("weights", "means", "covariances"),
     "on": ("at", "mean", "slope", "scatter"),
 }
+"""Kind of distribution -> its numbers, in order."""
+
 _POSITIVE = ("sd", "median", "a", "b", "scatter")
 _TRIES = 1000
 """Times that what lies outside the limits is drawn again."""
@@ -68,8 +80,8 @@ class Term:
         "normal", "log-normal", "uniform", "beta", "mixture" or "on".
     numbers : dict of str to ndarray
         Of that kind: "mean", "sd" ...
-    on : str
-        The parameter on which it depends; "": none.
+    on : tuple of str
+        The parameters on which it depends.
     truncate : (float, float)
     """
 
@@ -77,15 +89,21 @@ class Term:
     band: str
     kind: str
     numbers: Mapping[str, np.ndarray]
-    on: str = ""
+    on: tuple[str, ...] = ()
     truncate: tuple[float, float] = (-math.inf, math.inf)
 
-    def draw(self, given: Mapping[str, np.ndarray], rng: np.random.Generator, n: int) -> np.ndarray:
-        """Values (n, names), inside the limits; `given`: what was drawn before."""
+    @property
+    def limits(self) -> tuple[float, float]:
+        """Values outside do not occur: `truncate`, and what the parameters themselves allow."""
         low, high = self.truncate
         for name in self.names:
             least, most = _RANGES.get(name, (-math.inf, math.inf))
             low, high = max(low, least), min(high, most)
+        return low, high
+
+    def draw(self, given: Mapping[str, np.ndarray], rng: np.random.Generator, n: int) -> np.ndarray:
+        """Values (n, names), inside the limits; `given`: what was drawn before."""
+        low, high = self.limits
         out = self._free(given, rng, np.arange(n))
         for _ in range(_TRIES):
             outside = np.flatnonzero(((out < low) | (out > high)).any(1))
@@ -116,9 +134,43 @@ class Term:
         elif self.kind == "normal":
             values = v["mean"] + v["sd"] * rng.standard_normal(n)
         else:
-            middle = v["mean"] + v["slope"] * (given[self.on][rows] - v["at"])
+            middle = v["mean"] + sum(
+                slope * (given[name][rows] - at)
+                for name, slope, at in zip(self.on, v["slope"], v["at"], strict=True)
+            )
             values = middle + v["scatter"] * rng.standard_normal(n)
         return values[:, None]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of the kinds of objects of which a population is made.
+
+    Attributes
+    ----------
+    name : str
+        "" where there is only one.
+    weight : float
+        Relative to those of the others.
+    terms : tuple of Term
+        Each after those on which it depends.
+    """
+
+    name: str
+    weight: float
+    terms: tuple[Term, ...]
+
+    def draw(
+        self, n: int, rng: np.random.Generator, given: Mapping[str, np.ndarray] | None = None
+    ) -> dict[str, np.ndarray]:
+        """Parameters of n objects, (n,) each, by the names of the terms.
+
+        `given`: other numbers, (n,) each, on which they depend.
+        """
+        known, out = dict(given or {}), dict[str, np.ndarray]()
+        for term in self.terms:
+            out |= dict(zip(term.names, term.draw(known | out, rng, n).T, strict=True))
+        return out
 
 
 @dataclass(frozen=True)
@@ -129,27 +181,50 @@ class Population:
     ----------
     name : str
     type : {"galaxy", "star"}
-    terms : tuple of Term
-        Each after those on which it depends.
+    parts : tuple of Part
+        All of the same parameters.
     share : float
         Of all objects, where a file has several populations.
     """
 
     name: str
     type: str
-    terms: tuple[Term, ...]
+    parts: tuple[Part, ...]
     share: float = 1.0
+
+    @property
+    def terms(self) -> tuple[Term, ...]:
+        """Terms of a population of one part.
+
+        Raises
+        ------
+        SettingsError
+            It has several components.
+        """
+        if len(self.parts) > 1:
+            raise SettingsError(
+                f"{self.name or 'the population'} has components", "use one without"
+            )
+        return self.parts[0].terms
 
     @property
     def band(self) -> str:
         """Band in which ``mag`` is given; "" where it is not."""
-        return next((term.band for term in self.terms if term.band), "")
+        return next((term.band for part in self.parts for term in part.terms if term.band), "")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the parameters: ``ln_re`` where the file has it."""
+        return tuple(name for term in self.parts[0].terms for name in term.names)
 
     def draw(self, n: int, seed: int = 0) -> dict[str, np.ndarray]:
         """Parameters of n objects, (n,) each, by name; ``re`` where the file has ``ln_re``."""
-        rng, out = np.random.default_rng(seed), dict[str, np.ndarray]()
-        for term in self.terms:
-            out |= dict(zip(term.names, term.draw(out, rng, n).T, strict=True))
+        rng = np.random.default_rng(seed)
+        weights = np.array([part.weight for part in self.parts])
+        counts = [n] if len(weights) == 1 else rng.multinomial(n, weights / weights.sum())
+        drawn = [part.draw(int(m), rng) for part, m in zip(self.parts, counts, strict=True)]
+        order = np.arange(n) if len(weights) == 1 else rng.permutation(n)
+        out = {name: np.concatenate([one[name] for one in drawn])[order] for name in self.names}
         return {
             name.removeprefix("ln_"): np.exp(values) if name.startswith("ln_") else values
             for name, values in out.items()
@@ -183,12 +258,12 @@ def read_populations(path: str | Path) -> tuple[Population, ...]:
     try:
         content = parse_user_yaml(read_user_text(path, "population file"), ModelLoader)
         if not isinstance(content, Mapping) or "populations" not in content:
-            return (_population(content),)
+            return (parse_population(content),)
         _only(content, ("name", "populations"), "")
         several = content["populations"]
         if not isinstance(several, Sequence) or isinstance(several, str) or not several:
             raise SettingsError("populations: there are none", "list them, each with its share")
-        found = [_population(one) for one in several]
+        found = [parse_population(one) for one in several]
         total = sum(one.share for one in found)
         return tuple(dataclasses.replace(one, share=one.share / total) for one in found)
     except SettingsError as error:
@@ -197,19 +272,59 @@ def read_populations(path: str | Path) -> tuple[Population, ...]:
         raise SettingsError(error.problem, error.remedy, path) from None
 
 
-def _population(content: Any) -> Population:
+def parse_population(content: Any, *, covariates: bool = False) -> Population:
+    """Check the content of a population file.
+
+    Parameters
+    ----------
+    content : mapping
+        What YAML makes of the file.
+    covariates : bool
+        Parameters may have any name, and depend on what has no distribution.
+
+    Raises
+    ------
+    SettingsError
+    """
     if not isinstance(content, Mapping):
         raise SettingsError("no population in it", "begin with name:, type: and parameters:")
-    _only(content, ("name", "type", "share", "parameters"), "")
+    _only(content, ("name", "type", "share", "parameters", "components"), "")
     share = _numbers("share", content.get("share", 1.0))
     if share.ndim or not share > 0:
         raise SettingsError(f"share is {content.get('share')!r}", "give a positive number")
-    kind, entries = content.get("type"), content.get("parameters")
+    kind = content.get("type")
     if kind not in _TYPES:
         raise SettingsError(f"type is {kind!r}", f"use one of: {', '.join(_TYPES)}")
+    entries = content.get("components")
+    if entries is None:
+        entries = {"": {"parameters": content.get("parameters")}}
+    elif "parameters" in content or not isinstance(entries, Mapping) or not entries:
+        raise SettingsError(
+            "components and parameters do not go together",
+            "write components: {NAME: {weight: ...}}",
+        )
+    parts = tuple(_part(str(name), entry, covariates) for name, entry in entries.items())
+    population = Population(str(content.get("name") or ""), str(kind), parts, float(share))
+    for part in parts[1:]:
+        names = {name for term in part.terms for name in term.names}
+        if names != set(population.names):
+            raise SettingsError(
+                f"{part.name} and {parts[0].name} have other parameters", "give all to both"
+            )
+    return population
+
+
+def _part(label: str, entry: Any, covariates: bool) -> Part:
+    if not isinstance(entry, Mapping):
+        raise SettingsError(f"{label}: {entry!r}", "write {weight: 0.3, parameters: {...}}")
+    _only(entry, ("weight", "parameters"), f"{label}: ")
+    weight = float(_numbers(f"{label}: weight", entry.get("weight", 1.0)))
+    if not weight > 0:
+        raise SettingsError(f"{label}: weight is {weight:g}", "give a positive number")
+    entries = entry.get("parameters")
     if not isinstance(entries, Mapping) or not entries:
         raise SettingsError("parameters: there are none", "write e.g. n: {log-normal: [1.5, 0.6]}")
-    terms = [_term(str(key), entry) for key, entry in entries.items()]
+    terms = [_term(str(key), item, covariates) for key, item in entries.items()]
     names = [name for term in terms for name in term.names]
     plain = [name.removeprefix("ln_") for name in names]
     twice = sorted({name for name in plain if plain.count(name) > 1})
@@ -217,39 +332,45 @@ def _population(content: Any) -> Population:
         raise SettingsError(f"{', '.join(twice)}: given twice", "keep one")
     ordered: list[Term] = []
     while terms:
+        waiting = {name for term in terms for name in term.names}
         known = {name for term in ordered for name in term.names}
-        ready = [term for term in terms if not term.on or term.on in known]
+        ready = [
+            term
+            for term in terms
+            if all(name in known or (covariates and name not in waiting) for name in term.on)
+        ]
         if not ready:
             term = terms[0]
             raise SettingsError(
-                f"{term.names[0]} depends on {term.on!r}, which is not there or depends on it",
+                f"{term.names[0]} depends on {', '.join(map(repr, term.on))}, which is not there "
+                "or depends on it",
                 f"use one of: {', '.join(name for name in names if name != term.names[0])}",
             )
-        ordered += ready
-        terms = [term for term in terms if term not in ready]
-    return Population(str(content.get("name") or ""), str(kind), tuple(ordered), float(share))
+        ordered.append(ready[0])
+        terms.remove(ready[0])
+    return Part(label, weight, tuple(ordered))
 
 
-def _term(key: str, entry: Any) -> Term:
+def _term(key: str, entry: Any, any_name: bool) -> Term:
     """One entry under ``parameters``."""
     names = tuple(name.strip() for name in key.split(","))
     for name in names:
         plain = name.removeprefix("ln_")
-        if plain not in _UNITS and not re.fullmatch(r"\w+-\w+", name):
+        if plain not in _UNITS and not (any_name or re.fullmatch(r"\w+-\w+", name)):
             known = ", ".join(_UNITS)
             raise SettingsError(f"{name!r} is no parameter", f"use {known}, or colours like g-r")
     if not isinstance(entry, Mapping):
         raise SettingsError(f"{key}: {entry!r}", "write e.g. {normal: [22, 1.5], unit: mag}")
-    kinds = [kind for kind in _NUMBERS if kind in entry]
+    kinds = [kind for kind in NUMBERS if kind in entry]
     if len(kinds) != 1:
         raise SettingsError(
             f"{key}: {' and '.join(kinds) or 'no distribution'}",
-            f"give one of: {', '.join(_NUMBERS)}",
+            f"give one of: {', '.join(NUMBERS)}",
         )
-    (kind,), wanted = kinds, _NUMBERS[kinds[0]]
+    (kind,), wanted = kinds, NUMBERS[kinds[0]]
     more = wanted if kind == "on" else ()
     _only(entry, ("unit", "band", "truncate", kind, *more), f"{key}: ")
-    _check_unit(key, names, entry)
+    _check_unit(key, names, entry, any_name)
     given: Any = {name: entry.get(name) for name in wanted} if kind == "on" else entry[kind]
     if isinstance(given, Sequence) and not isinstance(given, str) and len(given) == len(wanted):
         given = dict(zip(wanted, given, strict=True))
@@ -258,13 +379,15 @@ def _term(key: str, entry: Any) -> Term:
     if kind != "mixture" and len(names) > 1:
         raise SettingsError(f"{key}: {kind} of several parameters", "use a mixture")
     numbers = {name: _numbers(f"{key}: {kind}: {name}", given[name]) for name in wanted}
-    _check_numbers(f"{key}: {kind}", kind, numbers, len(names))
+    on = entry.get("on", ())
+    on = (on,) if isinstance(on, str) else tuple(map(str, on))
+    _check_numbers(f"{key}: {kind}", kind, numbers, len(on) if kind == "on" else len(names))
     return Term(
         names,
         str(entry.get("band") or ""),
         kind,
         numbers,
-        str(entry["on"]) if kind == "on" else "",
+        on,
         _limits(key, entry.get("truncate")),
     )
 
@@ -275,9 +398,12 @@ def _only(entry: Mapping, known: Sequence[str], where: str) -> None:
             raise SettingsError(f"{where}{name!r} is not understood", f"use {', '.join(known)}")
 
 
-def _check_unit(key: str, names: Sequence[str], entry: Mapping) -> None:
+def _check_unit(key: str, names: Sequence[str], entry: Mapping, any_name: bool) -> None:
     for name in names:
-        unit = _UNITS.get(name.removeprefix("ln_"), "mag")
+        plain = name.removeprefix("ln_")
+        if any_name and plain not in _UNITS and "-" not in plain:
+            continue
+        unit = _UNITS.get(plain, "mag")
         if (entry.get("unit") or "") != unit:
             remedy = f"write unit: {unit}" if unit else "leave the unit out: it has none"
             raise SettingsError(f"{key}: the unit is {entry.get('unit')!r}", remedy)
@@ -297,10 +423,20 @@ def _numbers(where: str, value: Any) -> np.ndarray:
 
 
 def _check_numbers(where: str, kind: str, v: dict[str, np.ndarray], size: int) -> None:
-    """Shapes and signs; in a mixture of one parameter means and variances may be plain lists."""
+    """Shapes and signs; in a mixture of one parameter means and variances may be plain lists.
+
+    `size`: of parameters of a mixture, or of those on which one depends.
+    """
+    if kind == "on":
+        for name in ("at", "slope"):
+            v[name] = np.atleast_1d(v[name])
+            if v[name].shape != (size,):
+                raise SettingsError(f"{where}: {name} is {v[name].tolist()!r}", f"give {size}")
     if kind != "mixture":
         for name, value in v.items():
-            if value.ndim or (name in _POSITIVE and not value > 0):
+            if (value.ndim and not (kind == "on" and name in ("at", "slope"))) or (
+                name in _POSITIVE and not value > 0
+            ):
                 rule = "a positive number" if name in _POSITIVE else "one number"
                 raise SettingsError(f"{where}: {name} is {value.tolist()!r}", f"give {rule}")
         if kind == "uniform" and not v["low"] < v["high"]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from autofit_ml.errors import SettingsError
-from autofit_ml.population import read_population
+from autofit_ml.scenes.populations import read_population
 
 GALAXIES = """
 name: field

@@ -1,0 +1,33 @@
+"""``autofit-ml lightcurve``."""
+
+from autofit_ml.cli.app import command
+from autofit_ml.cli.calls import LightcurveCommand
+from autofit_ml.cli.progress import run_and_tell
+from autofit_ml.errors import SettingsError
+from autofit_ml.settings import LightCurveSettings, Selected
+
+
+@command(LightcurveCommand)
+def lightcurve(call: LightcurveCommand) -> int:
+    """Measure the flux of sources at given places in every epoch.
+
+    Exit status: 0 all images; 3 some could not be measured; 2 wrong usage; 1 none could be;
+    130 interrupted (the same command continues).
+    """
+    paths = call.some_paths("measure")
+    if call.at is None:
+        raise SettingsError("no position", "give --at RA,DEC, --at pixel:X,Y or --at TABLE")
+    from autofit_ml.runs.lightcurve import lightcurve_run
+
+    return run_and_tell(
+        "measuring",
+        call,
+        lambda progress: lightcurve_run(
+            paths, call.at, call.out, call.part(LightCurveSettings), reference=call.reference,
+            manifest=call.manifest, restart=call.restart, only=call.part(Selected),
+            progress=progress,
+        ),
+        lambda summary: f"{summary.n_instances} light curves of {summary.n_ok} images: "
+        f"{summary.out}",
+        lambda summary: {"images": summary.n_ok, "light_curves": summary.n_instances},
+    )  # fmt: skip

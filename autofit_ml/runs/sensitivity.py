@@ -1,0 +1,262 @@
+"""`sensitivity_run`: which second components can be seen in a user's own images."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from autofit_ml.catalogue import (
+    Flag,
+    atomic_write_ecsv,
+    atomic_write_json,
+    atomic_write_text,
+    read_catalogue_arrow,
+)
+from autofit_ml.errors import InputError
+from autofit_ml.images import Source
+from autofit_ml.images.stamp import Stamp
+from autofit_ml.injection.pairs import Recipe, draw_pair, light_of_pair, recipe_of, scaled_to_snr
+from autofit_ml.injection.stamps import Population, inject
+from autofit_ml.population.sensitivity import FRACTION, Sensitivity, sensitivity_of
+from autofit_ml.population.sensitivity_page import sensitivity_page
+from autofit_ml.runs.calibrate import galaxies_of, only_noise
+from autofit_ml.runs.fit import fit_run, fit_sources
+from autofit_ml.runs.folder import claimed
+from autofit_ml.runs.identity import identity_of, source_fingerprints
+from autofit_ml.runs.kinds import Kind
+from autofit_ml.runs.places import empty_places
+from autofit_ml.runs.sources import Paths, inputs_of
+from autofit_ml.runs.summary import Progress
+from autofit_ml.scenes import parse_model, write_model
+from autofit_ml.settings import FitSettings, SensitivitySettings
+from autofit_ml.simulation.files import write_planes
+
+__all__ = ["SensitivitySummary", "axes_of_map", "cells_of", "sensitivity_run"]
+
+PAGE, SELECTION = "sensitivity.html", "selection.json"
+_PLACES = 400
+"""At most so many empty stamps are looked for."""
+
+_TABLES = ("injections.ecsv", "cells.ecsv", "limits.ecsv")
+
+MAPPED = Kind(
+    (PAGE, SELECTION, *_TABLES, "injected.json", "models.yaml"),
+    {"injected": (".fits",)},
+    began=lambda folder: (folder / "fits" / ".work" / "state.json").exists(),
+)
+"""What a map writes, beside runs of its own in ``images/`` and ``fits/``."""
+
+
+@dataclass(frozen=True)
+class SensitivitySummary:
+    """Result of `sensitivity_run`.
+
+    Attributes
+    ----------
+    out : Path
+        Folder of sensitivity.html, cells.ecsv, injections.ecsv, limits.ecsv, selection.json.
+    found : Sensitivity
+    places, skipped : int
+        Stamps that galaxies were put into; images without enough sky.
+    """
+
+    out: Path
+    found: Sensitivity
+    places: int
+    skipped: int
+
+
+def axes_of_map(settings: SensitivitySettings) -> dict[str, list[float]]:
+    """Values of each axis of a map, B/T first and without 0."""
+    axes = {}
+    for text in settings.grid:
+        name, _, numbers = text.partition("=")
+        low, high, count, *log = numbers.split(":") if ":" in numbers else [numbers] * 2 + ["1"]
+        space = np.geomspace if log else np.linspace
+        axes[name] = [float(value) for value in space(float(low), float(high), int(count))]
+    return axes
+
+
+def cells_of(axes: Mapping[str, Sequence[float]]) -> list[dict[str, float]]:
+    """Cells of a map: its grid, and those without a first component (B/T = 0).
+
+    Of the latter there is one for each combination of what the galaxy has without it.
+    """
+    whole = [
+        dict(zip(axes, map(float, values), strict=True))
+        for values in itertools.product(*axes.values())
+    ]
+    blank: dict[tuple[float, ...], dict[str, float]] = {}
+    for cell in whole:
+        kept = tuple(value for name, value in cell.items() if name not in (FRACTION, *_OF_FIRST))
+        blank.setdefault(kept, cell | {FRACTION: 0.0})
+    return [*blank.values(), *whole]
+
+
+_OF_FIRST = ("re_ratio", "n")
+"""Axes that mean nothing without the first component."""
+
+
+def sensitivity_run(
+    paths: Paths,
+    out: str | Path = "sensitivity",
+    settings: SensitivitySettings | None = None,
+    *,
+    manifest: str | Path | None = None,
+    restart: bool = False,
+    progress: Progress | None = None,
+) -> SensitivitySummary:
+    """Inject galaxies of two components over a grid into images, and fit both models to each.
+
+    The images are fitted first, as one Sérsic profile: their galaxies are what the injected ones
+    are like, and make room for them. Fits never begin at the truth, and have the priors that they
+    always have.
+
+    Parameters
+    ----------
+    paths : path or iterable of paths, or None
+        The user's images: stamps or frames.
+    out : path
+        Results folder; a map that stopped there is continued.
+    settings : SensitivitySettings, optional
+    manifest : path, optional
+        Table of objects.
+    restart : bool
+        Begin anew in a folder that holds another map.
+    progress : Progress, optional
+
+    Returns
+    -------
+    SensitivitySummary
+
+    Raises
+    ------
+    SettingsError
+        Models that cannot be injected, nothing to read; `ResumeError` for another map's folder.
+    InputError
+        No usable galaxies, or no empty sky, in the images.
+    KeyboardInterrupt
+        Interrupted; the same call goes on.
+    """
+    settings, told, folder = settings or SensitivitySettings(), progress or Progress(), Path(out)
+    simpler, richer = parse_model(settings.simpler), parse_model(settings.richer)
+    recipe = recipe_of(simpler, richer)
+    axes = axes_of_map(settings)
+    cells = cells_of(axes)
+    found = inputs_of(paths, manifest, survey=settings.survey, mode=settings.mode, bands=())
+    names = [_name(c, k) for c in range(len(cells)) for k in range(settings.number)]
+    models = {name: yaml.safe_load(write_model(s)) for name, s in _named(simpler, richer)}
+    identity = identity_of(settings) | {"models": json.dumps(models, sort_keys=True)}
+    identity |= {"images": json.dumps(source_fingerprints(found.sources), sort_keys=True)}
+    with claimed(folder, MAPPED, identity, dict.fromkeys(names), restart=restart) as state:
+        anew = not state
+        plain = settings.part(FitSettings, save="none", grid=())
+        first = fit_sources(found, folder / "images", plain, restart=anew, progress=told)
+        if first.interrupted or first.table is None:
+            raise KeyboardInterrupt
+        like = galaxies_of(folder / "images")
+        (folder / "injected").mkdir(exist_ok=True)
+        about = _inject(folder, found.sources, plain, settings, recipe, cells, like, told)
+        stages = {"simpler": {"model": models["simpler"]}}
+        stages["richer"] = {"from": "start", "model": models["richer"]}
+        text = yaml.safe_dump({"stages": stages}, sort_keys=False)
+        atomic_write_text(folder / "models.yaml", text)
+        own = plain.replace(**only_noise(plain), pipeline=folder / "models.yaml")
+        if own.segmenter == "given":
+            own = own.replace(segmenter="auto")  # there are no labels of injected galaxies
+        summary = fit_run(
+            folder / "injected", folder / "fits", own, restart=anew, progress=told
+        )  # fmt: skip
+        if summary.interrupted or summary.table is None:
+            raise KeyboardInterrupt
+        rows = {row["id"]: row for row in summary.table.to_pylist()}
+        sensitivity = sensitivity_of(
+            axes, about["truth"], [rows.get(one["id"], {}) for one in about["truth"]],
+            margin=settings.margin,
+        )  # fmt: skip
+        tables = (sensitivity.objects, sensitivity.cells, sensitivity.limits)
+        for name, table in zip(_TABLES, tables, strict=True):
+            atomic_write_ecsv(folder / name, table)
+        if sensitivity.selection is not None:
+            sensitivity.selection.save(folder / SELECTION)
+        else:
+            (folder / SELECTION).unlink(missing_ok=True)
+        page = sensitivity_page(sensitivity, axes, (simpler.name, richer.name), about["places"])
+        atomic_write_text(folder / PAGE, page)
+    return SensitivitySummary(folder, sensitivity, about["places"], about["skipped"])
+
+
+def _named(simpler: Any, richer: Any) -> list[tuple[str, Any]]:
+    return [("simpler", simpler), ("richer", richer)]
+
+
+def _name(cell: int, k: int) -> str:
+    """Id of an injected galaxy: its cell, and its number there, from 0."""
+    return f"cell{cell:04d}-{k:05d}"
+
+
+def _inject(
+    folder: Path,
+    sources: Sequence[Source],
+    plain: FitSettings,
+    settings: SensitivitySettings,
+    recipe: Recipe,
+    cells: Sequence[Mapping[str, float]],
+    like: Population,
+    told: Progress,
+) -> dict[str, Any]:
+    """Write stamps with injected galaxies, and what was injected; once for a folder.
+
+    Returns
+    -------
+    dict
+        ``truth``: a dict for each galaxy; ``places``, ``skipped``: numbers.
+    """
+    record = folder / "injected.json"
+    with contextlib.suppress(OSError, ValueError):  # else made anew: the same, from the same seed
+        about: dict[str, Any] = json.loads(record.read_text("utf-8"))
+        return about
+    rng = np.random.default_rng(settings.seed)
+    rows = {row["id"]: row for row in read_catalogue_arrow(folder / "images").to_pylist()}
+    wanted = len(cells) * settings.number
+    enough = min(wanted, _PLACES)
+    places, skipped = empty_places(sources, plain, enough, rng, rows, told, keep_mask=True)
+    if not places:
+        raise InputError(
+            f"no empty sky in {len(sources)} images",
+            "larger cut-outs or frames are needed to inject galaxies",
+            folder,
+        )
+    told.note(f"injecting {wanted} galaxies into {len(places)} empty stamps")
+    truth = []
+    for c, cell in enumerate(cells):
+        for k in range(settings.number):
+            own = np.random.default_rng([settings.seed, c, k])
+            place = places[(c * settings.number + k) % len(places)]
+            stamp = _background(place, settings.background, own)
+            galaxy = draw_pair(recipe, cell, like.draw(own, stamp), own)
+            light = scaled_to_snr(light_of_pair(galaxy, stamp), stamp, galaxy["snr"])
+            built = bool(stamp.flags & int(Flag.SIGMA_ESTIMATED))
+            filled = inject(stamp, light, own)
+            write_planes(filled, folder / "injected", _name(c, k), sigma=not built)
+            truth.append({"id": _name(c, k), "cell": c} | dict(cell) | galaxy)
+    about = {"truth": truth, "places": len(places), "skipped": skipped}
+    atomic_write_json(record, about)
+    return about
+
+
+def _background(stamp: Stamp, kind: str, rng: np.random.Generator) -> Stamp:
+    """The stamp itself, or Gaussian noise of its noise plane."""
+    if kind == "sky":
+        return stamp
+    level = float(np.median(stamp.data))
+    noise = rng.normal(0, 1, stamp.shape) * stamp.sigma
+    return stamp.replace(data=(level + noise).astype(np.float32))
