@@ -85,7 +85,7 @@ class StarField:
         return np.tensordot(self._polynomials(x, y), self.terms, axes=1)
 
     def changes(self, x: float, y: float, number: int = 6) -> np.ndarray:
-        """How uncertain the PSF is at a position: principal components of `draws` there.
+        """Uncertainty of the PSF at a position: principal components of `draws` there.
 
         Returns
         -------
