@@ -21,6 +21,7 @@ LAYERS = (
     ("injection",),
     ("deconvolution",),
     ("difference",),
+    ("sources",),
     ("simulation",),
     ("posterior",),
     ("fitting",),
