@@ -12,6 +12,7 @@ from pathlib import Path
 __all__ = [
     "AutofitError",
     "AutofitWarning",
+    "BusyError",
     "DamagedWeightsError",
     "IncompatibleWeightsError",
     "InputError",
@@ -88,6 +89,10 @@ class SettingsError(AutofitError, ValueError):
 
 class ResumeError(SettingsError):
     """The output folder holds a run with other settings or inputs."""
+
+
+class BusyError(ResumeError):
+    """Another process is at work in the output folder."""
 
 
 class OutputError(AutofitError, OSError):

@@ -21,6 +21,7 @@ EXTRAS = {
     "difference": "images of other pixels brought onto one grid",
     "morphology": "non-parametric morphology (statmorph)",
     "posterior": "nested sampling, ArviZ files of samples",
+    "survey": "areas of many images, on many machines",
 }
 """Extras that users choose, and what each is for."""
 

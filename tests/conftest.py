@@ -1,9 +1,10 @@
-"""Fixtures for every folder of tests: real images, a small simulated folder."""
+"""Fixtures for every folder of tests: real images, a small simulated folder, the command line."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -36,3 +37,18 @@ def simulated_folder(tmp_path_factory) -> Path:
 def images(simulated_folder, tmp_path) -> Path:
     """A copy of the simulated folder that a test may change."""
     return Path(shutil.copytree(simulated_folder, tmp_path / "images"))
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Run ``autofit-ml`` in this process: (exit status, stdout, stderr)."""
+    from autofit_ml import cli
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["autofit-ml", *map(str, words)])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        captured = capsys.readouterr()
+        return stopped.value.code or 0, captured.out, captured.err
+
+    return run

@@ -50,7 +50,9 @@ def _output_error(error: OSError, path: Path) -> OutputError:
 
 
 @contextlib.contextmanager
-def atomic_file(path: str | Path, *, fsync: bool = True) -> Iterator[IO[bytes]]:
+def atomic_file(
+    path: str | Path, *, fsync: bool = True, replace: bool = True
+) -> Iterator[IO[bytes]]:
     """Open a binary file that appears under its name only when it is complete.
 
     The bytes go to a temporary file in the same folder, which replaces `path` when the block
@@ -63,6 +65,9 @@ def atomic_file(path: str | Path, *, fsync: bool = True) -> Iterator[IO[bytes]]:
     fsync : bool, keyword-only
         Wait until the bytes are on the disk (needed for what a resumed run relies on). False is
         for pictures, which can be made again.
+    replace : bool, keyword-only
+        False: a file that has this name already stays, and the new one is dropped. Of several
+        processes that write one file at once, the first to finish decides for all.
 
     Yields
     ------
@@ -87,7 +92,10 @@ def atomic_file(path: str | Path, *, fsync: bool = True) -> Iterator[IO[bytes]]:
             file.flush()
             if fsync:
                 os.fsync(file.fileno())
-        os.replace(temporary, path)
+        if replace:
+            os.replace(temporary, path)
+        else:
+            _name_unless_taken(temporary, path)
         if fsync:
             _fsync_folder(path.parent)
     except BaseException as error:
@@ -96,6 +104,21 @@ def atomic_file(path: str | Path, *, fsync: bool = True) -> Iterator[IO[bytes]]:
         if isinstance(error, OSError) and not isinstance(error, OutputError):
             raise _output_error(error, path) from error
         raise
+
+
+def _name_unless_taken(temporary: Path, path: Path) -> None:
+    """Give a file its name unless another file has it."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+        if not path.exists():  # a file system without links: two at once may both pass here
+            os.replace(temporary, path)
+            return
+    os.unlink(temporary)
 
 
 def _fsync_folder(folder: Path) -> None:

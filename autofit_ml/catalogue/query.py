@@ -3,11 +3,13 @@
 import contextlib
 import itertools
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import duckdb
 import numpy as np
 import pyarrow as pa
+from pyarrow.dataset import Dataset, dataset
 
 from autofit_ml.catalogue.collection import (
     Runs,
@@ -50,7 +52,7 @@ def query(results: Runs, sql: str) -> pa.Table:
     Parameters
     ----------
     results : path, glob, or sequence of them
-        Results folders or catalogue files (see `read_catalogue`).
+        Results folders or catalogue files (see `read_catalogue`), or one survey.
     sql : str
         One SELECT on these views; what is not known (NaN) is NULL.
 
@@ -77,8 +79,9 @@ def query(results: Runs, sql: str) -> pa.Table:
     >>> query("results", "SELECT id, re FROM catalog WHERE use AND n > 4")  # doctest: +SKIP
     >>> query("runs/*", "SELECT run, count(*) FROM catalog GROUP BY run")  # doctest: +SKIP
     """
-    runs = found_runs(results)
-    catalogue = joined_catalogues(runs)
+    tiles = _tiles_of(results)
+    runs = [] if tiles is not None else found_runs(results)
+    catalogue = joined_catalogues(runs) if tiles is None else tiles
     with _connection() as connection:
         try:
             statements = connection.extract_statements(sql)
@@ -116,6 +119,14 @@ def rows_where(catalogue: pa.Table, condition: str) -> np.ndarray:
     raise SettingsError(f"{condition!r} is no condition", "give for example: use AND re > 3")
 
 
+def _tiles_of(results: Runs) -> Dataset | None:
+    """The tiles of a survey, of which a query reads what it needs; None for other results."""
+    if not isinstance(results, (str, Path)) or not (Path(results) / "survey.json").is_file():
+        return None
+    found = sorted(Path(results).glob("tiles/*/*.parquet"))
+    return dataset(found) if found else None
+
+
 @contextlib.contextmanager
 def _connection() -> Iterator[duckdb.DuckDBPyConnection]:
     """A database of its own that reaches nothing outside."""
@@ -126,7 +137,7 @@ def _connection() -> Iterator[duckdb.DuckDBPyConnection]:
         yield connection
 
 
-def _described(table: pa.Table, catalogue: pa.Table) -> pa.Table:
+def _described(table: pa.Table, catalogue: pa.Table | Dataset) -> pa.Table:
     """Add units and descriptions to columns with name and type of one of the catalogue."""
     known = {field.name: field for field in catalogue.schema}
     fields = [
@@ -148,8 +159,8 @@ def _different(names: Sequence[str]) -> list[str]:
     return out
 
 
-def _remedy(catalogue: pa.Table) -> str:
+def _remedy(catalogue: pa.Table | Dataset) -> str:
     return (
         "try: SELECT id, mag, re, n FROM catalog WHERE use AND NOT has_flag(flags, 'EDGE'); "
-        f"columns: {', '.join(catalogue.column_names)}"
+        f"columns: {', '.join(catalogue.schema.names)}"
     )

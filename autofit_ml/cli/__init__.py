@@ -20,6 +20,7 @@ from autofit_ml.cli import (  # noqa: F401
     sensitivity,
     show,
     simulate,
+    survey,
     weights,
 )
 from autofit_ml.cli.app import app, main

@@ -102,7 +102,9 @@ def _options(
     pass
 
 
-def command(kind: type[S]) -> Callable[[Callable[[S], int | None]], Callable[[S], int | None]]:
+def command(
+    kind: type[S], within: typer.Typer = app, name: str | None = None
+) -> Callable[[Callable[[S], int | None]], Callable[[S], int | None]]:
     """Make a function of one `Settings` object a command with the options that are declared there.
 
     The function returns the exit status; its docstring is the command's help.
@@ -138,7 +140,7 @@ def command(kind: type[S]) -> Callable[[Callable[[S], int | None]], Callable[[S]
         callback.__doc__ = function.__doc__
         callback.__annotations__ = {item.name: item.annotation for item in parameters}
         vars(callback)["__signature__"] = inspect.Signature(parameters)
-        app.command(function.__name__)(callback)
+        within.command(name or function.__name__)(callback)
         return function
 
     return decorate

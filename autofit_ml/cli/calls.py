@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from autofit_ml.errors import SettingsError
-from autofit_ml.options import Settings, option
+from autofit_ml.options import Settings, any_of, option
 from autofit_ml.settings import (
     INPUT,
     MODEL,
     OUTPUT,
+    SAVED,
     CalibrateSettings,
     CatalogSettings,
     DeconvolveSettings,
@@ -27,6 +28,7 @@ from autofit_ml.settings import (
     Selected,
     SensitivitySettings,
     SimulateSettings,
+    SurveySettings,
 )
 
 __all__ = [
@@ -42,6 +44,8 @@ __all__ = [
     "SegmentCommand",
     "SensitivityCommand",
     "SimulateCommand",
+    "SurveyCommand",
+    "SurveyPlanCommand",
     "Told",
 ]
 
@@ -236,4 +240,66 @@ class SimulateCommand(SimulateSettings, Resumed, Told):
     )
     dry_run: bool = option(
         False, "Print the resolved recipe and stop.", OUTPUT, changes_results=False
+    )
+
+
+def _tiles() -> Any:
+    return option(
+        None,
+        "Table whose column 'tile' names the tiles to be done.",
+        INPUT,
+        shell=Path,
+        changes_results=False,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SurveyPlanCommand(SurveySettings, FitSettings, Told):
+    """Options of ``autofit-ml survey plan``."""
+
+    paths: Paths = option(
+        None,
+        "Images, folders of them, globs, or one table of images (csv, ecsv, parquet).",
+        words=("PATH...",),
+        argument=True,
+        changes_results=False,
+    )
+    tiles: str | Path | None = _tiles()
+    out: Path = _out("plan", "Folder for images.ecsv and tiles.ecsv.")
+    try_it: bool = option(
+        True,
+        "Detect and fit in a piece of an image, to say how long it takes.",
+        OUTPUT,
+        words=("--try/--no-try",),
+        changes_results=False,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SurveyCommand(SurveySettings, FitSettings, Resumed, Told):
+    """Options of ``autofit-ml survey``."""
+
+    paths: Paths = option(
+        None,
+        "A plan's folder (survey plan), images, folders of them, or one table of images.",
+        words=("PLAN...",),
+        argument=True,
+        changes_results=False,
+    )
+    tiles: str | Path | None = _tiles()
+    out: Path = _out("survey", "Folder of the survey; several calls may work in it at once.")
+    save: str | Sequence[str] = option(
+        (),
+        "Pictures and files of the objects, below pictures/: any of objects,previews,report.",
+        OUTPUT,
+        normalise=any_of(SAVED),
+    )
+    limit: int | None = option(
+        None, "At most so many tiles that are not done yet.", INPUT, least=1, changes_results=False
+    )
+    dry_run: bool = option(
+        False,
+        "Only say how many tiles and objects there are, and how long it would take.",
+        OUTPUT,
+        changes_results=False,
     )

@@ -74,22 +74,22 @@ def plan_lines(plan: "RunPlan", out: str | Path) -> list[str]:
         lines.append(f"{plan.tried} objects were tried, {plan.failed} failed")
         lines += [f"  {count} x {text}" for text, count in plan.messages.items()]
         where = f" (without the {plan.large} frames)" if plan.large else ""
-        lines.append(f"time: about {_duration(plan.seconds)}{where}, one process")
+        lines.append(f"time: about {duration(plan.seconds)}{where}, one process")
     elif plan.todo:
         lines.append("time: not known before frames are segmented")
     return lines
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
-def _pace(speed: float) -> str:
+def _pace(speed: float, unit: str = "objects") -> str:
     """Objects per second, or seconds for each where these are many; nothing where none is done."""
     if speed >= 0.2:
-        return f"{speed:.1f} objects/s"
+        return f"{speed:.1f} {unit}/s"
     return f"{1 / speed:.0f} s each" if speed > 0 else ""
 
 
@@ -355,7 +355,11 @@ def _bar(console: Console) -> RichBar:
 
 @contextlib.contextmanager
 def counting(
-    description: str, terminal: Console | None = None, *, quiet: bool = False
+    description: str,
+    terminal: Console | None = None,
+    *,
+    quiet: bool = False,
+    unit: str = "objects",
 ) -> Iterator[Callable[[int, int], None]]:
     """Show how much of a task is done: a live bar on a terminal, else a line now and then.
 
@@ -370,7 +374,7 @@ def counting(
         return
     terminal = terminal or console()
     if not terminal.is_terminal:
-        yield _Lines(description, terminal)
+        yield _Lines(description, terminal, unit)
         return
     rate = _Rate()
     with _bar(terminal) as bar:
@@ -378,7 +382,7 @@ def counting(
 
         def show(done: int, total: int) -> None:
             speed = rate(done)
-            bar.update(task, completed=done, total=total, rate=_pace(speed))
+            bar.update(task, completed=done, total=total, rate=_pace(speed, unit))
 
         yield show
 
@@ -399,8 +403,8 @@ class _Rate:
 class _Lines:
     """Plain lines: at the beginning, every ten seconds, and at the end."""
 
-    def __init__(self, description: str, console: Console) -> None:
-        self.description, self.console = description, console
+    def __init__(self, description: str, console: Console, unit: str) -> None:
+        self.description, self.console, self.unit = description, console, unit
         self.rate = _Rate()
         self.said: float | None = None
 
@@ -408,10 +412,10 @@ class _Lines:
         now, speed = time.monotonic(), self.rate(done)
         if self.said is None:
             before = f", {done} done by an earlier run" if done else ""
-            self._say(f"{self.description}: {total} objects{before}")
+            self._say(f"{self.description}: {total} {self.unit}{before}")
         elif done == total or now - self.said >= _SECONDS_BETWEEN_LINES:
             left = (total - done) / max(speed, 1e-9)
-            self._say(f"{done}/{total}  {_pace(speed)}  {left:.0f} s left")
+            self._say(f"{done}/{total}  {_pace(speed, self.unit)}  {left:.0f} s left")
         else:
             return
         self.said = now

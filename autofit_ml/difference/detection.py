@@ -1,9 +1,12 @@
 """Detection of point sources on a difference, with features that tell real ones from artefacts."""
 
+import warnings
+
 import numpy as np
 import torch
 from astropy.table import QTable
 from photutils.detection import find_peaks
+from photutils.utils.exceptions import NoDetectionsWarning
 
 from autofit_ml.difference.photometry import Whitened, fluxes
 from autofit_ml.difference.subtract import Difference
@@ -40,10 +43,9 @@ def detect_changes(
     """
     score = white.score.numpy()
     half = psf.shape[0] // 2
-    found = find_peaks(
-        np.abs(score), threshold, box_size=5, mask=~result.good.numpy(),
-        centroid_func=None,
-    )  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NoDetectionsWarning)
+        found = find_peaks(np.abs(score), threshold, box_size=5, mask=~result.good.numpy())
     names = ("x", "y", "flux", "flux_err", "snr", "score")
     features = ("chi2", "dipole", "width", "masked", "reference_share")
     if found is None:

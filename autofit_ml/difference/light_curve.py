@@ -18,7 +18,7 @@ from autofit_ml.difference.scene import SceneCurve, fit_scene
 from autofit_ml.errors import InputError
 from autofit_ml.images.frame import cut_stamps
 from autofit_ml.images.options import ReadOptions
-from autofit_ml.images.stamp import Frame, Stamp
+from autofit_ml.images.stamp import PSF, Frame, Stamp
 from autofit_ml.images.star_psf import psf_from_stars
 from autofit_ml.measure import flux_limit
 from autofit_ml.settings import LightCurveOptions
@@ -120,6 +120,10 @@ def with_psf(frame: Frame) -> tuple[Frame, tuple[str, ...]]:
     return frame.replace(psf=psf), said
 
 
+def _psf(frame: Frame) -> PSF:
+    return frame.psf or psf_from_stars(frame)[0]
+
+
 def measure_epoch(
     frame: Frame,
     reference: Frame,
@@ -162,7 +166,7 @@ def measure_epoch(
     if same:
         scale = Scale(1.0, 0.0, "none")
     elif settings.scale != "kernel":
-        scale = relative_scale(frame, frame.psf, reference, reference.psf, settings.scale)
+        scale = relative_scale(frame, _psf(frame), reference, _psf(reference), settings.scale)
     found: Subtraction | None = None
     wants = settings.method != "scene" or scale is None
     if wants and not same:
@@ -193,7 +197,7 @@ def _forced(
     empty = np.zeros((2 * _WINDOW + 1,) * 2, np.float32)
     if found is None:
         return [(math.nan, math.nan, empty)] * len(at)
-    psf = torch.as_tensor(point_image(frame.psf))
+    psf = torch.as_tensor(point_image(_psf(frame)))
     got = forced(found.result, torch.as_tensor(x), torch.as_tensor(y), psf)
     out = []
     for k in range(len(at)):
@@ -272,45 +276,42 @@ def light_curve_of(
     """
     epochs = sorted((one for one in measured if one.id), key=lambda one: (one.time, one.id))
     own = [one for one in measured if not one.id]
-    tables, covariance, messages, images = [], {}, [], {}
+    tables: list[QTable] = []
+    covariance: dict[str, np.ndarray] = {}
+    messages: list[str] = []
+    images: dict[str, tuple[np.ndarray, ...]] = {}
     scene = None
+    absent = absent_at([one.time for one in epochs], settings.absent)
     if settings.method != "scene":
-        some = [one for one in epochs if not one.reference]
+        pairs = zip(epochs, absent, strict=True)
+        some = [(one, gone) for one, gone in pairs if not one.reference]
+        rows = [one for one, _ in some]
         flux, covariance["difference"] = _above_baseline(
-            np.array([one.spots[number].flux for one in some]), _common(some, number),
-            absent_at([one.time for one in some], settings.absent),
+            np.array([one.spots[number].flux for one in rows]), _common(rows, number),
+            np.array([gone for _, gone in some], bool),
         )  # fmt: skip
-        error = np.sqrt(np.diag(covariance["difference"]))
-        blank = np.full(len(some), math.nan)
-        tables.append(_table(name, "difference", some, flux, error, blank, zeropoint))
+        blank = np.full(len(rows), math.nan)
+        told = flux, covariance["difference"], blank
+        tables.append(_table(name, "difference", rows, *told, zeropoint))
     if settings.method != "difference":
-        absent = absent_at([one.time for one in epochs], settings.absent)
-        every = sorted(
-            [*((one, True) for one in own), *zip(epochs, absent, strict=True)],
-            key=lambda item: not item[0].reference,
-        )
-        seen = [item for item in every if item[0].spots[number].stamp is not None]
+        every = [*((one, True) for one in own), *zip(epochs, map(bool, absent), strict=True)]
+        every.sort(key=lambda item: not item[0].reference)
+        seen = [(one, s, gone) for one, gone in every if (s := one.spots[number].stamp) is not None]
         try:
-            scene = fit_scene(
-                [one.spots[number].stamp for one, _ in seen], [gone for _, gone in seen], settings
-            )
-        except InputError as error:
-            messages.append(f"no scene: {error.problem}")
+            scene = fit_scene([s for _, s, _ in seen], [gone for *_, gone in seen], settings)
+        except InputError as problem:
+            messages.append(f"no scene: {problem.problem}")
         if scene is not None:
             messages += filter(None, [scene.message])
-            order = [k for k, (one, _) in enumerate(seen) if one.id]
+            order = [k for k, (one, *_) in enumerate(seen) if one.id]
             order.sort(key=lambda k: (seen[k][0].time, seen[k][0].id))
-            some = [seen[k][0] for k in order]
-            images = {one.id: scene.images[k] for k, one in zip(order, some, strict=True)}
-            flux = scene.flux[order]
-            spread = scene.covariance[np.ix_(order, order)]
-            spread = spread + np.diag([
-                (f * one.scale.error / one.scale.value) ** 2
-                for f, one in zip(flux, some, strict=True)
-            ])  # fmt: skip
-            covariance["scene"] = spread
-            error = np.sqrt(np.diag(spread))
-            tables.append(_table(name, "scene", some, flux, error, scene.chi2[order], zeropoint))
+            rows = [seen[k][0] for k in order]
+            images = {one.id: scene.images[k] for k, one in zip(order, rows, strict=True)}
+            flux, spread = scene.flux[order], scene.covariance[np.ix_(order, order)]
+            scale_error = np.array([one.scale.error / one.scale.value for one in rows])
+            covariance["scene"] = spread + np.diag((flux * scale_error) ** 2)
+            told = flux, covariance["scene"], scene.chi2[order]
+            tables.append(_table(name, "scene", rows, *told, zeropoint))
     table = _stacked(tables)
     return LightCurve(name, table, covariance, scene, images, tuple(messages))
 
@@ -344,9 +345,10 @@ def _above_baseline(
 
 
 def _table(
-    name: str, method: str, epochs: Sequence[Measured], flux: np.ndarray, error: np.ndarray,
+    name: str, method: str, epochs: Sequence[Measured], flux: np.ndarray, covariance: np.ndarray,
     chi2: np.ndarray, zeropoint: float,
 ) -> QTable:  # fmt: skip
+    error = np.sqrt(np.diag(covariance))
     seen = flux / np.where(error > 0, error, np.nan)
     limit = flux_limit(flux, error)
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -191,7 +191,7 @@ def infer(
     modelled = noise == "model" or (noise == "auto" and n >= _MODELLED_FROM)
     known_noise = None
     if modelled or isinstance(selection, Mapping):
-        known_noise = fit_noise(gaussian.posterior_mean, gaussian.covariance, measured)
+        known_noise = fit_noise(gaussian.mean, gaussian.likelihood_covariance, measured)
     vector = HyperVector.of(model, groups)
     work = _Work(
         objects,

@@ -54,6 +54,18 @@ class GaussianObjects:
     def __len__(self) -> int:
         return len(self.mean)
 
+    @property
+    def likelihood_covariance(self) -> torch.Tensor:
+        """Covariances of the likelihoods, (N, D, D); NaN where one is flat in some direction."""
+        scale = self.precision.diagonal(dim1=1, dim2=2)
+        scale = torch.where(scale > 0, scale, 1.0).rsqrt()
+        both = scale[:, :, None] * scale[:, None]
+        unit = self.precision * both
+        whole = torch.linalg.eigvalsh(unit).amin(1) > 1e-9
+        eye = torch.eye(unit.shape[1], dtype=unit.dtype)
+        inverse = torch.linalg.inv(torch.where(whole[:, None, None], unit, eye)) * both
+        return torch.where(whole[:, None, None], inverse, torch.nan)
+
     def select(self, index: torch.Tensor) -> GaussianObjects:
         """Some of them."""
         return GaussianObjects(

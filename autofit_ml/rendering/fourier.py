@@ -157,7 +157,7 @@ class FourierPlan:
 
 def make_plan(
     shape: tuple[int, int],
-    psf_shape: tuple[int, int] = (1, 1),
+    psf_shape: Sequence[int] = (1, 1),
     oversampling: int = 1,
     accuracy: Accuracy | None = None,
     device: torch.device | str = "cpu",

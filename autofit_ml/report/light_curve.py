@@ -88,15 +88,12 @@ def light_curve_png(
         shown = {list(shown)[k]: list(shown.values())[k] for k in picked}
     figure = Figure(figsize=(8, 7.5 if shown else 3.6), layout="constrained")
     FigureCanvasAgg(figure)
-    if shown:
-        above, below = figure.subfigures(2, 1, height_ratios=(1, 1.1))
-    else:
-        above = figure
-    axes = above.subplots()
+    parts: Any = figure.subfigures(1 + bool(shown), 1, squeeze=False)[:, 0]
+    axes = parts[0].subplots()
     draw_light_curve(axes, table, zeropoint)
     axes.set_title(name, fontsize=10)
     if shown:
-        panels = below.subplots(3, len(shown), squeeze=False)
+        panels = parts[1].subplots(3, len(shown), squeeze=False)
         labels = ("data", "less host", "residual / sigma")
         for column, (epoch, (data, host, source, sigma)) in enumerate(shown.items()):
             noise = float(np.median(sigma))

@@ -21,10 +21,10 @@ from autofit_ml.errors import InputError
 from autofit_ml.images import Discovery, Source
 from autofit_ml.report import FramePlanes, blue_to_red, write_frame_page
 from autofit_ml.runs.folder import RunFolder
+from autofit_ml.runs.frames import frame_of, read_bands
 from autofit_ml.runs.identity import identity_of, source_hashes
 from autofit_ml.runs.kinds import CATALOGUED
 from autofit_ml.runs.loop import Handle, Work, go_through
-from autofit_ml.runs.prepare import frame_of, read_bands
 from autofit_ml.runs.results import Result, count, each, rows_of, save_results, saved_tables
 from autofit_ml.runs.sources import Paths, inputs_of
 from autofit_ml.runs.summary import Progress, RunSummary

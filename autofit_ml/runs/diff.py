@@ -158,15 +158,15 @@ def _write(name: str, one: Subtraction, changes: QTable, folder: Path, pictures:
         "KERNEL": result.kernel.planes,
         "PSF": white.psf,
     }
-    for name, frame in (("SCIENCE", one.science), ("REFERENCE", one.reference)):
+    for image, frame in (("SCIENCE", one.science), ("REFERENCE", one.reference)):
         if frame.mask_bits is not None:
-            planes[f"MASK_{name}"] = torch.as_tensor(frame.mask_bits)
+            planes[f"MASK_{image}"] = torch.as_tensor(frame.mask_bits)
     primary = fits.PrimaryHDU()
     scale, error = result.scale
     primary.header["CONVOLVD"] = (result.convolved, "image that was convolved")
-    for name, value in result.amplified.items():
-        card = f"AMP{name[:3].upper()}"
-        primary.header[card] = (value, f"noise amplified if {name} is convolved")
+    for image, value in result.amplified.items():
+        card = f"AMP{image[:3].upper()}"
+        primary.header[card] = (value, f"noise amplified if {image} is convolved")
     primary.header["SCALE"] = (scale, "flux in science of flux 1 in the reference")
     primary.header["SCALEERR"] = (error, "its 1-sigma error")
     hdus = [primary]
@@ -175,8 +175,8 @@ def _write(name: str, one: Subtraction, changes: QTable, folder: Path, pictures:
         kind = {"MASK": "u1"}.get(key, "i4" if key.startswith("MASK") else "f4")
         hdu = fits.ImageHDU(array.astype(kind), name=key)
         if key == "MASK":
-            for name, bit in MASK_BITS.items():
-                hdu.header[f"BIT_{bit}"] = name
+            for what, bit in MASK_BITS.items():
+                hdu.header[f"BIT_{bit}"] = what
         if one.science.wcs is not None and array.shape == one.science.data.shape:
             hdu.header.extend(one.science.wcs.to_header(relax=True).cards, update=True)
         hdus.append(hdu)

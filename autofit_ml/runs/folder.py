@@ -174,6 +174,7 @@ def claimed(
     inputs: Mapping[str, Any] | None = None,
     *,
     restart: bool = False,
+    patience: float = 0.0,
 ) -> Iterator[dict[str, Any]]:
     """Keep others out of a folder, and make sure that what it holds is (a part of) this run.
 
@@ -188,6 +189,8 @@ def claimed(
         Id -> what tells whether an input has changed.
     restart : bool
         Delete what an earlier run left there (only files that autofit-ml writes).
+    patience : float
+        Seconds to wait until another process has left it.
 
     Yields
     ------
@@ -212,7 +215,7 @@ def claimed(
             (folder / kind.parts).mkdir(parents=True, exist_ok=True)
             if not kind.parts_at_work:
                 (folder / kind.work).mkdir(exist_ok=True)
-            held.enter_context(locked(folder / kind.work / "lock", folder))
+            held.enter_context(locked(folder / kind.work / "lock", folder, patience=patience))
         state = recorded(folder, kind, tolerant=restart)
         cleared = restart or bool(state.get("clearing"))
         if cleared:

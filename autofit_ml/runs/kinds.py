@@ -19,6 +19,7 @@ __all__ = [
     "POPULATED",
     "RUN_FILE",
     "SEGMENTED",
+    "SURVEYED",
     "Kind",
     "is_result",
 ]
@@ -153,6 +154,30 @@ LIGHT_CURVES = Kind(
     ".work/lightcurve",
     ".ecsv",
     ".work/lightcurve/shards",
+)
+
+
+def _of_survey(folder: Path) -> Iterator[Path]:
+    """Files of a survey: those of its cells and tiles, whatever their names."""
+    for part in ("cells", "tiles", "failed", "pictures", "pages"):
+        yield from (path for path in (folder / part).rglob("*") if path.is_file())
+
+
+SURVEYED = Kind(
+    (
+        "survey.json",
+        "images.ecsv",
+        "images.parquet",
+        "tiles.ecsv",
+        "tiles.parquet",
+        "index.html",
+        "catalog.duckdb",
+        "coverage.fits",
+    ),
+    {"cells": (), "tiles": (), "failed": (), "pictures": (), "pages": ()},
+    ".work/survey",
+    parts=".work/survey/parts",
+    also_mine=_of_survey,
 )
 
 

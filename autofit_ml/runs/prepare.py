@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 import warnings
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from autofit_ml.errors import InputError, WeightsError
-from autofit_ml.images import ReadResult, Source, cut_like, cut_stamps, read_source
+from autofit_ml.images import ReadResult, Source
 from autofit_ml.images.stamp import Frame, Stamp
 from autofit_ml.initialisation import Starts, initialise
 from autofit_ml.measure import psf_fwhm
+from autofit_ml.runs.frames import (
+    Failure,
+    Others,
+    cut_objects,
+    frame_images,
+    naming,
+    object_names,
+    read_bands,
+    told_of_bands,
+    unexpected,
+)
 from autofit_ml.runs.identity import source_hashes
 from autofit_ml.runs.jobs import Job
 from autofit_ml.segmentation import Segmentation
 from autofit_ml.segmentation.dispatch import detect_in_frame, segment_all
-from autofit_ml.settings import FitSettings, ReadOptions
-
-Others = dict[str, tuple[Stamp | None, ...]]
-"""Id -> images in the further bands."""
+from autofit_ml.settings import FitSettings
 
 __all__ = [
     "READ",
@@ -27,26 +36,14 @@ __all__ = [
     "Objects",
     "Prepared",
     "failed",
-    "frame_of",
     "pieces",
     "prepare",
     "prepare_objects",
-    "read_bands",
     "read_in_parts",
     "read_objects",
     "with_sources",
     "without_stamps",
 ]
-
-
-@dataclass(frozen=True)
-class Failure:
-    """An object that cannot be fitted, why, and its images where they could be read."""
-
-    id: str
-    file: str
-    message: str
-    stamp: Stamp | None = None
 
 
 @dataclass(frozen=True)
@@ -262,8 +259,8 @@ def _initialised(
 
 def _failure(item: Stamp, error: Exception) -> Failure:
     if isinstance(error, InputError):
-        return Failure(item.id, item.file, _naming(error, item.file), item)
-    return Failure(item.id, item.file, _unexpected(error, item.file), item)
+        return Failure(item.id, item.file, naming(error, item.file), item)
+    return Failure(item.id, item.file, unexpected(error, item.file), item)
 
 
 def failed(source: Source, message: str) -> Objects:
@@ -292,11 +289,11 @@ def _stamps_of(
                 item = next(items, None)
         except InputError as error:
             hashes.update(source_hashes(source))
-            yield Failure(source.id, source.file, _naming(error, source.file))
+            yield Failure(source.id, source.file, naming(error, source.file))
             return
         except Exception as error:  # one object must never cost the others
             hashes.update(source_hashes(source))
-            yield Failure(source.id, source.file, _unexpected(error, source.file))
+            yield Failure(source.id, source.file, unexpected(error, source.file))
             return
         if item is None:
             return
@@ -314,50 +311,8 @@ def _read(
     stamp = result.item
     if more:
         others[stamp.id] = tuple(None if one is None else one.stamp for one in more)
-        stamp = _told_of_bands(stamp, source, others[stamp.id])
+        stamp = told_of_bands(stamp, source, others[stamp.id])
     yield stamp
-
-
-def read_bands(
-    source: Source, options: ReadOptions, hashes: dict[str, str]
-) -> list[ReadResult | None]:
-    """A source's image in the reference band, then in the others (None where it has none).
-
-    `hashes` is updated: file -> sha256.
-    """
-    result = read_source(source, options)
-    hashes.update(result.hashes)
-    return [result, *(_read_like(result, other, options, hashes) for other in source.others)]
-
-
-def _read_like(
-    reference: ReadResult, other: Source | None, options: ReadOptions, hashes: dict[str, str]
-) -> ReadResult | None:
-    """A further band's image: a frame if the reference is one, else a stamp."""
-    if other is None:
-        return None
-    placed = {"x", "y"} <= set(other.overrides) or {"ra", "dec"} <= set(other.overrides)
-    if isinstance(reference.item, Frame):
-        options = options.replace(mode="frame")
-    elif not placed:
-        options = options.replace(mode="stamp")
-    try:
-        result = read_source(other, options)
-    except InputError as error:
-        remedy = f"{error.remedy}; or leave band {other.band} out"
-        raise InputError(error.problem, remedy, error.file or other.file) from error
-    hashes.update(result.hashes)
-    return result
-
-
-def _told_of_bands(stamp: Stamp, source: Source, others: Sequence[Stamp | None]) -> Stamp:
-    """The reference image with the flags and messages of the further bands' images too."""
-    flags, messages = stamp.flags, [*stamp.messages]
-    for other, image in zip(source.others, others, strict=True):
-        if other is not None and image is not None:
-            flags |= image.flags
-            messages += [f"{other.band}: {text}" for text in image.messages]
-    return stamp.replace(flags=flags, messages=tuple(messages))
 
 
 def _cut(
@@ -368,14 +323,11 @@ def _cut(
     others: Others,
 ) -> Iterator[Stamp | Failure]:
     """Stamps around everything that is detected in a frame, and the same of the other bands."""
-    frame = frame_of(result, settings.read)
-    frames = [None if one is None else frame_of(one, settings.read) for one in more]
-    seeing = 3.0 if frame.psf is None else psf_fwhm(frame.psf)
+    images = frame_images(result, more, settings.read)
+    seeing = 3.0 if images.frame.psf is None else psf_fwhm(images.frame.psf)
     frame, found = detect_in_frame(
-        frame, seeing, settings.segmenter, settings.weights, settings.device
+        images.frame, seeing, settings.segmenter, settings.weights, settings.device
     )
-    # sep looks at each stamp again, around its own target; the network's instances are kept.
-    labels = found.labels if found.method == "maskrcnn" else None
     if len(found.sources) == 0:
         yield Failure(
             frame.id,
@@ -384,59 +336,9 @@ def _cut(
             "(check the noise plane, or give positions with --manifest)",
         )
         return
-    width = len(str(len(found.sources)))
-    for number, row in enumerate(found.sources, start=1):
-        name = f"{frame.id}@{number:0{width}d}"
-        detection = {
-            "x": float(row["x"]),
-            "y": float(row["y"]),
-            "radius": float(row["radius"]),
-            "label": int(row["label"]),
-        }
-        try:
-            for stamp in cut_stamps(
-                frame,
-                [detection],
-                settings.read,
-                labels=labels,
-                classes=found.classes,
-            ):
-                stamp = stamp.replace(id=name)
-                if more:
-                    others[name] = tuple(
-                        None if other is None else cut_like(other, stamp, frame, settings.read)
-                        for other in frames
-                    )
-                    stamp = _told_of_bands(stamp, source, others[name])
-                yield stamp
-        except InputError as error:
-            yield Failure(name, frame.file, _naming(error, frame.file))
-
-
-def frame_of(result: ReadResult, options: ReadOptions) -> Frame:
-    """The frame that was read, a Moffat PSF fitted to its stars where that is wanted."""
-    frame, model = result.item, options.psf
-    if not isinstance(frame, Frame):
-        raise TypeError(f"{frame.id} is no frame")
-    if not (isinstance(model, str) and model == "moffat"):
-        return frame
-    from autofit_ml.fitting.psf_model import fit_moffat_psf
-
-    psf, notes = fit_moffat_psf(frame)
-    return frame.replace(psf=psf, messages=(*frame.messages, *notes))
-
-
-def _naming(error: InputError, file: str) -> str:
-    """The error's text, with the file in it."""
-    text = str(error)
-    return text if error.file is not None or file in text else f"{file}: {text}"
-
-
-def _unexpected(error: Exception, file: str) -> str:
-    return (
-        f"{file}: unexpected {type(error).__name__}: {error} "
-        "(this is a bug: please report it with the file)"
-    )
+    names = object_names(frame.id, len(found.sources))
+    images = dataclasses.replace(images, frame=frame)
+    yield from cut_objects(images, source, found, names, settings, others)
 
 
 READ: Job[Objects] = Job(

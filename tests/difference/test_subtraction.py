@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from astropy.io import fits
 from astropy.wcs import WCS
 from sky_pairs import frame, gaussian, pair, stars
 
@@ -18,7 +19,8 @@ from autofit_ml.difference.kernel import Design
 from autofit_ml.difference.solution import solve
 from autofit_ml.errors import InputError, SettingsError
 from autofit_ml.images.stamp import PSF
-from autofit_ml.settings import SubtractSettings
+from autofit_ml.runs.diff import diff_run
+from autofit_ml.settings import DiffSettings, SubtractSettings
 
 
 def double(array):
@@ -35,7 +37,7 @@ def field():
 def exact(science, reference, size, **more):
     """A solution for images without noise."""
     ones, use = torch.ones(reference.shape, dtype=torch.float64), torch.ones(reference.shape) > 0
-    design = Design(size, smoothness=0, floor=0, **more)
+    design = Design(size, smoothness=0, floor=0, solver="dense", **more)
     return solve(double(science), double(reference), ones, 0 * ones, use, design)
 
 
@@ -279,3 +281,140 @@ def wcs_of(angle, x, y):
     out.wcs.cdelt = [-0.2 / 3600, 0.2 / 3600]
     out.wcs.pc = [[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]
     return out
+
+
+def test_why_an_image_is_convolved_is_said(pairs, results):
+    one = subtract_frames(
+        pairs[0].science.replace(psf=PSF(gaussian(3.6).astype(np.float32))), pairs[0].reference
+    )
+    assert results[0].amplified["reference"] < 1 < results[0].amplified["science"]
+    assert one.choice.startswith(
+        "reference is convolved; noise amplified by a kernel: reference 0."
+    )
+
+
+@pytest.mark.parametrize("solver", ["dense", "conjugate"])
+def test_a_kernel_that_varies_leaves_less_of_stars(solver):
+    """Seeing that grows over the image, with one kernel and with one that varies."""
+    rng = np.random.default_rng(8)
+    places, flux = rng.uniform(0, 256, (90, 2)), 10 ** rng.uniform(4, 5, 90)
+    science = np.zeros((256, 256))
+    for place, one in zip(places, flux, strict=True):
+        science += stars([place], [one], 3.3 + 0.7 * place[0] / 256, (256, 256))
+    frames = [
+        frame(name, light + 10 * rng.normal(size=light.shape), 100 + 0 * light)
+        for name, light in (("s", science), ("r", stars(places, flux, 3.0, (256, 256))))
+    ]
+    left = []
+    for variation in (0, 1):
+        found = subtract_images(
+            *frames, SubtractSettings(variation=variation, kernel_size=9, solver=solver)
+        )
+        bright = found.good & (found.light > 300)
+        left.append(float((found.difference[bright] ** 2).mean()))
+    assert left[1] < 0.02 * left[0] and left[1] < 250  # noise: 100 and what the reference adds
+
+
+def test_conjugate_gradients_find_what_the_normal_equations_do(pairs, results):
+    found = subtract_images(
+        pairs[0].science, pairs[0].reference, SubtractSettings(solver="conjugate")
+    )
+    kernel, other = found.kernel, results[0].kernel
+    off = (found.difference - results[0].difference) / results[0].variance.sqrt()
+    assert float(off[found.good].square().mean().sqrt()) < 0.05
+    assert abs(found.scale[0] / results[0].scale[0] - 1) < 5e-4
+    assert abs(found.scale[1] / results[0].scale[1] - 1) < 0.1
+    spread = [k.covariance.diagonal()[:169].sqrt().median() for k in (kernel, other)]
+    assert abs(float(spread[0] / spread[1]) - 1) < 0.15
+
+
+# --- files ------------------------------------------------------------------------------------
+
+
+def written(path, data, wcs=None, **planes):
+    hdus = [fits.PrimaryHDU(data.astype("f4"), None if wcs is None else wcs.to_header())]
+    hdus += [fits.ImageHDU(plane, name=name) for name, plane in planes.items()]
+    fits.HDUList(hdus).writeto(path)
+    return path
+
+
+def test_bits_of_masks_are_kept_in_files(tmp_path):
+    one = pair(2, 160, new=0)
+    bits = np.zeros((160, 160), np.int32)
+    bits[60:63, 40:90] = 6
+    mine, theirs = bits, np.roll(bits, 40, 0) * 2
+    psf = gaussian(3.6).astype("f4")
+    planes = {"ERR": one.science.sigma, "PSF": psf}
+    full = one.science.data.copy()
+    full[120:126, 100:106] = 9e4  # a star without its top
+    science = written(tmp_path / "s.fits", full, MASK=mine, **planes)
+    reference = written(
+        tmp_path / "r.fits", one.reference.data, ERR=one.reference.sigma, MASK=theirs
+    )
+    summary = diff_run(reference, [science], tmp_path / "out", DiffSettings(workers=0))
+    assert summary.exit_status == 0
+    with fits.open(tmp_path / "out" / "s_diff.fits") as hdus:
+        assert np.array_equal(hdus["MASK_SCIENCE"].data, mine)
+        assert np.array_equal(hdus["MASK_REFERENCE"].data, theirs)
+        why, head = hdus["MASK"].data, hdus[0].header
+        assert why[61, 60] & 1 and why[101, 60] & 2 and not why[61, 60] & 2
+        assert why[95, 60] & 4 and not why[95, 60] & 3  # under the kernel
+        assert why[123, 103] & 8 and why[123, 103] & 1
+        assert not why[30, 60] & 15 and hdus["MASK"].header["BIT_2"] == "REFERENCE"
+        assert head["AMPREF"] < 1 < head["AMPSCI"] and head["CONVOLVD"] == "reference"
+
+
+def sky_of_stars(size, scale=1.0, seed=4):
+    rng = np.random.default_rng(seed)
+    places, flux = rng.uniform(20, 140, (25, 2)), 10 ** rng.uniform(3.5, 5, 25)
+    light = stars(places * scale, flux, 3.0 * scale, (size, size))
+    return light + 5 * rng.normal(size=light.shape)
+
+
+def spoilt_pair(what, folder):
+    """Files of a science image and a reference that cannot be subtracted, and why."""
+    sky, sigma = sky_of_stars(160), np.full((160, 160), 5.0, "f4")
+    planes = {"ERR": sigma, "PSF": gaussian(3.0).astype("f4")}
+    wcs, other = wcs_of(0, 80, 80), dict(planes)
+    second, second_wcs = sky, wcs
+    if what == "no overlap":
+        second_wcs = wcs_of(0, 5000, 80)
+    elif what == "little overlap":
+        second_wcs = wcs_of(0, 80 - 135, 80)
+    elif what == "other pixels, no wcs":
+        wcs = second_wcs = None
+        second, other["ERR"] = sky_of_stars(224, 1.4), np.full((224, 224), 5.0, "f4")
+    elif what == "nothing in common, no wcs":
+        wcs = second_wcs = None
+        second = np.random.default_rng(3).normal(size=(200, 200)) * 5
+        other["ERR"] = np.full((200, 200), 5.0, "f4")
+    elif what == "all masked":
+        other["MASK"] = np.ones((160, 160), np.uint8)
+    elif what == "masks leave nothing":
+        left = np.zeros((160, 160), np.uint8)
+        left[:, :81] = 1
+        planes["MASK"], other["MASK"] = left, left[:, ::-1].copy()
+    elif what == "constant":
+        second = np.full((160, 160), 3.0)
+    written(folder / "s.fits", sky, wcs, **planes)
+    written(folder / "r.fits", second, second_wcs, **other)
+
+
+@pytest.mark.parametrize(
+    ("what", "why"),
+    [
+        ("no overlap", "do not overlap on the sky"),
+        ("little overlap", "in common, too few for a kernel of 13"),
+        ("other pixels, no wcs", "pixels of other sizes"),
+        ("nothing in common, no wcs", "stars of the images do not match"),
+        ("all masked", "every pixel is masked"),
+        ("masks leave nothing", "no pixel is good in both images"),
+        ("constant", "."),
+    ],
+)
+def test_images_that_cannot_be_subtracted_say_why(tmp_path, what, why):
+    spoilt_pair(what, tmp_path)
+    summary = diff_run(
+        tmp_path / "r.fits", [tmp_path / "s.fits"], tmp_path / "out", DiffSettings(workers=0)
+    )
+    assert summary.exit_status == 1 and why in summary.failures["s"], summary.failures

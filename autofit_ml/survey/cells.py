@@ -1,0 +1,267 @@
+"""Detection in the cells of images, once and for all: positions are frozen by the first file.
+
+Of several processes that detect in one cell (a worker that was thought dead, a second scheduler)
+the first to finish names the file, and all go on with what is in it: numbers, positions and owners
+of objects cannot differ between two tiles, even where the machines round differently.
+
+``cells/<image>/<number>.npz`` has ``sources`` (one row a detection, in pixels of the image and on
+the sky), ``about`` (JSON) and, where a network drew the outlines, ``labels`` of the window: one
+file, so that labels and numbers are of one process.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from autofit_ml.catalogue.atomic import atomic_file
+from autofit_ml.catalogue.filenames import file_stem
+from autofit_ml.errors import InputError, OutputError
+from autofit_ml.images.sky_coordinates import sky_positions
+from autofit_ml.images.stamp import Frame
+from autofit_ml.measure import psf_fwhm
+from autofit_ml.segmentation import Detections
+from autofit_ml.segmentation.dispatch import detect_in_frame
+from autofit_ml.survey.images import Cell
+
+__all__ = ["CellSources", "cell_path", "detect_cell", "read_cell", "write_cell"]
+
+_MARGIN = 8
+"""Pixels beyond a cell's core in which it still lists detections: of two cells that place an object
+on either side of their seam, one has it in any case, and `resolve` keeps it once."""
+
+_EDGE = 2
+"""Pixels: an isophote that comes so near to the border is cut off by it."""
+
+_COLUMNS = (
+    *("label", "x", "y", "a", "b", "theta", "flux", "radius", "snr"),
+    *("number", "ra", "dec", "arcsec", "border", "cut", "core"),
+)
+
+
+@dataclass(frozen=True)
+class CellSources:
+    """Detections of a cell.
+
+    Attributes
+    ----------
+    cell : Cell
+    rows : structured array, shape (n,)
+        As of `Detections.sources`, in pixels of the image, and ``number`` (from 1 in the order of
+        position), ``ra``, ``dec`` (degrees), ``arcsec`` (radius of the isophote), ``border``
+        (distance from the image's border, arcsec; negative beyond it), ``cut`` (the border cuts
+        the isophote) and ``core`` (within the cell's own part).
+    kinds : dict
+        Label -> "galaxy" or "star".
+    method : str
+    flags : int
+        What detection adds to the flags of the image.
+    messages : tuple of str
+    hashes : dict
+        File of the image -> sha256.
+    """
+
+    cell: Cell
+    rows: np.ndarray
+    kinds: dict[int, str]
+    method: str
+    flags: int
+    messages: tuple[str, ...]
+    hashes: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def ids(self) -> list[str]:
+        """Ids of the objects: ``<image>@<number>``, in a cell of several ``<image>@<cell>-<n>``."""
+        cell = self.cell
+        inner = "" if cell.whole else f"{cell.number}-"
+        return [f"{cell.source.id}@{inner}{int(number):05d}" for number in self.rows["number"]]
+
+
+def cell_path(out: Path, cell: Cell) -> Path:
+    """File of a cell's detections."""
+    return out / "cells" / file_stem(cell.source.id) / f"{cell.number}.npz"
+
+
+def detect_cell(
+    frame: Frame,
+    cell: Cell,
+    segmenter: str,
+    weights: str,
+    device: str,
+    hashes: Mapping[str, str] | None = None,
+) -> tuple[CellSources, np.ndarray | None]:
+    """Detect the sources of a cell.
+
+    Parameters
+    ----------
+    frame : Frame
+        The whole image.
+    cell : Cell
+    segmenter, weights, device : str
+        See `autofit_ml.segmentation.dispatch.detect_in_frame`.
+    hashes : dict, optional
+        File -> sha256, for the record.
+
+    Returns
+    -------
+    sources : CellSources
+    labels : ndarray, int32, or None
+        Of the cell's window, where they are to be kept.
+
+    Raises
+    ------
+    InputError
+        The frame cannot be used.
+    """
+    x0, x1, y0, y1 = cell.window
+    part = (slice(y0, y1), slice(x0, x1))
+    planes: dict[str, Any] = {}
+    if not cell.whole:
+        for name in ("data", "sigma", "mask", "saturated", "background_sigma"):
+            plane = getattr(frame, name)
+            planes[name] = None if plane is None else np.ascontiguousarray(plane[part])
+    seeing = 3.0 if frame.psf is None else psf_fwhm(frame.psf)
+    inside = frame.replace(**planes)
+    if inside.mask.all():
+        told, found = inside, _nothing(inside.data.shape)
+    else:
+        told, found = detect_in_frame(inside, seeing, segmenter, weights, device)
+    rows = _rows(found.sources, frame, cell)
+    kept = {int(label) for label in rows["label"]}
+    sources = CellSources(
+        cell,
+        rows,
+        {label: kind for label, kind in found.classes.items() if label in kept},
+        found.method,
+        int(told.flags & ~frame.flags),
+        tuple(text for text in told.messages if text not in frame.messages),
+        dict(hashes or {}),
+    )
+    return sources, found.labels.astype(np.int32) if found.method == "maskrcnn" else None
+
+
+def _nothing(shape: tuple[int, ...]) -> Detections:
+    empty = np.zeros(0, [("label", int)] + [(name, float) for name in _COLUMNS[1:9]])
+    blank = np.zeros(shape, np.float32)
+    return Detections(empty, np.zeros(shape, np.int32), blank)
+
+
+def _rows(found: np.ndarray, frame: Frame, cell: Cell) -> np.ndarray:
+    """Detections in and near a cell's core, in the image's pixels."""
+    if frame.wcs is None:
+        raise InputError("the image has no WCS", "add one", frame.file)
+    x, y = found["x"] + cell.window[0], found["y"] + cell.window[2]
+    ra, dec = sky_positions(frame.wcs, np.asarray(x, float), np.asarray(y, float))
+    ny, nx = cell.shape
+    border = np.minimum(np.minimum(x, nx - 1 - x), np.minimum(y, ny - 1 - y)) + 0.5
+    number = np.arange(1, len(found) + 1)
+    x0, x1, y0, y1 = cell.core
+
+    def within(margin: float) -> np.ndarray:
+        """True where a position lies in the core, half-open, or so many pixels around it."""
+        low = (x >= x0 - 0.5 - margin) & (y >= y0 - 0.5 - margin)
+        inner = low & (x < x1 - 0.5 + margin) & (y < y1 - 0.5 + margin)
+        return inner | (margin == 0 and cell.whole)
+
+    columns = {name: np.asarray(found[name]) for name in ("a", "b", "theta", "flux", "snr")} | {
+        "label": found["label"], "x": x, "y": y, "radius": found["radius"], "number": number,
+        "ra": ra, "dec": dec, "arcsec": found["radius"] * frame.pixel_scale,
+        "border": border * frame.pixel_scale, "cut": border <= _reach(found) + _EDGE,
+        "core": within(0.0),
+    }  # fmt: skip
+    kept = (within(_MARGIN) | cell.whole) & np.isfinite(ra) & np.isfinite(dec)
+    kinds = {"label": "i4", "number": "i4", "cut": "?", "core": "?"}
+    rows = np.zeros(int(kept.sum()), [(name, kinds.get(name, "f8")) for name in _COLUMNS])
+    for name in _COLUMNS:
+        rows[name] = columns[name][kept]
+    return rows
+
+
+def _reach(found: np.ndarray) -> np.ndarray:
+    """Semi-major axis of an isophote, pixels: an ellipse with its area and axis ratio."""
+    a, b = np.maximum(found["a"], 1e-3), np.maximum(found["b"], 1e-3)
+    return np.minimum(found["radius"] * np.sqrt(a / b), 3 * found["radius"])
+
+
+# --- files ------------------------------------------------------------------------------------
+
+
+def write_cell(path: Path, sources: CellSources, labels: np.ndarray | None) -> None:
+    """Write a cell's detections, unless another process has done so.
+
+    Raises
+    ------
+    OutputError
+        The file cannot be written.
+    """
+    about = {
+        "cell": sources.cell.name,
+        "method": sources.method,
+        "flags": sources.flags,
+        "messages": list(sources.messages),
+        "kinds": {str(label): kind for label, kind in sources.kinds.items()},
+        "labels": labels is not None,
+        "hashes": dict(sources.hashes),
+    }
+    planes = {} if labels is None else {"labels": labels}
+    text = np.frombuffer(json.dumps(about).encode(), dtype=np.uint8)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, sources=sources.rows, about=text, **planes)
+    with atomic_file(path, replace=False) as file:
+        file.write(buffer.getvalue())
+
+
+def read_cell(
+    path: Path, cell: Cell, *, labels: bool = False
+) -> tuple[CellSources, np.ndarray | None]:
+    """Read a cell's detections.
+
+    Parameters
+    ----------
+    path : path
+    cell : Cell
+    labels : bool
+        Read the labels too: of the whole image's shape, 0 outside the cell's window.
+
+    Raises
+    ------
+    OutputError
+        The file is damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            rows = file["sources"]
+            about = json.loads(file["about"].tobytes())
+            plane = None
+            if labels and about["labels"]:
+                x0, x1, y0, y1 = cell.window
+                plane = np.zeros(cell.shape, dtype=np.int32)
+                plane[y0:y1, x0:x1] = file["labels"]
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        raise OutputError(
+            f"the detections cannot be read: {error}",
+            "delete this file and run the same command again: they are made anew",
+            path,
+        ) from error
+    kinds = {int(label): str(kind) for label, kind in _texts(about["kinds"]).items()}
+    sources = CellSources(
+        cell,
+        rows,
+        kinds,
+        str(about["method"]),
+        int(about["flags"]),
+        tuple(about["messages"]),
+        _texts(about["hashes"]),
+    )
+    return sources, plane
+
+
+def _texts(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
