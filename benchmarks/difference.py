@@ -1,22 +1,24 @@
 """Image subtraction: known answers, pulls of fluxes, false detections, DECam beside SFFT.
 
-    python benchmarks/difference.py [-n PAIRS] [--docs]
+    python benchmarks/difference.py [pairs|decam|hotpants|ztf|solvers ...] [-n PAIRS] [--docs]
 
 Simulated pairs of star fields (512 x 512 pixels, Gaussian seeing, sky and photon noise) at three
 depths and seeing ratios; with AUTOFIT_ML_TEST_DATA the DECam stacks of SFFT's examples, fitted on
 half of the image (a chequerboard of 32 pixels) and judged on the other half.
 """
 
-import argparse
-import os
+import csv
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from astropy.io import fits
+from documents import DATA, Section, run_sections
 from photutils.detection import find_peaks
+from scipy.optimize import least_squares
 from scipy.signal import fftconvolve
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "difference"))
@@ -24,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "difference"))
 from sky_pairs import frame, gaussian, pair
 
 from autofit_ml.difference import detect_changes, fluxes, subtract_images, whitened
-from autofit_ml.difference.kernel import Kernel
+from autofit_ml.difference.kernel import Design, Kernel, rows
 from autofit_ml.images.stamp import Frame
 from autofit_ml.settings import SubtractSettings
 
@@ -99,7 +101,7 @@ def quiet(one, result) -> torch.Tensor:
     return torch.as_tensor(~near & ~edge) & result.good
 
 
-def decam(data: Path) -> list[str]:
+def decam(data: Path) -> list[list[str]]:
     """DECam stacks: what is left of bright pixels on the half that was not fitted."""
     folder = data / "sfft_decam"
 
@@ -126,32 +128,142 @@ def decam(data: Path) -> list[str]:
         for name, where in (("held out", held_out), ("fitted", ~held_out)):
             some = bright & where
             ours, theirs = (1.4826 * np.median(np.abs(d[some])) for d in (left, sfft))
-            lines.append(f"| {size} | {name} | {some.sum()} | {ours:.1f} | {theirs:.1f} |")
+            lines.append([str(size), name, str(some.sum()), f"{ours:.1f}", f"{theirs:.1f}"])
     return lines
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("-n", type=int, default=10, help="pairs of each kind")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    print("| pair | scale | sky chi2 | lag 1 | false / white noise | CPU s | new | empty | stars |")
-    print("|---|---:|---:|---:|---:|---:|---|---|---|")
+def pairs(number: int) -> Iterator[Sequence[str]]:
+    """Figures of simulated pairs."""
     for name, case in CASES.items():
-        r = simulated(case, options.n)
-        pulls = " | ".join(
-            f"{r[f'{k}_mean']:+.2f} / {r[f'{k}_sd']:.2f} ({r[f'{k}_n']})"
-            for k in ("new", "empty", "stars")
+        r = simulated(case, number)
+        yield [
+            name, f"{r['scale']:.4f}", f"{r['chi2']:.3f}", f"{r['lag']:+.3f}", f"{r['false']:.2f}",
+            f"{r['seconds']:.1f}",
+            *(
+                f"{r[f'{k}_mean']:+.2f} / {r[f'{k}_sd']:.2f} ({r[f'{k}_n']})"
+                for k in ("new", "empty", "stars")
+            ),
+        ]  # fmt: skip
+
+
+def hotpants(_: int) -> Iterator[Sequence[str]]:
+    """Coefficients of hotpants' own basis functions beside its own, on the stamps it used."""
+    folder = DATA / "dia_hotpants"
+    if not folder.is_dir():
+        return
+    science, template, basis = (
+        double(fits.getdata(folder / f"hotpants_{name}.fits.gz").astype(float))
+        for name in ("science_image", "template_image", "basis_19x19x10")
+    )
+    with (folder / "hotpants_coefficients.csv").open() as stream:
+        table = list(csv.DictReader(stream))
+    for test, stamps in {
+        "testSingleNoVariation": [(160, 160)],
+        "testFourNoVariation": [(96, 95), (160, 96), (96, 160), (160, 160)],
+    }.items():
+        reach = range(-15, 16)
+        pixels = torch.tensor([(y + j, x + i) for x, y in stamps for j in reach for i in reach])
+        design = torch.cat([block for _, block in rows(template, pixels, Design(19))])
+        design = torch.cat([design[:, :361] @ basis.flatten(1).T, design[:, 361:]], 1)
+        data = science[pixels[:, 0], pixels[:, 1]][:, None]
+        ours = torch.linalg.lstsq(design, data).solution[:, 0].numpy()
+        theirs = np.array([float(row["value"]) for row in table if row["test"] == test])
+        yield [test, str(len(theirs)), f"{np.abs(ours - theirs).max():.1e}"]
+
+
+def ztf(_: int) -> Iterator[Sequence[str]]:
+    """An alert's flux on its own difference and on ours: a Moffat fitted to 17 x 17 pixels."""
+    folder = DATA / "ztf_alerts"
+    if not folder.is_dir():
+        return
+    with (folder / "alerts.csv").open() as stream:
+        alert = next(csv.DictReader(stream))
+    images = {
+        name: np.nan_to_num(
+            fits.getdata(folder / f"{alert['objectId']}_{name}_image.fits.gz").astype(float)
         )
-        print(
-            f"| {name} | {r['scale']:.4f} | {r['chi2']:.3f} | {r['lag']:+.3f} | {r['false']:.2f} "
-            f"| {r['seconds']:.1f} | {pulls} |"
-        )
-    data = os.environ.get("AUTOFIT_ML_TEST_DATA", "../shared/data")
-    if (Path(data) / "sfft_decam").is_dir():
-        print("\n| kernel | pixels | number | ours | SFFT |\n|---:|---|---:|---:|---:|")
-        print("\n".join(decam(Path(data))))
+        for name in ("science", "template", "difference")
+    }
+    made = []
+    for name in ("science", "template"):
+        data = images[name]
+        sky, noise = np.median(data), 1.4826 * np.median(np.abs(data - np.median(data)))
+        gain = 6.2  # electrons a count, of ZTF's detectors
+        made.append(frame(name, data, noise**2 + np.clip(data - sky, 0, None) / gain))
+    settings = SubtractSettings(kernel_size=5, floor=0.005)
+    result = subtract_images(*made, settings)
+    zeropoint, given = float(alert["magzpsci"]), float(alert["magpsf"])
+    for name, data in (
+        ("ZTF's difference", images["difference"]),
+        ("ours", result.difference.numpy()),
+    ):
+        flux = _moffat_flux(data)
+        mag = zeropoint - 2.5 * np.log10(flux)
+        yield [name, f"{mag:.3f}", f"{mag - given:+.3f}"]
+
+
+def _moffat_flux(data: np.ndarray) -> float:
+    y, x = np.indices(data.shape)
+    cut = np.s_[31 - 8 : 31 + 9, 31 - 8 : 31 + 9]
+
+    def model(p: np.ndarray) -> np.ndarray:
+        flux, x0, y0, alpha, beta, sky = p
+        r2 = (x[cut] - x0) ** 2 + (y[cut] - y0) ** 2
+        return flux * (beta - 1) / (np.pi * alpha**2) * (1 + r2 / alpha**2) ** -beta + sky
+
+    start = [data[cut].clip(0).sum(), 31, 31, 2.0, 3.0, 0.0]
+    low, high = [0, 28, 28, 0.5, 1.5, -50], [np.inf, 34, 34, 6.0, 8.0, 50]
+    return float(
+        least_squares(lambda p: (model(p) - data[cut]).ravel(), start, bounds=(low, high)).x[0]
+    )
+
+
+def solvers(number: int) -> Iterator[Sequence[str]]:
+    """CPU time of both solvers, and how far apart they are."""
+    for size, options in (
+        (256, {"kernel_size": 13}),
+        (512, {"kernel_size": 19}),
+        (512, {"kernel_size": 31}),
+        (512, {"kernel_size": 13, "variation": 2}),
+    )[: 1 if number < 2 else None]:
+        one, found, seconds = pair(1, size, new=0, stars_=200 * size**2 // 512**2), {}, {}
+        for solver in ("dense", "conjugate"):
+            began = time.process_time()
+            found[solver] = subtract_images(
+                one.science, one.reference, SubtractSettings(solver=solver, **options)
+            )
+            seconds[solver] = time.process_time() - began
+        a, b = found.values()
+        apart = ((a.difference - b.difference) / a.variance.sqrt())[a.good & b.good]
+        text = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in options.items())
+        yield [
+            f"{size}², {text}", *(f"{seconds[s]:.1f}" for s in seconds),
+            f"{float(apart.square().mean().sqrt()):.3f}",
+        ]  # fmt: skip
+
+
+def decam_rows(_: int) -> Iterator[Sequence[str]]:
+    if (DATA / "sfft_decam").is_dir():
+        yield from decam(DATA)
+
+
+DOCUMENT = "difference.md"
+SECTIONS = {
+    "pairs": Section(
+        pairs,
+        ("pair", "scale", "sky chi2", "lag 1", "false / white noise", "CPU s", "new", "empty",
+         "stars"),
+        12,
+        DOCUMENT,
+    ),
+    "decam": Section(decam_rows, ("kernel", "pixels", "number", "ours", "SFFT"), 1, DOCUMENT),
+    "hotpants": Section(hotpants, ("test", "coefficients", "largest difference"), 1, DOCUMENT),
+    "ztf": Section(ztf, ("difference", "mag", "less the alert's magpsf"), 1, DOCUMENT),
+    "solvers": Section(
+        solvers, ("pair", "dense, CPU s", "conjugate, CPU s", "apart, sigma"), 2, DOCUMENT
+    ),
+}  # fmt: skip
 
 
 if __name__ == "__main__":
-    main()
+    run_sections(__doc__, SECTIONS)

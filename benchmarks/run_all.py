@@ -70,6 +70,7 @@ BENCHMARKS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "psf_variation": ("PSFs that vary over a frame", ("--docs",), ("residuals", "-n", "1")),
     "population": ("populations from many fits", ("--docs",), ("simulated", "-n", "2")),
     "difference": ("image subtraction", ("--docs",), ("-n", "1")),
+    "light_curves": ("light curves", ("--docs",), ("-n", "1")),
     "catalog_posteriors": (
         "posteriors of stars and galaxies",
         ("--docs",),
