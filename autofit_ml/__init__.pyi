@@ -1,7 +1,9 @@
 __version__: str
 
+from .api import catalog as catalog
 from .api import fit as fit
 from .api import simulate as simulate
+from .catalogue import query as query
 from .catalogue import read_catalogue as read_catalogue
 from .deconvolution import deconvolve as deconvolve
 from .difference import Subtraction as Subtraction

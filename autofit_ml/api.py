@@ -22,7 +22,13 @@ from autofit_ml.images.memory import (
 from autofit_ml.options import called_with
 from autofit_ml.results import Fit, Results, open_results, with_formats
 from autofit_ml.results.run import results_in_memory
-from autofit_ml.settings import FitCall, FitOptions, FitSettings
+from autofit_ml.settings import (
+    CatalogCall,
+    CatalogSettings,
+    FitCall,
+    FitOptions,
+    FitSettings,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,7 +37,7 @@ if TYPE_CHECKING:
     from autofit_ml.simulation.objects import SimulatedObject
     from autofit_ml.simulation.recipe import Recipe
 
-__all__ = ["fit", "simulate"]
+__all__ = ["catalog", "fit", "simulate"]
 
 P = ParamSpec("P")
 Paths: TypeAlias = "str | Path | Sequence[str] | Sequence[Path] | None"
@@ -146,6 +152,50 @@ def _python_words(text: str) -> str:
         return f"{name}={found[2]}" if found[2] else name
 
     return re.sub(r"--([a-z][a-z-]*)(?: ([A-Z][A-Z.]*)\b)?", keyword, text)
+
+
+@called_with(CatalogCall, positional=("out",))
+def catalog(call: CatalogCall) -> QTable:
+    """Catalogue of the stars and galaxies of frames, with fluxes and colours in all bands.
+
+    Parameters
+    ----------
+    data : image, list of images, or paths, optional
+        As `fit` takes them; a mapping holds a frame's images by band, the reference first. On disk:
+        FITS files, folders or globs, grouped by ``bands``. None: those of a manifest.
+
+    Returns
+    -------
+    astropy.table.QTable
+        One row per source; the columns are those of docs/catalog.md.
+
+    Raises
+    ------
+    InputError
+        No frame can be catalogued.
+    SettingsError
+        Nothing to do, an unknown option, or a folder that belongs to another run.
+    KeyboardInterrupt
+        Interrupted; with `out`, what is finished is kept.
+    """
+    from autofit_ml.runs.catalog import catalog_sources
+    from autofit_ml.runs.sources import inputs_of
+
+    if is_paths(call.data):
+        refuse_planes(call)
+        settings = call.part(CatalogSettings)
+        found = inputs_of(
+            call.data, call.manifest, survey=call.survey, mode="frame", bands=tuple(call.bands)
+        )
+    else:
+        settings = call.part(CatalogSettings, **plane_changes(call))
+        found = images_in_memory(call.data, call)
+    summary, table = catalog_sources(found, call.out, settings, restart=call.restart)
+    if summary.interrupted:
+        raise KeyboardInterrupt
+    if table is None:
+        raise InputError(_python_words(next(iter(summary.failures.values()), "no sources")))
+    return table
 
 
 def simulate(

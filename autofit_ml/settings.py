@@ -24,11 +24,13 @@ from autofit_ml.errors import SettingsError
 from autofit_ml.options import Option, Settings, any_of, option, texts_of, word_or_number
 
 if TYPE_CHECKING:
-    from autofit_ml.images.stamp import PSF
+    from autofit_ml.images.stamp import PSF, VaryingPSF
     from autofit_ml.scenes import Scene
 
 __all__ = [
     "CalibrateSettings",
+    "CatalogCall",
+    "CatalogSettings",
     "DeconvolveSettings",
     "DiffSettings",
     "FitCall",
@@ -43,6 +45,7 @@ __all__ = [
     "SegmentSettings",
     "Selected",
     "SimulateSettings",
+    "SourceSettings",
     "SubtractCall",
     "SubtractSettings",
     "SurveySettings",
@@ -115,10 +118,11 @@ class ReadOptions(Settings):
         INPUT,
         choices=("auto", "stamp", "frame"),
     )
-    psf: str | Path | np.ndarray | PSF | None = option(
+    psf: str | Path | np.ndarray | PSF | VaryingPSF | None = option(
         None,
-        "One PSF image for all objects; none: fit without; moffat, pixels: fitted to a frame's "
-        "stars.",
+        "PSF of all objects: an image, or a model that gives it at each place (PSFEx, Piff, "
+        "psField, a grid of STPSF or STDPSF); none: fit without; moffat, pixels: fitted to a "
+        "frame's stars.",
         NOISE,
         shell=str,
     )
@@ -470,6 +474,71 @@ class DiffSettings(SubtractSettings, Working, ReadOptions):
     pictures: bool = option(True, "Draw reference, science and difference as PNG.", OUTPUT)
 
 
+# --- catalog ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceSettings(Settings):
+    """Settings of the inference of stars and galaxies."""
+
+    prior: str | Path = option(
+        "celeste",
+        "Population file of stars and galaxies, or celeste: those of SDSS.",
+        MODEL,
+        shell=str,
+    )
+    galaxy: str = option(
+        "exp_dev",
+        "Profile of galaxies: exp_dev (exponential and de Vaucouleurs light of one size), sersic.",
+        MODEL,
+        choices=("exp_dev", "sersic"),
+    )
+    likelihood: str = option("gaussian", "gaussian, or poisson (needs the gain).", MODEL)
+    inference: str = option(
+        "laplace",
+        "laplace, or vi: the Gaussians of the largest variational bound (three times as long).",
+        MODEL,
+        choices=("laplace", "vi"),
+    )
+    detection: str = option(
+        "white",
+        "Image on which sources are detected: white (bands added with the best weights), chi2, or "
+        "first (the first band).",
+        STARTS,
+        choices=("white", "chi2", "first"),
+    )
+    segmenter: str = _segmenter("sep", ("sep", "auto", "maskrcnn"))
+    weights: str = option(
+        "",
+        "Names or folders of weights, separated by commas; empty: the installed ones that suit.",
+        STARTS,
+    )
+    sweeps: int = option(
+        4, "Sweeps over sources that overlap, at most.", WORK, least=1, python_only=True
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CatalogSettings(SourceSettings, Working, ReadOptions):
+    """Settings of the catalogue of frames, and everything that is said about its images."""
+
+    bands: str | Sequence[str] = option(
+        (), "Bands fitted together, the reference first: r,u,g,i,z.", MODEL
+    )
+    batch_size: int = _batch_size(1)
+    save: str | Sequence[str] = option(
+        ("images", "regions"),
+        "Any of images (model and residual), regions (for DS9 and Aladin); or none.",
+        OUTPUT,
+        normalise=any_of(("images", "regions")),
+    )
+
+    def check(self) -> None:
+        """Check the names of the bands."""
+        super().check()
+        object.__setattr__(self, "bands", _bands(self.bands, {})[0])
+
+
 # --- survey -----------------------------------------------------------------------------------
 
 
@@ -541,7 +610,7 @@ class SurveySettings(Settings):
     def check(self) -> None:
         """The tiling can be read."""
         super().check()
-        kind, _, number = self.tiling.partition(":")
+        kind, _, number = str(self.tiling or "healpix:8").partition(":")
         if kind not in ("healpix", "grid") or not number:
             raise SettingsError(f"tiling is {self.tiling!r}", "give healpix:ORDER or grid:DEGREES")
 
@@ -808,5 +877,20 @@ class ReadKeywords(InMemory, ReadOptions):
 @dataclass(frozen=True)
 class ReadCall(ReadKeywords):
     """Arguments of `autofit_ml.read`."""
+
+    data: Any = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CatalogOptions(InMemory, CatalogSettings, Resumed):
+    """Keywords of `autofit_ml.catalog`."""
+
+    out: str | Path | None = option(None, "Results folder; None: nothing is written.", OUTPUT)
+    manifest: str | Path | None = option(None, "Table of frames in files.", INPUT)
+
+
+@dataclass(frozen=True)
+class CatalogCall(CatalogOptions):
+    """Arguments of `autofit_ml.catalog`."""
 
     data: Any = None

@@ -7,7 +7,8 @@
 - ``ruined``: share of fits whose re is off by over 30 % with the true masks, with the network's
   instances as they come, and repaired or refused (`autofit_ml.segmentation.repair`); in
   brackets, in how many stamps the target's label has the brightest pixel within two FWHM;
-- ``targets``: the same on real stamps.
+- ``targets``: the same on real stamps;
+- ``labels``: fits of real stamps with the network's labels beside those with sep's.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from documents import DATA, Section, run_sections
 from hard_sets import RUINED, SATELLITES, of_recipe
 
 from autofit_ml.catalogue.flags import usable
-from autofit_ml.fitting import Fits, RefineSettings, refine
+from autofit_ml.fitting import Fits, RefineSettings, SceneFit, refine
 from autofit_ml.images import discover, read_source
 from autofit_ml.images.stamp import Stamp
 from autofit_ml.initialisation import initialise
@@ -156,21 +157,64 @@ def has_peak(stamp: Stamp, found: Segmentation) -> bool:
     return bool(found.target and found.labels.flat[top] == found.target)
 
 
+def real_stamps(name: str) -> list[Stamp]:
+    """Stamps of one of the real data sets."""
+    stamps = []
+    for source in discover(sorted((DATA / name).glob("*.fits.gz")), mode="stamp").sources:
+        try:
+            item = read_source(source).item
+        except ValueError:  # no PSF
+            continue
+        if isinstance(item, Stamp) and max(item.shape) <= LARGEST_SIDE:
+            stamps.append(item)
+    return stamps
+
+
 def targets(_: int) -> Iterator[list[str]]:
     """Rows: data set, stamps, and how many labels have the peak: as they come, repaired."""
     for name in REAL:
-        stamps = []
-        for source in discover(sorted((DATA / name).glob("*.fits.gz")), mode="stamp").sources:
-            try:
-                item = read_source(source).item
-            except ValueError:  # no PSF
-                continue
-            if isinstance(item, Stamp) and max(item.shape) <= LARGEST_SIDE:
-                stamps.append(item)
+        stamps = real_stamps(name)
         cells = []
         for found in (unrepaired(stamps), segmented(stamps)):
             cells.append(str(sum(has_peak(*pair) for pair in zip(stamps, found, strict=True))))
         yield [name, str(len(stamps)), *cells]
+
+
+def left(stamp: Stamp, fit: SceneFit) -> np.ndarray:
+    """Residual over its noise, (ny, nx)."""
+    assert fit.components is not None
+    return (stamp.data - sum(fit.components[0].values())) / stamp.sigma
+
+
+def labels(_: int) -> Iterator[list[str]]:
+    """Rows: data set, stamps, and fits with the network's labels beside those with sep's.
+
+    chi2 is that of the pixels which both leave in, over chi2 a pixel where that is above 1; its
+    excess in sigma is the square root.
+    """
+    for name in REAL:
+        stamps = real_stamps(name)
+        found = [segmented(stamps), segmented(stamps, "sep")]
+        fits = [refine(stamps, segmentations=one, components=True) for one in found]
+        worse, moved = [], []
+        for k, stamp in enumerate(stamps):
+            pair, seen = [one[k] for one in fits], [one[k] for one in found]
+            if not all(usable(fit.flags) for fit in pair):
+                continue
+            kept = ~(stamp.mask | seen[0].contaminants | seen[1].contaminants)
+            chi2 = [float((left(stamp, fit)[kept] ** 2).sum()) for fit in pair]
+            per_pixel = max(1.0, min(chi2) / kept.sum())
+            excess = (chi2[0] - chi2[1]) / per_pixel
+            worse.append(np.sign(excess) * np.sqrt(abs(excess)))
+            moved.append(
+                abs(pair[0].flux_total[0] - pair[1].flux_total[0])
+                / np.hypot(pair[0].flux_total_err[0], pair[1].flux_total_err[0])
+            )
+        yield [
+            name, str(len(stamps)), str(len(worse)),
+            f"{max(worse, default=np.nan):+.1f}", str(sum(x > 3 for x in worse)),
+            f"{np.median(moved):.2f} / {max(moved, default=np.nan):.1f}",
+        ]  # fmt: skip
 
 
 SECTIONS = {
@@ -188,6 +232,14 @@ SECTIONS = {
     ),
     "targets": Section(
         targets, ["data set", "stamps", "as they come", "repaired"], 1, "segmentation.md"
+    ),
+    "labels": Section(
+        labels,
+        [
+            *("data set", "stamps", "usable with both", "chi2, worst, σ"),
+            *("worse by over 3 σ", "flux: median / largest, errors"),
+        ],
+        1, "segmentation.md",
     ),
 }  # fmt: skip
 

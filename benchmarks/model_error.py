@@ -12,6 +12,7 @@ noise.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -71,8 +72,8 @@ def rows(label: str, some: Measured, model: ErrorModel, bar: float) -> Iterator[
         ]  # fmt: skip
 
 
-def tables(calibration: Calibration) -> dict[str, list[list[str]]]:
-    """Rows by section."""
+def tables(calibration: Calibration, number: int | None) -> dict[str, list[list[str]]]:
+    """Rows by section; `number`: galaxies of each test set, None as many as were learned from."""
     trained = {
         family: Measured.join(
             [measured(calibration, family, one, calibration.seed) for one in calibration.surveys]
@@ -80,8 +81,12 @@ def tables(calibration: Calibration) -> dict[str, list[list[str]]]:
         for family in calibration.families
     }
     known = calibration.surveys[0]
+    judges = calibration
+    if number is not None:
+        families = {name: {**one, "count": number} for name, one in calibration.families.items()}
+        judges = dataclasses.replace(calibration, families=families)
     tests = {
-        (family, survey): measured(calibration, family, survey, SEED)
+        (family, survey): measured(judges, family, survey, SEED)
         for family in calibration.families
         for survey in (known, NEW_SURVEY)
     }
@@ -104,10 +109,11 @@ def main(arguments: Sequence[str]) -> None:
     """Measure, and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--docs", action="store_true", help="write into docs/errors.md")
+    parser.add_argument("-n", type=int, help="galaxies of each test set (as many as of training)")
     parser.add_argument("overrides", nargs="*", help="of conf/errors.yaml")
     chosen = parser.parse_args(arguments)
     header = ["set", "galaxies", "95 %", *SHOWN, "within 2 errors"]
-    for name, lines in tables(settings(chosen.overrides)).items():
+    for name, lines in tables(settings(chosen.overrides), chosen.n).items():
         text = markdown_table(header, lines)
         print(f"\n{name}\n\n{text}")
         if chosen.docs:

@@ -55,14 +55,31 @@ BENCHMARKS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "deconvolution_real": ("real galaxies sharpened", ("--docs",), ("cosmos", "--samples", "4")),
     "gpu": ("a GPU beside the CPU", (), ("--quick", "--device", "cpu")),
     "posteriors": ("samplers side by side", ("--docs",), ("efficiency", "-n", "2")),
+    "model_error": (
+        "errors on galaxies that are no Sérsic profiles",
+        ("-n", "1200", "--docs"),
+        ("-n", "100"),
+    ),
+    "real_data": ("every set of the real data", ("--docs",), ()),
+    "real_pairs": ("two views of one real galaxy", ("--docs",), ()),
+    "totals": ("what --model auto says of the whole galaxy", ("--docs",), ("-n", "12")),
+    "companions": ("missed companions, ruined fits", (), ("-n", "4")),
+    "priors": ("priors for the faint", ("--docs",), ("faint", "-n", "20")),
+    "difference": ("image subtraction", ("--docs",), ("-n", "1")),
 }
 """Script -> (what it measures, its arguments, those with --quick)."""
 NOT_BENCHMARKS = {
     "run_all", "deconvolution_baselines", "default_pipeline", "documents", "side_by_side_fits",
-    "undisturbed",
+    "undisturbed", "analytic_priors", "hard_sets", "instance_figures",
     "versions",  # needs a checkout of an earlier version
     "initialisation_losses",  # needs four trainings: conf/experiment/initialise_losses.yaml
 }  # fmt: skip
+
+
+def differences() -> tuple[set[str], set[str]]:
+    """Scripts that are not in the list, and names in it that have no script."""
+    found = {path.stem for path in HERE.glob("*.py")} - NOT_BENCHMARKS
+    return found - set(BENCHMARKS), set(BENCHMARKS) - found
 
 
 def main() -> None:
@@ -75,8 +92,7 @@ def main() -> None:
     unknown = set(arguments.names) - set(BENCHMARKS)
     if unknown:
         parser.error(f"no such benchmark: {', '.join(sorted(unknown))}")
-    found = {path.stem for path in HERE.glob("*.py")} - NOT_BENCHMARKS
-    unlisted, missing = found - set(BENCHMARKS), set(BENCHMARKS) - found
+    unlisted, missing = differences()
     outcome: dict[str, str] = {}
     for name in arguments.names or BENCHMARKS:
         if name in missing:

@@ -4,6 +4,11 @@ from .atomic import atomic_write_ecsv as atomic_write_ecsv
 from .atomic import atomic_write_json as atomic_write_json
 from .atomic import atomic_write_text as atomic_write_text
 from .atomic import remove_temporaries as remove_temporaries
+from .collection import POSTERIOR_NAME as POSTERIOR_NAME
+from .collection import POSTERIOR_SCHEMA as POSTERIOR_SCHEMA
+from .collection import Runs as Runs
+from .collection import found_runs as found_runs
+from .collection import joined_catalogues as joined_catalogues
 from .filenames import file_stem as file_stem
 from .flags import FATAL as FATAL
 from .flags import FLAG_MEANINGS as FLAG_MEANINGS
@@ -15,7 +20,9 @@ from .flags import flagged as flagged
 from .flags import usable as usable
 from .objects import BandPlanes as BandPlanes
 from .objects import object_fits_bytes as object_fits_bytes
+from .objects import read_draws as read_draws
 from .query import query as query
+from .query import rows_where as rows_where
 from .reader import read_catalogue as read_catalogue
 from .reader import read_catalogue_arrow as read_catalogue_arrow
 from .reader import table_to_qtable as table_to_qtable
@@ -38,4 +45,5 @@ from .warnings import run_warnings as run_warnings
 from .writer import copy_shard as copy_shard
 from .writer import merge_shards as merge_shards
 from .writer import shard_ids as shard_ids
+from .writer import write_catalogue_files as write_catalogue_files
 from .writer import write_shard as write_shard

@@ -20,7 +20,7 @@ __all__ = ["catalogue_hdus", "escape_text", "table_from_hdu", "unescape_text"]
 
 _METADATA_KEYWORD = "AFMETA"
 _EXTNAME = "CATALOG"
-_FORMS = {pa.bool_(): "L", pa.int32(): "J", pa.float64(): "D"}
+_FORMS = {pa.bool_(): "L", pa.int32(): "J", pa.int64(): "K", pa.float64(): "D"}
 _ARROW_TYPES = {"A": pa.string(), **{form: dtype for dtype, form in _FORMS.items()}}
 
 

@@ -4,6 +4,7 @@ import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from astropy.wcs import WCS
 from autofit_ml.catalogue.fits_table import escape_text
 from autofit_ml.catalogue.schema import Column, band_suffix, columns_for
 
-__all__ = ["BandPlanes", "object_fits_bytes"]
+__all__ = ["BandPlanes", "object_fits_bytes", "read_draws"]
 
 
 def _card(column: Column, value: Any) -> str | None:
@@ -244,3 +245,23 @@ def object_fits_bytes(
                     _hdu_bytes([*_image_cards(title, pixels, other.origin), *place], pixels)
                 )
     return b"".join(hdus)
+
+
+def read_draws(path: Path) -> dict[str, np.ndarray] | None:
+    """Draws of a file of one object: parameter -> (chains, draws).
+
+    None where there is no such file, or h5netcdf is not installed.
+    """
+    if not path.is_file():
+        return None
+    try:
+        import h5netcdf
+    except ImportError:
+        return None
+    with h5netcdf.File(path) as file:
+        group = file["posterior"]
+        return {
+            name: np.asarray(values)
+            for name, values in group.variables.items()
+            if tuple(values.dimensions) == ("chain", "draw")
+        }

@@ -1,19 +1,28 @@
-"""SQL on a finished catalogue."""
+"""SQL on finished runs: their catalogues, what made them, their posterior summaries."""
 
+import contextlib
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy as np
 import pyarrow as pa
-from pyarrow.dataset import Dataset, dataset
+from pyarrow.dataset import Dataset
 
+from autofit_ml.catalogue.collection import (
+    Runs,
+    found_runs,
+    joined_catalogues,
+    posterior_table,
+    runs_table,
+    survey_tiles,
+)
 from autofit_ml.catalogue.flags import FATAL, Flag
-from autofit_ml.catalogue.reader import read_catalogue_arrow
 from autofit_ml.errors import SettingsError
 
-__all__ = ["query"]
+__all__ = ["query", "rows_where"]
 
 
 _ALONE: dict[str, Any] = {
@@ -38,18 +47,22 @@ def _macros() -> list[str]:
     ]
 
 
-def query(results: str | Path, sql: str) -> pa.Table:
-    """Answer a question about a catalogue with SQL (DuckDB's dialect).
+def query(results: Runs, sql: str) -> pa.Table:
+    """Answer a question about finished runs with SQL (DuckDB's dialect).
 
     Parameters
     ----------
-    results : path
-        A results folder, that of a survey, or a catalogue file (see `read_catalogue`).
+    results : path, glob, or sequence of them
+        Results folders or catalogue files (see `read_catalogue`); or the folder of one survey, of
+        whose tiles no more is read than the query needs.
     sql : str
-        One SELECT on the view ``catalog``, whose columns are those of the catalogue. NaN is a
-        value in SQL (it sorts last and equals itself): leave it out with ``isfinite(re)`` or
-        ``status = 'ok'``. On the ``flags`` column: ``has_flag(flags, 'EDGE')``,
-        ``has_fatal_flag(flags)``, ``flag_names(flags)`` and ``flag_bit('EDGE')``.
+        One SELECT on these views; what is not known (NaN) is NULL.
+
+        - ``catalog``: the rows of all catalogues, and ``run``, the folder of each. On its column
+          ``flags``: ``has_flag(flags, 'EDGE')``, ``has_fatal_flag(flags)``, ``flag_names(flags)``
+          and ``flag_bit('EDGE')``.
+        - ``runs``: one row a run; ``settings['prior']``, ``versions``, ``inputs`` are maps.
+        - ``posterior``: one row for each object and parameter of runs that drew samples.
 
     Returns
     -------
@@ -66,16 +79,19 @@ def query(results: str | Path, sql: str) -> pa.Table:
     Examples
     --------
     >>> query("results", "SELECT id, re FROM catalog WHERE use AND n > 4")  # doctest: +SKIP
+    >>> query("runs/*", "SELECT run, count(*) FROM catalog GROUP BY run")  # doctest: +SKIP
     """
-    catalogue = _rows_of(results)
-    with duckdb.connect(":memory:", config=_ALONE) as connection:
-        connection.register("catalog", catalogue)
-        for macro in _macros():
-            connection.execute(macro)
-        connection.execute("SET lock_configuration = true")
+    survey = survey_tiles(results)
+    runs = found_runs(results) if survey is None else []
+    catalogue = joined_catalogues(runs) if survey is None else survey
+    with _connection() as connection:
         try:
-            kinds = [statement.type for statement in connection.extract_statements(sql)]
+            statements = connection.extract_statements(sql)
+            kinds = [statement.type for statement in statements]
             if kinds in ([duckdb.StatementType.SELECT], [duckdb.StatementType.EXPLAIN]):
+                _register(connection, catalogue, results)
+                connection.register("runs", runs_table(runs))
+                connection.register("posterior", posterior_table(runs))
                 table = connection.sql(sql).to_arrow_table()
                 return _described(table.rename_columns(_different(table.column_names)), catalogue)
         except (duckdb.Error, pa.ArrowException, RuntimeError, TypeError, UnicodeError) as error:
@@ -83,12 +99,55 @@ def query(results: str | Path, sql: str) -> pa.Table:
     raise SettingsError("the query is not one SELECT", _remedy(catalogue))
 
 
-def _rows_of(results: str | Path) -> pa.Table | Dataset:
-    """The catalogue of a run; the tiles of a survey, of which a query reads what it needs."""
-    tiles = sorted(Path(results).glob("tiles/*/*.parquet"))
-    if tiles and (Path(results) / "survey.json").is_file():
-        return dataset(tiles)
-    return read_catalogue_arrow(results)
+def rows_where(catalogue: pa.Table, condition: str) -> np.ndarray:
+    """Places of the rows for which an SQL condition holds, in order, (n,).
+
+    Raises
+    ------
+    SettingsError
+        The condition is wrong.
+    """
+    numbered = catalogue.append_column("row_number_", pa.array(np.arange(len(catalogue))))
+    sql = f"SELECT row_number_ FROM catalog WHERE ({condition}\n) ORDER BY row_number_"
+    with _connection() as connection:
+        try:
+            connection.register("catalog", numbered)
+            if len(connection.extract_statements(sql)) == 1:
+                found = connection.sql(sql).to_arrow_table()
+                return np.array(found["row_number_"].to_pylist(), dtype=np.int64)
+        except (duckdb.Error, pa.ArrowException, RuntimeError, TypeError, UnicodeError) as error:
+            remedy = f"columns: {', '.join(catalogue.column_names)}"
+            raise SettingsError(f"the condition failed: {error}", remedy) from error
+    raise SettingsError(f"{condition!r} is no condition", "give for example: use AND re > 3")
+
+
+@contextlib.contextmanager
+def _connection() -> Iterator[duckdb.DuckDBPyConnection]:
+    """A database of its own that reaches nothing outside."""
+    with duckdb.connect(":memory:", config=_ALONE) as connection:
+        for macro in _macros():
+            connection.execute(macro)
+        connection.execute("SET lock_configuration = true")
+        yield connection
+
+
+def _register(
+    connection: duckdb.DuckDBPyConnection, catalogue: pa.Table | Dataset, results: Runs
+) -> None:
+    """Make the view ``catalog``."""
+    if isinstance(catalogue, pa.Table):
+        connection.register("catalog", catalogue)
+        return
+    columns = [
+        f'CASE WHEN isnan("{field.name}") THEN NULL ELSE "{field.name}" END AS "{field.name}"'
+        if pa.types.is_floating(field.type)
+        else f'"{field.name}"'
+        for field in catalogue.schema
+    ]
+    name = str(results if isinstance(results, (str, Path)) else results[0]).replace("'", "''")
+    connection.register("survey_tiles", catalogue)
+    sql = f"CREATE VIEW catalog AS SELECT {', '.join(columns)}, '{name}' AS run FROM survey_tiles"
+    connection.execute(sql)
 
 
 def _described(table: pa.Table, catalogue: pa.Table | Dataset) -> pa.Table:

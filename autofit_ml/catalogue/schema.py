@@ -15,6 +15,7 @@ from autofit_ml.errors import SettingsError
 __all__ = [
     "COVARIANCE_PARAMETERS",
     "FIT_NUMBERS",
+    "SAMPLED",
     "BandParameter",
     "Column",
     "ComponentColumns",
@@ -228,6 +229,12 @@ _LIMIT = (_float("flux_limit", "", "Largest flux that the data allow (95 %), ima
 
 _TRIED = (Column("models_tried", "str", "", "Models that were tried, with their BIC"),)
 
+SAMPLED = (
+    _float("rhat", "", "Largest R-hat of the posterior's parameters; NaN for independent draws"),
+    _float("ess", "", "Smallest effective sample size (bulk) of the posterior's parameters"),
+)
+"""Columns of runs that draw samples."""
+
 _NEIGHBOURS = (
     Column("n_neighbours", "int32", "", "Neighbours that were fitted along with the target"),
     _float(
@@ -269,6 +276,7 @@ _FIT = (
     Column("init", "str", "", "Where the starting values come from: moments, resnet"),
     Column("prior", "str", "", "Prior of the fit: broad, none, network, population:NAME"),
     Column("weights", "str", "", "Weight bundles used, empty for none"),
+    Column("data_id", "str", "", "Hash of what the object's files, and a manifest, say of it"),
     Column("filter", "str", "", "Filter or band of the image"),
     Column("survey", "str", "", "Survey preset in force, empty for none"),
     _input("zeropoint", "mag", "AB magnitude of one image unit; NaN if unknown"),

@@ -6,6 +6,7 @@ shown while a run goes on. Nothing imports this package.
 
 from autofit_ml.cli import (  # noqa: F401
     calibrate,
+    catalog,
     deconvolve,
     demo,
     diff,

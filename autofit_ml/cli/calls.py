@@ -14,6 +14,7 @@ from autofit_ml.settings import (
     OUTPUT,
     SAVED,
     CalibrateSettings,
+    CatalogSettings,
     DeconvolveSettings,
     DiffSettings,
     FitSettings,
@@ -28,6 +29,7 @@ from autofit_ml.settings import (
 
 __all__ = [
     "CalibrateCommand",
+    "CatalogCommand",
     "DeconvolveCommand",
     "DiffCommand",
     "DoctorCommand",
@@ -126,6 +128,14 @@ class DiffCommand(DiffSettings, Selected, Resumed, Told, Inputs):
     )
     paths: Paths = _paths("Images it is subtracted from: files, folders or globs.")
     out: Path = _out("diff", "Folder for the differences.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CatalogCommand(CatalogSettings, Selected, Resumed, Told, Inputs):
+    """Options of ``autofit-ml catalog``."""
+
+    paths: Paths = _paths("Frames: FITS files, folders or globs.")
+    out: Path = _out("catalog", "Folder for the catalogue.")
 
 
 @dataclass(frozen=True, kw_only=True)

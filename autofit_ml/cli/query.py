@@ -16,21 +16,24 @@ _SHOWN = 1000
 
 @app.command()
 def query(
-    results: Annotated[Path, typer.Argument(help="Results folder or catalogue file.")],
-    sql: Annotated[str, typer.Argument(help="SQL over the view `catalog`.")],
+    results: Annotated[list[Path], typer.Argument(help="Results folders or globs.")],
+    sql: Annotated[str, typer.Argument(help="SQL over the views catalog, runs and posterior.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print rows as JSON.")] = False,
     samp: Annotated[
         bool, typer.Option("--samp", help="Send the rows to TOPCAT, Aladin, ... by SAMP.")
     ] = False,
 ) -> None:
-    """Ask a catalogue in SQL: autofit-ml query results "SELECT id, mag FROM catalog WHERE use"."""
+    """Ask catalogues in SQL: autofit-ml query results "SELECT id, mag FROM catalog WHERE use".
+
+    Of several runs: autofit-ml query 'runs/*' "SELECT run, id, re FROM catalog WHERE rhat < 1.01".
+    """
     from autofit_ml.catalogue import query as run_query
 
     table = run_query(results, sql)
     if samp:
         from autofit_ml.catalogue.samp import send_table
 
-        names = send_table(table, results.resolve().name)
+        names = send_table(table, results[0].resolve().name)
         print(printable(f"{len(table)} rows sent to {', '.join(names)}"))
         return
     if as_json:

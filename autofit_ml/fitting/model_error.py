@@ -152,7 +152,7 @@ def excesses(
     scaled = pulls * scale[..., None]
     together = (scaled * torch.linalg.solve(unit, scaled)).sum(2).sum(1)
     squares = scaled.square()
-    first = len(RINGS) + 1
+    first = len(RINGS)
     return squares[..., :first].sum(2), squares[..., first:].sum(2), together
 
 

@@ -39,37 +39,46 @@ class Placement:
         return Placement(self.matrix[index], self.offset[index])
 
     def apply(self, full: torch.Tensor, spans: Sequence[Span]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Parameters (A, F) here, and their derivatives by those there, (A, F, F).
+        """Parameters (A, F) here, and their derivatives by those there, (A, F, F)."""
+        a, f = full.shape
+        out = full.clone()
+        turn = torch.eye(f, dtype=full.dtype, device=full.device).expand(a, f, f).clone()
+        for span in spans:
+            names = span.component.profile.parameters
+            if "x" in names:
+                part = span.slice
+                out[:, part], turn[:, part, part] = self.place(full[:, part], names)
+        return out, turn
+
+    def place(
+        self, full: torch.Tensor, names: Sequence[str]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same of one component, whose parameters have `names` (`Profile.parameters`).
 
         The map is taken as a similarity (rotation, mirror, one scale): shear of a few per cent is
         what the position takes, not the shape.
         """
         a, f = full.shape
-        out = full.clone()
+        out, m = full.clone(), self.matrix
         turn = torch.eye(f, dtype=full.dtype, device=full.device).expand(a, f, f).clone()
-        m = self.matrix
+        i, j = names.index("x"), names.index("y")
+        position = torch.stack([full[:, i], full[:, j]], 1)
+        moved = (m @ position[..., None])[..., 0] + self.offset
+        out[:, i], out[:, j] = moved[:, 0], moved[:, 1]
+        turn[:, [[i], [j]], [[i, j]]] = m
+        if "q" not in names:
+            return out, turn
         determinant = m[:, 0, 0] * m[:, 1, 1] - m[:, 0, 1] * m[:, 1, 0]
         parity = torch.where(determinant < 0, -1.0, 1.0).to(m)
         # Direction of the first image's x axis here; a mirrored second axis changes eta2's sign.
         angle = torch.atan2(m[:, 1, 0] - parity * m[:, 0, 1], m[:, 0, 0] + parity * m[:, 1, 1])
         cos, sin = (2 * angle).cos(), (2 * angle).sin()
-        for span in spans:
-            names = span.component.profile.parameters
-            if "x" not in names:
-                continue
-            i, j = span.index("x"), span.index("y")
-            position = torch.stack([full[:, i], full[:, j]], 1)
-            moved = (m @ position[..., None])[..., 0] + self.offset
-            out[:, i], out[:, j] = moved[:, 0], moved[:, 1]
-            turn[:, [[i], [j]], [[i, j]]] = m
-            if "q" not in names:
-                continue
-            out[:, span.index("re")] = full[:, span.index("re")] + determinant.abs().log() / 2
-            i, j = span.index("q"), span.index("pa")
-            eta1, eta2 = full[:, i], parity * full[:, j]
-            out[:, i], out[:, j] = cos * eta1 - sin * eta2, sin * eta1 + cos * eta2
-            block = torch.stack([cos, -sin * parity, sin, cos * parity], 1).view(-1, 2, 2)
-            turn[:, [[i], [j]], [[i, j]]] = block
+        out[:, names.index("re")] += determinant.abs().log() / 2
+        i, j = names.index("q"), names.index("pa")
+        eta1, eta2 = full[:, i], parity * full[:, j]
+        out[:, i], out[:, j] = cos * eta1 - sin * eta2, sin * eta1 + cos * eta2
+        block = torch.stack([cos, -sin * parity, sin, cos * parity], 1).view(-1, 2, 2)
+        turn[:, [[i], [j]], [[i, j]]] = block
         return out, turn
 
 

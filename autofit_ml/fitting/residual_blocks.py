@@ -8,8 +8,10 @@ alone the sum of their squares is a known share of :math:`C_{jj}` (all but what 
 parameters take); what is beyond is due to the model (cluster-robust covariance: White 1980,
 Econometrica 48, 817; Liang & Zeger 1986, Biometrika 73, 13).
 
-**Rings** are elliptical annuli of the target, as seen through the PSF: they tell a wrong profile.
-**Sectors** tell arms, bars, tides and light off the centre.
+**Rings** are elliptical annuli of the target, as seen through the PSF: they tell a wrong profile,
+and whether light lies off the centre. They fade into their neighbours: with sharp edges, which cut
+pixels unevenly on opposite sides, a wrong profile of a symmetric galaxy would pull at its position.
+**Sectors** tell arms, bars and tides.
 """
 
 from __future__ import annotations
@@ -23,11 +25,13 @@ from autofit_ml.fitting.pixels import ImageData
 
 __all__ = ["N_BLOCKS", "RINGS", "SECTORS", "block_pulls", "product", "ring_and_sector"]
 
-RINGS = (0.25, 0.5, 0.75, 1.0, 1.4, 2.0, 2.8, 4.0, 6.0, 9.0)
-"""Edges of the rings, units of the half-light ellipse; the last ring is all beyond."""
+_CORE, _DENSITY = 0.4, 1.6
+RINGS = tuple(round(_CORE * math.sqrt(math.expm1(k / _DENSITY)), 3) for k in range(11))
+"""Radii of the rings, units of the half-light ellipse: each has weight 1 at its own, and none from
+its neighbours' on; the last has all beyond."""
 
 SECTORS = 8  # octants
-N_BLOCKS = len(RINGS) + 1 + SECTORS
+N_BLOCKS = len(RINGS) + SECTORS
 
 
 def block_pulls(
@@ -46,11 +50,12 @@ def block_pulls(
         Of the likelihood (`PixelTerms`).
     covariance : Tensor, float64, (A, K, D)
         Rows of the fit's covariance: those of the parameters that are asked for.
-    place : (ring, sector), integers, (A, ny, nx)
+    place : (ring, sector), (A, ny, nx)
         From `ring_and_sector`.
     """
-    inside = torch.cat([_members(place[0], len(RINGS) + 1), _members(place[1], SECTORS)], 1)
-    scores = (inside * score.flatten(1)[:, None]).transpose(1, 2)
+    ring, sector = _from_each(place[0], len(RINGS)), _from_each(place[1], SECTORS)
+    inside = torch.cat([ring.abs_().neg_().add_(1).clamp_min_(0), (sector == 0).to(ring)], 1)
+    scores = inside.mul_(score.flatten(1)[:, None]).transpose(1, 2)
     sums = [torch.bmm(one.flatten(2), scores) for one in channels]
     weights = product(covariance, jacobian.transpose(1, 2))
     return product(weights, torch.cat(sums, 1).to(torch.float64))
@@ -68,15 +73,15 @@ def product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     return out
 
 
-def _members(of: torch.Tensor, count: int) -> torch.Tensor:
-    """Membership of each pixel in `count` blocks, bool, (A, count, pixels)."""
-    return of.flatten(1)[:, None] == torch.arange(count, device=of.device)[:, None].to(of.dtype)
+def _from_each(of: torch.Tensor, count: int) -> torch.Tensor:
+    """How far each pixel is from each of `count` blocks, (A, count, pixels)."""
+    return of.flatten(1)[:, None] - torch.arange(count, device=of.device)[:, None].to(of.dtype)
 
 
 def ring_and_sector(
     data: ImageData, index: torch.Tensor, ellipses: np.ndarray, fwhm: np.ndarray
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ring and sector of each pixel of an image, integers, (A, ny, nx).
+    """Ring (a fraction between two) and sector (an integer) of each pixel, (A, ny, nx).
 
     Parameters
     ----------
@@ -108,8 +113,8 @@ def ring_and_sector(
     m = to_ellipse[..., None, None]
     along = (m[:, 0, 0] * dx).to(dtype) + (m[:, 0, 1] * dy).to(dtype)
     across = (m[:, 1, 0] * dx).to(dtype) + (m[:, 1, 1] * dy).to(dtype)
-    edges = torch.tensor(RINGS, device=device, dtype=dtype).square()
-    ring = torch.bucketize(along.square() + across.square(), edges, out_int32=True)
+    squared = along.square() + across.square()
+    ring = (_DENSITY * torch.log1p(squared / _CORE**2)).clamp_max(len(RINGS) - 1)
     # Sectors are centred on the axes of the ellipse: octants of what is turned by half a sector.
     turn = math.pi / SECTORS
     u = along * math.cos(turn) - across * math.sin(turn)

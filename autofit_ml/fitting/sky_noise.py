@@ -18,6 +18,9 @@ LEAST_SKY = 500
 """Pixels of sky below which that is not judged."""
 
 _SAMPLE = 4096
+_APART = 4
+"""Pixels between those of a difference: beyond what resampled noise has in common."""
+
 _COUNTS = 0.1
 """Share of sky pixels at exactly their median value above which they are counts (a Gaussian has
 as many if its standard deviation is 4 steps)."""
@@ -33,7 +36,9 @@ def sky_scatter(residual: torch.Tensor, data: torch.Tensor, sky: torch.Tensor) -
     """Scatter of sky pixels in units of their sigma, float64, (B,).
 
     Robust (median absolute deviation, of at most 4096 pixels), since sky has sources that nobody
-    detected; of counts of few photons, which have no quartiles, the standard deviation.
+    detected; where that is not near 1, that of differences between pixels, which light that is
+    spread over many hardly enters; of counts of few photons, which have no quartiles, the standard
+    deviation.
 
     Parameters
     ----------
@@ -56,13 +61,25 @@ def sky_scatter(residual: torch.Tensor, data: torch.Tensor, sky: torch.Tensor) -
     blank = residual.new_full((len(residual), _SAMPLE + 1), torch.nan)
     pulls = blank.scatter(1, place, residual.flatten(1))[:, :-1]
     values = blank.scatter(1, place, data.flatten(1))[:, :-1]
-    middle = pulls.nanmedian(1, keepdim=True).values
-    out = 1.4826 * (pulls - middle).abs().nanmedian(1).values.to(torch.float64)
+    out = _robust(pulls)
+    wrong = ((out < RIGHT[0]) | (out > RIGHT[1])).nonzero()[:, 0]
+    if len(wrong):
+        both = sky[wrong, :, _APART:] & sky[wrong, :, :-_APART]
+        apart = residual[wrong, :, _APART:] - residual[wrong, :, :-_APART]
+        apart = torch.where(both, apart, torch.nan).flatten(1) / 2**0.5
+        many = both.sum((1, 2)) >= LEAST_SKY
+        out[wrong] = torch.where(many, _robust(apart), out[wrong])
     common = (values == values.nanmedian(1, keepdim=True).values).sum(1)
     counts = common > _COUNTS * values.isfinite().sum(1)
     if bool(counts.any()):
         out = torch.where(counts, _deviation(residual, sky, number), out)
     return torch.where(number >= LEAST_SKY, out, torch.nan)
+
+
+def _robust(pulls: torch.Tensor) -> torch.Tensor:
+    """Median absolute deviation as a standard deviation, float64, (B,)."""
+    middle = pulls.nanmedian(1, keepdim=True).values
+    return 1.4826 * (pulls - middle).abs().nanmedian(1).values.to(torch.float64)
 
 
 def _deviation(residual: torch.Tensor, sky: torch.Tensor, number: torch.Tensor) -> torch.Tensor:

@@ -22,7 +22,7 @@ from autofit_ml.images.reader import (
     read_source,
 )
 from autofit_ml.images.source import Discovery, Source
-from autofit_ml.images.stamp import PSF, Frame, Stamp
+from autofit_ml.images.stamp import PSF, Frame, Stamp, VaryingPSF
 
 __all__ = [
     "FRAME_SIDE",
@@ -34,6 +34,7 @@ __all__ = [
     "ReadResult",
     "Source",
     "Stamp",
+    "VaryingPSF",
     "centre_psf",
     "cut_like",
     "cut_stamps",

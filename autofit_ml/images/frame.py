@@ -1,7 +1,7 @@
 """Cut stamps out of a frame."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from autofit_ml.images.options import ReadOptions
 from autofit_ml.images.psf import crop_psf
 from autofit_ml.images.roles import as_id
 from autofit_ml.images.sky_coordinates import pixel_positions, sky_positions
-from autofit_ml.images.stamp import PSF, Frame, Stamp
+from autofit_ml.images.stamp import Frame, Stamp
 from autofit_ml.measure import sky_at
 
 __all__ = ["cut_like", "cut_stamps", "stamp_half_size"]
@@ -43,14 +43,13 @@ def cut_stamps(
     *,
     labels: np.ndarray | None = None,
     classes: Mapping[int, str] | None = None,
-    psf_at: Callable[[float, float], PSF] | None = None,
 ) -> Iterator[Stamp]:
     """Stamps around detections.
 
     Parameters
     ----------
     frame : Frame
-        With a PSF, unless `psf_at` is given.
+        With a PSF; each stamp gets that at its detection.
     detections : iterable of mapping, structured array or Table
         Each with ``x``, ``y`` (0-based frame pixels), and optionally ``radius`` (of the object's
         outer isophote, pixels), ``id`` and ``label`` (its label in `labels`).
@@ -60,8 +59,6 @@ def cut_stamps(
         Segmentation of the frame, cut along.
     classes : mapping, optional
         label -> "galaxy" or "star".
-    psf_at : callable, optional
-        PSF at frame position (x, y), where it varies.
 
     Yields
     ------
@@ -103,11 +100,7 @@ def cut_stamps(
         y0, y1 = max(0, row - half), min(ny, row + half + 1)
         x0, x1 = max(0, column - half), min(nx, column + half + 1)
         window = (slice(y0, y1), slice(x0, x1))
-        psf = psf_at(x, y) if psf_at is not None else frame.psf
-        if psf is None:
-            raise InputError(
-                "the frame has no PSF", "give --psf FILE or --psf-fwhm ARCSEC", frame.file
-            )
+        psf = frame.psf_at(x, y)
         data = frame.data[window].copy()
         mask = frame.mask[window].copy()
         if min(data.shape) < 5 or mask.all():
@@ -154,8 +147,6 @@ def cut_like(
     stamp: Stamp,
     reference: Frame,
     options: ReadOptions | None = None,
-    *,
-    psf_at: Callable[[float, float], PSF] | None = None,
 ) -> Stamp | None:
     """The region of a stamp, cut from a frame of another band.
 
@@ -166,8 +157,6 @@ def cut_like(
         Cut from `reference`, with its target's position.
     reference : Frame
     options : ReadOptions, optional
-    psf_at : callable, optional
-        As for `cut_stamps`.
 
     Returns
     -------
@@ -204,7 +193,7 @@ def cut_like(
     half = scale * max(stamp.shape) / 2
     detection = {"x": x, "y": y, "radius": (half - 8) / options.stamp_radius_factor}
     try:
-        found = next(iter(cut_stamps(frame, [detection], options, psf_at=psf_at)))
+        found = next(iter(cut_stamps(frame, [detection], options)))
     except InputError:
         return None
     return found.replace(id=stamp.id)

@@ -20,7 +20,7 @@ from astropy.wcs import WCS
 from autofit_ml.errors import SettingsError
 from autofit_ml.images.roles import hdu_role
 from autofit_ml.images.source import Discovery, Source
-from autofit_ml.images.stamp import PSF
+from autofit_ml.images.stamp import PSF, VaryingPSF
 from autofit_ml.settings import InMemory, ReadOptions
 
 __all__ = [
@@ -70,7 +70,7 @@ def plane_changes(given: InMemory) -> dict[str, Any]:
 
 def said_by_option(psf: Any) -> bool:
     """True if a PSF is said by the options of a run rather than by an array."""
-    return psf is None or isinstance(psf, (str, Path, PSF))
+    return isinstance(psf, (str, Path, PSF, VaryingPSF, type(None))) or hasattr(psf, "grid_xypos")
 
 
 def refuse_planes(given: InMemory) -> None:

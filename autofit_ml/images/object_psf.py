@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,19 +10,22 @@ from astropy.io import fits
 
 from autofit_ml.catalogue.flags import Flag
 from autofit_ml.errors import InputError
-from autofit_ml.images.fitsfile import HduInfo
-from autofit_ml.images.header import header_pixel_scale, number_card, truth_card
+from autofit_ml.images.fitsfile import FitsFile, HduInfo
+from autofit_ml.images.header import header_pixel_scale, number_card, text_card, truth_card
 from autofit_ml.images.load import Planes
 from autofit_ml.images.open_files import plane_array
 from autofit_ml.images.options import FITTED_PSFS, ReadOptions
+from autofit_ml.images.piff import is_piff, piff_psf
 from autofit_ml.images.psf import centre_psf, moffat_psf, no_psf, resample_psf
 from autofit_ml.images.psf_checks import check_psf, find_damage
-from autofit_ml.images.sdss import psfield_psf
+from autofit_ml.images.psf_grid import gridded_psf, is_psf_grid, read_psf_grid
+from autofit_ml.images.psfex import is_psfex, psfex_psf
+from autofit_ml.images.sdss import is_psfield, psfield_psf
 from autofit_ml.images.source import Source
-from autofit_ml.images.stamp import PSF
-from autofit_ml.images.survey_files import is_survey_plane, read_survey_psf
+from autofit_ml.images.stamp import PSF, VaryingPSF
+from autofit_ml.images.survey_files import is_survey_plane
 
-__all__ = ["THREE_WAYS", "choose_psf", "varying_psf"]
+__all__ = ["THREE_WAYS", "choose_psf"]
 
 MAX_OVERSAMPLING = 25
 
@@ -38,7 +40,7 @@ WAYS_IN_MEMORY = (
 
 def choose_psf(
     planes: Planes, source: Source, options: ReadOptions, required: bool
-) -> tuple[PSF | None, int]:
+) -> tuple[PSF | VaryingPSF | None, int]:
     """(PSF, flags) by precedence: option, plane, FWHM; None when not required and not found."""
     overrides = source.overrides
     has_pixel = options.psf_has_pixel
@@ -46,8 +48,10 @@ def choose_psf(
         has_pixel = overrides.get("psf_has_pixel")
     messages = planes.messages
     given = options.psf if options.psf is not None else overrides.get("psf")
-    if isinstance(given, PSF):
+    if isinstance(given, (PSF, VaryingPSF)):
         return given, 0
+    if hasattr(given, "grid_xypos"):
+        return gridded_psf(given, has_pixel=has_pixel is not False), 0
     if isinstance(given, str) and given == "none":
         messages.append("fitted without a PSF, as asked")
         return no_psf(), 0
@@ -111,21 +115,15 @@ def _psf_from_file(
     source: Source,
     options: ReadOptions,
     has_pixel: bool | None,
-) -> tuple[PSF, int]:
+) -> tuple[PSF | VaryingPSF, int]:
     messages = planes.messages
-    file = planes.files.open(path)
-    row, column = ((n - 1) / 2 for n in planes.data.shape)
-    own = None
-    if key is None:
-        own = read_survey_psf(planes.preset, file, planes.calibration, planes.header, row, column)
-    if own is not None:
-        data, header = own, None
-    else:
-        image_info = HduInfo(0, str(planes.header.get("EXTNAME", "")).upper(), 1, "image", (), True)
-        data, file, info = plane_array((path, key), "psf", planes.files, image_info, messages)
-        header = file.hdus[info.index].header
-    headers = [] if header is None else [header]
     oversampling = source.overrides.get("psf_oversampling", options.psf_oversampling)
+    model = _model_of_file(planes.files.open(path), key, planes, oversampling, has_pixel)
+    if model is not None:
+        return model, 0
+    image_info = HduInfo(0, str(planes.header.get("EXTNAME", "")).upper(), 1, "image", (), True)
+    data, file, info = plane_array((path, key), "psf", planes.files, image_info, messages)
+    headers = [file.hdus[info.index].header]
     step = 1.0
     if oversampling is None:
         oversampling, step = _sampling(headers, planes, path)
@@ -144,10 +142,52 @@ def _psf_from_file(
         has_pixel is None or bool(has_pixel),
         int(oversampling),
         step,
-        own is None,
     )
     messages.extend(notes)
     return psf, flags
+
+
+def _model_of_file(
+    file: FitsFile,
+    key: int | str | None,
+    planes: Planes,
+    oversampling: int | None,
+    has_pixel: bool | None,
+) -> VaryingPSF | None:
+    """The varying PSF of a file that holds one (PSFEx, Piff, psField, a grid); else None."""
+    if key is not None and file.find(key).kind != "table":
+        return None
+    preset, header = planes.preset, planes.header
+    ltv = [number_card([header], (card,), planes.messages) for card in ("LTV1", "LTV2")]
+    offset = tuple(0.0 if math.isnan(value) else -value for value in ltv)
+    place = (offset[0], offset[1])
+    whole = None if oversampling is None else int(oversampling)
+    named = preset is not None and preset.psf_reader and is_survey_plane(preset, file.path, "psf")
+    if named or is_psfield(file):
+        model = psfield_psf(file, planes.calibration.filter, offset=place)
+    elif is_psfex(file):
+        detector = text_card([header], ("CCDNAME", "EXTNAME"))
+        number = _image_number(planes)
+        model = psfex_psf(
+            file, key=key, offset=place, number=number, detector=detector, oversampling=whole
+        )
+    elif is_piff(file):
+        model = piff_psf(file, planes.calibration.wcs, planes.data.shape, oversampling=whole)
+    elif is_psf_grid(file):
+        return read_psf_grid(file, offset=place, has_pixel=has_pixel is not False)
+    else:
+        return None
+    if has_pixel is False:
+        planes.messages.append("the PSF model contains the pixel: --psf-optical ignored")
+    return model
+
+
+def _image_number(planes: Planes) -> int:
+    """Number of an image among those of its file, from 0."""
+    file = planes.files.open(planes.image_file)
+    images = [info.index for info in file.infos if info.kind == "image" and info.role == "image"]
+    headers = [file.hdus[index].header for index in images]
+    return next((k for k, header in enumerate(headers) if header is planes.header), 0)
 
 
 @functools.lru_cache(maxsize=8)
@@ -157,7 +197,6 @@ def _centred(
     has_pixel: bool,
     oversampling: int,
     step: float,
-    check: bool,
 ) -> tuple[PSF, tuple[str, ...], int]:
     """(PSF, messages, flags) by an image's float64 pixels and shape; many objects may share it."""
     pixels = np.frombuffer(image[0]).reshape(image[1])
@@ -169,7 +208,7 @@ def _centred(
         resampled = resample_psf(psf.data.astype(np.float64), step)
         psf = dataclasses.replace(psf, data=(resampled / resampled.sum()).astype(np.float32))
         flags = int(Flag.BAD_PSF)
-    psf, found = _checked(pixels, psf, messages) if check else (psf, 0)
+    psf, found = _checked(pixels, psf, messages)
     psf.data.flags.writeable = False
     return psf, tuple(messages), flags | found
 
@@ -183,23 +222,6 @@ def _checked(given: np.ndarray, psf: PSF, messages: list[str]) -> tuple[PSF, int
     if not checked.bad:
         return psf, flags
     return dataclasses.replace(psf, data=checked.data.astype(np.float32)), flags
-
-
-def varying_psf(planes: Planes, options: ReadOptions) -> Callable[[float, float], PSF] | None:
-    """PSF as a function of position, where the survey's own format gives it."""
-    preset = planes.preset
-    if options.psf is not None or planes.psf_at is None or preset is None:
-        return None
-    path, key = planes.psf_at
-    if preset.psf_reader is None or key is not None or not is_survey_plane(preset, path, "psf"):
-        return None
-    file = planes.files.open(path)
-
-    def psf_at(x: float, y: float) -> PSF:
-        image = psfield_psf(file, planes.calibration, planes.header, y, x)
-        return centre_psf(image, source=str(path), file=path)[0]
-
-    return psf_at
 
 
 def _sampling(headers: list[fits.Header], planes: Planes, path: Path) -> tuple[int, float]:

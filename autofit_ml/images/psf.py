@@ -11,7 +11,7 @@ import numpy as np
 from scipy import ndimage, special
 
 from autofit_ml.errors import InputError
-from autofit_ml.images.stamp import PSF, Frame
+from autofit_ml.images.stamp import CENTROID_TOLERANCE, PSF, Frame
 from autofit_ml.measure import core_centroid, fourier_shift, psf_fwhm, stack_stars
 
 __all__ = [
@@ -23,9 +23,6 @@ __all__ = [
     "psf_from_stars",
     "resample_psf",
 ]
-
-CENTROID_TOLERANCE = 0.05
-"""A PSF off its array's centre by more than this (PSF pixels) along an axis is recentred."""
 
 SUM_TOLERANCE = 0.01
 """A PSF whose sum differs from 1 by more than this is normalised with a message."""

@@ -7,7 +7,7 @@ import contextlib
 import math
 import threading
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,12 @@ from autofit_ml.catalogue.flags import Flag
 from autofit_ml.errors import InputError
 from autofit_ml.images.frame import cut_stamps
 from autofit_ml.images.load import Planes, finish_sigma, read_planes
-from autofit_ml.images.object_psf import THREE_WAYS, choose_psf, varying_psf
+from autofit_ml.images.object_psf import THREE_WAYS, choose_psf
 from autofit_ml.images.options import FRAME_SIDE, MAX_STAMP_SIDE, MIN_SIDE, ReadOptions
 from autofit_ml.images.psf import crop_psf, psf_from_stars
 from autofit_ml.images.sky_coordinates import pixel_positions
 from autofit_ml.images.source import Source
-from autofit_ml.images.stamp import PSF, Frame, Stamp
+from autofit_ml.images.stamp import Frame, Stamp, VaryingPSF
 
 __all__ = [
     "ReadResult",
@@ -49,13 +49,10 @@ class ReadResult:
     item : Stamp or Frame
     hashes : dict
         File (as given) -> sha256 of its bytes on disk.
-    psf_at : callable or None
-        PSF at position (x, y) of a frame, where the survey's PSF format has it; for `cut_stamps`.
     """
 
     item: Stamp | Frame
     hashes: dict[str, str] = field(default_factory=dict)
-    psf_at: Callable[[float, float], PSF] | None = None
 
     @property
     def stamp(self) -> Stamp:
@@ -99,7 +96,7 @@ def read_source(source: Source, options: ReadOptions | None = None) -> ReadResul
     planes = read_planes(source, options)
     if _kind(source, options, planes) == "frame":
         frame = _make_frame(source, options, planes)
-        return ReadResult(frame, planes.files.hashes(), varying_psf(planes, options))
+        return ReadResult(frame, planes.files.hashes())
     return ReadResult(_make_stamp(source, options, planes), planes.files.hashes())
 
 
@@ -120,7 +117,7 @@ def _read_positioned(source: Source, options: ReadOptions) -> ReadResult:
             return ReadResult(_make_stamp(source, options, planes), planes.files.hashes())
         try:
             item = _make_frame(source, options, planes)
-            frame = ReadResult(item, planes.files.hashes(), varying_psf(planes, options))
+            frame = ReadResult(item, planes.files.hashes())
         except InputError as error:
             frame = error
         _last.key, _last.frame = key, frame
@@ -128,7 +125,7 @@ def _read_positioned(source: Source, options: ReadOptions) -> ReadResult:
         raise frame
     x, y = _position(source.overrides, frame.item.wcs)
     detection = {"id": source.id, "x": x, "y": y, "radius": source.overrides.get("radius")}
-    stamps = cut_stamps(frame.frame, [detection], options, psf_at=frame.psf_at)
+    stamps = cut_stamps(frame.frame, [detection], options)
     return ReadResult(next(iter(stamps)).replace(id=source.id), frame.hashes)
 
 
@@ -242,7 +239,13 @@ def _make_stamp(source: Source, options: ReadOptions, planes: Planes) -> Stamp:
     data, sigma, mask = (array[window] for array in _final_arrays(planes))
     if mask.all():
         raise InputError("every pixel is masked", "check mask and sigma", planes.image_file)
+    x, y = _position(source.overrides, planes.calibration.wcs)
     psf, psf_flags = choose_psf(planes, source, options, required=True)
+    if isinstance(psf, VaryingPSF):
+        middle = ((part.start + part.stop - 1) / 2 for part in window[::-1])
+        place = (x, y) if x is not None and y is not None else tuple(middle)
+        psf = psf.psf(*place)
+        planes.messages.append(f"PSF model evaluated at pixel ({place[0]:.0f}, {place[1]:.0f})")
     if psf is None:
         raise InputError("no PSF", THREE_WAYS, planes.image_file)
     larger = float(np.max(np.divide(psf.data.shape, data.shape))) / psf.oversampling
@@ -255,7 +258,6 @@ def _make_stamp(source: Source, options: ReadOptions, planes: Planes) -> Stamp:
     psf, notes = crop_psf(psf, data.shape)
     planes.messages += notes
     wcs = planes.calibration.wcs
-    x, y = _position(source.overrides, wcs)
     x0, y0 = window[1].start, window[0].start
     if x is not None and y is not None:
         x, y = x - x0, y - y0
@@ -288,10 +290,15 @@ def _make_frame(source: Source, options: ReadOptions, planes: Planes) -> Frame:
     finish_sigma(planes, source, options, frame=True)
     arrays = _final_arrays(planes)
     psf, flags = choose_psf(planes, source, options, required=False)
+    varying = psf if isinstance(psf, VaryingPSF) else None
+    if isinstance(psf, VaryingPSF):
+        ny, nx = planes.data.shape
+        psf = psf.psf((nx - 1) / 2, (ny - 1) / 2)
     frame = Frame(
         source.id,
         *arrays,
         psf,
+        varying,
         saturated=planes.saturated,
         wcs=planes.calibration.wcs,
         background_sigma=planes.background,

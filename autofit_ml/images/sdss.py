@@ -7,20 +7,30 @@ https://data.sdss.org/datamodel/files/PHOTO_REDUX/RERUN/RUN/objcs/CAMCOL/psField
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from astropy.io import fits
 from scipy import ndimage
 
 from autofit_ml.errors import InputError
 from autofit_ml.images.fitsfile import READ_FAILURES, FitsFile
 from autofit_ml.images.header import Calibration, text_card
-from autofit_ml.measure import expected_source
+from autofit_ml.images.stamp import CENTROID_TOLERANCE, VaryingPSF
+from autofit_ml.measure import core_centroid, expected_source, fourier_shift
 
-__all__ = ["amplifier", "frame_noise", "psfield_psf", "reconstruct_psf", "sky_image"]
+__all__ = [
+    "amplifier",
+    "frame_noise",
+    "is_psfield",
+    "psfield_psf",
+    "reconstruct_psf",
+    "sky_image",
+]
 
 BANDS = "ugriz"
+FIELD = (2048, 1489)
+"""Columns and rows of a field."""
 
 
 def amplifier(table: Mapping[str, Any], run: int, camcol: int, band: str) -> tuple[float, float]:
@@ -100,8 +110,8 @@ def frame_noise(
     return np.sqrt(source / gain + floor) * calib, ()
 
 
-def reconstruct_psf(table: Any, row: float, col: float) -> np.ndarray:
-    """PSF at a position of the field, as a sum of eigenimages.
+def reconstruct_psf(table: Any, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """PSFs at positions of the field, as sums of eigenimages.
 
     ``PSF = sum_k a_k E_k`` with ``a_k = sum_ij C_k[i, j] (0.001 row)^i (0.001 col)^j``,
     i < nrow_b, j < ncol_b; E_k is RROWS reshaped to (RNROW, RNCOL).
@@ -110,46 +120,79 @@ def reconstruct_psf(table: Any, row: float, col: float) -> np.ndarray:
     ----------
     table : FITS_rec
         HDU 1 to 5 (u g r i z) of a psField file: one row per eigenimage.
-    row, col : float
+    rows, columns : ndarray, shape (n,)
         0-based y and x in the field.
 
     Returns
     -------
-    ndarray, float64, shape (RNROW, RNCOL)
+    ndarray, float64, shape (n, RNROW, RNCOL)
     """
     ny, nx = int(table["RNROW"][0]), int(table["RNCOL"][0])
-    image = np.zeros(ny * nx)
+    images = np.zeros((len(rows), ny * nx))
     for k in range(len(table)):
         n_i, n_j = int(table["nrow_b"][k]), int(table["ncol_b"][k])
-        coefficients = np.asarray(table["c"][k], dtype=np.float64)
-        rows = (0.001 * row) ** np.arange(n_i)
-        cols = (0.001 * col) ** np.arange(n_j)
-        weight = float(rows @ coefficients[:n_i, :n_j] @ cols)
-        image += weight * np.asarray(table["RROWS"][k], dtype=np.float64)[: ny * nx]
-    return image.reshape(ny, nx)
+        coefficients = np.asarray(table["c"][k], dtype=np.float64)[:n_i, :n_j]
+        weight = np.polynomial.polynomial.polyval2d(0.001 * rows, 0.001 * columns, coefficients)
+        images += weight[:, None] * np.asarray(table["RROWS"][k], dtype=np.float64)[: ny * nx]
+    return images.reshape(-1, ny, nx)
+
+
+@dataclass(frozen=True)
+class _Field:
+    """PSFs of a psField table, centred; `offset` leads from the image's pixels to the field's."""
+
+    table: np.ndarray
+    offset: tuple[float, float]
+
+    def __call__(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        images = reconstruct_psf(self.table, y + self.offset[1], x + self.offset[0])
+        middle = [(n - 1) / 2 for n in images.shape[:0:-1]]
+        for k, image in enumerate(images):
+            off = np.subtract(middle, core_centroid(image)[:2])
+            if np.abs(off).max() > CENTROID_TOLERANCE:
+                images[k] = fourier_shift(image, *off)
+        return images
+
+
+def is_psfield(file: FitsFile) -> bool:
+    """True if a file has the tables of a psField."""
+    try:
+        return len(file.hdus) > len(BANDS) and "RROWS" in file.hdus[1].columns.names
+    except READ_FAILURES:
+        return False
 
 
 def psfield_psf(
-    file: FitsFile, calibration: Calibration, header: fits.Header, row: float, col: float
-) -> np.ndarray:
-    """PSF image from a psField file for the filter of `calibration`.
+    file: FitsFile, filter_name: str, *, offset: tuple[float, float] = (0.0, 0.0)
+) -> VaryingPSF:
+    """The PSF of a psField file in a filter.
+
+    Parameters
+    ----------
+    file : FitsFile
+    filter_name : str
+        Its last letter is the band.
+    offset : tuple of float
+        Where the image's first pixel is in the field (0-based x, y).
 
     Raises
     ------
     InputError
         Unknown filter or not a psField file.
     """
-    band = calibration.filter[-1:].lower()
+    band = filter_name[-1:].lower()
     if band not in BANDS or not band:
         raise InputError(
-            f"filter {calibration.filter!r} is none of u g r i z: no PSF from psField",
+            f"filter {filter_name!r} is none of u g r i z: no PSF from psField",
             "set the filter in the manifest",
             file.path,
         )
     try:
-        psf = reconstruct_psf(file.hdus[1 + BANDS.index(band)].data, row, col)
+        model = _Field(np.asarray(file.hdus[1 + BANDS.index(band)].data), offset)
+        model(*np.array([[700.0], [1000.0]]))
     except READ_FAILURES as error:
         raise InputError(
             f"not a psField file: {error}", "give the field's psField-*.fit", file.path
         ) from error
-    return psf
+    (x0, y0), (nx, ny) = offset, FIELD
+    return VaryingPSF(model, source=str(file.path), region=(-x0, nx - 1 - x0, -y0, ny - 1 - y0))

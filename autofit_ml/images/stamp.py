@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -11,10 +11,18 @@ import numpy as np
 from astropy.wcs import WCS
 from scipy import ndimage
 
+from autofit_ml.errors import InputError
 from autofit_ml.images.sky_coordinates import packed_wcs, unpacked_wcs
 from autofit_ml.measure import large_objects
 
-__all__ = ["PSF", "Frame", "Stamp"]
+__all__ = ["PSF", "Frame", "Stamp", "VaryingPSF"]
+
+
+CENTROID_TOLERANCE = 0.05
+"""A PSF off its array's centre by more than this (PSF pixels) along an axis is recentred."""
+
+_EXTRAPOLATED = 0.25
+"""How far beyond its region a varying PSF is believed, in the region's sides."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +53,84 @@ class PSF:
     shift: tuple[float, float] = (0.0, 0.0)
     source: str = ""
     modes: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class VaryingPSF:
+    """A point-spread function that depends on the position in an image.
+
+    Attributes
+    ----------
+    model : callable
+        ``model(x, y)`` with arrays of n positions gives n images, shape (n, h, w), of any positive
+        sum, the source at ``((h - 1) / 2, (w - 1) / 2)``. The shape is the same everywhere.
+    has_pixel, oversampling, source
+        As in `PSF`, the same everywhere.
+    region : tuple of float
+        (x0, x1, y0, y1) from where the model is known: of the stars that made it. Beyond it, by up
+        to a quarter of its size, the model is extrapolated.
+    changes : callable, optional
+        ``changes(x, y)`` for one position: `PSF.modes` there, relative to a sum of 1.
+
+    Positions are 0-based pixels of the image that the PSF is for.
+    """
+
+    model: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    has_pixel: bool = True
+    oversampling: int = 1
+    source: str = ""
+    region: tuple[float, float, float, float] = (-math.inf, math.inf, -math.inf, math.inf)
+    changes: Callable[[float, float], np.ndarray] | None = None
+
+    def at(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """PSF images at positions.
+
+        Parameters
+        ----------
+        x, y : array_like, shape (n,)
+            0-based pixels.
+
+        Returns
+        -------
+        ndarray, float32, shape (n, h, w)
+            Each sums to 1; with the detector pixel if `has_pixel`, `oversampling` PSF pixels per
+            image pixel.
+
+        Raises
+        ------
+        InputError
+            A position is not finite, or over a quarter of the region's side outside of it.
+        """
+        x, y = (np.atleast_1d(np.asarray(value, np.float64)) for value in (x, y))
+        x0, x1, y0, y1 = self.region
+        dx, dy = _EXTRAPOLATED * (x1 - x0), _EXTRAPOLATED * (y1 - y0)
+        inside = (x >= x0 - dx) & (x <= x1 + dx) & (y >= y0 - dy) & (y <= y1 + dy)
+        wrong = ~(inside & np.isfinite(x + y))
+        if wrong.any():
+            k = int(np.argmax(wrong))
+            raise InputError(
+                f"the PSF model is not known at pixel ({x[k]:g}, {y[k]:g}): it was made from x = "
+                f"{x0:.0f} to {x1:.0f} and y = {y0:.0f} to {y1:.0f}",
+                "check that it belongs to this image (a stamp that was cut out of a larger image "
+                "says where by LTV1 and LTV2)",
+                self.source,
+            )
+        images = self.model(x, y)
+        total = images.sum(axis=(1, 2), keepdims=True)
+        if not np.all(np.isfinite(total) & (total > 0)):
+            k = int(np.argmin(np.isfinite(total) & (total > 0)))
+            raise InputError(
+                f"the PSF model has a sum of {total[k, 0, 0]:.3g} at pixel ({x[k]:g}, {y[k]:g})",
+                "check that it belongs to this image",
+                self.source,
+            )
+        return (images / total).astype(np.float32)
+
+    def psf(self, x: float, y: float) -> PSF:
+        """The PSF at one position, with its uncertainty where that is known."""
+        image = self.at(np.array([x]), np.array([y]))[0]
+        modes = None if self.changes is None else self.changes(x, y).astype(np.float32)
+        return PSF(image, self.has_pixel, self.oversampling, source=self.source, modes=modes)
 
 
 @dataclass(frozen=True)
@@ -161,10 +247,56 @@ class Stamp(_Image):
 class Frame(_Image):
     """A large image with many objects; attributes as in `Stamp`.
 
-    ``psf`` is None until one is built from the frame's own stars.
+    Attributes
+    ----------
+    psf : PSF or None
+        In the middle of the frame; None until one is built from the frame's own stars.
+    varying_psf : VaryingPSF or None
+        Everywhere in the frame; None: `psf` is.
     """
 
     psf: PSF | None = None
+    varying_psf: VaryingPSF | None = None
+
+    def psf_at(self, x: float, y: float) -> PSF:
+        """The PSF at one position (0-based pixels), with its uncertainty where that is known.
+
+        Raises
+        ------
+        InputError
+            The frame has no PSF, or none there.
+        """
+        if self.varying_psf is not None:
+            return self.varying_psf.psf(x, y)
+        if self.psf is None:
+            raise InputError(
+                "the frame has no PSF", "give --psf FILE or --psf-fwhm ARCSEC", self.file
+            )
+        return self.psf
+
+    def psfs_at(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """PSF images at positions, each with a sum of 1: `VaryingPSF.at`.
+
+        Whether they contain the pixel and how they are sampled says `psf`.
+
+        Parameters
+        ----------
+        x, y : array_like, shape (n,)
+            0-based pixels.
+
+        Returns
+        -------
+        ndarray, float32, shape (n, h, w)
+
+        Raises
+        ------
+        InputError
+            As `psf_at`.
+        """
+        if self.varying_psf is not None:
+            return self.varying_psf.at(x, y)
+        image = self.psf_at(0.0, 0.0).data
+        return np.broadcast_to(image, (np.size(x), *image.shape))
 
     @functools.cached_property
     def large(self) -> np.ndarray | None:

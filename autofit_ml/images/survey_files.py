@@ -1,20 +1,19 @@
-"""A survey's files by its preset: which belong together, their noise, their PSF."""
+"""A survey's files by its preset: which belong together, and their noise."""
 
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from astropy.io import fits
 
 from autofit_ml.images.fitsfile import FitsFile
 from autofit_ml.images.header import Calibration
 from autofit_ml.images.roles import as_id
-from autofit_ml.images.sdss import frame_noise, psfield_psf
+from autofit_ml.images.sdss import frame_noise
 from autofit_ml.images.source import Plane, Source
 from autofit_ml.presets import SurveyPreset
 
-__all__ = ["build_noise", "is_survey_plane", "match_files", "read_survey_psf"]
+__all__ = ["build_noise", "is_survey_plane", "match_files"]
 
 
 def match_files(preset: SurveyPreset, paths: Sequence[Path]) -> tuple[list[Source], list[Path]]:
@@ -95,19 +94,3 @@ def build_noise(
     if preset.noise.get("model") == "sdss-frame":
         return frame_noise(data, mask, file, calibration, preset.noise)
     return None, ()
-
-
-def read_survey_psf(
-    preset: SurveyPreset | None,
-    file: FitsFile,
-    calibration: Calibration,
-    header: fits.Header,
-    row: float,
-    column: float,
-) -> np.ndarray | None:
-    """PSF image at a 0-based position, from a file of the survey's own format; None: not of it."""
-    if preset is None or preset.psf_reader is None:
-        return None
-    if not is_survey_plane(preset, file.path, "psf"):
-        return None
-    return psfield_psf(file, calibration, header, row, column)

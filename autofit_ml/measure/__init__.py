@@ -10,7 +10,14 @@ from autofit_ml.measure.background import background_map, large_objects
 from autofit_ml.measure.binning import bin_images, block_sums
 from autofit_ml.measure.moments import AdaptiveMoments, adaptive_moments
 from autofit_ml.measure.noise import expected_source, model_sigma
-from autofit_ml.measure.psf import PSFImage, centre_distance, core_centroid, fourier_shift, psf_fwhm
+from autofit_ml.measure.psf import (
+    PSFImage,
+    centre_distance,
+    core_centroid,
+    fourier_shift,
+    lanczos_matrix,
+    psf_fwhm,
+)
 from autofit_ml.measure.sky import (
     Sky,
     clipped_sky,
@@ -36,6 +43,7 @@ __all__ = [
     "expected_source",
     "find_stars",
     "fourier_shift",
+    "lanczos_matrix",
     "large_objects",
     "measure_sky",
     "mode_of_sky",

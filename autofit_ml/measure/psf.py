@@ -8,7 +8,14 @@ from typing import Protocol
 import numpy as np
 from scipy import fft, ndimage
 
-__all__ = ["PSFImage", "centre_distance", "core_centroid", "fourier_shift", "psf_fwhm"]
+__all__ = [
+    "PSFImage",
+    "centre_distance",
+    "core_centroid",
+    "fourier_shift",
+    "lanczos_matrix",
+    "psf_fwhm",
+]
 
 
 class PSFImage(Protocol):
@@ -83,6 +90,35 @@ def fourier_shift(image: np.ndarray, dx: float, dy: float, *, pad: int = 8) -> n
     kx = fft.rfftfreq(shape[1])[None, :]
     phase = np.exp(-2j * np.pi * (kx * dx + ky * dy))
     return fft.irfft2(spectrum * phase, shape)[:h, :w]
+
+
+def lanczos_matrix(positions: np.ndarray, size: int, order: int) -> np.ndarray:
+    """Weights of samples in values between them, by Lanczos interpolation.
+
+    ``w = sinc(d) sinc(d / order)`` for a distance d below `order`, divided by the sum of all the
+    weights of a position (as PSFEx and GalSim do); there is nothing beyond the samples.
+
+    Parameters
+    ----------
+    positions : ndarray, shape (...)
+        In samples; the first is at 0.
+    size : int
+        Number of samples.
+    order : int
+
+    Returns
+    -------
+    ndarray, float64, shape (..., size)
+    """
+    reach = np.arange(1 - order, order + 1)
+    near = np.floor(positions)[..., None] + reach
+    total = _lanczos(positions[..., None] - near, order).sum(-1, keepdims=True)
+    return _lanczos(positions[..., None] - np.arange(size), order) / total
+
+
+def _lanczos(distance: np.ndarray, order: int) -> np.ndarray:
+    inside = np.abs(distance) < order
+    return np.where(inside, np.sinc(distance) * np.sinc(distance / order), 0.0)
 
 
 def core_centroid(image: np.ndarray) -> tuple[float, float, float]:

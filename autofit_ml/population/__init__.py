@@ -4,6 +4,12 @@ In: a YAML file (docs/populations.md). Out: a checked `Population`, of which obj
 It knows nothing about images and fits.
 """
 
-from autofit_ml.population.file import Population, Term, read_population
+from autofit_ml.population.file import (
+    CELESTE,
+    Population,
+    Term,
+    read_population,
+    read_populations,
+)
 
-__all__ = ["Population", "Term", "read_population"]
+__all__ = ["CELESTE", "Population", "Term", "read_population", "read_populations"]

@@ -9,11 +9,15 @@ one of
 - ``on: other, at: x0, mean: m, slope: s, scatter: c``: Gaussian of standard deviation c about
   :math:`m + s\,(x - x_0)`, x being another parameter's value.
 
-``ln_re`` stands for the logarithm of ``re``. ``truncate: [low, high]`` cuts any of them off.
+``ln_re`` stands for the logarithm of ``re``; ``dev`` is the share of de Vaucouleurs light in the
+profile ``exp_dev``. ``truncate: [low, high]`` cuts any of them off.
+
+A file with ``populations:`` lists several of these, each with its ``share`` of all objects.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -27,13 +31,16 @@ from autofit_ml.errors import SettingsError
 from autofit_ml.scenes.files import ModelLoader
 from autofit_ml.user_yaml import parse_user_yaml, read_user_text
 
-__all__ = ["Population", "Term", "read_population"]
+__all__ = ["CELESTE", "Population", "Term", "read_population", "read_populations"]
+
+CELESTE = Path(__file__).with_name("celeste.yaml")
+"""Stars and galaxies of SDSS, as Celeste has them."""
 
 _TYPES = ("galaxy", "star")
-_UNITS = {"mag": "mag", "re": "arcsec", "n": "", "q": ""}
+_UNITS = {"mag": "mag", "re": "arcsec", "n": "", "q": "", "dev": ""}
 """Of the parameters; colours (``g-r``) are in mag."""
 
-_RANGES = {"re": (0.0, math.inf), "n": (0.0, math.inf), "q": (0.0, 1.0)}
+_RANGES = {"re": (0.0, math.inf), "n": (0.0, math.inf), "q": (0.0, 1.0), "dev": (0.0, 1.0)}
 _NUMBERS = {
     "normal": ("mean", "sd"),
     "log-normal": ("median", "sd"),
@@ -124,11 +131,14 @@ class Population:
     type : {"galaxy", "star"}
     terms : tuple of Term
         Each after those on which it depends.
+    share : float
+        Of all objects, where a file has several populations.
     """
 
     name: str
     type: str
     terms: tuple[Term, ...]
+    share: float = 1.0
 
     @property
     def band(self) -> str:
@@ -147,7 +157,23 @@ class Population:
 
 
 def read_population(path: str | Path) -> Population:
-    """Read a population file.
+    """Read a population file; of several populations in it the galaxies.
+
+    Raises
+    ------
+    SettingsError
+        Naming the file, the parameter and what is wrong with it.
+    """
+    found = read_populations(path)
+    galaxies = [one for one in found if one.type == "galaxy"]
+    if len(found) > 1 and len(galaxies) != 1:
+        problem = f"{len(galaxies)} populations of galaxies are in it"
+        raise SettingsError(problem, "keep one of them", path)
+    return found[0] if len(found) == 1 else galaxies[0]
+
+
+def read_populations(path: str | Path) -> tuple[Population, ...]:
+    """Read every population of a file, with shares that sum to 1.
 
     Raises
     ------
@@ -155,7 +181,16 @@ def read_population(path: str | Path) -> Population:
         Naming the file, the parameter and what is wrong with it.
     """
     try:
-        return _population(parse_user_yaml(read_user_text(path, "population file"), ModelLoader))
+        content = parse_user_yaml(read_user_text(path, "population file"), ModelLoader)
+        if not isinstance(content, Mapping) or "populations" not in content:
+            return (_population(content),)
+        _only(content, ("name", "populations"), "")
+        several = content["populations"]
+        if not isinstance(several, Sequence) or isinstance(several, str) or not several:
+            raise SettingsError("populations: there are none", "list them, each with its share")
+        found = [_population(one) for one in several]
+        total = sum(one.share for one in found)
+        return tuple(dataclasses.replace(one, share=one.share / total) for one in found)
     except SettingsError as error:
         if error.file is not None:
             raise
@@ -165,7 +200,10 @@ def read_population(path: str | Path) -> Population:
 def _population(content: Any) -> Population:
     if not isinstance(content, Mapping):
         raise SettingsError("no population in it", "begin with name:, type: and parameters:")
-    _only(content, ("name", "type", "parameters"), "")
+    _only(content, ("name", "type", "share", "parameters"), "")
+    share = _numbers("share", content.get("share", 1.0))
+    if share.ndim or not share > 0:
+        raise SettingsError(f"share is {content.get('share')!r}", "give a positive number")
     kind, entries = content.get("type"), content.get("parameters")
     if kind not in _TYPES:
         raise SettingsError(f"type is {kind!r}", f"use one of: {', '.join(_TYPES)}")
@@ -189,7 +227,7 @@ def _population(content: Any) -> Population:
             )
         ordered += ready
         terms = [term for term in terms if term not in ready]
-    return Population(str(content.get("name") or ""), str(kind), tuple(ordered))
+    return Population(str(content.get("name") or ""), str(kind), tuple(ordered), float(share))
 
 
 def _term(key: str, entry: Any) -> Term:

@@ -16,7 +16,7 @@ from autofit_ml.images import Discovery, Source
 from autofit_ml.initialisation.dispatch import check_initialiser
 from autofit_ml.runs.fitted import FittingTask, fit_job, fitted_together
 from autofit_ml.runs.folder import RunFolder
-from autofit_ml.runs.identity import identity_of, weights_text
+from autofit_ml.runs.identity import data_identifier, identity_of, weights_text
 from autofit_ml.runs.kinds import FITTED
 from autofit_ml.runs.loop import Handle, Work, go_through
 from autofit_ml.runs.prepare import READ, Objects, pieces, prepare_objects
@@ -243,8 +243,15 @@ class _Fitting:
         from autofit_ml.runs.outputs import save_shard
 
         model = run_model(self.settings, self.found.bands)
+        known = {source.id: source for source in self.found.sources}
 
         def handle(sources: Sequence[Source], part: Fitted) -> Iterator[Told]:
+            identifiers = {
+                name: data_identifier(known[source], part.hashes)
+                for source, names in part.objects.items()
+                for name in names
+            }
+            part.rows["data_id"][:] = [identifiers[name] for name in part.rows["id"]]
             if folder is None:
                 self.tables.append(rows_to_table(part.rows, model.columns))
                 self.summary.images |= part.kept

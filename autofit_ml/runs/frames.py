@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from autofit_ml.errors import InputError
 from autofit_ml.images import ReadResult, Source, cut_like, cut_stamps, read_source
 from autofit_ml.images.stamp import Frame, Stamp
 from autofit_ml.segmentation import Detections
-from autofit_ml.settings import FITTED_PSFS, FitSettings
+from autofit_ml.settings import FITTED_PSFS, ReadOptions
 
 __all__ = [
     "Failure",
@@ -17,10 +17,11 @@ __all__ = [
     "Others",
     "cut_objects",
     "frame_images",
+    "frame_of",
     "naming",
     "object_names",
+    "read_bands",
     "read_frames",
-    "read_like",
     "told_of_bands",
     "unexpected",
 ]
@@ -47,46 +48,58 @@ class FrameImages:
     ----------
     frame : Frame
         With its PSF fitted to its stars, where that is wanted.
-    result : ReadResult
-        As it was read.
-    others : tuple of (Frame, ReadResult) or None
+    others : tuple of Frame or None
         None where a band has no image.
+    hashes : dict
+        File -> sha256.
     """
 
     frame: Frame
-    result: ReadResult
-    others: tuple[tuple[Frame, ReadResult] | None, ...] = ()
+    others: tuple[Frame | None, ...] = ()
+    hashes: Mapping[str, str] = field(default_factory=dict)
 
 
-def read_frames(source: Source, settings: FitSettings, hashes: dict[str, str]) -> FrameImages:
-    """Read a frame in every band; sha256 of its files go into `hashes`.
+def read_frames(source: Source, options: ReadOptions) -> FrameImages:
+    """Read a frame in every band.
 
     Raises
     ------
     InputError
         It cannot be read.
     """
-    result = read_source(source, settings.read.replace(mode="frame"))
-    hashes.update(result.hashes)
-    more = [read_like(result, other, settings, hashes) for other in source.others]
-    return frame_images(result, more, settings)
+    hashes: dict[str, str] = {}
+    read = read_bands(source, options.replace(mode="frame"), hashes)
+    return frame_images(read, options, hashes)
 
 
 def frame_images(
-    result: ReadResult, more: Sequence[ReadResult | None], settings: FitSettings
+    read: Sequence[ReadResult | None], options: ReadOptions, hashes: Mapping[str, str]
 ) -> FrameImages:
-    """Fit the PSFs of frames that were read, where that is wanted."""
-    others = tuple(None if one is None else (_frame(one, settings), one) for one in more)
-    return FrameImages(_frame(result, settings), result, others)
+    """Fit the PSFs of the frames of `read_bands`, where that is wanted."""
+    first, *others = (None if one is None else frame_of(one, options) for one in read)
+    if first is None:
+        raise TypeError("there is no frame in the reference band")
+    return FrameImages(first, tuple(others), hashes)
 
 
-def read_like(
-    reference: ReadResult, other: Source | None, settings: FitSettings, hashes: dict[str, str]
+def read_bands(
+    source: Source, options: ReadOptions, hashes: dict[str, str]
+) -> list[ReadResult | None]:
+    """A source's image in the reference band, then in the others (None where it has none).
+
+    `hashes` is updated: file -> sha256.
+    """
+    result = read_source(source, options)
+    hashes.update(result.hashes)
+    return [result, *(_read_like(result, other, options, hashes) for other in source.others)]
+
+
+def _read_like(
+    reference: ReadResult, other: Source | None, options: ReadOptions, hashes: dict[str, str]
 ) -> ReadResult | None:
     """A further band's image: a frame if the reference is one, else a stamp."""
     if other is None:
         return None
-    options = settings.read
     placed = {"x", "y"} <= set(other.overrides) or {"ra", "dec"} <= set(other.overrides)
     if isinstance(reference.item, Frame):
         options = options.replace(mode="frame")
@@ -122,7 +135,7 @@ def cut_objects(
     source: Source,
     found: Detections,
     names: Sequence[str],
-    settings: FitSettings,
+    options: ReadOptions,
     others: Others,
 ) -> Iterator[Stamp | Failure]:
     """Cut detected objects out of a frame; their images in further bands go into `others`.
@@ -135,10 +148,10 @@ def cut_objects(
         With labels of the frame's shape.
     names : sequence of str
         Ids, row by row of ``found.sources``.
-    settings : FitSettings
+    options : ReadOptions
     others : dict
     """
-    frame, result = images.frame, images.result
+    frame = images.frame
     # sep looks at each stamp again, around its own target; the network's instances are kept.
     labels = found.labels if found.method == "maskrcnn" else None
     for name, row in zip(names, found.sources, strict=True):
@@ -152,17 +165,14 @@ def cut_objects(
             for stamp in cut_stamps(
                 frame,
                 [detection],
-                settings.read,
+                options,
                 labels=labels,
                 classes=found.classes,
-                psf_at=result.psf_at,
             ):
                 stamp = stamp.replace(id=name)
                 if images.others:
                     others[name] = tuple(
-                        None
-                        if one is None
-                        else cut_like(one[0], stamp, frame, settings.read, psf_at=one[1].psf_at)
+                        None if one is None else cut_like(one, stamp, frame, options)
                         for one in images.others
                     )
                     stamp = told_of_bands(stamp, source, others[name])
@@ -171,9 +181,9 @@ def cut_objects(
             yield Failure(name, frame.file, naming(error, frame.file))
 
 
-def _frame(result: ReadResult, settings: FitSettings) -> Frame:
+def frame_of(result: ReadResult, options: ReadOptions) -> Frame:
     """The frame that was read, its PSF fitted to its stars where that is wanted."""
-    frame, model = result.item, settings.read.psf
+    frame, model = result.item, options.psf
     if not isinstance(frame, Frame):
         raise TypeError(f"{frame.id} is no frame")
     if not (isinstance(model, str) and model in FITTED_PSFS):

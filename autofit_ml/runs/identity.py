@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,15 @@ import numpy as np
 from autofit_ml.catalogue.atomic import file_sha256
 from autofit_ml.errors import ResumeError
 from autofit_ml.images import Source
-from autofit_ml.images.stamp import PSF
+from autofit_ml.images.stamp import PSF, VaryingPSF
 from autofit_ml.options import Settings, declared
 from autofit_ml.settings import FITTED_PSFS
 
 __all__ = [
     "ANEW",
+    "data_identifier",
     "differences",
+    "identifier",
     "identity_of",
     "refuse_other_inputs",
     "refuse_other_settings",
@@ -62,6 +65,8 @@ def _plain(name: str, value: Any) -> Any:
     if isinstance(value, PSF):
         kind = f"has_pixel={value.has_pixel} oversampling={value.oversampling}"
         return f"{_plain(name, value.data)} {kind}"
+    if isinstance(value, VaryingPSF) or hasattr(value, "grid_xypos"):
+        return f"varying PSF sha256:{hashlib.sha256(pickle.dumps(value)).hexdigest()[:16]}"
     if isinstance(value, np.ndarray):
         digest = hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()
         return f"array {value.shape} {value.dtype} sha256:{digest[:16]}"
@@ -177,6 +182,29 @@ def source_hashes(source: Source) -> dict[str, str]:
         with contextlib.suppress(OSError):
             out[str(path)] = file_sha256(path)
     return out
+
+
+def data_identifier(source: Source, hashes: Mapping[str, str]) -> str:
+    """Hash of what decides an object besides the settings: its files' content, a manifest's words.
+
+    Parameters
+    ----------
+    source : Source
+    hashes : mapping
+        File -> sha256; a file that could not be read counts by its name.
+    """
+    said = []
+    for plane, (path, hdu) in sorted(source.every_plane.items()):
+        content = source.content_of(path)
+        digest = hashlib.sha256(content).hexdigest() if content is not None else ""
+        said.append([plane, hdu, digest or hashes.get(str(path), str(path))])
+    values = [sorted(one.overrides.items()) for one in (source, *source.others) if one]
+    return identifier([said, repr(values)])
+
+
+def identifier(content: Any) -> str:
+    """Short hash of what JSON can hold."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def refuse_other_inputs(

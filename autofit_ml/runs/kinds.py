@@ -11,6 +11,7 @@ from typing import Any
 from autofit_ml.catalogue.filenames import file_stem
 
 __all__ = [
+    "CATALOGUED",
     "DECONVOLVED",
     "DIFFERENCED",
     "FITTED",
@@ -98,7 +99,10 @@ def _wrote_catalogue(folder: Path) -> bool:
 
 
 FITTED = Kind(
-    ("catalog.parquet", "catalog.fits", "catalog.vot", RUN_FILE, "report.html"),
+    (
+        *("catalog.parquet", "catalog.fits", "catalog.vot", "posterior.parquet"),
+        *(RUN_FILE, "report.html"),
+    ),
     {
         "objects": (".fits",),
         "previews": (".png",),
@@ -127,6 +131,13 @@ DIFFERENCED = Kind(
     ".work/diff",
     ".ecsv",
     ".work/diff/shards",
+)
+CATALOGUED = Kind(
+    ("catalog.parquet", "catalog.fits", "report.html"),
+    {"": ("_model.fits", "_residual.fits", ".reg")},
+    ".work/catalog",
+    ".ecsv",
+    ".work/catalog/shards",
 )
 
 

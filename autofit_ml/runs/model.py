@@ -17,6 +17,7 @@ from autofit_ml.catalogue import (
     ShapeColumn,
     columns_for,
 )
+from autofit_ml.catalogue.schema import SAMPLED
 from autofit_ml.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -112,11 +113,12 @@ def run_model(settings: FitSettings, bands: Sequence[str] = ()) -> RunModel:
 
 def _measured(settings: FitSettings) -> tuple[Column, ...]:
     """Columns of what is measured besides the fit."""
+    sampled = () if settings.posterior == "laplace" else SAMPLED
     if "morphology" not in settings.measure:
-        return ()
+        return sampled
     from autofit_ml.runs.morphology import COLUMNS
 
-    return COLUMNS
+    return (*sampled, *COLUMNS)
 
 
 def scene_of(settings: FitSettings) -> Scene:

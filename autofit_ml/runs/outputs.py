@@ -34,6 +34,7 @@ from autofit_ml.images import Source
 from autofit_ml.images.stamp import Stamp
 from autofit_ml.report import THUMBNAIL_FOLDER, BandPicture, preview_png, thumbnail
 from autofit_ml.runs.folder import RunFolder
+from autofit_ml.runs.identity import identifier
 from autofit_ml.runs.kinds import RUN_FILE
 from autofit_ml.runs.model import RunModel
 from autofit_ml.runs.object_fit import ObjectFit
@@ -291,6 +292,10 @@ def write_catalogue(
         hashes.update(journal["hashes"])
     order = [name for source in sources for name in folder.done.get(source.id, ())]
     table = merge_shards(folder.shards, folder.path, order)
+    if settings.posterior != "laplace":
+        from autofit_ml.posterior.summary import write_summary
+
+        write_summary(folder.path, table.column("id").to_pylist())
     status = table.column("status").to_pylist()
     flags = numpy_values(table.column("flags"))
     atomic_write_json(
@@ -300,6 +305,7 @@ def write_catalogue(
                 "python": platform.python_version(),
                 **{name: version(name) for name in _VERSIONS},
             },
+            "identifiers": _identifiers(table, identity),
             "settings": identity,
             "execution": {
                 "device": device,
@@ -326,6 +332,13 @@ def write_catalogue(
         },
     )
     return table
+
+
+def _identifiers(table: pa.Table, identity: dict[str, Any]) -> dict[str, str]:
+    """Hashes of a run's settings, of its data, and of both: equal ones give equal results."""
+    objects = zip(*(table.column(name).to_pylist() for name in ("id", "data_id")), strict=True)
+    data, how = identifier(sorted(objects)), identifier(identity)
+    return {"run": identifier([how, data]), "settings": how, "data": data}
 
 
 def version(name: str) -> str:

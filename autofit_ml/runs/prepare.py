@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from autofit_ml.errors import InputError, WeightsError
-from autofit_ml.images import ReadResult, Source, read_source
+from autofit_ml.images import ReadResult, Source
 from autofit_ml.images.stamp import Frame, Stamp
 from autofit_ml.initialisation import Starts, initialise
 from autofit_ml.measure import psf_fwhm
@@ -20,7 +20,7 @@ from autofit_ml.runs.frames import (
     frame_images,
     naming,
     object_names,
-    read_like,
+    read_bands,
     told_of_bands,
     unexpected,
 )
@@ -303,11 +303,11 @@ def _stamps_of(
 def _read(
     source: Source, settings: FitSettings, hashes: dict[str, str], others: Others
 ) -> Iterator[Stamp | Failure]:
-    result = read_source(source, settings.read)
-    hashes.update(result.hashes)
-    more = [read_like(result, other, settings, hashes) for other in source.others]
+    read = read_bands(source, settings.read, hashes)
+    result, *more = read
+    assert result is not None
     if isinstance(result.item, Frame):
-        yield from _cut(result, settings, source, more, others)
+        yield from _cut(read, settings, source, others)
         return
     stamp = result.item
     if more:
@@ -317,14 +317,10 @@ def _read(
 
 
 def _cut(
-    result: ReadResult,
-    settings: FitSettings,
-    source: Source,
-    more: Sequence[ReadResult | None],
-    others: Others,
+    read: Sequence[ReadResult | None], settings: FitSettings, source: Source, others: Others
 ) -> Iterator[Stamp | Failure]:
     """Stamps around everything that is detected in a frame, and the same of the other bands."""
-    images = frame_images(result, more, settings)
+    images = frame_images(read, settings.read, {})
     seeing = 3.0 if images.frame.psf is None else psf_fwhm(images.frame.psf)
     frame, found = detect_in_frame(
         images.frame, seeing, settings.segmenter, settings.weights, settings.device
@@ -339,7 +335,7 @@ def _cut(
         return
     names = object_names(frame.id, len(found.sources))
     images = dataclasses.replace(images, frame=frame)
-    yield from cut_objects(images, source, found, names, settings, others)
+    yield from cut_objects(images, source, found, names, settings.read, others)
 
 
 READ: Job[Objects] = Job(

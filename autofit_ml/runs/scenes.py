@@ -148,15 +148,18 @@ def _with_samples(fit: ObjectFit, samples: ScenePosterior | None, method: str) -
     """Add the samples to a fit, and a word where they are not to be trusted."""
     if method == "laplace" or fit.problem:
         return fit
-    message = ""
+    message, numbers = "", {**fit.numbers}
     if samples is None:
         message = f"no {method} samples could be drawn: errors are Laplace's"
     else:
-        worst = float(samples.samples.rhat.nan_to_num(1.0).max())
-        if worst > _DISAGREE:
-            message = f"the chains of the posterior disagree (R-hat {worst:.3f})"
+        rhat, ess = samples.samples.rhat, samples.samples.ess_bulk
+        rhat, ess = rhat[rhat.isfinite()], ess[ess.isfinite()]
+        numbers["rhat"] = float(rhat.max()) if len(rhat) else math.nan
+        numbers["ess"] = float(ess.min()) if len(ess) else math.nan
+        if numbers["rhat"] > _DISAGREE:
+            message = f"the chains of the posterior disagree (R-hat {numbers['rhat']:.3f})"
     said = "; ".join(filter(None, [fit.message, message]))
-    return dataclasses.replace(fit, posterior=samples, message=said)
+    return dataclasses.replace(fit, numbers=numbers, posterior=samples, message=said)
 
 
 def _by_origin(scene: Scene, some: Sequence[SceneObject]) -> dict[tuple[int, int], list[int]]:

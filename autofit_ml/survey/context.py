@@ -87,7 +87,7 @@ def frame_of(survey: Survey, cell: Cell) -> FrameImages:
     key = (cell.source.id, repr(planes), tuple(times), repr(survey.settings))
     if getattr(_kept, "key", None) != key:
         _kept.key = _kept.frame = None
-        _kept.frame = read_frames(cell.source, survey.settings, {})
+        _kept.frame = read_frames(cell.source, survey.settings.read)
         _kept.key = key
     frame: FrameImages = _kept.frame
     return frame

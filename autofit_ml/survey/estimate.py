@@ -137,7 +137,7 @@ def _tried(
     device = usable_device(settings.device)
     clock = time.process_time if device == "cpu" else time.perf_counter
     began = clock()
-    frames = read_frames(image.source, settings, {})
+    frames = read_frames(image.source, settings.read)
     per_image = clock() - began
     ny, nx = image.shape
     x0, y0 = max(0, (nx - _PIECE) // 2), max(0, (ny - _PIECE) // 2)
@@ -195,7 +195,7 @@ def _fitting(
         began = clock()
         items = [
             (cell.source.id, item)
-            for item in cut_objects(frames, cell.source, few, names, settings, others)
+            for item in cut_objects(frames, cell.source, few, names, settings.read, others)
         ]
         fitted = task.fit(prepare_objects(Objects(items, others), settings), settings)
         seconds = (clock() - began) / max(1, len(names))

@@ -6,6 +6,7 @@ the columns ``id``, ``status`` and ``flags``.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -90,8 +91,8 @@ def _items(survey: Survey, parts: Sequence[OwnedObjects], others: Others) -> Ite
             flags=images.frame.flags | part.sources.flags,
             messages=(*images.frame.messages, *part.sources.messages),
         )
-        told = type(images)(frame, images.result, images.others)
-        for item in cut_objects(told, cell.source, found, names, survey.settings, others):
+        told = dataclasses.replace(images, frame=frame)
+        for item in cut_objects(told, cell.source, found, names, survey.settings.read, others):
             yield cell.source.id, item
 
 

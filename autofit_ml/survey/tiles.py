@@ -148,7 +148,7 @@ def do_cell(survey: Survey, cell: Cell) -> str:
             settings.segmenter,
             settings.weights,
             survey.device,
-            images.result.hashes,
+            images.hashes,
         )
     except (OutputError, WeightsError):
         raise

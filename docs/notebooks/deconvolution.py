@@ -64,7 +64,8 @@ data = seen_through(scene, psf) + random.normal(0, sigma, scene.shape)
 # 16 are enough for a mean.
 
 # %%
-found = {name: afm.deconvolve(stamp, sampler=name) for name in ("wiener", "richardson-lucy", "tv")}
+classical = ("wiener", "richardson-lucy", "tv")
+found = {name: afm.deconvolve(stamp, sampler=name) for name in classical}
 found["eps"] = afm.deconvolve(stamp, samples=16, seed=1)
 
 panels = {"data": data, "truth": truth} | {name: one.mean for name, one in found.items()}

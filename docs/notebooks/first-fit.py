@@ -68,8 +68,10 @@ fit
 # same as an astropy `QTable` with units.
 
 # %%
-print(f"re = {fit.re:.2f} +- {fit.re_err:.2f} pixels, n = {fit.n:.2f} +- {fit.n_err:.2f}")
-fit.table()["id", "mag", "mag_err", "re_arcsec", "re_arcsec_err", "q", "pa", "chi2_red", "use"]
+print(f"re = {fit.re:.2f} +- {fit.re_err:.2f} pixels")
+print(f"n = {fit.n:.2f} +- {fit.n_err:.2f}")
+shown = ["id", "mag", "mag_err", "re_arcsec", "re_arcsec_err", "q", "pa", "chi2_red", "use"]
+fit.table()[shown]
 
 # %% [markdown]
 # ## Is one Sérsic profile enough?

@@ -22,7 +22,7 @@ EVERY_RUN = (
     "flux_stamp_err mag mag_err re re_err re_err_stat re_arcsec re_arcsec_err re_circ re_circ_err n n_err n_err_stat q "
     "q_err q_err_stat pa pa_err pa_err_stat pa_sky pa_sky_err sky sky_err sky_err_stat x_init y_init flux_init re_init n_init q_init "
     "pa_init sky_init cov cov_stat n_neighbours blend_fraction chi2 ndof chi2_red snr n_pix n_starts n_iter logl bic bic_point_source "
-    "model segmenter object_class init prior weights filter survey zeropoint pixel_scale psf_fwhm noise_correlation "
+    "model segmenter object_class init prior weights data_id filter survey zeropoint pixel_scale psf_fwhm noise_correlation "
     "time_ms"
 )
 

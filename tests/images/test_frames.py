@@ -13,6 +13,7 @@ from autofit_ml.errors import InputError
 from autofit_ml.images import (
     Frame,
     ReadOptions,
+    VaryingPSF,
     cut_stamps,
     discover,
     moffat_psf,
@@ -106,13 +107,11 @@ def test_detections_of_any_kind(kind, frame_file):
 
 
 def test_psf_may_vary(frame_file):
-    frame = read_frame(discover(frame_file)[0])
-    stamps = list(
-        cut_stamps(
-            frame, [{"x": 100, "y": 100}, {"x": 500, "y": 100}],
-            psf_at=lambda x, y: moffat_psf(2 + x / 100),
-        )
-    )  # fmt: skip
+    def model(x, y):
+        return np.stack([moffat_psf(2 + k / 100, half_size=20).data for k in x])
+
+    frame = read_frame(discover(frame_file)[0]).replace(varying_psf=VaryingPSF(model))
+    stamps = list(cut_stamps(frame, [{"x": 100, "y": 100}, {"x": 500, "y": 100}]))
     assert stamps[0].psf.data.max() > 2 * stamps[1].psf.data.max()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from astropy.io import fits
+from astropy.table import QTable
 from table_checks import assert_failed_row
 
 pytest.importorskip("galsim")
@@ -46,7 +47,7 @@ def three_bands(tmp_path_factory):
 def joint(three_bands, tmp_path_factory):
     """A joint fit of all of them."""
     out = tmp_path_factory.mktemp("joint") / "out"
-    rows = fitted(three_bands, out, bands="r,g,i", save="objects,previews,report")
+    rows = fitted(three_bands, out, bands="r,g,i", save="objects,previews,report,votable")
     return out, rows
 
 
@@ -73,6 +74,14 @@ def test_a_row_for_each_object_and_columns_for_each_band(joint):
             )]  # fmt: skip
         assert row["zeropoint"] == BANDS["r"][1]
         assert "re_g" not in row and "flux_total" not in row
+
+
+def test_the_votable_of_a_run_has_its_rows_and_ucds(joint):
+    out, rows = joint
+    table = QTable.read(out / "catalog.vot", format="votable")
+    assert list(table["id"]) == list(rows)
+    assert list(table["mag_r"].value) == [row["mag_r"] for row in rows.values()]
+    assert table["mag_g_err"].info.meta["ucd"] == "stat.error;phot.mag"
     assert rows["a"]["n_pix"] == 3 * 64 * 64 and rows["c"]["n_pix"] == 2 * 64 * 64
 
 

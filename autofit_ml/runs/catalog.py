@@ -1,0 +1,172 @@
+"""`catalog_run`: the stars and galaxies of frames, with fluxes in all bands."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from astropy.table import QTable, vstack
+
+from autofit_ml.catalogue import (
+    atomic_write_bytes,
+    atomic_write_text,
+    file_stem,
+    write_catalogue_files,
+)
+from autofit_ml.errors import InputError
+from autofit_ml.images import Discovery, Source
+from autofit_ml.runs.folder import RunFolder
+from autofit_ml.runs.frames import frame_of, read_bands
+from autofit_ml.runs.identity import identity_of, source_hashes
+from autofit_ml.runs.kinds import CATALOGUED
+from autofit_ml.runs.loop import Handle, Work, go_through
+from autofit_ml.runs.results import Result, count, each, rows_of, save_results, saved_tables
+from autofit_ml.runs.sources import Paths, inputs_of
+from autofit_ml.runs.summary import Progress, RunSummary
+from autofit_ml.settings import CatalogSettings, Selected, SourceSettings
+from autofit_ml.sources import SourceCatalogue, catalogue_frames
+from autofit_ml.sources.files import arrow_table, image_files, regions_text
+
+__all__ = ["catalog_run", "catalog_sources"]
+
+
+def catalog_run(
+    paths: Paths,
+    out: str | Path,
+    settings: CatalogSettings | None = None,
+    *,
+    manifest: str | Path | None = None,
+    restart: bool = False,
+    only: Selected | None = None,
+    progress: Progress | None = None,
+) -> RunSummary:
+    """Catalogue the sources of frames.
+
+    Parameters
+    ----------
+    paths : path or iterable of paths, or None
+        Files, folders, globs; None with a manifest.
+    out : path
+        Folder for ``catalog.parquet``, ``catalog.fits`` and, for each frame,
+        ``<id>_model.fits``, ``<id>_residual.fits``, ``<id>.reg``. A run that stopped there is
+        continued.
+    settings : CatalogSettings, optional
+    manifest : path, optional
+        Table of frames.
+    restart : bool
+        Begin anew in a folder that holds results.
+    only : Selected, optional
+        Which of the frames.
+    progress : Progress, optional
+
+    Returns
+    -------
+    RunSummary
+        With ``n_instances`` (sources) and ``failures``.
+
+    Raises
+    ------
+    SettingsError
+        Nothing to do; `ResumeError` for a folder that belongs to another run.
+    """
+    settings = (settings or CatalogSettings()).replace(mode="frame")
+    bands = tuple(settings.bands)
+    found = inputs_of(paths, manifest, survey=settings.survey, mode="frame", bands=bands)
+    return catalog_sources(found, out, settings, restart=restart, only=only, progress=progress)[0]
+
+
+def catalog_sources(
+    found: Discovery,
+    out: str | Path | None,
+    settings: CatalogSettings,
+    *,
+    restart: bool = False,
+    only: Selected | None = None,
+    progress: Progress | None = None,
+) -> tuple[RunSummary, QTable | None]:
+    """The same of frames that are known already; with the table.
+
+    Without a folder nothing is written.
+    """
+    began = time.perf_counter()
+    settings = settings.replace(mode="frame")
+    summary = RunSummary(None if out is None else Path(out))
+    names = found.bands or tuple(settings.bands)
+    settings = settings.replace(bands=names)
+    in_memory: list[QTable] = []
+
+    def begin(folder: RunFolder | None) -> Handle[list[Result[SourceCatalogue]]]:
+        def handle(
+            sources: Sequence[Source], results: list[Result[SourceCatalogue]]
+        ) -> Iterator[tuple[int, Mapping[str, Any]]]:
+            tables = []
+            for result in results:
+                if result.value is not None:
+                    tables.append(result.value.table)
+                    if folder is not None:
+                        _write(result.id, result.value, folder.path, settings.save)
+            if folder is None:
+                in_memory.extend(tables)
+                summary.failures |= {r.id: r.why for r in results if r.value is None}
+            else:
+                save_results(folder, results, vstack(tables) if tables else None)
+            yield len(sources), rows_of(results)
+
+        return handle
+
+    def finish(folder: RunFolder | None) -> None:
+        if folder is None:
+            return
+        tables = saved_tables(folder)
+        in_memory.extend(tables)
+        if tables:
+            write_catalogue_files(arrow_table(vstack(tables)), folder.path)
+        count(summary, folder)
+
+    go_through(
+        found,
+        Work(CATALOGUED, each(_catalogued), begin, finish),
+        settings,
+        identity_of(settings),
+        out,
+        summary,
+        progress or Progress(),
+        restart=restart,
+        only=only,
+    )
+    summary.n_instances = sum(map(len, in_memory))
+    summary.seconds = time.perf_counter() - began
+    return summary, vstack(in_memory) if in_memory else None
+
+
+def _catalogued(
+    sources: Sequence[Source], settings: CatalogSettings
+) -> list[Result[SourceCatalogue]]:
+    out: list[Result[SourceCatalogue]] = []
+    for source in sources:
+        hashes: dict[str, str] = {}
+        try:
+            read = read_bands(source, settings.read, hashes)
+            there = [(k, one) for k, one in enumerate(read) if one is not None]
+            frames = [frame_of(one, settings.read) for _, one in there]
+            named = [settings.bands[k] if settings.bands else "" for k, _ in there]
+            names = [name or frame.filter or "1" for name, frame in zip(named, frames, strict=True)]
+            frames[0] = frames[0].replace(id=source.id)
+            value = catalogue_frames(
+                frames, names, settings.part(SourceSettings), [one.psf_at for _, one in there]
+            )
+        except InputError as error:
+            hashes = hashes or source_hashes(source)
+            out.append(Result(source.id, None, str(error), hashes))
+            continue
+        out.append(Result(source.id, value, "", hashes, value.messages))
+    return out
+
+
+def _write(name: str, found: SourceCatalogue, folder: Path, save: Sequence[str]) -> None:
+    stem = file_stem(name)
+    if "images" in save:
+        for ending, content in image_files(found):
+            atomic_write_bytes(folder / f"{stem}{ending}", content)
+    if "regions" in save:
+        atomic_write_text(folder / f"{stem}.reg", regions_text(found.table))

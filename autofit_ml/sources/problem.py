@@ -1,0 +1,225 @@
+r"""The posterior density of many sources of one type at once, each on its own patch of sky.
+
+.. math:: -2 \ln p(\theta) = \sum_b \sum_p \rho\big(d_{bp}, m_{bp}(\theta) + o_{bp}\big)
+          - 2 \ln \pi(\theta)
+
+with the bands b, their pixels p, the likelihood's :math:`\rho`, the light o of the other sources
+(held), and the prior :math:`\pi`. The parameters are
+
+- of a star: x, y, ln flux in each band;
+- of a galaxy: the same, ln rc, its profile's shape (logit of the de Vaucouleurs share, or ln n),
+  eta1 and eta2 (`autofit_ml.rendering`), which all bands share.
+
+x and y are pixels of the first band from the source's anchor, a whole pixel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+
+from autofit_ml.fitting.levenberg_marquardt import Evaluation
+from autofit_ml.fitting.likelihoods import Likelihood, PixelTerms
+from autofit_ml.fitting.pixels import Placement, pixel_sum
+from autofit_ml.profiles import Profile, get_profile
+from autofit_ml.rendering import FourierPlan, component_channels, render_component
+from autofit_ml.sources.priors import SourcePrior
+
+__all__ = ["BandPatch", "SourceProblem", "positive_part"]
+
+_CHUNK = 16 * 6656 * 14
+"""Complex numbers of the spectra that are evaluated together: what stays near the cache."""
+
+
+@dataclass(frozen=True)
+class BandPatch:
+    """Patches of A sources in one band, scaled so that a typical sigma is 1.
+
+    Attributes
+    ----------
+    plan : FourierPlan
+    psf : Tensor, complex, (A, n_modes) or (1, n_modes)
+    data, root, others : Tensor, (A, side, side)
+        Sky-subtracted image, 1/sigma (0 where masked or outside), light of the other sources.
+    electrons : Tensor, float64, (A,)
+        Electrons per unit; NaN if unknown.
+    placement : Placement
+        From the first band's pixels about the anchor to this patch's.
+    """
+
+    plan: FourierPlan
+    psf: torch.Tensor
+    data: torch.Tensor
+    root: torch.Tensor
+    others: torch.Tensor
+    electrons: torch.Tensor
+    placement: Placement
+
+
+@dataclass(frozen=True)
+class SourceProblem:
+    """A sources of one type.
+
+    Attributes
+    ----------
+    prior : SourcePrior
+    bands : tuple of BandPatch
+    likelihood : Likelihood
+    """
+
+    prior: SourcePrior
+    bands: tuple[BandPatch, ...]
+    likelihood: Likelihood
+
+    def __len__(self) -> int:
+        return len(self.bands[0].data)
+
+    @property
+    def size(self) -> int:
+        """Parameters of a source, D."""
+        return 2 + len(self.bands) + 4 * (self.prior.type == "galaxy")
+
+    @cached_property
+    def profile(self) -> Profile:
+        """What is drawn."""
+        return get_profile("point" if self.prior.type == "star" else self.prior.shape)
+
+    @property
+    def _chunk(self) -> int:
+        modes = max(band.plan.n_modes for band in self.bands)
+        return max(1, min(128, _CHUNK // (7 * modes)))
+
+    def evaluate(self, index: torch.Tensor, theta: torch.Tensor) -> Evaluation:
+        """-2 ln p, half its negative gradient, and a positive curvature, as `minimise` wants it."""
+        value, slope, curvature = self.prior.evaluate(theta)
+        pixels = self.pixels(index, theta)
+        return Evaluation(
+            pixels.chi2 - 2 * value,
+            pixels.gradient + slope,
+            pixels.matrix + positive_part(-curvature),
+            pixels.light,
+        )
+
+    def measure(self, index: torch.Tensor, theta: torch.Tensor) -> torch.Tensor:
+        """-2 ln p alone, (A,)."""
+        out = -2 * self.prior.log_density(theta)
+        for some in _chunks(len(index), 2 * self._chunk):
+            for band, image in zip(self.bands, self.images(index[some], theta[some]), strict=True):
+                terms = self._terms(band, index[some], image)
+                out[some] += pixel_sum(terms.rho.to(torch.float64))
+        return out
+
+    def log_density(
+        self, index: torch.Tensor, theta: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """ln p (A,) and its gradient (A, D), for samplers."""
+        value, slope, _ = self.prior.evaluate(theta)
+        pixels = self.pixels(index, theta)
+        return value - pixels.chi2 / 2, slope + pixels.gradient
+
+    def images(self, index: torch.Tensor, theta: torch.Tensor) -> list[torch.Tensor]:
+        """Each source's own light in each band, (A, side, side)."""
+        out = []
+        for b, band in enumerate(self.bands):
+            local, _ = self._local(index, theta, b)
+            out.append(render_component(band.plan, self.profile, self._psf(band, index), local))
+        return out
+
+    def design(self, index: torch.Tensor, theta: torch.Tensor, b: int) -> torch.Tensor:
+        """Derivatives of the images of a band by theta, (A, D, side, side)."""
+        channels, jacobian = self._channels(index, theta, b)
+        return torch.einsum("apyx,apd->adyx", channels, jacobian.to(channels.dtype))
+
+    def pixels(self, index: torch.Tensor, theta: torch.Tensor) -> Evaluation:
+        """chi2, half its negative gradient and the Gauss-Newton matrix of the pixels alone."""
+        parts = [self._some(index[c], theta[c]) for c in _chunks(len(index), self._chunk)]
+        if not parts:
+            return Evaluation.empty(0, self.size, 0, theta.device)
+        return Evaluation.join(parts)
+
+    def _some(self, index: torch.Tensor, theta: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        a, d = theta.shape
+        chi2, gradient = theta.new_zeros(a), theta.new_zeros((a, d))
+        matrix = theta.new_zeros((a, d, d))
+        for b, band in enumerate(self.bands):
+            channels, jacobian = self._channels(index, theta, b)
+            terms = self._terms(band, index, channels[:, 2])
+            p = channels.shape[1]
+            root = terms.curvature.sqrt()
+            rows = torch.empty((a, p + 1, root[0].numel()), dtype=root.dtype)
+            torch.mul(channels, root[:, None], out=rows[:, :p].view(channels.shape))
+            rows[:, p] = (terms.score / root.clamp_min(1e-20)).flatten(1)
+            gram = torch.bmm(rows, rows.transpose(1, 2)).to(torch.float64)
+            chi2 = chi2 + pixel_sum(terms.rho.to(torch.float64))
+            across = jacobian.transpose(1, 2)
+            gradient = gradient + (across @ gram[:, :p, p:])[..., 0]
+            matrix = matrix + across @ gram[:, :p, :p] @ jacobian
+        return chi2, gradient, matrix, theta.new_zeros((a, 0))
+
+    def _channels(
+        self, index: torch.Tensor, theta: torch.Tensor, b: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Images that span the derivatives (A, P, side, side), and theirs by theta (A, P, D)."""
+        band = self.bands[b]
+        local, turn = self._local(index, theta, b)
+        channels, mixing = component_channels(
+            band.plan, self.profile, self._psf(band, index), local
+        )
+        if mixing is not None:
+            turn = mixing @ turn
+        jacobian = theta.new_zeros((len(theta), turn.shape[1], theta.shape[1]))
+        jacobian[:, :, self._columns(b)] = turn
+        return channels, jacobian
+
+    def _columns(self, b: int) -> list[int]:
+        """Places in theta of a band's parameters, in the profile's order."""
+        shapes = range(self.size - 4, self.size) if self.prior.type == "galaxy" else ()
+        return [0, 1, 2 + b, *shapes]
+
+    def _local(
+        self, index: torch.Tensor, theta: torch.Tensor, b: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Parameters as the renderer takes them on a band's patch; derivatives by theirs."""
+        placement = self.bands[b].placement.select(index)
+        full, turn = placement.place(theta[:, self._columns(b)], self.profile.parameters)
+        if self.profile.name == "exp_dev":
+            share = full[:, 4].sigmoid()
+            full[:, 4] = share
+            turn[:, 4] *= (share * (1 - share))[:, None]
+        return full, turn
+
+    def _psf(self, band: BandPatch, index: torch.Tensor) -> torch.Tensor:
+        if len(band.psf) == 1:
+            return band.psf.expand(len(index), -1)
+        return band.psf[index]
+
+    def misfit(self, band: BandPatch, index: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
+        """Misfit of each pixel by a source's light, 1 in the mean, (A, side, side)."""
+        return self.likelihood.misfit(
+            band.data[index],
+            own + band.others[index],
+            band.root[index],
+            band.electrons[index].to(own.dtype),
+        )[0]
+
+    def _terms(self, band: BandPatch, index: torch.Tensor, own: torch.Tensor) -> PixelTerms:
+        return self.likelihood.terms(
+            band.data[index],
+            own + band.others[index],
+            band.root[index],
+            band.electrons[index].to(own.dtype),
+        )
+
+
+def positive_part(matrix: torch.Tensor) -> torch.Tensor:
+    """Symmetric matrices with the magnitudes of their eigenvalues, (A, D, D)."""
+    values, vectors = torch.linalg.eigh((matrix + matrix.transpose(1, 2)) / 2)
+    return (vectors * values.abs()[:, None]) @ vectors.transpose(1, 2)
+
+
+def _chunks(count: int, size: int) -> Iterator[slice]:
+    return (slice(first, first + size) for first in range(0, count, size))
+

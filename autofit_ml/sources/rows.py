@@ -1,0 +1,231 @@
+"""The catalogue of a field: from posteriors to rows.
+
+Positions, fluxes and colours are means over both types by their probabilities (with the scatter
+between them in the errors); sizes and shapes are those of the galaxy, given where it is possible at
+all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import astropy.units as u
+import numpy as np
+from astropy.table import QTable
+
+from autofit_ml.catalogue.flags import Flag, usable
+from autofit_ml.images.sky_coordinates import sky_angle, sky_positions
+from autofit_ml.sources.field import Field
+from autofit_ml.sources.priors import MAGNITUDE
+from autofit_ml.sources.scan import Posterior
+
+__all__ = ["catalogue_rows", "mask_bits"]
+
+_POSSIBLE = 0.01
+"""Least probability of being a galaxy with which a source has a size and a shape."""
+
+_CROWDED = 0.05
+_DETERMINED = 0.5
+"""Largest error of the best magnitude."""
+
+
+def catalogue_rows(
+    field: Field, posterior: Posterior, radius: np.ndarray, name: str, shape: str
+) -> QTable:
+    """One row for each source.
+
+    Parameters
+    ----------
+    field : Field
+    posterior : Posterior
+    radius : ndarray, (N,)
+        Of the isophotes, pixels.
+    name : str
+        Of the frame; ids are ``<name>@<number>``.
+    shape : {"exp_dev", "sersic"}
+
+    Returns
+    -------
+    QTable
+        See docs/catalog.md for the columns.
+    """
+    n, nb = len(posterior.p_star), len(field.bands)
+    mean, covariance = _of_both(posterior, nb)
+    x, y = (posterior.anchor + mean[:, :2]).T
+    error = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
+    width = len(str(n))
+    table = QTable()
+    table["id"] = np.array([f"{name}@{k:0{width}d}" for k in range(1, n + 1)], dtype=object)
+    table["x"], table["y"] = x * u.pix, y * u.pix
+    table["x_err"], table["y_err"] = error[:, 0] * u.pix, error[:, 1] * u.pix
+    wcs = field.first.frame.wcs
+    if wcs is not None:
+        ra, dec = sky_positions(wcs, x, y)
+        table["ra"], table["dec"] = ra * u.deg, dec * u.deg
+    table["p_star"] = posterior.p_star
+    table["type"] = np.where(posterior.p_star > 0.5, "star", "galaxy").astype(object)
+    ln_flux, ln_error = mean[:, 2:], error[:, 2:]
+    for b, band in enumerate(field.bands):
+        flux = np.exp(ln_flux[:, b]) * band.scale
+        table[f"flux_{band.band.name}"] = flux
+        table[f"flux_{band.band.name}_err"] = flux * np.sinh(np.minimum(ln_error[:, b], 5.0))
+    for b, band in enumerate(field.bands):
+        zeropoint = band.band.zeropoint
+        table[f"mag_{band.band.name}"] = (zeropoint - MAGNITUDE * ln_flux[:, b]) * u.mag
+        table[f"mag_{band.band.name}_err"] = MAGNITUDE * ln_error[:, b] * u.mag
+    _add_colours(table, field, ln_flux, covariance[:, 2:, 2:])
+    _add_shapes(table, field, posterior, x, y, shape)
+    table["chi2_red"], table["n_pix"] = posterior.chi2, posterior.n_pix
+    snr = np.sqrt((ln_error**-2.0).sum(1))
+    table["snr"] = snr
+    table["radius"] = radius * u.pix
+    table["flags"] = _flags(field, posterior, radius, snr, ln_error.min(1) * MAGNITUDE)
+    table["use"] = usable(table["flags"])
+    for band_name, bits in mask_bits(field, x, y, radius).items():
+        table[f"mask_bits_{band_name}"] = bits
+    return table
+
+
+def _of_both(posterior: Posterior, nb: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean (N, 2 + nb) and covariance of positions and ln fluxes over both types."""
+    size = 2 + nb
+    share = np.stack([posterior.p_star, 1 - posterior.p_star])
+    means = [one.mean[:, :size].numpy() for one in (posterior.stars, posterior.galaxies)]
+    covariances = [
+        one.covariance[:, :size, :size].numpy() for one in (posterior.stars, posterior.galaxies)
+    ]
+    mean = sum(p[:, None] * m for p, m in zip(share, means, strict=True))
+    total = np.zeros((len(mean), size, size))
+    for p, m, c in zip(share, means, covariances, strict=True):
+        off = m - mean
+        total += p[:, None, None] * (c + off[:, :, None] * off[:, None, :])
+    return np.asarray(mean), total
+
+
+def _add_colours(
+    table: QTable, field: Field, ln_flux: np.ndarray, covariance: np.ndarray
+) -> None:
+    """Colours of neighbouring bands, errors and covariance, mag."""
+    names = [band.band.name for band in field.bands]
+    if len(names) < 2:
+        return
+    turn = np.zeros((len(names) - 1, len(names)))
+    for k in range(len(names) - 1):
+        turn[k, k], turn[k, k + 1] = -MAGNITUDE, MAGNITUDE
+    zero = np.array([band.band.zeropoint for band in field.bands])
+    colour = ln_flux @ turn.T + zero[:-1] - zero[1:]
+    cov = turn @ covariance @ turn.T
+    for k, (blue, red) in enumerate(zip(names, names[1:], strict=False)):
+        table[f"colour_{blue}_{red}"] = colour[:, k] * u.mag
+        table[f"colour_{blue}_{red}_err"] = np.sqrt(cov[:, k, k]) * u.mag
+    table["colour_cov"] = cov.reshape(len(cov), -1) * u.mag**2
+
+
+def _add_shapes(
+    table: QTable, field: Field, posterior: Posterior, x: np.ndarray, y: np.ndarray, shape: str
+) -> None:
+    """Size, axis ratio, direction and profile of the galaxies, with errors; NaN for stars."""
+    galaxy = posterior.p_star < 1 - _POSSIBLE
+    ln_rc, inner, eta1, eta2 = posterior.galaxies.mean[:, -4:].numpy().T
+    covariance = posterior.galaxies.covariance[:, -4:, -4:].numpy()
+    e = np.maximum(np.hypot(eta1, eta2), 1e-6)
+    zero, one = np.zeros_like(e), np.ones_like(e)
+
+    def error(*slopes: np.ndarray) -> np.ndarray:
+        slope = np.stack(slopes, 1)
+        return np.sqrt(np.einsum("ni,nij,nj->n", slope, covariance, slope))
+
+    re, q = np.exp(ln_rc + e / 2), np.exp(-e)
+    pa = (np.degrees(np.arctan2(eta2, eta1)) / 2 - 90.0) % 180.0
+    columns = {
+        "re": (re, re * error(one, zero, eta1 / e / 2, eta2 / e / 2), u.pix),
+        "q": (q, q * error(zero, zero, eta1 / e, eta2 / e), None),
+        "pa": (pa, np.degrees(error(zero, zero, -eta2 / e**2 / 2, eta1 / e**2 / 2)), u.deg),
+    }
+    if shape == "sersic":
+        index = np.exp(inner)
+        columns["n"] = (index, index * error(zero, one, zero, zero), None)
+    else:
+        dev = 1 / (1 + np.exp(-inner))
+        slope = dev * (1 - dev)
+        columns["dev"] = (dev, slope * error(zero, one, zero, zero), None)
+        index = 4.0**dev
+        columns["n"] = (index, index * np.log(4.0) * columns["dev"][1], None)
+    for name, (value, sigma, unit) in columns.items():
+        for key, number in ((name, value), (f"{name}_err", sigma)):
+            column = np.where(galaxy, number, np.nan)
+            table[key] = column if unit is None else column * unit
+    scale = field.first.frame.pixel_scale
+    table["re_arcsec"] = table["re"].value * scale * u.arcsec
+    table["re_arcsec_err"] = table["re_err"].value * scale * u.arcsec
+    wcs = field.first.frame.wcs
+    if wcs is not None:
+        sky = [
+            sky_angle(wcs, *at)[2] if known else np.nan
+            for *at, known in zip(x, y, pa, galaxy, strict=True)
+        ]
+        table["pa_sky"] = np.array(sky) * u.deg
+
+
+def _flags(
+    field: Field, posterior: Posterior, radius: np.ndarray, snr: np.ndarray, best: np.ndarray
+) -> np.ndarray:
+    """Bits of `autofit_ml.catalogue.Flag` for each source."""
+    ny, nx = field.shape
+    x, y = posterior.anchor.T
+    edge = np.minimum.reduce([x, y, nx - 1 - x, ny - 1 - y]) < radius
+    scatter = np.sqrt(2 / np.maximum(posterior.n_pix, 1))
+    conditions = {
+        Flag.NOT_CONVERGED: ~posterior.converged,
+        Flag.EDGE: edge,
+        Flag.BLENDED: posterior.neighbours > _CROWDED,
+        Flag.CENTRE_MASKED: posterior.seen.max(1) < 0.5,
+        Flag.LOW_SNR: snr < 10,
+        Flag.UNDETERMINED: ~(best < _DETERMINED),
+        Flag.POOR_FIT: np.abs(posterior.chi2 - 1) > 0.1 + 5 * scatter,
+        Flag.SATURATED: _saturated(field, posterior, radius),
+    }
+    flags = np.zeros(len(x), np.int32)
+    for band in field.bands:
+        flags |= np.int32(band.frame.flags)
+    for flag, where in conditions.items():
+        flags |= np.where(where, np.int32(flag), np.int32(0))
+    return flags
+
+
+def _saturated(field: Field, posterior: Posterior, radius: np.ndarray) -> np.ndarray:
+    out = np.zeros(len(radius), bool)
+    x, y = posterior.anchor.T.astype(float)
+    for b, band in enumerate(field.bands):
+        if band.frame.saturated is not None and band.frame.saturated.any():
+            u_, v = field.positions(b, x, y)
+            out |= _under(band.frame.saturated.astype(np.int64), u_, v, radius) > 0
+    return out
+
+
+def mask_bits(
+    field: Field, x: np.ndarray, y: np.ndarray, radius: np.ndarray
+) -> Mapping[str, np.ndarray]:
+    """Bits of the survey's mask that are set under each source, for each band that has some."""
+    out = {}
+    for b, band in enumerate(field.bands):
+        bits = getattr(band.frame, "mask_bits", None)
+        if bits is not None:
+            out[band.band.name] = _under(bits, *field.positions(b, x, y), radius)
+    return out
+
+
+def _under(bits: np.ndarray, x: np.ndarray, y: np.ndarray, radius: np.ndarray) -> np.ndarray:
+    """Bits that are set in any pixel inside circles, int64, (N,)."""
+    out = np.zeros(len(x), np.int64)
+    ny, nx = bits.shape
+    for k, (a, b, r) in enumerate(zip(x, y, radius, strict=True)):
+        if not np.isfinite(a + b):
+            continue
+        x0, x1 = max(int(a - r), 0), min(int(a + r) + 2, nx)
+        y0, y1 = max(int(b - r), 0), min(int(b + r) + 2, ny)
+        if x0 < x1 and y0 < y1:
+            rows, columns = np.ogrid[y0:y1, x0:x1]
+            inside = np.hypot(rows - b, columns - a) <= max(r, 0.75)
+            out[k] = np.bitwise_or.reduce(bits[y0:y1, x0:x1][inside], initial=0)
+    return out

@@ -1,0 +1,334 @@
+"""Joint inference of all sources of a field, block by block.
+
+Each source is fitted as a star and as a galaxy, the light of the others held; sources whose light
+does not overlap are fitted in one batch (colours of the overlap graph), and the model's light of a
+source is the mean of both types by their probabilities. Sweeps over the colours go on until nothing
+moves. Then each source gets a Gaussian and an evidence for each type (`gaussians`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from autofit_ml.fitting.levenberg_marquardt import LMSettings, minimise
+from autofit_ml.fitting.likelihoods import Likelihood
+from autofit_ml.sources.field import Field
+from autofit_ml.sources.fluxes import overlaps
+from autofit_ml.sources.gaussians import Gaussians, laplace, variational
+from autofit_ml.sources.priors import SourcePrior
+from autofit_ml.sources.problem import SourceProblem
+
+__all__ = ["Posterior", "Scan", "Starts"]
+
+_BATCH = 256
+_MOVED = 0.1
+"""A source whose neighbours have not changed their light by more, in sigma of their own parameters,
+is not fitted again."""
+
+_POSITION, _SIZE, _SHAPE, _ETA = 3.0, (-2.5, 5.0), 6.0, 2.5
+"""Bounds: pixels from the start; ln rc; logit of the share, or ln n from `_INDEX`; eta."""
+
+_INDEX = (math.log(0.35), math.log(7.5))
+
+
+@dataclass(frozen=True)
+class Starts:
+    """Where N sources are thought to be before they are fitted.
+
+    Attributes
+    ----------
+    x, y : ndarray, (N,)
+        Pixels of the first band.
+    flux : ndarray, (N, bands)
+        Scaled units, positive.
+    rc : ndarray, (N,)
+        Circularised half-light radius, pixels.
+    eta : ndarray, (N, 2)
+    side : ndarray of int, (N,)
+        Of the patch.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    flux: np.ndarray
+    rc: np.ndarray
+    eta: np.ndarray
+    side: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """What is known of N sources.
+
+    Attributes
+    ----------
+    anchor : ndarray of int, (N, 2)
+        Positions in the means are from there.
+    side : ndarray of int, (N,)
+    stars, galaxies : Gaussians
+    p_star : ndarray, (N,)
+    converged : ndarray of bool, (N,)
+    chi2 : ndarray, (N,)
+        Of the likelier type on its patch, per pixel.
+    n_pix : ndarray of int, (N,)
+        Pixels of all bands on its patch.
+    neighbours : ndarray, (N,)
+        Light of other sources over its own, inside the seeing.
+    seen : ndarray, (N, bands)
+        Share of the pixels inside the seeing that are not masked.
+    """
+
+    anchor: np.ndarray
+    side: np.ndarray
+    stars: Gaussians
+    galaxies: Gaussians
+    p_star: np.ndarray
+    converged: np.ndarray
+    chi2: np.ndarray
+    n_pix: np.ndarray
+    neighbours: np.ndarray
+    seen: np.ndarray
+
+
+class Scan:
+    """Sources of a field while they are fitted."""
+
+    def __init__(
+        self,
+        field: Field,
+        starts: Starts,
+        priors: tuple[SourcePrior, SourcePrior],
+        likelihood: Likelihood,
+    ) -> None:
+        n, nb = len(starts), len(field.bands)
+        self.field, self.priors, self.likelihood = field, priors, likelihood
+        self.anchor = np.rint(np.stack([starts.x, starts.y], 1)).astype(np.int64)
+        self.side = starts.side
+        ln_flux = np.log(starts.flux)
+        at = np.stack([starts.x, starts.y], 1) - self.anchor
+        star = np.hstack([at, ln_flux])
+        shapes = np.column_stack([np.log(starts.rc), np.zeros(n), starts.eta])
+        if priors[1].shape == "sersic":
+            shapes[:, 1] = math.log(1.5)
+        self.theta = [torch.as_tensor(star), torch.as_tensor(np.hstack([star, shapes]))]
+        self.evidence = torch.zeros((n, 2), dtype=torch.float64)
+        self.p_star = np.full(n, 0.5)
+        self.converged = np.zeros((n, 2), bool)
+        self.fitted = np.zeros(n, bool)
+        self.light = {
+            int(side): torch.zeros((nb, int((self.side == side).sum()), side, side))
+            for side in np.unique(self.side)
+        }
+        self.row = np.zeros(n, np.int64)
+        for side in self.light:
+            self.row[self.side == side] = np.arange(int((self.side == side).sum()))
+        self.edges = self._edges()
+        self.colour = _coloured(self.edges, starts.flux.sum(1))
+        for some in self._batches(np.arange(n)):
+            problems, corners, rows = self._problems(some)
+            self._show(some, problems, corners, rows)
+
+    def __len__(self) -> int:
+        return len(self.anchor)
+
+    def _edges(self) -> list[list[int]]:
+        """Sources whose patches overlap with each one's."""
+        out: list[list[int]] = [[] for _ in range(len(self))]
+        for i, j in overlaps(self.anchor - self.side[:, None] // 2, self.side):
+            out[i].append(j)
+            out[j].append(i)
+        return out
+
+    def _batches(self, sources: np.ndarray) -> Iterator[np.ndarray]:
+        """Sources that are fitted together: of one colour and patch size, the brightest first."""
+        for colour in np.unique(self.colour[sources]):
+            for side in np.unique(self.side[sources]):
+                here = sources[(self.colour[sources] == colour) & (self.side[sources] == side)]
+                for first in range(0, len(here), _BATCH):
+                    yield here[first : first + _BATCH]
+
+    def _problems(
+        self, some: np.ndarray
+    ) -> tuple[tuple[SourceProblem, SourceProblem], list[torch.Tensor], torch.Tensor]:
+        """Both types' problems of sources of one patch size."""
+        side = int(self.side[some[0]])
+        rows = torch.as_tensor(self.row[some])
+        patches, corners = self.field.patches(side, self.anchor[some], self.light[side][:, rows])
+        star, galaxy = (SourceProblem(prior, patches, self.likelihood) for prior in self.priors)
+        return (star, galaxy), corners, rows
+
+    def sweep(self, sources: np.ndarray) -> np.ndarray:
+        """Fit sources once; those whose light has changed, in sigma, by more than it matters."""
+        moved = np.zeros(len(self), bool)
+        for some in self._batches(sources):
+            problems, corners, rows = self._problems(some)
+            for kind, problem in enumerate(problems):
+                moved[some] |= self._minimise(problem, kind, some)
+            self._show(some, problems, corners, rows)
+            self.fitted[some] = True
+        return moved
+
+    def run(self, sweeps: int) -> None:
+        """Sweep until nothing moves."""
+        todo = np.arange(len(self))
+        for _ in range(sweeps):
+            moved = self.sweep(todo)
+            todo = np.array(
+                [i for i in range(len(self)) if any(moved[j] for j in self.edges[i])], dtype=int
+            )
+            if len(todo) == 0:
+                break
+
+    def _minimise(self, problem: SourceProblem, kind: int, some: np.ndarray) -> np.ndarray:
+        """Move sources to their maxima; True where they moved by more than `_MOVED` sigma."""
+        theta = self.theta[kind][some]
+        starts = [theta]
+        if kind and not self.fitted[some].all():
+            starts = _galaxy_starts(theta, problem.prior.shape)
+        owner = torch.arange(len(some)).repeat(len(starts))
+        begin = torch.cat(starts)
+        lower, upper, steps = _bounds(theta, problem)
+        result = minimise(
+            lambda index, at: problem.evaluate(owner[index], at),
+            begin,
+            lower.repeat(len(starts), 1),
+            upper.repeat(len(starts), 1),
+            steps,
+            LMSettings(0.02, 40),
+            lambda index, at: problem.measure(owner[index], at),
+        )
+        chi2 = result.state.chi2.view(len(starts), -1)
+        best = chi2.nan_to_num(nan=math.inf).argmin(0)
+        place = best * len(some) + torch.arange(len(some))
+        found, matrix = result.theta[place], result.state.matrix[place]
+        change = found - theta
+        size = torch.einsum("ad,ade,ae->a", change, matrix, change).clamp_min(0).sqrt()
+        self.theta[kind][some] = found
+        self.converged[some, kind] = result.converged[place].numpy()
+        scale = matrix + 1e-9 * torch.diag_embed(matrix.diagonal(dim1=1, dim2=2))
+        d = found.shape[1]
+        self.evidence[some, kind] = (
+            -result.state.chi2[place] / 2
+            + d / 2 * math.log(2 * math.pi)
+            - torch.logdet(scale) / 2
+            + problem.prior.log_share
+        )
+        return (size > _MOVED).numpy()
+
+    def _show(
+        self,
+        some: np.ndarray,
+        problems: tuple[SourceProblem, SourceProblem],
+        corners: list[torch.Tensor],
+        rows: torch.Tensor,
+    ) -> None:
+        """Put the sources' present light into the field's model."""
+        index = torch.arange(len(some))
+        self.p_star[some] = torch.sigmoid(self.evidence[some, 0] - self.evidence[some, 1]).numpy()
+        share = torch.as_tensor(self.p_star[some], dtype=torch.float32)[:, None, None]
+        kept = self.light[int(self.side[some[0]])]
+        pairs = zip(
+            problems[0].images(index, self.theta[0][some]),
+            problems[1].images(index, self.theta[1][some]),
+            strict=True,
+        )
+        for b, (star, galaxy) in enumerate(pairs):
+            light = share * star + (1 - share) * galaxy
+            self.field.add(b, corners[b], light - kept[b, rows])
+            kept[b, rows] = light
+
+    def posterior(self, inference: str) -> Posterior:
+        """Gaussians and probabilities of both types, the others' light held."""
+        n = len(self)
+        sizes = [theta.shape[1] for theta in self.theta]
+        means = [torch.zeros((n, d), dtype=torch.float64) for d in sizes]
+        covariances = [torch.zeros((n, d, d), dtype=torch.float64) for d in sizes]
+        evidence = torch.zeros((n, 2), dtype=torch.float64)
+        surroundings = np.zeros((n, 3 + len(self.field.bands)))
+        for some in self._batches(np.arange(n)):
+            problems, _, _ = self._problems(some)
+            index = torch.arange(len(some))
+            for kind, problem in enumerate(problems):
+                got = laplace(problem, index, self.theta[kind][some])
+                if inference == "vi":
+                    got = variational(problem, index, got)
+                means[kind][some], covariances[kind][some] = got.mean, got.covariance
+                evidence[some, kind] = got.log_evidence + problem.prior.log_share
+            surroundings[some] = self._surroundings(problems, index, some)
+        p_star = torch.sigmoid(evidence[:, 0] - evidence[:, 1]).numpy()
+        stars, galaxies = (Gaussians(means[k], covariances[k], evidence[:, k]) for k in (0, 1))
+        likely = (p_star < 0.5).astype(int)
+        converged = self.converged[np.arange(n), likely]
+        chi2, n_pix, neighbours, seen = np.split(surroundings, [1, 2, 3], 1)
+        return Posterior(
+            self.anchor, self.side, stars, galaxies, p_star, converged,
+            chi2[:, 0], n_pix[:, 0].astype(int), neighbours[:, 0], seen,
+        )  # fmt: skip
+
+    def _surroundings(
+        self, problems: tuple[SourceProblem, SourceProblem], index: torch.Tensor, some: np.ndarray
+    ) -> np.ndarray:
+        """Chi2 per pixel, pixels, light of others over its own, shares of seen pixels."""
+        side = int(self.side[some[0]])
+        kept = self.light[side][:, torch.as_tensor(self.row[some])]
+        chi2, pixels, seen = torch.zeros(len(some)), torch.zeros(len(some)), []
+        own, other = torch.zeros(len(some)), torch.zeros(len(some))
+        steps = torch.arange(side, dtype=torch.float32)
+        for b, band in enumerate(problems[0].bands):
+            good = (band.root > 0).float()
+            rho = problems[0].misfit(band, index, kept[b])
+            chi2 += rho.sum((1, 2))
+            pixels += good.sum((1, 2))
+            middle = band.placement.offset.float()
+            apart = torch.hypot(steps - middle[:, :1], torch.zeros(1))[:, None, :].square()
+            apart = apart + (steps - middle[:, 1:])[:, :, None].square()
+            core = (apart < max(self.field.bands[b].fwhm / 2, 1.0) ** 2).float()
+            seen.append((core * good).sum((1, 2)) / core.sum((1, 2)).clamp_min(1))
+            own += (core * kept[b]).sum((1, 2))
+            other += (core * band.others.abs()).sum((1, 2))
+        table = [chi2 / pixels.clamp_min(1), pixels, other / own.abs().clamp_min(1e-12), *seen]
+        return torch.stack(table, 1).numpy()
+
+
+def _galaxy_starts(theta: torch.Tensor, shape: str) -> list[torch.Tensor]:
+    """A disc and a spheroid: from one of them the other may not be found."""
+    disc, spheroid = theta.clone(), theta.clone()
+    low, high = (math.log(1.0), math.log(3.5)) if shape == "sersic" else (-1.5, 1.5)
+    disc[:, -3], spheroid[:, -3] = low, high
+    return [disc, spheroid]
+
+
+def _bounds(
+    theta: torch.Tensor, problem: SourceProblem
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Bounds (A, D) and largest steps (D,) of sources that begin at theta."""
+    lower, upper = torch.full_like(theta, -math.inf), torch.full_like(theta, math.inf)
+    lower[:, :2], upper[:, :2] = theta[:, :2] - _POSITION, theta[:, :2] + _POSITION
+    fluxes = slice(2, 2 + len(problem.bands))
+    lower[:, fluxes], upper[:, fluxes] = -12.0, 30.0
+    steps = torch.full((theta.shape[1],), 1.5, dtype=theta.dtype)
+    steps[:2] = 1.0
+    if problem.prior.type == "galaxy":
+        low, high = _INDEX if problem.prior.shape == "sersic" else (-_SHAPE, _SHAPE)
+        side = float(problem.bands[0].data.shape[-1])
+        lower[:, -4:] = torch.tensor([_SIZE[0], low, -_ETA, -_ETA])
+        upper[:, -4:] = torch.tensor([min(_SIZE[1], math.log(side)), high, _ETA, _ETA])
+        steps[-4:] = torch.tensor([0.7, 1.5, 0.5, 0.5])
+    return lower, upper, steps
+
+
+def _coloured(edges: list[list[int]], flux: np.ndarray) -> np.ndarray:
+    """A colour for each source such that none is that of a neighbour; the brightest first."""
+    colour = np.full(len(edges), -1)
+    for i in np.argsort(-flux, kind="stable"):
+        taken = {colour[j] for j in edges[i]}
+        colour[i] = next(c for c in range(len(edges) + 1) if c not in taken)
+    return colour
