@@ -307,7 +307,16 @@ def test_show(command, finished):
 
 def test_help_of_commands_is_whole_in_80_columns(command, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
-    for name in ("fit", "segment", "deconvolve", "diff", "lightcurve", "calibrate", "simulate", "show"):
+    for name in (
+        "fit",
+        "segment",
+        "deconvolve",
+        "diff",
+        "lightcurve",
+        "calibrate",
+        "simulate",
+        "show",
+    ):
         status, out, _ = command(name, "--help")
         assert status == 0 and max(map(len, out.splitlines())) <= 80
         assert "…" not in out
