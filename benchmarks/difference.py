@@ -190,7 +190,7 @@ def ztf(_: int) -> Iterator[Sequence[str]]:
         sky, noise = np.median(data), 1.4826 * np.median(np.abs(data - np.median(data)))
         gain = 6.2  # electrons a count, of ZTF's detectors
         made.append(frame(name, data, noise**2 + np.clip(data - sky, 0, None) / gain))
-    settings = SubtractSettings(kernel_size=5, floor=0.005)
+    settings = SubtractSettings(kernel_size=3)
     result = subtract_images(*made, settings)
     zeropoint, given = float(alert["magzpsci"]), float(alert["magpsf"])
     for name, data in (
