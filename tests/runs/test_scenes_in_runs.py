@@ -390,12 +390,12 @@ FILES = {
 
 @pytest.mark.parametrize("kind", WRONG)
 def test_wrong_models_are_told_before_anything_is_fitted(kind, tmp_path, monkeypatch):
-    from autofit_ml.runs import prepare
+    from autofit_ml.runs import frames
 
     def never(*_):
         raise AssertionError("something was read")
 
-    monkeypatch.setattr(prepare, "read_source", never)
+    monkeypatch.setattr(frames, "read_source", never)
     monkeypatch.chdir(tmp_path)
     write_scene(tmp_path / "in", "s_r", TARGET)
     for name, text in FILES.items():
