@@ -56,7 +56,7 @@ bench: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt \
-		-e ".[simulate,train,posterior,deconvolve,difference,morphology,test,lint,docs]"
+		-e ".[simulate,train,posterior,deconvolve,difference,morphology,survey,test,lint,docs]"
 	touch $@
 
 clean:

@@ -67,6 +67,7 @@ BENCHMARKS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "totals": ("what --model auto says of the whole galaxy", ("--docs",), ("-n", "12")),
     "companions": ("missed companions, ruined fits", (), ("-n", "4")),
     "priors": ("priors for the faint", ("--docs",), ("faint", "-n", "20")),
+    "psf_variation": ("PSFs that vary over a frame", ("--docs",), ("residuals", "-n", "1")),
     "population": ("populations from many fits", ("--docs",), ("simulated", "-n", "2")),
     "difference": ("image subtraction", ("--docs",), ("-n", "1")),
     "light_curves": ("light curves", ("--docs",), ("-n", "1")),

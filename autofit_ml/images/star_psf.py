@@ -1,6 +1,7 @@
 """PSFs from the stars of a frame: one for all of it, or one that varies."""
 
 import dataclasses
+import functools
 
 import numpy as np
 
@@ -21,6 +22,9 @@ __all__ = ["psf_from_stars", "with_star_psf"]
 
 MODES = 6
 """Independent parameters in which a PSF's uncertainty is described."""
+
+RESAMPLES = 48
+"""Samples of the stars that tell it."""
 
 UNDERSAMPLED = 2.0
 """FWHM, pixels, below which stars moved by parts of a pixel are no good PSF."""
@@ -73,10 +77,10 @@ def with_star_psf(frame: Frame, model: str | None = None) -> Frame:
     InputError
         Fewer than three good stars (five for "pixels").
     """
-    modes = MODES if model == "pixels" else 0
+    resamples, modes = (RESAMPLES, MODES) if model == "pixels" else (0, 0)
     try:
         candidates = star_candidates(frame.data, frame.sigma, frame.mask)
-        field = None if model == "stack" else fit_star_field(candidates, modes=modes)
+        field = None if model == "stack" else fit_star_field(candidates, resamples=resamples)
         stack = stack_candidates(candidates, modes=modes) if field is None else None
     except InputError as error:
         raise InputError(error.problem, error.remedy, frame.file) from error
@@ -101,7 +105,7 @@ def _of_stack(stack: StarStack, file: str) -> tuple[PSF, tuple[str, ...]]:
 
 
 def _of_field(field: StarField, shape: tuple[int, ...]) -> tuple[VaryingPSF, PSF, tuple[str, ...]]:
-    changes = None if field.modes is None else field.changes
+    changes = None if field.draws is None else functools.partial(field.changes, number=MODES)
     varying = VaryingPSF(field, source="stars", changes=changes)
     ny, nx = shape
     psf = varying.psf((nx - 1) / 2, (ny - 1) / 2)

@@ -68,8 +68,8 @@ class StarField:
         Stars that went into it.
     region : tuple of float
         (x0, x1, y0, y1) of these stars.
-    modes : ndarray, float64, shape (k, t, h, w), or None
-        Changes of `terms` by one standard deviation of k independent parameters.
+    draws : ndarray, float32, shape (r, t, h, w), or None
+        `terms` of r samples of the stars, less their mean, over sqrt(r - 1).
     """
 
     terms: np.ndarray
@@ -78,21 +78,29 @@ class StarField:
     half: tuple[float, float]
     number: int
     region: tuple[float, float, float, float]
-    modes: np.ndarray | None = None
+    draws: np.ndarray | None = None
 
     def __call__(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Images at positions (n,), shape (n, h, w), of any sum."""
         return np.tensordot(self._polynomials(x, y), self.terms, axes=1)
 
-    def changes(self, x: float, y: float) -> np.ndarray:
-        """Changes of the image at a position relative to a sum of 1, shape (k, h, w)."""
-        if self.modes is None:
+    def changes(self, x: float, y: float, number: int = 6) -> np.ndarray:
+        """Uncertainty of the PSF at a position: principal components of `draws` there.
+
+        Returns
+        -------
+        ndarray, shape (number, h, w)
+            Changes by one standard deviation of independent parameters, relative to a sum of 1.
+        """
+        if self.draws is None:
             raise ValueError("this PSF was made without its uncertainty")
         values = self._polynomials(np.array([x]), np.array([y]))
         image = np.tensordot(values, self.terms, axes=1)[0]
-        change = np.tensordot(values, self.modes, axes=([1], [1]))[0]
         total = image.sum()
-        return (change - image * change.sum((1, 2), keepdims=True) / total) / total
+        change = np.einsum("t,rthw->rhw", values[0], self.draws).astype(np.float64)
+        change = (change - image * change.sum((1, 2), keepdims=True) / total) / total
+        _, vectors = np.linalg.eigh(np.einsum("rhw,shw->rs", change, change))
+        return np.einsum("rk,rhw->khw", vectors[:, : -number - 1 : -1], change)
 
     def _polynomials(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         scaled = []
@@ -109,9 +117,7 @@ def _powers(u: np.ndarray, v: np.ndarray, degree: int) -> np.ndarray:
     return np.stack([u ** (k - j) * v**j for k in range(degree + 1) for j in range(k + 1)], axis=-1)
 
 
-def fit_star_field(
-    candidates: Candidates, *, modes: int = 0, resamples: int = 48
-) -> StarField | None:
+def fit_star_field(candidates: Candidates, *, resamples: int = 0) -> StarField | None:
     """The varying PSF of a frame, if its stars say that it varies.
 
     Sizes and ellipticities of the stars are predicted from those of the other stars by polynomials
@@ -120,11 +126,9 @@ def fit_star_field(
     Parameters
     ----------
     candidates : Candidates
-    modes : int
-        Also measure how uncertain the PSF is: its `modes` largest principal components over
-        samples of the stars drawn with replacement (bootstrap). 0: not.
     resamples : int
-        Number of samples.
+        Also measure how uncertain the PSF is, by this number of samples of the stars drawn with
+        replacement (bootstrap).
 
     Returns
     -------
@@ -149,10 +153,10 @@ def fit_star_field(
     fit = _fit(stars, powers, fwhm)
     if fit.used.sum() < STARS_FOR_DEGREE[degree] or is_galaxy(np.ascontiguousarray(fit.terms[0])):
         return None
-    changes = _resampled(fit, powers, modes, resamples) if modes else None
+    draws = _resampled(fit, powers, resamples) if resamples else None
     x, y = found.x[places][fit.used], found.y[places][fit.used]
     region = float(x.min()), float(x.max()), float(y.min()), float(y.max())
-    return StarField(fit.terms, degree, middle, half, int(fit.used.sum()), region, changes)
+    return StarField(fit.terms, degree, middle, half, int(fit.used.sum()), region, draws)
 
 
 def _local_locus(found: np.recarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
@@ -274,24 +278,14 @@ def _shrunk(terms: np.ndarray, error: np.ndarray) -> np.ndarray:
     return np.stack(quiet)
 
 
-def _resampled(fit: _Fit, powers: np.ndarray, modes: int, resamples: int) -> np.ndarray:
-    """Largest principal components of the terms over bootstrap samples, shape (k, t, h, w)."""
+def _resampled(fit: _Fit, powers: np.ndarray, number: int) -> np.ndarray:
+    """`StarField.draws`: terms of samples of the stars drawn with replacement."""
     rng = np.random.default_rng(len(powers))
     stars = np.flatnonzero(fit.used)
     draws = []
-    for _ in range(resamples):
+    for _ in range(number):
         times = np.bincount(rng.choice(stars, len(stars)), minlength=len(powers))[:, None, None]
         variances = fit.variances / np.maximum(times, 1)
         draws.append(_solve(fit.images, fit.weights * times, variances, powers))
-    scatter = (np.stack(draws) - np.mean(draws, axis=0)) / math.sqrt(resamples - 1)
-    # Principal components of the images over the frame: the terms are not of one weight in them.
-    steps = np.linspace(-0.9, 0.9, 7)
-    u, v = (values.ravel() for values in np.meshgrid(steps, steps))
-    degree = int((math.isqrt(8 * powers.shape[1] + 1) - 3) // 2)
-    across = _powers(u, v, degree)
-    root = np.linalg.cholesky(across.T @ across / len(u))
-    seen = np.einsum("ts,rthw->rshw", root, scatter).reshape(resamples, -1)
-    _, size, rows = np.linalg.svd(seen, full_matrices=False)
-    k = min(modes, len(size))
-    parts = (size[:k, None] * rows[:k]).reshape(k, *fit.terms.shape)
-    return np.einsum("st,kshw->kthw", np.linalg.inv(root), parts)
+    scatter = np.stack(draws) - np.mean(draws, axis=0)
+    return (scatter / math.sqrt(number - 1)).astype(np.float32)

@@ -37,7 +37,7 @@ __all__ = ["PopulationSettings", "fit_population"]
 WRONG = 5.0
 """Factor by which the errors of outliers are too small."""
 
-_OUTLIER_PRIOR = log_normal(0.01, 1.5)
+_OUTLIER_PRIOR = log_normal(0.001, 2.0)
 _MODELLED_FROM = 200
 _SMALL = 2000
 _REPRESENTATIVES = 64

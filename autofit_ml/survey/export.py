@@ -199,7 +199,7 @@ def export_hats(
 
 
 class _Reach:
-    """Which tiles have rows in, and near, a pixel."""
+    """Tiles that have rows in, and near, a pixel."""
 
     def __init__(self, files: list[Path], margin: float) -> None:
         self.files, self.margin = files, margin

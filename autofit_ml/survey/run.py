@@ -27,6 +27,7 @@ from autofit_ml.settings import FitSettings, SurveySettings
 from autofit_ml.survey.cells import cell_path, read_cell
 from autofit_ml.survey.context import Survey
 from autofit_ml.survey.engine import connected, in_this_process, on_workers
+from autofit_ml.survey.estimate import write_coverage
 from autofit_ml.survey.kinds import KINDS
 from autofit_ml.survey.plan import Plan, TileJob, make_plan, write_plan
 from autofit_ml.survey.status import SURVEY_FILE
@@ -261,6 +262,7 @@ def _claim(out: Path, plan: Plan, identity: dict[str, Any], restart: bool) -> No
                 if fingerprints != state["inputs"]:
                     write_state(out, SURVEYED, identity, state["inputs"] | fingerprints)
             write_plan(plan, out, {"run": identity["run"]})
+            write_coverage(plan, out / "coverage.fits")
             about = {"tiling": plan.tiling.text, "bands": list(plan.bands), "settings": identity}
             atomic_write_json(out / SURVEY_FILE, about)
     with contextlib.suppress(BusyError), locked(running, out):  # nobody else is at work
@@ -270,7 +272,7 @@ def _claim(out: Path, plan: Plan, identity: dict[str, Any], restart: bool) -> No
 
 
 def _fingerprints(plan: Plan) -> dict[str, dict[str, list]]:
-    """What tells whether an image, or what is said of it, has changed; as JSON holds it."""
+    """Marks of change of an image, and of what is said of it, as JSON holds them."""
     prints = source_fingerprints(plan.sources)
     for image in plan.images:
         prints[image.source.id]["priority"] = [repr(image.priority), image.band]

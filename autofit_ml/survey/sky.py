@@ -41,7 +41,7 @@ class HEALPix:
 
     @property
     def text(self) -> str:
-        """As it is given: ``healpix:8``."""
+        """Name as it is given: ``healpix:8``."""
         return f"healpix:{self.order}"
 
     @property
@@ -96,7 +96,7 @@ class Grid:
 
     @property
     def text(self) -> str:
-        """As it is given: ``grid:0.5``."""
+        """Name as it is given: ``grid:0.5``."""
         return f"grid:{self.degrees:g}"
 
     @property

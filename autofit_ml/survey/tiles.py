@@ -245,7 +245,7 @@ def _done(survey: Survey, job: TileJob, path: Path, began: float, used: float) -
 
 
 def tile_outcome(path: Path) -> TileOutcome:
-    """What a finished tile says of itself.
+    """Record of a finished tile.
 
     Raises
     ------

@@ -16,6 +16,7 @@ LAYERS = (
     ("cli",),
     ("__init__", "api"),
     ("results",),
+    ("survey",),
     ("runs",),
     ("population",),
     ("injection",),

@@ -407,7 +407,7 @@ def test_run_json(folder, out, tmp_path):
     assert run["settings"]["zeropoint"] == 25.0
     assert run["settings"]["sky"] == "free"
     fields = {*FitSettings.__dataclass_fields__, *ReadOptions.__dataclass_fields__}
-    left_out = {"read", "device", "batch_size", "workers"}
+    left_out = {"read", "device", "batch_size", "workers", "watch"}
     assert set(run["settings"]) == (fields - left_out) | {"autofit_ml"}
     assert run["execution"]["batch_size"] == 2
     assert run["execution"]["device"] == "cpu"
@@ -514,7 +514,7 @@ def test_frame_without_sources(tmp_path):
 def test_object_of_a_frame_that_cannot_be_cut(tmp_path, monkeypatch):
     """It gets its row; the others of the frame are not lost."""
     from autofit_ml.errors import InputError
-    from autofit_ml.runs import prepare as module
+    from autofit_ml.runs import frames as module
 
     cut = module.cut_stamps
 

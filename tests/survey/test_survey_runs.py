@@ -272,16 +272,26 @@ def test_images_may_not_change(area, tmp_path):
     assert survey_run(images, out, SETTINGS, TILES, restart=True).new > 0
 
 
-def test_new_images_where_nothing_is_done_yet(area, tmp_path):
+@pytest.mark.parametrize("limit", [1, None])
+def test_new_images_only_where_nothing_is_done_yet(area, tmp_path, limit):
+    """The first tile is far from the image that comes late; with all tiles done none is."""
     images = copied(area[0], tmp_path / "images")
     out = tmp_path / "out"
-    kept = (images / "f3_image.fits").rename(tmp_path / "later.fits")
-    sigma = (images / "f3_sigma.fits").rename(tmp_path / "sigma.fits")
-    survey_run(images, out, SETTINGS, TILES, limit=1)
-    kept.rename(images / "f3_image.fits")
-    sigma.rename(images / "f3_sigma.fits")
-    with pytest.raises(ResumeError, match="1 images are new, and tiles near them"):
-        survey_run(images, out, SETTINGS, TILES.replace(halo=None))
+    kept = [
+        (images / f"f3_{plane}.fits").rename(tmp_path / f"{plane}.fits")
+        for plane in ("image", "sigma")
+    ]
+    survey_run(images, out, SETTINGS, TILES, limit=limit)
+    for path in kept:
+        path.rename(images / f"f3_{path.name}")
+    if limit is None:
+        with pytest.raises(ResumeError, match="1 images are new, and tiles near them"):
+            survey_run(images, out, SETTINGS, TILES)
+        return
+    survey_run(images, out, SETTINGS, TILES)
+    whole = tmp_path / "whole"
+    survey_run(images, whole, SETTINGS, TILES)
+    assert_same(out, whole)
 
 
 # --- fits, and what one sees ------------------------------------------------------------------
