@@ -139,7 +139,7 @@ def pulls(found: PopulationPosterior, truth: Mapping[str, float] = TRUTH) -> np.
 
 def simulated(populations: int) -> Iterable[Sequence[str]]:
     """Bias and coverage, a row for each number."""
-    settings = PopulationSettings(draws=50, warmup=40)
+    settings = PopulationSettings(sampler="laplace")
     every = np.array([pulls(fitted(simulate(2000, seed), settings)) for seed in range(populations)])
     for name, one in zip(TRUTH, every.T, strict=True):
         inside = 100 * np.mean(np.abs(one) < 1)
@@ -148,7 +148,7 @@ def simulated(populations: int) -> Iterable[Sequence[str]]:
 
 def controls(populations: int) -> Iterable[Sequence[str]]:
     """What goes wrong without each part, mean pull of the numbers that suffer most."""
-    settings = PopulationSettings(draws=50, warmup=40)
+    settings = PopulationSettings(sampler="laplace")
     nothing = np.full((2000, 3), 1e-3)
     changes: dict[str, dict[str, Any]] = {
         "all of it": {},
@@ -167,7 +167,7 @@ def controls(populations: int) -> Iterable[Sequence[str]]:
 
 def outliers(populations: int) -> Iterable[Sequence[str]]:
     """Scatter of ln n where 5 % of the errors are four times too small."""
-    settings = PopulationSettings(draws=50, warmup=40)
+    settings = PopulationSettings(sampler="laplace")
     for label, flag in (("with the outlier component", True), ("without", False)):
         found = [
             fitted(simulate(2000, seed, wrong=0.05), settings, outliers=flag)
@@ -179,12 +179,12 @@ def outliers(populations: int) -> Iterable[Sequence[str]]:
 
 
 def shrinkage(populations: int) -> Iterable[Sequence[str]]:
-    """Sizes before and after, by their error."""
-    settings = PopulationSettings(draws=50, warmup=40)
+    """Sizes before and after, by their error; no limits."""
+    settings = PopulationSettings(sampler="laplace")
     rows = []
     for seed in range(populations):
-        sample = simulate(2000, seed)
-        after = fitted(sample, settings).shrink()
+        sample = simulate(2000, seed, limits=False)
+        after = fitted(sample, settings, selection=None).shrink()
         sigma = np.sqrt(sample.likelihood[1][:, 1, 1])
         flat = sample.likelihood[0][:, 1] - sample.truth[:, 1]
         off = after.mean[:, 1] - sample.truth[:, 1]

@@ -29,7 +29,13 @@ from autofit_ml.population.objects import (
 from autofit_ml.population.posterior import PopulationPosterior
 from autofit_ml.population.problem import OUTLIERS, Block, HyperProblem, object_terms
 from autofit_ml.population.selection import Selection, selection_nodes
-from autofit_ml.posterior import HMCSettings, PosteriorSamples, sample_hmc
+from autofit_ml.posterior import (
+    HMCSettings,
+    LaplaceSettings,
+    PosteriorSamples,
+    sample_hmc,
+    sample_laplace,
+)
 from autofit_ml.scenes import log_normal
 
 __all__ = ["PopulationSettings", "fit_population"]
@@ -52,6 +58,8 @@ class PopulationSettings:
 
     Attributes
     ----------
+    sampler : {"hmc", "laplace"}
+        "laplace": draws of the Gaussian at the maximum; enough where thousands of objects decide.
     chains, draws, warmup : int
         Of the sampler.
     shells, frames : int
@@ -65,6 +73,7 @@ class PopulationSettings:
     seed : int
     """
 
+    sampler: str = "hmc"
     chains: int = 4
     draws: int = 250
     warmup: int = 100
@@ -133,6 +142,8 @@ def fit_population(
         The model, shapes, an interim prior that is not known, covariates that are not finite.
     """
     settings = settings or PopulationSettings()
+    if settings.sampler not in ("hmc", "laplace"):
+        raise SettingsError(f"sampler is {settings.sampler!r}", "use hmc or laplace")
     known = model if isinstance(model, PopulationModel) else read_population_model(model)
     order = tuple(names or known.names)
     missing = [name for name in known.names if name not in order]
@@ -421,6 +432,9 @@ class _Work:
         if self.vector.size == 0:
             return PosteriorSamples.empty("fixed", 1, 1, 1, 0, u)
         low, high = self.vector.limits
+        if s.sampler == "laplace":
+            drawing = LaplaceSettings(draws=s.chains * s.draws, seed=s.seed)
+            return sample_laplace(u[None], cov[None], low[None], high[None], drawing)
         wanted = HMCSettings(chains=s.chains, draws=s.draws, warmup=s.warmup, seed=s.seed, rounds=2)
         return sample_hmc(problem.log_density, u[None], cov[None], low[None], high[None], wanted)
 
