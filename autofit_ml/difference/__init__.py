@@ -5,8 +5,9 @@ variance, kernel, fluxes at given places, point sources that have changed. Of ma
 (`light_curve`): `LightCurve`.
 
 - `align`: one grid for both images.
-- `kernel`: the least-squares solution for kernel and background.
-- `subtract`: which pixels, which direction, variances.
+- `kernel`: basis, pixels and normal equations of kernel and background; `solution`: weights, robust
+  passes, covariance; `conjugate`: the same without the matrix.
+- `subtract`: which pixels, which direction, variances; `result`: what comes out.
 - `photometry`: fluxes with errors; whitened differences and scores.
 - `detection`: what has changed, and whether it looks real.
 - `epochs`: dates, positions, and the scale of an image against the reference.

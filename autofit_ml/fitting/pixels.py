@@ -9,14 +9,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from autofit_ml.rendering import FourierPlan
 from autofit_ml.scenes.layout import Span
 
-__all__ = ["ImageData", "PatchPlans", "Placement", "pixel_sum"]
+if TYPE_CHECKING:
+    from autofit_ml.fitting.likelihoods import PixelTerms
+
+__all__ = ["ImageData", "PatchPlans", "Placement", "normal_equations", "pixel_sum"]
 
 
 @dataclass(frozen=True)
@@ -187,3 +190,36 @@ class PatchPlans:
 def pixel_sum(images: torch.Tensor) -> torch.Tensor:
     """Sum over the last two axes, one after the other: the same to the bit for any batch."""
     return images.sum(-1).sum(-1)
+
+
+def normal_equations(
+    blocks: Sequence[torch.Tensor], terms: PixelTerms, jacobian: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Sums over the pixels of an image that a Gauss-Newton step needs.
+
+    Parameters
+    ----------
+    blocks : sequence of Tensor, (A, some, ny, nx)
+        Images from which those of the derivatives are combined, P in all.
+    terms : PixelTerms, (A, ny, nx)
+    jacobian : Tensor, float64, (A, P, D)
+        Combination of the images that is the derivative by each parameter.
+
+    Returns
+    -------
+    chi2, gradient, matrix : Tensor, float64, (A,), (A, D), (A, D, D)
+        Of chi2, half its negative gradient, and the curvature.
+    """
+    root = terms.curvature.sqrt()
+    a, p = jacobian.shape[:2]
+    rows = root.new_empty((a, p + 1, root[0].numel()))
+    first = 0
+    for block in blocks:
+        place = rows[:, first : first + block.shape[1]].view(block.shape)
+        torch.mul(block, root[:, None], out=place)
+        first += block.shape[1]
+    rows[:, p] = (terms.score / root.clamp_min(1e-20)).flatten(1)
+    gram = torch.bmm(rows, rows.transpose(1, 2)).to(torch.float64)
+    across = jacobian.transpose(1, 2)
+    gradient = (across @ gram[:, :p, p:])[..., 0]
+    return pixel_sum(terms.rho.to(torch.float64)), gradient, across @ gram[:, :p, :p] @ jacobian

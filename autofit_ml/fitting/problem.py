@@ -23,7 +23,7 @@ import torch
 from autofit_ml.fitting.extras import Extras
 from autofit_ml.fitting.levenberg_marquardt import Evaluate, Evaluation
 from autofit_ml.fitting.likelihoods import Likelihood, PixelTerms
-from autofit_ml.fitting.pixels import ImageData, pixel_sum
+from autofit_ml.fitting.pixels import ImageData, normal_equations, pixel_sum
 from autofit_ml.fitting.priors import GaussianPrior
 from autofit_ml.profiles import Profile
 from autofit_ml.rendering import FourierPlan, Shared, component_channels, render_component
@@ -336,9 +336,8 @@ class SceneProblem:
         shared = self.shared()
         light = theta.new_zeros((len(theta), 0))
         layout = self.layout
-        for i, data in enumerate(self.images):
+        for i in range(len(self.images)):
             blocks, jacobian = self.channels(index, theta, i, shared)
-            (a, p), (ny, nx) = jacobian.shape[:2], data.plan.shape
             model, *others = self.light_of(blocks)
             for one in others:
                 model = model + one
@@ -354,19 +353,8 @@ class SceneProblem:
                     ],
                     1,
                 )
-            root = terms.curvature.sqrt()
-            rows = root.new_empty((a, p + 1, ny * nx))
-            first = 0
-            for block in blocks:
-                place = rows[:, first : first + block.shape[1]].view(block.shape)
-                torch.mul(block, root[:, None], out=place)
-                first += block.shape[1]
-            rows[:, p] = (terms.score / root.clamp_min(1e-20)).flatten(1)
-            gram = torch.bmm(rows, rows.transpose(1, 2)).to(torch.float64)
-            chi2 = chi2 + pixel_sum(terms.rho.to(torch.float64))
-            across = jacobian.transpose(1, 2)
-            gradient = gradient + (across @ gram[:, :p, p:])[..., 0]
-            matrix = matrix + across @ gram[:, :p, :p] @ jacobian
+            share, slope, curvature = normal_equations(blocks, terms, jacobian)
+            chi2, gradient, matrix = chi2 + share, gradient + slope, matrix + curvature
         return chi2, gradient, matrix, light
 
 

@@ -6,7 +6,10 @@ a table in memory), and a `RunSummary`.
 One file for each kind of run:
 
 - `fit`: images to a catalogue; `plan`: what it would do, without doing it.
+- `catalog`: stars and galaxies of frames.
 - `segment`, `deconvolve`: labels; samples of sharp images.
+- `diff`, `lightcurve`: differences between epochs; fluxes over time.
+- `population`: the distribution behind finished fits.
 - `simulate`: sets of simulated objects; `calibrate`: injection and recovery in a run's own images,
   `sensitivity`: of second components, over a grid; both in empty `places`.
 - `doctor`: what is installed, and what is wrong with images.
@@ -21,6 +24,7 @@ What they share:
 
 The parts of a fit:
 
+- `frames`: a frame in every band, and the stamps of its objects.
 - `prepare`: objects from their files to starting values; `fitted`: on to their rows, in workers.
 - `pipeline`, `staged`: stages of fits, as a file says; each from what an earlier one found.
 - `model`, `modelled`, `galfit_inputs`: what is fitted, as the user's model or GALFIT file says.

@@ -23,7 +23,7 @@ import torch
 
 from autofit_ml.fitting.levenberg_marquardt import Evaluation
 from autofit_ml.fitting.likelihoods import Likelihood, PixelTerms
-from autofit_ml.fitting.pixels import Placement, pixel_sum
+from autofit_ml.fitting.pixels import Placement, normal_equations, pixel_sum
 from autofit_ml.profiles import Profile, get_profile
 from autofit_ml.rendering import FourierPlan, component_channels, render_component
 from autofit_ml.sources.priors import SourcePrior
@@ -147,16 +147,8 @@ class SourceProblem:
         for b, band in enumerate(self.bands):
             channels, jacobian = self._channels(index, theta, b)
             terms = self._terms(band, index, channels[:, 2])
-            p = channels.shape[1]
-            root = terms.curvature.sqrt()
-            rows = torch.empty((a, p + 1, root[0].numel()), dtype=root.dtype)
-            torch.mul(channels, root[:, None], out=rows[:, :p].view(channels.shape))
-            rows[:, p] = (terms.score / root.clamp_min(1e-20)).flatten(1)
-            gram = torch.bmm(rows, rows.transpose(1, 2)).to(torch.float64)
-            chi2 = chi2 + pixel_sum(terms.rho.to(torch.float64))
-            across = jacobian.transpose(1, 2)
-            gradient = gradient + (across @ gram[:, :p, p:])[..., 0]
-            matrix = matrix + across @ gram[:, :p, :p] @ jacobian
+            share, slope, curvature = normal_equations([channels], terms, jacobian)
+            chi2, gradient, matrix = chi2 + share, gradient + slope, matrix + curvature
         return chi2, gradient, matrix, theta.new_zeros((a, 0))
 
     def _channels(
