@@ -86,7 +86,7 @@ def joined_catalogues(runs: Sequence[Path]) -> pa.Table:
     """
     tables = []
     for path in runs:
-        table = read_catalogue_arrow(path)
+        table = read_catalogue_arrow(path, of_fits=False)
         columns = [_without_nan(column) for column in table.columns]
         fields = [
             field.with_type(column.type)

@@ -42,8 +42,11 @@ def catalogue_path(path: str | Path) -> Path:
     raise InputError("no such file or folder", _GIVE, path)
 
 
-def read_catalogue_arrow(path: str | Path) -> pa.Table:
-    """Read a catalogue as an Arrow table; see `read_catalogue`."""
+def read_catalogue_arrow(path: str | Path, *, of_fits: bool = True) -> pa.Table:
+    """Read a catalogue as an Arrow table; see `read_catalogue`.
+
+    `of_fits`: one of another kind (the sources of frames) is refused.
+    """
     file = catalogue_path(path)
     try:
         if file.suffix.lower() == ".parquet":
@@ -58,8 +61,14 @@ def read_catalogue_arrow(path: str | Path) -> pa.Table:
         raise InputError("has no table called CATALOG", _GIVE, file) from error
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"cannot be read as a catalogue: {error}", _GIVE, file) from error
-    if "id" not in table.column_names or "status" not in table.column_names:
-        raise InputError("is not a catalogue of autofit-ml: no id or status", _GIVE, file)
+    missing = [name for name in ("id", *("status",) * of_fits) if name not in table.column_names]
+    if missing:
+        raise InputError(
+            f"is not a catalogue of {'fits' if of_fits else 'autofit-ml'}: no column "
+            f"{' or '.join(missing)}",
+            _GIVE,
+            file,
+        )
     return table
 
 

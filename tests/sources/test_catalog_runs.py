@@ -17,7 +17,7 @@ from skies import SOURCES, Known, drawn, pixels
 import autofit_ml as afm
 from autofit_ml import cli
 from autofit_ml.catalogue import Flag
-from autofit_ml.errors import SettingsError
+from autofit_ml.errors import InputError, SettingsError
 from autofit_ml.images.stamp import Frame
 from autofit_ml.runs.catalog import catalog_run
 from autofit_ml.settings import CatalogSettings
@@ -106,6 +106,14 @@ def test_model_and_residual_add_up_to_the_image(run, folder):
     sky = data - model - residual
     assert abs(sky).max() < 0.02
     assert residual.std() == pytest.approx(0.03, rel=0.03)
+
+
+def test_a_query_takes_the_catalogue_and_readers_of_fits_do_not(run):
+    table = QTable.read(run / "catalog.parquet")
+    found = afm.query(run, "SELECT id, flag_names(flags) AS raised FROM catalog WHERE p_star > 0.5")
+    assert found["id"].to_pylist() == list(table["id"][table["p_star"] > 0.5]) != []
+    with pytest.raises(InputError, match="not a catalogue of fits: no column status"):
+        afm.open_results(run)
 
 
 def test_regions_name_stars_and_galaxies(run):
