@@ -121,10 +121,13 @@ def rows_where(catalogue: pa.Table, condition: str) -> np.ndarray:
 
 def _tiles_of(results: Runs) -> Dataset | None:
     """The tiles of a survey, of which a query reads what it needs; None for other results."""
-    if not isinstance(results, (str, Path)) or not (Path(results) / "survey.json").is_file():
+    paths = [Path(p) for p in ([results] if isinstance(results, (str, Path)) else results)]
+    surveys = [path for path in paths if (path / "survey.json").is_file()]
+    if not surveys:
         return None
-    found = sorted(Path(results).glob("tiles/*/*.parquet"))
-    return dataset(found) if found else None
+    if len(paths) > 1:
+        raise SettingsError(f"{surveys[0]} is a survey among other results", "ask it alone")
+    return dataset(sorted(surveys[0].glob("tiles/*/*.parquet")))
 
 
 @contextlib.contextmanager

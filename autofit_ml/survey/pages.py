@@ -30,7 +30,7 @@ _TEMPLATE = """<!doctype html>
   --text: #e6e9ee; --page: #14161a; --faint: #9aa4b4; --line: #363c47 } }
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem;
   color: var(--text); background: var(--page) }
-svg { width: 100%; max-height: 80vh } polygon { stroke: var(--page); stroke-width: .6 }
+svg { width: 100%; max-height: 60vh } polygon { stroke: var(--page); stroke-width: .6 }
 polygon:hover { stroke: var(--text); stroke-width: 1.5 }
 table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums }
 th, td { padding: .15rem .6rem; text-align: right; border-bottom: 1px solid var(--line) }

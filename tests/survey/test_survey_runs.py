@@ -20,7 +20,7 @@ from overlapping_frames import four_frames
 from scipy.spatial import cKDTree
 
 from autofit_ml.catalogue import query
-from autofit_ml.errors import OutputError, ResumeError
+from autofit_ml.errors import OutputError, ResumeError, SettingsError
 from autofit_ml.settings import FitSettings, SurveySettings
 from autofit_ml.survey import images as footprints
 from autofit_ml.survey import tiles as tasks
@@ -318,7 +318,11 @@ def test_query_view_and_exports(undisturbed, tmp_path):
 
     out = shutil.copytree(undisturbed, tmp_path / "sky")
     whole = rows(out)
-    assert query(out, "SELECT count(*) AS n FROM catalog").column("n").to_pylist() == [len(whole)]
+    counted = "SELECT count(*) AS n FROM catalog"
+    for path in (out, [str(out)]):  # as the command line gives it
+        assert query(path, counted).column("n").to_pylist() == [len(whole)]
+    with pytest.raises(SettingsError, match="a survey among other results"):
+        query([out, out], counted)
     with duckdb.connect(str(write_view(out)), read_only=True) as connection:
         assert connection.sql("SELECT count(DISTINCT id) FROM catalog").fetchall() == [
             (len(whole),)
