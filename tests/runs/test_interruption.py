@@ -156,6 +156,10 @@ def test_signal_once(forked_runs, many_images, unbroken, tmp_path, number):
     assert_same_results(out, unbroken)
 
 
+def wait_for_text(log, text):
+    wait_for(lambda: log.exists() and text in log.read_text(), 30)
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_ctrl_c_twice(forked_runs, many_images, unbroken, tmp_path, workers):
     """It stops within the batch; what was finished before is kept."""
@@ -175,10 +179,10 @@ def test_ctrl_c_twice(forked_runs, many_images, unbroken, tmp_path, workers):
     for seconds in (0.05, 0.15, 0.3):
         log = tmp_path / f"log{seconds}"
         pid = forked_runs.begin(command, log)
-        wait_for(lambda: log.exists() and "24 inputs" in log.read_text(), 30)
+        wait_for_text(log, "24 inputs")
         time.sleep(seconds)
         os.kill(pid, signal.SIGINT)
-        wait_for(lambda: "stopping after this batch" in log.read_text(), 30)
+        wait_for_text(log, "stopping after this batch")
         began = time.monotonic()
         for _ in range(4):  # the third and further ones find nothing to interrupt
             os.kill(pid, signal.SIGINT)
