@@ -26,7 +26,7 @@ from autofit_ml.sources.field import Field, make_field
 from autofit_ml.sources.gaussians import Gaussians
 from autofit_ml.sources.infer import make_priors
 from autofit_ml.sources.problem import SourceProblem
-from autofit_ml.sources.scan import Posterior, Scan, Starts, bounds
+from autofit_ml.sources.scan import Posterior, Scan, Starts
 
 BANDS = "ugriz"
 SIGMA = {"u": 0.15, "g": 0.030, "r": 0.045, "i": 0.07, "z": 0.25}
@@ -132,7 +132,7 @@ def by_hmc(scan: Scan, number: int) -> Posterior:
     for kind, problem in enumerate(problems):
         known = (laplace.stars, laplace.galaxies)[kind]
         start = known.mean[:number]
-        lower, upper, _ = bounds(scan.theta[kind][some], problem)
+        lower, upper, _ = problem.bounds(scan.theta[kind][some])
         samples = sample_hmc(
             problem.log_density, start, known.covariance[:number], lower, upper,
             HMCSettings(chains=2, draws=200, warmup=100, rounds=1, seed=1),

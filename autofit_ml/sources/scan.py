@@ -25,17 +25,12 @@ from autofit_ml.sources.gaussians import Gaussians, laplace, variational
 from autofit_ml.sources.priors import SourcePrior
 from autofit_ml.sources.problem import SourceProblem
 
-__all__ = ["Posterior", "Scan", "Starts", "bounds", "maxima"]
+__all__ = ["Posterior", "Scan", "Starts", "maxima"]
 
 _BATCH = 256
 _MOVED = 0.1
 """A source whose neighbours have not changed their light by more, in sigma of their own parameters,
 is not fitted again."""
-
-_POSITION, _SIZE, _SHAPE, _ETA = 3.0, (-2.5, 5.0), 6.0, 2.5
-"""Bounds: pixels from the start; ln rc; logit of the share, or ln n from `_INDEX`; eta."""
-
-_INDEX = (math.log(0.35), math.log(7.5))
 
 
 @dataclass(frozen=True)
@@ -327,7 +322,7 @@ class Scan:
 
 def maxima(problem: SourceProblem, index: torch.Tensor, starts: Sequence[torch.Tensor]) -> LMResult:
     """The highest of the maxima that each start (A, D) of sources `index` (A,) leads to."""
-    lower, upper, steps = bounds(starts[0], problem)
+    lower, upper, steps = problem.bounds(starts[0])
     owner, many = index.repeat(len(starts)), len(starts)
     result = minimise(
         _owned(problem.evaluate, owner),
@@ -353,25 +348,6 @@ def _galaxy_starts(theta: torch.Tensor, shape: str) -> list[torch.Tensor]:
     low, high = (math.log(1.0), math.log(3.5)) if shape == "sersic" else (-1.5, 1.5)
     disc[:, -3], spheroid[:, -3] = low, high
     return [disc, spheroid]
-
-
-def bounds(
-    theta: torch.Tensor, problem: SourceProblem
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Bounds (A, D) and largest steps (D,) of sources that begin at theta."""
-    lower, upper = torch.full_like(theta, -math.inf), torch.full_like(theta, math.inf)
-    lower[:, :2], upper[:, :2] = theta[:, :2] - _POSITION, theta[:, :2] + _POSITION
-    fluxes = slice(2, 2 + len(problem.bands))
-    lower[:, fluxes], upper[:, fluxes] = -12.0, 30.0
-    steps = torch.full((theta.shape[1],), 1.5, dtype=theta.dtype)
-    steps[:2] = 1.0
-    if problem.prior.type == "galaxy":
-        low, high = _INDEX if problem.prior.shape == "sersic" else (-_SHAPE, _SHAPE)
-        side = float(problem.bands[0].data.shape[-1])
-        lower[:, -4:] = torch.tensor([_SIZE[0], low, -_ETA, -_ETA])
-        upper[:, -4:] = torch.tensor([min(_SIZE[1], math.log(side)), high, _ETA, _ETA])
-        steps[-4:] = torch.tensor([0.7, 1.5, 0.5, 0.5])
-    return lower, upper, steps
 
 
 def _both(first: Starts, more: Starts) -> Starts:
