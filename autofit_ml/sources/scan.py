@@ -21,7 +21,8 @@ from autofit_ml.fitting.levenberg_marquardt import LMResult, LMSettings, minimis
 from autofit_ml.fitting.likelihoods import Likelihood
 from autofit_ml.sources.field import Field
 from autofit_ml.sources.fluxes import overlaps
-from autofit_ml.sources.gaussians import Gaussians, laplace, variational
+from autofit_ml.sources.gaussians import Gaussians, variational
+from autofit_ml.sources.laplace import laplace
 from autofit_ml.sources.priors import SourcePrior
 from autofit_ml.sources.problem import SourceProblem
 
@@ -270,23 +271,25 @@ class Scan:
             Only of these; the others' rows mean nothing.
         """
         n = len(self)
-        sizes = [theta.shape[1] for theta in self.theta]
-        means = [torch.zeros((n, d), dtype=torch.float64) for d in sizes]
-        covariances = [torch.zeros((n, d, d), dtype=torch.float64) for d in sizes]
-        evidence = torch.zeros((n, 2), dtype=torch.float64)
+        sources = np.arange(n) if sources is None else sources
+        parts: tuple[list[Gaussians], list[Gaussians]] = ([], [])
         surroundings = np.zeros((n, 3 + len(self.field.bands)))
-        for some in self._batches(np.arange(n) if sources is None else sources):
+        order = []
+        for some in self._batches(sources):
             problems, _, _ = self.problems(some)
             index = torch.arange(len(some))
             for kind, problem in enumerate(problems):
                 got = laplace(problem, index, self.theta[kind][some])
                 if inference == "vi":
                     got = variational(problem, index, got)
-                means[kind][some], covariances[kind][some] = got.mean, got.covariance
-                evidence[some, kind] = got.log_evidence + problem.prior.log_share
+                evidence = got.log_evidence + problem.prior.log_share
+                parts[kind].append(dataclasses.replace(got, log_evidence=evidence))
             surroundings[some] = self._surroundings(problems, index, some)
-        p_star = torch.sigmoid(evidence[:, 0] - evidence[:, 1]).numpy()
-        stars, galaxies = (Gaussians(means[k], covariances[k], evidence[:, k]) for k in (0, 1))
+            order.append(some)
+        place = torch.zeros(n, dtype=torch.int64)
+        place[np.concatenate(order)] = torch.arange(len(sources))
+        stars, galaxies = (Gaussians.join(part).select(place) for part in parts)
+        p_star = torch.sigmoid(stars.log_evidence - galaxies.log_evidence).numpy()
         likely = (p_star < 0.5).astype(int)
         converged = self.converged[np.arange(n), likely]
         chi2, n_pix, neighbours, seen = np.split(surroundings, [1, 2, 3], 1)

@@ -1,4 +1,4 @@
-r"""Posterior moments and evidence of sources by importance sampling, pixels used sparingly.
+r"""Laplace's posterior of sources, made exact by importance sampling that spares the pixels.
 
 Given position and shape (s; two parameters of a star, six of a galaxy) the pixels say about the
 fluxes F of the bands nothing but a parabola each,
@@ -6,7 +6,8 @@ fluxes F of the bands nothing but a parabola each,
 .. math:: \chi^2_b = C_b(s) - 2 B_b(s)\,(F_b/\hat F_b - 1) + A_b(s)\,(F_b/\hat F_b - 1)^2,
 
 with sums A, B, C over the pixels of one drawn image. So s is drawn some dozens of times from a
-Student-t density (then from another one with the moments found), and for each s ln F as often as
+Student-t density about the maximum, as wide as the Gaussian there (then from another one with the
+moments found), and for each s ln F as often as
 one likes from its own Student-t about its maximum. Weights are density over proposal: no Gaussian
 is assumed, and the ellipticities' true prior holds (`SourcePrior.log_density`, exact). Sizes near
 zero, shares that the pixels hardly tell and fluxes below the noise are none. Likelihoods other than
@@ -16,21 +17,21 @@ the Gaussian one are expanded to second order about the maximum.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 import torch
 from scipy.stats import chi2, norm, qmc
 
+from autofit_ml.sources.gaussians import Gaussians, regular, root_of
 from autofit_ml.sources.problem import SourceProblem
 
-__all__ = ["Integral", "integrate"]
+__all__ = ["laplace"]
 
 _NU = 5.0
 """Degrees of freedom of the proposals."""
 
-_SHAPES = {2: (16, 16), 6: (32, 64)}
+_SHAPES = {2: (32, 32), 6: (32, 64)}
 """Draws of position and shape, first and second time, by their number of parameters."""
 
 _FLUXES, _STEPS = 8, 6
@@ -43,46 +44,16 @@ _TOGETHER = 32
 """Sources at once."""
 
 
-@dataclass(frozen=True)
-class Integral:
-    """What importance sampling tells about A sources of one type.
-
-    Attributes
-    ----------
-    mean : Tensor, float64, (A, D)
-    covariance : Tensor, float64, (A, D, D)
-    log_evidence : Tensor, float64, (A,)
-    draws : Tensor, float64, (A, T, d)
-        Position and shape.
-    weights : Tensor, float64, (A, T)
-        Theirs; their sum is 1.
-    size : Tensor, float64, (A,)
-        Effective number of the draws of position and shape.
-    """
-
-    mean: torch.Tensor
-    covariance: torch.Tensor
-    log_evidence: torch.Tensor
-    draws: torch.Tensor
-    weights: torch.Tensor
-    size: torch.Tensor
-
-
-def integrate(
-    problem: SourceProblem, index: torch.Tensor, theta: torch.Tensor, covariance: torch.Tensor
-) -> Integral:
-    """Integrate over the parameters of sources `index`, about maxima theta (A, D)."""
+def laplace(problem: SourceProblem, index: torch.Tensor, theta: torch.Tensor) -> Gaussians:
+    """Posteriors of sources `index` whose maxima are theta (A, D)."""
     parts = [
-        _integrate(problem, index[some], theta[some], covariance[some])
+        _integrate(problem, index[some], theta[some])
         for some in torch.arange(len(index)).split(_TOGETHER)
     ]
-    names = Integral.__dataclass_fields__
-    return Integral(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
+    return Gaussians.join(parts)
 
 
-def _integrate(
-    problem: SourceProblem, index: torch.Tensor, theta: torch.Tensor, covariance: torch.Tensor
-) -> Integral:
+def _integrate(problem: SourceProblem, index: torch.Tensor, theta: torch.Tensor) -> Gaussians:
     bands = len(problem.bands)
     fluxes = range(2, 2 + bands)
     held = [k for k in range(problem.size) if k not in fluxes]
@@ -91,7 +62,8 @@ def _integrate(
     low, high = lower[:, None, held], upper[:, None, held]
     target = problem.expanded(index, theta)
     mean = theta[:, held]
-    root = _WIDER * _root(covariance[:, held][:, :, held])
+    covariance = torch.linalg.inv(regular(problem.evaluate(index, theta).matrix))
+    root = _WIDER * root_of(covariance[:, held][:, :, held])
     proposals: list[tuple[torch.Tensor, torch.Tensor, int]] = []
     drawn: list[torch.Tensor] = []
     inner: list[tuple[torch.Tensor, torch.Tensor]] = []
@@ -123,7 +95,7 @@ def _integrate(
         size = 1 / outer.square().sum(1)
         # Few effective draws tell little of a covariance: the first proposal stays in it.
         part = (size / (size + d))[:, None, None]
-        root = _root(part * spread + (1 - part) * proposals[0][1] @ proposals[0][1].transpose(1, 2))
+        root = root_of(part * spread + (1 - part) * proposals[0][1] @ proposals[0][1].transpose(1, 2))
     full = torch.cat(
         [
             every[:, :, None, :2].expand(*ln_flux.shape[:3], 2),
@@ -136,7 +108,7 @@ def _integrate(
     mean = (share * full).sum(1)
     off = full - mean[:, None]
     covariance = (share * off).transpose(1, 2) @ off
-    return Integral(mean, covariance, evidence, every, outer, size)
+    return Gaussians(mean, covariance, evidence, every, outer)
 
 
 def _over_fluxes(
@@ -211,10 +183,3 @@ def _log_student(points: torch.Tensor, mean: torch.Tensor, root: torch.Tensor) -
     """ln density at points (A, T, d) of Student-t distributions."""
     z = torch.linalg.solve_triangular(root, (points - mean[:, None]).transpose(1, 2), upper=False)
     return _log_standard(z.transpose(1, 2)) - root.diagonal(dim1=1, dim2=2).log().sum(1)[:, None]
-
-
-def _root(covariance: torch.Tensor) -> torch.Tensor:
-    scale = covariance.diagonal(dim1=1, dim2=2).clamp_min(1e-300).sqrt()
-    eye = torch.eye(covariance.shape[1], dtype=covariance.dtype)
-    unit = covariance / scale[:, :, None] / scale[:, None, :] + 1e-9 * eye
-    return scale[:, :, None] * torch.linalg.cholesky(unit)
