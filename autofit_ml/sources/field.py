@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from scipy import ndimage
 
 from autofit_ml.errors import InputError
 from autofit_ml.fitting.pixels import Placement
@@ -29,9 +30,8 @@ __all__ = ["Field", "FieldBand", "make_field"]
 _SAME = 0.02
 """Pixels: grids whose corners agree so well are the same."""
 
-_PSF_ERROR = 0.02
-"""Error of a source's drawn light: PSFs are known, and pixels of them moved, no better. Without it
-bright stars are galaxies of a seventh of a pixel."""
+_PSF_ERROR = 0.01
+"""Error of a source's drawn light as a share of it: PSFs are known no better."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,8 @@ class FieldBand:
         Per scaled unit; NaN if unknown.
     psf : PSF
         In the middle.
+    rings : ndarray, (h, w)
+        Error of the PSF moved by a part of a pixel, in its peak.
     aligned : bool
         Its pixels are the first band's.
     """
@@ -65,6 +67,7 @@ class FieldBand:
     scale: float
     electrons: float
     psf: PSF
+    rings: np.ndarray
     aligned: bool
     _modes: dict[tuple[float, ...], torch.Tensor] = field(
         default_factory=dict, repr=False, compare=False
@@ -90,6 +93,18 @@ class FieldBand:
         self.data.sub_(mean)
         return mean * self.scale
 
+    def unsure(self, side: int) -> torch.Tensor:
+        """What moving the PSF by parts of a pixel may be off by, in its peak, (side, side).
+
+        Rings of an undersampled PSF, that is: without it bright stars are galaxies small enough to
+        smooth them.
+        """
+        small = self.rings
+        out = np.zeros((side, side), np.float32)
+        (y, v), (x, u) = (_common(side, size) for size in small.shape)
+        out[y, x] = small[v, u]
+        return torch.as_tensor(out)
+
     def plan(self, side: int) -> FourierPlan:
         """Plan that draws patches of `side` pixels."""
         shape, oversampling = self.psf.data.shape, self.psf.oversampling
@@ -107,6 +122,25 @@ class FieldBand:
             made = psf_modes(self.plan(side), images, contains)
             self._modes.update(zip([keys[k] for k in new], made, strict=True))
         return torch.stack([self._modes[key] for key in keys])
+
+
+def _rings(psf: PSF) -> np.ndarray:
+    """Difference of two ways to move a PSF by half a pixel, in its peak; rms of three moves."""
+    image = np.asarray(psf.data, float)
+    out = np.zeros(image.shape)
+    if psf.oversampling == 1:
+        padded, inner = np.pad(image, 8), (slice(8, -8), slice(8, -8))
+        for step in ((0.5, 0.0), (0.0, 0.5), (0.5, 0.5)):
+            moved = np.fft.ifft2(ndimage.fourier_shift(np.fft.fft2(padded), step)).real
+            out += (moved - ndimage.shift(padded, step))[inner] ** 2 / 3
+    return np.sqrt(out) / image.max()
+
+
+def _common(side: int, other: int) -> tuple[slice, slice]:
+    """Places in squares of both sides that lie on each other when their middles do."""
+    half = min(side // 2, other // 2)
+    width = min(side - side // 2, other - other // 2)
+    return tuple(slice(n // 2 - half, n // 2 + width) for n in (side, other))  # type: ignore[return-value]
 
 
 @dataclass(frozen=True)
@@ -144,7 +178,7 @@ class Field:
         anchors : ndarray of int, (A, 2)
             x and y of the sources' pixels in the first band.
         light : Tensor, (bands, A, side, side), or sequence of its planes
-            What the model has of each source itself; a share of it counts as noise.
+            What the model has of each source itself; what drawing it may be off by counts as noise.
 
         Returns
         -------
@@ -166,7 +200,10 @@ class Field:
             at = torch.as_tensor(corner)
             inside, rows, columns = _window(at, side, one.data.shape)
             root = one.root[rows, columns] * inside
-            root = root / (1 + (_PSF_ERROR * light[b] * root).square()).sqrt()
+            error = (_PSF_ERROR * light[b]).square() + (
+                light[b].amax((1, 2), keepdim=True) * one.unsure(side)
+            ).square()
+            root = root / (1 + error * root.square()).sqrt()
             others = (one.model[rows, columns] - light[b]) * inside
             patches.append(
                 BandPatch(
@@ -236,6 +273,7 @@ def make_field(
         data = np.where(good, (frame.data - sky) / scale, 0.0).astype(np.float32)
         root = np.where(good, scale / frame.sigma, 0.0).astype(np.float32)
         zeropoint = frame.zeropoint - MAGNITUDE * math.log(scale)
+        psf = frame.psf_at((nx - 1) / 2, (ny - 1) / 2)
         bands.append(
             FieldBand(
                 Band(name, zeropoint),
@@ -245,7 +283,8 @@ def make_field(
                 torch.zeros(data.shape),
                 scale,
                 frame.gain * scale,
-                frame.psf_at((nx - 1) / 2, (ny - 1) / 2),
+                psf,
+                _rings(psf),
                 _aligned(frames[0], frame),
             )
         )
