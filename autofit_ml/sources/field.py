@@ -30,6 +30,9 @@ __all__ = ["Field", "FieldBand", "make_field"]
 _SAME = 0.02
 """Pixels: grids whose corners agree so well are the same."""
 
+_MESH = 256
+"""Pixels between the nodes of the fitted sky; smaller images have one constant."""
+
 _PSF_ERROR = 0.01
 """Error of a source's drawn light as a share of it: PSFs are known no better."""
 
@@ -78,20 +81,34 @@ class FieldBand:
         """FWHM of its PSF, pixels."""
         return psf_fwhm(self.psf)
 
-    def subtract_rest(self) -> float:
-        """Subtract the mean of what is left beside the sources; that mean, image units.
+    def subtract_rest(self) -> np.ndarray:
+        """Subtract the sky that fits best beside the sources; that sky, image units, (ny, nx).
 
-        A sky from medians is low by a part of an electron (photons are skew), and high by the
-        wings of sources; beside their models neither is.
+        Linear between the nodes of a mesh, by least squares over the pixels without much light. A
+        sky from medians is low by a part of an electron (photons are skew), and high by the wings
+        of sources; this one is neither.
         """
-        rest = (self.data - self.model) * self.root
-        quiet = (self.root > 0) & (self.model * self.root < 0.1) & (rest.abs() < 5)
-        if not quiet.any():
-            return 0.0
-        weight = self.root[quiet].double()
-        mean = float((rest[quiet] * weight).sum() / weight.square().sum())
-        self.data.sub_(mean)
-        return mean * self.scale
+        rest = ((self.data - self.model) * self.root).numpy()
+        quiet = ((self.root > 0) & (self.model * self.root < 0.1)).numpy() & (abs(rest) < 5)
+        weight = np.where(quiet, self.root.numpy(), np.float32(0))
+        down, along = (_hats(n) for n in rest.shape)
+        right = down.T @ (rest * weight) @ along
+        square = weight * weight
+        pairs = [(i, k) for i in range(down.shape[1]) for k in (i, i + 1) if k < down.shape[1]]
+        size = right.size
+        matrix = np.zeros((down.shape[1], along.shape[1]) * 2)
+        for i, k in pairs:
+            line = (down[:, i] * down[:, k]) @ square
+            matrix[i, :, k, :] = matrix[k, :, i, :] = (along.T * line) @ along
+        matrix = matrix.reshape(size, size)
+        # A node without pixels has the others' mean.
+        total = matrix.sum()
+        mean = right.sum() / total if total > 0 else 0.0
+        matrix += np.eye(size) * max(1e-6 * total / size, 1e-12)
+        nodes = mean + np.linalg.solve(matrix, right.ravel() - matrix @ np.full(size, mean))
+        sky = (down @ nodes.reshape(right.shape) @ along.T).astype(np.float32)
+        self.data.sub_(torch.as_tensor(sky))
+        return sky * np.float32(self.scale)
 
     def unsure(self, side: int) -> torch.Tensor:
         """What moving the PSF by parts of a pixel may be off by, in its peak, (side, side).
@@ -122,6 +139,15 @@ class FieldBand:
             made = psf_modes(self.plan(side), images, contains)
             self._modes.update(zip([keys[k] for k in new], made, strict=True))
         return torch.stack([self._modes[key] for key in keys])
+
+
+def _hats(length: int) -> np.ndarray:
+    """Linear functions of a mesh along one axis, (length, nodes); their sum is 1."""
+    cells = length // _MESH
+    if cells == 0:
+        return np.ones((length, 1))
+    place = np.linspace(0, cells, length)[:, None] - np.arange(cells + 1)
+    return np.maximum(1 - abs(place), 0.0)
 
 
 def _rings(psf: PSF) -> np.ndarray:

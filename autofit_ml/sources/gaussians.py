@@ -60,9 +60,18 @@ class Gaussians:
 
     @classmethod
     def join(cls, parts: Sequence[Gaussians]) -> Gaussians:
-        """Several as one, in order."""
+        """Several as one, in order; those of fewer draws get some of weight 0."""
         names = [item.name for item in dataclasses.fields(cls)]
+        most = max(part.weights.shape[1] for part in parts)
+        parts = [part.padded(most) for part in parts]
         return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
+
+    def padded(self, number: int) -> Gaussians:
+        """The same with `number` draws, new ones of weight 0."""
+        room = number - self.weights.shape[1]
+        more = self.draws[:, :1].expand(-1, room, -1)
+        weights = torch.nn.functional.pad(self.weights, (0, room))
+        return dataclasses.replace(self, draws=torch.cat([self.draws, more], 1), weights=weights)
 
     def select(self, index: torch.Tensor) -> Gaussians:
         """Select some of the sources."""

@@ -16,6 +16,7 @@ the Gaussian one are expanded to second order about the maximum.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from functools import lru_cache
 
@@ -34,6 +35,9 @@ _NU = 5.0
 _SHAPES = {2: (32, 32), 6: (32, 64)}
 """Draws of position and shape, first and second time, by their number of parameters."""
 
+_FEW = 25
+"""Effective draws below which a source gets four times as many."""
+
 _FLUXES, _STEPS = 8, 6
 """Draws of the fluxes for each of them, and steps to their maximum."""
 
@@ -46,14 +50,27 @@ _TOGETHER = 32
 
 def laplace(problem: SourceProblem, index: torch.Tensor, theta: torch.Tensor) -> Gaussians:
     """Posteriors of sources `index` whose maxima are theta (A, D)."""
-    parts = [
-        _integrate(problem, index[some], theta[some])
-        for some in torch.arange(len(index)).split(_TOGETHER)
-    ]
-    return Gaussians.join(parts)
+
+    def found(some: torch.Tensor, counts: tuple[int, ...]) -> Gaussians:
+        parts = [_integrate(problem, index[k], theta[k], counts) for k in some.split(_TOGETHER)]
+        return Gaussians.join(parts)
+
+    counts = _SHAPES[2 if problem.prior.type == "star" else 6]
+    every = torch.arange(len(index))
+    out = found(every, counts)
+    few = every[1 / out.weights.square().sum(1) < _FEW]
+    if len(few) == 0:
+        return out
+    more = found(few, (*counts, 4 * counts[-1]))
+    out = out.padded(more.weights.shape[1])
+    for item in dataclasses.fields(out):
+        getattr(out, item.name)[few] = getattr(more, item.name)
+    return out
 
 
-def _integrate(problem: SourceProblem, index: torch.Tensor, theta: torch.Tensor) -> Gaussians:
+def _integrate(
+    problem: SourceProblem, index: torch.Tensor, theta: torch.Tensor, counts: tuple[int, ...]
+) -> Gaussians:
     bands = len(problem.bands)
     fluxes = range(2, 2 + bands)
     held = [k for k in range(problem.size) if k not in fluxes]
@@ -67,7 +84,7 @@ def _integrate(problem: SourceProblem, index: torch.Tensor, theta: torch.Tensor)
     proposals: list[tuple[torch.Tensor, torch.Tensor, int]] = []
     drawn: list[torch.Tensor] = []
     inner: list[tuple[torch.Tensor, torch.Tensor]] = []
-    for count in _SHAPES[d]:
+    for count in counts:
         z = _student(count, d, len(proposals))
         points = mean[:, None] + z @ root.transpose(1, 2)
         proposals.append((mean, root, count))
