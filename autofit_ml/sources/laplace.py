@@ -71,8 +71,7 @@ def laplace(problem: SourceProblem, index: torch.Tensor, theta: torch.Tensor) ->
 def _integrate(
     problem: SourceProblem, index: torch.Tensor, theta: torch.Tensor, counts: tuple[int, ...]
 ) -> Gaussians:
-    bands = len(problem.bands)
-    fluxes = range(2, 2 + bands)
+    fluxes = range(2, 2 + problem.fluxes)
     held = [k for k in range(problem.size) if k not in fluxes]
     d = len(held)
     lower, upper, _ = problem.bounds(theta)
@@ -139,7 +138,7 @@ def _over_fluxes(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Draws of ln F (A, T, M, bands) at positions and shapes (A, T, d); ln density over proposal."""
     a, t, d = points.shape
-    bands, prior = len(problem.bands), problem.prior
+    bands, prior = problem.fluxes, problem.prior
     best = theta[:, 2 : 2 + bands]
     # Below the bounds nothing changes any more but the prior; beyond them nothing may be.
     shown = torch.maximum(torch.minimum(points, high), low)
