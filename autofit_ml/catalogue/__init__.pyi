@@ -1,6 +1,8 @@
 from .atomic import atomic_file as atomic_file
 from .atomic import atomic_write_bytes as atomic_write_bytes
 from .atomic import atomic_write_ecsv as atomic_write_ecsv
+from .atomic import atomic_write_figure as atomic_write_figure
+from .atomic import atomic_write_fits as atomic_write_fits
 from .atomic import atomic_write_json as atomic_write_json
 from .atomic import atomic_write_text as atomic_write_text
 from .atomic import remove_temporaries as remove_temporaries

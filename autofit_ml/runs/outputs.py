@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import platform
@@ -22,6 +21,7 @@ from autofit_ml.catalogue import (
     BandPlanes,
     Flag,
     atomic_write_bytes,
+    atomic_write_figure,
     atomic_write_json,
     band_suffix,
     file_stem,
@@ -114,9 +114,7 @@ def _save_posterior(folder: Path, name: str, posterior: ScenePosterior, model: s
         if not parameter.startswith("neighbour_") and np.ptp(flat[:, k]) > 0
     ]
     figure = corner_figure(flat[:, shown], [posterior.names[k] for k in shown])
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=80)
-    atomic_write_bytes(target / f"{stem}.png", picture.getvalue(), fsync=False)
+    atomic_write_figure(target / f"{stem}.png", figure, dpi=80)
 
 
 def _save_object(
