@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,13 +27,12 @@ from autofit_ml.runs.prepare import (
     with_sources,
     without_stamps,
 )
-from autofit_ml.runs.rows import Fitted
 from autofit_ml.settings import FitSettings
 
 if TYPE_CHECKING:
     from autofit_ml.runs.pictured import FittedImages
 
-__all__ = ["FittingTask", "fit_job", "fitted_together"]
+__all__ = ["Fitted", "FittingTask", "fit_job", "fitted_together"]
 
 _SOURCES = 256
 """The most sources that a worker fits together: with 64, calls cost a fifth of the time."""
@@ -41,6 +40,30 @@ _SOURCES = 256
 _FRAME = 128
 """The most objects of a frame that a worker fits together: the last ones leave no worker idle for
 long."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Outcome of some sources: rows, hashes, warnings.
+
+    Attributes
+    ----------
+    rows : dict of ndarray
+    objects : dict
+        Source id -> ids of its objects, in order.
+    hashes : dict
+        File -> sha256.
+    unfinished : frozenset
+        Sources of which more objects follow.
+    kept : dict
+        Id -> images of its fit, where they are wanted in memory.
+    """
+
+    rows: dict[str, np.ndarray]
+    objects: dict[str, list[str]]
+    hashes: dict[str, str]
+    unfinished: frozenset[str] = frozenset()
+    kept: dict[str, FittedImages] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -40,12 +40,12 @@ from autofit_ml.runs.model import RunModel
 from autofit_ml.runs.object_fit import ObjectFit
 from autofit_ml.runs.pictured import Pictured
 from autofit_ml.runs.prepare import Failure, Prepared
-from autofit_ml.runs.rows import Fitted
 from autofit_ml.segmentation import Segmentation
 from autofit_ml.settings import FitSettings
 
 if TYPE_CHECKING:
     from autofit_ml.posterior.scenes import ScenePosterior
+    from autofit_ml.runs.fitted import Fitted
 
 __all__ = ["save_pictures", "save_shard", "version", "write_catalogue"]
 

@@ -34,7 +34,7 @@ from autofit_ml.population.infer import infer
 from autofit_ml.population.pictures import predictive_figure
 from autofit_ml.population.selection import Selection, detection_surface
 from autofit_ml.posterior import write_inference_data
-from autofit_ml.runs.folder import claimed
+from autofit_ml.runs.claim import claimed
 from autofit_ml.runs.identity import identity_of
 from autofit_ml.runs.kinds import POPULATED
 from autofit_ml.runs.sources import Paths
