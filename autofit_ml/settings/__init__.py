@@ -12,7 +12,6 @@ other module may import it.
 from __future__ import annotations
 
 from autofit_ml.settings.catalog import CatalogSettings, SourceSettings
-from autofit_ml.settings.deconvolve import CLASSICAL, DeconvolveSettings, SamplingSettings
 from autofit_ml.settings.difference import (
     DiffSettings,
     LightCurveOptions,
@@ -21,9 +20,6 @@ from autofit_ml.settings.difference import (
     date_ranges,
 )
 from autofit_ml.settings.fit import SAVED, FitSettings
-from autofit_ml.settings.injection import CalibrateSettings, SensitivitySettings
-from autofit_ml.settings.panels import INPUT, MODEL, OUTPUT, PANELS
-from autofit_ml.settings.population import PopulationOptions
 from autofit_ml.settings.python import (
     CatalogCall,
     FitCall,
@@ -33,10 +29,28 @@ from autofit_ml.settings.python import (
     ReadCall,
     SubtractCall,
 )
-from autofit_ml.settings.reading import FITTED_PSFS, Paths, ReadOptions
+from autofit_ml.settings.reading import (
+    FITTED_PSFS,
+    INPUT,
+    MODEL,
+    OUTPUT,
+    PANELS,
+    Paths,
+    ReadOptions,
+)
 from autofit_ml.settings.running import INITIALISERS, SEGMENTERS, Resumed, Selected
-from autofit_ml.settings.segment import SegmentSettings
-from autofit_ml.settings.simulate import SimulateSettings
+from autofit_ml.settings.stages import (
+    CLASSICAL,
+    DeconvolveSettings,
+    SamplingSettings,
+    SegmentSettings,
+)
+from autofit_ml.settings.studies import (
+    CalibrateSettings,
+    PopulationOptions,
+    SensitivitySettings,
+    SimulateSettings,
+)
 from autofit_ml.settings.survey import SurveySettings
 
 __all__ = [

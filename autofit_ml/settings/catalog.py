@@ -8,8 +8,7 @@ from pathlib import Path
 
 from autofit_ml.options import Settings, any_of, option
 from autofit_ml.settings.fit import bands_and_wavelengths
-from autofit_ml.settings.panels import MODEL, OUTPUT, STARTS, WORK
-from autofit_ml.settings.reading import ReadOptions
+from autofit_ml.settings.reading import MODEL, OUTPUT, STARTS, WORK, ReadOptions
 from autofit_ml.settings.running import Working, batch_size_option, segmenter_option
 
 

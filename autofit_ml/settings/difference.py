@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 from autofit_ml.errors import SettingsError
 from autofit_ml.options import Settings, option
-from autofit_ml.settings.panels import MODEL, NOISE, OUTPUT
-from autofit_ml.settings.reading import ReadOptions
+from autofit_ml.settings.reading import MODEL, NOISE, OUTPUT, ReadOptions
 from autofit_ml.settings.running import Working, batch_size_option
 
 

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from autofit_ml.errors import SettingsError
 from autofit_ml.options import Option, any_of, option, texts_of, word_or_number
-from autofit_ml.settings.panels import MODEL, OUTPUT, STARTS
-from autofit_ml.settings.reading import ReadOptions
+from autofit_ml.settings.reading import MODEL, OUTPUT, STARTS, ReadOptions
 from autofit_ml.settings.running import (
     INITIALISERS,
     SEGMENTERS,

@@ -10,8 +10,7 @@ from autofit_ml.options import Settings, option
 from autofit_ml.settings.catalog import CatalogSettings
 from autofit_ml.settings.difference import LightCurveOptions, SubtractSettings
 from autofit_ml.settings.fit import FitSettings
-from autofit_ml.settings.panels import INPUT, NOISE, OUTPUT
-from autofit_ml.settings.reading import ReadOptions
+from autofit_ml.settings.reading import INPUT, NOISE, OUTPUT, ReadOptions
 from autofit_ml.settings.running import Resumed
 
 

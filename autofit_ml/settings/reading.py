@@ -1,4 +1,4 @@
-"""Options of reading images."""
+"""Panels of the command line, and the options of reading images."""
 
 from __future__ import annotations
 
@@ -12,10 +12,15 @@ import numpy as np
 
 from autofit_ml.errors import SettingsError
 from autofit_ml.options import Settings, option
-from autofit_ml.settings.panels import INPUT, NOISE
 
 if TYPE_CHECKING:
     from autofit_ml.images.stamp import PSF, VaryingPSF
+
+# Panels of the command line, in order.
+INPUT, MODEL, STARTS = "Input", "Model", "Segmentation and starting values"
+NOISE, SAMPLING = "Calibration, noise and PSF", "Sampling"
+OUTPUT, WORK = "Output", "Running"
+PANELS = (INPUT, MODEL, STARTS, NOISE, SAMPLING, OUTPUT, WORK)
 
 Paths: TypeAlias = "str | Path | Iterable[str | Path] | None"
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from autofit_ml.options import Settings, option
-from autofit_ml.settings.panels import INPUT, OUTPUT, STARTS, WORK
+from autofit_ml.settings.reading import INPUT, OUTPUT, STARTS, WORK
 
 SEGMENTERS = ("auto", "maskrcnn", "sep", "given")
 INITIALISERS = ("resnet", "moments")

@@ -8,7 +8,7 @@ from typing import Any
 
 from autofit_ml.errors import SettingsError
 from autofit_ml.options import Settings, option
-from autofit_ml.settings.panels import INPUT, MODEL, WORK
+from autofit_ml.settings.reading import INPUT, MODEL, WORK
 
 
 def _share(value: Any) -> str | None:

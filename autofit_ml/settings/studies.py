@@ -1,4 +1,4 @@
-"""Options of injected galaxies: calibrations and maps of sensitivity."""
+"""Options of studies: injected galaxies, populations, simulated sets."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from autofit_ml.errors import SettingsError
-from autofit_ml.options import option, texts_of
+from autofit_ml.options import Settings, option, texts_of
 from autofit_ml.settings.fit import grid_axes
-from autofit_ml.settings.panels import MODEL, OUTPUT, STARTS
-from autofit_ml.settings.reading import ReadOptions
+from autofit_ml.settings.reading import INPUT, MODEL, OUTPUT, SAMPLING, STARTS, WORK, ReadOptions
 from autofit_ml.settings.running import (
     INITIALISERS,
     SEGMENTERS,
@@ -93,4 +92,47 @@ class SensitivitySettings(Seeded, Working, Networks, ReadOptions):
     segmenter: str = segmenter_option("auto", SEGMENTERS[:3])
     init: str = option(
         "resnet", "Starting values: resnet or moments; see fit.", STARTS, choices=INITIALISERS
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PopulationOptions(Seeded):
+    """Settings of a population that is inferred from catalogues."""
+
+    noise: str = option(
+        "auto",
+        "Errors as they were fitted, or following the true parameters (model); auto: model from "
+        "200 objects on.",
+        MODEL,
+        choices=("auto", "fixed", "model"),
+    )
+    outliers: bool = option(
+        True, "Some errors are five times too small; how many is fitted along.", MODEL
+    )
+    interim: str | None = option(
+        None,
+        "The prior in the values of tables that are no catalogues of autofit-ml: flat.",
+        INPUT,
+        choices=("flat",),
+    )
+    draws: int = option(250, "Draws of each of four chains.", SAMPLING, least=20)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimulateSettings(Settings):
+    """Settings of a simulated set, beside its recipe."""
+
+    count: int | None = option(
+        None, "Objects (default: the recipe's).", INPUT, least=1, words=("--count", "-n")
+    )
+    seed: int | None = option(None, "Random seed (default: the recipe's).", WORK, least=0)
+    shard_size: int | None = option(
+        None, "Objects in a file (default: 2**20 pixels).", WORK, least=1
+    )
+    workers: int = option(
+        -1,
+        "Processes; 0: none; -1: one for each processor.",
+        WORK,
+        least=-1,
+        changes_results=False,
     )

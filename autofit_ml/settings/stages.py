@@ -1,4 +1,4 @@
-"""Options of deconvolution."""
+"""Options of single stages: segmentation, deconvolution."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 from autofit_ml.errors import SettingsError
 from autofit_ml.options import option
-from autofit_ml.settings.panels import OUTPUT, SAMPLING, WORK
-from autofit_ml.settings.reading import ReadOptions
+from autofit_ml.settings.reading import OUTPUT, SAMPLING, WORK, ReadOptions
 from autofit_ml.settings.running import (
     SEGMENTERS,
     Networks,
@@ -19,6 +18,15 @@ from autofit_ml.settings.running import (
 
 CLASSICAL = ("wiener", "richardson-lucy", "tv")
 """Deconvolution without a learned prior: one image, no posterior."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentSettings(Working, Networks, ReadOptions):
+    """Settings of segmentation without a fit."""
+
+    segmenter: str = segmenter_option("maskrcnn", SEGMENTERS)
+    batch_size: int = batch_size_option(64)
+    pictures: bool = option(True, "Draw the outlines as PNG.", OUTPUT)
 
 
 @dataclass(frozen=True, kw_only=True)
