@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from autofit_ml.catalogue.reader import catalogue_path, read_catalogue_arrow
+from autofit_ml.catalogue.files import catalogue_path, read_catalogue_arrow
 from autofit_ml.errors import InputError
 
 __all__ = [

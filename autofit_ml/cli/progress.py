@@ -369,7 +369,7 @@ def counting(
 
 
 class _Count:
-    """How much of a task is done: in a bar, or in lines now and then and at the end."""
+    """Count of what is done of a task: in a bar, or in lines now and then and at the end."""
 
     def __init__(self, description: str, terminal: Console, unit: str, bar: RichBar | None) -> None:
         self.description, self.terminal, self.unit, self.bar = description, terminal, unit, bar

@@ -18,16 +18,26 @@ from autofit_ml.images.fitsfile import FitsFile, HduInfo, image_array
 from autofit_ml.images.gaps import constant_regions
 from autofit_ml.images.header import Calibration, number_card, read_calibration
 from autofit_ml.images.noise_plane import SENTINEL_VALUE, read_sigma
-from autofit_ml.images.open_files import OpenFiles, check_shape, plane_array
-from autofit_ml.images.options import MIN_SIDE, ReadOptions
-from autofit_ml.images.planes import Grouping, group_hdus, unused_hdus
+from autofit_ml.images.planes import (
+    Grouping,
+    OpenFiles,
+    check_shape,
+    group_hdus,
+    plane_array,
+    unused_hdus,
+)
 from autofit_ml.images.roles import is_fits_name
 from autofit_ml.images.source import Source
 from autofit_ml.images.survey_files import build_noise
 from autofit_ml.measure import model_sigma
 from autofit_ml.presets import SurveyPreset, survey_preset
+from autofit_ml.settings import ReadOptions
 
-__all__ = ["Planes", "finish_sigma", "read_planes"]
+__all__ = ["MIN_SIDE", "Planes", "finish_sigma", "read_planes"]
+
+
+MIN_SIDE = 5
+"""Smallest side of an image (pixels)."""
 
 
 @dataclass

@@ -20,10 +20,9 @@ from autofit_ml.catalogue import (
     atomic_write_text,
     read_catalogue_arrow,
 )
-from autofit_ml.catalogue.writer import FITS_NAME, write_catalogue_files
+from autofit_ml.catalogue.files import FITS_NAME, write_catalogue_files
 from autofit_ml.errors import InputError, SettingsError
-from autofit_ml.images import discover
-from autofit_ml.images.stamp import Stamp
+from autofit_ml.images import Stamp, discover
 from autofit_ml.injection.page import calibration_page
 from autofit_ml.injection.recovery import MEASURED, Recovery, error_factor, measure
 from autofit_ml.injection.stamps import Population, inject, light_of

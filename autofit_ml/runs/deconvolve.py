@@ -25,8 +25,7 @@ from autofit_ml.deconvolution import (
 )
 from autofit_ml.deconvolution.operator import LARGEST, grid_side
 from autofit_ml.errors import InputError, SettingsError
-from autofit_ml.images import ReadResult, Source, read_source
-from autofit_ml.images.stamp import Frame, Stamp
+from autofit_ml.images import Frame, ReadResult, Source, Stamp, read_source
 from autofit_ml.measure.correlation import measure_correlation
 from autofit_ml.runs.folder import RunFolder
 from autofit_ml.runs.identity import identity_of, weights_text

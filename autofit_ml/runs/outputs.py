@@ -30,8 +30,7 @@ from autofit_ml.catalogue import (
     write_shard,
 )
 from autofit_ml.catalogue.arrow import numpy_values
-from autofit_ml.images import Source
-from autofit_ml.images.stamp import Stamp
+from autofit_ml.images import Source, Stamp
 from autofit_ml.report import THUMBNAIL_FOLDER, BandPicture, preview_png, thumbnail
 from autofit_ml.runs.folder import RunFolder
 from autofit_ml.runs.identity import identifier

@@ -20,11 +20,10 @@ import numpy as np
 from autofit_ml.catalogue import Column
 from autofit_ml.errors import SettingsError
 from autofit_ml.fitting.grids import FRACTION, Axis, check_axes
-from autofit_ml.scenes import Scene, parse_model, with_sky
+from autofit_ml.scenes import Parameter, Scene, parse_model, with_sky
 from autofit_ml.scenes.expressions import Expression, parse
 from autofit_ml.scenes.files import ModelLoader, scene_from
 from autofit_ml.scenes.model import named
-from autofit_ml.scenes.parts import Parameter
 from autofit_ml.settings import FitSettings
 from autofit_ml.user_yaml import parse_user_yaml, read_user_text
 

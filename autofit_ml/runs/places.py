@@ -12,8 +12,7 @@ import numpy as np
 
 from autofit_ml.catalogue import Flag, atomic_write_json, read_catalogue_arrow
 from autofit_ml.errors import AutofitError, InputError
-from autofit_ml.images import Source, read_item
-from autofit_ml.images.stamp import Frame, Stamp
+from autofit_ml.images import Frame, Source, Stamp, read_item
 from autofit_ml.injection.stamps import PARAMETERS, emptied, empty_regions, light_of
 from autofit_ml.measure import psf_fwhm
 from autofit_ml.runs.summary import Progress

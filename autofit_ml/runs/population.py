@@ -21,7 +21,7 @@ from autofit_ml.catalogue import (
     atomic_write_text,
 )
 from autofit_ml.catalogue.atomic import file_sha256
-from autofit_ml.catalogue.reader import catalogue_path
+from autofit_ml.catalogue.files import catalogue_path
 from autofit_ml.errors import InputError, SettingsError
 from autofit_ml.population import (
     PopulationModel,

@@ -19,8 +19,7 @@ from autofit_ml.catalogue import (
     file_stem,
 )
 from autofit_ml.errors import InputError
-from autofit_ml.images import ReadResult, Source, read_source
-from autofit_ml.images.stamp import Frame, Stamp
+from autofit_ml.images import Frame, ReadResult, Source, Stamp, read_source
 from autofit_ml.measure import psf_fwhm
 from autofit_ml.report import segmentation_png
 from autofit_ml.runs.folder import RunFolder

@@ -16,8 +16,7 @@ import sep
 from astropy.io import fits
 
 from autofit_ml.errors import InputError, SettingsError
-from autofit_ml.images.psf import centre_psf
-from autofit_ml.images.stamp import PSF
+from autofit_ml.images import PSF, centre_psf
 from autofit_ml.measure import measure_sky, psf_fwhm
 from autofit_ml.simulation.recipe import Galaxies
 from autofit_ml.simulation.sources import Component, Source, require_galsim
