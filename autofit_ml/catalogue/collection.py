@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from autofit_ml.catalogue.files import catalogue_path, read_catalogue_arrow
-from autofit_ml.errors import InputError
+from autofit_ml.errors import InputError, errors_as
 
 __all__ = [
     "POSTERIOR_NAME",
@@ -155,13 +155,14 @@ def posterior_table(runs: Iterable[Path]) -> pa.Table:
     for path in runs:
         file = (path if path.is_dir() else path.parent) / POSTERIOR_NAME
         if file.is_file():
-            try:
-                with pq.ParquetFile(file) as parquet:
-                    table = parquet.read()
-            except (pa.ArrowException, OSError) as error:
-                raise InputError(
-                    f"cannot be read: {error}", "delete it and run again", file
-                ) from error
+            with errors_as(
+                InputError,
+                "cannot be read",
+                "delete it and run again",
+                file,
+                of=(pa.ArrowException, OSError),
+            ), pq.ParquetFile(file) as parquet:
+                table = parquet.read()
             tables.append(table.append_column("run", pa.array([str(path)] * len(table))))
     if not tables:
         return POSTERIOR_SCHEMA.append(pa.field("run", pa.string())).empty_table()

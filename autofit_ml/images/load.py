@@ -13,7 +13,7 @@ import numpy as np
 from astropy.io import fits
 
 from autofit_ml.catalogue.flags import Flag
-from autofit_ml.errors import InputError
+from autofit_ml.errors import InputError, errors_of_file
 from autofit_ml.images.fitsfile import FitsFile, HduInfo, image_array
 from autofit_ml.images.gaps import constant_regions
 from autofit_ml.images.header import Calibration, number_card, read_calibration
@@ -378,7 +378,7 @@ def finish_sigma(planes: Planes, source: Source, options: ReadOptions, frame: bo
             planes.mask |= bad
             planes.sigma = np.where(bad, 1.0, sigma)
             return
-    try:
+    with errors_of_file(planes.image_file):
         planes.sigma, planes.background, notes = model_sigma(
             planes.data,
             planes.mask,
@@ -388,7 +388,5 @@ def finish_sigma(planes: Planes, source: Source, options: ReadOptions, frame: bo
             sky_level=calibration.sky_level,
             varying=frame,
         )
-    except InputError as error:
-        raise InputError(error.problem, error.remedy, planes.image_file) from error
     planes.messages += notes
     planes.flags |= int(Flag.SIGMA_ESTIMATED)

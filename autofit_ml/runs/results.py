@@ -14,7 +14,7 @@ import numpy as np
 from astropy.table import QTable, Table, vstack
 
 from autofit_ml.catalogue import Flag, atomic_write_ecsv, atomic_write_text
-from autofit_ml.errors import InputError, ResumeError
+from autofit_ml.errors import InputError, ResumeError, errors_as
 from autofit_ml.images import Discovery, Source
 from autofit_ml.runs.folder import RunFolder
 from autofit_ml.runs.identity import source_hashes
@@ -205,15 +205,14 @@ def saved_tables(folder: RunFolder) -> list[QTable]:
     """
     tables = []
     for shard in folder.shards:
-        try:
+        with errors_as(
+            ResumeError,
+            "the rows of a finished part cannot be read",
+            f"delete the files {shard.stem}.* there and run the same command again",
+            shard,
+        ):
             if shard.stat().st_size:
                 tables.append(QTable.read(shard, format="ascii.ecsv"))
-        except Exception as error:  # whatever a table of anything makes astropy raise
-            raise ResumeError(
-                f"the rows of a finished part cannot be read: {error}",
-                f"delete the files {shard.stem}.* there and run the same command again",
-                shard,
-            ) from error
     return tables
 
 
