@@ -19,7 +19,7 @@ from autofit_ml.runs.folder import RunFolder
 from autofit_ml.runs.identity import data_identifier, identity_of, weights_text
 from autofit_ml.runs.kinds import FITTED
 from autofit_ml.runs.loop import Handle, Work, go_through
-from autofit_ml.runs.prepare import READ, Objects, pieces, prepare_objects
+from autofit_ml.runs.prepare import READ, Objects, pieces
 from autofit_ml.runs.sources import Paths, inputs_of, useful_workers
 from autofit_ml.runs.summary import Progress, RunSummary
 from autofit_ml.segmentation.dispatch import check_segmenter
@@ -219,8 +219,7 @@ class _Fitting:
 
                 def handle(sources: Sequence[Source], batch: Objects) -> Iterator[Told]:
                     for piece in pieces(batch, together):
-                        prepared = prepare_objects(piece, settings)
-                        yield from saved(sources, task.fit(prepared, settings))
+                        yield from saved(sources, task.objects(piece, settings))
 
                 return handle
 

@@ -22,8 +22,8 @@ from autofit_ml.runs.prepare import (
     Prepared,
     failed,
     pieces,
-    prepare,
     prepare_objects,
+    read_objects,
     with_sources,
     without_stamps,
 )
@@ -88,6 +88,14 @@ class FittingTask:
     keep: bool = False
     out: Path | None = None
 
+    def sources(self, sources: Sequence[Source], settings: FitSettings) -> Fitted:
+        """Read and fit sources."""
+        return self.objects(read_objects(sources, settings), settings)
+
+    def objects(self, part: Objects, settings: FitSettings) -> Fitted:
+        """Fit objects."""
+        return self.fit(prepare_objects(part, settings), settings)
+
     def fit(self, prepared: Prepared, settings: FitSettings) -> Fitted:
         """Fit a batch, and save its pictures."""
         from autofit_ml.runs.fitting import fit_batch
@@ -113,19 +121,16 @@ class FittingTask:
 def fit_job(task: FittingTask, settings: FitSettings) -> Job[Fitted]:
     """The job of workers that fit what they, or the main process, read."""
 
-    def failing(part: Objects) -> Fitted:
-        return task.fit(prepare_objects(part, settings), settings)
-
     together = fitted_together(settings)
     return Job(
-        partial(_sources, task),
+        task.sources,
         _joined,
         lambda part: len(part.rows["id"]),
-        lambda source, message: failing(failed(source, message)),
+        lambda source, message: task.objects(failed(source, message), settings),
         in_parts=partial(_parts, min(_FRAME, together)),
-        rest=partial(_objects, task),
+        rest=task.objects,
         one_by_one=lambda part: pieces(part, 1),
-        lost=lambda part, message: failing(without_stamps(part, message)),
+        lost=lambda part, message: task.objects(without_stamps(part, message), settings),
         warm_up=_warm_up,
         per_task=min(_SOURCES, together),
         complete=True,
@@ -142,14 +147,6 @@ def fitted_together(settings: FitSettings) -> int:
 
 def _warm_up() -> None:
     importlib.import_module("autofit_ml.runs.fitting")
-
-
-def _sources(task: FittingTask, sources: Sequence[Source], settings: FitSettings) -> Fitted:
-    return task.fit(prepare(sources, settings), settings)
-
-
-def _objects(task: FittingTask, part: Objects, settings: FitSettings) -> Fitted:
-    return task.fit(prepare_objects(part, settings), settings)
 
 
 def _parts(
