@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from autofit_ml.difference.kernel import convolved, polynomials
+from autofit_ml.difference.kernel import Spectrum, convolved, polynomials
 from autofit_ml.difference.subtract import Difference
 from autofit_ml.errors import InputError
 from autofit_ml.images.psf import resample_psf
@@ -176,22 +176,22 @@ def forced(
     def around(image: Tensor, more: int = 0) -> Tensor:
         """Windows of an image about the places; 0 beyond it."""
         a, b = half_y + more, half_x + more
-        wide = torch.nn.functional.pad(image, (b, b, a, a))
-        rows = row[:, None, None] + torch.arange(2 * a + 1)[None, :, None]
-        columns = column[:, None, None] + torch.arange(2 * b + 1)[None, None, :]
-        inside = (rows >= 0) & (rows < wide.shape[0]) & (columns >= 0) & (columns < wide.shape[1])
-        seen = wide[rows.clamp(0, wide.shape[0] - 1), columns.clamp(0, wide.shape[1] - 1)]
-        return torch.where(inside, seen, torch.zeros_like(seen))
+        rows = row[:, None, None] + torch.arange(-a, a + 1)[None, :, None]
+        columns = column[:, None, None] + torch.arange(-b, b + 1)[None, None, :]
+        inside = (rows >= 0) & (rows < image.shape[0]) & (columns >= 0) & (columns < image.shape[1])
+        seen = image[rows.clamp(0, image.shape[0] - 1), columns.clamp(0, image.shape[1] - 1)]
+        return torch.where(inside, seen, torch.zeros_like(seen)).to(psf)
 
-    good = around(result.good.to(psf))
-    level = around(result.fixed.variance) + around(kernel.variance(result.moved.variance))
+    good = around(result.good)
+    moved = result.moved
+    spread = kernel.variance(Spectrum(moved.variance, kernel.planes[0].shape))
+    level = around(result.fixed.variance) + around(spread)
     noise = (level * good).sum((1, 2)) / good.sum((1, 2)).clamp(min=1)
     weight = profiles * good
     share = (weight * profiles).sum((1, 2)) / (profiles**2).sum((1, 2))
     filters = weight / (weight * profiles).sum((1, 2), keepdim=True)
     flux = (filters * around(result.difference)).sum((1, 2))
-    moved = around(result.moved.data, edge)
-    moved_variance = around(result.moved.variance, edge)
+    near = around(moved.data, edge)
     # The kernel at each place: K^T a is what the filter makes of the convolved image's pixels.
     terms = polynomials(result.good.shape, design.variation)
     inside_y = row.clamp(0, result.good.shape[0] - 1)
@@ -203,11 +203,11 @@ def forced(
         filters[None], local.flip(-1, -2)[:, None], groups=n
     )[0]
     variance = (filters**2 * around(result.fixed.variance)).sum((1, 2))
-    variance = variance + (spread**2 * moved_variance).sum((1, 2))
+    variance = variance + (spread**2 * around(moved.variance, edge)).sum((1, 2))
     # g = X^T a: by shifts of the convolved image; of the fitted pixels alone, with their weights.
-    gradient = _gradient(filters, moved, here, row, column, result)
+    gradient = _gradient(filters, near, here, row, column, result)
     fitted = around(kernel.fitted) * level
-    part = _gradient(filters * fitted.clamp(max=1), moved, here, row, column, result)
+    part = _gradient(filters * fitted.clamp(max=1), near, here, row, column, result)
     covariance = kernel.covariance
     variance = variance + ((gradient - 2 * part) @ covariance * gradient).sum(1)
     light = torch.einsum("nyx,nyx->n", filters, around(result.light))
@@ -271,6 +271,6 @@ def whitened(result: Difference, psf: Tensor) -> Whitened:
     seen = convolved(seen, phi)
     back = seen.flip(-1, -2)
     noise = convolved(torch.where(result.good, variance, variance.median()), back**2)
-    score = convolved(difference, back) / noise.clamp(min=1e-300).sqrt()
+    score = convolved(difference, back) / noise.clamp(min=1e-30).sqrt()
     score = torch.where(result.good, score, torch.zeros_like(score))
     return Whitened(difference, variance, seen, score)

@@ -4,7 +4,8 @@
 
 Several, since their requirements conflict: benchmarks/.env (pyimfit, AstroPhot, GALMOSS), .env-jax
 (pysersic), .env-petrofit (PetroFit), .env-astropy (statmorph; sep with SciPy), .env-sfft and
-.env-properimage (image subtraction). A second run changes nothing. About 8 GB and a few minutes, most of it PyTorch in the first.
+.env-properimage (image subtraction). A second run changes nothing. About 8 GB and a few minutes,
+most of it PyTorch in the first.
 """
 
 from __future__ import annotations
