@@ -9,7 +9,6 @@ from matplotlib.path import Path
 from autofit_ml.errors import SettingsError
 from autofit_ml.posterior.corner import corner_figure
 
-
 pytest.importorskip("corner")
 
 
