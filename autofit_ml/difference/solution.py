@@ -200,7 +200,7 @@ def _sandwich(
 
 
 def _noise(noisy: Spectrum, weight: Tensor, spatial: Tensor) -> Tensor:
-    """What the reference's noise adds to the normal matrix, (terms, terms, size * size).
+    """Contribution of the reference's noise to the normal matrix, (terms, terms, size * size).
 
     It is diagonal in the kernel's pixels.
     """
