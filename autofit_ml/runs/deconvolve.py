@@ -32,11 +32,11 @@ from autofit_ml.runs.identity import identity_of, weights_text
 from autofit_ml.runs.kinds import DECONVOLVED
 from autofit_ml.runs.loop import Handle, Work, go_through
 from autofit_ml.runs.results import Result, count, each, rows_of, save_results, saved_tables
-from autofit_ml.runs.sources import Paths, inputs_of
+from autofit_ml.runs.sources import inputs_of
 from autofit_ml.runs.summary import Progress, RunSummary
 from autofit_ml.segmentation import Segmentation
 from autofit_ml.segmentation.dispatch import check_segmenter, segment_all
-from autofit_ml.settings import CLASSICAL, DeconvolveSettings, SamplingSettings, Selected
+from autofit_ml.settings import CLASSICAL, DeconvolveSettings, Paths, SamplingSettings, Selected
 from autofit_ml.weights.choice import given_weights, usable_weights
 
 __all__ = ["cut_out", "deconvolve_run", "sky_correlation"]
