@@ -1,7 +1,5 @@
 """Options of each command: the settings of its run, inputs, output and messages."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`population_run`: a population inferred from finished runs, and their objects weighted anew."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Iterable, Mapping

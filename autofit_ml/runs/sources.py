@@ -5,8 +5,6 @@ when this process ends, however it ends. One that dies (out of memory, a crash i
 at most the object that killed it.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import math
