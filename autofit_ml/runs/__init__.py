@@ -18,8 +18,8 @@ What they share:
 
 - `loop`: the loop over sources; `jobs`: what is done with them; `sources`: batches of them, from
   `workers` that go ahead; `results`: runs that do the same with each source.
-- `claim`: whose a folder is, one run at a time; `folder`: what is finished there; `kinds`: the files
-  that a kind of run writes.
+- `claim`: whose a folder is, one run at a time; `folder`: what is finished there; `kinds`: which
+  files a kind of run writes.
 - `identity`: whether settings and inputs are still the same.
 - `summary`: what the caller is told, and the exit status.
 
