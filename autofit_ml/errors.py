@@ -138,7 +138,7 @@ def errors_as(
     except AutofitError:
         raise
     except of as error:
-        raise kind(f"{problem}: {error}", remedy, file) from error
+        raise kind(f"{problem}: {' '.join(str(error).split())}", remedy, file) from error
 
 
 @contextlib.contextmanager

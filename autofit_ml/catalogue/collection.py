@@ -1,7 +1,5 @@
 """Finished runs taken together: their catalogues, what made them, their posterior summaries."""
 
-from __future__ import annotations
-
 import glob
 import json
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,6 +1,6 @@
 """Options of each command: the settings of its run, inputs, output and messages."""
 
-from __future__ import annotations
+from __future__ import annotations  # declarations are read as text
 
 from collections.abc import Sequence
 from dataclasses import dataclass

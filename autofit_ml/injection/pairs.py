@@ -5,8 +5,6 @@ and what the cell says: the share of the first component, its size in those of t
 of the whole in the stamp that it is put into.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass

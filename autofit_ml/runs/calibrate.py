@@ -34,9 +34,8 @@ from autofit_ml.runs.fit import fit_run
 from autofit_ml.runs.identity import identity_of
 from autofit_ml.runs.kinds import RUN_FILE, Kind
 from autofit_ml.runs.places import inject_once
-from autofit_ml.runs.sources import Paths
 from autofit_ml.runs.summary import Progress
-from autofit_ml.settings import CalibrateSettings, FitSettings, ReadOptions
+from autofit_ml.settings import CalibrateSettings, FitSettings, Paths, ReadOptions
 
 __all__ = [
     "CalibrationSummary",

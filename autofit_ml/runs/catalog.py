@@ -22,9 +22,9 @@ from autofit_ml.runs.frames import frame_of, read_bands
 from autofit_ml.runs.identity import identity_of
 from autofit_ml.runs.kinds import CATALOGUED
 from autofit_ml.runs.results import Result, one_by_one, run_each
-from autofit_ml.runs.sources import Paths, inputs_of
+from autofit_ml.runs.sources import inputs_of
 from autofit_ml.runs.summary import Progress, RunSummary
-from autofit_ml.settings import CatalogSettings, Selected, SourceSettings
+from autofit_ml.settings import CatalogSettings, Paths, Selected, SourceSettings
 from autofit_ml.sources import SourceCatalogue, catalogue_frames
 from autofit_ml.sources.files import arrow_table, image_files, regions_text
 from autofit_ml.sources.forced import ForcedSources, forced_frames, read_forced

@@ -1,7 +1,5 @@
 """Claims on the folder of a run: locks, state, journals; whose files lie there, and clearing it."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import json

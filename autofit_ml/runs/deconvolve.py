@@ -32,11 +32,11 @@ from autofit_ml.runs.identity import identity_of, weights_text
 from autofit_ml.runs.kinds import DECONVOLVED
 from autofit_ml.runs.loop import Handle, Work, go_through
 from autofit_ml.runs.results import Result, count, each, rows_of, save_results, saved_tables
-from autofit_ml.runs.sources import Paths, inputs_of
+from autofit_ml.runs.sources import inputs_of
 from autofit_ml.runs.summary import Progress, RunSummary
 from autofit_ml.segmentation import Segmentation
 from autofit_ml.segmentation.dispatch import check_segmenter, segment_all
-from autofit_ml.settings import CLASSICAL, DeconvolveSettings, SamplingSettings, Selected
+from autofit_ml.settings import CLASSICAL, DeconvolveSettings, Paths, SamplingSettings, Selected
 from autofit_ml.weights.choice import given_weights, usable_weights
 
 __all__ = ["cut_out", "deconvolve_run", "sky_correlation"]
@@ -111,7 +111,11 @@ def deconvolve_run(
 
     def begin(folder: RunFolder | None) -> Handle[list[Result[Stamp]]]:
         assert folder is not None
-        before = saved_tables(folder)
+        every = [
+            dict(zip(table.colnames, row, strict=True))
+            for table in saved_tables(folder)
+            for row in table
+        ]
 
         def handle(
             sources: Sequence[Source], prepared: list[Result[Stamp]]
@@ -129,8 +133,8 @@ def deconvolve_run(
                 rows.append(row)
                 if number == len(prepared) or time.monotonic() - saved > _SECONDS_A_PART:
                     save_results(folder, results, _table(rows))
-                    before.append(_table(rows))
-                    atomic_write_ecsv(folder.path / "sharp.ecsv", _filled(before))
+                    every.extend(rows)
+                    atomic_write_ecsv(folder.path / "sharp.ecsv", _table(every))
                     yield len(results), rows_of(results)
                     results, rows, saved = [], [], time.monotonic()
 
@@ -313,8 +317,3 @@ def _table(rows: Sequence[dict[str, Any]]) -> Table:
     names = list(dict.fromkeys(name for row in rows for name in row))
     blank = {name: "" if name in _TEXTS else -1 if name in _WHOLE else np.nan for name in names}
     return Table({name: [row.get(name, blank[name]) for row in rows] for name in names})
-
-
-def _filled(tables: Sequence[Table]) -> Table:
-    """All batches, in order."""
-    return _table([dict(zip(t.colnames, row, strict=True)) for t in tables for row in t])

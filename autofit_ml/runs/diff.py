@@ -25,9 +25,9 @@ from autofit_ml.runs.folder import RunFolder
 from autofit_ml.runs.identity import identity_of, source_hashes
 from autofit_ml.runs.kinds import DIFFERENCED
 from autofit_ml.runs.results import Result, one_by_one, run_each
-from autofit_ml.runs.sources import Paths, inputs_of
+from autofit_ml.runs.sources import inputs_of
 from autofit_ml.runs.summary import Progress, RunSummary
-from autofit_ml.settings import DiffSettings, Selected, SubtractSettings
+from autofit_ml.settings import DiffSettings, Paths, Selected, SubtractSettings
 
 __all__ = ["diff_run", "single_image"]
 

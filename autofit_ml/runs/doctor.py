@@ -4,8 +4,6 @@ In: nothing, or paths as `autofit_ml.fit` takes them. Out: `Checkup`s that the c
 Reads every image of the paths as a run would; fits nothing.
 """
 
-from __future__ import annotations
-
 import platform
 from collections.abc import Iterable
 from dataclasses import dataclass

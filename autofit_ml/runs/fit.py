@@ -20,10 +20,10 @@ from autofit_ml.runs.identity import data_identifier, identity_of, weights_text
 from autofit_ml.runs.kinds import FITTED
 from autofit_ml.runs.loop import Handle, Work, go_through
 from autofit_ml.runs.prepare import READ, Objects, pieces
-from autofit_ml.runs.sources import Paths, inputs_of, useful_workers
+from autofit_ml.runs.sources import inputs_of, useful_workers
 from autofit_ml.runs.summary import Progress, RunSummary
 from autofit_ml.segmentation.dispatch import check_segmenter
-from autofit_ml.settings import FitSettings, Selected
+from autofit_ml.settings import FitSettings, Paths, Selected
 from autofit_ml.weights.choice import usable_device
 
 __all__ = ["FitSettings", "fit_found", "fit_identity", "fit_inputs", "fit_run", "fit_sources"]

@@ -330,49 +330,45 @@ def _catalogue_rows(
     """
     rows = empty_rows(len(prepared.order), model.columns)
     place = {name: i for i, name in enumerate(prepared.order)}
-    rows["id"][:] = prepared.order
-    rows["model"][:] = model.scene.name
-    rows["init"][:] = settings.init
-    rows["survey"][:] = settings.read.survey or ""
-    rows["time_ms"][:] = milliseconds
-    for failure in prepared.failures:
-        _failed(rows, place[failure.id], failure)
-    for k in range(len(prepared.stamps)):
-        _fill(rows, place[prepared.stamps[k].id], prepared, k, fits[prepared.stamps[k].id])
+    known: dict[str, Any] = {"id": prepared.order, "model": model.scene.name, "init": settings.init}
+    known |= {"survey": settings.read.survey or "", "time_ms": milliseconds}
+    _put(rows, slice(None), known)
+    for one in prepared.failures:
+        _put(rows, place[one.id], {"file": one.file, "message": brief(one.message)})
+    for k, stamp in enumerate(prepared.stamps):
+        _put(rows, place[stamp.id], _numbers(prepared, k, fits[stamp.id]))
     return rows
 
 
-def _fill(rows: dict[str, np.ndarray], i: int, prepared: Prepared, k: int, fit: ObjectFit) -> None:
-    """Row i from stamp k and its fit."""
-    stamp, segmentation, starts = prepared.stamps[k], prepared.segmentations[k], prepared.starts
-    rows["file"][i] = stamp.file
-    rows["filter"][i] = stamp.filter
-    rows["zeropoint"][i] = stamp.zeropoint
-    rows["pixel_scale"][i] = stamp.pixel_scale
-    rows["psf_fwhm"][i] = psf_fwhm(stamp.psf)
-    rows["segmenter"][i] = segmentation.method
-    rows["object_class"][i] = segmentation.target_class
-    rows["model"][i] = fit.model
-    flags = fit.flags | stamp.flags
-    weights = [segmentation.weights]
-    if starts is not None:
-        flags |= int(starts.flags[k])
-        weights += starts.weights[k : k + 1]
-    rows["weights"][i] = ", ".join(filter(None, weights))
-    if flags & int(Flag.INIT_FALLBACK):
-        rows["init"][i] = "moments"
-    rows["flags"][i] = flags
-    messages = [*stamp.messages, *filter(None, [fit.message])]
-    if fit.problem:
-        messages.append(f"{stamp.file}: {fit.problem}")
-    rows["message"][i] = brief("; ".join(messages))
-    if fit.problem:
-        return
-    rows["status"][i] = "ok"
-    for name, value in fit.numbers.items():
+def _put(rows: dict[str, np.ndarray], i: int | slice, values: Mapping[str, Any]) -> None:
+    """Put values into row i."""
+    for name, value in values.items():
         rows[name][i] = value
 
 
-def _failed(rows: dict[str, np.ndarray], i: int, failure: Failure) -> None:
-    rows["file"][i] = failure.file
-    rows["message"][i] = brief(failure.message)
+def _numbers(prepared: Prepared, k: int, fit: ObjectFit) -> dict[str, Any]:
+    """Values of the row of stamp k with its fit."""
+    stamp, segmentation, starts = prepared.stamps[k], prepared.segmentations[k], prepared.starts
+    flags, weights = fit.flags | stamp.flags, [segmentation.weights]
+    if starts is not None:
+        flags |= int(starts.flags[k])
+        weights += starts.weights[k : k + 1]
+    messages = [*stamp.messages, *filter(None, [fit.message])]
+    if fit.problem:
+        messages.append(f"{stamp.file}: {fit.problem}")
+    values: dict[str, Any] = {
+        "file": stamp.file,
+        "filter": stamp.filter,
+        "zeropoint": stamp.zeropoint,
+        "pixel_scale": stamp.pixel_scale,
+        "psf_fwhm": psf_fwhm(stamp.psf),
+        "segmenter": segmentation.method,
+        "object_class": segmentation.target_class,
+        "model": fit.model,
+        "weights": ", ".join(filter(None, weights)),
+        "flags": flags,
+        "message": brief("; ".join(messages)),
+    }
+    if flags & int(Flag.INIT_FALLBACK):
+        values["init"] = "moments"
+    return values if fit.problem else {**values, "status": "ok", **fit.numbers}

@@ -11,8 +11,6 @@ keeps below ``.work`` what makes it resumable:
 - ``under_way.json``: the sources that are being done, which stays there if the process dies.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping

@@ -1,7 +1,5 @@
 """Frames: the images of one in every band, and stamps cut around what is detected in it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 

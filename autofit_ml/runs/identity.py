@@ -4,8 +4,6 @@ The settings that count are those declared so in `autofit_ml.settings`; files co
 content. Inputs are told by file, size and time, and by content where the time has changed.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json

@@ -31,9 +31,9 @@ from autofit_ml.runs.folder import RunFolder
 from autofit_ml.runs.identity import identity_of, source_hashes
 from autofit_ml.runs.kinds import LIGHT_CURVES
 from autofit_ml.runs.results import Result, one_by_one, run_each
-from autofit_ml.runs.sources import Paths, inputs_of
+from autofit_ml.runs.sources import inputs_of
 from autofit_ml.runs.summary import Progress, RunSummary
-from autofit_ml.settings import LightCurveSettings, Selected
+from autofit_ml.settings import LightCurveSettings, Paths, Selected
 
 __all__ = ["lightcurve_run"]
 

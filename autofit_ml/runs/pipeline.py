@@ -4,8 +4,6 @@ In: a YAML file (docs/pipelines.md has the syntax), or the text of a grid. Out: 
 last of which is the run's model; `autofit_ml.runs.staged` fits them.
 """
 
-from __future__ import annotations
-
 import fnmatch
 import math
 import re

@@ -1,7 +1,5 @@
 """Galaxies injected into empty places of a user's own images."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """`population_run`: a population inferred from finished runs, and their objects weighted anew."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Iterable, Mapping
@@ -37,9 +35,8 @@ from autofit_ml.posterior import write_inference_data
 from autofit_ml.runs.claim import claimed
 from autofit_ml.runs.identity import identity_of
 from autofit_ml.runs.kinds import POPULATED
-from autofit_ml.runs.sources import Paths
 from autofit_ml.runs.summary import Progress
-from autofit_ml.settings import PopulationOptions
+from autofit_ml.settings import Paths, PopulationOptions
 
 __all__ = ["population_run"]
 

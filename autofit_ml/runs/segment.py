@@ -26,12 +26,12 @@ from autofit_ml.runs.folder import RunFolder
 from autofit_ml.runs.identity import identity_of, weights_text
 from autofit_ml.runs.kinds import SEGMENTED
 from autofit_ml.runs.results import Result, each, run_each
-from autofit_ml.runs.sources import Paths, inputs_of
+from autofit_ml.runs.sources import inputs_of
 from autofit_ml.runs.summary import Progress, RunSummary
 from autofit_ml.segmentation import Detections, Segmentation
 from autofit_ml.segmentation.detection import instance_table
 from autofit_ml.segmentation.dispatch import check_segmenter, detect_in_frame, segment_all
-from autofit_ml.settings import SegmentSettings, Selected
+from autofit_ml.settings import Paths, SegmentSettings, Selected
 
 __all__ = ["segment_run"]
 

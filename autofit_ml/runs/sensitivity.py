@@ -27,10 +27,10 @@ from autofit_ml.runs.fit import fit_run, fit_sources
 from autofit_ml.runs.identity import identity_of, source_fingerprints
 from autofit_ml.runs.kinds import Kind
 from autofit_ml.runs.places import inject_once
-from autofit_ml.runs.sources import Paths, inputs_of
+from autofit_ml.runs.sources import inputs_of
 from autofit_ml.runs.summary import Progress
 from autofit_ml.scenes import parse_model, write_model
-from autofit_ml.settings import FitSettings, SensitivitySettings
+from autofit_ml.settings import FitSettings, Paths, SensitivitySettings
 
 __all__ = ["SensitivitySummary", "axes_of_map", "cells_of", "sensitivity_run"]
 

@@ -1,7 +1,5 @@
 """`write_set`: a set of simulated objects, the same to the byte however it is made."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import re

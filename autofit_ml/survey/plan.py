@@ -21,7 +21,8 @@ from autofit_ml.images import Source
 from autofit_ml.images.fitsfile import READ_FAILURES
 from autofit_ml.images.manifest import MANIFEST_COLUMNS
 from autofit_ml.images.roles import is_fits_name
-from autofit_ml.runs.sources import Paths, inputs_of
+from autofit_ml.runs.sources import inputs_of
+from autofit_ml.settings import Paths
 from autofit_ml.survey.images import Cell, cells_of, footprint, tiles_near
 from autofit_ml.survey.sky import Tiling, tiling
 

@@ -20,9 +20,8 @@ from autofit_ml.runs.claim import claimed, locked, write_state
 from autofit_ml.runs.identity import refuse_other_inputs, some, source_fingerprints
 from autofit_ml.runs.interruption import interruptible
 from autofit_ml.runs.kinds import SURVEYED
-from autofit_ml.runs.sources import Paths
 from autofit_ml.runs.summary import Progress, exit_status
-from autofit_ml.settings import FitSettings, SurveySettings
+from autofit_ml.settings import FitSettings, Paths, SurveySettings
 from autofit_ml.survey.cells import cell_path, read_cell
 from autofit_ml.survey.context import Survey
 from autofit_ml.survey.engine import connected, in_this_process, on_workers
