@@ -1,14 +1,19 @@
 """Image subtraction: known answers, pulls of fluxes, false detections, DECam beside SFFT.
 
-    python benchmarks/difference.py [pairs|decam|hotpants|ztf|solvers ...] [-n PAIRS] [--docs]
+    python benchmarks/difference.py [pairs|decam|hotpants|ztf|solvers|peers ...] [-n PAIRS] [--docs]
 
 Simulated pairs of star fields (512 x 512 pixels, Gaussian seeing, sky and photon noise) at three
 depths and seeing ratios; with AUTOFIT_ML_TEST_DATA the DECam stacks of SFFT's examples, fitted on
-half of the image (a chequerboard of 32 pixels) and judged on the other half.
+half of the image (a chequerboard of 32 pixels) and judged on the other half; `peers`: time and
+memory beside SFFT and properimage, each in a process and an environment of its own.
 """
 
 import csv
+import json
+import os
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,6 +22,7 @@ import numpy as np
 import torch
 from astropy.io import fits
 from documents import DATA, Section, run_sections
+from peers.install import SUBTRACTERS, install
 from photutils.detection import find_peaks
 from scipy.optimize import least_squares
 from scipy.signal import fftconvolve
@@ -243,6 +249,36 @@ def solvers(number: int) -> Iterator[Sequence[str]]:
         ]  # fmt: skip
 
 
+def peers(number: int) -> Iterator[Sequence[str]]:
+    """CPU time and largest memory of a process that subtracts a pair, ours and the peers'."""
+    folder = Path(__file__).parent / "peers"
+    pythons = {"autofit": sys.executable} | {name: str(install(name)) for name in SUBTRACTERS}
+    for size in (512, 1024, 2048, 4096)[: 1 if number < 2 else None]:
+        one = pair(1, size, new=0, stars_=200 * size**2 // 512**2)
+        found: dict[str, dict] = {}
+        with tempfile.TemporaryDirectory() as room:
+            planes = {
+                "science": one.science.data, "sigma": one.science.sigma,
+                "reference": one.reference.data, "reference_sigma": one.reference.sigma,
+            }  # fmt: skip
+            np.savez(Path(room, "pair.npz"), **planes)
+            for name, python in pythons.items():
+                if size > 2048 and name != "autofit":
+                    continue
+                answer = Path(room, f"{name}.json")
+                words = [python, folder / f"subtract_{name}.py", Path(room, "pair.npz"), answer]
+                threads = {**os.environ, "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
+                subprocess.run(words, check=True, env=threads, capture_output=True)
+                found[name] = json.loads(answer.read_text())
+        cells = [
+            f"{one['seconds']:.1f} s, {one['memory'] / 1024:.2f} GB" if one else "-"
+            for one in (found.get(name) for name in pythons)
+        ]
+        ours, sfft = found["autofit"], found.get("sfft")
+        ratio = [f"{ours[k] / sfft[k]:.2f}" if sfft else "-" for k in ("seconds", "memory")]
+        yield [f"{size}²", *cells, *ratio]
+
+
 def decam_rows(_: int) -> Iterator[Sequence[str]]:
     if (DATA / "sfft_decam").is_dir():
         yield from decam(DATA)
@@ -260,6 +296,12 @@ SECTIONS = {
     "decam": Section(decam_rows, ("kernel", "pixels", "number", "ours", "SFFT"), 1, DOCUMENT),
     "hotpants": Section(hotpants, ("test", "coefficients", "largest difference"), 1, DOCUMENT),
     "ztf": Section(ztf, ("difference", "mag", "less the alert's magpsf"), 1, DOCUMENT),
+    "peers": Section(
+        peers,
+        ("pixels", "ours", "SFFT", "properimage", "time / SFFT's", "memory / SFFT's"),
+        2,
+        DOCUMENT,
+    ),
     "solvers": Section(
         solvers, ("pair", "dense, CPU s", "conjugate, CPU s", "apart, sigma"), 2, DOCUMENT
     ),
