@@ -106,7 +106,7 @@ def conjugate_gradients(
         new = r @ z
         p, gain = z + (new / gain) * p, new
         # One look at values an iteration: a GPU's host waits for each.
-        bent, left, whole = torch.stack([bend, new, total]).tolist()
+        bent, left, whole = torch.stack([bend, new, total]).cpu().tolist()
         if whole != 0 and not bent > 0:
             raise torch.linalg.LinAlgError("the normal equations are not positive definite")
         if not left > TOLERANCE**2 * whole:

@@ -203,9 +203,8 @@ def polynomials(
     """
     if order == 0:  # takes no memory
         return torch.ones((1, 1, 1), dtype=dtype, device=device).expand(1, *shape)
-    y, x = (torch.linspace(-1, 1, n, dtype=torch.float64) for n in shape)
     legendre = np.polynomial.legendre.legvander
-    px, py = (torch.as_tensor(legendre(c.numpy(), max(order, 0))) for c in (x, y))
+    py, px = (torch.as_tensor(legendre(np.linspace(-1, 1, n), max(order, 0))) for n in shape)
     terms = [
         py[:, j, None] * px[None, :, total - j]
         for total in range(order + 1)
