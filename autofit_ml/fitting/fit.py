@@ -247,10 +247,10 @@ def _fit_batch(batch: SceneBatch, scene: Scene, components: bool) -> list[SceneF
     # that are nearly as good.
     owner, at = _rivals(found, chi2, _RIVALS)
     spent = n_iter
-    while max(blocks) > 1:
-        fits = fit_from(
-            batch, everyone[owner], at, lower[owner], upper[owner], settings.polish, blocks
-        )
+    while (block := max(blocks)) > 1:  # a step on coarse pixels costs little: as many as it takes
+        most = settings.polish.max_iterations * max(1, block // 2)
+        polish = dataclasses.replace(settings.polish, max_iterations=most)
+        fits = fit_from(batch, everyone[owner], at, lower[owner], upper[owner], polish, blocks)
         spent = spent.index_add(0, owner, fits.n_iter)
         owner, at = _rivals_of(fits, owner, len(rows))
         blocks = tuple(max(1, block // 2) for block in blocks)
