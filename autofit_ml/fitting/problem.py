@@ -54,6 +54,8 @@ class SceneProblem:
         Of theta, beside these.
     chunk : int
         Objects per evaluation.
+    only : int or None
+        The one image that `evaluate` looks at; None: all.
     """
 
     layout: Layout
@@ -63,6 +65,7 @@ class SceneProblem:
     extras: Extras
     prior: GaussianPrior
     chunk: int
+    only: int | None = None
 
     def __len__(self) -> int:
         return len(self.base)
@@ -77,6 +80,7 @@ class SceneProblem:
             self.extras,
             self.prior.select(index),
             self.chunk,
+            self.only,
         )
 
     @classmethod
@@ -174,6 +178,13 @@ class SceneProblem:
         return self.likelihood.terms(
             data.data[index], model, data.root_weight[index], self._electrons(image, index)
         )
+
+    def brightest(self, theta: torch.Tensor) -> torch.Tensor:
+        """Image in which the first component is brightest beside its noise, at theta (B, D)."""
+        columns = [self.layout.own_fluxes(i)[0][1] for i in range(len(self.images))]
+        noise = torch.stack([image.scale.log() for image in self.images], 1)
+        empty = torch.stack([~image.root_weight.any(2).any(1) for image in self.images], 1)
+        return (theta[:, columns] - noise).masked_fill(empty, -torch.inf).argmax(1)
 
     def light_of(self, blocks: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Each component's light, (A, ny, nx), from the `channels` of an image."""
@@ -345,7 +356,7 @@ class SceneProblem:
         shared = self.shared()
         light = theta.new_zeros((len(theta), 0))
         layout = self.layout
-        for i in range(len(self.images)):
+        for i in range(len(self.images)) if self.only is None else (self.only,):
             blocks, jacobian = self.channels(index, theta, i, shared)
             model, *others = self.light_of(blocks)
             for one in others:
