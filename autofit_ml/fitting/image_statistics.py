@@ -141,8 +141,11 @@ def measure_images(
     fwhm = np.array([batch.members[row].fwhm[0] for row in rows])
     members = torch.as_tensor(rows, device=theta.device)
     shared = problem.shared()
+    rings: dict[tuple[int, int], tuple[torch.Tensor, torch.Tensor]] = {}
     for i in range(layout.n_images):
         data = problem.images[i]
+        if data.placement is not None or data.plan.shape not in rings:
+            rings[data.plan.shape] = ring_and_sector(data, index, ellipses, fwhm)
         channels, jacobian = problem.channels(index, theta, i, shared)
         images = problem.light_of(channels)
         for k in (ratio != 1).any(0).nonzero()[:, 0].tolist():
@@ -155,7 +158,7 @@ def measure_images(
             jacobian,
             problem.pixel_terms(index, i, whole + sky).score,
             covariance,
-            ring_and_sector(problem.images[i], index, ellipses, fwhm),
+            rings[data.plan.shape],
         )
         root = data.root_weight[index]
         residual = (data.data[index] - whole - sky) * root
