@@ -26,7 +26,7 @@ from autofit_ml.sources.field import Field, make_field
 from autofit_ml.sources.gaussians import Gaussians
 from autofit_ml.sources.infer import make_priors
 from autofit_ml.sources.problem import SourceProblem
-from autofit_ml.sources.scan import Posterior, Scan, Starts, bounds
+from autofit_ml.sources.scan import Posterior, Scan, Starts
 
 BANDS = "ugriz"
 SIGMA = {"u": 0.15, "g": 0.030, "r": 0.045, "i": 0.07, "z": 0.25}
@@ -132,7 +132,7 @@ def by_hmc(scan: Scan, number: int) -> Posterior:
     for kind, problem in enumerate(problems):
         known = (laplace.stars, laplace.galaxies)[kind]
         start = known.mean[:number]
-        lower, upper, _ = bounds(scan.theta[kind][some], problem)
+        lower, upper, _ = problem.bounds(scan.theta[kind][some])
         samples = sample_hmc(
             problem.log_density, start, known.covariance[:number], lower, upper,
             HMCSettings(chains=2, draws=200, warmup=100, rounds=1, seed=1),
@@ -142,7 +142,9 @@ def by_hmc(scan: Scan, number: int) -> Posterior:
         off = draws - mean[:, None]
         covariance = off.transpose(1, 2) @ off / (draws.shape[1] - 1)
         evidence = importance(problem, index, mean, covariance) + problem.prior.log_share
-        found.append(Gaussians(mean, covariance, evidence))
+        held = [0, 1, *range(7, problem.size)]
+        even = torch.full(draws.shape[:2], 1 / draws.shape[1], dtype=draws.dtype)
+        found.append(Gaussians(mean, covariance, evidence, draws[..., held], even))
         print(NAMES["hmc"], kind, "median R-hat", float(samples.rhat.nanmedian()))
     p_star = torch.sigmoid(found[0].log_evidence - found[1].log_evidence).numpy()
     return dataclasses.replace(laplace, stars=found[0], galaxies=found[1], p_star=p_star)
@@ -245,13 +247,10 @@ def main() -> None:
 
 def first(posterior: Posterior, number: int) -> Posterior:
     """What is known of the first sources."""
-    some = slice(number)
-    stars, galaxies = (
-        Gaussians(one.mean[some], one.covariance[some], one.log_evidence[some])
-        for one in (posterior.stars, posterior.galaxies)
-    )
+    some = torch.arange(number)
+    stars, galaxies = (one.select(some) for one in (posterior.stars, posterior.galaxies))
     return dataclasses.replace(
-        posterior, stars=stars, galaxies=galaxies, p_star=posterior.p_star[some]
+        posterior, stars=stars, galaxies=galaxies, p_star=posterior.p_star[:number]
     )
 
 

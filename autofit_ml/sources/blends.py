@@ -18,7 +18,6 @@ import numpy as np
 import torch
 
 from autofit_ml.sources.fluxes import overlaps
-from autofit_ml.sources.gaussians import Gaussians
 from autofit_ml.sources.scan import Posterior, Scan
 
 __all__ = ["with_blends"]
@@ -63,10 +62,7 @@ def with_blends(scan: Scan, posterior: Posterior) -> Posterior:
         found = _marginal(joint, sizes[0])
         if found is not None:
             covariance[likely[i]][i] = found
-    stars, galaxies = (
-        Gaussians(one.mean, wider, one.log_evidence)
-        for one, wider in zip(both, covariance, strict=True)
-    )
+    stars, galaxies = (one.widened(wider) for one, wider in zip(both, covariance, strict=True))
     return dataclasses.replace(posterior, stars=stars, galaxies=galaxies)
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from scipy import ndimage
 
 from autofit_ml.errors import InputError
 from autofit_ml.fitting.pixels import Placement
@@ -28,6 +29,12 @@ __all__ = ["Field", "FieldBand", "make_field"]
 
 _SAME = 0.02
 """Pixels: grids whose corners agree so well are the same."""
+
+_MESH = 256
+"""Pixels between the nodes of the fitted sky; smaller images have one constant."""
+
+_PSF_ERROR = 0.01
+"""Error of a source's drawn light as a share of it: PSFs are known no better."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,8 @@ class FieldBand:
         Per scaled unit; NaN if unknown.
     psf : PSF
         In the middle.
+    rings : ndarray, (h, w)
+        Error of the PSF moved by a part of a pixel, in its peak.
     aligned : bool
         Its pixels are the first band's.
     """
@@ -61,6 +70,7 @@ class FieldBand:
     scale: float
     electrons: float
     psf: PSF
+    rings: np.ndarray
     aligned: bool
     _modes: dict[tuple[float, ...], torch.Tensor] = field(
         default_factory=dict, repr=False, compare=False
@@ -71,20 +81,46 @@ class FieldBand:
         """FWHM of its PSF, pixels."""
         return psf_fwhm(self.psf)
 
-    def subtract_rest(self) -> float:
-        """Subtract the mean of what is left beside the sources; that mean, image units.
+    def subtract_rest(self) -> np.ndarray:
+        """Subtract the sky that fits best beside the sources; that sky, image units, (ny, nx).
 
-        A sky from medians is low by a part of an electron (photons are skew), and high by the
-        wings of sources; beside their models neither is.
+        Linear between the nodes of a mesh, by least squares over the pixels without much light. A
+        sky from medians is low by a part of an electron (photons are skew), and high by the wings
+        of sources; this one is neither.
         """
-        rest = (self.data - self.model) * self.root
-        quiet = (self.root > 0) & (self.model * self.root < 0.1) & (rest.abs() < 5)
-        if not quiet.any():
-            return 0.0
-        weight = self.root[quiet].double()
-        mean = float((rest[quiet] * weight).sum() / weight.square().sum())
-        self.data.sub_(mean)
-        return mean * self.scale
+        rest = ((self.data - self.model) * self.root).numpy()
+        quiet = ((self.root > 0) & (self.model * self.root < 0.1)).numpy() & (abs(rest) < 5)
+        weight = np.where(quiet, self.root.numpy(), np.float32(0))
+        down, along = (_hats(n) for n in rest.shape)
+        right = down.T @ (rest * weight) @ along
+        square = weight * weight
+        pairs = [(i, k) for i in range(down.shape[1]) for k in (i, i + 1) if k < down.shape[1]]
+        size = right.size
+        matrix = np.zeros((down.shape[1], along.shape[1]) * 2)
+        for i, k in pairs:
+            line = (down[:, i] * down[:, k]) @ square
+            matrix[i, :, k, :] = matrix[k, :, i, :] = (along.T * line) @ along
+        matrix = matrix.reshape(size, size)
+        # A node without pixels has the others' mean.
+        total = matrix.sum()
+        mean = right.sum() / total if total > 0 else 0.0
+        matrix += np.eye(size) * max(1e-6 * total / size, 1e-12)
+        nodes = mean + np.linalg.solve(matrix, right.ravel() - matrix @ np.full(size, mean))
+        sky = (down @ nodes.reshape(right.shape) @ along.T).astype(np.float32)
+        self.data.sub_(torch.as_tensor(sky))
+        return sky * np.float32(self.scale)
+
+    def unsure(self, side: int) -> torch.Tensor:
+        """What moving the PSF by parts of a pixel may be off by, in its peak, (side, side).
+
+        Rings of an undersampled PSF, that is: without it bright stars are galaxies small enough to
+        smooth them.
+        """
+        small = self.rings
+        out = np.zeros((side, side), np.float32)
+        (y, v), (x, u) = (_common(side, size) for size in small.shape)
+        out[y, x] = small[v, u]
+        return torch.as_tensor(out)
 
     def plan(self, side: int) -> FourierPlan:
         """Plan that draws patches of `side` pixels."""
@@ -103,6 +139,34 @@ class FieldBand:
             made = psf_modes(self.plan(side), images, contains)
             self._modes.update(zip([keys[k] for k in new], made, strict=True))
         return torch.stack([self._modes[key] for key in keys])
+
+
+def _hats(length: int) -> np.ndarray:
+    """Linear functions of a mesh along one axis, (length, nodes); their sum is 1."""
+    cells = length // _MESH
+    if cells == 0:
+        return np.ones((length, 1))
+    place = np.linspace(0, cells, length)[:, None] - np.arange(cells + 1)
+    return np.maximum(1 - abs(place), 0.0)
+
+
+def _rings(psf: PSF) -> np.ndarray:
+    """Difference of two ways to move a PSF by half a pixel, in its peak; rms of three moves."""
+    image = np.asarray(psf.data, float)
+    out = np.zeros(image.shape)
+    if psf.oversampling == 1:
+        padded, inner = np.pad(image, 8), (slice(8, -8), slice(8, -8))
+        for step in ((0.5, 0.0), (0.0, 0.5), (0.5, 0.5)):
+            moved = np.fft.ifft2(ndimage.fourier_shift(np.fft.fft2(padded), step)).real
+            out += (moved - ndimage.shift(padded, step))[inner] ** 2 / 3
+    return np.sqrt(out) / image.max()
+
+
+def _common(side: int, other: int) -> tuple[slice, slice]:
+    """Places in squares of both sides that lie on each other when their middles do."""
+    half = min(side // 2, other // 2)
+    width = min(side - side // 2, other - other // 2)
+    return tuple(slice(n // 2 - half, n // 2 + width) for n in (side, other))  # type: ignore[return-value]
 
 
 @dataclass(frozen=True)
@@ -140,7 +204,7 @@ class Field:
         anchors : ndarray of int, (A, 2)
             x and y of the sources' pixels in the first band.
         light : Tensor, (bands, A, side, side), or sequence of its planes
-            What the model has of each source itself.
+            What the model has of each source itself; what drawing it may be off by counts as noise.
 
         Returns
         -------
@@ -162,6 +226,10 @@ class Field:
             at = torch.as_tensor(corner)
             inside, rows, columns = _window(at, side, one.data.shape)
             root = one.root[rows, columns] * inside
+            error = (_PSF_ERROR * light[b]).square() + (
+                light[b].amax((1, 2), keepdim=True) * one.unsure(side)
+            ).square()
+            root = root / (1 + error * root.square()).sqrt()
             others = (one.model[rows, columns] - light[b]) * inside
             patches.append(
                 BandPatch(
@@ -231,6 +299,7 @@ def make_field(
         data = np.where(good, (frame.data - sky) / scale, 0.0).astype(np.float32)
         root = np.where(good, scale / frame.sigma, 0.0).astype(np.float32)
         zeropoint = frame.zeropoint - MAGNITUDE * math.log(scale)
+        psf = frame.psf_at((nx - 1) / 2, (ny - 1) / 2)
         bands.append(
             FieldBand(
                 Band(name, zeropoint),
@@ -240,7 +309,8 @@ def make_field(
                 torch.zeros(data.shape),
                 scale,
                 frame.gain * scale,
-                frame.psf_at((nx - 1) / 2, (ny - 1) / 2),
+                psf,
+                _rings(psf),
                 _aligned(frames[0], frame),
             )
         )

@@ -136,9 +136,7 @@ def catalogue_frames(
     starts = starting_values(field, found.sources, priors)
     scan = Scan(field, starts, priors, likelihood)
     scan.run(1)
-    sky = tuple(
-        one + np.float32(band.subtract_rest()) for one, band in zip(sky, field.bands, strict=True)
-    )
+    sky = _with_rest(sky, field)
     scan.run(settings.sweeps)
     missed = _missed(scan, same, usual, settings.detection)
     if len(missed):
@@ -146,11 +144,18 @@ def catalogue_frames(
         scan = scan.joined(more)
         new = np.arange(len(starts), len(scan))
         scan.run(settings.sweeps, np.union1d(new, [j for i in new for j in scan.edges[i]]))
+        sky = _with_rest(sky, field)
     posterior = with_blends(scan, scan.posterior(settings.inference))
     radius = np.concatenate([found.sources["radius"], missed["radius"]])
     table = catalogue_rows(field, posterior, radius, frames[0].id, settings.galaxy)
     messages = tuple(dict.fromkeys(text for frame in frames for text in frame.messages))
     return SourceCatalogue(table, field, sky, messages)
+
+
+def _with_rest(sky: Sequence[np.ndarray], field: Field) -> tuple[np.ndarray, ...]:
+    """Sky with what the field's bands have left of it beside the sources."""
+    pairs = zip(sky, field.bands, strict=True)
+    return tuple(np.asarray(one, np.float32) + band.subtract_rest() for one, band in pairs)
 
 
 def _missed(scan: Scan, same: Sequence[int], usual: np.ndarray, kind: str) -> np.ndarray:

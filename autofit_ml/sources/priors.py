@@ -88,12 +88,16 @@ class SourcePrior:
     dev: tuple[float, float]
     shape: str
 
-    def log_density(self, theta: torch.Tensor) -> torch.Tensor:
-        """ln of the density at theta (A, D) with x and y first, float64, (A,); differentiable."""
+    def log_density(self, theta: torch.Tensor, exact: bool = False) -> torch.Tensor:
+        """ln of the density at theta (A, D) with x and y first, float64, (A,); differentiable.
+
+        `exact`: with the edge at q = 1, for integrals.
+        """
         if self.type == "star":
             return self._mixture(theta[:, 2:])
         fluxes, (ln_rc, shape, eta1, eta2) = theta[:, 2:-4], theta[:, -4:].unbind(1)
-        e = (eta1.square() + eta2.square() + _ROUND**2).sqrt() - _ROUND
+        rounding = 0.0 if exact else _ROUND
+        e = (eta1.square() + eta2.square() + rounding**2).sqrt() - rounding
         known = [fluxes, (ln_rc + e / 2)[:, None]]
         if self.shape == "sersic":
             known.append(shape[:, None])
@@ -105,12 +109,34 @@ class SourcePrior:
                 torch.nn.functional.logsigmoid(-shape),
             )
             beyond = a * low + b * high - _log_beta(a, b)
-        density = _round_density(e, *self.axis_ratio) - _round_volume(*self.axis_ratio)
+        if exact:
+            a, b = self.axis_ratio
+            volume = math.log(2 * math.pi) + _log_beta(a, b)
+            density = _edged(e.clamp_min(1e-9), a, b) - volume
+        else:
+            density = _round_density(e, *self.axis_ratio) - _round_volume(*self.axis_ratio)
         return self._mixture(torch.cat(known, 1)) + beyond + density
 
     def _mixture(self, values: torch.Tensor) -> torch.Tensor:
         off = torch.einsum("kij,akj->aki", self.factors, values[:, None] - self.means)
         return torch.logsumexp(self.log_weights - off.square().sum(2) / 2, 1)
+
+    def pull(self, theta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Gradient by the ln fluxes (A, bands), and a positive curvature (A, bands, bands)."""
+        bands = theta.shape[1] - (2 if self.type == "star" else 6)
+        values = theta[:, 2 : 2 + bands]
+        if self.type == "galaxy":
+            e = (theta[:, -2].square() + theta[:, -1].square()).sqrt()
+            known = [values, (theta[:, -4] + e / 2)[:, None]]
+            if self.shape == "sersic":
+                known.append(theta[:, -3:-2])
+            values = torch.cat(known, 1)
+        off = torch.einsum("kij,akj->aki", self.factors, values[:, None] - self.means)
+        share = (self.log_weights - off.square().sum(2) / 2).softmax(1)
+        part = self.factors[:, :, :bands]
+        slope = -torch.einsum("ak,aki,kij->aj", share, off, part)
+        precision = part.transpose(1, 2) @ part
+        return slope, torch.einsum("ak,kij->aij", share, precision)
 
     def evaluate(self, theta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """ln density (A,), gradient (A, D) and second derivatives (A, D, D)."""
@@ -131,9 +157,13 @@ def _round_density(e: torch.Tensor, a: float, b: float) -> torch.Tensor:
 
     q^a (1 - q)^(b - 1) / |eta|, with 1 - q = |eta| (1 - |eta| / 2 + ...).
     """
-    near = e + _ROUND / 8
-    thin = (-torch.expm1(-near) / near).log()
-    return -a * e + (b - 1) * thin + (b - 2) * near.log()
+    return _edged(e + _ROUND / 8, a, b) + a * _ROUND / 8
+
+
+def _edged(e: torch.Tensor, a: float, b: float) -> torch.Tensor:
+    """ln of q^a (1 - q)^(b - 1) / |eta|."""
+    thin = (-torch.expm1(-e) / e).log()
+    return -a * e + (b - 1) * thin + (b - 2) * e.log()
 
 
 @lru_cache

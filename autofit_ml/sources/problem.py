@@ -15,7 +15,8 @@ x and y are pixels of the first band from the source's anchor, a whole pixel.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -32,6 +33,12 @@ __all__ = ["BandPatch", "SourceProblem", "positive_part"]
 
 _CHUNK = 16 * 6656 * 14
 """Complex numbers of the spectra that are evaluated together: what stays near the cache."""
+
+
+_POSITION, _SIZE, _SHAPE, _ETA = 3.0, (-2.5, 5.0), 6.0, 2.5
+"""Bounds: pixels from the start; ln rc; logit of the share, or ln n from `_INDEX`; eta."""
+
+_INDEX = (math.log(0.35), math.log(7.5))
 
 
 @dataclass(frozen=True)
@@ -127,6 +134,69 @@ class SourceProblem:
             local, _ = self._local(index, theta, b)
             out.append(render_component(band.plan, self.profile, self._psf(band, index), local))
         return out
+
+    def bounds(self, theta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Bounds (A, D) and largest steps (D,) of sources that begin at theta."""
+        lower, upper = torch.full_like(theta, -math.inf), torch.full_like(theta, math.inf)
+        lower[:, :2], upper[:, :2] = theta[:, :2] - _POSITION, theta[:, :2] + _POSITION
+        fluxes = slice(2, 2 + len(self.bands))
+        lower[:, fluxes], upper[:, fluxes] = -12.0, 30.0
+        steps = torch.full((theta.shape[1],), 1.5, dtype=theta.dtype)
+        steps[:2] = 1.0
+        if self.prior.type == "galaxy":
+            low, high = _INDEX if self.prior.shape == "sersic" else (-_SHAPE, _SHAPE)
+            side = float(self.bands[0].data.shape[-1])
+            lower[:, -4:] = torch.tensor([_SIZE[0], low, -_ETA, -_ETA])
+            upper[:, -4:] = torch.tensor([min(_SIZE[1], math.log(side)), high, _ETA, _ETA])
+            steps[-4:] = torch.tensor([0.7, 1.5, 0.5, 0.5])
+        return lower, upper, steps
+
+    def expanded(
+        self, index: torch.Tensor, theta: torch.Tensor
+    ) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]]:
+        """The pixels to second order about theta, for each band.
+
+        Each source's own light there, what it lacks, the curvature, (A, side, side), and -2 ln L
+        beyond their square, (A,).
+        """
+        out = []
+        for band, own in zip(self.bands, self.images(index, theta), strict=True):
+            terms = self._terms(band, index, own)
+            lack = terms.score / terms.curvature.clamp_min(1e-20)
+            rest = pixel_sum((terms.rho - lack * terms.score).to(torch.float64))
+            out.append((own, lack, terms.curvature, rest))
+        return out
+
+    def parabolas(
+        self,
+        index: torch.Tensor,
+        rows: torch.Tensor,
+        theta: torch.Tensor,
+        target: Sequence[tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]],
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """-2 ln L at theta (N, D) of sources ``index[rows]``, and how it changes with the fluxes.
+
+        Returns
+        -------
+        square, across, rest : Tensor, float64, (N, bands)
+            rest - 2 across r + square r^2, summed over bands, with fluxes 1 + r times those in
+            theta. `target` is `expanded` of sources `index`.
+        """
+        out = theta.new_zeros((3, len(theta), len(self.bands)))
+        for some in _chunks(len(rows), 2 * self._chunk):
+            at = rows[some]
+            images = self.images(index[at], theta[some])
+            for b, (image, (own, lack, curvature, rest)) in enumerate(
+                zip(images, target, strict=True)
+            ):
+                left = (own[at] - image).add_(lack[at])
+                weighted = image * curvature[at]
+                out[0, some, b] = pixel_sum((weighted * image).to(torch.float64))
+                out[1, some, b] = pixel_sum((weighted * left).to(torch.float64))
+                out[2, some, b] = rest[at] + pixel_sum(
+                    (left.square() * curvature[at]).to(torch.float64)
+                )
+        return out[0], out[1], out[2]
 
     def design(self, index: torch.Tensor, theta: torch.Tensor, b: int) -> torch.Tensor:
         """Derivatives of the images of a band by theta, (A, D, side, side)."""

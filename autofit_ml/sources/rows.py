@@ -26,6 +26,9 @@ __all__ = ["catalogue_rows", "mask_bits", "shares_seen"]
 _POSSIBLE = 0.01
 """Least probability of being a galaxy with which a source has a size and a shape."""
 
+_LEVELS = (0.1587, 0.5, 0.8413)
+"""Quantiles of the draws that values and errors of shapes are made of."""
+
 _CROWDED = 0.05
 _DETERMINED = 0.5
 """Largest error of the best magnitude."""
@@ -127,31 +130,21 @@ def _add_shapes(
 ) -> None:
     """Size, axis ratio, direction and profile of the galaxies, with errors; NaN for stars."""
     galaxy = posterior.p_star < 1 - _POSSIBLE
-    ln_rc, inner, eta1, eta2 = posterior.galaxies.mean[:, -4:].numpy().T
-    covariance = posterior.galaxies.covariance[:, -4:, -4:].numpy()
-    e = np.maximum(np.hypot(eta1, eta2), 1e-6)
-    zero, one = np.zeros_like(e), np.ones_like(e)
-
-    def error(*slopes: np.ndarray) -> np.ndarray:
-        slope = np.stack(slopes, 1)
-        return np.sqrt(np.einsum("ni,nij,nj->n", slope, covariance, slope))
-
-    re, q = np.exp(ln_rc + e / 2), np.exp(-e)
-    pa = (np.degrees(np.arctan2(eta2, eta1)) / 2 - 90.0) % 180.0
+    weights = posterior.galaxies.weights.numpy()
+    ln_rc, inner, eta1, eta2 = posterior.galaxies.draws[..., 2:].permute(2, 0, 1).numpy()
+    e = np.hypot(eta1, eta2)
     columns = {
-        "re": (re, re * error(one, zero, eta1 / e / 2, eta2 / e / 2), u.pix),
-        "q": (q, q * error(zero, zero, eta1 / e, eta2 / e), None),
-        "pa": (pa, np.degrees(error(zero, zero, -eta2 / e**2 / 2, eta1 / e**2 / 2)), u.deg),
+        "re": (*_middle(np.exp(ln_rc + e / 2), weights), u.pix),
+        "q": (*_middle(np.exp(-e), weights), None),
+        "pa": (*_direction(eta1, eta2, weights), u.deg),
     }
     if shape == "sersic":
-        index = np.exp(inner)
-        columns["n"] = (index, index * error(zero, one, zero, zero), None)
+        columns["n"] = (*_middle(np.exp(inner), weights), None)
     else:
         dev = 1 / (1 + np.exp(-inner))
-        slope = dev * (1 - dev)
-        columns["dev"] = (dev, slope * error(zero, one, zero, zero), None)
-        index = 4.0**dev
-        columns["n"] = (index, index * np.log(4.0) * columns["dev"][1], None)
+        columns["dev"] = (*_middle(dev, weights), None)
+        columns["n"] = (*_middle(4.0**dev, weights), None)
+    pa = columns["pa"][0]
     for name, (value, sigma, unit) in columns.items():
         for key, number in ((name, value), (f"{name}_err", sigma)):
             column = np.where(galaxy, number, np.nan)
@@ -166,6 +159,25 @@ def _add_shapes(
             for *at, known in zip(x, y, pa, galaxy, strict=True)
         ]
         table["pa_sky"] = np.array(sky) * u.deg
+
+
+def _middle(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Medians of weighted draws (N, T), and half of what 68 % of them span."""
+    order = np.argsort(values, axis=1)
+    values, weights = (np.take_along_axis(one, order, 1) for one in (values, weights))
+    below = np.cumsum(weights, 1) - weights / 2
+    rows = zip(below, values, strict=True)
+    low, middle, high = np.array([np.interp(_LEVELS, *row) for row in rows]).reshape(-1, 3).T
+    return middle, (high - low) / 2
+
+
+def _direction(
+    eta1: np.ndarray, eta2: np.ndarray, weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean direction of weighted draws of an ellipticity, and its scatter, degrees."""
+    turn = (weights * np.exp(1j * np.arctan2(eta2, eta1))).sum(1)
+    scatter = np.sqrt(-2 * np.log(np.clip(np.abs(turn), 1e-6, 1 - 1e-12))) / 2
+    return (np.degrees(np.angle(turn)) / 2 - 90.0) % 180.0, np.degrees(scatter)
 
 
 def _flags(

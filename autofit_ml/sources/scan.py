@@ -21,21 +21,17 @@ from autofit_ml.fitting.levenberg_marquardt import LMResult, LMSettings, minimis
 from autofit_ml.fitting.likelihoods import Likelihood
 from autofit_ml.sources.field import Field
 from autofit_ml.sources.fluxes import overlaps
-from autofit_ml.sources.gaussians import Gaussians, laplace, variational
+from autofit_ml.sources.gaussians import Gaussians, variational
+from autofit_ml.sources.laplace import laplace
 from autofit_ml.sources.priors import SourcePrior
 from autofit_ml.sources.problem import SourceProblem
 
-__all__ = ["Posterior", "Scan", "Starts", "bounds", "maxima"]
+__all__ = ["Posterior", "Scan", "Starts", "maxima"]
 
 _BATCH = 256
 _MOVED = 0.1
 """A source whose neighbours have not changed their light by more, in sigma of their own parameters,
 is not fitted again."""
-
-_POSITION, _SIZE, _SHAPE, _ETA = 3.0, (-2.5, 5.0), 6.0, 2.5
-"""Bounds: pixels from the start; ln rc; logit of the share, or ln n from `_INDEX`; eta."""
-
-_INDEX = (math.log(0.35), math.log(7.5))
 
 
 @dataclass(frozen=True)
@@ -275,23 +271,25 @@ class Scan:
             Only of these; the others' rows mean nothing.
         """
         n = len(self)
-        sizes = [theta.shape[1] for theta in self.theta]
-        means = [torch.zeros((n, d), dtype=torch.float64) for d in sizes]
-        covariances = [torch.zeros((n, d, d), dtype=torch.float64) for d in sizes]
-        evidence = torch.zeros((n, 2), dtype=torch.float64)
+        sources = np.arange(n) if sources is None else sources
+        parts: tuple[list[Gaussians], list[Gaussians]] = ([], [])
         surroundings = np.zeros((n, 3 + len(self.field.bands)))
-        for some in self._batches(np.arange(n) if sources is None else sources):
+        order = []
+        for some in self._batches(sources):
             problems, _, _ = self.problems(some)
             index = torch.arange(len(some))
             for kind, problem in enumerate(problems):
                 got = laplace(problem, index, self.theta[kind][some])
                 if inference == "vi":
                     got = variational(problem, index, got)
-                means[kind][some], covariances[kind][some] = got.mean, got.covariance
-                evidence[some, kind] = got.log_evidence + problem.prior.log_share
+                evidence = got.log_evidence + problem.prior.log_share
+                parts[kind].append(dataclasses.replace(got, log_evidence=evidence))
             surroundings[some] = self._surroundings(problems, index, some)
-        p_star = torch.sigmoid(evidence[:, 0] - evidence[:, 1]).numpy()
-        stars, galaxies = (Gaussians(means[k], covariances[k], evidence[:, k]) for k in (0, 1))
+            order.append(some)
+        place = torch.zeros(n, dtype=torch.int64)
+        place[np.concatenate(order)] = torch.arange(len(sources))
+        stars, galaxies = (Gaussians.join(part).select(place) for part in parts)
+        p_star = torch.sigmoid(stars.log_evidence - galaxies.log_evidence).numpy()
         likely = (p_star < 0.5).astype(int)
         converged = self.converged[np.arange(n), likely]
         chi2, n_pix, neighbours, seen = np.split(surroundings, [1, 2, 3], 1)
@@ -327,7 +325,7 @@ class Scan:
 
 def maxima(problem: SourceProblem, index: torch.Tensor, starts: Sequence[torch.Tensor]) -> LMResult:
     """The highest of the maxima that each start (A, D) of sources `index` (A,) leads to."""
-    lower, upper, steps = bounds(starts[0], problem)
+    lower, upper, steps = problem.bounds(starts[0])
     owner, many = index.repeat(len(starts)), len(starts)
     result = minimise(
         _owned(problem.evaluate, owner),
@@ -353,25 +351,6 @@ def _galaxy_starts(theta: torch.Tensor, shape: str) -> list[torch.Tensor]:
     low, high = (math.log(1.0), math.log(3.5)) if shape == "sersic" else (-1.5, 1.5)
     disc[:, -3], spheroid[:, -3] = low, high
     return [disc, spheroid]
-
-
-def bounds(
-    theta: torch.Tensor, problem: SourceProblem
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Bounds (A, D) and largest steps (D,) of sources that begin at theta."""
-    lower, upper = torch.full_like(theta, -math.inf), torch.full_like(theta, math.inf)
-    lower[:, :2], upper[:, :2] = theta[:, :2] - _POSITION, theta[:, :2] + _POSITION
-    fluxes = slice(2, 2 + len(problem.bands))
-    lower[:, fluxes], upper[:, fluxes] = -12.0, 30.0
-    steps = torch.full((theta.shape[1],), 1.5, dtype=theta.dtype)
-    steps[:2] = 1.0
-    if problem.prior.type == "galaxy":
-        low, high = _INDEX if problem.prior.shape == "sersic" else (-_SHAPE, _SHAPE)
-        side = float(problem.bands[0].data.shape[-1])
-        lower[:, -4:] = torch.tensor([_SIZE[0], low, -_ETA, -_ETA])
-        upper[:, -4:] = torch.tensor([min(_SIZE[1], math.log(side)), high, _ETA, _ETA])
-        steps[-4:] = torch.tensor([0.7, 1.5, 0.5, 0.5])
-    return lower, upper, steps
 
 
 def _both(first: Starts, more: Starts) -> Starts:
