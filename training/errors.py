@@ -35,7 +35,7 @@ from autofit_ml.fitting.model_error import (
     excesses,
     groups,
     in_natural_terms,
-    shares,
+    model_variance,
 )
 from autofit_ml.fitting.residual_apertures import APERTURES
 from autofit_ml.simulation import compose_recipe, simulate_one
@@ -59,7 +59,7 @@ __all__ = [
 ]
 
 SNR_EDGES = (20.0, 50.0, 150.0, 500.0, np.inf)
-_SIZE, _INDEX = KINDS.index("size"), KINDS.index("index")
+_POSITION, _SIZE, _INDEX = (KINDS.index(kind) for kind in ("position", "size", "index"))
 COLUMNS = ("x", "y", "flux", "re", "n", "q", "pa")
 """Of `Measured.off`."""
 _KINDS = torch.tensor([0, 0, 1, 2, 3, 4, 5])
@@ -229,19 +229,29 @@ def calibrate(
 
     def loss() -> torch.Tensor:
         optimiser.zero_grad()
-        total = together * (logs - logs.mean(0)).square().sum() + 1e-3 * logs.square().sum()
-        for kind, weight, excess, e, square in data:
-            ratio = 1 + shares(excess, e, *logs[known.index(kind)].exp())
+        alike = logs[:, :-1]  # curbs have units
+        total = together * (alike - alike.mean(0)).square().sum() + 1e-3 * logs.square().sum()
+        free = _coefficients(logs)
+        for kind, weight, variance, *beyond, square in data:
+            added = model_variance(variance, *beyond, *free[known.index(kind)])
+            ratio = 1 + added / variance
             each = (degrees + 1) / 2 * torch.log1p(square / ratio / degrees) + ratio.log() / 2
             total = total + weight * each.mean()
         total.backward()
         return total
 
     optimiser.step(loss)
-    for name, values in zip(COEFFICIENTS, logs.detach().exp().T, strict=True):
+    for name, values in zip(COEFFICIENTS, _coefficients(logs.detach()).T, strict=True):
         of(model, name)[known] = values
         of(model, name)[_INDEX] = of(model, name)[_SIZE]
     return model
+
+
+def _coefficients(logs: torch.Tensor) -> torch.Tensor:
+    """Those of all kinds but the index; positions are not curbed."""
+    out = logs.exp().clone()
+    out[_POSITION, -1] = 0
+    return out
 
 
 def of(model: ErrorModel, name: str) -> torch.Tensor:
@@ -263,8 +273,8 @@ def _measure_noise(model: ErrorModel, pure: Measured) -> None:
 
 def _deviations(
     model: ErrorModel, sets: Mapping[str, Measured], weights: Mapping[str, float], half: float
-) -> list[tuple[int, float, torch.Tensor, torch.Tensor, torch.Tensor]]:
-    """Kind, weight, R, e and squares of the deviations by column, family and range of S/N.
+) -> list[tuple[int, float, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """Kind, weight, V, R, e and squares of the deviations by column, family and range of S/N.
 
     Squares are in units of the variance of the noise, times that of `half`.
     """
@@ -277,7 +287,7 @@ def _deviations(
             for b in range(len(SNR_EDGES) - 1):
                 at = torch.as_tensor(some.bins == b).logical_and(square.isfinite())
                 if kind != _INDEX and bool(at.any()):
-                    part = (excess[at, j], e[at, j], square[at] * half**2)
+                    part = (covariance[at, j, j], excess[at, j], e[at, j], square[at] * half**2)
                     out.append((kind, weights[family], *part))
     return out
 

@@ -5,14 +5,15 @@ In: what the residual inside of nested apertures would move the fit by
 With the sum R of the pulls' squares beyond that of noise alone, in units of the noise's variance V,
 and the evidence e against the model,
 
-.. math:: \sigma_j^2 = V_j \Big[1 + \frac{e^4}{e^4 + g_j^4}
-          \big(a_j R_j + c_j \sqrt e\big)\Big] .
+.. math:: \sigma_j^2 = V_j + \frac{e^4}{e^4 + g_j^4} \Big(\frac1{s_j} + h_j^2\Big)^{-1},
+          \qquad s_j = V_j \big(a_j R_j + c_j \sqrt e\big) .
 
 The evidence for a position is the excess of both positions' pulls in the metric of the inverse
 covariance, for all else that of all else: a galaxy that is the same turned by half a turn says
-nothing about its centre, however wrong its profile. The second term stands for what no residual
-shows (an axis ratio that differs between bulge and disc, light beyond the stamp). Without evidence
-against the model there is no model error. The coefficients are measured on simulated galaxies
+nothing about its centre, however wrong its profile. The term in e stands for what no residual shows
+(an axis ratio that differs between bulge and disc, light beyond the stamp), and 1/h is what galaxies
+are off by at most, whatever their S/N (h = 0 for positions). Without evidence against the model
+there is no model error. The coefficients are measured on simulated galaxies
 (``training/errors.py``) and come as weights of the task ``errors``.
 
 They apply to positions, ln flux, ln re, the index (and other shapes: those of the size), and the
@@ -42,14 +43,14 @@ __all__ = [
     "in_natural_terms",
     "kinds_of",
     "model_covariance",
-    "shares",
+    "model_variance",
     "with_model_error",
 ]
 
 KINDS = ("position", "flux", "size", "index", "ratio", "angle")
 """What a number of theta is, as far as its model error goes."""
 
-COEFFICIENTS = ("aperture", "pooled", "gate")
+COEFFICIENTS = ("aperture", "pooled", "gate", "curb")
 
 _KIND = {"x": 0, "y": 0, "flux": 1, "re": 2, "q": 4, "pa": 5}
 
@@ -62,8 +63,8 @@ class ErrorModel(torch.nn.Module):
 
     Attributes
     ----------
-    aperture, pooled, gate : Tensor, float64, (kinds,)
-        a, c and g.
+    aperture, pooled, gate, curb : Tensor, float64, (kinds,)
+        a, c, g and h.
     noise : Tensor, float64, (kinds,)
         Mean sum of the pulls' squares under noise alone, in units of its variance.
     evidence_noise : Tensor, float64, (2,)
@@ -92,7 +93,7 @@ class ErrorModel(torch.nn.Module):
         variance = covariance.diagonal(dim1=1, dim2=2)
         beyond = self.beyond_noise(pulls, covariance, kinds)
         free = (self.get_buffer(name).to(pulls)[kinds] for name in COEFFICIENTS)
-        return variance * shares(*beyond, *free).clamp_max(_LARGEST)
+        return torch.minimum(model_variance(variance, *beyond, *free), _LARGEST * variance)
 
     def beyond_noise(
         self, pulls: torch.Tensor, covariance: torch.Tensor, kinds: torch.Tensor
@@ -107,11 +108,18 @@ class ErrorModel(torch.nn.Module):
         return squares.clamp_min(0), evidence.clamp_min(1e-6)
 
 
-def shares(
-    excess: torch.Tensor, e: torch.Tensor, a: torch.Tensor, c: torch.Tensor, g: torch.Tensor
+def model_variance(
+    variance: torch.Tensor,
+    excess: torch.Tensor,
+    e: torch.Tensor,
+    a: torch.Tensor,
+    c: torch.Tensor,
+    g: torch.Tensor,
+    h: torch.Tensor,
 ) -> torch.Tensor:
-    """Variances beyond the noise, in units of its own (the equation above)."""
-    return e**4 / (e**4 + g**4) * (a * excess + c * e.sqrt())
+    """Variances beyond the noise (the equation above)."""
+    own = variance * (a * excess + c * e.sqrt())
+    return e**4 / (e**4 + g**4) * own / (1 + own * h.square())
 
 
 def groups(kinds: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

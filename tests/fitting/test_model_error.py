@@ -92,6 +92,7 @@ def test_errors_hold_the_truth_where_those_of_the_noise_do_not(bulges):
         assert np.median(np.abs(off) / noise) > 4  # the disease
         assert np.median(np.abs(off) / total) < 1.5
         assert np.mean(np.abs(off) < 2 * total) > 0.7
+        assert np.median(np.abs(off) / total) > 0.3  # nor are they idle
         assert (total < 0.5 * np.array([fit[f"sersic.{name}"] for fit in fits])).all()
     for fit in fits:
         extra = np.linalg.eigvalsh(fit.cov - fit.cov_stat)
