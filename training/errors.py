@@ -4,8 +4,8 @@ Galaxies with known truth are simulated and fitted, families of them that Sérsi
 and families that they do not; the coefficients of `autofit_ml.fitting.model_error` are those of the
 largest likelihood of the deviations (Student's t, each family and each range of S/N with the same
 weight), drawn towards each other over the kinds of parameters: what a family does not tell of one
-kind (how far the light of lopsided galaxies is off their centres) the others do. Overrides are Hydra's, over ``conf/errors.yaml``. The bundle goes into ``out`` with its
-card, and into the manifest.
+kind (how far lopsided light is off a centre) the others do. Overrides are Hydra's, over
+``conf/errors.yaml``. The bundle goes into ``out`` with its card, and into the manifest.
 """
 
 from __future__ import annotations

@@ -11,9 +11,9 @@ and the evidence e against the model,
 The evidence for a position is the excess of both positions' pulls in the metric of the inverse
 covariance, for all else that of all else: a galaxy that is the same turned by half a turn says
 nothing about its centre, however wrong its profile. The term in e stands for what no residual shows
-(an axis ratio that differs between bulge and disc, light beyond the stamp), and 1/h is what galaxies
-are off by at most, whatever their S/N (h = 0 for positions). Without evidence against the model
-there is no model error. The coefficients are measured on simulated galaxies
+(an axis ratio that differs between bulge and disc, light beyond the stamp), and 1/h is what
+galaxies are off by at most, whatever their S/N (h = 0 for positions). Without evidence against the
+model there is no model error. The coefficients are measured on simulated galaxies
 (``training/errors.py``) and come as weights of the task ``errors``.
 
 They apply to positions, ln flux, ln re, the index (and other shapes: those of the size), and the

@@ -6,8 +6,8 @@ by :math:`u_{bj} = \sum_{p \in b} w_{pj} r_p`: by so much the parameter would ch
 inside, or outside, were another galaxy's; all pixels together pull a fit by nothing. Under noise
 alone the mean squares of the pulls are known shares of :math:`C_{jj}`; what is beyond is due to the
 model (a cluster-robust covariance: White 1980, Econometrica 48, 817; Liang & Zeger 1986, Biometrika
-73, 13). A wrong profile is wrong over many neighbouring rings, of one sign: the squares of rings
-would count it as chance (of flux, a fifth of the variance), those of nested apertures have all of it.
+73, 13). A wrong profile is wrong over many neighbouring rings, with one sign: the squares of rings
+take it for chance, and have a fifth of the variance of flux, those of nested apertures nearly all.
 
 Apertures are ellipses of the target, as seen through the PSF, with soft edges: with sharp ones,
 which cut pixels unevenly on opposite sides, a wrong profile of a symmetric galaxy would pull at its
