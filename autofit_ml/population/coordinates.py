@@ -16,6 +16,8 @@ from typing import Protocol
 
 import torch
 
+from autofit_ml.errors import SettingsError
+
 __all__ = ["Coordinates", "PlainCoordinates", "SersicCoordinates"]
 
 Columns = dict[str, torch.Tensor]
@@ -27,6 +29,9 @@ class Coordinates(Protocol):
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the coordinates, D."""
+
+    def place(self, name: str) -> int:
+        """Index of the coordinate that a parameter determines, given the others."""
 
     def parameters(self, theta: torch.Tensor) -> tuple[Columns, torch.Tensor]:
         """Parameters of coordinates (..., D); ln of the factor of their density."""
@@ -45,6 +50,10 @@ class PlainCoordinates:
     """Coordinates that are the parameters."""
 
     names: tuple[str, ...]
+
+    def place(self, name: str) -> int:
+        """See `Coordinates`."""
+        return self.names.index(name)
 
     def parameters(self, theta: torch.Tensor) -> tuple[Columns, torch.Tensor]:
         """See `Coordinates`."""
@@ -91,6 +100,14 @@ class SersicCoordinates:
             else:
                 out.append("ln_n" if plain == "n" else name)
         return tuple(out)
+
+    def place(self, name: str) -> int:
+        """See `Coordinates`; axis ratios have two."""
+        plain = name.removeprefix("ln_")
+        if plain == "q":
+            raise SettingsError("q without scatter: its direction is free", "give it a scatter")
+        size = "ln_rc" if "ln_rc" in self.names else "ln_re"
+        return self.names.index({"re": size, "n": "ln_n"}.get(plain, name))
 
     def parameters(self, theta: torch.Tensor) -> tuple[Columns, torch.Tensor]:
         """See `Coordinates`."""

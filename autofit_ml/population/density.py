@@ -14,7 +14,15 @@ import torch
 from autofit_ml.population.model import Place, PopulationModel
 from autofit_ml.scenes.populations import Term
 
-__all__ = ["Numbers", "gaussian_of", "is_linear", "linear_density", "log_density", "log_weights"]
+__all__ = [
+    "Numbers",
+    "exact_values",
+    "gaussian_of",
+    "is_linear",
+    "linear_density",
+    "log_density",
+    "log_weights",
+]
 
 _HALF_LN_2PI = 0.5 * math.log(2 * math.pi)
 _LEAST = 1e-300
@@ -76,19 +84,43 @@ def log_density(numbers: Numbers, part: int, x: Mapping[str, torch.Tensor]) -> t
     Returns
     -------
     Tensor, (A, n, K)
-        -1e5 outside the limits.
+        -1e5 outside the limits. Parameters without scatter have no density.
     """
-    total: torch.Tensor | float = 0.0
+    total = torch.zeros((1, 1, 1), dtype=torch.float64)
     for term in numbers.model.base.parts[part].terms:
-        total = total + _term_density(numbers, part, term, x)
-    return total  # type: ignore[return-value]
+        if not term.exact:
+            total = total + _term_density(numbers, part, term, x)
+    return total
+
+
+def exact_values(
+    numbers: Numbers, part: int, x: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """Values of the parameters without scatter, given the others and covariates; as x or (A, n, K)."""
+    found: dict[str, torch.Tensor] = {}
+    for term in numbers.model.base.parts[part].terms:
+        if term.exact:
+            found[term.names[0]] = _middle(numbers, part, term, {**x, **found})
+    return found
+
+
+def _middle(
+    numbers: Numbers, part: int, term: Term, x: Mapping[str, torch.Tensor]
+) -> torch.Tensor:
+    """Mean of a Gaussian term, or median of a log-normal one."""
+    name = "median" if term.kind == "log-normal" else "mean"
+    value = _tensor(numbers.of(part, term, name), x[term.names[0]])
+    for j, other in enumerate(term.on):
+        slope, at = (numbers.of(part, term, k, j) for k in ("slope", "at"))
+        value = value + slope * (x[other] - at)
+    return value
 
 
 def is_linear(model: PopulationModel, part: int) -> bool:
     """True if a part is one Gaussian with a linear mean: it needs no loop over terms."""
     grouped = {item.name for item in model.hyper if item.by}
     return all(
-        term.kind in ("normal", "on") and term.limits == (-math.inf, math.inf)
+        term.kind in ("normal", "on") and term.limits == (-math.inf, math.inf) and not term.exact
         for term in model.base.parts[part].terms
     ) and not any(name in grouped for place, name in model.places.items() if place.part == part)
 
@@ -158,15 +190,11 @@ def _term_density(
     if term.kind == "log-normal":
         value = value.clamp_min(_LEAST).log()
         jacobian = -value
-        mean = _tensor(number("median"), value).log()
+        mean = _middle(numbers, part, term, x).log()
         low, high = math.log(low) if low > 0 else -math.inf, math.log(high) if high > 0 else low
-        sd = _tensor(number("sd"), value)
-    elif term.kind == "normal":
-        mean, sd = _tensor(number("mean"), value), _tensor(number("sd"), value)
     else:
-        mean, sd = _tensor(number("mean"), value), _tensor(number("scatter"), value)
-        for j, name in enumerate(term.on):
-            mean = mean + number("slope", j) * (x[name] - number("at", j))
+        mean = _middle(numbers, part, term, x)
+    sd = _tensor(number("scatter" if term.kind == "on" else "sd"), value)
     z = (value - mean) / sd
     density = -0.5 * z.square() - sd.log() - _HALF_LN_2PI + jacobian
     if low > -math.inf or high < math.inf:

@@ -200,6 +200,9 @@ def infer(
     if noise not in ("auto", "fixed", "model"):
         raise SettingsError(f"noise is {noise!r}", "use auto, fixed or model")
     modelled = noise == "model" or (noise == "auto" and n >= _MODELLED_FROM)
+    if model.exact:
+        _refuse_with_exact(model, noise, selection)
+        modelled = False
     known_noise = None
     if modelled or isinstance(selection, Mapping):
         known_noise = fit_noise(gaussian.mean, gaussian.likelihood_covariance, measured)
@@ -218,6 +221,14 @@ def infer(
         settings,
     )
     return work.fit()
+
+
+def _refuse_with_exact(model: PopulationModel, noise: str, selection: Selection | None) -> None:
+    if noise == "model" or selection is not None:
+        what = "errors that follow them" if noise == "model" else "a selection"
+        raise SettingsError(
+            f"{', '.join(model.exact)} without scatter, and {what}", "give a small scatter"
+        )
 
 
 def _covariates(
@@ -268,7 +279,7 @@ class _Work:
     def fit(self) -> PopulationPosterior:
         n = len(self.objects)
         everyone = torch.arange(n)
-        few = torch.zeros(n, dtype=torch.bool)
+        few = torch.full((n,), bool(self.model.exact))
         u = self.vector.start()
         cov = torch.diag(self.vector.scales.square())
         if n > 2 * _SMALL:

@@ -107,6 +107,11 @@ class PopulationModel:
         return self.base.names
 
     @property
+    def exact(self) -> tuple[str, ...]:
+        """Names of the parameters without scatter, which objects share exactly."""
+        return tuple(term.names[0] for term in self.base.parts[0].terms if term.exact)
+
+    @property
     def covariates(self) -> tuple[str, ...]:
         """Names of numbers that parameters depend on without having a distribution."""
         known = set(self.names)
@@ -199,6 +204,8 @@ def _model(given: Any) -> PopulationModel:
     for part in base.parts:
         for term in part.terms:
             _check_term(term)
+    if len({frozenset(t.names for t in part.terms if t.exact) for part in base.parts}) > 1:
+        raise SettingsError("a scatter is 0 in one component only", "make it 0 in all, or in none")
     return PopulationModel(content, base, places, _ordered(hyper), limits, calibration)
 
 

@@ -15,11 +15,12 @@ from astropy.table import Table
 
 from autofit_ml.catalogue import atomic_write_text
 from autofit_ml.errors import SettingsError
+from autofit_ml.population.density import Numbers
 from autofit_ml.population.hyper import HyperVector
 from autofit_ml.population.model import PopulationModel, to_yaml
 from autofit_ml.population.noise import NoiseModel
 from autofit_ml.population.objects import GaussianObjects
-from autofit_ml.population.problem import HyperProblem, object_terms
+from autofit_ml.population.problem import HyperProblem, node_values, object_terms
 from autofit_ml.population.selection import Injections, Selection, as_measured, within
 from autofit_ml.posterior import PosteriorSamples, corner_figure, to_inference_data
 from autofit_ml.scenes.populations import Population, parse_population
@@ -208,11 +209,15 @@ class PopulationPosterior:
                 )
                 at = piece.places
                 for (part, wrong), term in terms.items():
-                    weight = (term - whole[..., None]).exp().mean(0)
-                    x = piece.nodes[part, wrong].x
-                    first[at] += torch.einsum("nk,dnk->nd", weight, x)
-                    second[at] += torch.einsum("nk,dnk,enk->nde", weight, x, x)
-                    share = weight.sum(1)
+                    weight = (term - whole[..., None]).exp() / len(u)
+                    numbers = Numbers(self.model, values, piece.codes)
+                    at_nodes = node_values(piece, (part, wrong), numbers)
+                    some = torch.broadcast_tensors(*(at_nodes[name] for name in names))
+                    x = torch.stack(some)  # (D, n, K), or (D, A, n, K)
+                    weight = weight if x.ndim == 4 else weight.sum(0)
+                    first[at] += torch.einsum("...nk,d...nk->nd", weight, x)
+                    second[at] += torch.einsum("...nk,d...nk,e...nk->nde", weight, x, x)
+                    share = weight.sum(-1).view(-1, len(at)).sum(0)
                     of_part[at, part] += share
                     outlier[at] += share if wrong else 0.0
         cov = second - first[:, :, None] * first[:, None]

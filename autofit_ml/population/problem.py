@@ -9,6 +9,7 @@ import torch
 
 from autofit_ml.population.density import (
     Numbers,
+    exact_values,
     is_linear,
     linear_density,
     log_density,
@@ -18,7 +19,7 @@ from autofit_ml.population.hyper import HyperVector
 from autofit_ml.population.model import PopulationModel
 from autofit_ml.population.nodes import Nodes
 
-__all__ = ["Block", "HyperProblem", "object_terms"]
+__all__ = ["Block", "HyperProblem", "node_values", "object_terms"]
 
 _ELEMENTS = 1 << 18
 """Points that are worked on together: their arrays stay in the processor's cache."""
@@ -79,13 +80,24 @@ def object_terms(
         if is_linear(model, part):
             terms = linear_density(numbers, part, nodes.x, block.covariates)
         else:
-            terms = log_density(numbers, part, {**nodes.parameters, **block.covariates})
+            x = node_values(block, (part, outlier), numbers)
+            terms = log_density(numbers, part, x)
+            if nodes.exact is not None:
+                terms = terms + nodes.exact.log_likelihood({name: x[name] for name in model.names})
         share = shares[:, part, None, None]
         if wrong is not None and any(flag for _, flag in block.nodes):
             wrongly = wrong.log() if outlier else torch.log1p(-wrong)
             share = share + wrongly[:, None, None]
         out[part, outlier] = terms + (nodes.log_weight + share)
     return out
+
+
+def node_values(
+    block: Block, key: tuple[int, bool], numbers: Numbers
+) -> dict[str, torch.Tensor]:
+    """Parameters at the nodes, (n, K), or (A, n, K) of those without scatter; covariates."""
+    x = {**block.nodes[key].parameters, **block.covariates}
+    return x | exact_values(numbers, key[0], x)
 
 
 def log_likelihoods(

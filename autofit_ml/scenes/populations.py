@@ -62,6 +62,7 @@ NUMBERS = {
 """Kind of distribution -> its numbers, in order."""
 
 _POSITIVE = ("sd", "median", "a", "b", "scatter")
+_SCATTERS = ("sd", "scatter")
 _TRIES = 1000
 """Times that what lies outside the limits is drawn again."""
 
@@ -100,6 +101,11 @@ class Term:
             least, most = _RANGES.get(name, (-math.inf, math.inf))
             low, high = max(low, least), min(high, most)
         return low, high
+
+    @property
+    def exact(self) -> bool:
+        """True if there is no scatter: all objects share the value."""
+        return any(name in self.numbers and self.numbers[name] == 0 for name in _SCATTERS)
 
     def draw(self, given: Mapping[str, np.ndarray], rng: np.random.Generator, n: int) -> np.ndarray:
         """Values (n, names), inside the limits; `given`: what was drawn before."""
@@ -381,7 +387,8 @@ def _term(key: str, entry: Any, any_name: bool) -> Term:
     numbers = {name: _numbers(f"{key}: {kind}: {name}", given[name]) for name in wanted}
     on = entry.get("on", ())
     on = (on,) if isinstance(on, str) else tuple(map(str, on))
-    _check_numbers(f"{key}: {kind}", kind, numbers, len(on) if kind == "on" else len(names))
+    size = len(on) if kind == "on" else len(names)
+    _check_numbers(f"{key}: {kind}", kind, numbers, size, exact=any_name)
     return Term(
         names,
         str(entry.get("band") or ""),
@@ -422,10 +429,13 @@ def _numbers(where: str, value: Any) -> np.ndarray:
     return out
 
 
-def _check_numbers(where: str, kind: str, v: dict[str, np.ndarray], size: int) -> None:
+def _check_numbers(
+    where: str, kind: str, v: dict[str, np.ndarray], size: int, exact: bool
+) -> None:
     """Shapes and signs; in a mixture of one parameter means and variances may be plain lists.
 
-    `size`: of parameters of a mixture, or of those on which one depends.
+    `size`: of parameters of a mixture, or of those on which one depends. `exact`: scatters may be
+    0.
     """
     if kind == "on":
         for name in ("at", "slope"):
@@ -434,6 +444,8 @@ def _check_numbers(where: str, kind: str, v: dict[str, np.ndarray], size: int) -
                 raise SettingsError(f"{where}: {name} is {v[name].tolist()!r}", f"give {size}")
     if kind != "mixture":
         for name, value in v.items():
+            if exact and name in _SCATTERS and value.ndim == 0 and value == 0:
+                continue
             if (value.ndim and not (kind == "on" and name in ("at", "slope"))) or (
                 name in _POSITIVE and not value > 0
             ):
