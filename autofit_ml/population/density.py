@@ -96,7 +96,7 @@ def log_density(numbers: Numbers, part: int, x: Mapping[str, torch.Tensor]) -> t
 def exact_values(
     numbers: Numbers, part: int, x: Mapping[str, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
-    """Values of the parameters without scatter, given the others and covariates; as x or (A, n, K)."""
+    """Values of the parameters without scatter, given the others and covariates."""
     found: dict[str, torch.Tensor] = {}
     for term in numbers.model.base.parts[part].terms:
         if term.exact:
@@ -104,9 +104,7 @@ def exact_values(
     return found
 
 
-def _middle(
-    numbers: Numbers, part: int, term: Term, x: Mapping[str, torch.Tensor]
-) -> torch.Tensor:
+def _middle(numbers: Numbers, part: int, term: Term, x: Mapping[str, torch.Tensor]) -> torch.Tensor:
     """Mean of a Gaussian term, or median of a log-normal one."""
     name = "median" if term.kind == "log-normal" else "mean"
     value = _tensor(numbers.of(part, term, name), x[term.names[0]])

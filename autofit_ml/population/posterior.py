@@ -197,7 +197,7 @@ class PopulationPosterior:
         second = torch.zeros((n, d, d), dtype=torch.float64)
         outlier = torch.zeros(n, dtype=torch.float64)
         of_part = torch.zeros((n, parts), dtype=torch.float64)
-        u = self._some(_AVERAGED)
+        u = self.some(_AVERAGED)
         with torch.no_grad():
             values = self.vector.values(u)
             for piece in self.problem.pieces(len(u)):
@@ -223,7 +223,8 @@ class PopulationPosterior:
         cov = second - first[:, :, None] * first[:, None]
         return Shrunk(names, first.numpy(), cov.numpy(), outlier.numpy(), of_part.numpy())
 
-    def _some(self, count: int) -> torch.Tensor:
+    def some(self, count: int) -> torch.Tensor:
+        """Some draws of the vector, evenly spaced, (count, H)."""
         u = self.samples.draws[0].flatten(0, 1)
         if self.vector.size == 0:
             return self.best[None]
@@ -268,7 +269,7 @@ class PopulationPosterior:
         codes = {k: torch.cat([b.codes[k] for b in blocks]) for k in blocks[0].codes}
         pick = torch.as_tensor(rng.integers(0, sum(map(len, blocks)), n))
         which = torch.as_tensor(rng.integers(0, 20, n))
-        u = self._some(20)
+        u = self.some(20)
         which = which % len(u)
         values = self.vector.values(u)
         out = {name: np.empty(n) for name in (*self.model.names, *z)}

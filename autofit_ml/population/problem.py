@@ -92,9 +92,7 @@ def object_terms(
     return out
 
 
-def node_values(
-    block: Block, key: tuple[int, bool], numbers: Numbers
-) -> dict[str, torch.Tensor]:
+def node_values(block: Block, key: tuple[int, bool], numbers: Numbers) -> dict[str, torch.Tensor]:
     """Parameters at the nodes, (n, K), or (A, n, K) of those without scatter; covariates."""
     x = {**block.nodes[key].parameters, **block.covariates}
     return x | exact_values(numbers, key[0], x)
