@@ -5,16 +5,19 @@ images are asked again where the population says that the objects are. The image
 replaced by a Gaussian site :math:`s_i(\theta)`; with the sites the population is inferred as always
 (`infer`), and what it then says of an object without its own image is the cavity
 
-.. math:: c_i(\theta) \propto \int p(\theta | h)\, p(h | s_1 \ldots s_N)\, dh
+.. math:: c_i(\theta) \propto \int p(\theta | h)\, p(h | s_{j \neq i})\, dh
 
-(the object's own site is in it once: it divides the object's posterior). The image is fitted again
-with the cavity as its prior, the moments of :math:`p(d_i|\theta)\,c_i(\theta)` are those of points
-around that fit, and
+with all sites but its own. The image is fitted again with the cavity as its prior; the new site is
+the ratio of the Gaussian with the moments of :math:`t_i = p(d_i|\theta)\,c_i(\theta)` and of the
+cavity (Minka 2001, UAI 17, 362), damped by a power, until the population stays where it is. The
+ratio of two nearly equal Gaussians is all rounding; integrated by parts it is a regression of the
+likelihood's gradient,
 
-.. math:: s_i \leftarrow s_i^{1 - a}\, \big[\mathrm{Gaussian}(p(d_i|\theta)\,c_i(\theta)) /
-          c_i(\theta)\big]^a
+.. math:: \Lambda = -\mathrm{Cov}_t(\theta)^{-1}\,
+          \mathrm{Cov}_t(\theta, \nabla \ln p(d|\theta)), \qquad
+          \Lambda\mu = \Lambda\, E_t\theta + E_t \nabla \ln p(d|\theta),
 
-until the fits stay where they are (Minka 2001, UAI 17, 362; Gelman et al. 2014, arXiv:1412.4869).
+with expectations over weighted points around the fit.
 Parameters whose scatter is 0 in the model are shared exactly: one centre, one width of the PSF, one
 index for all objects, or (`by`) for those of a field or a redshift bin.
 """
@@ -48,10 +51,10 @@ from autofit_ml.population.selection import Selection
 
 __all__ = ["Propagated", "propagate", "refit_population"]
 
-_DRAWS = 128
+_DRAWS = 256
 """Of the population, for the cavities."""
 
-_RULE = Rule(3, 4)
+_RULE = Rule(3, 2)
 _SETTLED = 0.05
 """Movement in standard deviations at which the sites have settled."""
 
@@ -60,6 +63,10 @@ _UNLIKE = 5.0
 
 Gaussians = tuple[torch.Tensor, torch.Tensor]
 """Means (N, P) and covariances or precisions (N, P, P)."""
+
+Tilted = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
+"""Means (N, P) and covariances (N, P, P) of objects with their cavities as priors; precisions
+(N, P, P) of their sites, and these times the sites' means (N, P)."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +82,7 @@ class Propagated:
     rounds : int
         Times that the images were fitted.
     moved : float
-        Largest movement of an object in the last of them, in standard deviations.
+        Largest movement of a free number in the last of them, in standard deviations.
     """
 
     population: PopulationPosterior
@@ -143,11 +150,11 @@ def refit_population(
     for one in images:
         first[one.rows], extra[one.rows] = one.seen(one.theta), one.shortcomings(fits)
 
-    def tilted(mean: torch.Tensor, precision: torch.Tensor) -> Gaussians:
-        found = torch.empty_like(mean), torch.empty_like(precision)
-        for one in images:
-            found[0][one.rows], found[1][one.rows] = one.fit(mean[one.rows], precision[one.rows])
-        return found
+    def tilted(mean: torch.Tensor, precision: torch.Tensor) -> Tilted:
+        parts = [one.fit(mean[one.rows], precision[one.rows]) for one in images]
+        order = torch.cat([one.rows for one in images]).argsort()
+        first, second, third, fourth = zip(*parts, strict=True)
+        return tuple(torch.cat(each)[order] for each in (first, second, third, fourth))
 
     return propagate(
         tilted, images[0].coordinates, first, known, extra=extra, covariates=covariates or {},
@@ -156,7 +163,7 @@ def refit_population(
 
 
 def propagate(
-    tilted: Callable[[torch.Tensor, torch.Tensor], Gaussians],
+    tilted: Callable[[torch.Tensor, torch.Tensor], Tilted],
     coordinates: Coordinates,
     start: torch.Tensor,
     model: PopulationModel,
@@ -173,8 +180,7 @@ def propagate(
     Parameters
     ----------
     tilted : callable
-        Means and precisions of Gaussians (N, P), (N, P, P) -> means and covariances of the objects
-        with these as priors.
+        Means and precisions of the cavities (N, P), (N, P, P) -> see `Tilted`.
     coordinates : Coordinates, P
     start : Tensor, (N, P)
         Where the objects roughly are.
@@ -189,9 +195,9 @@ def propagate(
     nothing = torch.zeros((n, size, size), dtype=torch.float64)
     spread = (2 * start.std(0)).clamp_min(1e-3) if n > 1 else torch.ones(size).double()
     cavity: Gaussians = start.mean(0).expand(n, -1), torch.diag(spread**-2).expand(n, -1, -1)
-    old: Gaussians | None = None  # natural parameters
-    before, moved, done = start, math.inf, 0
-    sites = found = None
+    old: Gaussians | None = None  # sites: precisions, and these times their means
+    before: torch.Tensor | None = None
+    moved, done = math.inf, 0
 
     def inferred(how: PopulationSettings) -> PopulationPosterior:
         return infer(
@@ -200,63 +206,52 @@ def propagate(
         )  # fmt: skip
 
     while done < rounds and moved > _SETTLED:
-        mean, cov = tilted(*cavity)
+        mean, cov, *new = tilted(*cavity)
         done += 1
-        whole = torch.linalg.inv(cov)
-        new = (
-            torch.einsum("nij,nj->ni", whole, mean)
-            - torch.einsum("nij,nj->ni", cavity[1], cavity[0]),
-            whole - cavity[1],
-        )
         if old is not None:
-            new = tuple(damping * a + (1 - damping) * b for a, b in zip(old, new, strict=True))
-        old = new
-        precision, at, _ = divided(new[1], nothing, new[0])
+            new = [damping * a + (1 - damping) * b for a, b in zip(old, new, strict=True)]
+        old = new[0], new[1]
+        precision, at, _ = divided(new[0], nothing, new[1])
         if extra is not None:
             eye = torch.eye(size, dtype=torch.float64)
             precision = torch.linalg.solve(eye + precision @ extra, precision)
             precision = (precision + precision.mT) / 2
         weak = torch.zeros(n, dtype=torch.bool)
         sites = GaussianObjects(coordinates, at, precision, mean, cov, weak)
-        sd = cov.diagonal(dim1=1, dim2=2).sqrt()
-        moved = float(((mean - before).abs() / sd).max())
-        before = mean
-        if moved > _SETTLED:
-            found = inferred(quick)
-            cavity = _cavities(found, sites)
+        found = inferred(quick)
+        sd = found.samples.draws[0].flatten(0, 1).std(0).clamp_min(1e-12)
+        moved = math.inf if before is None else float(((found.best - before).abs() / sd).max())
+        before = found.best
+        cavity = _cavities(found, sites)
     return Propagated(inferred(settings), sites, done, moved)
 
 
 def _cavities(found: PopulationPosterior, sites: GaussianObjects) -> Gaussians:
-    """What the population says of each object without its own site: means and precisions."""
+    """What the population says of each object without its own site: means and precisions.
+
+    Draws of the population, each weighted by the inverse of the object's likelihood, no weight
+    larger than the mean's times the root of their number (Ionides 2008, J. Comput. Graph. Stat.
+    17, 295).
+    """
     model, block = found.model, found.problem.blocks[0]
     u = found.some(_DRAWS)
     values = found.vector.values(u)
+    ln = -found.problem.log_likelihoods(u)
+    ln = torch.minimum(ln, ln.logsumexp(0) - 0.5 * math.log(len(u)))
+    weight = torch.softmax(ln, 0)[..., None]  # (A, N, 1)
     shares = log_weights(model, values).exp().expand(len(u), -1)
-    n, size = sites.mean.shape
-    eye = torch.eye(size, dtype=torch.float64)
     first, second = torch.zeros_like(sites.mean), torch.zeros_like(sites.precision)
     for a in range(len(u)):
-        here = {name: value[a : a + 1] for name, value in values.items()}
-        mean, square = torch.zeros_like(first), torch.zeros_like(second)
+        here = Numbers(model, {k: v[a : a + 1] for k, v in values.items()}, block.codes)
         for part in range(len(model.base.parts)):
-            known = gaussian_of(Numbers(model, here, block.codes), part, block.covariates, n)
-            m, c = sites.coordinates.gaussian(*known, model.names)
-            mean += shares[a, part] * m
-            square += shares[a, part] * (c + m[:, :, None] * m[:, None])
-        spread = square - mean[:, :, None] * mean[:, None]
-        narrow = torch.linalg.solve(eye + spread @ sites.precision, spread)
-        pull = torch.einsum("nij,nj->ni", sites.precision, sites.mean - mean)
-        at = mean + torch.einsum("nij,nj->ni", narrow, pull)
-        first += at / len(u)
-        second += (narrow + at[:, :, None] * at[:, None]) / len(u)
+            known = gaussian_of(here, part, block.covariates, len(sites))
+            mean, cov = sites.coordinates.gaussian(*known, model.names)
+            share = shares[a, part] * weight[a]
+            first += share * mean
+            second += share[..., None] * (cov + mean[:, :, None] * mean[:, None])
     cov = second - first[:, :, None] * first[:, None]
-    own = cov.diagonal(dim1=1, dim2=2)
-    whole = torch.linalg.inv(cov + torch.diag_embed(1e-9 * own + 1e-12))
-    pull = torch.einsum("nij,nj->ni", whole, first)
-    pull = pull - torch.einsum("nij,nj->ni", sites.precision, sites.mean)
-    precision, mean, _ = divided(whole, sites.precision, pull)
-    return mean, precision
+    floor = 1e-6 * (1e-6 + cov.diagonal(dim1=1, dim2=2))
+    return first, torch.linalg.inv(cov + torch.diag_embed(floor))
 
 
 @dataclass
@@ -273,7 +268,10 @@ class _Images:
         Where the last fits ended.
     limits : Tensor, (2, B, D)
     coordinates : Coordinates, P
-    turn, shift : Tensor, (B, P, D), (B, P)
+    whole : Tensor, (B, D, D)
+        Derivatives of coordinates, of the population at `places`, by the fits'.
+    places : list of int, P
+    shift : Tensor, (B, P)
     """
 
     rows: torch.Tensor
@@ -281,8 +279,14 @@ class _Images:
     theta: torch.Tensor
     limits: torch.Tensor
     coordinates: Coordinates
-    turn: torch.Tensor
+    whole: torch.Tensor
+    places: list[int]
     shift: torch.Tensor
+
+    @property
+    def turn(self) -> torch.Tensor:
+        """Derivatives of the population's coordinates, (B, P, D)."""
+        return self.whole[:, self.places]
 
     @classmethod
     def of(
@@ -308,7 +312,7 @@ class _Images:
         problem = replace(problem, prior=GaussianPrior(problem.prior.mean, precision))
         return cls(
             torch.as_tensor(rows), problem, theta, torch.as_tensor(limits), coordinates,
-            turn[:, places], shift[:, places],
+            turn, places, shift[:, places],
         )  # fmt: skip
 
     def seen(self, theta: torch.Tensor) -> torch.Tensor:
@@ -336,37 +340,43 @@ class _Images:
         )
         self.theta = best.theta.cpu()
         cov = laplace(best.state.matrix, low == high)[0].cpu()
-        centre, cov = _moments(problem, self.theta, cov, self.limits)
-        return self.seen(centre), self.turn @ cov @ self.turn.mT
+        points, weight, gradient = _weighted(problem, self.theta, cov, self.limits)
+        x = self.seen(points)
+        back = torch.linalg.inv(self.whole)[:, :, self.places]
+        slope = gradient @ back + (x - mean[:, None]) @ precision  # of ln likelihood
+        at, push = (torch.einsum("bk,bkp->bp", weight, part) for part in (x, slope))
+        off, turned = x - at[:, None], slope - push[:, None]
+        cov = torch.einsum("bk,bki,bkj->bij", weight, off, off)
+        site = -torch.linalg.solve(cov, torch.einsum("bk,bki,bkj->bij", weight, off, turned))
+        site = (site + site.mT) / 2
+        return at, cov, site, torch.einsum("bij,bj->bi", site, at) + push
 
 
-def _moments(
+def _weighted(
     problem: SceneProblem, theta: torch.Tensor, cov: torch.Tensor, limits: torch.Tensor
-) -> Gaussians:
-    """Means and covariances of posteriors near Gaussians, from weighted points, built twice.
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Points (B, K, D) of posteriors, weights (B, K), gradients of ln p (B, K, D).
 
-    Of posteriors that are not like a Gaussian at all, the Gaussian.
+    Points around the fit, then around the mean of these with their covariance; of posteriors that
+    are nothing like a Gaussian the Gaussian's.
     """
     (b, d), (low, high), device = theta.shape, limits, problem.base.device
+    z, share = _RULE.draw(b, d, 0)
+    index = torch.arange(b, device=device).repeat_interleave(z.shape[1])
     centre = theta
     for _ in range(2):
-        z, share = _RULE.draw(b, d, 0)
         points = centre[:, None] + z @ _root(cov).mT
         inside = ((points >= low[:, None]) & (points <= high[:, None])).all(2)
-        at = torch.maximum(torch.minimum(points, high[:, None]), low[:, None]).flatten(0, 1)
-        index = torch.arange(b).repeat_interleave(z.shape[1])
-        index, at = index.to(device), at.to(device)
-        log_p = problem.extras.measure(problem.layout, at, problem.base[index])[0]
-        log_p = (log_p - 0.5 * problem.measure(index, at)).cpu().view(b, -1)
-        log_p = torch.where(inside, log_p + 0.5 * z.square().sum(2) + share, -math.inf)
-        weight = torch.softmax(log_p, 1)
+        points = torch.maximum(torch.minimum(points, high[:, None]), low[:, None])
+        log_p, gradient = problem.log_density(index, points.flatten(0, 1).to(device))
+        log_p = log_p.cpu().view(b, -1) + 0.5 * z.square().sum(2) + share
+        weight = torch.softmax(torch.where(inside, log_p, -math.inf), 1)
         good = (weight.square() / share.exp()).sum(1) < 1 + _UNLIKE
-        mean = torch.einsum("bk,bkd->bd", weight, points)
-        off = points - mean[:, None]
-        spread = torch.einsum("bk,bki,bkj->bij", weight, off, off)
-        centre = torch.where(good[:, None], mean, centre)
-        cov = torch.where(good[:, None, None], spread, cov)
-    return centre, cov
+        weight = torch.where(good[:, None], weight, share.exp())
+        centre = torch.einsum("bk,bkd->bd", weight, points)
+        off = points - centre[:, None]
+        cov = torch.einsum("bk,bki,bkj->bij", weight, off, off)
+    return points, weight, gradient.cpu().view(points.shape)
 
 
 def _root(cov: torch.Tensor) -> torch.Tensor:

@@ -55,8 +55,8 @@ def test_what_is_shared_exactly_is_the_closed_form():
 
     def tilted(mean, precision):
         whole = torch.linalg.inv(images[0] + precision)
-        pull = (images[0] @ images[1][..., None] + precision @ mean[..., None])
-        return (whole @ pull)[..., 0], whole
+        pull = images[0] @ images[1][..., None] + precision @ mean[..., None]
+        return (whole @ pull)[..., 0], whole, images[0], (images[0] @ images[1][..., None])[..., 0]
 
     refitted = propagate(
         tilted, PlainCoordinates(("s", "y")), images[1], read_population_model(SHARED),
