@@ -446,7 +446,10 @@ class _Work:
         if s.sampler == "laplace":
             drawing = LaplaceSettings(draws=s.chains * s.draws, seed=s.seed)
             return sample_laplace(u[None], cov[None], low[None], high[None], drawing)
-        wanted = HMCSettings(chains=s.chains, draws=s.draws, warmup=s.warmup, seed=s.seed, rounds=2)
+        wanted = HMCSettings(
+            chains=s.chains, draws=s.draws, warmup=s.warmup, seed=s.seed, rounds=2,
+            rhat=max(1.01, 1 + 2.5 / s.draws),  # short chains differ by chance
+        )  # fmt: skip
         return sample_hmc(problem.log_density, u[None], cov[None], low[None], high[None], wanted)
 
     def _rebuilt(
