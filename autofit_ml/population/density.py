@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from autofit_ml.population.model import Place, PopulationModel
@@ -26,6 +27,7 @@ __all__ = [
 
 _HALF_LN_2PI = 0.5 * math.log(2 * math.pi)
 _LEAST = 1e-300
+_GRID = 128
 _OUTSIDE = -1e5
 """ln of the density of what does not occur; infinities have no gradient."""
 
@@ -172,6 +174,12 @@ def _term_density(
     inside = (value >= low) & (value <= high)
     if term.kind == "mixture":
         return _mixture_density(term, torch.stack([x[name] for name in term.names], -1))[None]
+    if term.density is not None:
+        v = {name: _tensor(number(name), value) for name in term.numbers}
+        others = {name: x[name] for name in term.on}
+        _, mass = _on_grid(term, others, v)
+        at = others | {term.names[0]: value.clamp(low, high)}
+        return torch.where(inside, term.density(at, v) - mass.logsumexp(-1), _OUTSIDE)
     if term.kind == "uniform":
         least, most = float(term.numbers["low"]), float(term.numbers["high"])
         inside &= (value >= least) & (value <= most)
@@ -200,6 +208,19 @@ def _term_density(
         density = density - mass.clamp_min(_LEAST).log()
         density = torch.where(inside, density, _OUTSIDE)
     return density
+
+
+def _on_grid(
+    term: Term, x: Mapping[str, torch.Tensor], numbers: Mapping[str, torch.Tensor]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Points (G,) of Gauss and Legendre, and ln of a density's mass there, (..., G)."""
+    assert term.density is not None
+    low, high = term.limits
+    points, weights = (torch.as_tensor(v) for v in np.polynomial.legendre.leggauss(_GRID))
+    points = (low + high) / 2 + (high - low) / 2 * points
+    at = {name: value[..., None] for name, value in x.items()} | {term.names[0]: points}
+    ln = term.density(at, {name: value[..., None] for name, value in numbers.items()})
+    return points, ln + (weights * (high - low) / 2).log()
 
 
 def _tensor(number: torch.Tensor | float, like: torch.Tensor) -> torch.Tensor:
@@ -254,9 +275,11 @@ def gaussian_of(
             middle, spread = _mixture_moments(term)
             means, cov = _joined(means, cov, middle.expand(n, -1), spread.expand(n, -1, -1), None)
         else:
-            middle, variance = _moments(term, number)
+            middle, variance = _moments(
+                term, number, {**covariates, **dict(zip(names, means.T, strict=True))}
+            )
             slopes = torch.zeros((n, len(names)), dtype=torch.float64)
-            for j, name in enumerate(term.on):
+            for j, name in enumerate(term.on if term.density is None else ()):
                 slope = number("slope", j)
                 known = names.index(name) if name in names else None
                 at = covariates[name][:, 0] if known is None else means[:, known]
@@ -297,8 +320,16 @@ def _mixture_moments(term: Term) -> tuple[torch.Tensor, torch.Tensor]:
     return mean, torch.einsum("m,mij->ij", share, v["covariances"] + off[:, :, None] * off[:, None])
 
 
-def _moments(term: Term, number: Callable[..., torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+def _moments(
+    term: Term, number: Callable[..., torch.Tensor], x: Mapping[str, torch.Tensor]
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and variance of a term with one parameter, (n,) each; of "on" at the pivot."""
+    if term.density is not None:
+        others = {name: x[name].reshape(-1) for name in term.on}
+        points, mass = _on_grid(term, others, {name: number(name) for name in term.numbers})
+        share = torch.softmax(mass, -1)
+        mean = share @ points
+        return mean, (share * (points - mean[..., None]).square()).sum(-1)
     if term.kind == "normal":
         return number("mean"), number("sd").square()
     if term.kind == "on":

@@ -30,6 +30,12 @@ if TYPE_CHECKING:
 
 __all__ = ["PopulationPosterior", "Shrunk"]
 
+_LEAST = 1e-3
+"""Scatter in the file of what is shared exactly."""
+
+_FILED = 4000
+"""Draws of a density whose Gaussian is written to the file."""
+
 _AVERAGED = 32
 """Draws of the population over which an object's posterior is averaged."""
 
@@ -343,12 +349,12 @@ class PopulationPosterior:
             code = torch.cat([block.codes[item.by] for block in blocks]).numpy()
             of = np.array([medians[f"{item.name}[{g}]"] for g in self.vector.groups[item.by]])[code]
             numbers[item.name], scatter[item.name] = of.mean(), of.std()
-        _, content = self.model.at(numbers)
+        population, content = self.model.at(numbers, least=_LEAST)
         z = {
             name: torch.cat([block.covariates[name] for block in blocks])[:, 0].numpy()
             for name in self.model.covariates
         }
-        return _without_covariates(content, self.model, z, scatter)
+        return _without_covariates(content, self.model, population, z, scatter)
 
     def population(self) -> Population:
         """The population at the medians; see `content`."""
@@ -376,11 +382,14 @@ class PopulationPosterior:
 def _without_covariates(
     content: dict[str, Any],
     model: PopulationModel,
+    population: Population,
     z: Mapping[str, np.ndarray],
     scatter: Mapping[str, float],
 ) -> dict[str, Any]:
-    """Dependences on covariates averaged out."""
+    """Dependences on covariates averaged out; densities in Python as their Gaussians."""
     out = copy.deepcopy(content)
+    rng = np.random.default_rng(0)
+    given = {name: rng.choice(values, _FILED) for name, values in z.items()}
     components = out.get("components")
     bodies = list(components.values()) if components else [out]
     for k, (body, part) in enumerate(zip(bodies, model.base.parts, strict=True)):
@@ -395,6 +404,12 @@ def _without_covariates(
                 and place.number == "mean"
             ]
             term = next(term for term in part.terms if term.names == names)
+            if term.density is not None:
+                drawn = population.parts[k].draw(_FILED, rng, given)[names[0]]
+                rest = {name: entry[name] for name in ("unit", "band") if name in entry}
+                normal = [float(drawn.mean()), float(drawn.std())]
+                body["parameters"][key] = rest | {"normal": normal}
+                continue
             if term.kind != "on" and not (wide and term.kind == "normal"):
                 continue
             body["parameters"][key] = _averaged(entry, term.on, z, sum(w**2 for w in wide))
