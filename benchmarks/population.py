@@ -7,16 +7,23 @@
 - ``shrinkage``: the objects with the population as their prior.
 - ``large``: time and memory.
 - ``propagation``: images asked again under their population, beside HMC of all their parameters.
+- ``ranks``: simulation-based calibration (Talts et al. 2018, arXiv:1804.06788): ranks of numbers
+  drawn from their priors among the draws inferred.
+- ``numpyro``: the same numbers from numpyro.
 - ``candels``: the size-mass relation of star-forming galaxies in COSMOS (3D-HST, CANDELS).
 """
 
 from __future__ import annotations
 
 import copy
+import math
 import resource
+import subprocess
+import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +31,8 @@ import torch
 from astropy.cosmology import FlatLambdaCDM
 from astropy.table import Table
 from documents import DATA, Section, run_sections
+from peers.install import install
+from scipy import stats
 
 from autofit_ml.fitting import RefineSettings, SceneFit, refine
 from autofit_ml.fitting.priors import GaussianPrior
@@ -70,6 +79,9 @@ MODEL = {
 NAMES = ("mag", "ln_re", "ln_n")
 PRIOR = np.array([0.6, -0.6, 0.6]), np.array([0.0, 0.6, 0.75])
 """Mean and standard deviation of the prior of the fits; 0: flat."""
+
+FRESH = 280_000
+"""First seed of the simulated populations: drawn once the code was as it is."""
 
 CORRELATION = np.array([[1, -0.5, -0.3], [-0.5, 1, 0.6], [-0.3, 0.6, 1]])
 
@@ -155,30 +167,42 @@ def pulls(found: PopulationPosterior, truth: Mapping[str, float] = TRUTH) -> np.
 
 def simulated(populations: int) -> Iterable[Sequence[str]]:
     """Bias and coverage, a row for each number."""
-    settings = PopulationSettings(sampler="laplace")
-    every = np.array([pulls(fitted(simulate(2000, seed), settings)) for seed in range(populations)])
+    settings = PopulationSettings(draws=100, warmup=50)
+    every = np.array(
+        [pulls(fitted(simulate(2000, FRESH + k), settings)) for k in range(populations)]
+    )
     for name, one in zip(TRUTH, every.T, strict=True):
         inside = 100 * np.mean(np.abs(one) < 1)
-        yield f"`{name}`", f"{one.mean():+.2f}", f"{one.std():.2f}", f"{inside:.0f} %"
+        bias = f"{one.mean():+.2f} ± {one.std() / math.sqrt(populations):.2f}"
+        yield f"`{name}`", bias, f"{one.std():.2f}", f"{inside:.0f} %"
 
 
 def controls(populations: int) -> Iterable[Sequence[str]]:
-    """What goes wrong without each part, mean pull of the numbers that suffer most."""
+    """What goes wrong without each part: mean pulls, and their shifts from those with all of it.
+
+    Where errors are ignored the maxima of the likelihoods are believed: posteriors are drawn to
+    their priors, which hides a part of the scatter that the errors add.
+    """
     settings = PopulationSettings(sampler="laplace")
-    nothing = np.full((2000, 3), 1e-3)
     changes: dict[str, dict[str, Any]] = {
         "all of it": {},
         "no selection": {"selection": None},
         "priors of the fits left in": {"interim": "flat"},
-        "errors ignored": {"cov": nothing, "interim": "flat", "noise": "fixed", "outliers": False,
-                           "selection": {"mag": LIMITS["mag"]}, "measured": {}},
+        "errors ignored": {"cov": np.full((2000, 3), 1e-3), "interim": "flat", "noise": "fixed",
+                           "outliers": False, "selection": {"mag": LIMITS["mag"]}, "measured": {}},
         "errors as fitted": {"noise": "fixed"},
     }  # fmt: skip
+    right = None
     for label, changed in changes.items():
-        off = np.mean(
-            [pulls(fitted(simulate(2000, s), settings, **changed)) for s in range(populations)], 0
+        samples = [simulate(2000, FRESH + 1000 + s) for s in range(populations)]
+        if label == "errors ignored":
+            samples = [replace(one, mu=one.likelihood[0]) for one in samples]
+        off = np.mean([pulls(fitted(one, settings, **changed)) for one in samples], 0)
+        right = off if right is None else right
+        yield (
+            label,
+            *(f"{value:+.1f} ({value - at:+.1f})" for value, at in zip(off, right, strict=True)),
         )
-        yield label, *(f"{value:+.1f}" for value in off)
 
 
 def outliers(populations: int) -> Iterable[Sequence[str]]:
@@ -286,6 +310,91 @@ def candels(_: int) -> Iterable[Sequence[str]]:
         if row["name"] in published:
             ours = f"{row['median']:.3f} ± {row['error']:.3f}"
             yield f"`{row['name']}`", ours, f"{published[row['name']]:.2f}"
+
+
+PRIORS = {
+    "mag.mean": (23.0, 0.4),
+    "mag.sd": (math.log(0.8), 0.25),
+    "ln_re.mean": (-0.8, 0.3),
+    "ln_re.slope": (-0.3, 0.2),
+    "ln_re.scatter": (math.log(0.35), 0.25),
+}
+"""Mean and standard deviation of the truth, of its logarithm for scatters."""
+
+
+def known_line(priors: Mapping[str, tuple[float, float]]) -> dict[str, Any]:
+    """A population of magnitudes and sizes with such priors."""
+    own = {
+        name: {"log-normal": [math.exp(at), sd]}
+        if name.endswith(("sd", "scatter"))
+        else {"normal": [at, sd]}
+        for name, (at, sd) in priors.items()
+    }
+    size = {name: own[f"ln_re.{name}"] for name in ("mean", "slope", "scatter")}
+    return {
+        "type": "galaxy",
+        "parameters": {
+            "mag": {"unit": "mag", "band": "r", "normal": [own["mag.mean"], own["mag.sd"]]},
+            "ln_re": {"unit": "arcsec", "on": "mag", "at": 23, **size},
+        },
+    }
+
+
+def drawn_line(h: Sequence[float], n: int, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+    """Measurements (n, 2) brighter than 24 and their covariances, of numbers in their order."""
+    m = 100 * n
+    mag = h[0] + h[1] * rng.standard_normal(m)
+    x = np.stack([mag, h[2] + h[3] * (mag - 23) + h[4] * rng.standard_normal(m)], 1)
+    cov = np.outer([0.3, 0.4], [0.3, 0.4]) * np.array([[1, -0.5], [-0.5, 1]])
+    seen = x + rng.standard_normal((m, 2)) @ np.linalg.cholesky(cov).T
+    seen = seen[seen[:, 0] < 24][:n]
+    return seen, np.broadcast_to(cov, (len(seen), 2, 2))
+
+
+def ranks(populations: int) -> Iterable[Sequence[str]]:
+    """Ranks of true numbers among those inferred, in tenths, and the chance of such ones."""
+    torch.set_num_threads(1)
+    every = []
+    for seed in range(populations):
+        rng = np.random.default_rng([28, seed])
+        h = [
+            math.exp(v) if name.endswith(("sd", "scatter")) else v
+            for name, v in ((k, rng.normal(*prior)) for k, prior in PRIORS.items())
+        ]
+        mu, cov = drawn_line(h, 60, rng)
+        found = fit_population(
+            mu, cov, interim="flat", model=known_line(PRIORS), selection={"mag": (None, 24)},
+            noise="fixed", outliers=False,
+            settings=PopulationSettings(draws=50, warmup=50, selection_points=1 << 12, shells=4,
+                                        frames=2),
+        )  # fmt: skip
+        every.append([np.mean(found[name] < v) for name, v in zip(PRIORS, h, strict=True)])
+    for name, rank in zip(PRIORS, np.array(every).T, strict=True):
+        counts = np.histogram(rank, 10, (0, 1))[0]
+        even, smooth = stats.chisquare(counts).pvalue, stats.kstest(rank, "uniform").pvalue
+        yield f"`{name}`", " ".join(map(str, counts)), f"{even:.2f}", f"{smooth:.2f}"
+
+
+def numpyro(objects: int) -> Iterable[Sequence[str]]:
+    """The same numbers from numpyro, whose objects' true values are parameters."""
+    priors = {"mag.mean": (23.0, 2.0), "mag.sd": (0.0, 1.0), "ln_re.mean": (-1.0, 2.0),
+              "ln_re.slope": (0.0, 1.0), "ln_re.scatter": (-1.0, 1.0)}  # fmt: skip
+    mu, cov = drawn_line([23.0, 0.8, -0.8, -0.3, 0.35], objects, np.random.default_rng(2812))
+    found = fit_population(mu, cov, interim="flat", model=known_line(priors), noise="fixed",
+                           outliers=False, settings=PopulationSettings(draws=500))  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder) / "measured.npz", Path(folder) / "draws.npz"
+        np.savez(source, mu=mu, cov=cov)
+        script = Path(__file__).parent / "peers" / "fit_numpyro.py"
+        subprocess.run([str(install("numpyro")), str(script), str(source), str(target)], check=True)
+        theirs = dict(np.load(target))
+    for name, draws in theirs.items():
+        ours = found[name]
+        yield (
+            f"`{name}`", f"{ours.mean():.3f} ± {ours.std():.3f}",
+            f"{draws.mean():.3f} ± {draws.std():.3f}",
+            f"{(ours.mean() - draws.mean()) / draws.std():+.2f}",
+        )  # fmt: skip
 
 
 SIZES = {
@@ -430,8 +539,8 @@ def propagation(objects: int) -> Iterable[Sequence[str]]:
 
 
 SECTIONS = {
-    "simulated": Section(simulated, ("number", "bias", "sd", "within 1 σ"), 30, "population.md"),
-    "controls": Section(controls, ("", *(f"`{k}`" for k in TRUTH)), 3, "population.md"),
+    "simulated": Section(simulated, ("number", "bias", "sd", "within 1 σ"), 60, "population.md"),
+    "controls": Section(controls, ("", *(f"`{k}`" for k in TRUTH)), 6, "population.md"),
     "outliers": Section(outliers, ("", "scatter of ln n (0.5)", "share"), 3, "population.md"),
     "shrinkage": Section(
         shrinkage,
@@ -450,6 +559,12 @@ SECTIONS = {
         ("number", "HMC", "R-hat", "difference, sd", "errors", "rounds", "s, both"),
         50,
         "population.md",
+    ),
+    "ranks": Section(
+        ranks, ("number", "ranks in tenths", "p (χ²)", "p (KS)"), 200, "population.md"
+    ),
+    "numpyro": Section(
+        numpyro, ("number", "ours", "numpyro", "difference, sd"), 80, "population.md"
     ),
     "candels": Section(candels, ("number", "found", "published"), 1, "population.md"),
 }

@@ -153,8 +153,8 @@ def refit_population(
     def tilted(mean: torch.Tensor, precision: torch.Tensor) -> Tilted:
         parts = [one.fit(mean[one.rows], precision[one.rows]) for one in images]
         order = torch.cat([one.rows for one in images]).argsort()
-        first, second, third, fourth = zip(*parts, strict=True)
-        return tuple(torch.cat(each)[order] for each in (first, second, third, fourth))
+        mean, cov, own, pull = (torch.cat(each)[order] for each in zip(*parts, strict=True))
+        return mean, cov, own, pull
 
     return propagate(
         tilted, images[0].coordinates, first, known, extra=extra, covariates=covariates or {},
@@ -325,8 +325,8 @@ class _Images:
         some = [fits[k].theta_cov - fits[k].theta_cov_stat for k in self.rows.tolist()]
         return self.turn @ torch.as_tensor(np.stack(some)) @ self.turn.mT
 
-    def fit(self, mean: torch.Tensor, precision: torch.Tensor) -> Gaussians:
-        """Means and covariances of the objects with Gaussians (B, P), (B, P, P) as their priors."""
+    def fit(self, mean: torch.Tensor, precision: torch.Tensor) -> Tilted:
+        """The objects with Gaussians (B, P), (B, P, P) as their priors; see `Tilted`."""
         own, device = self.problem.prior, self.problem.base.device
         whole = own.precision.cpu() + self.turn.mT @ precision @ self.turn
         pull = torch.einsum("nij,nj->ni", own.precision.cpu(), own.mean.cpu())
