@@ -42,11 +42,12 @@ from autofit_ml.fitting.uncertainties import laplace
 from autofit_ml.population.catalogue import population_map
 from autofit_ml.population.coordinates import Coordinates
 from autofit_ml.population.density import Numbers, gaussian_of, log_weights
-from autofit_ml.population.infer import PopulationSettings, infer
+from autofit_ml.population.infer import infer
 from autofit_ml.population.model import PopulationModel, read_population_model
 from autofit_ml.population.nodes import Rule
 from autofit_ml.population.objects import GaussianObjects, divided, pseudo_inverse
 from autofit_ml.population.posterior import PopulationPosterior
+from autofit_ml.population.rounds import PopulationSettings
 from autofit_ml.population.selection import Selection
 
 __all__ = ["Propagated", "propagate", "refit_population"]

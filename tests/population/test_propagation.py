@@ -77,13 +77,13 @@ def test_what_is_shared_exactly_is_the_closed_form():
 
 
 def test_images_share_an_index_and_a_scatter():
-    """Fifteen faint images: truth within three errors, and more said than by any alone."""
+    """Ten faint images: truth within three errors, and more said than by any alone."""
     objects = simulate_sersic(
-        15, seed=61, size=48, snr=(15.0, 40.0), psf_fwhm=(2.5, 3.0), n=(1.5, 1.5), re=(2.5, 4.0),
+        10, seed=61, size=48, snr=(15.0, 40.0), psf_fwhm=(2.5, 3.0), n=(1.5, 1.5), re=(2.5, 4.0),
         sky=10.0,
     )  # fmt: skip
     truth = truth_of(objects)
-    starts = Starts(truth, None, np.zeros(15, np.int32))
+    starts = Starts(truth, None, np.zeros(10, np.int32))
     fits = refine(to_stamps(objects), None, starts, known_segmentations(objects),
                   RefineSettings(keep=True, model_error=False))  # fmt: skip
     model = {
