@@ -3,9 +3,9 @@
     python benchmarks/peers/install.py [PEER ...]
 
 Several, since their requirements conflict: benchmarks/.env (pyimfit, AstroPhot, GALMOSS), .env-jax
-(pysersic), .env-petrofit (PetroFit), .env-astropy (statmorph; sep with SciPy), .env-sfft and
-.env-properimage (image subtraction). A second run changes nothing. About 8 GB and a few minutes,
-most of it PyTorch in the first.
+(pysersic, numpyro), .env-petrofit (PetroFit), .env-astropy (statmorph; sep with SciPy), .env-sfft
+and .env-properimage (image subtraction). A second run changes nothing. About 8 GB and a few
+minutes, most of it PyTorch in the first.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ PEERS = {
     "astrophot": ".env",
     "galmoss": ".env",
     "pysersic": ".env-jax",
+    "numpyro": ".env-jax",
     "petrofit": ".env-petrofit",
     "statmorph": ".env-astropy",
     "scipy": ".env-astropy",
