@@ -129,7 +129,7 @@ def fit(call: FitCall) -> Fit | Results | QTable:
 def _found(
     call: FitCall | CatalogCall, kind: type[S], of_paths: Callable[[S], Discovery]
 ) -> tuple[Discovery, S]:
-    """What a call names, in files or in memory, and the settings of its run.
+    """Images that a call names, in files or in memory, and the settings of its run.
 
     Raises
     ------
