@@ -89,7 +89,7 @@ def fitted(pattern: str, of_frame: bool) -> Table:
 
 
 def pairs(views: Views) -> Iterator[tuple[Table.Row, Table.Row]]:
-    """Usable galaxies that two of the views have; in frames, those that are nearest to each other."""
+    """Usable galaxies that two of the views have; in frames, what is nearest to each other."""
     tables = [good(fitted(pattern, views.of_frame)) for pattern in views.files]
     for first, second in itertools.combinations(tables, 2):
         if not views.of_frame:
