@@ -365,8 +365,7 @@ def ranks(populations: int) -> Iterable[Sequence[str]]:
         found = fit_population(
             mu, cov, interim="flat", model=known_line(PRIORS), selection={"mag": (None, 24)},
             noise="fixed", outliers=False,
-            settings=PopulationSettings(draws=50, warmup=50, selection_points=1 << 12, shells=4,
-                                        frames=2),
+            settings=PopulationSettings(draws=100, warmup=50, shells=4, frames=2),
         )  # fmt: skip
         every.append([np.mean(found[name] < v) for name, v in zip(PRIORS, h, strict=True)])
     for name, rank in zip(PRIORS, np.array(every).T, strict=True):

@@ -74,7 +74,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Exact:
-    """What the data say of parameters that objects share exactly, at the nodes of the others.
+    """Likelihood of parameters that objects share exactly, at the nodes of the others.
 
     Attributes
     ----------
@@ -94,7 +94,7 @@ class Exact:
     pull: torch.Tensor
 
     def rows(self, some: slice) -> Exact:
-        """Those of some objects."""
+        """Select some of the objects."""
         parts = (self.mean[some], self.precision[some], self.pull[some])
         return Exact(self.coordinates, self.places, *parts)
 

@@ -228,7 +228,7 @@ def propagate(
 
 
 def _cavities(found: PopulationPosterior, sites: GaussianObjects) -> Gaussians:
-    """What the population says of each object without its own site: means and precisions.
+    """Means and precisions of the cavities: the population's word on objects without their sites.
 
     Draws of the population, each weighted by the inverse of the object's likelihood, no weight
     larger than the mean's times the root of their number (Ionides 2008, J. Comput. Graph. Stat.
