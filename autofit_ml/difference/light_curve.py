@@ -18,11 +18,10 @@ from autofit_ml.difference.scene import SceneCurve, fit_scene
 from autofit_ml.difference.stars import Scale, Stars, common_stars, measure_stars, relative_scale
 from autofit_ml.errors import InputError
 from autofit_ml.images.frame import cut_stamps
-from autofit_ml.images.options import ReadOptions
 from autofit_ml.images.stamp import Frame, Stamp
 from autofit_ml.images.star_psf import psf_from_stars
 from autofit_ml.measure import flux_limit
-from autofit_ml.settings import LightCurveOptions
+from autofit_ml.settings import LightCurveOptions, ReadOptions
 
 __all__ = ["LightCurve", "Measured", "Spot", "light_curve_of", "measure_epoch", "with_psf"]
 
