@@ -59,7 +59,10 @@ def detect_changes(
     y = row + _vertex(np.abs(score), row, column, 1, 0)
     at = torch.as_tensor(x), torch.as_tensor(y)
     shape = torch.as_tensor(psf, dtype=torch.float64)
-    flux, error = (v.numpy() for v in fluxes(result, *at, shape, oversampling=oversampling))
+    flux, error = (
+        v.numpy()
+        for v in fluxes(result, *at, shape, oversampling=oversampling, excess=white.excess)
+    )
     peaks = score[row, column]
     table = QTable({"x": x, "y": y, "flux": flux, "flux_err": error, "snr": flux / error})
     table["score"] = peaks

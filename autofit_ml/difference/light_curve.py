@@ -205,7 +205,10 @@ def _forced(
         psf = stars.corrected(frame.psf_at(np.clip(x[k], 0, nx - 1), np.clip(y[k], 0, ny - 1)))
         at_x, at_y = torch.tensor([[x[k]], [y[k]]], dtype=torch.float64)
         shape = torch.as_tensor(with_pixel(psf))
-        got = forced(found.result, at_x, at_y, shape, oversampling=psf.oversampling)
+        got = forced(
+            found.result, at_x, at_y, shape, oversampling=psf.oversampling,
+            excess=found.whitened.excess,
+        )  # fmt: skip
         flux, error = float(got.flux) / scale.value, float(got.error) / scale.value
         error = math.hypot(error, flux * scale.error / scale.value)
         corner = np.array([float(got.row), float(got.column)])

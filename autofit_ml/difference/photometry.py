@@ -38,12 +38,16 @@ class Whitened:
         Of a point source of flux 1 in the science image.
     score : Tensor, (ny, nx)
         S/N of a point source at each pixel.
+    excess : float
+        Scatter of point sources' fluxes on empty sky over what the images' noise maps say, 1 at
+        least: noise of resampled images is correlated. The score is divided by it.
     """
 
     difference: Tensor
     variance: Tensor
     psf: Tensor
     score: Tensor
+    excess: float
 
 
 @dataclass(frozen=True)
@@ -132,7 +136,13 @@ def psf_at(
 
 
 def fluxes(
-    result: Difference, x: Tensor, y: Tensor, psf: Tensor, *, oversampling: int = 1
+    result: Difference,
+    x: Tensor,
+    y: Tensor,
+    psf: Tensor,
+    *,
+    oversampling: int = 1,
+    excess: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
     """Flux of point sources at given places, and its error.
 
@@ -146,6 +156,8 @@ def fluxes(
     oversampling : int
         Pixels of the PSF in one of the image. Undersampled images need more than 1: their own
         samples do not tell how a source looks elsewhere in a pixel.
+    excess : float
+        `Whitened.excess`, by which the images' noise is larger than its maps say.
 
     Returns
     -------
@@ -154,12 +166,18 @@ def fluxes(
         The error has the noise of both images, of kernel and background (less
         what the source's own pixels did in their fit), and the floor of the model.
     """
-    found = forced(result, x, y, psf, oversampling=oversampling)
+    found = forced(result, x, y, psf, oversampling=oversampling, excess=excess)
     return found.flux, found.error
 
 
 def forced(
-    result: Difference, x: Tensor, y: Tensor, psf: Tensor, *, oversampling: int = 1
+    result: Difference,
+    x: Tensor,
+    y: Tensor,
+    psf: Tensor,
+    *,
+    oversampling: int = 1,
+    excess: float = 1.0,
 ) -> Forced:
     """Forced photometry with the filters that made it; arguments as of `fluxes`."""
     kernel, design = result.kernel, result.kernel.design
@@ -204,6 +222,7 @@ def forced(
     )[0]
     variance = (filters**2 * around(result.fixed.variance)).sum((1, 2))
     variance = variance + (spread**2 * around(moved.variance, edge)).sum((1, 2))
+    variance = variance * excess**2
     # g = X^T a: by shifts of the convolved image; of the fitted pixels alone, with their weights.
     gradient = _gradient(filters, near, here, row, column, result)
     fitted = around(kernel.fitted) * level
@@ -272,5 +291,8 @@ def whitened(result: Difference, psf: Tensor) -> Whitened:
     back = seen.flip(-1, -2)
     noise = convolved(torch.where(result.good, variance, variance.median()), back**2)
     score = convolved(difference, back) / noise.clamp(min=1e-30).sqrt()
-    score = torch.where(result.good, score, torch.zeros_like(score))
-    return Whitened(difference, variance, seen, score)
+    dark = result.good & ((result.kernel.design.floor * result.light) ** 2 < 0.1 * variance)
+    empty = score[dark] if bool(dark.any()) else score[result.good]
+    excess = max(1.0, 1.4826 * float((empty - empty.median()).abs().median()))
+    score = torch.where(result.good, score / excess, torch.zeros_like(score))
+    return Whitened(difference, variance, seen, score, excess)

@@ -137,8 +137,8 @@ class Subtraction:
         """
         x, y = (np.atleast_1d(np.asarray(v, float)) for v in (x, y))
         shape, step = self._psf(psf)
-        at = torch.as_tensor(x), torch.as_tensor(y)
-        flux, error = fluxes(self.result, *at, torch.as_tensor(shape), oversampling=step)
+        at = torch.as_tensor(x), torch.as_tensor(y), torch.as_tensor(shape)
+        flux, error = fluxes(self.result, *at, oversampling=step, excess=self.whitened.excess)
         return QTable({"x": x, "y": y, "flux": flux.numpy(), "flux_err": error.numpy()})
 
     def changes(self, threshold: float = 5.0) -> QTable:

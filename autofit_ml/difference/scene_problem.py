@@ -183,7 +183,9 @@ class EpochScene:
             off = (theta[self.at] - self.expected) / self.position_error
             chi2 = chi2 + off.square().sum()
             slope[self.at] -= off / self.position_error
-            whole[self.at, self.at] += torch.eye(2, dtype=theta.dtype, device=theta.device) / self.position_error**2
+            whole[self.at, self.at] += (
+                torch.eye(2, dtype=theta.dtype, device=theta.device) / self.position_error**2
+            )
         if len(self.pixels):
             pull = self.pixels.precision @ theta[self.grid]
             chi2 = chi2 + pull @ theta[self.grid]
