@@ -22,7 +22,7 @@ from autofit_ml.images.stamp import PSF, Frame
 from autofit_ml.settings import SourceSettings
 from autofit_ml.sources import catalogue_frames
 
-__all__ = ["Epoch", "coadded", "compare", "epochs", "photo_rows"]
+__all__ = ["Epoch", "coadded", "compare", "epochs", "joint", "photo_rows"]
 
 BANDS = "ugriz"
 SCALE = 0.396
@@ -131,6 +131,46 @@ def ours(epoch: Epoch) -> QTable | None:
         return catalogue_frames(epoch.frames, list(BANDS), SourceSettings()).table
     except AutofitError:
         return None
+
+
+def joint(data: Path, together: int = 3) -> list[list[str]]:
+    """Groups of epochs, each in one likelihood: object, quantity, groups, scatter, over error.
+
+    Scatter is the standard deviation between the groups' catalogues.
+    """
+    every = epochs(data)
+    tables = []
+    for k in range(0, len(every) - together + 1, together):
+        some = [
+            (f, b)
+            for one in every[k : k + together]
+            for f, b in zip(one.frames, BANDS, strict=True)
+        ]
+        some.sort(key=lambda pair: "rgizu".index(pair[1]))
+        frames, names = zip(*some, strict=True)
+        tables.append(catalogue_frames(frames, names, SourceSettings()).table)
+    rows = []
+    names = dict(_ERRORS) | {n: "colour_" + n.replace("-", "_") + "_err" for n in COLOURS}
+    for number, at in enumerate(zip(column(tables[0], "x"), column(tables[0], "y"), strict=True)):
+        found = []
+        for table in tables:
+            gap = np.hypot(column(table, "x") - at[0], column(table, "y") - at[1])
+            if gap.min() < 1.5:
+                found.append((table, int(np.argmin(gap))))
+        if len(found) < len(tables):
+            continue
+        values = [{n: v[i] for n, v in _quantities(t).items()} for t, i in found]
+        for name, key in names.items():
+            v = np.array([one[name] for one in values])
+            if name == "pa":
+                turn = np.exp(2j * np.deg2rad(v))
+                v = np.rad2deg(np.angle(turn / turn.mean())) / 2
+            error = np.median([column(t, key)[i] for t, i in found])
+            if np.isfinite(v).all() and np.isfinite(error):
+                spread = np.std(v, ddof=1)
+                rows.append([f"{number + 1}, r {np.median([o['r'] for o in values]):.1f}", name,
+                             str(len(v)), f"{spread:.3f}", f"{spread / error:.2f}"])  # fmt: skip
+    return rows
 
 
 def _quantities(table) -> dict[str, np.ndarray]:

@@ -20,10 +20,13 @@ from autofit_ml.images.header import FILTER_CARDS, read_calibration, text_card
 from autofit_ml.images.sky_coordinates import sky_positions
 from autofit_ml.images.source import Source
 
-__all__ = ["GroupedBands", "group_bands"]
+__all__ = ["GroupedBands", "blue_to_red", "group_bands"]
 
 MATCH = 1.0
 """Arcsec within which centres of images are the same place (or two pixels)."""
+
+_BLUE_TO_RED = "ubgvrizyjhk"
+"""Usual names of bands."""
 
 _CALL = "call it <object>_<band>.fits, give it a FILTER card, or use a manifest"
 
@@ -313,3 +316,14 @@ def _joined(name: str, images: dict[str, list[Source]], order: Sequence[str]) ->
         )
     others = tuple(by_band.get(band) if order[0] in by_band else None for band in order[1:])
     return dataclasses.replace(first, id=name, problem=problem, others=others)
+
+
+def blue_to_red(names: Sequence[str]) -> list[str]:
+    """Bands in the order of their wavelengths where all have usual names, else as given.
+
+    ``r`` of ``SDSS-r`` or ``HSC-R`` counts.
+    """
+    short = [re.split(r"[^A-Za-z0-9]+", name.strip())[-1].lower() for name in names]
+    if not all(len(name) == 1 and name in _BLUE_TO_RED for name in short):
+        return list(names)
+    return [names[k] for k in sorted(range(len(names)), key=lambda k: _BLUE_TO_RED.index(short[k]))]

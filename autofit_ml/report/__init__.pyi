@@ -1,7 +1,6 @@
 from .drawing import ellipse_outline as ellipse_outline
 from .frame_page import write_frame_page as write_frame_page
 from .frame_picture import FramePlanes as FramePlanes
-from .frame_picture import blue_to_red as blue_to_red
 from .html import CALIBRATION_FOLDER as CALIBRATION_FOLDER
 from .html import REPORT_NAME as REPORT_NAME
 from .html import ROWS_FOLDER as ROWS_FOLDER

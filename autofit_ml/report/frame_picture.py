@@ -17,16 +17,13 @@ from autofit_ml.report.drawing import (
     tint,
 )
 
-__all__ = ["TILE", "FramePlanes", "blue_to_red", "frame_layers", "jpeg_tiles"]
+__all__ = ["TILE", "FramePlanes", "frame_layers", "jpeg_tiles"]
 
 TILE = 512
 """Side of a tile, pixels."""
 
 _ROWS = 512
 """That are coloured at a time: memory."""
-
-_BANDS = "ubgvrizyjhk"
-"""Usual names of bands, from blue to red."""
 
 _QUALITY = 86
 _NOISE = 1.6
@@ -51,12 +48,6 @@ class FramePlanes:
     model: np.ndarray
     sigma: np.ndarray
     mask: np.ndarray | None = None
-
-
-def blue_to_red(names: Sequence[str]) -> list[str]:
-    """Bands in the order of their wavelengths where all have usual names, else as given."""
-    usual = all(len(name) == 1 and name.lower() in _BANDS for name in names)
-    return sorted(names, key=lambda name: _BANDS.index(name.lower())) if usual else list(names)
 
 
 def frame_layers(

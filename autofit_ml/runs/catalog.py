@@ -16,7 +16,8 @@ from autofit_ml.catalogue import (
 )
 from autofit_ml.catalogue.atomic import file_sha256
 from autofit_ml.images import Discovery, Source
-from autofit_ml.report import FramePlanes, blue_to_red, write_frame_page
+from autofit_ml.images.bands import blue_to_red
+from autofit_ml.report import FramePlanes, write_frame_page
 from autofit_ml.runs.folder import RunFolder
 from autofit_ml.runs.frames import frame_of, read_bands
 from autofit_ml.runs.identity import identity_of

@@ -123,7 +123,7 @@ def starting_values(
     e = np.minimum(0.5 * np.log(major / minor), 1.5)
     eta = np.stack([np.cos(2 * sources["theta"]), np.sin(2 * sources["theta"])], 1) * e[:, None]
     rc = np.clip(1.18 * (major * minor) ** 0.25, 0.5, side / 4)
-    starts = Starts(x, y, np.ones((len(x), len(field.bands))), rc, eta, side)
+    starts = Starts(x, y, np.ones((len(x), len(field.fluxes))), rc, eta, side)
     return _with_fluxes(field, starts, priors, fluxes_of_rest)
 
 
@@ -136,14 +136,16 @@ def _with_fluxes(
     field: Field, starts: Starts, priors: tuple[SourcePrior, SourcePrior], of_rest: bool
 ) -> Starts:
     """The same with the fluxes that fit best together, at least a part of their errors."""
-    n, nb = starts.flux.shape
+    n, nb = len(starts), len(field.fluxes)
     at = np.stack([starts.x, starts.y], 1)
     anchor = np.rint(at).astype(np.int64)
     shape = np.column_stack([at - anchor, np.log(starts.rc), np.zeros(n), starts.eta])
     drawn = templates(field, priors, anchor, starts.side, np.zeros(n, bool), shape, of_rest)
-    flux = np.ones((n, nb))
-    for b, one in enumerate(drawn):
+    total, weight = np.zeros((n, nb)), np.full((n, nb), 1e-6)
+    for band, one in zip(field.bands, drawn, strict=True):
         found = solve_fluxes(one)
-        error = np.nan_to_num(found.error, nan=1.0)
-        flux[:, b] = np.maximum(np.nan_to_num(found.flux), _FAINTEST * error)
+        inverse = np.nan_to_num(found.error**-2.0)
+        total[:, band.flux] += inverse * np.nan_to_num(found.flux)
+        weight[:, band.flux] += inverse
+    flux = np.maximum(total / weight, _FAINTEST * np.minimum(weight**-0.5, 1.0))
     return dataclasses.replace(starts, flux=flux)

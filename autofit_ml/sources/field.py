@@ -33,13 +33,10 @@ _SAME = 0.02
 _MESH = 256
 """Pixels between the nodes of the fitted sky; smaller images have one constant."""
 
-_PSF_ERROR = 0.01
-"""Error of a source's drawn light as a share of it: PSFs are known no better."""
-
 
 @dataclass(frozen=True)
 class FieldBand:
-    """One band of a field.
+    """One image of a field.
 
     Attributes
     ----------
@@ -60,6 +57,8 @@ class FieldBand:
         Error of the PSF moved by a part of a pixel, in its peak.
     aligned : bool
         Its pixels are the first band's.
+    flux : int
+        Which of the fluxes it shows: images of one band share theirs.
     """
 
     band: Band
@@ -72,6 +71,7 @@ class FieldBand:
     psf: PSF
     rings: np.ndarray
     aligned: bool
+    flux: int
     _modes: dict[tuple[float, ...], torch.Tensor] = field(
         default_factory=dict, repr=False, compare=False
     )
@@ -176,6 +176,15 @@ class Field:
     bands: tuple[FieldBand, ...]
 
     @property
+    def fluxes(self) -> tuple[FieldBand, ...]:
+        """The first image of each band."""
+        return tuple({band.flux: band for band in reversed(self.bands)}[k] for k in self._numbers)
+
+    @property
+    def _numbers(self) -> range:
+        return range(1 + max(band.flux for band in self.bands))
+
+    @property
     def first(self) -> FieldBand:
         """The reference."""
         return self.bands[0]
@@ -226,10 +235,8 @@ class Field:
             at = torch.as_tensor(corner)
             inside, rows, columns = _window(at, side, one.data.shape)
             root = one.root[rows, columns] * inside
-            error = (_PSF_ERROR * light[b]).square() + (
-                light[b].amax((1, 2), keepdim=True) * one.unsure(side)
-            ).square()
-            root = root / (1 + error * root.square()).sqrt()
+            unsure = light[b].amax((1, 2), keepdim=True) * one.unsure(side)
+            root = root / (1 + (unsure * root).square()).sqrt()
             others = (one.model[rows, columns] - light[b]) * inside
             patches.append(
                 BandPatch(
@@ -243,6 +250,7 @@ class Field:
                         torch.as_tensor(np.array(matrix)),
                         torch.as_tensor(here - corner),
                     ),
+                    one.flux,
                 )
             )
             corners.append(at)
@@ -280,9 +288,9 @@ def make_field(
     Parameters
     ----------
     frames : sequence of Frame
-        One a band, the reference first.
+        One a band, the reference first, or several (epochs), which share a flux.
     names : sequence of str
-        Of the bands.
+        Of their bands.
     background : sequence of ndarray, (ny, nx), or float
         Sky of each, image units.
 
@@ -291,11 +299,16 @@ def make_field(
     InputError
         A frame without a PSF, or grids that cannot be related.
     """
-    bands = []
+    bands: list[FieldBand] = []
+    known = list(dict.fromkeys(names))
     for frame, name, sky in zip(frames, names, background, strict=True):
         ny, nx = frame.data.shape
         good = ~frame.mask
         scale = float(np.median(frame.sigma[good]))
+        same = next((band for band in bands if band.band.name == name), None)
+        if same is not None:
+            brighter = (frame.zeropoint - same.frame.zeropoint) / MAGNITUDE
+            scale = same.scale * math.exp(brighter if math.isfinite(brighter) else 0.0)
         data = np.where(good, (frame.data - sky) / scale, 0.0).astype(np.float32)
         root = np.where(good, scale / frame.sigma, 0.0).astype(np.float32)
         zeropoint = frame.zeropoint - MAGNITUDE * math.log(scale)
@@ -312,6 +325,7 @@ def make_field(
                 psf,
                 _rings(psf),
                 _aligned(frames[0], frame),
+                known.index(name),
             )
         )
     return Field(tuple(bands))

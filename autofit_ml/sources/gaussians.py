@@ -115,7 +115,7 @@ def variational(problem: SourceProblem, index: torch.Tensor, start: Gaussians) -
         active = active[~better | (length > _SETTLED)]
         if len(active) == 0:
             break
-    held = [0, 1, *range(2 + len(problem.bands), mean.shape[1])]
+    held = [0, 1, *range(2 + problem.fluxes, mean.shape[1])]
     root = root_of(best_covariance[:, held][:, :, held])
     points = qmc.Sobol(len(held), seed=1).random(_DRAWS)
     z = torch.as_tensor(norm.ppf(np.clip(points, 1e-6, 1 - 1e-6)))

@@ -82,7 +82,7 @@ def make_priors(field: Field, settings: SourceSettings) -> tuple[SourcePrior, So
             "list both under populations:, each with its share",
             path,
         )
-    bands = [band.band for band in field.bands]
+    bands = [band.band for band in field.fluxes]
     scale = field.first.frame.pixel_scale
     star, galaxy = (
         make_prior(found[kind], bands, scale if scale > 0 else 1.0, settings.galaxy)
@@ -101,7 +101,7 @@ def catalogue_frames(
     Parameters
     ----------
     frames : sequence of Frame
-        One for each band, the reference first.
+        One for each band, the reference first, or several: epochs of a band share its flux.
     bands : sequence of str
         Their names.
     settings : SourceSettings, optional
@@ -186,6 +186,6 @@ def _missed(scan: Scan, same: Sequence[int], usual: np.ndarray, kind: str) -> np
 def _usual_fluxes(field: Field, prior: SourcePrior) -> np.ndarray:
     """Flux of a usual galaxy in each band, image units, relative to the largest."""
     mean = torch.einsum("k,kw->w", prior.log_weights.softmax(0), prior.means)
-    ln_flux = mean[: len(field.bands)].numpy()
+    ln_flux = mean.numpy()[[band.flux for band in field.bands]]
     ln_flux = ln_flux + np.log([band.scale for band in field.bands])
     return np.exp(ln_flux - ln_flux.max())

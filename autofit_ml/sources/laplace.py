@@ -71,8 +71,7 @@ def laplace(problem: SourceProblem, index: torch.Tensor, theta: torch.Tensor) ->
 def _integrate(
     problem: SourceProblem, index: torch.Tensor, theta: torch.Tensor, counts: tuple[int, ...]
 ) -> Gaussians:
-    bands = len(problem.bands)
-    fluxes = range(2, 2 + bands)
+    fluxes = range(2, 2 + problem.fluxes)
     held = [k for k in range(problem.size) if k not in fluxes]
     d = len(held)
     lower, upper, _ = problem.bounds(theta)
@@ -112,7 +111,8 @@ def _integrate(
         size = 1 / outer.square().sum(1)
         # Few effective draws tell little of a covariance: the first proposal stays in it.
         part = (size / (size + d))[:, None, None]
-        root = root_of(part * spread + (1 - part) * proposals[0][1] @ proposals[0][1].transpose(1, 2))
+        first = proposals[0][1] @ proposals[0][1].transpose(1, 2)
+        root = root_of(part * spread + (1 - part) * first)
     full = torch.cat(
         [
             every[:, :, None, :2].expand(*ln_flux.shape[:3], 2),
@@ -137,9 +137,9 @@ def _over_fluxes(
     low: torch.Tensor,
     high: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Draws of ln F (A, T, M, bands) at positions and shapes (A, T, d); ln density over proposal."""
+    """Draws of ln F (A, T, M, bands) at positions and shapes (A, T, d), and their ln weights."""
     a, t, d = points.shape
-    bands, prior = len(problem.bands), problem.prior
+    bands, prior = problem.fluxes, problem.prior
     best = theta[:, 2 : 2 + bands]
     # Below the bounds nothing changes any more but the prior; beyond them nothing may be.
     shown = torch.maximum(torch.minimum(points, high), low)
@@ -161,9 +161,7 @@ def _over_fluxes(
         )[..., 0]
         full[:, where] += step.clamp(-1.5, 1.5)
     ratio = (full[:, where] - start).exp()
-    bend = torch.maximum(
-        ratio * (square * (2 * ratio - 1) - across), 0.3 * ratio.square() * square
-    )
+    bend = torch.maximum(ratio * (square * (2 * ratio - 1) - across), 0.3 * ratio.square() * square)
     _, precision = prior.pull(full)
     root = torch.linalg.cholesky(torch.linalg.inv(precision + torch.diag_embed(bend)))
     z = _student(_FLUXES * t, bands, 7).view(_FLUXES, t, bands).permute(1, 0, 2)

@@ -43,7 +43,7 @@ _INDEX = (math.log(0.35), math.log(7.5))
 
 @dataclass(frozen=True)
 class BandPatch:
-    """Patches of A sources in one band, scaled so that a typical sigma is 1.
+    """Patches of A sources in one image, scaled so that a typical sigma is 1.
 
     Attributes
     ----------
@@ -55,6 +55,8 @@ class BandPatch:
         Electrons per unit; NaN if unknown.
     placement : Placement
         From the first band's pixels about the anchor to this patch's.
+    flux : int
+        Which of the fluxes it shows: images of one band share theirs.
     """
 
     plan: FourierPlan
@@ -64,6 +66,7 @@ class BandPatch:
     others: torch.Tensor
     electrons: torch.Tensor
     placement: Placement
+    flux: int
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,12 @@ class SourceProblem:
     @property
     def size(self) -> int:
         """Parameters of a source, D."""
-        return 2 + len(self.bands) + 4 * (self.prior.type == "galaxy")
+        return 2 + self.fluxes + 4 * (self.prior.type == "galaxy")
+
+    @property
+    def fluxes(self) -> int:
+        """Number of bands: each has one flux, and one image or more."""
+        return 1 + max(band.flux for band in self.bands)
 
     @cached_property
     def profile(self) -> Profile:
@@ -139,7 +147,7 @@ class SourceProblem:
         """Bounds (A, D) and largest steps (D,) of sources that begin at theta."""
         lower, upper = torch.full_like(theta, -math.inf), torch.full_like(theta, math.inf)
         lower[:, :2], upper[:, :2] = theta[:, :2] - _POSITION, theta[:, :2] + _POSITION
-        fluxes = slice(2, 2 + len(self.bands))
+        fluxes = slice(2, 2 + self.fluxes)
         lower[:, fluxes], upper[:, fluxes] = -12.0, 30.0
         steps = torch.full((theta.shape[1],), 1.5, dtype=theta.dtype)
         steps[:2] = 1.0
@@ -178,11 +186,11 @@ class SourceProblem:
 
         Returns
         -------
-        square, across, rest : Tensor, float64, (N, bands)
+        square, across, rest : Tensor, float64, (N, fluxes)
             rest - 2 across r + square r^2, summed over bands, with fluxes 1 + r times those in
             theta. `target` is `expanded` of sources `index`.
         """
-        out = theta.new_zeros((3, len(theta), len(self.bands)))
+        out = theta.new_zeros((3, len(theta), self.fluxes))
         for some in _chunks(len(rows), 2 * self._chunk):
             at = rows[some]
             images = self.images(index[at], theta[some])
@@ -191,9 +199,10 @@ class SourceProblem:
             ):
                 left = (own[at] - image).add_(lack[at])
                 weighted = image * curvature[at]
-                out[0, some, b] = pixel_sum((weighted * image).to(torch.float64))
-                out[1, some, b] = pixel_sum((weighted * left).to(torch.float64))
-                out[2, some, b] = rest[at] + pixel_sum(
+                flux = self.bands[b].flux
+                out[0, some, flux] += pixel_sum((weighted * image).to(torch.float64))
+                out[1, some, flux] += pixel_sum((weighted * left).to(torch.float64))
+                out[2, some, flux] += rest[at] + pixel_sum(
                     (left.square() * curvature[at]).to(torch.float64)
                 )
         return out[0], out[1], out[2]
@@ -239,7 +248,7 @@ class SourceProblem:
     def _columns(self, b: int) -> list[int]:
         """Places in theta of a band's parameters, in the profile's order."""
         shapes = range(self.size - 4, self.size) if self.prior.type == "galaxy" else ()
-        return [0, 1, 2 + b, *shapes]
+        return [0, 1, 2 + self.bands[b].flux, *shapes]
 
     def _local(
         self, index: torch.Tensor, theta: torch.Tensor, b: int

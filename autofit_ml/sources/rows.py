@@ -16,6 +16,7 @@ import numpy as np
 from astropy.table import QTable
 
 from autofit_ml.catalogue.flags import Flag, usable
+from autofit_ml.images.bands import blue_to_red
 from autofit_ml.images.sky_coordinates import sky_angle, sky_positions
 from autofit_ml.sources.field import Field
 from autofit_ml.sources.priors import MAGNITUDE
@@ -54,7 +55,7 @@ def catalogue_rows(
     QTable
         See docs/catalog.md for the columns.
     """
-    n, nb = len(posterior.p_star), len(field.bands)
+    n, nb = len(posterior.p_star), len(field.fluxes)
     mean, covariance = _of_both(posterior, nb)
     x, y = (posterior.anchor + mean[:, :2]).T
     error = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
@@ -71,11 +72,11 @@ def catalogue_rows(
     table["p_star"] = posterior.p_star
     table["type"] = np.where(posterior.p_star > 0.5, "star", "galaxy").astype(object)
     ln_flux, ln_error = mean[:, 2:], error[:, 2:]
-    for b, band in enumerate(field.bands):
+    for b, band in enumerate(field.fluxes):
         flux = np.exp(ln_flux[:, b]) * band.scale
         table[f"flux_{band.band.name}"] = flux
         table[f"flux_{band.band.name}_err"] = flux * np.sinh(np.minimum(ln_error[:, b], 5.0))
-    for b, band in enumerate(field.bands):
+    for b, band in enumerate(field.fluxes):
         zeropoint = band.band.zeropoint
         table[f"mag_{band.band.name}"] = (zeropoint - MAGNITUDE * ln_flux[:, b]) * u.mag
         table[f"mag_{band.band.name}_err"] = MAGNITUDE * ln_error[:, b] * u.mag
@@ -109,17 +110,18 @@ def _of_both(posterior: Posterior, nb: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _add_colours(table: QTable, field: Field, ln_flux: np.ndarray, covariance: np.ndarray) -> None:
-    """Colours of neighbouring bands, errors and covariance, mag."""
-    names = [band.band.name for band in field.bands]
+    """Colours of neighbouring bands, from blue to red, errors and covariance, mag."""
+    names = [band.band.name for band in field.fluxes]
     if len(names) < 2:
         return
-    turn = np.zeros((len(names) - 1, len(names)))
-    for k in range(len(names) - 1):
-        turn[k, k], turn[k, k + 1] = -MAGNITUDE, MAGNITUDE
-    zero = np.array([band.band.zeropoint for band in field.bands])
-    colour = ln_flux @ turn.T + zero[:-1] - zero[1:]
-    cov = turn @ covariance @ turn.T
-    for k, (blue, red) in enumerate(itertools.pairwise(names)):
+    pairs = list(itertools.pairwise(blue_to_red(names)))
+    turn = np.zeros((len(pairs), len(names)))
+    for k, (blue, red) in enumerate(pairs):
+        turn[k, names.index(blue)], turn[k, names.index(red)] = 1.0, -1.0
+    zero = np.array([band.band.zeropoint for band in field.fluxes])
+    colour = (zero - MAGNITUDE * ln_flux) @ turn.T
+    cov = MAGNITUDE**2 * turn @ covariance @ turn.T
+    for k, (blue, red) in enumerate(pairs):
         table[f"colour_{blue}_{red}"] = colour[:, k] * u.mag
         table[f"colour_{blue}_{red}_err"] = np.sqrt(cov[:, k, k]) * u.mag
     table["colour_cov"] = cov.reshape(len(cov), -1) * u.mag**2
@@ -220,11 +222,12 @@ def mask_bits(
     field: Field, x: np.ndarray, y: np.ndarray, radius: np.ndarray
 ) -> Mapping[str, np.ndarray]:
     """Bits of the survey's mask that are set under each source, for each band that has some."""
-    out = {}
+    out: dict[str, np.ndarray] = {}
     for b, band in enumerate(field.bands):
         bits = band.frame.mask_bits
         if bits is not None:
-            out[band.band.name] = _under(bits, *field.positions(b, x, y), radius)
+            found = _under(bits, *field.positions(b, x, y), radius)
+            out[band.band.name] = out.get(band.band.name, 0) | found
     return out
 
 

@@ -142,7 +142,7 @@ class Scan:
 
     def joined(self, more: Starts) -> Scan:
         """This scan with further sources, which come last; the field's model is made anew."""
-        nb = len(self.field.bands)
+        nb = len(self.field.fluxes)
         at, shape = self.anchor + self.theta[1][:, :2].numpy(), self.theta[1][:, -4:].numpy()
         flux = np.exp(self.theta[1][:, 2 : 2 + nb].numpy())
         mine = Starts(at[:, 0], at[:, 1], flux, np.exp(shape[:, 0]), shape[:, 2:], self.side)

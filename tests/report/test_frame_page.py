@@ -10,7 +10,8 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from autofit_ml.report import FramePlanes, blue_to_red, write_frame_page
+from autofit_ml.images.bands import blue_to_red
+from autofit_ml.report import FramePlanes, write_frame_page
 from autofit_ml.report.frame_picture import frame_layers, jpeg_tiles
 
 SHAPE = (700, 1100)
@@ -128,6 +129,7 @@ def test_tiles_cover_a_picture_at_every_size():
 
 def test_bands_go_from_blue_to_red():
     assert blue_to_red(["r", "u", "g", "z", "i"]) == ["u", "g", "r", "i", "z"]
+    assert blue_to_red(["SDSS r", "HSC-G"]) == ["HSC-G", "SDSS r"]
     assert blue_to_red(["F814W", "F606W"]) == ["F814W", "F606W"]
 
 
