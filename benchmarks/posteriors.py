@@ -16,6 +16,7 @@ import torch
 from documents import DATA, Section, run_sections
 from scenes import INDICES, fitted, labelled, psf_of, scaled, segmented
 
+from autofit_ml.errors import AutofitError
 from autofit_ml.fitting import SceneFit, object_of
 from autofit_ml.images import discover, read_source
 from autofit_ml.images.options import ReadOptions
@@ -160,19 +161,19 @@ def described(method: str, one: ScenePosterior) -> list[str]:
 def real_stamps(most: int) -> list[tuple[Stamp, Segmentation]]:
     """Stamps of the shared data of at most 72 pixels, with their segmentations."""
     stamps = []
-    for folder in sorted(path for path in DATA.iterdir() if path.is_dir()):
+    for folder in sorted({path.parent for path in DATA.glob("*/*.fits*")}):
         for source in discover(folder).sources:
             try:
                 item = read_source(source, ReadOptions(mode="stamp")).item
-            except Exception as error:
+            except AutofitError as error:
                 print(f"{source.id}: {error}")
                 continue
             if isinstance(item, Stamp) and max(item.shape) <= 72:
                 stamps.append(item)
-    pairs = zip(stamps, segment_all(stamps, "auto"), strict=True)
-    good = [(s, g) for s, (_, g) in pairs if isinstance(g, Segmentation) and g.target]
     # Evenly over the sets: each has its own S/N.
-    return good[:: max(1, len(good) // most)][:most]
+    stamps = stamps[:: max(1, len(stamps) // most)][:most]
+    pairs = zip(stamps, segment_all(stamps, "auto"), strict=True)
+    return [(s, g) for s, (_, g) in pairs if isinstance(g, Segmentation) and g.target]
 
 
 def real_hmc(number: int) -> list[list[str]]:
