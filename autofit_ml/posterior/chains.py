@@ -343,8 +343,9 @@ class Chains:
         limit = here.log_weight - _DIVERGED
         step = (time / steps)[:, None]
         on = torch.arange(len(walkers), device=walkers.device)
-        done = 0
-        while len(on):
+        for done in range(1, self.settings.max_steps * max(1, self.settings.retry) + 1):
+            if len(on) == 0:
+                break
             now = out.rows(on)
             p = now.p + step[on] / 2 * self._force(now.gradient, now.z, root[on])
             z, p, lost = harmonic_flow(now.z, p, step[on, 0], root[on], low[on], high[on])
@@ -358,7 +359,6 @@ class Chains:
             astray = lost | ~(now.log_weight > limit[on])
             now.log_density = torch.where(astray, -math.inf, now.log_density)
             out.put(on, now)
-            done += 1
             on = on[(~astray & (steps[on] > done)).nonzero()[:, 0]]
         return out
 
