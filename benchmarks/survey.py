@@ -1,6 +1,6 @@
 """Surveys under stress: python benchmarks/survey.py [kills scaling scheduler catalogue] [--docs]
 
-- kills: a survey of fits whose worker processes are killed a hundred times, beside one that nothing
+- kills: a survey whose worker processes are killed a hundred times, beside one that nothing
   disturbs: rows lost, doubled, changed.
 - scaling: the same survey on one worker and on two, in turn.
 - scheduler: a real scheduler of dask.distributed, the survey's own flow of tasks, and a thousand
@@ -49,7 +49,7 @@ HERE = Path(__file__).resolve().parent
 PRICE = 0.04
 """US dollars for a core hour, as large clouds asked in 2025 (on demand, general purpose)."""
 
-WORDS = ("--run", "fit", "--segmenter", "sep", "--init", "moments", "--quiet")
+WORDS = ("--segmenter", "sep", "--init", "moments", "--quiet")
 
 
 def area(folder: Path, side: int) -> Path:
@@ -73,9 +73,8 @@ def area(folder: Path, side: int) -> Path:
 
 
 def rows(out: Path) -> pyarrow.Table:
-    """All rows of a survey but their times, by id."""
-    table = pyarrow.dataset.dataset(sorted(out.glob("tiles/*/*.parquet"))).to_table()
-    return table.drop_columns(["time_ms"]).sort_by("id")
+    """All rows of a survey, by id."""
+    return pyarrow.dataset.dataset(sorted(out.glob("tiles/*/*.parquet"))).to_table().sort_by("id")
 
 
 def command(images: Path, out: Path, *more: str) -> list[str]:
@@ -98,14 +97,14 @@ def workers_of(process: int) -> list[psutil.Process]:
 
 def kills(folder: Path, number: int) -> tuple[list[str], list[list[str]]]:
     """Kill worker processes, and each tenth time all of the survey, while it runs."""
-    images, quiet, out = area(folder / "images", 420), folder / "quiet", folder / "killed"
-    words = ("--tiling", "healpix:13")
+    images, quiet, out = area(folder / "images", 300), folder / "quiet", folder / "killed"
+    words = ("--tiling", "healpix:14", "--run", "detect")
     subprocess.run(command(images, quiet, *words, "--workers", "2"), check=True)
     rng, killed, whole, began = random.Random(1), 0, 0, time.monotonic()
     process = subprocess.Popen(command(images, out, *words, "--workers", "2"))
     seen: dict[int, int] = {}
     while process.poll() is None:
-        time.sleep(rng.uniform(0.05, 0.5))
+        time.sleep(rng.uniform(0.0, 0.1))
         done = len(list(out.glob("tiles/*/*.parquet")))
         some = [one for one in workers_of(process.pid) if one.pid in seen]
         for one in workers_of(process.pid):
@@ -148,7 +147,9 @@ def kills(folder: Path, number: int) -> tuple[list[str], list[list[str]]]:
 def busy(images: Path, out: Path, number: int) -> tuple[float, list[float]]:
     """Wall time of a survey, and processor time of each worker."""
     began, used = time.monotonic(), {}
-    process = subprocess.Popen(command(images, out, "--tiling", "healpix:12", "--workers", f"{number}"))
+    process = subprocess.Popen(
+        command(images, out, "--tiling", "healpix:12", "--workers", f"{number}")
+    )
     while process.poll() is None:
         for one in workers_of(process.pid):
             try:
@@ -211,7 +212,9 @@ def scheduler(folder: Path, number: int) -> tuple[list[str], list[list[str]]]:
     ttl = os.environ | {"DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "null"}
     where = folder / "scheduler.json"
     words = ["--port", "0", "--no-dashboard", "--scheduler-file", str(where)]
-    central = subprocess.Popen([sys.executable, "-m", "dask", "scheduler", *words], env=ttl, **quiet)
+    central = subprocess.Popen(
+        [sys.executable, "-m", "dask", "scheduler", *words], env=ttl, **quiet
+    )
     while not where.exists():
         time.sleep(0.2)
     time.sleep(1.0)

@@ -83,9 +83,7 @@ class Workers:
             "stimulus_id": message["stimulus_id"],
         }])  # fmt: skip
 
-    async def thread(
-        self, comm: Any, ready: collections.deque[dict], wake: asyncio.Event
-    ) -> None:
+    async def thread(self, comm: Any, ready: collections.deque[dict], wake: asyncio.Event) -> None:
         """Do one task after the other."""
         while True:
             while not ready:
@@ -115,7 +113,9 @@ async def main() -> None:
     parser.add_argument("scheduler")
     parser.add_argument("out", type=Path)
     parser.add_argument("--number", type=int, default=1000)
-    parser.add_argument("--seconds", type=json.loads, default=[1.0], help="of tasks, to choose from")
+    parser.add_argument(
+        "--seconds", type=json.loads, default=[1.0], help="of tasks, to choose from"
+    )
     arguments = parser.parse_args()
     workers = Workers(arguments.seconds, arguments.out)
 
@@ -129,9 +129,7 @@ async def main() -> None:
     await server.listen("tcp://0.0.0.0:0")
     port = server.port
     places = (f"tcp://127.1.{i // 250}.{i % 250 + 1}:{port}" for i in range(arguments.number))
-    await asyncio.gather(
-        *(workers.work(arguments.scheduler, at, i) for i, at in enumerate(places))
-    )
+    await asyncio.gather(*(workers.work(arguments.scheduler, at, i) for i, at in enumerate(places)))
 
 
 if __name__ == "__main__":

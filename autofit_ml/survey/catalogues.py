@@ -29,8 +29,9 @@ from autofit_ml.sources.rows import catalogue_rows
 from autofit_ml.sources.scan import Scan, Starts
 from autofit_ml.survey.cells import CellSources, nothing, placed
 from autofit_ml.survey.images import Cell
+from autofit_ml.survey.kinds import TileKind, listed_tile
 
-__all__ = ["find_sources", "identity", "no_sources"]
+__all__ = ["CATALOG"]
 
 
 def identity(settings: CatalogSettings, plan: Any, progress: Any) -> dict[str, Any]:
@@ -142,3 +143,6 @@ def _rows(found: QTable, survey: Any, cell: Cell) -> pa.Table:
             absent = pa.scalar(np.nan if pa.types.is_floating(field.type) else None, field.type)
             columns.append(pa.array([absent.as_py()] * len(found), field.type))
     return pa.table(columns, empty.schema)
+
+
+CATALOG = TileKind(identity, find_sources, functools.partial(listed_tile, no_sources), piece=256)

@@ -6,6 +6,7 @@ nothing to say. What is found in two images, which are of two epochs, is never o
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,8 +28,9 @@ from autofit_ml.settings import DiffSettings, SubtractSettings
 from autofit_ml.sources.files import arrow_table
 from autofit_ml.survey.cells import CellSources, nothing, placed
 from autofit_ml.survey.images import Cell, grid, inside
+from autofit_ml.survey.kinds import TileKind, listed_tile
 
-__all__ = ["find_changes", "identity", "no_changes"]
+__all__ = ["DIFF"]
 
 _SEAM = 3
 """Pixels at the rim of a difference in which a later one is asked, too, and within which two
@@ -139,3 +141,6 @@ def _table(found: QTable, cell: Cell) -> pa.Table:
 def no_changes(survey: Any) -> pa.Table:
     """The columns of changes."""
     return _table(_no_rows(), Cell(Source(""), 0, (0, 0, 0, 0), (0, 0, 0, 0), (0, 0)))
+
+
+DIFF = TileKind(identity, find_changes, functools.partial(listed_tile, no_changes), epochs=True)

@@ -36,7 +36,7 @@ class Survey:
     out : Path
         Its folder.
     kind : str
-        Of `autofit_ml.survey.kinds.KINDS`.
+        Of `autofit_ml.survey.kinds.kind_of`.
     settings : Measuring
     sky : Tiling
     halo, match : float

@@ -21,7 +21,7 @@ from autofit_ml.runs.summary import Progress
 from autofit_ml.survey.cells import cell_path, write_cell
 from autofit_ml.survey.context import Measuring, OwnedObjects, Survey, frame_of
 from autofit_ml.survey.images import Cell
-from autofit_ml.survey.kinds import KINDS
+from autofit_ml.survey.kinds import kind_of
 from autofit_ml.survey.plan import Plan, PlannedImage
 from autofit_ml.survey.tiles import memory_held
 from autofit_ml.weights.choice import usable_device
@@ -126,7 +126,7 @@ def estimate(plan: Plan, kind: str, settings: Measuring, *, tried: bool = True) 
         return whole
     image = max(plan.images, key=lambda one: math.prod(one.shape))
     settings = settings.replace(mode="frame")
-    identity = KINDS[kind].identity(settings, plan, Progress())
+    identity = kind_of(kind).identity(settings, plan, Progress())
     device = usable_device(getattr(settings, "device", "cpu"))
     with tempfile.TemporaryDirectory() as out:
         survey = Survey(
@@ -141,7 +141,7 @@ def estimate(plan: Plan, kind: str, settings: Measuring, *, tried: bool = True) 
 
 def _tried(whole: Estimate, plan: Plan, image: PlannedImage, survey: Survey) -> Estimate:
     """Do a piece of an image with the survey's own tasks."""
-    kind = KINDS[survey.kind]
+    kind = kind_of(survey.kind)
     clock = time.process_time if survey.device == "cpu" else time.perf_counter
     ny, nx = image.shape
     x0, y0 = max(0, (nx - kind.piece) // 2), max(0, (ny - kind.piece) // 2)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -31,13 +30,12 @@ from autofit_ml.runs.summary import Progress
 from autofit_ml.segmentation import Detections
 from autofit_ml.segmentation.dispatch import check_segmenter, detect_in_frame
 from autofit_ml.settings import FitSettings
-from autofit_ml.survey import catalogues, changes
 from autofit_ml.survey.cells import CellSources, cell_path, nothing, placed, read_cell
 from autofit_ml.survey.context import OwnedObjects, Survey, frame_of
 from autofit_ml.survey.images import Cell
 from autofit_ml.survey.plan import Plan
 
-__all__ = ["KINDS", "TileKind"]
+__all__ = ["TileKind", "kind_of", "listed_tile"]
 
 Item = tuple[str, Stamp | Failure]
 
@@ -209,20 +207,20 @@ def _fit_identity(settings: FitSettings, plan: Plan, progress: Progress) -> dict
     return fit_identity(settings, Discovery(plan.sources, bands=plan.bands), progress)[0]
 
 
-KINDS: dict[str, TileKind] = {
+_KINDS = {
     "fit": TileKind(_fit_identity, detect, fit_tile, reads=True),
     "detect": TileKind(_detect_identity, detect, detect_tile),
-    "catalog": TileKind(
-        catalogues.identity,
-        catalogues.find_sources,
-        partial(listed_tile, catalogues.no_sources),
-        piece=256,
-    ),
-    "diff": TileKind(
-        changes.identity,
-        changes.find_changes,
-        partial(listed_tile, changes.no_changes),
-        epochs=True,
-    ),
 }
-"""Kind -> how it is done."""
+
+
+def kind_of(name: str) -> TileKind:
+    """The kind of survey with a name; only what it needs is loaded."""
+    if name == "catalog":
+        from autofit_ml.survey.catalogues import CATALOG
+
+        return CATALOG
+    if name == "diff":
+        from autofit_ml.survey.changes import DIFF
+
+        return DIFF
+    return _KINDS[name]

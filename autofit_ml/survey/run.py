@@ -27,7 +27,7 @@ from autofit_ml.survey.cells import cell_path, read_cell
 from autofit_ml.survey.context import Measuring, Survey
 from autofit_ml.survey.engine import connected, in_this_process, on_workers
 from autofit_ml.survey.estimate import write_coverage
-from autofit_ml.survey.kinds import KINDS
+from autofit_ml.survey.kinds import kind_of
 from autofit_ml.survey.plan import Plan, TileJob, make_plan, write_plan
 from autofit_ml.survey.status import SURVEY_FILE
 from autofit_ml.survey.tiles import TileOutcome, failure_path, failures, tile_path, tile_record
@@ -174,7 +174,7 @@ def survey_run(
     for name, why in plan.problems.items():
         progress.note(f"left out {name}: {why}")
     halo = round(plan.halo * 3600.0, 6)
-    identity = KINDS[options.run].identity(settings, plan, progress) | {
+    identity = kind_of(options.run).identity(settings, plan, progress) | {
         "run": options.run,
         "tiling": plan.tiling.text,
         "cell": plan.core,

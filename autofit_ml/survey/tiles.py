@@ -28,7 +28,7 @@ from autofit_ml.errors import AutofitError, OutputError, WeightsError, brief
 from autofit_ml.survey.cells import CellSources, cell_path, read_cell, write_cell
 from autofit_ml.survey.context import OwnedObjects, Survey, frame_of
 from autofit_ml.survey.images import Cell
-from autofit_ml.survey.kinds import KINDS
+from autofit_ml.survey.kinds import kind_of
 from autofit_ml.survey.plan import TileJob
 from autofit_ml.survey.resolve import DETECTION, Resolved, tile_objects
 from autofit_ml.survey.sky import HEALPix, Tiling
@@ -136,7 +136,7 @@ def do_cell(survey: Survey, cell: Cell) -> str:
         return cell.name
     try:
         images = frame_of(survey, cell)
-        found = KINDS[survey.kind].find(survey, images, cell)
+        found = kind_of(survey.kind).find(survey, images, cell)
     except (OutputError, WeightsError):
         raise
     except Exception as error:  # one image must never cost the others
@@ -198,14 +198,14 @@ def _done(survey: Survey, job: TileJob, path: Path, began: float, used: float) -
             cells.append(read_cell(place, cell))
         else:
             lacking.append(cell.name)
-    found, of_cell, row = _joined(cells, KINDS[survey.kind].epochs)
+    found, of_cell, row = _joined(cells, kind_of(survey.kind).epochs)
     resolved = tile_objects(found, job.tile, survey.sky, survey.match, survey.halo)
     parts = [
         OwnedObjects(one, row[resolved.kept & (of_cell == k)])
         for k, one in enumerate(cells)
         if (resolved.kept & (of_cell == k)).any()
     ]
-    rows = KINDS[survey.kind].measure(survey, parts, survey.sky.name(job.tile))
+    rows = kind_of(survey.kind).measure(survey, parts, survey.sky.name(job.tile))
     table = _with_place(rows, cells, found, of_cell, row, resolved, survey.sky.name(job.tile))
     counts = _counts(table)
     outcome = TileOutcome(
