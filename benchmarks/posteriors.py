@@ -18,12 +18,12 @@ from scenes import INDICES, fitted, labelled, psf_of, scaled, segmented
 
 from autofit_ml.fitting import SceneFit, object_of
 from autofit_ml.images import discover, read_source
-from autofit_ml.images.options import ReadOptions
 from autofit_ml.images.stamp import Stamp
 from autofit_ml.posterior import HMCSettings, NestedSettings, PosteriorSamples, sample_hmc
 from autofit_ml.posterior.scenes import ScenePosterior, sample_fits
 from autofit_ml.segmentation import Segmentation
 from autofit_ml.segmentation.dispatch import segment_all
+from autofit_ml.settings import ReadOptions
 from autofit_ml.simulation import observe_scene
 from autofit_ml.simulation.sources import Source
 
