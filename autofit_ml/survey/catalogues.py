@@ -35,7 +35,7 @@ __all__ = ["CATALOG"]
 
 
 def identity(settings: CatalogSettings, plan: Any, progress: Any) -> dict[str, Any]:
-    """What decides the catalogue, checked.
+    """Settings that decide the catalogue, checked.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What was found in the cells of images, once and for all: positions are frozen by the first file.
+"""Detections in the cells of images, once and for all: positions are frozen by the first file.
 
 Of several processes that look at one cell (a worker that was thought dead, a second scheduler)
 the first to finish names the file, and all go on with what is in it: numbers, positions and owners

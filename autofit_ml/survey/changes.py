@@ -1,4 +1,4 @@
-"""What has changed in the cells of images, against the references that cover them.
+"""Changes in the cells of images, against the references that cover them.
 
 A cell is subtracted from each of its references; where an earlier one reaches, a later one has
 nothing to say. What is found in two images, which are of two epochs, is never one object.
@@ -55,7 +55,7 @@ _COLUMNS: Mapping[str, tuple[str, str]] = {
 
 
 def identity(settings: DiffSettings, plan: Any, progress: Any) -> dict[str, Any]:
-    """What decides the changes."""
+    """Settings that decide the changes."""
     return identity_of(settings)
 
 

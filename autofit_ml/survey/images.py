@@ -247,6 +247,6 @@ def grid(wcs: WCS, window: Window) -> tuple[np.ndarray, np.ndarray]:
 
 
 def inside(wcs: WCS, shape: tuple[int, ...], ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
-    """Whether positions lie in an image."""
+    """True for positions that lie in an image."""
     x, y = pixel_positions(wcs, ra, dec)
     return (x > -0.5) & (x < shape[1] - 0.5) & (y > -0.5) & (y < shape[0] - 0.5)
