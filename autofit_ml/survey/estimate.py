@@ -160,12 +160,12 @@ def _tried(whole: Estimate, plan: Plan, image: PlannedImage, survey: Survey) -> 
     write_cell(cell_path(survey.out, cell), found)
     density = len(found.rows) / (pixels * (image.pixel_scale / 3600.0) ** 2)
     some = np.linspace(0, len(found.rows) - 1, min(_OBJECTS, len(found.rows))).astype(int)
-    per_object, size = 0.0, 200.0
+    per_object, size, empty = 0.0, 200.0, 0
     for rows in (some[:2], some) if len(some) else ():
         began = clock()
         table = kind.measure(survey, [OwnedObjects(found, rows)], "tried")
         per_object = (clock() - began) / len(rows)
-        half = table.num_rows // 2
+        half, empty = table.num_rows // 2, _bytes(table.slice(0, 0))
         size = (_bytes(table) - _bytes(table.slice(0, half))) / max(1, table.num_rows - half)
     objects = density * whole.area
     windows = [one.window for each in plan.images for one in plan.cells_of(each)]
@@ -180,7 +180,7 @@ def _tried(whole: Estimate, plan: Plan, image: PlannedImage, survey: Survey) -> 
         objects=objects,
         hours=seconds / 3600.0,
         memory=memory_held() / 1024,
-        bytes=objects * size,
+        bytes=objects * size + whole.tiles * empty,
         per_object=per_object,
         per_megapixel=1e6 * per_pixel,
         per_image=per_image,
