@@ -268,13 +268,10 @@ def catalogue(folder: Path, number: int) -> tuple[list[str], list[list[str]]]:
     from autofit_ml.survey.export import export_parquet
 
     images = area(folder / "images", 420)
-    table = []
-    for text, words in {
-        "`--run fit`": {},
-        "`--run fit --model sersic+exp`": {"model": "sersic+exp"},
-    }.items():
+    table: list[list[str]] = []
+    for model in ("sersic", "sersic+exp"):
         out = folder / str(len(table))
-        settings = FitSettings(segmenter="sep", init="moments", save="none", workers=0, **words)
+        settings = FitSettings(segmenter="sep", init="moments", save="none", workers=0, model=model)
         survey_run(images, out, settings, SurveySettings(run="fit", tiling="healpix:9"))
         status = survey_status(out)
         path, count = export_parquet(out)
@@ -289,7 +286,7 @@ def catalogue(folder: Path, number: int) -> tuple[list[str], list[list[str]]]:
         seconds = 3600 * status.processor_hours / status.objects
         hours = 1e8 * seconds / 3600
         table.append([
-            f"{text} ({count} objects)", f"{size:.0f}", f"{1e3 * seconds:.0f} ms",
+            f"`--model {model}` ({count} objects)", f"{size:.0f}", f"{1e3 * seconds:.0f} ms",
             f"{1e8 * size / 1e9:.0f} GB", f"{hours:,.0f}", f"{PRICE * hours:,.0f} $",
         ])  # fmt: skip
     header = ["", "bytes a row", "processor time", "10⁸ rows", "core hours", f"at {PRICE} $"]
