@@ -208,12 +208,12 @@ def scheduler(folder: Path, number: int) -> tuple[list[str], list[list[str]]]:
     """A real scheduler, a thousand workers that only wait."""
     from distributed import Client
 
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    quiet = subprocess.DEVNULL
     ttl = os.environ | {"DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "null"}
     where = folder / "scheduler.json"
     words = ["--port", "0", "--no-dashboard", "--scheduler-file", str(where)]
     central = subprocess.Popen(
-        [sys.executable, "-m", "dask", "scheduler", *words], env=ttl, **quiet
+        [sys.executable, "-m", "dask", "scheduler", *words], env=ttl, stdout=quiet, stderr=quiet
     )
     while not where.exists():
         time.sleep(0.2)
@@ -223,7 +223,7 @@ def scheduler(folder: Path, number: int) -> tuple[list[str], list[list[str]]]:
     faster = 30.0
     fake = [sys.executable, str(HERE / "survey_workers.py"), address, str(folder)]
     fake += ["--seconds", json.dumps([float(v) / faster for v in recorded])]
-    crowd = subprocess.Popen(fake, **quiet)
+    crowd = subprocess.Popen(fake, stdout=quiet, stderr=quiet)
     try:
         with Client(address, set_as_default=False) as client:
             client.wait_for_workers(1000, timeout=300)
