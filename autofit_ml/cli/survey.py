@@ -16,7 +16,7 @@ from autofit_ml.cli.progress import PlainProgress, QuietProgress, counting, dura
 from autofit_ml.cli.terminal import print_json, printable, resume_command, say
 from autofit_ml.errors import InputError, SettingsError, errors_as
 from autofit_ml.options import declared
-from autofit_ml.settings import FitSettings, SurveySettings
+from autofit_ml.settings import SurveySettings
 
 if TYPE_CHECKING:
     from autofit_ml.survey.estimate import Estimate
@@ -80,7 +80,7 @@ def _run(call: SurveyCommand, *, retry: bool) -> int:
                 progress.note(f"failed   {outcome.name}: {outcome.problem}")
 
         summary = survey_run(
-            call.paths, call.out, call.part(FitSettings), call.part(SurveySettings),
+            call.paths, call.out, call.measuring, call.part(SurveySettings),
             tiles=call.tiles, limit=call.limit, restart=call.restart, retry=retry,
             progress=progress, told=told, begun=begun,
         )  # fmt: skip
@@ -134,7 +134,7 @@ def _planned(call: SurveyCommand | SurveyPlanCommand, out: Path | None) -> int:
 
     if not call.paths:
         raise SettingsError("nothing to survey", "give images or folders of them")
-    settings = call.part(FitSettings)
+    settings = call.measuring
     found = planned(call.paths, settings, call.part(SurveySettings), call.tiles)
     if out is not None:
         write_plan(found, out)

@@ -91,10 +91,9 @@ def claimed(
         refuse_foreign(folder, kind, inputs or {})
     with contextlib.ExitStack() as held:
         with as_our_errors(folder):
-            (folder / kind.parts).mkdir(parents=True, exist_ok=True)
-            if not kind.parts_at_work:
-                (folder / kind.work).mkdir(exist_ok=True)
+            (folder / kind.work).mkdir(parents=True, exist_ok=True)
             held.enter_context(locked(folder / kind.work / "lock", folder, patience=patience))
+            (folder / kind.parts).mkdir(parents=True, exist_ok=True)
         state = recorded(folder, kind, tolerant=restart)
         cleared = restart or bool(state.get("clearing"))
         if cleared:

@@ -51,7 +51,7 @@ from autofit_ml.settings.studies import (
     SensitivitySettings,
     SimulateSettings,
 )
-from autofit_ml.settings.survey import SurveySettings
+from autofit_ml.settings.survey import SurveyOptions, SurveySettings
 
 __all__ = [
     "CLASSICAL",
@@ -88,6 +88,7 @@ __all__ = [
     "SourceSettings",
     "SubtractCall",
     "SubtractSettings",
+    "SurveyOptions",
     "SurveySettings",
     "date_ranges",
 ]

@@ -64,12 +64,17 @@ class SubtractSettings(Settings):
             raise SettingsError(f"kernel_size is {self.kernel_size}", "give an odd number")
 
 
+def threshold_option() -> float:
+    """Declare the least S/N of what is detected in a difference."""
+    return option(5.0, "Least S/N of a change between images.", MODEL, above=0)
+
+
 @dataclass(frozen=True, kw_only=True)
 class DiffSettings(SubtractSettings, Working, ReadOptions):
     """Settings of image subtraction over epochs, and of the detection of changes."""
 
     batch_size: int = batch_size_option(4)
-    threshold: float = option(5.0, "Least S/N of what is detected.", MODEL, above=0)
+    threshold: float = threshold_option()
     pictures: bool = option(True, "Draw reference, science and difference as PNG.", OUTPUT)
 
 

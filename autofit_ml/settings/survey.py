@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from autofit_ml.errors import SettingsError
-from autofit_ml.options import Settings, option
+from autofit_ml.options import Settings, declared, option
+from autofit_ml.settings.catalog import CatalogSettings, SourceSettings
+from autofit_ml.settings.difference import DiffSettings, SubtractSettings, threshold_option
+from autofit_ml.settings.fit import FitSettings
 from autofit_ml.settings.reading import INPUT, MODEL, WORK
 
 
@@ -27,9 +31,18 @@ class SurveySettings(Settings):
 
     run: str = option(
         "fit",
-        "What is done with each object: fit, or detect (its place and size only).",
+        "fit: every object, as autofit-ml fit; catalog: stars, galaxies and colours, as autofit-ml "
+        "catalog; diff: what has changed since --reference; detect: places and sizes only.",
         MODEL,
-        choices=("fit", "detect"),
+        choices=("fit", "catalog", "diff", "detect"),
+    )
+    reference: str | Path | None = option(
+        None,
+        "Of diff: image that is subtracted, or a folder of them; those that cover an image are "
+        "found by their WCS.",
+        INPUT,
+        shell=Path,
+        changes_results=False,
     )
     tiling: str | None = option(
         None,
@@ -84,3 +97,45 @@ class SurveySettings(Settings):
         kind, _, number = self.tiling.partition(":")
         if kind not in ("healpix", "grid") or not number:
             raise SettingsError(f"tiling is {self.tiling!r}", "give healpix:ORDER or grid:DEGREES")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SurveyOptions(SurveySettings, FitSettings, SourceSettings, SubtractSettings):
+    """Settings of a survey, and of everything that it can run."""
+
+    threshold: float = threshold_option()
+    populations: str | Path = option(
+        "celeste",
+        "Of catalog: population file of stars and galaxies, or celeste: those of SDSS.",
+        MODEL,
+        shell=str,
+    )
+
+    @property
+    def measuring(self) -> FitSettings | CatalogSettings | DiffSettings:
+        """Settings of what is run."""
+        if self.run == "catalog":
+            return self.part(CatalogSettings, prior=self.populations, save=())
+        return self.part(DiffSettings) if self.run == "diff" else self.part(FitSettings)
+
+    def check(self) -> None:
+        """Refuse options of what is not run, which would do nothing."""
+        super().check()
+        kinds = {"fit": FitSettings, "catalog": CatalogSettings, "diff": DiffSettings}
+        names = {name: set(declared(kind)) for name, kind in kinds.items()}
+        names["catalog"] -= {"prior", "save"}
+        names["catalog"].add("populations")
+        names["diff"].add("reference")
+        names["detect"] = names["fit"]
+        others = set().union(*names.values()) - names[self.run]
+        wrong = [
+            name
+            for name, (item, about) in declared(self).items()
+            if name in others and not about.python_only and getattr(self, name) != item.default
+        ]
+        if wrong:
+            raise SettingsError(
+                f"{', '.join(wrong)}: nothing to do with --run {self.run}", "leave it out"
+            )
+        if (self.run == "diff") > (self.reference is not None):
+            raise SettingsError("a survey of changes without a reference", "give --reference")
