@@ -20,8 +20,7 @@ from autofit_ml.images.memory import (
     refuse_planes,
 )
 from autofit_ml.options import called_with
-from autofit_ml.results import Fit, Results, open_results, with_formats
-from autofit_ml.results.run import results_in_memory
+from autofit_ml.results import Fit, Results, open_results, results_in_memory, with_formats
 from autofit_ml.settings import (
     CatalogCall,
     CatalogSettings,
@@ -34,8 +33,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from autofit_ml.runs.simulate import SetSummary
-    from autofit_ml.simulation.objects import SimulatedObject
-    from autofit_ml.simulation.recipe import Recipe
+    from autofit_ml.simulation import Recipe, SimulatedObject
 
 __all__ = ["catalog", "fit", "simulate"]
 

@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "difference"))
 from sky_pairs import frame, gaussian, pair
 
 from autofit_ml.difference import detect_changes, fluxes, subtract_images, whitened
-from autofit_ml.difference.kernel import Design, Kernel, rows
+from autofit_ml.difference.kernel import Design, Spectrum, rows
 from autofit_ml.images.stamp import Frame
 from autofit_ml.settings import SubtractSettings
 
@@ -120,9 +120,10 @@ def decam(data: Path) -> list[list[str]]:
     for size in (13, 17, 21):
         masked = science.replace(mask=held_out)
         settings = SubtractSettings(kernel_size=size, most_pixels=200_000)
-        kernel: Kernel = subtract_images(masked, reference, settings).kernel
+        kernel = subtract_images(masked, reference, settings).kernel
         whole = subtract_images(science, reference, settings)
-        left = science.data - kernel.model(double(reference.data)).numpy()
+        seen = kernel.light(Spectrum(double(reference.data), (size, size))).numpy()
+        left = science.data - seen - float(kernel.background[0])
         light = whole.light.numpy()
         bright = whole.good.numpy() & (light > np.percentile(light, 97))
         for name, where in (("held out", held_out), ("fitted", ~held_out)):

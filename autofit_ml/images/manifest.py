@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from astropy.table import Table
 
-from autofit_ml.errors import InputError, SettingsError
+from autofit_ml.errors import InputError, SettingsError, errors_of_file
 from autofit_ml.images.bands import group_bands
 from autofit_ml.images.fitsfile import READ_FAILURES
 from autofit_ml.images.roles import as_id, fits_stem, split_role
@@ -161,10 +161,8 @@ def read_manifest(
     if not (bands or several):
         return Discovery(tuple(sources), tuple(ignored))
     wanted = bands or tuple(dict.fromkeys(source.band for source in sources if source.band))
-    try:
+    with errors_of_file(path):
         joined = group_bands(sources, wanted, {Path(source.file) for source in sources})
-    except SettingsError as error:
-        raise SettingsError(error.problem, error.remedy, path) from None
     return Discovery(tuple(joined.sources), (*ignored, *joined.ignored), joined.bands)
 
 

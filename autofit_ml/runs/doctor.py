@@ -150,8 +150,7 @@ def _read(name: str, item: object, said: tuple[str, ...]) -> Checkup:
     import numpy as np
 
     from autofit_ml.catalogue import flag_names
-    from autofit_ml.images import Stamp
-    from autofit_ml.images.stamp import Frame
+    from autofit_ml.images import Frame, Stamp
     from autofit_ml.measure import psf_fwhm
 
     if not isinstance(item, (Stamp, Frame)):

@@ -18,8 +18,7 @@ import numpy as np
 
 from autofit_ml.catalogue.atomic import file_sha256
 from autofit_ml.errors import ResumeError
-from autofit_ml.images import Source
-from autofit_ml.images.stamp import PSF, VaryingPSF
+from autofit_ml.images import PSF, Source, VaryingPSF
 from autofit_ml.options import Settings, declared
 from autofit_ml.settings import FITTED_PSFS
 

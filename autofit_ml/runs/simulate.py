@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from autofit_ml.catalogue.atomic import atomic_file, atomic_write_json
 from autofit_ml.errors import AutofitError, InputError, ResumeError, SettingsError
-from autofit_ml.runs.folder import claimed, forget_work
+from autofit_ml.runs.claim import claimed, forget_work
 from autofit_ml.runs.identity import ANEW
 from autofit_ml.runs.kinds import Kind
 from autofit_ml.runs.workers import Pool, processors

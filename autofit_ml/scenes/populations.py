@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from autofit_ml.errors import SettingsError
+from autofit_ml.errors import SettingsError, errors_of_file
 from autofit_ml.scenes.files import ModelLoader
 from autofit_ml.user_yaml import parse_user_yaml, read_user_text
 
@@ -255,7 +255,7 @@ def read_populations(path: str | Path) -> tuple[Population, ...]:
     SettingsError
         Naming the file, the parameter and what is wrong with it.
     """
-    try:
+    with errors_of_file(path):
         content = parse_user_yaml(read_user_text(path, "population file"), ModelLoader)
         if not isinstance(content, Mapping) or "populations" not in content:
             return (parse_population(content),)
@@ -266,10 +266,6 @@ def read_populations(path: str | Path) -> tuple[Population, ...]:
         found = [parse_population(one) for one in several]
         total = sum(one.share for one in found)
         return tuple(dataclasses.replace(one, share=one.share / total) for one in found)
-    except SettingsError as error:
-        if error.file is not None:
-            raise
-        raise SettingsError(error.problem, error.remedy, path) from None
 
 
 def parse_population(content: Any, *, covariates: bool = False) -> Population:

@@ -16,11 +16,10 @@ import numpy as np
 from autofit_ml.catalogue import atomic_write_json, file_stem, remove_temporaries
 from autofit_ml.errors import BusyError, ResumeError
 from autofit_ml.images import Discovery
-from autofit_ml.runs.folder import claimed, write_state
+from autofit_ml.runs.claim import claimed, locked, write_state
 from autofit_ml.runs.identity import refuse_other_inputs, some, source_fingerprints
 from autofit_ml.runs.interruption import interruptible
 from autofit_ml.runs.kinds import SURVEYED
-from autofit_ml.runs.locking import locked
 from autofit_ml.runs.sources import Paths
 from autofit_ml.runs.summary import Progress, exit_status
 from autofit_ml.settings import FitSettings, SurveySettings
