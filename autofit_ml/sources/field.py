@@ -100,12 +100,12 @@ class FieldBand:
         for i, k in pairs:
             line = (down[:, i] * down[:, k]) @ square
             matrix[i, :, k, :] = matrix[k, :, i, :] = (along.T * line) @ along
-        matrix = matrix.reshape(size, size)
+        normal = matrix.reshape(size, size)
         # A node without pixels has the others' mean.
-        total = matrix.sum()
+        total = normal.sum()
         mean = right.sum() / total if total > 0 else 0.0
-        matrix += np.eye(size) * max(1e-6 * total / size, 1e-12)
-        nodes = mean + np.linalg.solve(matrix, right.ravel() - matrix @ np.full(size, mean))
+        normal += np.eye(size) * max(1e-6 * total / size, 1e-12)
+        nodes = mean + np.linalg.solve(normal, right.ravel() - normal @ np.full(size, mean))
         sky = (down @ nodes.reshape(right.shape) @ along.T).astype(np.float32)
         self.data.sub_(torch.as_tensor(sky))
         return sky * np.float32(self.scale)

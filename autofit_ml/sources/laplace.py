@@ -133,7 +133,7 @@ def _over_fluxes(
     index: torch.Tensor,
     theta: torch.Tensor,
     points: torch.Tensor,
-    target: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]],
+    target: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]],
     low: torch.Tensor,
     high: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
