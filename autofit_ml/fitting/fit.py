@@ -249,7 +249,7 @@ def _fit_batch(batch: SceneBatch, scene: Scene, components: bool) -> list[SceneF
     owner, at = _rivals(found, chi2, _RIVALS)
     spent = n_iter
     while (block := max(blocks)) > 1:  # a step on coarse pixels costs little: as many as it takes
-        most = settings.polish.max_iterations * max(1, block // 2)
+        most = settings.polish.max_iterations * max(1, block // 2) ** 2
         polish = dataclasses.replace(settings.polish, max_iterations=most)
         fits = fit_from(batch, everyone[owner], at, lower[owner], upper[owner], polish, blocks)
         spent = spent.index_add(0, owner, fits.n_iter)
