@@ -4,7 +4,7 @@
   disturbs: rows lost, doubled, changed.
 - scaling: the same survey on one worker and on two, in turn.
 - scheduler: a real scheduler of dask.distributed, the survey's own flow of tasks, and a thousand
-  workers without pixels that hold tasks as long as recorded ones took.
+  workers without pixels that hold tasks for times drawn from a lognormal of 60 s.
 - catalogue: bytes of a row, measured, and what a hundred million rows take.
 
 The area is one simulated frame, cut into four that overlap. Writes docs/survey.md.
@@ -219,10 +219,10 @@ def scheduler(folder: Path, number: int) -> tuple[list[str], list[list[str]]]:
         time.sleep(0.2)
     time.sleep(1.0)
     address = json.loads(where.read_text())["address"]
-    recorded = np.random.default_rng(1).lognormal(np.log(60.0), 0.4, 997)  # seconds a tile
+    durations = np.random.default_rng(1).lognormal(np.log(60.0), 0.4, 997)  # seconds a tile
     faster = 30.0
     fake = [sys.executable, str(HERE / "survey_workers.py"), address, str(folder)]
-    fake += ["--seconds", json.dumps([float(v) / faster for v in recorded])]
+    fake += ["--seconds", json.dumps([float(v) / faster for v in durations])]
     crowd = subprocess.Popen(fake, stdout=quiet, stderr=quiet)
     try:
         with Client(address, set_as_default=False) as client:
@@ -246,7 +246,7 @@ def scheduler(folder: Path, number: int) -> tuple[list[str], list[list[str]]]:
             one.wait()
     assert len(done) == number
     half = [v for k, v in memory.items() if k >= number / 2]
-    hours = 1e6 * float(recorded.mean()) / 1000 / 3600
+    hours = 1e6 * float(durations.mean()) / 1000 / 3600
     return ["", "measured"], [
         ["tiles, and the cells they wait for", f"{number} + {number // 4 + 1}"],
         ["workers", f"1 000, time {faster:.0f} times faster: {number / seconds:.0f} tiles/s"],
