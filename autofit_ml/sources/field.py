@@ -96,16 +96,17 @@ class FieldBand:
         square = weight * weight
         pairs = [(i, k) for i in range(down.shape[1]) for k in (i, i + 1) if k < down.shape[1]]
         size = right.size
-        matrix = np.zeros((down.shape[1], along.shape[1]) * 2)
+        blocks = np.zeros((down.shape[1], along.shape[1]) * 2)
         for i, k in pairs:
             line = (down[:, i] * down[:, k]) @ square
-            matrix[i, :, k, :] = matrix[k, :, i, :] = (along.T * line) @ along
-        normal = matrix.reshape(size, size)
-        # A node without pixels has the others' mean.
-        total = normal.sum()
+            blocks[i, :, k, :] = blocks[k, :, i, :] = (along.T * line) @ along
+        matrix = blocks.reshape(size, size)
+        total = matrix.sum()
         mean = right.sum() / total if total > 0 else 0.0
-        normal += np.eye(size) * max(1e-6 * total / size, 1e-12)
-        nodes = mean + np.linalg.solve(normal, right.ravel() - normal @ np.full(size, mean))
+        left = right.ravel() - matrix @ np.full(size, mean)
+        # A node without pixels has the others' mean.
+        ridge = np.eye(size) * max(1e-6 * total / size, 1e-12)
+        nodes = mean + np.linalg.solve(matrix + ridge, left)
         sky = (down @ nodes.reshape(right.shape) @ along.T).astype(np.float32)
         self.data.sub_(torch.as_tensor(sky))
         return sky * np.float32(self.scale)
