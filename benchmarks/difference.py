@@ -356,7 +356,7 @@ SECTIONS = {
     ),
     "decam": Section(decam, ("kernel", "pixels", "number", "ours", "SFFT"), 1, DOCUMENT),
     "exposures": Section(exposures, ("places", "number", "mean", "scatter"), 2, DOCUMENT),
-    "scales": Section(scales, ("pair", "scale", "scatter", "error", "ratio"), 60, DOCUMENT),
+    "scales": Section(scales, ("pair", "scale", "scatter", "error", "ratio"), 12, DOCUMENT),
     "hotpants": Section(hotpants, ("test", "coefficients", "largest difference"), 1, DOCUMENT),
     "ztf": Section(ztf, ("difference", "mag", "less the alert's magpsf"), 1, DOCUMENT),
     "peers": Section(
