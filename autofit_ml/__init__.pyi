@@ -21,6 +21,7 @@ from .galfit import write_galfit as write_galfit
 from .images import read as read
 from .initialisation import initialise as initialise
 from .population import fit_population as fit_population
+from .population import refit_population as refit_population
 from .population.sensitivity import read_selection as read_selection
 from .posterior.refining import fit_scenes as fit_scenes
 from .posterior.refining import refine as refine

@@ -5,12 +5,23 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeAlias, assert_type, cast, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ParamSpec,
+    Protocol,
+    TypeAlias,
+    TypeVar,
+    assert_type,
+    cast,
+    overload,
+)
 
 from astropy.table import QTable
 
 from autofit_ml.catalogue import table_to_qtable
 from autofit_ml.errors import AutofitError, InputError, SettingsError
+from autofit_ml.images import Discovery
 from autofit_ml.images.memory import (
     Image,
     images_in_memory,
@@ -20,8 +31,7 @@ from autofit_ml.images.memory import (
     refuse_planes,
 )
 from autofit_ml.options import called_with
-from autofit_ml.results import Fit, Results, open_results, with_formats
-from autofit_ml.results.run import results_in_memory
+from autofit_ml.results import Fit, Results, open_results, results_in_memory, with_formats
 from autofit_ml.settings import (
     CatalogCall,
     CatalogSettings,
@@ -34,12 +44,12 @@ if TYPE_CHECKING:
     import numpy as np
 
     from autofit_ml.runs.simulate import SetSummary
-    from autofit_ml.simulation.objects import SimulatedObject
-    from autofit_ml.simulation.recipe import Recipe
+    from autofit_ml.simulation import Recipe, SimulatedObject
 
 __all__ = ["catalog", "fit", "simulate"]
 
 P = ParamSpec("P")
+S = TypeVar("S", FitSettings, CatalogSettings)
 Paths: TypeAlias = "str | Path | Sequence[str] | Sequence[Path] | None"
 
 
@@ -95,33 +105,44 @@ def fit(call: FitCall) -> Fit | Results | QTable:
     KeyboardInterrupt
         Interrupted; with `out`, what is finished is kept.
     """
-    from autofit_ml.runs import fit_run, fit_sources
+    from autofit_ml.runs.fit import fit_inputs, fit_sources
 
-    if is_paths(call.data):
-        refuse_planes(call)
-        settings = call.part(FitSettings)
-        summary = fit_run(
-            call.data, call.out, settings, manifest=call.manifest, restart=call.restart
-        )
-        if summary.interrupted or summary.table is None:
-            raise KeyboardInterrupt
-        return with_formats(table_to_qtable(summary.table))
-    several = is_list(call.data)
-    if call.manifest is not None:
-        raise SettingsError("both images and a manifest are given", "give one of them")
-    settings = call.part(FitSettings, **plane_changes(call))
+    found, settings = _found(
+        call, FitSettings, lambda chosen: fit_inputs(call.data, call.manifest, chosen)
+    )
+    of_files = is_paths(call.data)
     try:
-        summary = fit_sources(
-            images_in_memory(call.data, call), call.out, settings, restart=call.restart, keep=True
-        )
+        summary = fit_sources(found, call.out, settings, restart=call.restart, keep=not of_files)
     except AutofitError as error:
         raise type(error)(error.problem, _python_words(error.remedy), error.file) from None
     if summary.interrupted or summary.table is None:
         raise KeyboardInterrupt
-    results = results_in_memory(table_to_qtable(summary.table), summary.images)
+    table = table_to_qtable(summary.table)
+    if of_files:
+        return with_formats(table)
+    results = results_in_memory(table, summary.images)
     if call.out is not None:
         results = open_results(call.out)
-    return results if several else _only(results)
+    return results if is_list(call.data) else _only(results)
+
+
+def _found(
+    call: FitCall | CatalogCall, kind: type[S], of_paths: Callable[[S], Discovery]
+) -> tuple[Discovery, S]:
+    """Images that a call names, in files or in memory, and the settings of its run.
+
+    Raises
+    ------
+    SettingsError
+        Planes in memory for images in files, or images and a manifest.
+    """
+    if is_paths(call.data):
+        refuse_planes(call)
+        settings = call.part(kind)
+        return of_paths(settings), settings
+    if call.manifest is not None:
+        raise SettingsError("both images and a manifest are given", "give one of them")
+    return images_in_memory(call.data, call), call.part(kind, **plane_changes(call))
 
 
 def _only(results: Results) -> Fit:
@@ -181,15 +202,13 @@ def catalog(call: CatalogCall) -> QTable:
     from autofit_ml.runs.catalog import catalog_sources
     from autofit_ml.runs.sources import inputs_of
 
-    if is_paths(call.data):
-        refuse_planes(call)
-        settings = call.part(CatalogSettings)
-        found = inputs_of(
-            call.data, call.manifest, survey=call.survey, mode="frame", bands=tuple(call.bands)
-        )
-    else:
-        settings = call.part(CatalogSettings, **plane_changes(call))
-        found = images_in_memory(call.data, call)
+    found, settings = _found(
+        call,
+        CatalogSettings,
+        lambda chosen: inputs_of(
+            call.data, call.manifest, survey=chosen.survey, mode="frame", bands=tuple(chosen.bands)
+        ),
+    )
     summary, table = catalog_sources(found, call.out, settings, restart=call.restart)
     if summary.interrupted:
         raise KeyboardInterrupt

@@ -6,7 +6,9 @@ problem so that the command line, the catalogue's ``message`` column and the tes
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 __all__ = [
@@ -23,6 +25,8 @@ __all__ = [
     "UnknownWeightsError",
     "WeightsError",
     "brief",
+    "errors_as",
+    "errors_of_file",
 ]
 
 _LONGEST = 200
@@ -117,3 +121,32 @@ class DamagedWeightsError(WeightsError):
 
 class IncompatibleWeightsError(WeightsError):
     """The bundle was made for another version, task or network."""
+
+
+@contextlib.contextmanager
+def errors_as(
+    kind: type[AutofitError],
+    problem: str,
+    remedy: str = "",
+    file: str | Path | None = None,
+    *,
+    of: type[BaseException] | tuple[type[BaseException], ...] = Exception,
+) -> Iterator[None]:
+    """Errors of libraries as one of ours: `problem`, and what they say; ours stay as they are."""
+    try:
+        yield
+    except AutofitError:
+        raise
+    except of as error:
+        raise kind(f"{problem}: {' '.join(str(error).split())}", remedy, file) from error
+
+
+@contextlib.contextmanager
+def errors_of_file(file: str | Path) -> Iterator[None]:
+    """Name a file in our errors that name none."""
+    try:
+        yield
+    except AutofitError as error:
+        if error.file is not None:
+            raise
+        raise type(error)(error.problem, error.remedy, file) from error

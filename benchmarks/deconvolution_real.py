@@ -34,12 +34,12 @@ from autofit_ml.deconvolution import SamplingSettings, Sharp, deconvolve_each
 from autofit_ml.deconvolution.operator import observe
 from autofit_ml.deconvolution.target import sigma_of
 from autofit_ml.images import discover, read_item
-from autofit_ml.images.options import ReadOptions
 from autofit_ml.images.stamp import Stamp
 from autofit_ml.measure import psf_fwhm
 from autofit_ml.runs.deconvolve import cut_out, sky_correlation
 from autofit_ml.segmentation import Segmentation
 from autofit_ml.segmentation.dispatch import segment_all
+from autofit_ml.settings import ReadOptions
 
 # ------------------------------------------------------------------ images on one footing
 

@@ -1,14 +1,19 @@
 """Image subtraction: known answers, pulls of fluxes, false detections, DECam beside SFFT.
 
-    python benchmarks/difference.py [pairs|decam|hotpants|ztf|solvers ...] [-n PAIRS] [--docs]
+    python benchmarks/difference.py [pairs|decam|hotpants|ztf|solvers|peers ...] [-n PAIRS] [--docs]
 
 Simulated pairs of star fields (512 x 512 pixels, Gaussian seeing, sky and photon noise) at three
 depths and seeing ratios; with AUTOFIT_ML_TEST_DATA the DECam stacks of SFFT's examples, fitted on
-half of the image (a chequerboard of 32 pixels) and judged on the other half.
+half of the image (a chequerboard of 32 pixels) and judged on the other half; `peers`: time and
+memory beside SFFT and properimage, each in a process and an environment of its own.
 """
 
 import csv
+import json
+import os
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,6 +22,7 @@ import numpy as np
 import torch
 from astropy.io import fits
 from documents import DATA, Section, run_sections
+from peers.install import SUBTRACTERS, install
 from photutils.detection import find_peaks
 from scipy.optimize import least_squares
 from scipy.signal import fftconvolve
@@ -26,8 +32,11 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "difference"))
 from sky_pairs import frame, gaussian, pair
 
 from autofit_ml.difference import detect_changes, fluxes, subtract_images, whitened
-from autofit_ml.difference.kernel import Design, Kernel, rows
+from autofit_ml.difference.kernel import Design, Spectrum, rows
+from autofit_ml.difference.photometry import point_image, psf_at
+from autofit_ml.difference.psf_error import with_errors
 from autofit_ml.images.stamp import Frame
+from autofit_ml.images.star_psf import psf_from_stars
 from autofit_ml.settings import SubtractSettings
 
 SIZE = 512
@@ -44,21 +53,22 @@ def double(values) -> torch.Tensor:
 
 def simulated(case: dict, number: int) -> dict[str, float]:
     """Figures of some pairs of one kind."""
-    pulls: dict[str, list] = {"new": [], "empty": [], "stars": []}
+    pulls: dict[str, list] = {"new": [], "empty": [], "stars": [], "bright": []}
     scales, chi2, lags, seconds = [], [], [], []
     false = expected = 0
     for seed in range(number):
         one = pair(seed, SIZE, new=30, stars_=200, **case)
-        psf = gaussian(case["seeing"][0])
+        psf = gaussian(case["seeing"][0] * (1 + 0.01 * (-1) ** seed))
         began = time.process_time()
         result = subtract_images(one.science, one.reference)
         seconds.append(time.process_time() - began)
         scales.append(result.scale)
         rng = np.random.default_rng(1000 + seed)
         empty = rng.uniform(30, SIZE - 30, (80, 2))
-        inner = one.stars[((one.stars > 30) & (one.stars < SIZE - 30)).all(1)]
+        inside = ((one.stars > 30) & (one.stars < SIZE - 30)).all(1)
         for kind, places, truth in (
-            ("new", one.new[:, :2], one.new[:, 2]), ("empty", empty, 0), ("stars", inner, 0),
+            ("new", one.new[:, :2], one.new[:, 2]), ("empty", empty, 0),
+            ("stars", one.stars[inside], 0), ("bright", one.stars[inside & (one.fluxes > 3e4)], 0),
         ):  # fmt: skip
             gaps = np.linalg.norm(places[:, None] - one.new[None, :, :2], axis=2)
             if kind == "new":  # apart from each other, and from itself
@@ -66,6 +76,8 @@ def simulated(case: dict, number: int) -> dict[str, float]:
             keep = gaps.min(1) > 15
             flux, error = fluxes(result, *double(places[keep]).T, double(psf))
             true = truth[keep] if kind == "new" else truth
+            if kind == "bright":  # per cent of the stars' own light
+                error = double(0.008 * one.fluxes[inside & (one.fluxes > 3e4)][keep])
             pulls[kind].append((flux.numpy() - true) / error.numpy())
         white = whitened(result, double(psf))
         far = quiet(one, result)
@@ -101,35 +113,36 @@ def quiet(one, result) -> torch.Tensor:
     return torch.as_tensor(~near & ~edge) & result.good
 
 
-def decam(data: Path) -> list[list[str]]:
+def decam_frame(name: str) -> Frame:
+    image, sigma = (
+        fits.getdata(DATA / "sfft_decam" / f"{name}_i_{plane}.fits.gz").astype(float)
+        for plane in ("image", "sigma")
+    )
+    return frame(name, image, sigma**2)
+
+
+def decam(_: int) -> Iterator[Sequence[str]]:
     """DECam stacks: what is left of bright pixels on the half that was not fitted."""
-    folder = data / "sfft_decam"
-
-    def read(name: str) -> Frame:
-        image, sigma = (
-            fits.getdata(folder / f"{name}_i_{plane}.fits.gz").astype(float)
-            for plane in ("image", "sigma")
-        )
-        return frame(name, image, sigma**2)
-
-    science, reference = read("ep20180804stack"), read("ep20160818stack")
+    folder = DATA / "sfft_decam"
+    if not folder.is_dir():
+        return
+    science, reference = decam_frame("ep20180804stack"), decam_frame("ep20160818stack")
     sfft = fits.getdata(folder / "reference_difference.fits.gz", "DIFF").astype(float)
     y, x = np.indices(sfft.shape)
     held_out = (y // 32 + x // 32) % 2 == 0
-    lines = []
     for size in (13, 17, 21):
         masked = science.replace(mask=held_out)
         settings = SubtractSettings(kernel_size=size, most_pixels=200_000)
-        kernel: Kernel = subtract_images(masked, reference, settings).kernel
+        kernel = subtract_images(masked, reference, settings).kernel
         whole = subtract_images(science, reference, settings)
-        left = science.data - kernel.model(double(reference.data)).numpy()
+        seen = kernel.light(Spectrum(double(reference.data), (size, size))).numpy()
+        left = science.data - seen - float(kernel.background[0])
         light = whole.light.numpy()
         bright = whole.good.numpy() & (light > np.percentile(light, 97))
         for name, where in (("held out", held_out), ("fitted", ~held_out)):
             some = bright & where
             ours, theirs = (1.4826 * np.median(np.abs(d[some])) for d in (left, sfft))
-            lines.append([str(size), name, str(some.sum()), f"{ours:.1f}", f"{theirs:.1f}"])
-    return lines
+            yield [str(size), name, str(some.sum()), f"{ours:.1f}", f"{theirs:.1f}"]
 
 
 def pairs(number: int) -> Iterator[Sequence[str]]:
@@ -143,6 +156,7 @@ def pairs(number: int) -> Iterator[Sequence[str]]:
                 f"{r[f'{k}_mean']:+.2f} / {r[f'{k}_sd']:.2f} ({r[f'{k}_n']})"
                 for k in ("new", "empty", "stars")
             ),
+            f"{r['bright_mean']:+.2f} %",
         ]  # fmt: skip
 
 
@@ -242,9 +256,93 @@ def solvers(number: int) -> Iterator[Sequence[str]]:
         ]  # fmt: skip
 
 
-def decam_rows(_: int) -> Iterator[Sequence[str]]:
-    if (DATA / "sfft_decam").is_dir():
-        yield from decam(DATA)
+def exposures(number: int) -> Iterator[Sequence[str]]:
+    """DECam: single exposures less the stack of the other epoch, with sources put in.
+
+    PSFs from the stars, those of the sources 1 % wider or narrower. Places where
+    something else is (a variable, a cosmic ray: over 5 sigma before anything was put in) are left
+    out.
+    """
+    if not (DATA / "sfft_decam").is_dir():
+        return
+    pulls: dict[str, list] = {"injected": [], "empty": []}
+    pairs_ = [("20180804", "20160818"), ("20160818", "20180804")]
+    for epoch, other in pairs_[:number]:
+        reference = decam_frame(f"ep{other}stack")
+        for letter in "abcde":
+            science, rng = decam_frame(f"ep{epoch}{letter}"), np.random.default_rng(ord(letter))
+            psf, _ = psf_from_stars(science)
+            modes = with_errors(psf, 0.01, 0.0).modes
+            seen = double(psf.data + rng.choice([-1, 1]) * modes[0])
+            cells = np.stack(np.meshgrid(*[np.arange(8)] * 2), -1).reshape(-1, 2)
+            places = 34 + 26 * cells + rng.uniform(-4, 4, cells.shape)
+            put_in = cells.sum(1) % 2 == 0
+            truth = np.where(put_in, rng.uniform(1000, 6000, len(cells)), 0.0)
+            data, corner = science.data.astype(float), np.rint(places).astype(int)
+            images = psf_at(seen, *double(places - corner).T).numpy()
+            half = images.shape[1] // 2
+            for (x, y), image, flux in zip(corner, images, truth, strict=True):
+                data[y - half : y + half + 1, x - half : x + half + 1] += flux * image
+            made = science.replace(data=data.astype(np.float32))
+            shape, got = double(point_image(psf)), []
+            for one in (science, made):
+                found = subtract_images(one, reference)
+                excess = whitened(found, shape).excess
+                got.append(fluxes(found, *double(places).T, shape, excess=excess))
+            (before, spread), (flux, error) = got
+            off, clear = (
+                ((flux - double(truth)) / error).numpy(),
+                (before.abs() < 5 * spread).numpy(),
+            )
+            for kind, some in (("injected", put_in), ("empty", ~put_in)):
+                pulls[kind].append(off[some & clear & np.isfinite(off)])
+    for kind, several in pulls.items():
+        every = np.concatenate(several)
+        yield [kind, str(len(every)), f"{every.mean():+.2f}", f"{every.std():.2f}"]
+
+
+def scales(number: int) -> Iterator[Sequence[str]]:
+    """Errors of the kernel's sum beside its scatter over noise."""
+    for name, case in CASES.items():
+        found = []
+        for seed in range(number):
+            one = pair(7, 256, new=0, stars_=50, noise=seed, **case)
+            found.append(subtract_images(one.science, one.reference).scale)
+        value, error = np.array(found).T
+        yield [
+            name, f"{value.mean() / 0.8:.4f}", f"{value.std(ddof=1):.5f}", f"{error.mean():.5f}",
+            f"{error.mean() / value.std(ddof=1):.2f}",
+        ]  # fmt: skip
+
+
+def peers(number: int) -> Iterator[Sequence[str]]:
+    """CPU time and largest memory of a process that subtracts a pair, ours and the peers'."""
+    folder = Path(__file__).parent / "peers"
+    pythons = {"autofit": sys.executable} | {name: str(install(name)) for name in SUBTRACTERS}
+    for size in (512, 1024, 2048, 4096)[: 1 if number < 2 else None]:
+        one = pair(1, size, new=0, stars_=200 * size**2 // 512**2)
+        found: dict[str, dict] = {}
+        with tempfile.TemporaryDirectory() as room:
+            planes = {
+                "science": one.science.data, "sigma": one.science.sigma,
+                "reference": one.reference.data, "reference_sigma": one.reference.sigma,
+            }  # fmt: skip
+            np.savez(Path(room, "pair.npz"), **planes)
+            for name, python in pythons.items():
+                if size > 2048 and name != "autofit":
+                    continue
+                answer = Path(room, f"{name}.json")
+                words = [python, folder / f"subtract_{name}.py", Path(room, "pair.npz"), answer]
+                threads = {**os.environ, "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
+                subprocess.run(words, check=True, env=threads, capture_output=True)
+                found[name] = json.loads(answer.read_text())
+        cells = [
+            f"{one['seconds']:.1f} s, {one['memory'] / 1024:.2f} GB" if one else "-"
+            for one in (found.get(name) for name in pythons)
+        ]
+        ours, sfft = found["autofit"], found.get("sfft")
+        ratio = [f"{ours[k] / sfft[k]:.2f}" if sfft else "-" for k in ("seconds", "memory")]
+        yield [f"{size}²", *cells, *ratio]
 
 
 DOCUMENT = "difference.md"
@@ -252,13 +350,21 @@ SECTIONS = {
     "pairs": Section(
         pairs,
         ("pair", "scale", "sky chi2", "lag 1", "false / white noise", "CPU s", "new", "empty",
-         "stars"),
+         "stars", "bright"),
         12,
         DOCUMENT,
     ),
-    "decam": Section(decam_rows, ("kernel", "pixels", "number", "ours", "SFFT"), 1, DOCUMENT),
+    "decam": Section(decam, ("kernel", "pixels", "number", "ours", "SFFT"), 1, DOCUMENT),
+    "exposures": Section(exposures, ("places", "number", "mean", "scatter"), 2, DOCUMENT),
+    "scales": Section(scales, ("pair", "scale", "scatter", "error", "ratio"), 12, DOCUMENT),
     "hotpants": Section(hotpants, ("test", "coefficients", "largest difference"), 1, DOCUMENT),
     "ztf": Section(ztf, ("difference", "mag", "less the alert's magpsf"), 1, DOCUMENT),
+    "peers": Section(
+        peers,
+        ("pixels", "ours", "SFFT", "properimage", "time / SFFT's", "memory / SFFT's"),
+        2,
+        DOCUMENT,
+    ),
     "solvers": Section(
         solvers, ("pair", "dense, CPU s", "conjugate, CPU s", "apart, sigma"), 2, DOCUMENT
     ),

@@ -71,7 +71,7 @@ def satellites(number: int) -> Callable[[int], Sample]:
     """Large round galaxies with about so many satellites, each 2.5 to 7 magnitudes fainter."""
     overrides = (
         *("data=envelopes", "survey=kids-r", "data.shape=[160,160]", "data.target.snr=[1500,4000]"),
-        *("data.galaxies.morphology={sersic: 1}", "data.galaxies.re=[16,24]"),
+        *("data.galaxies.morphology={sersic: 1, bulge_disc: 0}", "data.galaxies.re=[16,24]"),
         *("data.galaxies.n=[2.5,5]", "data.galaxies.nucleus_probability=0"),
         *(f"data.neighbours.number={number}", "data.neighbours.re=[1,5]"),
         *("data.neighbours.relative_magnitude=[3.5,7]", "data.neighbours.star_fraction=0.2"),

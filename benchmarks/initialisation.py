@@ -41,7 +41,6 @@ from autofit_ml.catalogue.flags import FATAL, Flag
 from autofit_ml.errors import AutofitError
 from autofit_ml.fitting import Fits, RefineSettings, refine
 from autofit_ml.images import discover, read_source
-from autofit_ml.images.options import ReadOptions
 from autofit_ml.images.stamp import Stamp
 from autofit_ml.initialisation import Starts, start_from_moments
 from autofit_ml.initialisation.cutouts import cut_outs
@@ -50,6 +49,7 @@ from autofit_ml.initialisation.resnet import ask, start_chi2, start_from_network
 from autofit_ml.scenes import to_fit_space
 from autofit_ml.segmentation import Segmentation
 from autofit_ml.segmentation.dispatch import segment_all
+from autofit_ml.settings import ReadOptions
 from autofit_ml.simulation import SimulatedObject, compose_recipe, simulate_one, to_stamps
 from autofit_ml.weights import load
 

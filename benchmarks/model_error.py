@@ -100,7 +100,9 @@ def tables(calibration: Calibration, number: int | None) -> dict[str, list[list[
         label = f"{family}, {survey}"
         out["realistic"] += rows(f"{label} (new {kind})", some, installed, BAR[kind])
         others = {name: one for name, one in trained.items() if name != family}
-        model = calibrate(others, dict.fromkeys(others, 1.0), calibration.degrees)
+        model = calibrate(
+            others, dict.fromkeys(others, 1.0), calibration.degrees, calibration.together
+        )
         out["family"] += rows(f"{label} (never seen)", some, model, BAR["family"])
     return out
 

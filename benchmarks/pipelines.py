@@ -25,7 +25,7 @@ from autofit_ml.fitting.starts import component_starts
 from autofit_ml.initialisation import Starts, start_from_moments
 from autofit_ml.runs.model import run_model
 from autofit_ml.runs.pipeline import axes_of
-from autofit_ml.runs.staged import staged_outcomes
+from autofit_ml.runs.scenes import staged_outcomes
 from autofit_ml.scenes import parse_model
 from autofit_ml.settings import FitSettings
 from autofit_ml.simulation import SimulatedObject, observe_scene

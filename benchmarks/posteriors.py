@@ -4,7 +4,6 @@
   and tail, warm-up included: an 8-dimensional Gaussian, a banana, simulated galaxies by S/N.
 - ``faint``: simulated galaxies of S/N 12 to 20: medians and widths of Laplace, bootstrap, HMC and
   nested sampling.
-- ``real_hmc``: galaxies of the shared data, single Sérsic profiles: R-hat by S/N.
 """
 
 from __future__ import annotations
@@ -13,17 +12,12 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from documents import DATA, Section, run_sections
+from documents import Section, run_sections
 from scenes import INDICES, fitted, labelled, psf_of, scaled, segmented
 
 from autofit_ml.fitting import SceneFit, object_of
-from autofit_ml.images import discover, read_source
-from autofit_ml.images.options import ReadOptions
-from autofit_ml.images.stamp import Stamp
 from autofit_ml.posterior import HMCSettings, NestedSettings, PosteriorSamples, sample_hmc
 from autofit_ml.posterior.scenes import ScenePosterior, sample_fits
-from autofit_ml.segmentation import Segmentation
-from autofit_ml.segmentation.dispatch import segment_all
 from autofit_ml.simulation import observe_scene
 from autofit_ml.simulation.sources import Source
 
@@ -154,46 +148,6 @@ def described(method: str, one: ScenePosterior) -> list[str]:
     return [*out, str(int(one.samples.n_gradients)) if method in ("hmc", "nested") else ""]
 
 
-# ------------------------------------------------------------------ real galaxies
-
-
-def real_stamps(most: int) -> list[tuple[Stamp, Segmentation]]:
-    """Stamps of the shared data of at most 72 pixels, with their segmentations."""
-    stamps = []
-    for folder in sorted(path for path in DATA.iterdir() if path.is_dir()):
-        for source in discover(folder).sources:
-            try:
-                item = read_source(source, ReadOptions(mode="stamp")).item
-            except Exception as error:
-                print(f"{source.id}: {error}")
-                continue
-            if isinstance(item, Stamp) and max(item.shape) <= 72:
-                stamps.append(item)
-    pairs = zip(stamps, segment_all(stamps, "auto"), strict=True)
-    good = [(s, g) for s, (_, g) in pairs if isinstance(g, Segmentation) and g.target]
-    # Evenly over the sets: each has its own S/N.
-    return good[:: max(1, len(good) // most)][:most]
-
-
-def real_hmc(number: int) -> list[list[str]]:
-    """R-hat of real stamps by S/N."""
-    stamps = real_stamps(number)
-    scenes = [object_of(stamp, found) for stamp, found in stamps]
-    fits = [fit for fit in fitted(scenes, "sersic", keep=True)[0] if fit.layout is not None]
-    made = sample_fits(fits, "hmc")
-    rows = []
-    for low, high in ((0, 15), (15, 40), (40, 150), (150, 1e9)):
-        some = [
-            one.samples
-            for fit, one in zip(fits, made, strict=True)
-            if one is not None and low <= fit.snr < high
-        ]
-        if some:
-            name = f"S/N {low:g}-{high:g}" if high < 1e8 else f"S/N over {low:g}"
-            rows.append(efficiency_row(name, some))
-    return rows
-
-
 _EFFICIENCY = ["objects", "effective draws for 100 gradients, 5 % / median", "R-hat < 1.01",
                "largest R-hat"]  # fmt: skip
 
@@ -205,7 +159,6 @@ SECTIONS = {
         3,
         "posteriors.md",
     ),
-    "real_hmc": Section(real_hmc, ["galaxies", *_EFFICIENCY], 60, "posteriors.md"),
 }
 
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 import astropy.units as u
 import numpy as np
+from astropy.coordinates import SkyCoord
 from astropy.table import Table
 from documents import DATA, markdown_table, write_section
 
@@ -88,18 +89,22 @@ def fitted(pattern: str, of_frame: bool) -> Table:
 
 
 def pairs(views: Views) -> Iterator[tuple[Table.Row, Table.Row]]:
-    """Usable galaxies that two of the views have."""
-    tables = [fitted(pattern, views.of_frame) for pattern in views.files]
+    """Usable galaxies that two of the views have; in frames, what is nearest to each other."""
+    tables = [good(fitted(pattern, views.of_frame)) for pattern in views.files]
     for first, second in itertools.combinations(tables, 2):
-        for a in good(first):
-            for b in good(second):
-                if views.of_frame:
-                    east = (a["ra"] - b["ra"]) * np.cos(a["dec"])
-                    same = np.hypot(east, a["dec"] - b["dec"]) < NEAR
-                else:
-                    same = str(a["id"]).partition("_")[0] == str(b["id"]).partition("_")[0]
-                if same:
-                    yield a, b
+        if not views.of_frame:
+            names = [str(row["id"]).partition("_")[0] for row in second]
+            for row in first:
+                name = str(row["id"]).partition("_")[0]
+                if name in names:
+                    yield row, second[names.index(name)]
+        elif len(first) and len(second):
+            places = [SkyCoord(table["ra"], table["dec"], unit="deg") for table in (first, second)]
+            nearest, distance, _ = places[0].match_to_catalog_sky(places[1])
+            back = places[1].match_to_catalog_sky(places[0])[0]
+            for k, other in enumerate(nearest):
+                if back[other] == k and distance[k] < NEAR:
+                    yield first[k], second[int(other)]
 
 
 def good(table: Table) -> Table:

@@ -27,12 +27,12 @@ from autofit_ml.fitting import (
     refine,
 )
 from autofit_ml.images import discover, read_source
-from autofit_ml.images.options import ReadOptions
 from autofit_ml.images.stamp import Stamp
 from autofit_ml.initialisation import start_from_moments
 from autofit_ml.scenes import Scene, component, fixed, free, parse_model, scene
 from autofit_ml.segmentation import Segmentation
 from autofit_ml.segmentation.dispatch import segment_all
+from autofit_ml.settings import ReadOptions
 
 
 @dataclass(frozen=True)

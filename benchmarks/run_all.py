@@ -71,6 +71,7 @@ BENCHMARKS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "population": ("populations from many fits", ("--docs",), ("simulated", "-n", "2")),
     "difference": ("image subtraction", ("--docs",), ("-n", "1")),
     "light_curves": ("light curves", ("--docs",), ("-n", "1")),
+    "survey": ("surveys under stress", ("--docs",), ("kills", "-n", "3")),
     "catalog_posteriors": (
         "posteriors of stars and galaxies",
         ("--docs",),
@@ -85,7 +86,8 @@ BENCHMARKS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
 """Script -> (what it measures, its arguments, those with --quick)."""
 NOT_BENCHMARKS = {
     "run_all", "deconvolution_baselines", "default_pipeline", "documents", "side_by_side_fits",
-    "catalog_frames", "catalog_galsim", "catalog_referee", "catalog_scores", "catalog_stripe82",
+    "survey_workers", "catalog_frames", "catalog_galsim", "catalog_referee", "catalog_scores",
+    "catalog_stripe82",
     "undisturbed", "analytic_priors", "hard_sets", "instance_figures",
     "versions", "alternated",  # need a checkout of an earlier version
     "initialisation_losses",  # needs four trainings: conf/experiment/initialise_losses.yaml

@@ -3,8 +3,9 @@
 Galaxies with known truth are simulated and fitted, families of them that Sérsic profiles describe
 and families that they do not; the coefficients of `autofit_ml.fitting.model_error` are those of the
 largest likelihood of the deviations (Student's t, each family and each range of S/N with the same
-weight). Overrides are Hydra's, over ``conf/errors.yaml``. The bundle goes into ``out`` with its
-card, and into the manifest.
+weight), drawn towards each other over the kinds of parameters: what a family does not tell of one
+kind (how far lopsided light is off a centre) the others do. Overrides are Hydra's, over
+``conf/errors.yaml``. The bundle goes into ``out`` with its card, and into the manifest.
 """
 
 from __future__ import annotations
@@ -30,13 +31,13 @@ from autofit_ml.fitting import RefineSettings, SceneFit, refine
 from autofit_ml.fitting.model_error import (
     COEFFICIENTS,
     KINDS,
-    NOISE,
     ErrorModel,
     excesses,
+    groups,
     in_natural_terms,
-    shares,
+    model_variance,
 )
-from autofit_ml.fitting.residual_blocks import RINGS, SECTORS
+from autofit_ml.fitting.residual_apertures import APERTURES
 from autofit_ml.simulation import compose_recipe, simulate_one
 from autofit_ml.simulation.compose import config_folder
 from autofit_ml.simulation.objects import to_stamps
@@ -58,7 +59,7 @@ __all__ = [
 ]
 
 SNR_EDGES = (20.0, 50.0, 150.0, 500.0, np.inf)
-_SIZE, _INDEX = KINDS.index("size"), KINDS.index("index")
+_POSITION, _SIZE, _INDEX = (KINDS.index(kind) for kind in ("position", "size", "index"))
 COLUMNS = ("x", "y", "flux", "re", "n", "q", "pa")
 """Of `Measured.off`."""
 _KINDS = torch.tensor([0, 0, 1, 2, 3, 4, 5])
@@ -76,7 +77,8 @@ class Calibration:
         Folders of what was measured, and of bundles.
     seed, chunk : int
     surveys : tuple of str
-    degrees : float
+    degrees, together : float
+        Of freedom of Student's t; weight of the coefficients' scatter over the kinds, in ln.
     families : mapping
         Name -> {"recipe", "count" (galaxies of each survey), "weight"}.
     pixel_scale, psf_fwhm : (low, high)
@@ -91,6 +93,7 @@ class Calibration:
     chunk: int
     surveys: tuple[str, ...]
     degrees: float
+    together: float
     families: Mapping[str, Mapping[str, Any]]
     pixel_scale: tuple[float, float]
     psf_fwhm: tuple[float, float]
@@ -107,7 +110,7 @@ class Measured:
         where there is no truth.
     covariance : ndarray, (N, 7, 7)
         Of the noise.
-    pulls : ndarray, (N, 7, blocks)
+    pulls : ndarray, (N, 7, apertures)
     snr : ndarray, (N,)
         Of the fit.
     fitted : int
@@ -203,7 +206,7 @@ def errors_of(model: ErrorModel, some: Measured) -> np.ndarray:
 
 
 def calibrate(
-    sets: Mapping[str, Measured], weights: Mapping[str, float], degrees: float
+    sets: Mapping[str, Measured], weights: Mapping[str, float], degrees: float, together: float
 ) -> ErrorModel:
     """The coefficients of the largest likelihood, as an `ErrorModel`.
 
@@ -212,18 +215,43 @@ def calibrate(
     sets : mapping of str to Measured
         By family; "sersic" says what noise alone does.
     weights : mapping of str to float
-    degrees : float
-        Of freedom of Student's t. Errors are half of its 68.3 % interval.
+    degrees, together : float
+        See `Calibration`. Errors are half of the 68.3 % interval of Student's t.
     """
     model = ErrorModel()
     _measure_noise(model, sets["sersic"])
-    for kind in range(len(KINDS)):
-        if kind != _INDEX:
-            columns = [k for k, one in enumerate(_KINDS.tolist()) if one == kind]
-            _fit_kind(model, kind, columns, sets, weights, degrees)
-    for name in COEFFICIENTS:  # no index is the truth of a galaxy that is no Sérsic profile
+    # no index is the truth of a galaxy that is no Sérsic profile
+    known = [kind for kind in range(len(KINDS)) if kind != _INDEX]
+    data = _deviations(model, sets, weights, stats.t.ppf(0.5 + 0.6827 / 2, degrees))
+    start = torch.full((len(known), len(COEFFICIENTS)), -0.5, dtype=torch.float64)
+    logs = start.requires_grad_(True)
+    optimiser = torch.optim.LBFGS([logs], lr=0.5, max_iter=500, line_search_fn="strong_wolfe")
+
+    def loss() -> torch.Tensor:
+        optimiser.zero_grad()
+        alike = logs[:, :-1]  # curbs have units
+        total = together * (alike - alike.mean(0)).square().sum() + 1e-3 * logs.square().sum()
+        free = _coefficients(logs)
+        for kind, weight, variance, *beyond, square in data:
+            added = model_variance(variance, *beyond, *free[known.index(kind)])
+            ratio = 1 + added / variance
+            each = (degrees + 1) / 2 * torch.log1p(square / ratio / degrees) + ratio.log() / 2
+            total = total + weight * each.mean()
+        total.backward()
+        return total
+
+    optimiser.step(loss)
+    for name, values in zip(COEFFICIENTS, _coefficients(logs.detach()).T, strict=True):
+        of(model, name)[known] = values
         of(model, name)[_INDEX] = of(model, name)[_SIZE]
     return model
+
+
+def _coefficients(logs: torch.Tensor) -> torch.Tensor:
+    """Those of all kinds but the index; positions are not curbed."""
+    out = logs.exp().clone()
+    out[_POSITION, -1] = 0
+    return out
 
 
 def of(model: ErrorModel, name: str) -> torch.Tensor:
@@ -233,50 +261,35 @@ def of(model: ErrorModel, name: str) -> torch.Tensor:
 
 def _measure_noise(model: ErrorModel, pure: Measured) -> None:
     """Means of the excesses where the model is right."""
-    ring, sector, together = excesses(torch.as_tensor(pure.pulls), torch.as_tensor(pure.covariance))
-    for name, values in (("ring_noise", ring), ("sector_noise", sector)):
-        means = values.mean(0)
-        of(model, name)[:] = torch.cat([means[:2].mean()[None], means[2:]])
-    of(model, "evidence_noise")[:] = together.mean() / pure.pulls.shape[1]
+    squares, evidence = excesses(
+        torch.as_tensor(pure.pulls), torch.as_tensor(pure.covariance), _KINDS
+    )
+    of(model, "noise").copy_(
+        torch.stack([squares[:, kind == _KINDS].mean() for kind in range(len(KINDS))])
+    )
+    for k, group in enumerate(groups(_KINDS)):
+        of(model, "evidence_noise")[k] = evidence[:, group].mean() / len(group)
 
 
-def _fit_kind(
-    model: ErrorModel,
-    kind: int,
-    columns: Sequence[int],
-    sets: Mapping[str, Measured],
-    weights: Mapping[str, float],
-    degrees: float,
-) -> None:
-    """Set one kind's coefficients."""
-    half = stats.t.ppf(0.5 + 0.6827 / 2, degrees)
-    data = []
+def _deviations(
+    model: ErrorModel, sets: Mapping[str, Measured], weights: Mapping[str, float], half: float
+) -> list[tuple[int, float, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """Kind, weight, V, R, e and squares of the deviations by column, family and range of S/N.
+
+    Squares are in units of the variance of the noise, times that of `half`.
+    """
+    out = []
     for family, some in sets.items():
-        pulls, covariance = torch.as_tensor(some.pulls), torch.as_tensor(some.covariance)
-        ring, sector, e = model.beyond_noise(pulls, covariance, _KINDS)
-        for j in columns:
+        covariance = torch.as_tensor(some.covariance)
+        excess, e = model.beyond_noise(torch.as_tensor(some.pulls), covariance, _KINDS)
+        for j, kind in enumerate(_KINDS.tolist()):
             square = torch.as_tensor(some.off[:, j]).square() / covariance[:, j, j]
             for b in range(len(SNR_EDGES) - 1):
                 at = torch.as_tensor(some.bins == b).logical_and(square.isfinite())
-                if bool(at.any()):
-                    part = (ring[at, j], sector[at, j], e[at, 0], square[at] * half**2)
-                    data.append((weights[family], *part))
-    logs = torch.full((len(COEFFICIENTS),), -0.5, dtype=torch.float64, requires_grad=True)
-    optimiser = torch.optim.LBFGS([logs], lr=0.5, max_iter=300, line_search_fn="strong_wolfe")
-
-    def loss() -> torch.Tensor:
-        optimiser.zero_grad()
-        total = 1e-3 * logs.square().sum()
-        for weight, ring, sector, e, square in data:
-            ratio = 1 + shares(ring, sector, e, *logs.exp())
-            each = (degrees + 1) / 2 * torch.log1p(square / ratio / degrees) + ratio.log() / 2
-            total = total + weight * each.mean()
-        total.backward()
-        return total
-
-    optimiser.step(loss)
-    for name, value in zip(COEFFICIENTS, logs.detach().exp(), strict=True):
-        of(model, name)[kind] = value
+                if kind != _INDEX and bool(at.any()):
+                    part = (covariance[at, j, j], excess[at, j], e[at, j], square[at] * half**2)
+                    out.append((kind, weights[family], *part))
+    return out
 
 
 def coverage(model: ErrorModel, some: Measured) -> dict[str, Any]:
@@ -314,8 +327,8 @@ def export(calibration: Calibration, model: ErrorModel, sets: Mapping[str, Measu
         config={
             "task": "errors",
             "format": 1,
-            "architecture": "excess of rings and sectors",
-            "network": {"kinds": list(KINDS), "rings": list(RINGS), "sectors": SECTORS},
+            "architecture": "excess of nested apertures",
+            "network": {"kinds": list(KINDS), "apertures": list(APERTURES)},
         },
         metrics={"training": figures},
         training=yaml.safe_dump(portable(plain), sort_keys=False),
@@ -338,6 +351,8 @@ def _card(
     name: str, calibration: Calibration, model: ErrorModel, sets: Mapping[str, Measured]
 ) -> str:
     """Card: what a user should know before relying on the errors."""
+    columns = (*COEFFICIENTS, "noise")
+    alone = of(model, "evidence_noise").tolist()
     lines = [
         f"# {name}",
         "",
@@ -359,15 +374,15 @@ def _card(
         "",
         "## Coefficients",
         "",
-        "| | " + " | ".join((*COEFFICIENTS, *NOISE)) + " |",
-        "|---" + "|---:" * (len(COEFFICIENTS) + len(NOISE)) + "|",
+        "| | " + " | ".join(columns) + " |",
+        "|---" + "|---:" * len(columns) + "|",
     ]
     for k, kind in enumerate(KINDS):
-        cells = (f"{of(model, item)[k].item():.3g}" for item in (*COEFFICIENTS, *NOISE))
+        cells = (f"{of(model, item)[k].item():.3g}" for item in columns)
         lines.append(f"| {kind} | {' | '.join(cells)} |")
     lines += [
         "",
-        f"Evidence under noise alone: {of(model, 'evidence_noise').item():.3g} a parameter. "
+        f"Evidence under noise alone: {alone[0]:.3g} a position, {alone[1]:.3g} another parameter. "
         "The index has the coefficients of the size: galaxies that are no Sérsic profiles have no "
         "true one.",
         "",
@@ -386,7 +401,7 @@ def main() -> None:
         for family in calibration.families
     }  # fmt: skip
     weights = {family: float(one["weight"]) for family, one in calibration.families.items()}
-    model = calibrate(sets, weights, calibration.degrees)
+    model = calibrate(sets, weights, calibration.degrees, calibration.together)
     print(export(calibration, model, sets))
 
 

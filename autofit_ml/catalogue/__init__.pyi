@@ -1,6 +1,8 @@
 from .atomic import atomic_file as atomic_file
 from .atomic import atomic_write_bytes as atomic_write_bytes
 from .atomic import atomic_write_ecsv as atomic_write_ecsv
+from .atomic import atomic_write_figure as atomic_write_figure
+from .atomic import atomic_write_fits as atomic_write_fits
 from .atomic import atomic_write_json as atomic_write_json
 from .atomic import atomic_write_text as atomic_write_text
 from .atomic import remove_temporaries as remove_temporaries
@@ -10,6 +12,14 @@ from .collection import Runs as Runs
 from .collection import found_runs as found_runs
 from .collection import joined_catalogues as joined_catalogues
 from .filenames import file_stem as file_stem
+from .files import copy_shard as copy_shard
+from .files import merge_shards as merge_shards
+from .files import read_catalogue as read_catalogue
+from .files import read_catalogue_arrow as read_catalogue_arrow
+from .files import shard_ids as shard_ids
+from .files import table_to_qtable as table_to_qtable
+from .files import write_catalogue_files as write_catalogue_files
+from .files import write_shard as write_shard
 from .flags import FATAL as FATAL
 from .flags import FLAG_MEANINGS as FLAG_MEANINGS
 from .flags import QUALITY as QUALITY
@@ -23,9 +33,6 @@ from .objects import object_fits_bytes as object_fits_bytes
 from .objects import read_draws as read_draws
 from .query import query as query
 from .query import rows_where as rows_where
-from .reader import read_catalogue as read_catalogue
-from .reader import read_catalogue_arrow as read_catalogue_arrow
-from .reader import table_to_qtable as table_to_qtable
 from .rows import covariance_matrix as covariance_matrix
 from .rows import empty_rows as empty_rows
 from .rows import pack_covariance as pack_covariance
@@ -43,8 +50,3 @@ from .schema import columns_for as columns_for
 from .schema import covariance_order as covariance_order
 from .schema import suffix as suffix
 from .warnings import run_warnings as run_warnings
-from .writer import copy_shard as copy_shard
-from .writer import merge_shards as merge_shards
-from .writer import shard_ids as shard_ids
-from .writer import write_catalogue_files as write_catalogue_files
-from .writer import write_shard as write_shard

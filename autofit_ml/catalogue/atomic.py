@@ -7,9 +7,11 @@ import io
 import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
+
+from astropy.io import fits
 
 from autofit_ml.errors import OutputError
 
@@ -17,6 +19,8 @@ __all__ = [
     "atomic_file",
     "atomic_write_bytes",
     "atomic_write_ecsv",
+    "atomic_write_figure",
+    "atomic_write_fits",
     "atomic_write_json",
     "atomic_write_text",
     "file_sha256",
@@ -185,6 +189,18 @@ def atomic_write_ecsv(path: str | Path, table: Any, *, fsync: bool = True) -> No
     payload = io.StringIO()
     table.write(payload, format="ascii.ecsv")
     atomic_write_text(path, payload.getvalue(), fsync=fsync)
+
+
+def atomic_write_fits(path: str | Path, hdus: Sequence[Any]) -> None:
+    """Write astropy's HDUs to `path`; see `atomic_write_bytes`."""
+    with atomic_file(path) as file:
+        fits.HDUList(hdus).writeto(file)
+
+
+def atomic_write_figure(path: str | Path, figure: Any, **options: Any) -> None:
+    """Write a matplotlib figure to `path` as PNG, without waiting for the disk."""
+    with atomic_file(path, fsync=False) as file:
+        figure.savefig(file, format="png", **options)
 
 
 def file_sha256(path: str | Path) -> str:

@@ -1,7 +1,5 @@
 """Finished runs taken together: their catalogues, what made them, their posterior summaries."""
 
-from __future__ import annotations
-
 import glob
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,8 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from autofit_ml.catalogue.reader import catalogue_path, read_catalogue_arrow
-from autofit_ml.errors import InputError
+from autofit_ml.catalogue.files import catalogue_path, read_catalogue_arrow
+from autofit_ml.errors import InputError, errors_as
 
 __all__ = [
     "POSTERIOR_NAME",
@@ -115,7 +113,7 @@ def runs_table(runs: Iterable[Path]) -> pa.Table:
     """
     rows: list[dict[str, Any]] = []
     for path in runs:
-        about = _record(path)
+        about = run_record(path)
         names = {f"{name}_id": text for name, text in about.get("identifiers", {}).items()}
         counts, times = about.get("counts", {}), about.get("timings", {})
         row = dict.fromkeys(_RUNS.names) | names | {"run": str(path)}
@@ -132,8 +130,14 @@ def _texts(values: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(name, "" if value is None else str(value)) for name, value in values.items()]
 
 
-def _record(path: Path) -> dict[str, Any]:
-    """The run.json of a run; empty for a catalogue file without one."""
+def run_record(path: Path) -> dict[str, Any]:
+    """The run.json of a run; empty for a catalogue file without one.
+
+    Raises
+    ------
+    InputError
+        It is damaged.
+    """
     file = (path if path.is_dir() else path.parent) / "run.json"
     try:
         about = json.loads(file.read_text("utf-8"))
@@ -141,7 +145,9 @@ def _record(path: Path) -> dict[str, Any]:
         return {}
     except (OSError, ValueError) as error:
         raise InputError(f"cannot be read: {error}", "run the same command again", file) from error
-    return about if isinstance(about, dict) else {}
+    if not isinstance(about, dict):
+        raise InputError("is not a JSON object", "run the same command again", file)
+    return about
 
 
 def posterior_table(runs: Iterable[Path]) -> pa.Table:
@@ -155,13 +161,17 @@ def posterior_table(runs: Iterable[Path]) -> pa.Table:
     for path in runs:
         file = (path if path.is_dir() else path.parent) / POSTERIOR_NAME
         if file.is_file():
-            try:
-                with pq.ParquetFile(file) as parquet:
-                    table = parquet.read()
-            except (pa.ArrowException, OSError) as error:
-                raise InputError(
-                    f"cannot be read: {error}", "delete it and run again", file
-                ) from error
+            with (
+                errors_as(
+                    InputError,
+                    "cannot be read",
+                    "delete it and run again",
+                    file,
+                    of=(pa.ArrowException, OSError),
+                ),
+                pq.ParquetFile(file) as parquet,
+            ):
+                table = parquet.read()
             tables.append(table.append_column("run", pa.array([str(path)] * len(table))))
     if not tables:
         return POSTERIOR_SCHEMA.append(pa.field("run", pa.string())).empty_table()

@@ -2,7 +2,7 @@
 
 import contextlib
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from autofit_ml.catalogue.collection import (
     runs_table,
 )
 from autofit_ml.catalogue.flags import FATAL, Flag
-from autofit_ml.errors import SettingsError
+from autofit_ml.errors import SettingsError, errors_as
 
 __all__ = ["query", "rows_where"]
 
@@ -82,19 +82,10 @@ def query(results: Runs, sql: str) -> pa.Table:
     tiles = _tiles_of(results)
     runs = [] if tiles is not None else found_runs(results)
     catalogue = joined_catalogues(runs) if tiles is None else tiles
-    with _connection() as connection:
-        try:
-            statements = connection.extract_statements(sql)
-            kinds = [statement.type for statement in statements]
-            if kinds in ([duckdb.StatementType.SELECT], [duckdb.StatementType.EXPLAIN]):
-                connection.register("catalog", catalogue)
-                connection.register("runs", runs_table(runs))
-                connection.register("posterior", posterior_table(runs))
-                table = connection.sql(sql).to_arrow_table()
-                return _described(table.rename_columns(_different(table.column_names)), catalogue)
-        except (duckdb.Error, pa.ArrowException, RuntimeError, TypeError, UnicodeError) as error:
-            raise SettingsError(f"the query failed: {error}", _remedy(catalogue)) from error
-    raise SettingsError("the query is not one SELECT", _remedy(catalogue))
+    views = {"catalog": catalogue, "runs": runs_table(runs), "posterior": posterior_table(runs)}
+    with _refused("query", _remedy(catalogue)):
+        table = _answer(sql, views)
+        return _described(table.rename_columns(_different(table.column_names)), catalogue)
 
 
 def rows_where(catalogue: pa.Table, condition: str) -> np.ndarray:
@@ -107,16 +98,26 @@ def rows_where(catalogue: pa.Table, condition: str) -> np.ndarray:
     """
     numbered = catalogue.append_column("row_number_", pa.array(np.arange(len(catalogue))))
     sql = f"SELECT row_number_ FROM catalog WHERE ({condition}\n) ORDER BY row_number_"
+    with _refused("condition", f"columns: {', '.join(catalogue.column_names)}"):
+        found = _answer(sql, {"catalog": numbered})
+        return np.array(found["row_number_"].to_pylist(), dtype=np.int64)
+
+
+def _refused(what: str, remedy: str) -> contextlib.AbstractContextManager[None]:
+    """Errors of DuckDB as one of ours."""
+    kinds = (duckdb.Error, pa.ArrowException, RuntimeError, TypeError, UnicodeError)
+    return errors_as(SettingsError, f"the {what} failed", remedy, of=kinds)
+
+
+def _answer(sql: str, views: Mapping[str, Any]) -> pa.Table:
+    """The answer to one SELECT (or EXPLAIN) on some views."""
     with _connection() as connection:
-        try:
-            connection.register("catalog", numbered)
-            if len(connection.extract_statements(sql)) == 1:
-                found = connection.sql(sql).to_arrow_table()
-                return np.array(found["row_number_"].to_pylist(), dtype=np.int64)
-        except (duckdb.Error, pa.ArrowException, RuntimeError, TypeError, UnicodeError) as error:
-            remedy = f"columns: {', '.join(catalogue.column_names)}"
-            raise SettingsError(f"the condition failed: {error}", remedy) from error
-    raise SettingsError(f"{condition!r} is no condition", "give for example: use AND re > 3")
+        kinds = [statement.type for statement in connection.extract_statements(sql)]
+        if kinds not in ([duckdb.StatementType.SELECT], [duckdb.StatementType.EXPLAIN]):
+            raise TypeError("it is not one SELECT")
+        for name, view in views.items():
+            connection.register(name, view)
+        return connection.sql(sql).to_arrow_table()
 
 
 def _tiles_of(results: Runs) -> Dataset | None:

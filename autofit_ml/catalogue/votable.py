@@ -78,7 +78,7 @@ def votable_bytes(table: pa.Table) -> bytes:
     -------
     bytes
     """
-    from autofit_ml.catalogue.reader import table_to_qtable
+    from autofit_ml.catalogue.files import table_to_qtable
 
     kept = table.select(
         [

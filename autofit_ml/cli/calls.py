@@ -1,6 +1,6 @@
 """Options of each command: the settings of its run, inputs, output and messages."""
 
-from __future__ import annotations
+from __future__ import annotations  # declarations are read as text
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ from autofit_ml.settings import (
     Selected,
     SensitivitySettings,
     SimulateSettings,
-    SurveySettings,
+    SurveyOptions,
 )
 
 __all__ = [
@@ -254,7 +254,7 @@ def _tiles() -> Any:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SurveyPlanCommand(SurveySettings, FitSettings, Told):
+class SurveyPlanCommand(SurveyOptions, Told):
     """Options of ``autofit-ml survey plan``."""
 
     paths: Paths = option(
@@ -276,7 +276,7 @@ class SurveyPlanCommand(SurveySettings, FitSettings, Told):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SurveyCommand(SurveySettings, FitSettings, Resumed, Told):
+class SurveyCommand(SurveyOptions, Resumed, Told):
     """Options of ``autofit-ml survey``."""
 
     paths: Paths = option(

@@ -161,9 +161,45 @@ class _Counting(QuietProgress):
     def __init__(self, verbose: bool) -> None:
         self.verbose = verbose
         self.done = self.usable = self.flagged = self.failed = 0
+        self.total = self.finished = self.new = 0
         self.share = 0.0
         self.began = time.monotonic()
         self.reasons: Counter[str] = Counter()
+
+    def _say(self, text: str, style: str = "") -> None:
+        """Print a line."""
+        raise NotImplementedError
+
+    def _show(self) -> None:
+        """Say how far the run is."""
+        raise NotImplementedError
+
+    def begin(self, n_sources: int, n_done: int, ignored: Sequence[tuple[Path, str]]) -> None:
+        self.total, self.finished = n_sources, n_done
+        done = f", {n_done} done by an earlier run" if n_done else ""
+        skipped = f", {len(ignored)} other files ignored" if ignored else ""
+        self._say(f"{n_sources} inputs{done}{skipped}", "dim")
+        for path, why in ignored if self.verbose else ():
+            self._say(f"ignored  {path}: {why}", "dim")
+
+    def batch(self, n_sources: int, rows: Mapping[str, Any]) -> None:
+        self.finished += n_sources
+        self.new += n_sources
+        for text in self.count(rows):
+            self._say(text, "yellow")
+        self._show()
+
+    def part(self, objects: float) -> None:
+        self.share = objects
+        self._show()
+
+    def note(self, text: str) -> None:
+        self._say(text)
+
+    def end(self, summary: RunSummary, again: str) -> None:
+        """The closing lines."""
+        for text in self.closing_lines(summary, again):
+            self._say(text)
 
     def count(self, rows: Mapping[str, Any]) -> list[str]:
         """Add a batch; lines that name what went wrong (only failures unless verbose)."""
@@ -222,36 +258,13 @@ class PlainProgress(_Counting):
 
     def __init__(self, stream: TextIO, verbose: bool = False) -> None:
         super().__init__(verbose)
-        self.stream = stream
-        self.total = self.finished = self.new = 0
-        self.said = self.began
+        self.stream, self.said = stream, self.began
 
-    def _say(self, text: str) -> None:
+    def _say(self, text: str, style: str = "") -> None:
         with contextlib.suppress(OSError):  # a log on a full disk does not end a run
             print(printable(text), file=self.stream, flush=True)
 
-    def begin(self, n_sources: int, n_done: int, ignored: Sequence[tuple[Path, str]]) -> None:
-        self.total, self.finished = n_sources, n_done
-        done = f", {n_done} done by an earlier run" if n_done else ""
-        skipped = f", {len(ignored)} other files ignored" if ignored else ""
-        self._say(f"{n_sources} inputs{done}{skipped}")
-        if self.verbose:
-            for path, why in ignored:
-                self._say(f"ignored  {path}: {why}")
-
-    def batch(self, n_sources: int, rows: Mapping[str, Any]) -> None:
-        self.finished += n_sources
-        self.new += n_sources
-        for text in self.count(rows):
-            self._say(text)
-        self._say_where()
-
-    def part(self, objects: float) -> None:
-        self.share = objects
-        if time.monotonic() - self.said >= _SECONDS_BETWEEN_LINES:
-            self._say_where()
-
-    def _say_where(self) -> None:
+    def _show(self) -> None:
         self.said = time.monotonic()
         new = self.new + self.share
         togo = self.total - self.finished - self.share
@@ -261,10 +274,12 @@ class PlainProgress(_Counting):
             f"usable {self.usable}  flagged {self.flagged}  failed {self.failed}"
         )
 
-    def stage(self, text: str) -> None:
-        self._say(text)
+    def part(self, objects: float) -> None:
+        self.share = objects
+        if time.monotonic() - self.said >= _SECONDS_BETWEEN_LINES:
+            self._show()
 
-    def note(self, text: str) -> None:
+    def stage(self, text: str) -> None:
         self._say(text)
 
     def stopping(self) -> None:
@@ -272,21 +287,14 @@ class PlainProgress(_Counting):
         with contextlib.suppress(OSError, ValueError):
             os.write(self.stream.fileno(), f"{_STOPPING}\n".encode())
 
-    def end(self, summary: RunSummary, again: str) -> None:
-        """The closing lines."""
-        for text in self.closing_lines(summary, again):
-            self._say(text)
-
 
 class RichProgress(_Counting):
     """A live bar with rate, time left and counts."""
 
     def __init__(self, console: Console, verbose: bool = False, what: str = "fitting") -> None:
         super().__init__(verbose)
-        self.console, self.what = console, what
-        self.bar = _bar(console)
+        self.what, self.bar = what, _bar(console)
         self.task: Any = None
-        self.finished = 0
 
     def __enter__(self) -> Self:
         self.bar.start()
@@ -295,36 +303,23 @@ class RichProgress(_Counting):
     def __exit__(self, *exc_info: object) -> None:
         self.bar.stop()
 
-    def begin(self, n_sources: int, n_done: int, ignored: Sequence[tuple[Path, str]]) -> None:
-        if ignored:
-            self.bar.print(line((f"{len(ignored)} other files ignored", "dim")))
-            if self.verbose:
-                for path, why in ignored:
-                    self.bar.print(line((f"ignored  {path}: {why}", "dim")))
-        self.finished = n_done
-        self.task = self.bar.add_task(
-            self.what, total=n_sources, completed=n_done, rate="", counts=""
-        )
+    def _say(self, text: str, style: str = "") -> None:
+        self.bar.console.print(line((text, style)))
 
-    def batch(self, n_sources: int, rows: Mapping[str, Any]) -> None:
-        for text in self.count(rows):
-            self.bar.print(line((text, "yellow")))
-        self.finished += n_sources
+    def _show(self) -> None:
         self.bar.update(
             self.task,
-            completed=self.finished,
+            completed=self.finished + self.share,
             rate=_pace(self.rate()),
             counts=f"[green]usable {self.usable}[/] [yellow]flagged {self.flagged}[/] "
             f"[red]failed {self.failed}[/]",
         )
 
-    def part(self, objects: float) -> None:
-        self.share = objects
-        done = self.finished + objects
-        self.bar.update(self.task, completed=done, rate=_pace(self.rate()))
-
-    def note(self, text: str) -> None:
-        self.bar.print(line(text))
+    def begin(self, n_sources: int, n_done: int, ignored: Sequence[tuple[Path, str]]) -> None:
+        super().begin(n_sources, n_done, ignored)
+        self.task = self.bar.add_task(
+            self.what, total=n_sources, completed=n_done, rate="", counts=""
+        )
 
     def stage(self, text: str) -> None:
         if self.task is not None:
@@ -332,11 +327,6 @@ class RichProgress(_Counting):
 
     def stopping(self) -> None:
         self.stage(_STOPPING)
-
-    def end(self, summary: RunSummary, again: str) -> None:
-        """The closing lines."""
-        for text in self.closing_lines(summary, again):
-            self.console.print(line(text))
 
 
 def _bar(console: Console) -> RichBar:
@@ -373,52 +363,38 @@ def counting(
         yield lambda done, total: None
         return
     terminal = terminal or console()
-    if not terminal.is_terminal:
-        yield _Lines(description, terminal, unit)
-        return
-    rate = _Rate()
-    with _bar(terminal) as bar:
-        task = bar.add_task(description, total=None, rate="", counts="")
-
-        def show(done: int, total: int) -> None:
-            speed = rate(done)
-            bar.update(task, completed=done, total=total, rate=_pace(speed, unit))
-
-        yield show
+    bar = _bar(terminal) if terminal.is_terminal else None
+    with bar or contextlib.nullcontext():
+        yield _Count(description, terminal, unit, bar)
 
 
-class _Rate:
-    """Objects per second since the first call."""
+class _Count:
+    """Count of what is done of a task: in a bar, or in lines now and then and at the end."""
 
-    def __init__(self) -> None:
+    def __init__(self, description: str, terminal: Console, unit: str, bar: RichBar | None) -> None:
+        self.description, self.terminal, self.unit, self.bar = description, terminal, unit, bar
+        self.task = (
+            None if bar is None else bar.add_task(description, total=None, rate="", counts="")
+        )
         self.first: int | None = None
-        self.began = 0.0
-
-    def __call__(self, done: int) -> float:
-        if self.first is None:
-            self.first, self.began = done, time.monotonic()
-        return (done - self.first) / max(time.monotonic() - self.began, 1e-9)
-
-
-class _Lines:
-    """Plain lines: at the beginning, every ten seconds, and at the end."""
-
-    def __init__(self, description: str, console: Console, unit: str) -> None:
-        self.description, self.console, self.unit = description, console, unit
-        self.rate = _Rate()
-        self.said: float | None = None
+        self.began = self.said = 0.0
 
     def __call__(self, done: int, total: int) -> None:
-        now, speed = time.monotonic(), self.rate(done)
-        if self.said is None:
+        now = time.monotonic()
+        begins = self.first is None
+        if self.first is None:
+            self.first, self.began = done, now
+        speed = (done - self.first) / max(now - self.began, 1e-9)
+        pace = _pace(speed, self.unit)
+        if self.bar is not None and self.task is not None:
+            self.bar.update(self.task, completed=done, total=total, rate=pace)
+            return
+        if begins:
             before = f", {done} done by an earlier run" if done else ""
-            self._say(f"{self.description}: {total} {self.unit}{before}")
+            text = f"{self.description}: {total} {self.unit}{before}"
         elif done == total or now - self.said >= _SECONDS_BETWEEN_LINES:
-            left = (total - done) / max(speed, 1e-9)
-            self._say(f"{done}/{total}  {_pace(speed, self.unit)}  {left:.0f} s left")
+            text = f"{done}/{total}  {pace}  {(total - done) / max(speed, 1e-9):.0f} s left"
         else:
             return
         self.said = now
-
-    def _say(self, text: str) -> None:
-        self.console.print(line(text))
+        self.terminal.print(line(text))

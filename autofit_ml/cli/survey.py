@@ -14,9 +14,9 @@ from autofit_ml.cli.app import app, command
 from autofit_ml.cli.calls import SurveyCommand, SurveyPlanCommand
 from autofit_ml.cli.progress import PlainProgress, QuietProgress, counting, duration
 from autofit_ml.cli.terminal import print_json, printable, resume_command, say
-from autofit_ml.errors import InputError, SettingsError
+from autofit_ml.errors import InputError, SettingsError, errors_as
 from autofit_ml.options import declared
-from autofit_ml.settings import FitSettings, SurveySettings
+from autofit_ml.settings import SurveySettings
 
 if TYPE_CHECKING:
     from autofit_ml.survey.estimate import Estimate
@@ -80,7 +80,7 @@ def _run(call: SurveyCommand, *, retry: bool) -> int:
                 progress.note(f"failed   {outcome.name}: {outcome.problem}")
 
         summary = survey_run(
-            call.paths, call.out, call.part(FitSettings), call.part(SurveySettings),
+            call.paths, call.out, call.measuring, call.part(SurveySettings),
             tiles=call.tiles, limit=call.limit, restart=call.restart, retry=retry,
             progress=progress, told=told, begun=begun,
         )  # fmt: skip
@@ -134,7 +134,7 @@ def _planned(call: SurveyCommand | SurveyPlanCommand, out: Path | None) -> int:
 
     if not call.paths:
         raise SettingsError("nothing to survey", "give images or folders of them")
-    settings = call.part(FitSettings)
+    settings = call.measuring
     found = planned(call.paths, settings, call.part(SurveySettings), call.tiles)
     if out is not None:
         write_plan(found, out)
@@ -242,13 +242,15 @@ def retry(
     as_json: AsJson = False,
 ) -> None:
     """Do failed tiles and images once more, and go on, with the options of the survey."""
-    try:
+    with errors_as(
+        InputError,
+        "its options cannot be read",
+        "run its command again with --retry",
+        out,
+        of=(OSError, ValueError, TypeError),
+    ):
         kept = json.loads((out / _COMMAND).read_text("utf-8"))
         call = SurveyCommand(**kept)
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(
-            f"its options cannot be read: {error}", "run its command again with --retry", out
-        ) from error
     more = {"scheduler": scheduler, "workers": workers}
     given = {name: value for name, value in more.items() if value is not None}
     call = call.replace(out=out, quiet=quiet, as_json=as_json, **given)

@@ -20,8 +20,9 @@ other sign, share of masked pixels."""
 
 
 def detect_changes(
-    result: Difference, white: Whitened, psf: np.ndarray, threshold: float = 5.0
-) -> QTable:
+    result: Difference, white: Whitened, psf: np.ndarray, threshold: float = 5.0,
+    *, oversampling: int = 1,
+) -> QTable:  # fmt: skip
     """Find point sources of either sign.
 
     Parameters
@@ -32,6 +33,8 @@ def detect_changes(
         Of the science image.
     threshold : float
         Least S/N of the score.
+    oversampling : int
+        Of the PSF, as of `fluxes`.
 
     Returns
     -------
@@ -42,7 +45,7 @@ def detect_changes(
         ``reference_share`` (flux over the reference's light in the same filter), ``real``.
     """
     score = white.score.numpy()
-    half = psf.shape[0] // 2
+    half = psf.shape[0] // (2 * oversampling)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NoDetectionsWarning)
         found = find_peaks(np.abs(score), threshold, box_size=5, mask=~result.good.numpy())
@@ -55,8 +58,10 @@ def detect_changes(
     x = column + _vertex(np.abs(score), row, column, 0, 1)
     y = row + _vertex(np.abs(score), row, column, 1, 0)
     at = torch.as_tensor(x), torch.as_tensor(y)
+    shape = torch.as_tensor(psf, dtype=torch.float64)
     flux, error = (
-        v.numpy() for v in fluxes(result, *at, torch.as_tensor(psf, dtype=torch.float64))
+        v.numpy()
+        for v in fluxes(result, *at, shape, oversampling=oversampling, excess=white.excess)
     )
     peaks = score[row, column]
     table = QTable({"x": x, "y": y, "flux": flux, "flux_err": error, "snr": flux / error})

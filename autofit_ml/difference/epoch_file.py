@@ -10,8 +10,8 @@ from astropy.io import fits
 from astropy.wcs import WCS
 
 from autofit_ml.catalogue import atomic_write_bytes
-from autofit_ml.difference.epochs import Scale
 from autofit_ml.difference.light_curve import Measured, Spot
+from autofit_ml.difference.stars import Scale
 from autofit_ml.errors import ResumeError
 from autofit_ml.images.stamp import PSF, Stamp
 

@@ -7,6 +7,8 @@ noise alone, ``A - N + N A^-1 N`` is what A would be without it, and always posi
 ``(1 + A^-1 N) A^-1`` to the third order.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -96,30 +98,23 @@ class Kernel:
         n = self.planes[0].numel()
         return float(self.planes[0].sum()), float(self.covariance[:n, :n].sum().clamp(min=0).sqrt())
 
-    def model(self, image: Tensor) -> Tensor:
-        """The image convolved, with the background."""
-        shape = image.shape
-        out = polynomial_image(self.background, shape, self.design.background)
-        terms = polynomials(shape, self.design.variation, image.dtype, image.device)
-        spectrum = Spectrum(image, self.planes[0].shape)
-        for plane, term in zip(self.planes, terms, strict=True):
-            out = out + spectrum.convolved(plane).mul_(term)
-        return out
+    def light(self, image: Spectrum) -> Tensor:
+        """The image convolved, without background, (ny, nx)."""
+        return image.varied(self.planes, self.design.variation)
 
-    def variance(self, variance: Tensor) -> Tensor:
-        """Variance of the convolved image, for independent noise."""
-        terms = polynomials(variance.shape, self.design.variation, variance.dtype)
+    def variance(self, variance: Spectrum) -> Tensor:
+        """Variance of the convolved image, for independent noise, (ny, nx)."""
         if len(self.planes) == 1:
-            return convolved(variance, self.planes[0] ** 2).clamp(min=0)
-        spectrum = Spectrum(variance, self.planes[0].shape)
-        pairs = (
-            (1 if i == j else 2)
-            * spectrum.convolved(self.planes[i] * self.planes[j])
-            * (terms[i] * terms[j])
-            for i in range(len(terms))
-            for j in range(i, len(terms))
+            return variance.convolved(self.planes[0] ** 2).clamp_(min=0)
+        terms = polynomials(
+            variance.image_shape, self.design.variation, variance.dtype, variance.device
         )
-        return sum(pairs, torch.zeros_like(variance)).clamp(min=0)
+        out = terms.new_zeros(variance.image_shape)
+        for i in range(len(terms)):
+            for j in range(i, len(terms)):
+                both = variance.convolved(self.planes[i] * self.planes[j]).mul_(terms[i])
+                out.add_(both.mul_(terms[j]), alpha=1 if i == j else 2)
+        return out.clamp_(min=0)
 
 
 def convolved(image: Tensor, kernel: Tensor) -> Tensor:
@@ -152,6 +147,7 @@ class Spectrum:
         self.shape, self.image_shape = tuple(shape), tuple(image.shape)
         sides = zip(image.shape, shape, strict=True)
         self.size = [next_fast_len(n + h - 1, real=True) for n, h in sides]
+        self.dtype, self.device = image.dtype, image.device
         self.modes = torch.fft.rfft2(image, s=self.size)
         frequencies = torch.fft.fftfreq(self.size[0]), torch.fft.rfftfreq(self.size[1])
         self._waves = [
@@ -169,6 +165,16 @@ class Spectrum:
     def convolved(self, kernel: Tensor) -> Tensor:
         """The image convolved with a kernel; 0 beyond it."""
         return self._back(self.modes * self.of_kernel(kernel))
+
+    def varied(self, planes: Tensor, order: int) -> Tensor:
+        """The image convolved with a kernel that varies: planes (terms, h, w) of `polynomials`."""
+        if len(planes) == 1:
+            return self.convolved(planes[0])
+        terms = polynomials(self.image_shape, order, self.dtype, self.device)
+        out = terms.new_zeros(self.image_shape)
+        for plane, term in zip(planes, terms, strict=True):
+            out.addcmul_(self.convolved(plane), term)
+        return out
 
     def correlated(self, other: Tensor) -> Tensor:
         """Sums of ``other(p) image(p - u)`` over p, for every pixel u of a kernel, (h, w)."""
@@ -197,9 +203,8 @@ def polynomials(
     """
     if order == 0:  # takes no memory
         return torch.ones((1, 1, 1), dtype=dtype, device=device).expand(1, *shape)
-    y, x = (torch.linspace(-1, 1, n, dtype=torch.float64) for n in shape)
     legendre = np.polynomial.legendre.legvander
-    px, py = (torch.as_tensor(legendre(c.numpy(), max(order, 0))) for c in (x, y))
+    py, px = (torch.as_tensor(legendre(np.linspace(-1, 1, n), max(order, 0))) for n in shape)
     terms = [
         py[:, j, None] * px[None, :, total - j]
         for total in range(order + 1)
@@ -211,6 +216,8 @@ def polynomials(
 
 def polynomial_image(coefficients: Tensor, shape: Sequence[int], order: int) -> Tensor:
     """The sum of `polynomials` with coefficients (terms,), (ny, nx)."""
+    if order == 0:
+        return coefficients[0].expand(*shape)
     terms = polynomials(shape, order, coefficients.dtype, coefficients.device)
     return torch.einsum("t,tyx->yx", coefficients, terms)
 
@@ -235,12 +242,18 @@ def rows(reference: Tensor, pixels: Tensor, design: Design) -> Iterator[tuple[sl
     shape = reference.shape
     spatial = polynomials(shape, design.variation, reference.dtype, reference.device)
     sky = polynomials(shape, design.background, reference.dtype, reference.device)
+    count = h * h
     for first in range(0, len(pixels), _ROWS):
         part = slice(first, first + _ROWS)
         y, x = pixels[part].T
-        seen = windows[last_y - y, last_x - x].reshape(len(y), h * h)
-        terms = [seen * term[y, x, None] for term in spatial]
-        yield part, torch.cat([*terms, sky[:, y, x].T], 1)
+        out = reference.new_empty((len(y), len(spatial) * count + len(sky)))
+        out[:, :count].view(-1, h, h).copy_(windows[last_y - y, last_x - x])
+        for t in range(1, len(spatial)):
+            torch.mul(
+                out[:, :count], spatial[t][y, x, None], out=out[:, t * count : (t + 1) * count]
+            )
+        out[:, len(spatial) * count :] = sky[:, y, x].T
+        yield part, out
 
 
 def laplacian(h: int) -> Tensor:

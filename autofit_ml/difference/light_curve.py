@@ -11,17 +11,17 @@ import torch
 from astropy.table import QTable, Row, vstack
 from scipy import ndimage
 
-from autofit_ml.difference.epochs import Scale, absent_at, pixels_of, relative_scale
-from autofit_ml.difference.photometry import forced, point_image
+from autofit_ml.difference.epochs import absent_at, pixels_of
+from autofit_ml.difference.photometry import forced, with_pixel
 from autofit_ml.difference.result import Subtraction, subtract_frames
 from autofit_ml.difference.scene import SceneCurve, fit_scene
+from autofit_ml.difference.stars import Scale, Stars, common_stars, measure_stars, relative_scale
 from autofit_ml.errors import InputError
 from autofit_ml.images.frame import cut_stamps
-from autofit_ml.images.options import ReadOptions
-from autofit_ml.images.stamp import PSF, Frame, Stamp
+from autofit_ml.images.stamp import Frame, Stamp
 from autofit_ml.images.star_psf import psf_from_stars
 from autofit_ml.measure import flux_limit
-from autofit_ml.settings import LightCurveOptions
+from autofit_ml.settings import LightCurveOptions, ReadOptions
 
 __all__ = ["LightCurve", "Measured", "Spot", "light_curve_of", "measure_epoch", "with_psf"]
 
@@ -120,10 +120,6 @@ def with_psf(frame: Frame) -> tuple[Frame, tuple[str, ...]]:
     return frame.replace(psf=psf), said
 
 
-def _psf(frame: Frame) -> PSF:
-    return frame.psf or psf_from_stars(frame)[0]
-
-
 def measure_epoch(
     frame: Frame,
     reference: Frame,
@@ -162,11 +158,16 @@ def measure_epoch(
     frame, said = with_psf(frame)
     reference = frame if same else with_psf(reference)[0]
     x, y = pixels_of(at, frame, reference)
-    scale = None
+    common = common_stars(frame, reference)
+    there, here = common or (None, None)
+    stars, scale = measure_stars(frame, there, settings.psf_error), None
+    scaled = settings.scale in ("auto", "stars") and common is not None
     if same:
         scale = Scale(1.0, 0.0, "none")
     elif settings.scale != "kernel":
-        scale = relative_scale(frame, _psf(frame), reference, _psf(reference), settings.scale)
+        theirs = measure_stars(reference, here, settings.psf_error)
+        scale = relative_scale(frame, stars, reference, theirs, settings.scale)
+        scaled = scale is not None and scale.how == "stars"
     found: Subtraction | None = None
     wants = settings.method != "scene" or scale is None
     if wants and not same:
@@ -182,8 +183,9 @@ def measure_epoch(
     if found is not None:
         said = (*said, *(text for text in found.messages if text not in said))
     measured = found if settings.method != "scene" else None
-    forced_at = _forced(measured, frame, reference, at, x, y, scale)
+    forced_at = _forced(measured, frame, reference, at, x, y, stars, scale)
     stamps = [_stamp(frame, *spot, scale, settings) for spot in zip(x, y, strict=True)]
+    stamps = [s and s.replace(psf=stars.corrected(s.psf, scaled=scaled)) for s in stamps]
     spots = [Spot(*values, stamp) for values, stamp in zip(forced_at, stamps, strict=True)]
     convolved = measured.convolved if measured is not None else ""
     return Measured(name, time, scale, tuple(spots), convolved, same, said)
@@ -191,20 +193,26 @@ def measure_epoch(
 
 def _forced(
     found: Subtraction | None, frame: Frame, reference: Frame, at: QTable, x: np.ndarray,
-    y: np.ndarray, scale: Scale,
+    y: np.ndarray, stars: Stars, scale: Scale,
 ) -> list[tuple[float, float, np.ndarray]]:  # fmt: skip
     """Flux, error and `Spot.noise` of each position on a difference."""
     empty = np.zeros((2 * _WINDOW + 1,) * 2, np.float32)
     if found is None:
         return [(math.nan, math.nan, empty)] * len(at)
-    psf = torch.as_tensor(point_image(_psf(frame)))
-    got = forced(found.result, torch.as_tensor(x), torch.as_tensor(y), psf)
     out = []
+    ny, nx = frame.data.shape
     for k in range(len(at)):
-        flux, error = float(got.flux[k]) / scale.value, float(got.error[k]) / scale.value
+        psf = stars.corrected(frame.psf_at(np.clip(x[k], 0, nx - 1), np.clip(y[k], 0, ny - 1)))
+        at_x, at_y = torch.tensor([[x[k]], [y[k]]], dtype=torch.float64)
+        shape = torch.as_tensor(with_pixel(psf))
+        got = forced(
+            found.result, at_x, at_y, shape, oversampling=psf.oversampling,
+            excess=found.whitened.excess,
+        )  # fmt: skip
+        flux, error = float(got.flux) / scale.value, float(got.error) / scale.value
         error = math.hypot(error, flux * scale.error / scale.value)
-        corner = np.array([float(got.row[k]), float(got.column[k])])
-        share = _on_reference(got.reference_filter[k].numpy(), corner, frame, reference, at[k])
+        corner = np.array([float(got.row), float(got.column)])
+        share = _on_reference(got.reference_filter[0].numpy(), corner, frame, reference, at[k])
         centre = round(float(at["y"][k])), round(float(at["x"][k]))
         sigma = _window(np.where(reference.mask, 0, reference.sigma), *centre)
         out.append((flux, error, (share * sigma / scale.value).astype(np.float32)))

@@ -11,13 +11,13 @@ from numpy.typing import ArrayLike
 
 from autofit_ml.difference.align import aligned
 from autofit_ml.difference.detection import detect_changes
-from autofit_ml.difference.photometry import Whitened, fluxes, point_image, whitened
+from autofit_ml.difference.photometry import Whitened, fluxes, point_image, whitened, with_pixel
 from autofit_ml.difference.subtract import Difference, subtract_images
 from autofit_ml.errors import InputError, SettingsError
 from autofit_ml.images.memory import images_in_memory
 from autofit_ml.images.reader import read_frame
 from autofit_ml.images.sky_coordinates import sky_positions
-from autofit_ml.images.stamp import Frame
+from autofit_ml.images.stamp import PSF, Frame
 from autofit_ml.images.star_psf import psf_from_stars
 from autofit_ml.options import called_with
 from autofit_ml.settings import InMemory, ReadOptions, SubtractCall, SubtractSettings
@@ -112,7 +112,7 @@ class Subtraction:
     @functools.cached_property
     def whitened(self) -> Whitened:
         """Difference with white noise, its PSF, and the S/N of a point source at each pixel."""
-        return whitened(self.result, torch.as_tensor(self._psf(None)))
+        return whitened(self.result, torch.as_tensor(point_image(self._own_psf)))
 
     def photometry(self, x: ArrayLike, y: ArrayLike, psf: ArrayLike | None = None) -> QTable:
         """Measure fluxes of point sources at given places.
@@ -136,8 +136,9 @@ class Subtraction:
             There is no PSF, and too few stars to build one.
         """
         x, y = (np.atleast_1d(np.asarray(v, float)) for v in (x, y))
-        point = torch.as_tensor(self._psf(psf))
-        flux, error = fluxes(self.result, torch.as_tensor(x), torch.as_tensor(y), point)
+        shape, step = self._psf(psf)
+        at = torch.as_tensor(x), torch.as_tensor(y), torch.as_tensor(shape)
+        flux, error = fluxes(self.result, *at, oversampling=step, excess=self.whitened.excess)
         return QTable({"x": x, "y": y, "flux": flux.numpy(), "flux_err": error.numpy()})
 
     def changes(self, threshold: float = 5.0) -> QTable:
@@ -145,22 +146,28 @@ class Subtraction:
 
         With a WCS the table has ``ra`` and ``dec`` (ICRS, degrees) too.
         """
-        table = detect_changes(self.result, self.whitened, self._psf(None), threshold)
+        shape, step = self._psf(None)
+        table = detect_changes(self.result, self.whitened, shape, threshold, oversampling=step)
         if self.science.wcs is not None:
             ra, dec = sky_positions(self.science.wcs, table["x"], table["y"])
             table.add_columns([ra, dec], names=["ra", "dec"], indexes=[2, 2])
         return table
 
-    def _psf(self, given: ArrayLike | None) -> np.ndarray:
+    @functools.cached_property
+    def _own_psf(self) -> PSF:
         """PSF of the science image, as given or from its stars."""
+        return self.science.psf or psf_from_stars(self.science)[0]
+
+    def _psf(self, given: ArrayLike | None) -> tuple[np.ndarray, int]:
+        """A PSF, that of the science image by default, and its oversampling."""
         if given is None:
-            return point_image(self.science.psf or psf_from_stars(self.science)[0])
+            return with_pixel(self._own_psf), self._own_psf.oversampling
         psf = np.asarray(given, float)
         if psf.ndim != 2 or not all(side % 2 for side in psf.shape):
             raise InputError(
                 f"the PSF has the shape {psf.shape}", "give two odd sides, the source in the middle"
             )
-        return psf / psf.sum()
+        return psf / psf.sum(), 1
 
 
 def subtract_frames(

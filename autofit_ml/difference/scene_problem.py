@@ -23,7 +23,6 @@ from autofit_ml.rendering.synthesis import phase, synthesise
 __all__ = ["EpochScene", "HostPixels"]
 
 _POINT = get_profile("psf")
-_ONE = torch.zeros(1, dtype=torch.int64)
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,9 @@ class EpochScene:
     ) -> None:
         self.host, self.present, self.pixels, self.floor = host, present, pixels, floor
         self.n_host = host.layout.size
-        self.expected = torch.tensor(position, dtype=torch.float64)
+        device = host.images[0].data.device
+        self._one = torch.zeros(1, dtype=torch.int64, device=device)
+        self.expected = torch.tensor(position, dtype=torch.float64, device=device)
         self.position_error = position_error
         self.at = slice(self.n_host, self.n_host + 2)
         self.fluxes = slice(self.at.stop, self.at.stop + sum(present))
@@ -108,7 +109,7 @@ class EpochScene:
         low, high = -free, free.clone()
         reach = 3 * self.position_error
         low[0, :2], high[0, :2] = self.expected - reach, self.expected + reach
-        step = torch.full((self.size,), torch.inf, dtype=lower.dtype)
+        step = lower.new_full((self.size,), torch.inf)
         step[: self.n_host] = self.host.layout.max_step
         step[self.at] = 1.0
         return torch.cat([lower, low], 1), torch.cat([upper, high], 1), step
@@ -116,7 +117,7 @@ class EpochScene:
     def evaluate(self, index: torch.Tensor, theta: torch.Tensor) -> Evaluation:
         """chi2, gradient and matrix, for `levenberg_marquardt.minimise`; one problem."""
         own = theta[:, : self.n_host]
-        chi2, gradient, matrix = (part[0] for part in self.host.beyond_pixels(_ONE, own))
+        chi2, gradient, matrix = (part[0] for part in self.host.beyond_pixels(self._one, own))
         whole = theta.new_zeros((self.size, self.size))
         slope = theta.new_zeros(self.size)
         whole[: self.n_host, : self.n_host], slope[: self.n_host] = matrix, gradient
@@ -158,7 +159,7 @@ class EpochScene:
         """
         for i, image in enumerate(self.host.images):
             given = image.root_weight[0]
-            sky = self.host.sky_image(_ONE, theta[:, : self.n_host], i)[0]
+            sky = self.host.sky_image(self._one, theta[:, : self.n_host], i)[0]
             light = self._image(theta, i)[2] - sky
             variance = torch.where(given > 0, given, 1.0) ** -2 + (self.floor * light) ** 2
             self.roots[i] = torch.where(given > 0, variance.rsqrt(), torch.zeros_like(given))
@@ -182,7 +183,9 @@ class EpochScene:
             off = (theta[self.at] - self.expected) / self.position_error
             chi2 = chi2 + off.square().sum()
             slope[self.at] -= off / self.position_error
-            whole[self.at, self.at] += torch.eye(2).to(theta) / self.position_error**2
+            whole[self.at, self.at] += (
+                torch.eye(2, dtype=theta.dtype, device=theta.device) / self.position_error**2
+            )
         if len(self.pixels):
             pull = self.pixels.precision @ theta[self.grid]
             chi2 = chi2 + pull @ theta[self.grid]
@@ -196,9 +199,9 @@ class EpochScene:
         """Images that span the derivatives (P, ny, nx), what combines them (P, D without pixels),
         the whole model and the source alone (ny, nx)."""
         host, image, own = self.host, self.host.images[i], theta[:, : self.n_host]
-        blocks, by_host = host.channels(_ONE, own, i)
-        psf = host.psf_of(_ONE, own, i)
-        light = torch.stack(host.light_of(blocks)).sum(0)[0] + host.sky_image(_ONE, own, i)[0]
+        blocks, by_host = host.channels(self._one, own, i)
+        psf = host.psf_of(self._one, own, i)
+        light = torch.stack(host.light_of(blocks)).sum(0)[0] + host.sky_image(self._one, own, i)[0]
         channels = torch.cat(blocks, 1)[0].clone()
         n = len(channels)
         jacobian = theta.new_zeros((n + 3, self.grid.start))
@@ -229,7 +232,7 @@ class EpochScene:
     def _there(position: torch.Tensor, image: ImageData) -> tuple[torch.Tensor, torch.Tensor]:
         """Positions (N, 2) of the first image in another's pixels, and their derivatives (2, 2)."""
         if image.placement is None:
-            return position, torch.eye(2, dtype=position.dtype)
+            return position, torch.eye(2, dtype=position.dtype, device=position.device)
         matrix = image.placement.matrix[0]
         return position @ matrix.T + image.placement.offset[0], matrix
 
@@ -251,7 +254,7 @@ class EpochScene:
 
     def _pixel_spectrum(self, image: ImageData, fluxes: torch.Tensor) -> torch.Tensor:
         """Modes of the host pixels without a PSF, (n_modes,)."""
-        out = torch.zeros(image.plan.n_modes, dtype=image.psf.dtype)
+        out = torch.zeros_like(image.psf[0])
         places = self._pixel_places(image).to(image.plan.dtype)
         for some, flux in zip(places.split(64), fluxes.to(places).split(64), strict=True):
             waves = phase(image.plan, some[:, 0], some[:, 1])

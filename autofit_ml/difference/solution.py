@@ -39,17 +39,24 @@ def solve(
     reference_variance: Tensor,
     use: Tensor,
     design: Design,
+    *,
+    first: Kernel | None = None,
+    covariance: bool = True,
 ) -> Kernel:
     """Fit kernel and background.
 
     Parameters
     ----------
-    science, reference : Tensor, (ny, nx), float64
+    science, reference : Tensor, (ny, nx)
         On the same pixels.
-    science_variance, reference_variance : Tensor, (ny, nx), float64
+    science_variance, reference_variance : Tensor, (ny, nx)
     use : Tensor, (ny, nx), bool
         Pixels to fit; those within half a kernel of the border are left out.
     design : Design
+    first : Kernel, optional
+        The first weights are made from it; else from the noise alone, in one more solution.
+    covariance : bool
+        False: the kernel has none.
 
     Returns
     -------
@@ -65,42 +72,46 @@ def solve(
     inside[half : use.shape[0] - half, half : use.shape[1] - half] = True
     pixels = torch.nonzero(use & inside)
     y, x = pixels.T
-    data = science[y, x]
-    count = design.size**2
-    terms = len(polynomials((2, 2), design.variation))
-    variance = science_variance + reference_variance
-    weight = 1 / variance[y, x]
-    gradients = _wants_gradients(len(pixels), reference.shape, design)
-    for _ in range(design.passes + 1):
+    shape, sides = science.shape, (design.size, design.size)
+    spatial = polynomials(shape, design.variation, science.dtype, science.device)
+    bright, noisy = Spectrum(reference, sides), Spectrum(reference_variance, sides)
+    gradients = _wants_gradients(len(pixels), shape, design)
+
+    def weighed(kernel: Kernel) -> tuple[Tensor, Tensor]:
+        """Weights of the pixels, and what the kernel leaves of them."""
+        light = kernel.light(bright)[y, x]
+        sky = polynomial_image(kernel.background, shape, design.background)[y, x].to(light)
+        spread = (science_variance + kernel.variance(noisy))[y, x] + (design.floor * light) ** 2
+        residual = science[y, x] - light - sky
+        return _robust(residual**2 / spread, design.robust) / spread, residual
+
+    kernel, plane = first, torch.zeros_like(science)
+    weight = residual = 1 / (science_variance + reference_variance)[y, x]
+    if kernel is not None:
+        weight, residual = weighed(kernel)
+    for _ in range(design.passes + (first is None)):
+        plane[y, x] = weight
         if gradients:
-            inverse, right, noise = _by_gradients(
-                reference, reference_variance, pixels, science, weight, design
-            )
+            inverse, right = system(reference, plane, science, design)
         else:
-            normal, right, noise = _sums(
-                reference, reference_variance, pixels, data, weight, design
-            )
+            normal, right = _sums(reference, pixels, science[y, x], weight, design)
             inverse = _inverse(normal, design)
         plain = inverse(right)
+        count = len(spatial) * design.size**2
+        planes = plain[:count].reshape(len(spatial), -1)
         lifted = torch.zeros_like(plain)
-        planes = plain[: terms * count].reshape(terms, count)
-        lifted[: terms * count] = torch.einsum("stk,tk->sk", noise, planes).flatten()
+        noise = _noise(noisy, plane, spatial).to(plain)
+        lifted[:count] = torch.einsum("stk,tk->sk", noise, planes).flatten()
         coefficients = plain + inverse(lifted)
-        kernel = _kernel(coefficients, terms, design)
-        model = (
-            kernel.model(reference)[y, x]
-            if gradients
-            else torch.cat([block @ coefficients for _, block in rows(reference, pixels, design)])
-        )
-        total = science_variance + kernel.variance(reference_variance)
-        light = model - polynomial_image(kernel.background, science.shape, design.background)[y, x]
-        spread = total[y, x] + (design.floor * light) ** 2
-        residual = data - model
-        weight = _robust(residual**2 / spread, design.robust) / spread
-    fitted = torch.zeros_like(science)
-    fitted[y, x] = weight
-    covariance = _sandwich(reference, pixels, weight, weight * residual, design, apart=gradients)
-    return Kernel(kernel.planes, kernel.background, covariance, fitted, design)
+        kernel = _kernel(coefficients, len(spatial), design)
+        weight, residual = weighed(kernel)
+    plane[y, x] = weight
+    if kernel is None:
+        raise ValueError("no pass")
+    spread = torch.zeros(0)
+    if covariance:
+        spread = _sandwich(reference, pixels, weight, weight * residual, design, apart=gradients)
+    return Kernel(kernel.planes, kernel.background, spread, plane, design)
 
 
 _FLOPS = 2.0e10
@@ -175,39 +186,30 @@ def _sandwich(
     if apart:  # the background goes with the kernel's mean
         own = [every[t * count : (t + 1) * count] for t in range(terms)]
         blocks = [torch.cat([own[0], every[terms * count :]]), *own[1:]]
-    out = reference.new_zeros((n, n))
+    out = torch.zeros((n, n), dtype=torch.float64, device=reference.device)
     for block in blocks:
-        normal, meat = reference.new_zeros((2, len(block), len(block)))
+        normal, meat = out.new_zeros((2, len(block), len(block)))
         for part, design_rows in rows(reference, pixels, design):
             mine = design_rows[:, block] if apart else design_rows
-            normal += (mine * weight[part, None]).T @ mine
-            scaled = mine * scores[part, None]
-            meat += scaled.T @ scaled
+            for total, factor in ((normal, weight[part].sqrt()), (meat, scores[part])):
+                scaled = mine * factor[:, None]
+                total += scaled.T @ scaled
         inverse = _inverse(normal, design)
         out[block[:, None], block[None, :]] = inverse(inverse(meat).T.contiguous()) / share
     return out
 
 
-def _by_gradients(
-    reference: Tensor,
-    reference_variance: Tensor,
-    pixels: Tensor,
-    science: Tensor,
-    weight: Tensor,
-    design: Design,
-) -> tuple[Callable[[Tensor], Tensor], Tensor, Tensor]:
-    """Inverse, right-hand side and noise, as of `_sums`, without the normal matrix."""
-    plane = torch.zeros_like(science)
-    plane[pixels[:, 0], pixels[:, 1]] = weight
-    inverse, right = system(reference, plane, science, design)
-    spatial = polynomials(reference.shape, design.variation, reference.dtype, reference.device)
-    spectrum = Spectrum(reference_variance, (design.size, design.size))
-    noise = reference.new_zeros((len(spatial), len(spatial), design.size**2))
+def _noise(noisy: Spectrum, weight: Tensor, spatial: Tensor) -> Tensor:
+    """Contribution of the reference's noise to the normal matrix, (terms, terms, size * size).
+
+    It is diagonal in the kernel's pixels.
+    """
+    h, w = noisy.shape
+    out = weight.new_zeros((len(spatial), len(spatial), h * w))
     for s, one in enumerate(spatial):
         for t, other in enumerate(spatial[: s + 1]):
-            sums = spectrum.correlated(plane * one * other).flatten()
-            noise[s, t] = noise[t, s] = sums
-    return inverse, right, noise
+            out[s, t] = out[t, s] = noisy.correlated(weight * one * other).flatten()
+    return out
 
 
 def _kernel(coefficients: Tensor, terms: int, design: Design) -> Kernel:
@@ -217,29 +219,15 @@ def _kernel(coefficients: Tensor, terms: int, design: Design) -> Kernel:
 
 
 def _sums(
-    reference: Tensor,
-    reference_variance: Tensor,
-    pixels: Tensor,
-    data: Tensor,
-    weight: Tensor,
-    design: Design,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Normal matrix, right-hand side, and what the reference's noise adds to the normal matrix.
-
-    The last is diagonal in the kernel's pixels: (terms, terms, size * size).
-    """
-    spatial = polynomials(reference.shape, design.variation, device=reference.device)
-    count, terms = design.size**2, len(spatial)
-    n = terms * count + len(polynomials((2, 2), design.background))
-    normal = torch.zeros((n, n), dtype=reference.dtype, device=reference.device)
-    right = torch.zeros_like(normal[0])
-    noise = right.new_zeros((terms, terms, count))
-    noisy = rows(reference_variance, pixels, Design(design.size, background=-1))
-    for (part, block), (_, seen) in zip(rows(reference, pixels, design), noisy, strict=True):
-        weighted = block * weight[part, None]
-        normal += weighted.T @ block
-        right += weighted.T @ data[part]
-        y, x = pixels[part].T
-        here = spatial[:, y, x]
-        noise += torch.einsum("sm,tm,mk->stk", here * weight[part], here, seen)
-    return normal, right, noise
+    reference: Tensor, pixels: Tensor, data: Tensor, weight: Tensor, design: Design
+) -> tuple[Tensor, Tensor]:
+    """Normal matrix and right-hand side, float64."""
+    n = len(polynomials((2, 2), design.variation)) * design.size**2
+    n += len(polynomials((2, 2), design.background))
+    normal = torch.zeros((n, n), dtype=torch.float64, device=reference.device)
+    right, root = torch.zeros_like(normal[0]), weight.sqrt()
+    for part, block in rows(reference, pixels, design):
+        block.mul_(root[part, None])
+        normal += block.T @ block
+        right += block.T @ (root * data)[part]
+    return normal, right

@@ -10,7 +10,7 @@ import torch
 from scipy.sparse.linalg import eigsh
 from torch import Tensor
 
-from autofit_ml.difference.kernel import Design, Kernel, Spectrum, convolved, polynomials
+from autofit_ml.difference.kernel import Design, Kernel, Spectrum, polynomial_image, polynomials
 from autofit_ml.difference.solution import solve
 from autofit_ml.errors import InputError
 from autofit_ml.settings import SubtractSettings
@@ -27,6 +27,9 @@ something new is there, and the kernel is not fitted to it."""
 
 GROWN = 6
 """Pixels by which what has changed is grown before the background is fitted."""
+
+SMOOTH = 1e-6
+"""Smoothness of a kernel from which the rounding of float32 does not matter."""
 
 MODES = 24
 """Independent errors of the kernel that the variance has."""
@@ -45,11 +48,12 @@ class Image(Protocol):
 
 @dataclass(frozen=True)
 class Planes:
-    """An image on a device: data, variance (smoothed), good pixels."""
+    """An image on a device: data, variance (smoothed), good pixels; S/N of its light."""
 
     data: Tensor
     variance: Tensor
     good: Tensor
+    significance: Tensor
 
 
 @dataclass(frozen=True)
@@ -58,9 +62,10 @@ class Difference:
 
     Attributes
     ----------
-    difference, variance : Tensor, (ny, nx), float64
-        0 where masked. The variance has the noise of both images and the errors of kernel,
-        background and model; neighbouring pixels are correlated by the kernel.
+    difference, variance : Tensor, (ny, nx), float32
+        0 where masked; float64 where the kernel's smoothness is under 1e-6. The variance has the
+        noise of both images and the errors of kernel, background and model; neighbouring pixels
+        are correlated by the kernel.
     good : Tensor, (ny, nx), bool
         Pixels with a difference: none of those under the kernel is bad.
     kernel : Kernel
@@ -143,7 +148,11 @@ def subtract_images(
             f"{settings.kernel_size}",
             "use a smaller kernel, or larger images",
         )
-    one, other = _planes(science, "science", device), _planes(reference, "reference", device)
+    dtype = torch.float32 if settings.smoothness >= SMOOTH else torch.float64
+    one, other = (
+        _planes(image, name, dtype, device)
+        for image, name in ((science, "science"), (reference, "reference"))
+    )
     both = one.good & other.good
     if not both.any():
         raise InputError("no pixel is good in both images", "look at the masks and the overlap")
@@ -161,13 +170,15 @@ def subtract_images(
     light, spread, left = _compared(first, fixed, moved, good)
     new = _smoothed(left, 1.5).abs() > SHARE * _smoothed(light, 1.5)
     changed = _grown(new & (_significance(left, spread, good).abs() > CHANGED), GROWN)
-    kernel = _solved(fixed, moved, _design(settings), settings.most_pixels, ~changed)
-    kernel = _with_background(kernel, fixed, moved, good)
+    kernel = _solved(
+        fixed, moved, _design(settings), settings.most_pixels, unchanged=~changed, first=first
+    )
     light, spread, left = _compared(kernel, fixed, moved, good)
+    kernel, left = _with_background(kernel, fixed, light, spread, good)
     sign = 1 if direction == "reference" else -1
-    variance = torch.where(good, spread + _model_variance(kernel, moved), 0 * spread)
+    variance = spread.add_(_model_variance(kernel, moved)).mul_(good)
     return Difference(
-        sign * left, variance, good, kernel, direction, light, one, other, amplified,
+        left.mul_(sign), variance, good, kernel, direction, light, one, other, amplified,
     )  # fmt: skip
 
 
@@ -183,54 +194,68 @@ def _design(settings: SubtractSettings) -> Design:
     )
 
 
-def _planes(image: Image, name: str, device: str | torch.device) -> Planes:
+def _planes(image: Image, name: str, dtype: torch.dtype, device: str | torch.device) -> Planes:
     """An image as tensors; its variance smoothed over the good pixels.
 
     A variance that was made from the pixel itself goes with its noise, and weights would too.
     """
-    good = torch.as_tensor(~np.asarray(image.mask, bool), device=device)
-    data = torch.as_tensor(np.asarray(image.data, float), device=device)
-    sigma = torch.as_tensor(np.asarray(image.sigma, float), device=device)
+    good, data, sigma = (
+        torch.as_tensor(np.asarray(plane), device=device).to(kind)
+        for plane, kind in ((~np.asarray(image.mask, bool), torch.bool), (image.data, dtype),
+                            (image.sigma, dtype))
+    )  # fmt: skip
     good = good & torch.isfinite(data) & torch.isfinite(sigma) & (sigma > 0)
     seen = data[good]
     if not len(seen):
         raise InputError(f"no pixel of the {name} is good", "look at its mask and noise map")
     if bool((seen == seen[0]).all()):
         raise InputError(f"the {name} has one value everywhere", "give another image")
-    data = torch.where(good, data, torch.zeros_like(data))
-    known = good.to(data)
-    near = _smoothed(known, 2.0).clamp(min=1e-6)
-    variance = _smoothed(torch.where(good, sigma**2, torch.zeros_like(data)), 2.0) / near
-    typical = (seen.new_tensor(1.0) * sigma[good] ** 2).median()
-    return Planes(data, torch.where(variance > 0, variance, typical), good)
+    nothing = torch.zeros((), dtype=dtype, device=device)
+    data, squares = torch.where(good, data, nothing), torch.where(good, sigma.square(), nothing)
+    variance = _smoothed(squares, 2.0) / _smoothed(good.to(dtype), 2.0).clamp_(min=1e-6)
+    variance = torch.where(variance > 0, variance, squares[good].median())
+    return Planes(data, variance, good, _significance(data, variance, good))
 
 
-def _gaussian(sigma: float) -> Tensor:
+def _line(sigma: float, power: int = 1) -> list[float]:
+    """A Gaussian of unit sum, and its square, sampled to 4 sigma."""
     half = math.ceil(4 * sigma)
-    x = torch.arange(-half, half + 1, dtype=torch.float64)
-    line = torch.exp(-0.5 * (x / sigma) ** 2)
-    line = line / line.sum()
-    return line[:, None] * line[None, :]
+    line = np.exp(-0.5 * (np.arange(-half, half + 1) / sigma) ** 2)
+    return ((line / line.sum()) ** power).tolist()
 
 
-def _smoothed(image: Tensor, sigma: float) -> Tensor:
-    return convolved(image, _gaussian(sigma))
+def _smoothed(image: Tensor, sigma: float, power: int = 1) -> Tensor:
+    """The image convolved with a Gaussian, or its square; 0 beyond it."""
+    line = _line(sigma, power)
+    half = len(line) // 2
+    for axis in (0, 1):
+        wide = torch.nn.functional.pad(image, (half, half, 0, 0) if axis else (0, 0, half, half))
+        image = torch.zeros_like(image)
+        for k, weight in enumerate(line):
+            image.add_(wide.narrow(axis, k, image.shape[axis]), alpha=weight)
+    return image
 
 
 def _largest_near(values: Tensor, radius: int) -> Tensor:
     """The largest value in a square of that half side around each pixel."""
-    for axis in (0, 1):  # a line at a time
-        size, padding = [1, 1], [0, 0]
-        size[axis], padding[axis] = 2 * radius + 1, radius
-        values = torch.nn.functional.max_pool2d(
-            values[None, None], size, stride=1, padding=padding
-        )[0, 0]
+    least = values.min() if values.dtype.is_floating_point else False
+    for axis in (0, 1):
+        margin = values.narrow(axis, 0, 1).expand(*(radius if a == axis else -1 for a in (0, 1)))
+        margin = torch.zeros_like(margin) + least
+        values, width = torch.cat([margin, values, margin], axis), 1
+        while width <= 2 * radius:  # windows twice as wide each time
+            step = min(width, 2 * radius + 1 - width)
+            length = values.shape[axis] - step
+            values = torch.maximum(
+                values.narrow(axis, 0, length), values.narrow(axis, step, length)
+            )
+            width += step
     return values
 
 
 def _grown(mask: Tensor, radius: int) -> Tensor:
     """A mask with the squares of that half side around its pixels."""
-    return _largest_near(mask.float(), radius) > 0.5
+    return _largest_near(mask, radius)
 
 
 def _inside(plane: Tensor, margin: int) -> Tensor:
@@ -245,8 +270,7 @@ def _significance(data: Tensor, variance: Tensor, good: Tensor, sigma: float = 1
 
     Measured scatter counts where it is larger than the variance says: noise may be correlated.
     """
-    window = _gaussian(sigma)
-    smooth = convolved(data * good, window) / convolved(variance, window**2).clamp(min=0).sqrt()
+    smooth = _smoothed(data * good, sigma) / _smoothed(variance, sigma, 2).sqrt_()
     seen = smooth[good]
     middle = seen.median()
     scatter = 1.4826 * (seen - middle).abs().median()
@@ -254,10 +278,10 @@ def _significance(data: Tensor, variance: Tensor, good: Tensor, sigma: float = 1
 
 
 def _solved(
-    fixed: Planes, moved: Planes, design: Design, most: int, unchanged: Tensor | None = None
-) -> Kernel:
+    fixed: Planes, moved: Planes, design: Design, most: int, *, unchanged: Tensor | None = None,
+    first: Kernel | None = None, covariance: bool = True,
+) -> Kernel:  # fmt: skip
     """The kernel from the pixels that have light, the brightest first."""
-    significance = _significance(moved.data, moved.variance, moved.good)
     possible = fixed.good & ~_grown(~moved.good, design.half)
     if unchanged is not None:
         possible &= unchanged
@@ -265,7 +289,7 @@ def _solved(
     needed = len(polynomials((2, 2), design.variation)) * design.size**2
     # Whole neighbourhoods of bright pixels: a cut through the wings of a source at some level would
     # choose pixels by their noise.
-    near = _largest_near(significance, design.half)
+    near = _largest_near(moved.significance, design.half)
     level = BRIGHT
     if int((possible & (near > level)).sum()) > most:
         level = max(level, float(torch.topk(near[possible], most).values[-1]))
@@ -277,7 +301,10 @@ def _solved(
             "use a smaller kernel or less variation, or deeper images",
         )
     try:
-        return solve(fixed.data, moved.data, fixed.variance, moved.variance, use, design)
+        return solve(
+            fixed.data, moved.data, fixed.variance, moved.variance, use, design, first=first,
+            covariance=covariance,
+        )  # fmt: skip
     except torch.linalg.LinAlgError as error:
         raise InputError(
             "the kernel is not determined by these images", "use a smaller kernel"
@@ -296,7 +323,7 @@ def _direction(
     most = min(20_000, settings.most_pixels)
     names = ("reference", "science") if settings.convolve == "auto" else (settings.convolve,)
     kernels = {
-        name: _solved(*pair, design, most)
+        name: _solved(*pair, design, most, covariance=False)
         for name, pair in (("reference", (science, reference)), ("science", (reference, science)))
         if name in names
     }
@@ -313,57 +340,55 @@ def _compared(
     kernel: Kernel, fixed: Planes, moved: Planes, good: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The convolved image, the variance of what is left with the model's error, what is left."""
-    design, shape = kernel.design, fixed.data.shape
-    terms = polynomials(shape, design.background, fixed.data.dtype, fixed.data.device)
-    sky = torch.einsum("t,tyx->yx", kernel.background, terms)
-    light = kernel.model(moved.data) - sky
-    spread = fixed.variance + kernel.variance(moved.variance) + (design.floor * light) ** 2
-    left = torch.where(good, fixed.data - light - sky, torch.zeros_like(light))
-    return light, spread, left
+    design, sides = kernel.design, kernel.planes[0].shape
+    light = kernel.light(Spectrum(moved.data, sides))
+    spread = kernel.variance(Spectrum(moved.variance, sides)).add_(fixed.variance)
+    spread.add_((design.floor * light).square_())
+    sky = polynomial_image(kernel.background, light.shape, design.background).to(light)
+    return light, spread, (fixed.data - light - sky).mul_(good)
 
 
-def _with_background(kernel: Kernel, fixed: Planes, moved: Planes, good: Tensor) -> Kernel:
-    """The background fitted again to all good pixels but those where something has changed."""
-    count = kernel.background.numel()
+def _with_background(
+    kernel: Kernel, fixed: Planes, light: Tensor, spread: Tensor, good: Tensor
+) -> tuple[Kernel, Tensor]:
+    """The background fitted again to all good pixels but those where something has changed.
+
+    With what is left of the image then.
+    """
+    count, order = kernel.background.numel(), kernel.design.background
+    bare = (fixed.data - light).mul_(good)
     if not count:
-        return kernel
-    normal = torch.eye(count)
-    light, spread, left = _compared(kernel, fixed, moved, good)
-    terms = polynomials(light.shape, kernel.design.background, light.dtype, light.device)
+        return kernel, bare
+    normal, left = torch.eye(count), bare
+    terms = polynomials(light.shape, order, light.dtype, light.device)
     for step in range(3):
         if step:
             use = good & ~_grown(_significance(left, spread, good).abs() > BRIGHT, GROWN)
         else:  # whatever the first background is: about the middle
-            middle = left[good].median()
-            use = good & ((left - middle).abs() < BRIGHT * spread.sqrt())
+            use = good & ((bare - bare[good].median()).abs() < BRIGHT * spread.sqrt())
         weight = torch.where(use, 1 / spread, torch.zeros_like(spread))
-        normal = torch.einsum("syx,yx,tyx->st", terms, weight, terms)
-        right = torch.einsum("syx,yx->s", terms, weight * (fixed.data - light))
+        parts = [(weight * term).flatten() for term in terms]
+        normal = torch.stack([terms.flatten(1) @ part for part in parts]).double()
+        right = torch.stack([bare.flatten() @ part for part in parts]).double()
         background = torch.linalg.solve(normal, right)
         kernel = dataclasses.replace(kernel, background=background)
-        left = torch.where(
-            good, fixed.data - light - torch.einsum("t,tyx->yx", background, terms), 0 * light
-        )
+        left = (bare - polynomial_image(background, light.shape, order).to(bare)).mul_(good)
     covariance = kernel.covariance.clone()
     covariance[-count:, :] = 0
     covariance[:, -count:] = 0
     covariance[-count:, -count:] = torch.linalg.inv(normal)
-    return dataclasses.replace(kernel, covariance=covariance)
+    return dataclasses.replace(kernel, covariance=covariance), left
 
 
 def _model_variance(kernel: Kernel, moved: Planes) -> Tensor:
     """Variance of each pixel by the errors of kernel and background."""
-    shape, design = moved.data.shape, kernel.design
-    terms = polynomials(shape, design.variation, moved.data.dtype, moved.data.device)
-    sky = polynomials(shape, design.background, moved.data.dtype, moved.data.device)
+    design, count = kernel.design, kernel.planes.numel()
     values, vectors = largest_modes(kernel.covariance, MODES)
-    out, count = torch.zeros_like(moved.data), kernel.planes.numel()
-    spectrum = Spectrum(moved.data, kernel.planes[0].shape)
-    for value, vector in zip(values, vectors.T, strict=True):
-        change = torch.einsum("t,tyx->yx", vector[count:], sky)
-        for plane, term in zip(vector[:count].reshape(kernel.planes.shape), terms, strict=True):
-            change += spectrum.convolved(plane).mul_(term)
-        out += change.square_().mul_(value.clamp(min=0))
+    out, spectrum = torch.zeros_like(moved.data), Spectrum(moved.data, kernel.planes[0].shape)
+    for vector in (vectors * values.clamp(min=0).sqrt()).T:
+        change = spectrum.varied(vector[:count].reshape(kernel.planes.shape), design.variation)
+        change += polynomial_image(vector[count:], out.shape, design.background)
+        out.addcmul_(change, change)
     return out
 
 

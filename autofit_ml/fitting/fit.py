@@ -28,7 +28,7 @@ from autofit_ml.fitting.parallel import object_threads
 from autofit_ml.fitting.passes import best_of, fit_from, problems_of, raise_floor
 from autofit_ml.fitting.point_source import compare_with_points
 from autofit_ml.fitting.results import Fits, SceneFit
-from autofit_ml.fitting.search import search
+from autofit_ml.fitting.search import search, search_brightest
 from autofit_ml.fitting.settings import RefineSettings
 from autofit_ml.images.stamp import Stamp
 from autofit_ml.initialisation.starts import Starts
@@ -239,7 +239,8 @@ def _fit_batch(batch: SceneBatch, scene: Scene, components: bool) -> list[SceneF
     blocks = search_blocks(batch.members[0])
     coarse = batch.problem(settings.coarse, everyone, blocks, theta)
     theta = with_best_fluxes(coarse, theta, lower, upper, wanted)
-    found, chi2, n_iter = search(coarse, theta, lower, upper, max_step, settings.search, wanted)
+    searched = search_brightest if layout.alike else search
+    found, chi2, n_iter = searched(coarse, theta, lower, upper, max_step, settings.search, wanted)
     n_starts = wanted.sum(1)
     started = found[:, 0]
 
@@ -247,10 +248,10 @@ def _fit_batch(batch: SceneBatch, scene: Scene, components: bool) -> list[SceneF
     # that are nearly as good.
     owner, at = _rivals(found, chi2, _RIVALS)
     spent = n_iter
-    while max(blocks) > 1:
-        fits = fit_from(
-            batch, everyone[owner], at, lower[owner], upper[owner], settings.polish, blocks
-        )
+    while (block := max(blocks)) > 1:  # a step on coarse pixels costs little: as many as it takes
+        most = settings.polish.max_iterations * max(1, block // 2) ** 2
+        polish = dataclasses.replace(settings.polish, max_iterations=most)
+        fits = fit_from(batch, everyone[owner], at, lower[owner], upper[owner], polish, blocks)
         spent = spent.index_add(0, owner, fits.n_iter)
         owner, at = _rivals_of(fits, owner, len(rows))
         blocks = tuple(max(1, block // 2) for block in blocks)

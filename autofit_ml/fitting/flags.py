@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 
@@ -89,6 +90,7 @@ def undetermined(names: tuple[str, ...], values: np.ndarray, errors: np.ndarray,
     return any(errors[j] > most * values[j] for j, most in known)
 
 
+@lru_cache(maxsize=64)
 def _places(names: tuple[str, ...]) -> dict[str, int]:
     """Place of each parameter in the first image."""
     return {name.partition("[")[0]: j for j, name in reversed(list(enumerate(names)))}
@@ -107,11 +109,12 @@ def wrong_noise(batch: SceneBatch, row: int, scatter: np.ndarray, correlated: bo
         if stamp is None:
             continue
         band = f"{batch.layout.bands[i]}: " if batch.layout.n_images > 1 else ""
-        sky = batch.empty(i)[row]
         if not math.isfinite(scatter[i]):
-            out.append(f"{band}noise not checked: {int(sky.sum())} pixels of sky tell too little")
+            number = int(batch.empty(i)[row].sum())
+            out.append(f"{band}noise not checked: {number} pixels of sky tell too little")
         if not _bad(scatter)[i]:
             continue
+        sky = batch.empty(i)[row]
         sigma = float(np.median(stamp.sigma[sky[: stamp.shape[0], : stamp.shape[1]].cpu().numpy()]))
         cause = likely_cause(
             float(scatter[i]), sigma, gain=stamp.gain, correlated=correlated,

@@ -53,37 +53,32 @@ def geometry_flags(
     y0, y1 = max(0, int(y - radius) - 1), min(ny, int(y + radius) + 3)
     if x1 <= x0 or y1 <= y0:
         return int(Flag.EDGE | Flag.EXTRAPOLATED | Flag.UNDETERMINED)
-    dy, dx = np.ogrid[y0:y1, x0:x1]
-    dx, dy = dx - x, dy - y
-    angle = math.radians(pa)
-    major = -dx * math.sin(angle) + dy * math.cos(angle)
-    minor = dx * math.cos(angle) + dy * math.sin(angle)
-    ellipse = major**2 + (minor / q) ** 2
+    sin, cos = math.sin(math.radians(pa)), math.cos(math.radians(pa))
     window = (slice(y0, y1), slice(x0, x1))
     bad = stamp.mask[window] | masked[window]
-    inside = ellipse <= max(re, 1.0) ** 2
-    if inside.any() and bad[inside].mean() > 0.5:
-        flags |= Flag.CENTRE_MASKED
-    if stamp.saturated is not None and np.any(
-        stamp.saturated[window][ellipse <= max(2 * re, 1.0) ** 2]
-    ):
-        flags |= Flag.SATURATED
-    labels = segmentation.labels
-    if segmentation.target:
-        border = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
-        if np.any(border == segmentation.target):
-            flags |= Flag.EDGE
-    tips = re * np.array([[-math.sin(angle), math.cos(angle)], [math.sin(angle), -math.cos(angle)]])
-    if not any(-0.5 <= x + u <= nx - 0.5 and -0.5 <= y + v <= ny - 0.5 for u, v in tips):
+    if bad.any() or stamp.saturated is not None:
+        dy, dx = np.ogrid[y0:y1, x0:x1]
+        dx, dy = dx - x, dy - y
+        ellipse = (dy * cos - dx * sin) ** 2 + ((dx * cos + dy * sin) / q) ** 2
+        inside = ellipse <= max(re, 1.0) ** 2
+        if inside.any() and bad[inside].mean() > 0.5:
+            flags |= Flag.CENTRE_MASKED
+        if stamp.saturated is not None and np.any(
+            stamp.saturated[window][ellipse <= max(2 * re, 1.0) ** 2]
+        ):
+            flags |= Flag.SATURATED
+    u, v = re * sin, re * cos
+    if not any(-0.5 <= x + s * u <= nx - 0.5 and -0.5 <= y - s * v <= ny - 0.5 for s in (-1, 1)):
         flags |= Flag.EXTRAPOLATED
-    corners = np.array([(u - x, v - y) for u in (-0.5, nx - 0.5) for v in (-0.5, ny - 0.5)])
-    along = -corners[:, 0] * math.sin(angle) + corners[:, 1] * math.cos(angle)
-    across = corners[:, 0] * math.cos(angle) + corners[:, 1] * math.sin(angle)
-    if np.hypot(along, across / q).max() < re:
+    corners = [(u - x, v - y) for u in (-0.5, nx - 0.5) for v in (-0.5, ny - 0.5)]
+    if all(math.hypot(v * cos - u * sin, (u * cos + v * sin) / q) < re for u, v in corners):
         flags |= Flag.EXTRAPOLATED | Flag.UNDETERMINED
-    reach_x = re * math.hypot(math.sin(angle), q * math.cos(angle))
-    reach_y = re * math.hypot(math.cos(angle), q * math.sin(angle))
-    if x - reach_x < -0.5 or x + reach_x > nx - 0.5 or y - reach_y < -0.5 or y + reach_y > ny - 0.5:
+    reach_x, reach_y = re * math.hypot(sin, q * cos), re * math.hypot(cos, q * sin)
+    outside = min(x - reach_x, y - reach_y) < -0.5
+    outside |= x + reach_x > nx - 0.5 or y + reach_y > ny - 0.5
+    labels, target = segmentation.labels, segmentation.target
+    border = (labels[0], labels[-1], labels[:, 0], labels[:, -1])
+    if outside or (target and any((part == target).any() for part in border)):
         flags |= Flag.EDGE
     return int(flags)
 

@@ -12,7 +12,7 @@ from autofit_ml.fitting.companions import compact_residuals
 from autofit_ml.fitting.neighbours import Neighbour
 from autofit_ml.fitting.pixels import pixel_sum
 from autofit_ml.fitting.problem import SceneProblem
-from autofit_ml.fitting.residual_blocks import N_BLOCKS, block_pulls, ring_and_sector
+from autofit_ml.fitting.residual_apertures import APERTURES, aperture_pulls, radial_number
 from autofit_ml.fitting.sky_noise import RIGHT, sky_scatter
 from autofit_ml.fitting.uncertainties import correlated_products
 from autofit_ml.measure.correlation import adjacent_correlation, measure_correlation
@@ -82,7 +82,7 @@ class ImageStatistics:
             zeros, zeros.clone(), zeros.clone(), zeros + torch.nan, zeros > 0,
             theta.new_full((n, n_images), torch.nan), zeros.clone(), zeros.clone(), zeros.clone(),
             theta.new_zeros((n, n_target)), square, square.clone(),
-            theta.new_zeros((n, n_pulled, N_BLOCKS)),
+            theta.new_zeros((n, n_pulled, len(APERTURES) - 1)),
         )  # fmt: skip
 
     @property
@@ -141,8 +141,11 @@ def measure_images(
     fwhm = np.array([batch.members[row].fwhm[0] for row in rows])
     members = torch.as_tensor(rows, device=theta.device)
     shared = problem.shared()
+    numbers: dict[tuple[int, int], torch.Tensor] = {}
     for i in range(layout.n_images):
         data = problem.images[i]
+        if data.placement is not None or data.plan.shape not in numbers:
+            numbers[data.plan.shape] = radial_number(data, index, ellipses, fwhm)
         channels, jacobian = problem.channels(index, theta, i, shared)
         images = problem.light_of(channels)
         for k in (ratio != 1).any(0).nonzero()[:, 0].tolist():
@@ -150,12 +153,12 @@ def measure_images(
         sky = problem.sky_image(index, theta, i)
         target = torch.stack(images[:n_target]).sum(0) if n_target > 1 else images[0]
         whole = target if len(images) == n_target else target + sum(images[n_target:])
-        out.pulls += block_pulls(
+        out.pulls += aperture_pulls(
             channels,
             jacobian,
             problem.pixel_terms(index, i, whole + sky).score,
             covariance,
-            ring_and_sector(problem.images[i], index, ellipses, fwhm),
+            numbers[data.plan.shape],
         )
         root = data.root_weight[index]
         residual = (data.data[index] - whole - sky) * root

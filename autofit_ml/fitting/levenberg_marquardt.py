@@ -115,6 +115,13 @@ class Evaluation:
             self.chi2[index], self.gradient[index], self.matrix[index], self.light[index]
         )
 
+    def where(self, chosen: torch.Tensor, other: Evaluation) -> Evaluation:
+        """This evaluation of the chosen problems (B,), the other one of the rest."""
+        pairs = zip(vars(self).values(), vars(other).values(), strict=True)
+        return Evaluation(
+            *(torch.where(chosen.view(-1, *[1] * (a.ndim - 1)), a, b) for a, b in pairs)
+        )
+
     def put(self, index: torch.Tensor, other: Evaluation) -> None:
         """Overwrite the problems at `index`."""
         self.chi2[index] = other.chi2
@@ -236,7 +243,9 @@ def minimise(
     )
     damping = torch.full((b,), settings.damping, dtype=theta.dtype, device=theta.device)
     finish = torch.full_like(damping, settings.finish)
-    active = everyone[torch.isfinite(state.chi2)]
+    left = ~torch.isfinite(state.chi2)
+    active = everyone
+    wanted = None if own is None else (own.to(torch.int8).argsort(stable=True), int(own.sum()))
 
     def tolerated(some: torch.Tensor, chi2: torch.Tensor) -> torch.Tensor:
         """Expected decrease of chi2 below which some problems have converged."""
@@ -245,57 +254,57 @@ def minimise(
 
     def look(some: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Damped and full steps of some problems; whether they need no more."""
-        here, at = state.select(some), theta[some]
+        here, at, gone = state.select(some), theta[some], left[some]
         blocked = against_bounds(at, here.gradient, lower[some], upper[some])
-        steps = solve_damped(here, damping[some], blocked, own)
-        result.expected[some] = steps.expected
-        result.at_bound[some] = blocked & (lower[some] < upper[some])
+        steps = solve_damped(here, damping[some], blocked, wanted)
         limit = tolerated(some, here.chi2)
         stalled = damping[some] > settings.max_damping
         limit = torch.where(stalled, settings.stalled * limit, limit)
         settled = steps.own < limit
-        result.converged[some] = settled
+        held = blocked & (lower[some] < upper[some])
+        result.expected[some] = torch.where(gone, result.expected[some], steps.expected)
+        result.at_bound[some] = torch.where(gone[:, None], result.at_bound[some], held)
+        result.converged[some] = torch.where(gone, result.converged[some], settled)
         rest = limit if own is None else limit.clamp_min(settings.nuisance)
-        return steps.damped, steps.full, settled & (steps.expected < rest)
+        return steps.damped, steps.full, gone | (settled & (steps.expected < rest))
 
     for _ in range(settings.max_iterations):
-        if len(active) == 0:
-            break
         step, full, done = look(active)
-        stuck = ~done & (damping[active] > settings.max_damping)
-        keep = ~(done | stuck)
-        active, step, full = active[keep], step[keep], full[keep]
-        if measure is not None and len(active):
+        done |= damping[active] > settings.max_damping
+        near = torch.zeros_like(done)
+        if measure is not None:
             short = (full.abs() <= _SHORT * max_step).all(1)
-            near = (short & (result.expected[active] < finish[active])).nonzero()[:, 0]
-            if len(near):
-                some = active[near]
-                last = _finished(measure, tolerated, result, theta, some, full[near], lower, upper)
-                finish[some] = (
-                    result.expected[some] / 4
-                )  # where it fails it is not tried again soon
-                keep = torch.ones(len(active), dtype=torch.bool, device=active.device)
-                keep[near[last]] = False
-                active, step = active[keep], step[keep]
+            near = ~done & short & (result.expected[active] < finish[active])
+        # The only place of an iteration where the host waits for the device.
+        kind = torch.where(done, 2, (~near).to(torch.int64))
+        counts = torch.stack([(kind == 0).sum(), (kind == 1).sum()]).cpu().tolist()
+        order = kind.argsort(stable=True)[: sum(counts)]
+        active, step, full = active[order], step[order], full[order]
         if len(active) == 0:
             break
-        low = torch.maximum(lower[active], theta[active] - max_step)
-        high = torch.minimum(upper[active], theta[active] + max_step)
-        step = _within(state, theta, active, step, damping, low, high, lower, upper)
-        trial = theta[active] + _shortened(step, max_step)
-        trial = torch.maximum(torch.minimum(trial, upper[active]), lower[active])
-        there = evaluate(active, trial)
-        result.n_iter[active] += 1
-        better = there.chi2 < state.chi2[active]  # False for NaN
-        accepted = active[better]
-        theta[accepted] = trial[better]
-        state.put(accepted, there.select(better.nonzero()[:, 0]))
-        damping[active] = torch.where(
-            better, (damping[active] / 8).clamp_min(1e-9), (damping[active] * 6).clamp_min(1e-3)
-        )
+        if measure is not None and counts[0]:
+            some = active[: counts[0]]
+            left[some] = _finished(
+                measure, tolerated, result, theta, some, full[: counts[0]], lower, upper
+            )
+            finish[some] = result.expected[some] / 4  # where it fails it is not tried again soon
+        if counts[1]:
+            some, step = active[counts[0] :], step[counts[0] :]
+            low = torch.maximum(lower[some], theta[some] - max_step)
+            high = torch.minimum(upper[some], theta[some] + max_step)
+            step = _within(state, theta, some, step, damping, low, high, lower, upper)
+            trial = theta[some] + _shortened(step, max_step)
+            trial = torch.maximum(torch.minimum(trial, upper[some]), lower[some])
+            there = evaluate(some, trial)
+            result.n_iter[some] += 1
+            better = there.chi2 < state.chi2[some]  # False for NaN
+            theta[some] = torch.where(better[:, None], trial, theta[some])
+            state.put(some, there.where(better, state.select(some)))
+            damping[some] = torch.where(
+                better, (damping[some] / 8).clamp_min(1e-9), (damping[some] * 6).clamp_min(1e-3)
+            )
     else:
-        if len(active):
-            look(active)
+        look(active)
     result.theta, result.state = theta, state
     return result
 
@@ -322,12 +331,11 @@ def _finished(
     result.n_iter[some] += 1
     remaining = (state.chi2[some] - chi2 - expected).square() / expected
     good = inside & (remaining < tolerated(some, chi2) / 4)
-    taken = some[good]
-    theta[taken] = trial[good]
-    state.chi2[taken] = chi2[good]
-    state.gradient[taken] = 0.0
-    result.expected[taken] = remaining[good]
-    result.converged[taken] = True
+    theta[some] = torch.where(good[:, None], trial, theta[some])
+    state.chi2[some] = torch.where(good, chi2, state.chi2[some])
+    state.gradient[some] = torch.where(good[:, None], 0.0, state.gradient[some])
+    result.expected[some] = torch.where(good, remaining, expected)
+    result.converged[some] |= good
     return good
 
 
@@ -353,20 +361,14 @@ def _within(
     say nothing, a star's ellipticity, must not shorten the steps of all others.
     """
     at = theta[active] + step
-    cross = (at < low) | (at > high)
-    some = cross.any(1).nonzero()[:, 0]
-    if len(some) == 0:
-        return step
-    rows, held = active[some], cross[some]
-    here = state.select(rows)
-    ends = torch.maximum(torch.minimum(at[some], high[some]), low[some]) - theta[rows]
+    held = (at < low) | (at > high)
+    here = state.select(active)
+    ends = torch.maximum(torch.minimum(at, high), low) - theta[active]
     fixed = torch.where(held, ends, torch.zeros_like(ends))
+    blocked = against_bounds(theta[active], here.gradient, lower[active], upper[active])
     here.gradient = here.gradient - (here.matrix @ fixed[..., None])[..., 0]
-    blocked = against_bounds(theta[rows], state.gradient[rows], lower[rows], upper[rows])
-    again = solve_damped(here, damping[rows], blocked | held).damped
-    out = step.clone()
-    out[some] = torch.where(held, fixed, again)
-    return out
+    again = solve_damped(here, damping[active], blocked | held).damped
+    return torch.where(held.any(1)[:, None], torch.where(held, fixed, again), step)
 
 
 def against_bounds(
@@ -395,12 +397,13 @@ def solve_damped(
     state: Evaluation,
     damping: torch.Tensor,
     blocked: torch.Tensor,
-    own: torch.Tensor | None = None,
+    wanted: tuple[torch.Tensor, int] | None = None,
 ) -> Steps:
     """Steps of B problems, and what they are expected to gain.
 
     Rows and columns of blocked parameters are taken out. Where A is not positive definite to
-    rounding, the expected decrease is infinite. ``own`` (D,) marks the wanted parameters.
+    rounding, the expected decrease is infinite. ``wanted``: the parameters (D,) in an order with
+    the wanted ones last, and their number.
     """
     free = (~blocked).to(state.matrix.dtype)
     scale = state.matrix.diagonal(dim1=1, dim2=2).clamp_min(1e-300).sqrt()
@@ -410,9 +413,8 @@ def solve_damped(
     eye = torch.eye(unit.shape[-1], dtype=unit.dtype, device=unit.device)
     unit = unit * (1 - eye) + eye
     n_own = unit.shape[-1]
-    if own is not None:  # last: the end of the factor then is that of their inverse covariance
-        order = torch.cat([(~own).nonzero()[:, 0], own.nonzero()[:, 0]])
-        n_own = int(own.sum())
+    if wanted is not None:  # the end of the factor is that of their inverse covariance
+        order, n_own = wanted
         unit, g, inverse = unit[:, order][:, :, order], g[:, order], inverse[:, order]
     both = torch.stack([unit + damping[:, None, None] * eye, unit + 1e-12 * eye])
     factor, info = torch.linalg.cholesky_ex(both)
@@ -428,7 +430,7 @@ def solve_damped(
         ((info[0] != 0) | ~torch.isfinite(solution[0]).all(1))[:, None], g, solution[0]
     )
     step, full = step * inverse, torch.nan_to_num(solution[1]) * inverse
-    if own is not None:
+    if wanted is not None:
         back = order.argsort()
         step, full = step[:, back], full[:, back]
     return Steps(step, full, expected, gain)

@@ -45,7 +45,7 @@ def _solved(problem: SceneProblem, index: torch.Tensor, theta: torch.Tensor) -> 
         images = problem.component_images(index, theta, i, shared=shared)
         data = problem.images[i]
         root = data.root_weight[index]
-        background = data.background()[: layout.sky_terms]
+        background = data.background[: layout.sky_terms]
         columns = [images[span] for span, _ in mine]
         held = [image for span, image in enumerate(images) if span not in {s for s, _ in mine}]
         a = len(index)

@@ -1,17 +1,20 @@
 r"""The part of a fit's error that is due to the model: galaxies are no Sérsic profiles.
 
-In: what rings and sectors of the residual would move the fit by, beyond what noise alone would
-(`autofit_ml.fitting.residual_blocks`). Out: a covariance that is added to that of the noise. With
-the excess R and S of rings and sectors over the noise, in units of the noise's variance V, and the
-evidence e against the model that the excesses of all parameters give together,
+In: what the residual inside of nested apertures would move the fit by
+(`autofit_ml.fitting.residual_apertures`). Out: a covariance that is added to that of the noise.
+With the sum R of the pulls' squares beyond that of noise alone, in units of the noise's variance V,
+and the evidence e against the model,
 
-.. math:: \sigma_j^2 = V_j \Big[1 + \frac{e^2}{e^2 + g_j^2}
-          \big(a_j R_j + b_j S_j + c_j e^{p_j}\big)\Big] .
+.. math:: \sigma_j^2 = V_j + \frac{e^4}{e^4 + g_j^4} \Big(\frac1{s_j} + h_j^2\Big)^{-1},
+          \qquad s_j = V_j \big(a_j R_j + c_j \sqrt e\big) .
 
-The third term stands for what no residual shows (an axis ratio that differs between bulge and disc,
-light beyond the stamp); e grows with the square of S/N, so it is a floor where p is 1. Without
-evidence against the model there is no model error. The coefficients are measured on simulated
-galaxies (``training/errors.py``) and come as weights of the task ``errors``.
+The evidence for a position is the excess of both positions' pulls in the metric of the inverse
+covariance, for all else that of all else: a galaxy that is the same turned by half a turn says
+nothing about its centre, however wrong its profile. The term in e stands for what no residual shows
+(an axis ratio that differs between bulge and disc, light beyond the stamp), and 1/h is what
+galaxies are off by at most, whatever their S/N (h = 0 for positions). Without evidence against the
+model there is no model error. The coefficients are measured on simulated galaxies
+(``training/errors.py``) and come as weights of the task ``errors``.
 
 They apply to positions, ln flux, ln re, the index (and other shapes: those of the size), and the
 ellipticity along and across its direction. Correlations are those of all pulls together.
@@ -27,29 +30,27 @@ import torch
 
 from autofit_ml.errors import SettingsError
 from autofit_ml.fitting.batch import Member, SceneBatch
-from autofit_ml.fitting.residual_blocks import RINGS, product
+from autofit_ml.fitting.residual_apertures import APERTURES, product
 from autofit_ml.scenes.layout import Layout
 from autofit_ml.weights.choice import choose_weights, network
 
 __all__ = [
     "COEFFICIENTS",
     "KINDS",
-    "NOISE",
     "ErrorModel",
     "build",
     "excesses",
     "in_natural_terms",
     "kinds_of",
     "model_covariance",
-    "shares",
+    "model_variance",
     "with_model_error",
 ]
 
 KINDS = ("position", "flux", "size", "index", "ratio", "angle")
 """What a number of theta is, as far as its model error goes."""
 
-COEFFICIENTS = ("ring", "sector", "pooled", "power", "gate")
-NOISE = ("ring_noise", "sector_noise")
+COEFFICIENTS = ("aperture", "pooled", "gate", "curb")
 
 _KIND = {"x": 0, "y": 0, "flux": 1, "re": 2, "q": 4, "pa": 5}
 
@@ -62,19 +63,19 @@ class ErrorModel(torch.nn.Module):
 
     Attributes
     ----------
-    ring, sector, pooled, power, gate : Tensor, float64, (kinds,)
-        a, b, c, p and g.
-    ring_noise, sector_noise : Tensor, float64, (kinds,)
-        Mean of the pulls' squares under noise alone, in units of its variance.
-    evidence_noise : Tensor, float64, (1,)
-        Of all pulls together, for each number of theta.
+    aperture, pooled, gate, curb : Tensor, float64, (kinds,)
+        a, c, g and h.
+    noise : Tensor, float64, (kinds,)
+        Mean sum of the pulls' squares under noise alone, in units of its variance.
+    evidence_noise : Tensor, float64, (2,)
+        Of all pulls on positions, and on all else, for each number of theta.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        for name in (*COEFFICIENTS, *NOISE):
+        for name in (*COEFFICIENTS, "noise"):
             self.register_buffer(name, torch.zeros(len(KINDS), dtype=torch.float64))
-        self.register_buffer("evidence_noise", torch.zeros(1, dtype=torch.float64))
+        self.register_buffer("evidence_noise", torch.zeros(2, dtype=torch.float64))
 
     def forward(
         self, pulls: torch.Tensor, covariance: torch.Tensor, kinds: torch.Tensor
@@ -83,7 +84,7 @@ class ErrorModel(torch.nn.Module):
 
         Parameters
         ----------
-        pulls : Tensor, (B, K, N_BLOCKS)
+        pulls : Tensor, (B, K, apertures)
         covariance : Tensor, (B, K, K)
             Of the noise.
         kinds : Tensor, int64, (K,)
@@ -92,35 +93,39 @@ class ErrorModel(torch.nn.Module):
         variance = covariance.diagonal(dim1=1, dim2=2)
         beyond = self.beyond_noise(pulls, covariance, kinds)
         free = (self.get_buffer(name).to(pulls)[kinds] for name in COEFFICIENTS)
-        return variance * shares(*beyond, *free).clamp_max(_LARGEST)
+        return torch.minimum(model_variance(variance, *beyond, *free), _LARGEST * variance)
 
     def beyond_noise(
         self, pulls: torch.Tensor, covariance: torch.Tensor, kinds: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """R and S, (B, K), and e, (B, 1); arguments as in `forward`."""
-        ring, sector, together = excesses(pulls, covariance)
-        free = (covariance.diagonal(dim1=1, dim2=2) > 0).sum(1)
-        e = together - self.get_buffer("evidence_noise").to(pulls) * free
-        ring_noise, sector_noise = (self.get_buffer(name).to(pulls)[kinds] for name in NOISE)
-        return (
-            (ring - ring_noise).clamp_min(0),
-            (sector - sector_noise).clamp_min(0),
-            e.clamp_min(1e-6)[:, None],
-        )
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """R and e, (B, K); arguments as in `forward`."""
+        squares, evidence = excesses(pulls, covariance, kinds)
+        squares = squares - self.get_buffer("noise").to(pulls)[kinds]
+        alone = self.get_buffer("evidence_noise").to(pulls)
+        free = covariance.diagonal(dim1=1, dim2=2) > 0
+        for noise, group in zip(alone, groups(kinds), strict=True):
+            evidence[:, group] -= noise * free[:, group].sum(1, keepdim=True)
+        return squares.clamp_min(0), evidence.clamp_min(1e-6)
 
 
-def shares(
-    ring: torch.Tensor,
-    sector: torch.Tensor,
+def model_variance(
+    variance: torch.Tensor,
+    excess: torch.Tensor,
     e: torch.Tensor,
     a: torch.Tensor,
-    b: torch.Tensor,
     c: torch.Tensor,
-    p: torch.Tensor,
     g: torch.Tensor,
+    h: torch.Tensor,
 ) -> torch.Tensor:
-    """Variances beyond the noise, in units of its own (the equation above)."""
-    return e.square() / (e.square() + g.square()) * (a * ring + b * sector + c * e**p)
+    """Variances beyond the noise (the equation above)."""
+    own = variance * (a * excess + c * e.sqrt())
+    return e**4 / (e**4 + g**4) * own / (1 + own * h.square())
+
+
+def groups(kinds: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Places of the positions, and of all else."""
+    position = kinds == KINDS.index("position")
+    return position.nonzero()[:, 0], (~position).nonzero()[:, 0]
 
 
 def build(config: Mapping[str, Any]) -> ErrorModel:
@@ -129,20 +134,20 @@ def build(config: Mapping[str, Any]) -> ErrorModel:
     Raises
     ------
     ValueError
-        It is for other blocks or parameters than these.
+        It is for other apertures or parameters than these.
     """
     made = config["network"]
-    if tuple(made["kinds"]) != KINDS or tuple(made["rings"]) != RINGS:
-        raise ValueError("it was measured with other rings or parameters")
+    if tuple(made["kinds"]) != KINDS or tuple(made.get("apertures", ())) != APERTURES:
+        raise ValueError("it was measured with other apertures or parameters")
     return ErrorModel()
 
 
 def excesses(
-    pulls: torch.Tensor, covariance: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Squares of the pulls of rings and of sectors, (B, K), and of all together, (B,).
+    pulls: torch.Tensor, covariance: torch.Tensor, kinds: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Squares of the pulls in units of the variance, and the evidence of its group, both (B, K).
 
-    Summed over the blocks; in units of the variance, and in the metric of the inverse covariance.
+    Summed over the apertures; arguments as `ErrorModel.forward` has them.
     """
     variance = covariance.diagonal(dim1=1, dim2=2)
     scale = torch.where(variance > 0, variance, torch.inf).rsqrt()
@@ -150,10 +155,12 @@ def excesses(
     eye = torch.eye(unit.shape[-1], dtype=unit.dtype, device=unit.device)
     unit = unit + eye * ((variance <= 0).to(unit.dtype)[:, None] + 1e-9)
     scaled = pulls * scale[..., None]
-    together = (scaled * torch.linalg.solve(unit, scaled)).sum(2).sum(1)
-    squares = scaled.square()
-    first = len(RINGS)
-    return squares[..., :first].sum(2), squares[..., first:].sum(2), together
+    evidence = torch.zeros_like(variance)
+    for group in groups(kinds):
+        some = scaled[:, group]
+        metric = unit[:, group[:, None], group]
+        evidence[:, group] = (some * torch.linalg.solve(metric, some)).sum((1, 2))[:, None]
+    return scaled.square().sum(2), evidence
 
 
 def with_model_error(
@@ -217,7 +224,7 @@ def model_covariance(
         Of the noise, correlated or not.
     own : sequence of int
         Numbers of theta that belong to the target.
-    pulls : Tensor, (B, K, N_BLOCKS)
+    pulls : Tensor, (B, K, apertures)
         On these.
     """
     kinds = torch.tensor(kinds_of(layout, own), device=theta.device)
@@ -250,7 +257,7 @@ def in_natural_terms(
     """The linear map from theta to what `KINDS` are, with covariance and pulls in these.
 
     ln re takes the place of ln rc, and the ellipticity along and across its direction that of
-    (eta1, eta2). Arguments as in `model_covariance`; (B, K, K), (B, K, K) and (B, K, N_BLOCKS).
+    (eta1, eta2). Arguments as in `model_covariance`; (B, K, K), (B, K, K) and (B, K, apertures).
     """
     turn = _turns(layout, theta, own)
     index = torch.as_tensor(list(own), device=theta.device)

@@ -86,6 +86,9 @@ class SceneObject:
 
 IDENTITY = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
 
+_SAME_PLACE = 1e-5
+"""Pixels up to which two WCS put the pixels of a stamp in the same places: rounding."""
+
 
 def object_of(stamp: Stamp, segmentation: Segmentation) -> SceneObject:
     """An object with one image."""
@@ -159,7 +162,10 @@ def affine_between(reference: Stamp, other: Stamp) -> np.ndarray:
             "at the target",
             "check the WCS, or leave this image out",
         )
-    return np.column_stack([matrix, offset])
+    affine = np.column_stack([matrix, offset])
+    corners = np.array([[u, v, 1.0] for u in (0, nx) for v in (0, ny)]).T
+    same = np.abs(affine @ corners - corners[:2]).max() < _SAME_PLACE
+    return IDENTITY if same else affine
 
 
 def carried(mask: np.ndarray, affine: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

@@ -27,8 +27,9 @@ _SWITCH_INTERVAL = 5e-4
 long, and the default of 5 ms would idle them between operations (measured: 3.5 to 2.9 ms a
 galaxy on two cores)."""
 
-_MALLOPT = {-1: 256 << 20, -3: 256 << 20}
-"""``M_TRIM_THRESHOLD`` and ``M_MMAP_THRESHOLD`` of the GNU allocator, bytes."""
+_MALLOPT = {-1: 256 << 20, -2: 64 << 20, -3: 256 << 20}
+"""``M_TRIM_THRESHOLD``, ``M_TOP_PAD`` (without it threads give back what they freed) and
+``M_MMAP_THRESHOLD`` of the GNU allocator, bytes."""
 
 
 @dataclass(frozen=True)

@@ -9,17 +9,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from autofit_ml.rendering import FourierPlan
-from autofit_ml.scenes.layout import Span
 
 if TYPE_CHECKING:
     from autofit_ml.fitting.likelihoods import PixelTerms
 
-__all__ = ["ImageData", "PatchPlans", "Placement", "normal_equations", "pixel_sum"]
+__all__ = ["ImageData", "PatchPlans", "Placement", "normal_equations", "pixel_sum", "placed"]
 
 
 @dataclass(frozen=True)
@@ -41,50 +41,45 @@ class Placement:
         """Select some of the objects."""
         return Placement(self.matrix[index], self.offset[index])
 
-    def apply(self, full: torch.Tensor, spans: Sequence[Span]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Parameters (A, F) here, and their derivatives by those there, (A, F, F)."""
-        every = [(span.first, span.parameters) for span in spans]
-        return self._placed(full, [(first, names) for first, names in every if "x" in names])
-
     def place(self, full: torch.Tensor, names: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        """The same of one component, whose parameters have `names` (`Profile.parameters`)."""
-        return self._placed(full, [(0, names)])
+        """Parameters (A, F) of one component (`Profile.parameters`) here, and their derivatives by
+        those there, (A, F, F)."""
+        turn, shift = self.linear([(0, names)], full.shape[1])
+        return placed(full, turn, shift), turn
 
-    def _placed(
-        self, full: torch.Tensor, components: Sequence[tuple[int, Sequence[str]]]
+    def linear(
+        self, components: Sequence[tuple[int, Sequence[str]]], size: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The same of components that have a position: (first place in `full`, names of each).
+        """The map of the fit parameters of components: matrix (B, F, F) and shift (B, F).
 
-        The map is taken as a similarity (rotation, mirror, one scale): shear of a few per cent is
-        what the position takes, not the shape.
+        `components`: (first place, names) of each, of `size` places. The map is taken as a
+        similarity (rotation, mirror, one scale): shear of a few per cent is what the position
+        takes, not the shape.
         """
-
-        def places(name: str) -> torch.Tensor:
-            found = [first + names.index(name) for first, names in components if name in names]
-            return torch.tensor(found, dtype=torch.int64, device=full.device)
-
-        a, f = full.shape
-        out, m = full.clone(), self.matrix[..., None]
-        turn = torch.eye(f, dtype=full.dtype, device=full.device).expand(a, f, f).clone()
-        i, j = places("x"), places("y")
-        for k, row in enumerate((i, j)):
-            out[:, row] = m[:, k, 0] * full[:, i] + m[:, k, 1] * full[:, j]
-            out[:, row] += self.offset[:, k, None]
-            turn[:, row, i], turn[:, row, j] = m[:, k, 0], m[:, k, 1]
-        i, j = places("q"), places("pa")
-        if len(i) == 0:
-            return out, turn
+        m, (b, f) = self.matrix, (len(self.matrix), size)
+        turn = torch.eye(f, dtype=m.dtype, device=m.device).repeat(b, 1, 1)
+        shift = m.new_zeros((b, f))
         determinant = m[:, 0, 0] * m[:, 1, 1] - m[:, 0, 1] * m[:, 1, 0]
         parity = torch.where(determinant < 0, -1.0, 1.0).to(m)
         # Direction of the first image's x axis here; a mirrored second axis changes eta2's sign.
         angle = torch.atan2(m[:, 1, 0] - parity * m[:, 0, 1], m[:, 0, 0] + parity * m[:, 1, 1])
         cos, sin = (2 * angle).cos(), (2 * angle).sin()
-        out[:, places("re")] += determinant.abs().log() / 2
-        eta1, eta2 = full[:, i], parity * full[:, j]
-        out[:, i], out[:, j] = cos * eta1 - sin * eta2, sin * eta1 + cos * eta2
-        turn[:, i, i], turn[:, i, j] = cos, -sin * parity
-        turn[:, j, i], turn[:, j, j] = sin, cos * parity
-        return out, turn
+        shapes = torch.stack([cos, -sin * parity, sin, cos * parity], 1).unflatten(1, (2, 2))
+        for first, names in components:
+            if "x" not in names:
+                continue
+            i = first + names.index("x")
+            turn[:, i : i + 2, i : i + 2], shift[:, i : i + 2] = m, self.offset
+            if "q" in names:
+                i = first + names.index("q")
+                turn[:, i : i + 2, i : i + 2] = shapes
+                shift[:, first + names.index("re")] = determinant.abs().log() / 2
+        return turn, shift
+
+
+def placed(full: torch.Tensor, turn: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+    """Parameters (A, F) as `Placement.linear` maps them."""
+    return (turn * full[:, None]).sum(-1) + shift
 
 
 @dataclass(frozen=True)
@@ -153,6 +148,7 @@ class ImageData:
         names = [item.name for item in dataclasses.fields(cls)]
         return cls(**{name: joined(name) for name in names})
 
+    @cached_property
     def background(self) -> torch.Tensor:
         """1, x - xc, y - yc, (3, ny, nx), in image pixels about the stamp's centre."""
         ny, nx = self.plan.shape

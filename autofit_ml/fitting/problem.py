@@ -17,13 +17,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
 from autofit_ml.fitting.extras import Extras
 from autofit_ml.fitting.levenberg_marquardt import Evaluate, Evaluation
 from autofit_ml.fitting.likelihoods import Likelihood, PixelTerms
-from autofit_ml.fitting.pixels import ImageData, normal_equations, pixel_sum
+from autofit_ml.fitting.pixels import ImageData, normal_equations, pixel_sum, placed
 from autofit_ml.fitting.priors import GaussianPrior
 from autofit_ml.profiles import Profile
 from autofit_ml.rendering import FourierPlan, Shared, component_channels, render_component
@@ -53,6 +54,8 @@ class SceneProblem:
         Of theta, beside these.
     chunk : int
         Objects per evaluation.
+    only : int or None
+        The one image that `evaluate` looks at; None: all.
     """
 
     layout: Layout
@@ -62,6 +65,7 @@ class SceneProblem:
     extras: Extras
     prior: GaussianPrior
     chunk: int
+    only: int | None = None
 
     def __len__(self) -> int:
         return len(self.base)
@@ -76,6 +80,7 @@ class SceneProblem:
             self.extras,
             self.prior.select(index),
             self.chunk,
+            self.only,
         )
 
     @classmethod
@@ -159,7 +164,7 @@ class SceneProblem:
         """Background beyond the pedestal, (A, ny, nx), units of `scale`."""
         data = self.images[image]
         terms = self._sky(index, theta, image)
-        return _summed(terms.to(data.data.dtype), data.background())
+        return _summed(terms.to(data.data.dtype), data.background)
 
     def design(self, index: torch.Tensor, theta: torch.Tensor, image: int) -> torch.Tensor:
         """Derivatives of an image by theta, (A, D, ny, nx)."""
@@ -173,6 +178,13 @@ class SceneProblem:
         return self.likelihood.terms(
             data.data[index], model, data.root_weight[index], self._electrons(image, index)
         )
+
+    def brightest(self, theta: torch.Tensor) -> torch.Tensor:
+        """Image in which the first component is brightest beside its noise, at theta (B, D)."""
+        columns = [self.layout.own_fluxes(i)[0][1] for i in range(len(self.images))]
+        noise = torch.stack([image.scale.log() for image in self.images], 1)
+        empty = torch.stack([~image.root_weight.any(2).any(1) for image in self.images], 1)
+        return (theta[:, columns] - noise).masked_fill(empty, -torch.inf).argmax(1)
 
     def light_of(self, blocks: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Each component's light, (A, ny, nx), from the `channels` of an image."""
@@ -188,14 +200,22 @@ class SceneProblem:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Parameters as the renderer takes them, scaled, and their derivatives by theta."""
         full, jacobian = self.layout.parameters(theta, self.base[index], image)
-        data = self.images[image]
-        if data.placement is not None:
-            full, turn = data.placement.select(index).apply(full, self.layout.spans)
-            jacobian = turn @ jacobian
-        full = full.clone()
+        data, maps = self.images[image], self._maps[image]
+        if maps is None:
+            full = full.clone()
+        else:
+            turn, shift = (part[index] for part in maps)
+            full, jacobian = placed(full, turn, shift), turn @ jacobian
         for span in self.layout.spans:
             full[:, span.index("flux")] -= data.scale[index].log()
         return full, jacobian
+
+    @cached_property
+    def _maps(self) -> list[tuple[torch.Tensor, torch.Tensor] | None]:
+        """`Placement.linear` of all components in each image."""
+        every = [(span.first, span.parameters) for span in self.layout.spans]
+        maps = [image.placement for image in self.images]
+        return [None if one is None else one.linear(every, self.layout.n_full) for one in maps]
 
     def psf_of(self, index: torch.Tensor, theta: torch.Tensor, image: int) -> torch.Tensor:
         """Modes of the PSF of an image, with its fitted changes, (A, n_modes)."""
@@ -255,7 +275,7 @@ class SceneProblem:
                     part = whole[:, span.slice, : layout.n_shape]
                     whole[:, span.slice, : layout.n_shape] = mixing[k :: len(members)] @ part
         if sky:
-            background = data.background()[:sky]
+            background = data.background[:sky]
             blocks.append(background.expand(a, *background.shape))
             terms = torch.arange(sky, device=theta.device)
             whole[:, f + terms, layout.sky_slice(image).start + terms] = 1.0
@@ -336,7 +356,7 @@ class SceneProblem:
         shared = self.shared()
         light = theta.new_zeros((len(theta), 0))
         layout = self.layout
-        for i in range(len(self.images)):
+        for i in range(len(self.images)) if self.only is None else (self.only,):
             blocks, jacobian = self.channels(index, theta, i, shared)
             model, *others = self.light_of(blocks)
             for one in others:

@@ -69,9 +69,9 @@ class SceneFit:
         Those, as their fits began.
     companions : tuple of Neighbour
         Compact residuals that look like further ones.
-    pulls : ndarray, float64, (K, blocks)
-        Of the residual's rings and sectors on those K numbers of theta that are the target's
-        (`autofit_ml.fitting.residual_blocks`).
+    pulls : ndarray, float64, (K, apertures)
+        Of the residual inside of apertures on those K numbers of theta that are the target's
+        (`autofit_ml.fitting.residual_apertures`).
     prior : str
         Of the target.
     prior_gaussian : (ndarray (D,), ndarray (D, D)) or None

@@ -14,8 +14,10 @@ from typing import Protocol
 import torch
 
 from autofit_ml.fitting.levenberg_marquardt import Evaluate, LMSettings, minimise
+from autofit_ml.fitting.linear_fluxes import with_best_fluxes
+from autofit_ml.fitting.problem import SceneProblem
 
-__all__ = ["search"]
+__all__ = ["search", "search_brightest"]
 
 
 class Shared(Protocol):
@@ -87,9 +89,43 @@ def search(
         alive = (torch.isfinite(chi2) & running).nonzero()[:, 0]
         if len(alive) == 0:
             break
-    order = chi2.view(b, k).argsort(dim=1, stable=True)
-    theta = torch.gather(theta.view(b, k, d), 1, order[..., None].expand(-1, -1, d))
-    return theta, torch.gather(chi2.view(b, k), 1, order), n_iter.view(b, k).sum(1).to(torch.int32)
+    n_iter = n_iter.view(b, k).sum(1).to(torch.int32)
+    return *_best_first(theta.view(b, k, d), chi2.view(b, k)), n_iter
+
+
+def search_brightest(
+    problem: SceneProblem,
+    starts: torch.Tensor,
+    lower: torch.Tensor,
+    upper: torch.Tensor,
+    max_step: torch.Tensor,
+    settings: LMSettings,
+    wanted: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """`search` in each object's brightest image; chi2 is that of all images.
+
+    For images that differ in flux and sky alone (`Layout.alike`); these are solved for afterwards.
+    """
+    brightest = problem.brightest(starts[:, 0])
+    found, chi2 = starts.clone(), starts.new_full(starts.shape[:2], torch.inf)
+    n_iter = torch.zeros(len(starts), dtype=torch.int32, device=starts.device)
+    for i in brightest.unique().tolist():
+        rows = (brightest == i).nonzero()[:, 0]
+        one = dataclasses.replace(problem.select(rows), only=i)
+        limits = lower[rows], upper[rows], max_step
+        found[rows], chi2[rows], n_iter[rows] = search(
+            one, starts[rows], *limits, settings, wanted[rows]
+        )
+    kept = torch.isfinite(chi2)
+    found = with_best_fluxes(problem, found, lower, upper, kept)
+    owner, k = kept.nonzero(as_tuple=True)
+    chi2[owner, k] = problem.measure(owner, found[owner, k])
+    return *_best_first(found, chi2), n_iter
+
+
+def _best_first(theta: torch.Tensor, chi2: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    order = chi2.argsort(dim=1, stable=True)
+    return theta.gather(1, order[..., None].expand_as(theta)), chi2.gather(1, order)
 
 
 def _merge(theta: torch.Tensor, chi2: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:

@@ -40,7 +40,8 @@ class RefineSettings:
     certain : float
         Objects whose start knows ln n better than this need no further starts.
     search, polish, final : LMSettings
-        Of the coarse search over the starts, of the fit on binned images, of the fit itself.
+        Of the coarse search over the starts, of the fit on binned images (iterations on blocks of
+        2 x 2 pixels; on larger ones there are more), of the fit itself.
     coarse, compact, wide : Accuracy
         Of the renderer: `coarse` in the search; `wide` serves objects that are large for their
         stamp.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from autofit_ml.errors import SettingsError
+from autofit_ml.errors import SettingsError, errors_of_file
 from autofit_ml.galfit.constraints import apply_constraints
 from autofit_ml.galfit.feedme import Entry, Feedme, parse_feedme
 from autofit_ml.galfit.file import GalfitBand, GalfitFile, locate
@@ -51,10 +51,8 @@ def read_galfit(path: str | Path, *, exptime: float | None = None) -> GalfitFile
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError as error:
         raise SettingsError(f"cannot be read: {error}", "give a GALFIT input file", path) from None
-    try:
+    with errors_of_file(path):
         return _Reader(parse_feedme(text), path, exptime).file()
-    except SettingsError as error:
-        raise SettingsError(error.problem, error.remedy, error.file or path) from None
 
 
 @dataclass
@@ -375,12 +373,10 @@ class _Reader:
             return scene.check()
         text = path.read_text(encoding="utf-8", errors="replace")
         photometry = self.frame.photometry()
-        try:
+        with errors_of_file(path):
             scene, notes = apply_constraints(scene, text, self.names, self.functions, photometry)
             self.notes += notes
             return scene.check()
-        except SettingsError as error:
-            raise SettingsError(error.problem, error.remedy, path) from None
 
 
 def _version_3(entries: dict[str, Entry], function: Function) -> dict[str, Entry]:

@@ -12,11 +12,11 @@ Neighbours: `autofit_ml.segmentation` and `autofit_ml.fitting` take stamps; `aut
 from autofit_ml.images.discover import discover
 from autofit_ml.images.frame import cut_like, cut_stamps
 from autofit_ml.images.manifest import MANIFEST_COLUMNS, read_manifest
-from autofit_ml.images.options import FRAME_SIDE, ReadOptions
 from autofit_ml.images.psf import centre_psf, gaussian_psf, moffat_psf, no_psf
-from autofit_ml.images.read import read
 from autofit_ml.images.reader import (
+    FRAME_SIDE,
     ReadResult,
+    read,
     read_frame,
     read_item,
     read_source,
@@ -24,6 +24,7 @@ from autofit_ml.images.reader import (
 from autofit_ml.images.source import Discovery, Source
 from autofit_ml.images.stamp import PSF, Frame, Stamp, VaryingPSF
 from autofit_ml.images.star_psf import psf_from_stars, with_star_psf
+from autofit_ml.settings import ReadOptions
 
 __all__ = [
     "FRAME_SIDE",

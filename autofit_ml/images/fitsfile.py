@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from astropy.io import fits
 
-from autofit_ml.errors import InputError
+from autofit_ml.errors import InputError, errors_as
 from autofit_ml.images.roles import hdu_role
 from autofit_ml.images.unpacking import (
     DAMAGED,
@@ -193,14 +193,12 @@ def parsed_fits(raw: bytes, path: Path) -> FitsFile:
     _refuse_endless(content, path)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        try:
+        with errors_as(InputError, "damaged FITS file", DAMAGED, path):
             hdus = fits.open(io.BytesIO(content), memmap=False)
             len(hdus)  # reads every header
             infos = tuple(_describe(index, hdu) for index, hdu in enumerate(hdus))
             place = hdus[-1].fileinfo() or {}
             end = int(place.get("datLoc", 0)) + int(place.get("datSpan", 0))
-        except READ_FAILURES as error:
-            raise InputError(f"damaged FITS file: {error}", DAMAGED, path) from error
     messages = _told(caught, path)
     rest = content[end:].strip(b"\0 ")
     if rest:
@@ -410,11 +408,9 @@ def image_array(file: FitsFile, info: HduInfo, what: str) -> tuple[np.ndarray, l
 
 def _astropy_pixels(file: FitsFile, hdu: Any, what: str, messages: list[str]) -> np.ndarray:
     """Pixels of an HDU of astropy's, scaled and decompressed."""
-    try:
+    with errors_as(InputError, f"damaged {what}", DAMAGED, file.path):
         place = hdu.fileinfo() or {}
         start, size = place.get("datLoc"), int(hdu.size)
-    except READ_FAILURES as error:
-        raise InputError(f"damaged {what}: {error}", DAMAGED, file.path) from error
     if isinstance(hdu, fits.CompImageHDU):  # its size is that of the pixels, not of the tiles
         most = unpacked_limit(file.length)
         if size > most:
@@ -432,10 +428,8 @@ def _astropy_pixels(file: FitsFile, hdu: Any, what: str, messages: list[str]) ->
         )
     with warnings.catch_warnings(record=True) as caught, np.errstate(invalid="ignore"):
         warnings.simplefilter("always")
-        try:
+        with errors_as(InputError, f"damaged {what}", DAMAGED, file.path):
             data = hdu.section[...]
-        except READ_FAILURES as error:
-            raise InputError(f"damaged {what}: {error}", DAMAGED, file.path) from error
     messages += _told(caught, file.path)
     if data is None:
         raise InputError(f"the {what} has no data", "give an image", file.path)

@@ -8,12 +8,12 @@ import numpy as np
 
 from autofit_ml.catalogue.flags import Flag
 from autofit_ml.errors import InputError
-from autofit_ml.images.options import ReadOptions
 from autofit_ml.images.psf import crop_psf
 from autofit_ml.images.roles import as_id
 from autofit_ml.images.sky_coordinates import pixel_positions, sky_positions
 from autofit_ml.images.stamp import Frame, Stamp
 from autofit_ml.measure import sky_at
+from autofit_ml.settings import ReadOptions
 
 __all__ = ["cut_like", "cut_stamps", "stamp_half_size"]
 

@@ -13,21 +13,31 @@ import numpy as np
 from astropy.io import fits
 
 from autofit_ml.catalogue.flags import Flag
-from autofit_ml.errors import InputError
+from autofit_ml.errors import InputError, errors_of_file
 from autofit_ml.images.fitsfile import FitsFile, HduInfo, image_array
 from autofit_ml.images.gaps import constant_regions
 from autofit_ml.images.header import Calibration, number_card, read_calibration
 from autofit_ml.images.noise_plane import SENTINEL_VALUE, read_sigma
-from autofit_ml.images.open_files import OpenFiles, check_shape, plane_array
-from autofit_ml.images.options import MIN_SIDE, ReadOptions
-from autofit_ml.images.planes import Grouping, group_hdus, unused_hdus
+from autofit_ml.images.planes import (
+    Grouping,
+    OpenFiles,
+    check_shape,
+    group_hdus,
+    plane_array,
+    unused_hdus,
+)
 from autofit_ml.images.roles import is_fits_name
 from autofit_ml.images.source import Source
 from autofit_ml.images.survey_files import build_noise
 from autofit_ml.measure import model_sigma
 from autofit_ml.presets import SurveyPreset, survey_preset
+from autofit_ml.settings import ReadOptions
 
-__all__ = ["Planes", "finish_sigma", "read_planes"]
+__all__ = ["MIN_SIDE", "Planes", "finish_sigma", "read_planes"]
+
+
+MIN_SIDE = 5
+"""Smallest side of an image (pixels)."""
 
 
 @dataclass
@@ -368,7 +378,7 @@ def finish_sigma(planes: Planes, source: Source, options: ReadOptions, frame: bo
             planes.mask |= bad
             planes.sigma = np.where(bad, 1.0, sigma)
             return
-    try:
+    with errors_of_file(planes.image_file):
         planes.sigma, planes.background, notes = model_sigma(
             planes.data,
             planes.mask,
@@ -378,7 +388,5 @@ def finish_sigma(planes: Planes, source: Source, options: ReadOptions, frame: bo
             sky_level=calibration.sky_level,
             varying=frame,
         )
-    except InputError as error:
-        raise InputError(error.problem, error.remedy, planes.image_file) from error
     planes.messages += notes
     planes.flags |= int(Flag.SIGMA_ESTIMATED)

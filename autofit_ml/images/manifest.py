@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 from astropy.table import Table
 
-from autofit_ml.errors import InputError, SettingsError
+from autofit_ml.errors import InputError, SettingsError, errors_as, errors_of_file
 from autofit_ml.images.bands import group_bands
-from autofit_ml.images.fitsfile import READ_FAILURES
 from autofit_ml.images.roles import as_id, fits_stem, split_role
 from autofit_ml.images.siblings import planes_beside, split_hdu
 from autofit_ml.images.source import Discovery, Plane, Source
@@ -54,7 +53,7 @@ def _table(path: Path) -> Table:
         )
     if not path.is_file():
         raise SettingsError("the manifest does not exist", "check the path", path)
-    try:
+    with errors_as(SettingsError, "the manifest cannot be read", "check it opens as a table", path):
         if suffix == ".parquet":
             import pyarrow.parquet
 
@@ -63,11 +62,6 @@ def _table(path: Path) -> Table:
         if suffix == ".csv":
             return Table.read(path, format="ascii.csv", converters={"id": str, "ID": str})
         return Table.read(path, format=_FORMATS[suffix])
-    except READ_FAILURES as error:
-        reason = " ".join(str(error).split())[:200]
-        raise SettingsError(
-            f"the manifest cannot be read: {reason}", "check it opens as a table", path
-        ) from error
 
 
 def _is_missing(value: Any) -> bool:
@@ -161,10 +155,8 @@ def read_manifest(
     if not (bands or several):
         return Discovery(tuple(sources), tuple(ignored))
     wanted = bands or tuple(dict.fromkeys(source.band for source in sources if source.band))
-    try:
+    with errors_of_file(path):
         joined = group_bands(sources, wanted, {Path(source.file) for source in sources})
-    except SettingsError as error:
-        raise SettingsError(error.problem, error.remedy, path) from None
     return Discovery(tuple(joined.sources), (*ignored, *joined.ignored), joined.bands)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from autofit_ml.errors import InputError
 from autofit_ml.images.fitsfile import HduInfo
-from autofit_ml.images.open_files import OpenFiles, check_shape, plane_array
+from autofit_ml.images.planes import OpenFiles, check_shape, plane_array
 from autofit_ml.images.roles import NOISE_PLANES
 from autofit_ml.measure import clipped_sky, measure_sky
 

@@ -13,9 +13,8 @@ from autofit_ml.errors import InputError
 from autofit_ml.images.fitsfile import FitsFile, HduInfo
 from autofit_ml.images.header import header_pixel_scale, number_card, text_card, truth_card
 from autofit_ml.images.load import Planes
-from autofit_ml.images.open_files import plane_array
-from autofit_ml.images.options import FITTED_PSFS, ReadOptions
 from autofit_ml.images.piff import is_piff, piff_psf
+from autofit_ml.images.planes import plane_array
 from autofit_ml.images.psf import centre_psf, moffat_psf, no_psf, resample_psf
 from autofit_ml.images.psf_checks import check_psf, find_damage
 from autofit_ml.images.psf_grid import gridded_psf, is_psf_grid, read_psf_grid
@@ -24,6 +23,7 @@ from autofit_ml.images.sdss import is_psfield, psfield_psf
 from autofit_ml.images.source import Source
 from autofit_ml.images.stamp import PSF, VaryingPSF
 from autofit_ml.images.survey_files import is_survey_plane
+from autofit_ml.settings import FITTED_PSFS, ReadOptions
 
 __all__ = ["THREE_WAYS", "choose_psf"]
 

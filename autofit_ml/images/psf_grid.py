@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from astropy.io import fits
 
-from autofit_ml.errors import InputError
-from autofit_ml.images.fitsfile import READ_FAILURES, FitsFile
+from autofit_ml.errors import InputError, errors_as
+from autofit_ml.images.fitsfile import FitsFile
 from autofit_ml.images.stamp import VaryingPSF
 
 __all__ = ["gridded_psf", "is_psf_grid", "psf_of_nodes", "read_psf_grid"]
@@ -88,7 +88,7 @@ def read_psf_grid(
     if index is None:
         raise InputError("no cube of PSF images", _REMEDY, file.path)
     header = file.hdus[index].header
-    try:
+    with errors_as(InputError, "the grid of PSFs cannot be read", _REMEDY, file.path):
         images = np.asarray(
             file.hdus[index].pixels if hasattr(file.hdus[index], "pixels") else
             file.hdus[index].data, np.float64,
@@ -98,8 +98,6 @@ def read_psf_grid(
             x, y, samples = _stpsf_nodes(header, len(images))
         else:
             x, y, samples = _stdpsf_nodes(header, len(images))
-    except READ_FAILURES as error:
-        raise InputError(f"the grid of PSFs cannot be read: {error}", _REMEDY, file.path) from error
     return psf_of_nodes(
         images, x - offset[0], y - offset[1], samples, has_pixel=has_pixel, source=str(file.path)
     )

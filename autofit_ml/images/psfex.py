@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from autofit_ml.errors import InputError
+from autofit_ml.errors import InputError, errors_as
 from autofit_ml.images.fitsfile import READ_FAILURES, FitsFile
 from autofit_ml.images.stamp import VaryingPSF
 from autofit_ml.measure import lanczos_matrix
@@ -191,11 +191,9 @@ def _row_of(
         )
     hdu = file.hdus[tables[number if len(tables) > 1 else 0]]
     columns = _columns(hdu)
-    try:
+    with errors_as(InputError, "damaged PSFEx table", _REMEDY, file.path):
         rows = hdu.data
         count = len(rows)
-    except READ_FAILURES as error:
-        raise InputError(f"damaged PSFEx table: {error}", _REMEDY, file.path) from error
     if count == 1:
         return hdu, columns, rows[0]
     names = []

@@ -15,19 +15,24 @@ from typing import Any
 import numpy as np
 from astropy.wcs import WCS
 
-from autofit_ml.errors import InputError
+from autofit_ml.errors import AutofitWarning, InputError
+from autofit_ml.images.discover import discover
 from autofit_ml.images.frame import cut_stamps
-from autofit_ml.images.load import Planes, finish_sigma, read_planes
+from autofit_ml.images.load import MIN_SIDE, Planes, finish_sigma, read_planes
+from autofit_ml.images.memory import images_in_memory, is_paths, read_options, refuse_planes
 from autofit_ml.images.object_psf import THREE_WAYS, choose_psf
-from autofit_ml.images.options import FRAME_SIDE, MAX_STAMP_SIDE, MIN_SIDE, ReadOptions
 from autofit_ml.images.psf import crop_psf
 from autofit_ml.images.sky_coordinates import pixel_positions
 from autofit_ml.images.source import Source
 from autofit_ml.images.stamp import Frame, Stamp, VaryingPSF
 from autofit_ml.images.star_psf import with_star_psf
+from autofit_ml.options import called_with
+from autofit_ml.settings import ReadCall, ReadOptions
 
 __all__ = [
+    "FRAME_SIDE",
     "ReadResult",
+    "read",
     "read_frame",
     "read_item",
     "read_source",
@@ -35,6 +40,12 @@ __all__ = [
 
 _last = threading.local()
 """The frame that a thread read last, for further positions in it."""
+
+FRAME_SIDE = 512
+"""An image larger than this along either axis is a frame in mode "auto" (pixels)."""
+
+MAX_STAMP_SIDE = 4096
+"""A stamp larger than this is refused: one galaxy is not fitted on that many pixels."""
 
 LARGEST_PSF = 8
 """A PSF image is at most this many times larger than the stamp along an axis."""
@@ -321,3 +332,53 @@ def _common(source: Source, planes: Planes, psf_flags: int) -> dict[str, Any]:
         "messages": tuple(dict.fromkeys([*planes.messages, *planes.files.messages])),
         "file": str(source.planes["image"][0]),
     }
+
+
+@called_with(ReadCall)
+def read(call: ReadCall) -> list[Stamp]:
+    """Read stamps from files, folders, globs or a manifest, or make them of images in memory.
+
+    Parameters
+    ----------
+    data : path or iterable of paths, or images, optional
+        Images in memory as `autofit_ml.fit` takes them.
+
+    Returns
+    -------
+    list of Stamp
+        In the order of `discover`.
+
+    Raises
+    ------
+    InputError
+        The first object that cannot be read (with ``errors="raise"``), or a frame: frames are
+        read by `read_frame` and cut by `cut_stamps`.
+    SettingsError
+        Nothing found, or a wrong option.
+    """
+    if is_paths(call.data):
+        refuse_planes(call)
+        settings = call.part(ReadOptions)
+        found = discover(
+            call.data, manifest=call.manifest, survey=settings.survey, mode=settings.mode
+        )
+    else:
+        settings = read_options(call)
+        found = images_in_memory(call.data, call)
+    stamps = []
+    for source in found:
+        try:
+            item = read_source(source, settings).item
+            if not isinstance(item, Stamp):
+                raise InputError(
+                    f"a frame of {item.data.shape} pixels, not a stamp",
+                    "use read_frame and cut_stamps, or mode='stamp'",
+                    source.file,
+                )
+        except InputError as error:
+            if call.errors == "raise":
+                raise
+            warnings.warn(str(error), AutofitWarning, stacklevel=3)
+            continue
+        stamps.append(item)
+    return stamps

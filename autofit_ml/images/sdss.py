@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from autofit_ml.errors import InputError
+from autofit_ml.errors import InputError, errors_as
 from autofit_ml.images.fitsfile import READ_FAILURES, FitsFile
 from autofit_ml.images.header import Calibration, text_card
 from autofit_ml.images.stamp import CENTROID_TOLERANCE, VaryingPSF
@@ -187,12 +187,8 @@ def psfield_psf(
             "set the filter in the manifest",
             file.path,
         )
-    try:
+    with errors_as(InputError, "not a psField file", "give the field's psField-*.fit", file.path):
         model = _Field(np.asarray(file.hdus[1 + BANDS.index(band)].data), offset)
         model(*np.array([[700.0], [1000.0]]))
-    except READ_FAILURES as error:
-        raise InputError(
-            f"not a psField file: {error}", "give the field's psField-*.fit", file.path
-        ) from error
     (x0, y0), (nx, ny) = offset, FIELD
     return VaryingPSF(model, source=str(file.path), region=(-x0, nx - 1 - x0, -y0, ny - 1 - y0))

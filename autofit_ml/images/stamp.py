@@ -126,6 +126,16 @@ class VaryingPSF:
             )
         return (images / total).astype(np.float32)
 
+    def shifted(self, x0: float, y0: float) -> Self:
+        """The same for an image that begins at a pixel (x0, y0) of this one."""
+        changes, (a, b, c, d) = self.changes, self.region
+        return dataclasses.replace(
+            self,
+            model=lambda x, y: self.model(x + x0, y + y0),
+            region=(a - x0, b - x0, c - y0, d - y0),
+            changes=None if changes is None else lambda x, y: changes(x + x0, y + y0),
+        )
+
     def psf(self, x: float, y: float) -> PSF:
         """The PSF at one position, with its uncertainty where that is known."""
         image = self.at(np.array([x]), np.array([y]))[0]
@@ -300,6 +310,24 @@ class Frame(_Image):
             return self.varying_psf.at(x, y)
         image = self.psf_at(0.0, 0.0).data
         return np.broadcast_to(image, (np.size(x), *image.shape))
+
+    def cropped(self, x0: int, x1: int, y0: int, y1: int) -> Self:
+        """Columns x0 to x1 and rows y0 to y1 (exclusive), with their own WCS and PSF."""
+        part = (slice(y0, y1), slice(x0, x1))
+        names = ("data", "sigma", "mask", "saturated", "background_sigma", "mask_bits")
+        planes = {name: getattr(self, name) for name in names}
+        psf, varying = self.psf, self.varying_psf
+        if varying is not None:
+            psf, varying = (
+                varying.psf((x0 + x1 - 1) / 2, (y0 + y1 - 1) / 2),
+                varying.shifted(x0, y0),
+            )
+        return self.replace(
+            wcs=None if self.wcs is None else self.wcs[part],
+            psf=psf,
+            varying_psf=varying,
+            **{k: np.ascontiguousarray(one[part]) for k, one in planes.items() if one is not None},
+        )
 
     @functools.cached_property
     def large(self) -> np.ndarray | None:

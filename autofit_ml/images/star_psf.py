@@ -6,7 +6,7 @@ import functools
 import numpy as np
 
 from autofit_ml.catalogue.flags import Flag
-from autofit_ml.errors import InputError
+from autofit_ml.errors import errors_of_file
 from autofit_ml.images.psf import centre_psf
 from autofit_ml.images.stamp import PSF, Frame, VaryingPSF
 from autofit_ml.measure import (
@@ -53,11 +53,9 @@ def psf_from_stars(
     InputError
         Fewer than three good stars (five with `modes`).
     """
-    try:
+    with errors_of_file(frame.file):
         candidates = star_candidates(frame.data, frame.sigma, frame.mask)
         stack = stack_candidates(candidates, modes=modes, resamples=resamples)
-    except InputError as error:
-        raise InputError(error.problem, error.remedy, frame.file) from error
     return _of_stack(stack, frame.file)
 
 
@@ -78,12 +76,10 @@ def with_star_psf(frame: Frame, model: str | None = None) -> Frame:
         Fewer than three good stars (five for "pixels").
     """
     resamples, modes = (RESAMPLES, MODES) if model == "pixels" else (0, 0)
-    try:
+    with errors_of_file(frame.file):
         candidates = star_candidates(frame.data, frame.sigma, frame.mask)
         field = None if model == "stack" else fit_star_field(candidates, resamples=resamples)
         stack = stack_candidates(candidates, modes=modes) if field is None else None
-    except InputError as error:
-        raise InputError(error.problem, error.remedy, frame.file) from error
     varying = None
     if stack is not None:
         psf, messages = _of_stack(stack, frame.file)

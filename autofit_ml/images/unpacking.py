@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
-from autofit_ml.errors import InputError
+from autofit_ml.errors import InputError, errors_as
 
 __all__ = [
     "DAMAGED",
@@ -64,13 +64,15 @@ def unpacked(raw: bytes, path: Path) -> bytes:
         upto(start + size)
         return bytes(content[start : start + size])
 
-    try:
+    with errors_as(
+        InputError,
+        f"damaged {packer} file",
+        DAMAGED,
+        path,
+        of=(OSError, EOFError, ValueError, zlib.error),
+    ):
         end = claimed_end(read)
         upto(most + 1 if end is None else end + TAIL)
-    except InputError:
-        raise
-    except (OSError, EOFError, ValueError, zlib.error) as error:
-        raise InputError(f"damaged {packer} file: {error}", DAMAGED, path) from error
     return bytes(content)
 
 

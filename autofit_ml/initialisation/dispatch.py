@@ -11,12 +11,11 @@ from autofit_ml.initialisation.moments import start_from_moments
 from autofit_ml.initialisation.starts import Starts
 from autofit_ml.measure import psf_fwhm
 from autofit_ml.segmentation.result import Segmentation
+from autofit_ml.settings import INITIALISERS
 from autofit_ml.weights import choice
 from autofit_ml.weights.choice import usable_device
 
 __all__ = ["INITIALISERS", "check_initialiser", "initialise"]
-
-INITIALISERS = ("moments", "resnet")
 
 
 def check_initialiser(method: str, weights: str = "") -> dict[str, str]:

@@ -1,53 +1,19 @@
 """``calibration.html``: figures and tables of an injection and recovery."""
 
-import base64
-import io
 from collections.abc import Sequence
 
-import jinja2
 import matplotlib.figure
 import matplotlib.ticker
 import numpy as np
 from astropy.table import Table
 
 from autofit_ml.injection.recovery import MEASURED, Recovery
+from autofit_ml.report.study import study_page
 
-__all__ = ["STYLE", "calibration_figure", "calibration_page"]
+__all__ = ["calibration_figure", "calibration_page"]
 
 _LABELS = {"flux": "ln flux", "re": "ln re", "n": "ln n", "q": "q"}
 _COLOURS = {"flux": "#0072b2", "re": "#d55e00", "n": "#009e73", "q": "#cc79a7"}
-
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem;
-  color: #222; background: #fff }
-table { border-collapse: collapse; margin: 1rem 0; font-size: 13px;
-  font-variant-numeric: tabular-nums }
-th { font-weight: 600 } td { white-space: nowrap }
-th, td { padding: .2rem .5rem; text-align: right; border-bottom: 1px solid #ddd }
-img { max-width: 100% } h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2rem }
-@media (prefers-color-scheme: dark) { body { color: #ddd; background: #16181d }
-  th, td { border-color: #333 } img { background: #fff } }
-"""
-
-_TEMPLATE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>Calibration of {{ name }}</title><style>
-{{ style }}</style></head><body>
-<h1>Injection and recovery: {{ name }}</h1>
-<p>{{ number }} galaxies like those of the catalogue were added to empty parts of the same images
-({{ places }}) and fitted with the run's settings.
-{{ "%.0f"|format(100 * complete) }} % were recovered with a usable row.</p>
-{% for line in verdict %}<p><strong>{{ line }}</strong></p>{% endfor %}
-{% for line in notes %}<p>{{ line }}</p>{% endfor %}
-<img alt="Bias, coverage and completeness" src="data:image/png;base64,{{ picture }}">
-<p>Bias is the median, bars are the 16 and 84 % points of single galaxies. Coverage is the share of
-galaxies within one error of what was put in: 68.3 % if errors are right. The factor is what errors
-have to be multiplied with.</p>
-{% for title, header, rows in tables %}<h2>{{ title }}</h2>
-<table><tr>{% for cell in header %}<th>{{ cell }}</th>{% endfor %}</tr>
-{% for row in rows %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
-{% endfor %}</table>
-{% endfor %}</body></html>
-"""
 
 
 def calibration_page(
@@ -70,23 +36,24 @@ def calibration_page(
         See `autofit_ml.injection.verdict`.
     notes : sequence of str
     """
-    buffer = io.BytesIO()
-    calibration_figure(recovery).savefig(buffer, format="png", dpi=110)
     what = "magnitude" if recovery.brightness == "mag" else recovery.brightness
-    template = jinja2.Environment(autoescape=True).from_string(_TEMPLATE)
-    return template.render(
-        name=name,
-        style=STYLE,
-        number=len(recovery.objects),
-        places=places,
-        complete=recovery.complete,
-        verdict=verdict,
-        notes=notes,
-        picture=base64.b64encode(buffer.getvalue()).decode(),
-        tables=[
+    return study_page(
+        f"Calibration of {name}",
+        f"Injection and recovery: {name}",
+        f"{len(recovery.objects)} galaxies like those of the catalogue were added to empty parts "
+        f"of the same images ({places}) and fitted with the run's settings. "
+        f"{100 * recovery.complete:.0f} % were recovered with a usable row.",
+        calibration_figure(recovery),
+        [
             (f"By {what}", *_cells(recovery.by_magnitude, what)),
             ("By half-light radius (pixels)", *_cells(recovery.by_size, "re")),
         ],
+        alt="Bias, coverage and completeness",
+        caption="Bias is the median, bars are the 16 and 84 % points of single galaxies. Coverage "
+        "is the share of galaxies within one error of what was put in: 68.3 % if errors are right. "
+        "The factor is what errors have to be multiplied with.",
+        verdict=verdict,
+        notes=notes,
     )
 
 

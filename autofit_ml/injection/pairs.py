@@ -5,8 +5,6 @@ and what the cell says: the share of the first component, its size in those of t
 of the whole in the stamp that it is put into.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -127,8 +125,7 @@ _GRID = np.round(np.geomspace(0.6, 2.0, 8), 3)
 def light_of_pair(galaxy: Mapping[str, float], stamp: Stamp) -> np.ndarray:
     """A galaxy's noise-free image for flux 1 in a stamp's pixels and PSF, by GalSim."""
     from autofit_ml.injection.stamps import GRID
-    from autofit_ml.simulation.draw import render_source
-    from autofit_ml.simulation.sources import Source
+    from autofit_ml.simulation import Source, render_source
 
     x, y = galaxy["x"], galaxy["y"]
     light = np.zeros(stamp.shape)

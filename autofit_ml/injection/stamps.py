@@ -14,9 +14,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from scipy import ndimage
 
-from autofit_ml.images.frame import cut_stamps
-from autofit_ml.images.options import ReadOptions
-from autofit_ml.images.stamp import Frame, Stamp
+from autofit_ml.images import Frame, ReadOptions, Stamp, cut_stamps
 from autofit_ml.segmentation import Segmentation
 
 __all__ = ["GRID", "PARAMETERS", "Population", "emptied", "empty_regions", "inject", "light_of"]
@@ -199,8 +197,7 @@ GRID = np.round(np.geomspace(0.4, 6.2, 40), 3)
 
 def light_of(galaxy: Mapping[str, float], stamp: Stamp) -> np.ndarray:
     """A galaxy's noise-free image in a stamp's pixels and PSF, by GalSim."""
-    from autofit_ml.simulation.draw import render_source
-    from autofit_ml.simulation.sources import Source
+    from autofit_ml.simulation import Source, render_source
 
     x, y, flux, re, n, q, pa = (galaxy[name] for name in PARAMETERS)
     # GalSim keeps a table for each index: a grid keeps them few.

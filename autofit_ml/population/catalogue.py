@@ -28,7 +28,7 @@ from autofit_ml.population.coordinates import PlainCoordinates, SersicCoordinate
 from autofit_ml.population.model import PopulationModel
 from autofit_ml.population.objects import GaussianObjects, gaussian_objects
 
-__all__ = ["Catalogue", "is_ours", "objects_of", "read_tables"]
+__all__ = ["Catalogue", "is_ours", "objects_of", "population_map", "read_tables"]
 
 _MAG = 2.5 / math.log(10)
 _SERSIC = ("mag", "re", "ln_re", "n", "ln_n", "q")
@@ -206,29 +206,58 @@ def _of_fits(
     interim = (np.where(unknown[:, None], 0, mean), np.where(unknown[:, None, None], 0, precision))
     every = PlainCoordinates(PRIOR_COORDINATES)
     whole = gaussian_objects(every, at, noise, interim, extra=total - noise)
-    objects = _of_population(whole, model, scale, zeropoint)
+    coordinates, turn, shift, places = population_map(
+        PRIOR_COORDINATES, whole.mean, model.names, scale, zeropoint
+    )
+    objects = whole.projected(coordinates, turn, shift, places)
     return objects, np.isfinite(objects.posterior_mean.numpy()).any(1), unknown
 
 
-def _of_population(
-    whole: GaussianObjects, model: PopulationModel, scale: np.ndarray, zeropoint: np.ndarray
-) -> GaussianObjects:
-    """The coordinates that a population needs; flat in the others, which are integrated out."""
-    coordinates = SersicCoordinates(model.names)
-    n, d = whole.mean.shape
-    turn = torch.eye(d, dtype=torch.float64).expand(n, d, d).clone()
-    shift = torch.zeros((n, d), dtype=torch.float64)
-    turn[:, 2, 2] = -_MAG
-    shift[:, 2] = torch.as_tensor(zeropoint)
-    shift[:, 3] = torch.as_tensor(np.log(scale))
-    if "ln_re" in coordinates.names:  # ln re = ln rc + |eta| / 2, along the fitted direction
-        eta = whole.mean[:, 5:]
-        turn[:, 3, 5:] = eta / (2 * eta.norm(dim=1, keepdim=True).clamp_min(1e-9))
-    places = {"mag": 2, "ln_rc": 3, "ln_re": 3, "ln_n": 4, "eta1": 5, "eta2": 6}
-    wrong = [name for name in coordinates.names if name not in places]
+def population_map(
+    names: Sequence[str],
+    theta: torch.Tensor,
+    wanted: tuple[str, ...],
+    scale: np.ndarray,
+    zeropoint: np.ndarray,
+) -> tuple[SersicCoordinates, torch.Tensor, torch.Tensor, list[int]]:
+    """The way from coordinates of fits to those of a population, turn theta + shift at places.
+
+    Parameters
+    ----------
+    names : sequence of str, D
+        Of the fits' coordinates: ln_flux, ln_rc, ...
+    theta : Tensor, (N, D)
+        The fits; sizes without q are along their directions.
+    wanted : tuple of str
+        Parameters of the population.
+    scale, zeropoint : ndarray, (N,)
+
+    Raises
+    ------
+    SettingsError
+        A parameter that the fits do not have.
+    """
+    coordinates, names = SersicCoordinates(wanted), list(names)
+    made = {"mag": "ln_flux", "ln_re": "ln_rc"}
+    sources = [made.get(name, name) for name in coordinates.names]
+    needed = [*sources, *(("eta1", "eta2") if "ln_re" in coordinates.names else ())]
+    wrong = [name for name in needed if name not in names]
     if wrong:
         raise SettingsError(
-            f"{', '.join(wrong)}: not among what a population of fits can have",
-            "use mag, ln_re (or re), ln_n (or n), q; others as covariates, or from another table",
+            f"{', '.join(wrong)}: not among what a population of these fits can have",
+            f"use mag, ln_re (or re), ln_n (or n), q, or one of {', '.join(names)}",
         )
-    return whole.projected(coordinates, turn, shift, [places[name] for name in coordinates.names])
+    n, d = theta.shape
+    turn = torch.eye(d, dtype=torch.float64).expand(n, d, d).clone()
+    shift = torch.zeros((n, d), dtype=torch.float64)
+    if "mag" in coordinates.names:
+        flux = names.index("ln_flux")
+        turn[:, flux, flux], shift[:, flux] = -_MAG, torch.as_tensor(zeropoint)
+    if {"ln_re", "ln_rc"} & set(coordinates.names):
+        shift[:, names.index("ln_rc")] = torch.as_tensor(np.log(scale))
+    if "ln_re" in coordinates.names:  # ln re = ln rc + |eta| / 2, along the fitted direction
+        pair = [names.index("eta1"), names.index("eta2")]
+        eta = theta[:, pair]
+        along = eta / (2 * eta.norm(dim=1, keepdim=True).clamp_min(1e-9))
+        turn[:, names.index("ln_rc"), pair] = along
+    return coordinates, turn, shift, [names.index(name) for name in sources]

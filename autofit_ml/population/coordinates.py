@@ -16,6 +16,8 @@ from typing import Protocol
 
 import torch
 
+from autofit_ml.errors import SettingsError
+
 __all__ = ["Coordinates", "PlainCoordinates", "SersicCoordinates"]
 
 Columns = dict[str, torch.Tensor]
@@ -27,6 +29,9 @@ class Coordinates(Protocol):
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the coordinates, D."""
+
+    def place(self, name: str) -> int:
+        """Index of the coordinate that a parameter determines, given the others."""
 
     def parameters(self, theta: torch.Tensor) -> tuple[Columns, torch.Tensor]:
         """Parameters of coordinates (..., D); ln of the factor of their density."""
@@ -45,6 +50,10 @@ class PlainCoordinates:
     """Coordinates that are the parameters."""
 
     names: tuple[str, ...]
+
+    def place(self, name: str) -> int:
+        """See `Coordinates`."""
+        return self.names.index(name)
 
     def parameters(self, theta: torch.Tensor) -> tuple[Columns, torch.Tensor]:
         """See `Coordinates`."""
@@ -92,11 +101,19 @@ class SersicCoordinates:
                 out.append("ln_n" if plain == "n" else name)
         return tuple(out)
 
+    def place(self, name: str) -> int:
+        """See `Coordinates`; axis ratios have two."""
+        plain = name.removeprefix("ln_")
+        if plain == "q":
+            raise SettingsError("q without scatter: its direction is free", "give it a scatter")
+        size = "ln_rc" if "ln_rc" in self.names else "ln_re"
+        return self.names.index({"re": size, "n": "ln_n"}.get(plain, name))
+
     def parameters(self, theta: torch.Tensor) -> tuple[Columns, torch.Tensor]:
         """See `Coordinates`."""
         at = dict(zip(self.names, theta.unbind(-1), strict=True))
         factor = torch.zeros_like(theta[..., 0])
-        if "eta1" in at:
+        if "q" in self.wanted:
             length = (at.pop("eta1").square() + at.pop("eta2").square()).sqrt().clamp_min(1e-9)
             at["q"] = (-length).exp()
             factor = factor - length - length.log() - math.log(2 * math.pi)
@@ -140,16 +157,16 @@ class SersicCoordinates:
         turn = torch.zeros((n, d, len(columns)), dtype=torch.float64)
         extra = torch.zeros((n, d), dtype=torch.float64)
         for j, name in enumerate(self.names):
-            if name in ("eta1", "eta2"):
+            if name in ("eta1", "eta2") and name not in columns:
                 k = columns.index("q")
                 spread = cov[:, k, k] * slopes["q"].square()
                 extra[:, j] = ((logs["q"].square() + spread) / 2).clamp_min(1e-3)
                 continue
-            plain = {"ln_rc": "re", "ln_re": "re", "ln_n": "n"}.get(name, name)
-            source = plain if plain in columns else f"ln_{plain}"
+            made = {"ln_rc": ("re", "ln_re"), "ln_re": ("re",), "ln_n": ("n",)}.get(name, ())
+            source = next(one for one in (name, *made) if one in columns)
             k = columns.index(source)
             middle[:, j], turn[:, j, k] = logs[source], slopes[source]
-            if name == "ln_rc":
+            if name == "ln_rc" != source:
                 middle[:, j] += logs["q"] / 2
                 turn[:, j, columns.index("q")] = slopes["q"] / 2
         return middle, turn @ cov @ turn.mT + torch.diag_embed(extra)

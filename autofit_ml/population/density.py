@@ -9,15 +9,25 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from autofit_ml.population.model import Place, PopulationModel
 from autofit_ml.scenes.populations import Term
 
-__all__ = ["Numbers", "gaussian_of", "is_linear", "linear_density", "log_density", "log_weights"]
+__all__ = [
+    "Numbers",
+    "exact_values",
+    "gaussian_of",
+    "is_linear",
+    "linear_density",
+    "log_density",
+    "log_weights",
+]
 
 _HALF_LN_2PI = 0.5 * math.log(2 * math.pi)
 _LEAST = 1e-300
+_GRID = 128
 _OUTSIDE = -1e5
 """ln of the density of what does not occur; infinities have no gradient."""
 
@@ -76,19 +86,41 @@ def log_density(numbers: Numbers, part: int, x: Mapping[str, torch.Tensor]) -> t
     Returns
     -------
     Tensor, (A, n, K)
-        -1e5 outside the limits.
+        -1e5 outside the limits. Parameters without scatter have no density.
     """
-    total: torch.Tensor | float = 0.0
+    total = torch.zeros((1, 1, 1), dtype=torch.float64)
     for term in numbers.model.base.parts[part].terms:
-        total = total + _term_density(numbers, part, term, x)
-    return total  # type: ignore[return-value]
+        if not term.exact:
+            total = total + _term_density(numbers, part, term, x)
+    return total
+
+
+def exact_values(
+    numbers: Numbers, part: int, x: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """Values of the parameters without scatter, given the others and covariates."""
+    found: dict[str, torch.Tensor] = {}
+    for term in numbers.model.base.parts[part].terms:
+        if term.exact:
+            found[term.names[0]] = _middle(numbers, part, term, {**x, **found})
+    return found
+
+
+def _middle(numbers: Numbers, part: int, term: Term, x: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Mean of a Gaussian term, or median of a log-normal one."""
+    name = "median" if term.kind == "log-normal" else "mean"
+    value = _tensor(numbers.of(part, term, name), x[term.names[0]])
+    for j, other in enumerate(term.on):
+        slope, at = (numbers.of(part, term, k, j) for k in ("slope", "at"))
+        value = value + slope * (x[other] - at)
+    return value
 
 
 def is_linear(model: PopulationModel, part: int) -> bool:
     """True if a part is one Gaussian with a linear mean: it needs no loop over terms."""
     grouped = {item.name for item in model.hyper if item.by}
     return all(
-        term.kind in ("normal", "on") and term.limits == (-math.inf, math.inf)
+        term.kind in ("normal", "on") and term.limits == (-math.inf, math.inf) and not term.exact
         for term in model.base.parts[part].terms
     ) and not any(name in grouped for place, name in model.places.items() if place.part == part)
 
@@ -142,6 +174,12 @@ def _term_density(
     inside = (value >= low) & (value <= high)
     if term.kind == "mixture":
         return _mixture_density(term, torch.stack([x[name] for name in term.names], -1))[None]
+    if term.density is not None:
+        v = {name: _tensor(number(name), value) for name in term.numbers}
+        others = {name: x[name] for name in term.on}
+        _, mass = _on_grid(term, others, v)
+        at = others | {term.names[0]: value.clamp(low, high)}
+        return torch.where(inside, term.density(at, v) - mass.logsumexp(-1), _OUTSIDE)
     if term.kind == "uniform":
         least, most = float(term.numbers["low"]), float(term.numbers["high"])
         inside &= (value >= least) & (value <= most)
@@ -158,15 +196,11 @@ def _term_density(
     if term.kind == "log-normal":
         value = value.clamp_min(_LEAST).log()
         jacobian = -value
-        mean = _tensor(number("median"), value).log()
+        mean = _middle(numbers, part, term, x).log()
         low, high = math.log(low) if low > 0 else -math.inf, math.log(high) if high > 0 else low
-        sd = _tensor(number("sd"), value)
-    elif term.kind == "normal":
-        mean, sd = _tensor(number("mean"), value), _tensor(number("sd"), value)
     else:
-        mean, sd = _tensor(number("mean"), value), _tensor(number("scatter"), value)
-        for j, name in enumerate(term.on):
-            mean = mean + number("slope", j) * (x[name] - number("at", j))
+        mean = _middle(numbers, part, term, x)
+    sd = _tensor(number("scatter" if term.kind == "on" else "sd"), value)
     z = (value - mean) / sd
     density = -0.5 * z.square() - sd.log() - _HALF_LN_2PI + jacobian
     if low > -math.inf or high < math.inf:
@@ -174,6 +208,19 @@ def _term_density(
         density = density - mass.clamp_min(_LEAST).log()
         density = torch.where(inside, density, _OUTSIDE)
     return density
+
+
+def _on_grid(
+    term: Term, x: Mapping[str, torch.Tensor], numbers: Mapping[str, torch.Tensor]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Points (G,) of Gauss and Legendre, and ln of a density's mass there, (..., G)."""
+    assert term.density is not None
+    low, high = term.limits
+    points, weights = (torch.as_tensor(v) for v in np.polynomial.legendre.leggauss(_GRID))
+    points = (low + high) / 2 + (high - low) / 2 * points
+    at = {name: value[..., None] for name, value in x.items()} | {term.names[0]: points}
+    ln = term.density(at, {name: value[..., None] for name, value in numbers.items()})
+    return points, ln + (weights * (high - low) / 2).log()
 
 
 def _tensor(number: torch.Tensor | float, like: torch.Tensor) -> torch.Tensor:
@@ -228,9 +275,11 @@ def gaussian_of(
             middle, spread = _mixture_moments(term)
             means, cov = _joined(means, cov, middle.expand(n, -1), spread.expand(n, -1, -1), None)
         else:
-            middle, variance = _moments(term, number)
+            middle, variance = _moments(
+                term, number, {**covariates, **dict(zip(names, means.T, strict=True))}
+            )
             slopes = torch.zeros((n, len(names)), dtype=torch.float64)
-            for j, name in enumerate(term.on):
+            for j, name in enumerate(term.on if term.density is None else ()):
                 slope = number("slope", j)
                 known = names.index(name) if name in names else None
                 at = covariates[name][:, 0] if known is None else means[:, known]
@@ -271,8 +320,16 @@ def _mixture_moments(term: Term) -> tuple[torch.Tensor, torch.Tensor]:
     return mean, torch.einsum("m,mij->ij", share, v["covariances"] + off[:, :, None] * off[:, None])
 
 
-def _moments(term: Term, number: Callable[..., torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+def _moments(
+    term: Term, number: Callable[..., torch.Tensor], x: Mapping[str, torch.Tensor]
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and variance of a term with one parameter, (n,) each; of "on" at the pivot."""
+    if term.density is not None:
+        others = {name: x[name].reshape(-1) for name in term.on}
+        points, mass = _on_grid(term, others, {name: number(name) for name in term.numbers})
+        share = torch.softmax(mass, -1)
+        mean = share @ points
+        return mean, (share * (points - mean[..., None]).square()).sum(-1)
     if term.kind == "normal":
         return number("mean"), number("sd").square()
     if term.kind == "on":

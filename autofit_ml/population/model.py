@@ -107,6 +107,11 @@ class PopulationModel:
         return self.base.names
 
     @property
+    def exact(self) -> tuple[str, ...]:
+        """Names of the parameters without scatter, which objects share exactly."""
+        return tuple(term.names[0] for term in self.base.parts[0].terms if term.exact)
+
+    @property
     def covariates(self) -> tuple[str, ...]:
         """Names of numbers that parameters depend on without having a distribution."""
         known = set(self.names)
@@ -118,12 +123,19 @@ class PopulationModel:
         """Covariates whose values have numbers of their own."""
         return tuple(dict.fromkeys(item.by for item in self.hyper if item.by))
 
-    def at(self, values: Mapping[str, float]) -> tuple[Population, dict[str, Any]]:
-        """The population at some values of the hyperparameters, and its file's content."""
+    def at(
+        self, values: Mapping[str, float], least: float = 0.0
+    ) -> tuple[Population, dict[str, Any]]:
+        """The population at some values of the hyperparameters, and its file's content.
+
+        `least`: scatter in place of 0.
+        """
         content: Any = copy.deepcopy(self.content)
         for path, place in _numbers_of(content):
             if place in self.places:
                 _put(content, path, float(values[self.places[place]]))
+            elif place.number in ("sd", "scatter") and _get(content, path) == 0:
+                _put(content, path, least)
         return parse_population(content, covariates=True), content
 
     def with_priors(self, priors: Mapping[str, Prior]) -> PopulationModel:
@@ -199,6 +211,8 @@ def _model(given: Any) -> PopulationModel:
     for part in base.parts:
         for term in part.terms:
             _check_term(term)
+    if len({frozenset(t.names for t in part.terms if t.exact) for part in base.parts}) > 1:
+        raise SettingsError("a scatter is 0 in one component only", "make it 0 in all, or in none")
     return PopulationModel(content, base, places, _ordered(hyper), limits, calibration)
 
 
@@ -324,8 +338,10 @@ def _numbers_of_term(entry: Mapping) -> Iterator[tuple[Path_, str, int]]:
     for kind, wanted in NUMBERS.items():
         if kind not in entry or kind in _FIXED_KINDS:
             continue
-        given: Any = entry if kind == "on" else entry[kind]
-        above: Path_ = () if kind == "on" else (kind,)
+        key = {"on": None, "density": "numbers"}.get(kind, kind)
+        given: Any = entry if key is None else entry.get(key)
+        above: Path_ = () if key is None else (key,)
+        wanted = tuple(given) if kind == "density" and isinstance(given, Mapping) else wanted
         if isinstance(given, Mapping):
             for number in wanted:
                 several = kind == "on" and isinstance(given.get(number), list)
@@ -349,7 +365,7 @@ def _put(content: Any, path: Path_, value: float) -> None:
 
 def _said(path: Path_) -> str:
     """Name of the number at a path: late.ln_re.slope, n.sd."""
-    words = [key for key in path if key not in ("components", "parameters", *NUMBERS)]
+    words = [key for key in path if key not in ("components", "parameters", "numbers", *NUMBERS)]
     kind = next((key for key in path if key in NUMBERS), None)
     if kind is not None and isinstance(words[-1], int):
         words[-1] = NUMBERS[kind][words[-1]]

@@ -19,7 +19,15 @@ import torch
 from autofit_ml.errors import InputError, SettingsError
 from autofit_ml.population.coordinates import Coordinates, PlainCoordinates
 
-__all__ = ["GaussianObjects", "Interim", "SampledObjects", "gaussian_objects", "sampled_objects"]
+__all__ = [
+    "GaussianObjects",
+    "Interim",
+    "SampledObjects",
+    "divided",
+    "gaussian_objects",
+    "pseudo_inverse",
+    "sampled_objects",
+]
 
 Interim: TypeAlias = "str | tuple[np.ndarray, np.ndarray] | np.ndarray | Callable[..., np.ndarray]"
 """Prior that the per-object posteriors contain: "flat"; (mean, precision) of Gaussians; of samples
@@ -92,12 +100,7 @@ class GaussianObjects:
         precision = back.mT @ self.precision @ back
         rest = [j for j in range(precision.shape[1]) if j not in places]
         kept, cross = precision[:, places][:, :, places], precision[:, places][:, :, rest]
-        other = precision[:, rest][:, :, rest]
-        scale = other.diagonal(dim1=1, dim2=2)
-        scale = torch.where(scale > 0, scale, 1.0).rsqrt()
-        both = scale[:, :, None] * scale[:, None]
-        inverse = torch.linalg.pinv(other * both, rtol=1e-10, hermitian=True) * both
-        kept = kept - cross @ inverse @ cross.mT
+        kept = kept - cross @ pseudo_inverse(precision[:, rest][:, :, rest]) @ cross.mT
 
         def moved(theta: torch.Tensor) -> torch.Tensor:
             return (torch.einsum("nij,nj->ni", turn, theta) + shift)[:, places]
@@ -193,7 +196,7 @@ def gaussian_objects(
     if prior is not None and prior_mean is not None:
         pull = torch.einsum("nij,nj->ni", precision, at)
         pull = pull - torch.einsum("nij,nj->ni", torch.where(both, prior, 0.0), prior_mean)
-        likelihood, at, weak = _divided(precision, torch.where(both, prior, 0.0), pull)
+        likelihood, at, weak = divided(precision, torch.where(both, prior, 0.0), pull)
     if extra is not None:
         # (L^-1 + E)^-1 also where L has no inverse.
         e = torch.where(both, torch.as_tensor(np.asarray(extra, np.float64)), 0.0)
@@ -238,10 +241,18 @@ def _interim_gaussian(
     return mean.expand(n, d), precision.expand(n, d, d)
 
 
-def _divided(
+def pseudo_inverse(matrix: torch.Tensor) -> torch.Tensor:
+    """Inverse of precisions (N, D, D), whatever their scales; 0 in directions without any."""
+    scale = matrix.diagonal(dim1=1, dim2=2)
+    scale = torch.where(scale > 0, scale, 1.0).rsqrt()
+    both = scale[:, :, None] * scale[:, None]
+    return torch.linalg.pinv(matrix * both, rtol=1e-10, hermitian=True) * both
+
+
+def divided(
     precision: torch.Tensor, prior: torch.Tensor, pull: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Precision and mean of the likelihoods, and which priors were wider than their posteriors.
+    """Precision and mean of Gaussians without their priors, and which priors were the narrower.
 
     Where the difference of the precisions is no precision, the data say nothing in that direction.
     """

@@ -15,11 +15,12 @@ from astropy.table import Table
 
 from autofit_ml.catalogue import atomic_write_text
 from autofit_ml.errors import SettingsError
+from autofit_ml.population.density import Numbers
 from autofit_ml.population.hyper import HyperVector
 from autofit_ml.population.model import PopulationModel, to_yaml
 from autofit_ml.population.noise import NoiseModel
 from autofit_ml.population.objects import GaussianObjects
-from autofit_ml.population.problem import HyperProblem, object_terms
+from autofit_ml.population.problem import HyperProblem, node_values, object_terms
 from autofit_ml.population.selection import Injections, Selection, as_measured, within
 from autofit_ml.posterior import PosteriorSamples, corner_figure, to_inference_data
 from autofit_ml.scenes.populations import Population, parse_population
@@ -28,6 +29,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["PopulationPosterior", "Shrunk"]
+
+_LEAST = 1e-3
+"""Scatter in the file of what is shared exactly."""
+
+_FILED = 4000
+"""Draws of a density whose Gaussian is written to the file."""
 
 _AVERAGED = 32
 """Draws of the population over which an object's posterior is averaged."""
@@ -196,7 +203,7 @@ class PopulationPosterior:
         second = torch.zeros((n, d, d), dtype=torch.float64)
         outlier = torch.zeros(n, dtype=torch.float64)
         of_part = torch.zeros((n, parts), dtype=torch.float64)
-        u = self._some(_AVERAGED)
+        u = self.some(_AVERAGED)
         with torch.no_grad():
             values = self.vector.values(u)
             for piece in self.problem.pieces(len(u)):
@@ -208,17 +215,22 @@ class PopulationPosterior:
                 )
                 at = piece.places
                 for (part, wrong), term in terms.items():
-                    weight = (term - whole[..., None]).exp().mean(0)
-                    x = piece.nodes[part, wrong].x
-                    first[at] += torch.einsum("nk,dnk->nd", weight, x)
-                    second[at] += torch.einsum("nk,dnk,enk->nde", weight, x, x)
-                    share = weight.sum(1)
+                    weight = (term - whole[..., None]).exp() / len(u)
+                    numbers = Numbers(self.model, values, piece.codes)
+                    at_nodes = node_values(piece, (part, wrong), numbers)
+                    some = torch.broadcast_tensors(*(at_nodes[name] for name in names))
+                    x = torch.stack(some)  # (D, n, K), or (D, A, n, K)
+                    weight = weight if x.ndim == 4 else weight.sum(0)
+                    first[at] += torch.einsum("...nk,d...nk->nd", weight, x)
+                    second[at] += torch.einsum("...nk,d...nk,e...nk->nde", weight, x, x)
+                    share = weight.sum(-1).view(-1, len(at)).sum(0)
                     of_part[at, part] += share
                     outlier[at] += share if wrong else 0.0
         cov = second - first[:, :, None] * first[:, None]
         return Shrunk(names, first.numpy(), cov.numpy(), outlier.numpy(), of_part.numpy())
 
-    def _some(self, count: int) -> torch.Tensor:
+    def some(self, count: int) -> torch.Tensor:
+        """Some draws of the vector, evenly spaced, (count, H)."""
         u = self.samples.draws[0].flatten(0, 1)
         if self.vector.size == 0:
             return self.best[None]
@@ -263,7 +275,7 @@ class PopulationPosterior:
         codes = {k: torch.cat([b.codes[k] for b in blocks]) for k in blocks[0].codes}
         pick = torch.as_tensor(rng.integers(0, sum(map(len, blocks)), n))
         which = torch.as_tensor(rng.integers(0, 20, n))
-        u = self._some(20)
+        u = self.some(20)
         which = which % len(u)
         values = self.vector.values(u)
         out = {name: np.empty(n) for name in (*self.model.names, *z)}
@@ -337,12 +349,12 @@ class PopulationPosterior:
             code = torch.cat([block.codes[item.by] for block in blocks]).numpy()
             of = np.array([medians[f"{item.name}[{g}]"] for g in self.vector.groups[item.by]])[code]
             numbers[item.name], scatter[item.name] = of.mean(), of.std()
-        _, content = self.model.at(numbers)
+        population, content = self.model.at(numbers, least=_LEAST)
         z = {
             name: torch.cat([block.covariates[name] for block in blocks])[:, 0].numpy()
             for name in self.model.covariates
         }
-        return _without_covariates(content, self.model, z, scatter)
+        return _without_covariates(content, self.model, population, z, scatter)
 
     def population(self) -> Population:
         """The population at the medians; see `content`."""
@@ -370,11 +382,14 @@ class PopulationPosterior:
 def _without_covariates(
     content: dict[str, Any],
     model: PopulationModel,
+    population: Population,
     z: Mapping[str, np.ndarray],
     scatter: Mapping[str, float],
 ) -> dict[str, Any]:
-    """Dependences on covariates averaged out."""
+    """Dependences on covariates averaged out; densities in Python as their Gaussians."""
     out = copy.deepcopy(content)
+    rng = np.random.default_rng(0)
+    given = {name: rng.choice(values, _FILED) for name, values in z.items()}
     components = out.get("components")
     bodies = list(components.values()) if components else [out]
     for k, (body, part) in enumerate(zip(bodies, model.base.parts, strict=True)):
@@ -389,6 +404,12 @@ def _without_covariates(
                 and place.number == "mean"
             ]
             term = next(term for term in part.terms if term.names == names)
+            if term.density is not None:
+                drawn = population.parts[k].draw(_FILED, rng, given)[names[0]]
+                rest = {name: entry[name] for name in ("unit", "band") if name in entry}
+                normal = [float(drawn.mean()), float(drawn.std())]
+                body["parameters"][key] = rest | {"normal": normal}
+                continue
             if term.kind != "on" and not (wide and term.kind == "normal"):
                 continue
             body["parameters"][key] = _averaged(entry, term.on, z, sum(w**2 for w in wide))

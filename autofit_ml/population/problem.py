@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from autofit_ml.population.density import (
     Numbers,
+    exact_values,
     is_linear,
     linear_density,
     log_density,
@@ -18,10 +19,13 @@ from autofit_ml.population.hyper import HyperVector
 from autofit_ml.population.model import PopulationModel
 from autofit_ml.population.nodes import Nodes
 
-__all__ = ["Block", "HyperProblem", "object_terms"]
+__all__ = ["Block", "HyperProblem", "node_values", "object_terms"]
 
 _ELEMENTS = 1 << 18
 """Points that are worked on together: their arrays stay in the processor's cache."""
+
+_CURVATURE = 10_000
+"""Objects whose second derivatives stand for those of all: to a percent."""
 
 OUTLIERS = "outliers"
 """Name of the share of objects whose errors are too small."""
@@ -79,13 +83,22 @@ def object_terms(
         if is_linear(model, part):
             terms = linear_density(numbers, part, nodes.x, block.covariates)
         else:
-            terms = log_density(numbers, part, {**nodes.parameters, **block.covariates})
+            x = node_values(block, (part, outlier), numbers)
+            terms = log_density(numbers, part, x)
+            if nodes.exact is not None:
+                terms = terms + nodes.exact.log_likelihood({name: x[name] for name in model.names})
         share = shares[:, part, None, None]
         if wrong is not None and any(flag for _, flag in block.nodes):
             wrongly = wrong.log() if outlier else torch.log1p(-wrong)
             share = share + wrongly[:, None, None]
         out[part, outlier] = terms + (nodes.log_weight + share)
     return out
+
+
+def node_values(block: Block, key: tuple[int, bool], numbers: Numbers) -> dict[str, torch.Tensor]:
+    """Parameters at the nodes, (n, K), or (A, n, K) of those without scatter; covariates."""
+    x = {**block.nodes[key].parameters, **block.covariates}
+    return x | exact_values(numbers, key[0], x)
 
 
 def log_likelihoods(
@@ -159,6 +172,14 @@ class HyperProblem:
             for first in range(0, len(block), step):
                 yield block.rows(slice(first, first + step))
 
+    def thinned(self, most: int) -> HyperProblem:
+        """The density of evenly chosen objects, about `most`, that stand for all."""
+        blocks = []
+        for block in self.blocks:
+            some = block.rows(slice(0, None, max(1, len(block) // most)))
+            blocks.append(replace(some, power=some.power * (len(block) / len(some))))
+        return replace(self, blocks=blocks)
+
     def hessian(self, u: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
         """Second derivatives of ln p at (H,), from differences of gradients."""
         h = len(u)
@@ -177,7 +198,7 @@ class HyperProblem:
     ) -> tuple[torch.Tensor, torch.Tensor, bool]:
         """Climb to the maximum: where it is, the covariance there, whether that was reached."""
         low, high = self.vector.limits
-        scale = self.vector.scales
+        scale, curved = self.vector.scales, self.thinned(_CURVATURE)
         margin = 1e-6 * scale
         inner_low, inner_high = low + margin, high - margin
         u = torch.maximum(torch.minimum(u, inner_high), inner_low)
@@ -186,7 +207,7 @@ class HyperProblem:
         done = False
         cov = torch.diag(scale.square())
         for _ in range(iterations):
-            hessian = self.hessian(u, scale)
+            hessian = curved.hessian(u, scale)
             stuck = ((u <= inner_low) & (gradient < 0)) | ((u >= inner_high) & (gradient > 0))
             free = ~stuck
             both = free[:, None] & free

@@ -2,42 +2,22 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import itertools
 from collections.abc import Mapping, Sequence
 
-import jinja2
 import matplotlib.figure
 import matplotlib.ticker
 import numpy as np
 from matplotlib.axes import Axes
 
-from autofit_ml.injection.page import STYLE
 from autofit_ml.population.sensitivity import FRACTION, Sensitivity
+from autofit_ml.report.study import study_page
 
 __all__ = ["sensitivity_figure", "sensitivity_page", "verdict_of"]
 
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 _MOST = 6
 """Panels of each kind at most."""
-
-_TEMPLATE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>Sensitivity to {{ richer }}</title><style>
-{{ style }}</style></head><body>
-<h1>When is {{ richer }} seen, and not {{ simpler }}?</h1>
-<p>{{ number }} galaxies were put into {{ places }} empty stamps of the images, and both models were
-fitted to each. A model of two components is accepted if its BIC is lower.</p>
-{% for line in verdict %}<p><strong>{{ line }}</strong></p>{% endfor %}
-<img alt="Acceptance by B/T, and over the grid" src="data:image/png;base64,{{ picture }}">
-<p>Points: accepted galaxies, with 95 % binomial intervals; lines: the logistic surface; maps: the
-surface, with contours at 50 and 90 %, over the cells that were injected.</p>
-{% for title, header, rows in tables %}<h2>{{ title }}</h2>
-<table><tr>{% for cell in header %}<th>{{ cell }}</th>{% endfor %}</tr>
-{% for row in rows %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
-{% endfor %}</table>
-{% endfor %}</body></html>
-"""
 
 
 def verdict_of(found: Sensitivity) -> list[str]:
@@ -77,21 +57,23 @@ def sensitivity_page(
     places : int
         Stamps that galaxies were put into.
     """
-    buffer = io.BytesIO()
-    sensitivity_figure(found, axes).savefig(buffer, format="png", dpi=110)
-    template = jinja2.Environment(autoescape=True).from_string(_TEMPLATE)
-    return template.render(
-        simpler=models[0],
-        richer=models[1],
-        style=STYLE,
-        number=len(found.objects),
-        places=places,
-        verdict=verdict_of(found),
-        picture=base64.b64encode(buffer.getvalue()).decode(),
-        tables=[
+    simpler, richer = models
+    return study_page(
+        f"Sensitivity to {richer}",
+        f"When is {richer} seen, and not {simpler}?",
+        f"{len(found.objects)} galaxies were put into {places} empty stamps of the images, and "
+        "both models were fitted to each. A model of two components is accepted if its BIC is "
+        "lower.",
+        sensitivity_figure(found, axes),
+        [
             ("Least B/T that is seen", *_text_of(found.limits)),
             ("Cells", *_text_of(found.cells)),
         ],
+        alt="Acceptance by B/T, and over the grid",
+        caption="Points: accepted galaxies, with 95 % binomial intervals; lines: the logistic "
+        "surface; maps: the surface, with contours at 50 and 90 %, over the cells that were "
+        "injected.",
+        verdict=verdict_of(found),
     )
 
 

@@ -125,6 +125,11 @@ class _Place:
     def copy(self) -> _Place:
         return _Place(*(value.clone() for value in vars(self).values()))
 
+    def where(self, chosen: torch.Tensor, other: _Place) -> _Place:
+        """This place for the chosen walkers (A,), the other one for the rest."""
+        pairs = zip(vars(self).values(), vars(other).values(), strict=True)
+        return _Place(*(torch.where(chosen.view(-1, *[1] * (a.ndim - 1)), a, b) for a, b in pairs))
+
     def put(self, index: torch.Tensor, other: _Place) -> None:
         for mine, theirs in zip(vars(self).values(), vars(other).values(), strict=True):
             mine[index] = theirs
@@ -280,8 +285,7 @@ class Chains:
         accept = gain.clamp_max(0).exp()
         uniform = self.streams.uniform(_ACCEPT, self.iteration, s.chains).flatten()
         taken = uniform.log() < gain
-        result = here.copy()
-        result.put(taken.nonzero()[:, 0], there.rows(taken.nonzero()[:, 0]))
+        result = there.where(taken, here)
         missed = (~taken).nonzero()[:, 0]
         if s.retry and len(missed):
             again, place = self._retry(missed, here.rows(missed), accept, start, time, steps)
@@ -311,7 +315,8 @@ class Chains:
         back = self._travel(missed[hopeful], there.back(), time[hopeful], steps[hopeful])
         would = _difference(back.log_weight, there.log_weight).clamp_max(0).exp()
         good = uniform[hopeful] < gain[hopeful] + torch.log1p(-would)
-        return hopeful[good], there.rows(good.nonzero()[:, 0])
+        some = good.nonzero()[:, 0]
+        return hopeful[some], there.rows(some)
 
     def _lengths(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Length of the trajectories and their numbers of steps, (B C,)."""
@@ -338,8 +343,9 @@ class Chains:
         limit = here.log_weight - _DIVERGED
         step = (time / steps)[:, None]
         on = torch.arange(len(walkers), device=walkers.device)
-        done = 0
-        while len(on):
+        for done in range(1, self.settings.max_steps * max(1, self.settings.retry) + 1):
+            if len(on) == 0:
+                break
             now = out.rows(on)
             p = now.p + step[on] / 2 * self._force(now.gradient, now.z, root[on])
             z, p, lost = harmonic_flow(now.z, p, step[on, 0], root[on], low[on], high[on])
@@ -353,8 +359,7 @@ class Chains:
             astray = lost | ~(now.log_weight > limit[on])
             now.log_density = torch.where(astray, -math.inf, now.log_density)
             out.put(on, now)
-            done += 1
-            on = on[~astray & (steps[on] > done)]
+            on = on[(~astray & (steps[on] > done)).nonzero()[:, 0]]
         return out
 
     @staticmethod

@@ -70,7 +70,7 @@ def harmonic_flow(
         along = (normal * p).sum(1) / normal.square().sum(1)
         p = torch.where(free[:, None], p, p - 2 * along[:, None] * normal)
         end_z[index], end_p[index] = z, p
-        go = ~free
+        go = (~free).nonzero()[:, 0]  # here the host waits for the device, once a wall
         index, z, p, time = index[go], z[go], p[go], (time - first)[go]
     lost[index] = True
     return end_z, end_p, lost

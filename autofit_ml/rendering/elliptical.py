@@ -58,7 +58,7 @@ def render(
     Tensor, shape (B, ny, nx)
         Light per pixel, in the unit of the flux.
     """
-    where, transform = _spectra(plan, table, parameters, False, shared)
+    where, transform = _spectra(plan, table, parameters, metric(parameters), False, shared)
     flux = parameters[:, 2, None].to(plan.dtype).exp()
     return synthesise(plan, psf * where * (transform * flux))
 
@@ -100,15 +100,15 @@ def elliptical_channels(
     rows = rows // ROWS * ROWS or rows
     shapes = [(2 + k, 0, 0) for k in range(s)]
     orders = [(0, 1, 0), (0, 0, 1), (0, 0, 0), (1, 2, 0), *shapes, (1, 0, 2), (1, 1, 1)]
+    shape, slopes = metric_and_slopes(parameters)
     for start in range(0, len(parameters), rows):
         some = slice(start, start + rows)
-        where, *factors = _spectra(plan, table, parameters[some], True, shared, start)
+        where, *factors = _spectra(plan, table, parameters[some], shape[some], True, shared, start)
         base = psf[some] * (where * parameters[some, 2, None].to(plan.dtype).exp())
         synthesise_derivatives(plan, base, factors, orders, images[some])
     mixing = torch.eye(size, dtype=parameters.dtype, device=parameters.device)
     mixing = mixing.expand(len(parameters), size, size).clone()
     which = [3, 4 + s, 5 + s]  # g_xx, g_yy, g_xy; and the parameters ln rc, eta1, eta2
-    slopes = torch.stack([2 * metric(parameters), *metric_by_eta(parameters)], 2)
     mixing[:, [[i] for i in which], which] = -slopes
     return images, mixing
 
@@ -117,32 +117,37 @@ def _spectra(
     plan: FourierPlan,
     table: Table,
     parameters: torch.Tensor,
+    shape: torch.Tensor,
     derivatives: bool,
     shared: Shared | None = None,
     first: int = 0,
 ) -> tuple[torch.Tensor, ...]:
     """exp(-i k . x_c) and `_profile_transform` at all modes, (B, n_modes) each.
 
-    `first`: number of the first object among those that share.
+    `shape`: `metric`. `first`: number of the first object among those that share.
     """
     key = (id(plan), id(table), first, derivatives)
     geometry = torch.cat([parameters[:, :2], parameters[:, 3:]], 1)
     if shared is not None and key in shared and torch.equal(shared[key][0], geometry):
         return shared[key][1]
     x, y = parameters[:, :2].to(plan.dtype).unbind(1)
-    out = phase(plan, x, y), *_profile_transform(plan, table, parameters, derivatives)
+    out = phase(plan, x, y), *_profile_transform(plan, table, parameters, shape, derivatives)
     if shared is not None:
         shared[key] = geometry, out
     return out
 
 
 def _profile_transform(
-    plan: FourierPlan, table: Table, parameters: torch.Tensor, derivatives: bool
+    plan: FourierPlan,
+    table: Table,
+    parameters: torch.Tensor,
+    shape: torch.Tensor,
+    derivatives: bool,
 ) -> tuple[torch.Tensor, ...]:
     """S at all modes (B, n_modes); with derivatives also those by kappa^2 and by the shapes."""
     dtype = plan.dtype
     rows = table.rows(parameters[:, 4:-2], dtype, derivatives)
-    xx, yy, xy = metric(parameters).to(dtype)[..., None].unbind(1)
+    xx, yy, xy = shape.to(dtype)[..., None].unbind(1)
     kappa2 = torch.addcmul(xx * plan.quadratic[0], yy, plan.quadratic[1])
     kappa2 = torch.addcmul(kappa2, xy, plan.quadratic[2])
     kappa2 = kappa2.clamp_min(math.exp(2 * table.log_kappa_min))
@@ -175,40 +180,35 @@ def metric(parameters: torch.Tensor) -> torch.Tensor:
     """(M_xx, M_yy, 2 M_xy) of M = rc^2 exp(eta1 sigma_z + eta2 sigma_x), float64, (B, 3)."""
     rc2 = (2 * parameters[:, 3]).exp()
     eta1, eta2 = parameters[:, -2], parameters[:, -1]
-    cosh, sinhc = _cosh_sinhc(eta1, eta2)
-    return torch.stack(
-        [rc2 * (cosh + eta1 * sinhc), rc2 * (cosh - eta1 * sinhc), 2 * rc2 * eta2 * sinhc], dim=1
-    )
+    cosh, sinhc = _cosh_sinhc(eta1.square() + eta2.square())
+    along, across = eta1 * sinhc, 2 * eta2 * sinhc
+    return torch.stack([cosh + along, cosh - along, across], dim=1) * rc2[:, None]
 
 
-def metric_by_eta(parameters: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Derivatives of `metric` with respect to eta1 and eta2."""
+def metric_and_slopes(parameters: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """`metric` and its derivatives by ln rc, eta1 and eta2, (B, 3, 3)."""
     rc2 = (2 * parameters[:, 3]).exp()
     eta1, eta2 = parameters[:, -2], parameters[:, -1]
-    cosh, sinhc = _cosh_sinhc(eta1, eta2)
+    square = eta1.square() + eta2.square()
+    cosh, sinhc = _cosh_sinhc(square)
     # d cosh|eta| / d eta_i = eta_i sinhc;  d sinhc / d eta_i = eta_i (cosh - sinhc) / |eta|^2
-    e2 = eta1 * eta1 + eta2 * eta2
-    ratio = torch.where(e2 > 1e-8, (cosh - sinhc) / e2.clamp_min(1e-8), 1 / 3 + e2 / 30)
-    by1 = [
-        eta1 * sinhc + sinhc + eta1 * eta1 * ratio,
-        eta1 * sinhc - sinhc - eta1 * eta1 * ratio,
-        2 * eta2 * eta1 * ratio,
-    ]
-    by2 = [
-        eta2 * sinhc + eta1 * eta2 * ratio,
-        eta2 * sinhc - eta1 * eta2 * ratio,
-        2 * (sinhc + eta2 * eta2 * ratio),
-    ]
-    return torch.stack(by1, 1) * rc2[:, None], torch.stack(by2, 1) * rc2[:, None]
+    ratio = torch.where(square > 1e-8, (cosh - sinhc) / square.clamp_min(1e-8), 1 / 3 + square / 30)
+    along, across = eta1 * sinhc, eta2 * sinhc
+    first, second = sinhc + eta1.square() * ratio, sinhc + eta2.square() * ratio
+    both = eta1 * eta2 * ratio
+    metrics = [cosh + along, cosh - along, 2 * across]
+    by_eta = [along + first, across + both, along - first, across - both, 2 * both, 2 * second]
+    every = torch.stack([*metrics, *by_eta], 1) * rc2[:, None]
+    shape = every[:, :3]
+    return shape, torch.cat([2 * shape[..., None], every[:, 3:].unflatten(1, (3, 2))], 2)
 
 
-def _cosh_sinhc(eta1: torch.Tensor, eta2: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """cosh|eta| and sinh|eta| / |eta|, smooth (and differentiable) at eta = 0."""
-    e2 = eta1 * eta1 + eta2 * eta2
-    small = e2 < 1e-8
-    safe = torch.where(small, torch.ones_like(e2), e2).sqrt()
+def _cosh_sinhc(square: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """cosh|eta| and sinh|eta| / |eta| of |eta|^2, smooth (and differentiable) at eta = 0."""
+    small = square < 1e-8
+    size = torch.where(small, 1.0, square).sqrt()
     # By exponentials: cosh and sinh differ in the last bit with the place in a batch.
-    grow, shrink = safe.exp(), (-safe).exp()
-    cosh = torch.where(small, 1 + e2 / 2, (grow + shrink) / 2)
-    sinhc = torch.where(small, 1 + e2 / 6, (grow - shrink) / (2 * safe))
+    grow, shrink = size.exp(), (-size).exp()
+    cosh = torch.where(small, 1 + square / 2, (grow + shrink) / 2)
+    sinhc = torch.where(small, 1 + square / 6, (grow - shrink) / (2 * size))
     return cosh, sinhc

@@ -32,7 +32,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -92,10 +92,22 @@ class _Level:
     to_y: torch.Tensor | None = None
     to_x: torch.Tensor | None = None
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Number of modes."""
         return self.kx.numel() * self.ky.numel()
+
+    @cached_property
+    def ky_pairs(self) -> torch.Tensor:
+        """ky for real and imaginary parts that lie side by side, (b, 2 nky)."""
+        return self.ky.repeat_interleave(2, 1)
+
+    @cached_property
+    def slopes(self) -> dict[tuple[int, int], torch.Tensor]:
+        """(order in x, in y) -> what turns modes into those of derivatives, but for the factors of
+        ky, complex, (a, 1, nkx)."""
+        orders = [(x, y) for x in range(3) for y in range(3)]
+        return {(x, y): self.kx[:, None] ** x * (-1j) ** (x + y) for x, y in orders}
 
     def outer(self, along_x: torch.Tensor, along_y: torch.Tensor) -> torch.Tensor:
         """Products of factors (B, kx) and (B, ky), (B, modes)."""

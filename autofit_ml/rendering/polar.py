@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from autofit_ml.profiles.polar import PolarTable
-from autofit_ml.rendering.elliptical import metric, metric_by_eta
+from autofit_ml.rendering.elliptical import metric_and_slopes
 from autofit_ml.rendering.fourier import FourierPlan
 from autofit_ml.rendering.synthesis import phase, synthesise, synthesise_derivatives
 
@@ -100,8 +100,8 @@ def _polar_transform(
     # kappa = rc exp(eta / 2) k, from the metric of half of the size and of the ellipticity
     halved = torch.cat([parameters[:, 3:4].expand(-1, 4) / 2, eta / 2], dim=1)
     kx, ky = plan.frequencies
-    root = metric(halved).to(dtype)
-    x, y = _product(root, kx, ky)
+    root, slopes = metric_and_slopes(halved)
+    x, y = _product(root.to(dtype), kx, ky)
     square = (x.square() + y.square()).clamp_min(1e-20)
     psi = torch.atan2(y, x)
     if table.aligned:
@@ -159,8 +159,8 @@ def _polar_transform(
         by_twice = first * two_ - second * one_ - by_psi / 2
     else:
         by_twice = -by_psi / 2
-    for i, root_by_eta in enumerate(metric_by_eta(halved)):
-        dx, dy = _product(root_by_eta.to(dtype) / 2, kx, ky)
+    for i in range(2):
+        dx, dy = _product(slopes[:, :, 1 + i].to(dtype) / 2, kx, ky)
         change = ((x * dx + y * dy) * by_log_kappa + (x * dy - y * dx) * by_psi) / square
         if table.aligned:
             change = change + twice_by_eta[:, i, None].to(dtype) * by_twice

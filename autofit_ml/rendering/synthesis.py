@@ -86,15 +86,14 @@ def synthesise_derivatives(
         torch.mul(base[:, : level.size], factor[..., : level.size], out=modes[:, f].flatten(1))
         torch.mul(base[:, level.size :], factor[..., level.size :], out=others[:, f])
     _add_others(plan, modes[:, : len(factors)], others)
-    pairs, ky = torch.view_as_real(modes).flatten(-2), level.ky.repeat_interleave(2, 1)
+    pairs, ky = torch.view_as_real(modes).flatten(-2), level.ky_pairs
     for (f, k), slot in slots.items():
         if k:
             torch.mul(pairs[:, slots[f, k - 1]], ky, out=pairs[:, slot])
     rows = _along_y(plan, modes).transpose(-1, -2)
     spectra = base.new_empty((n, len(orders), *rows.shape[2:]))
     for i, (f, in_x, in_y) in enumerate(orders):
-        turn = level.kx[:, None] ** in_x * (-1j) ** (in_x + in_y)
-        torch.mul(rows[:, slots[f, in_y]], turn, out=spectra[:, i])
+        torch.mul(rows[:, slots[f, in_y]], level.slopes[in_x, in_y], out=spectra[:, i])
     out.copy_(_along_x(plan, spectra.sum(2) if rows.shape[2] > 1 else spectra[:, :, 0]))
 
 

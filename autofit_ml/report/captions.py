@@ -6,26 +6,29 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import ImageFont
+from PIL import ImageDraw, ImageFont
 
-from autofit_ml.catalogue.flags import FATAL, Flag
+from autofit_ml.catalogue import FATAL, Flag, band_suffix
 from autofit_ml.report.measurement import format_measurement
 
 __all__ = [
     "FAINT_TEXT",
+    "LINE_HEIGHT",
     "RGB",
     "TEXT",
     "colour_of",
     "elided",
     "font_of",
     "number_of",
-    "pair",
     "suffixes_of",
     "text_lines",
+    "write_band",
+    "write_legend",
 ]
 
 TEXT = (232, 234, 237)
 FAINT_TEXT = (154, 160, 170)
+LINE_HEIGHT = 28
 _FATAL_TEXT = (255, 128, 118)
 _FLAG_TEXT = (255, 200, 92)
 _GOOD_TEXT = (120, 214, 150)
@@ -86,7 +89,7 @@ def _flowed(
     return lines
 
 
-def pair(row: Mapping[str, Any], name: str) -> str:
+def _pair(row: Mapping[str, Any], name: str) -> str:
     """A value and its error."""
     return format_measurement(number_of(row, name), number_of(row, f"{name}_err"))
 
@@ -94,16 +97,16 @@ def pair(row: Mapping[str, Any], name: str) -> str:
 def _shape_numbers(row: Mapping[str, Any], extra: str) -> list[str]:
     """Brightness, size and shape of a component; what it has not is left out."""
     brightness = "mag" if math.isfinite(number_of(row, f"mag{extra}")) else "flux"
-    out = [f"{brightness} {pair(row, brightness + extra)}"]
+    out = [f"{brightness} {_pair(row, brightness + extra)}"]
     if math.isfinite(number_of(row, f"re{extra}")):
-        pixels = f"{pair(row, f're{extra}')} px"
+        pixels = f"{_pair(row, f're{extra}')} px"
         if math.isfinite(number_of(row, f"re_arcsec{extra}")):
             short = format_measurement(number_of(row, f"re{extra}"), digits=3)
-            pixels = f"{pair(row, f're_arcsec{extra}')}″ ({short} px)"
+            pixels = f"{_pair(row, f're_arcsec{extra}')}″ ({short} px)"
         out.append(f"re {pixels}")
     for name, unit in (("n", ""), ("q", ""), ("pa", "°")):
         if math.isfinite(number_of(row, f"{name}{extra}")):
-            out.append(f"{name} {pair(row, name + extra)}{unit}")
+            out.append(f"{name} {_pair(row, name + extra)}{unit}")
     return out
 
 
@@ -126,10 +129,10 @@ def _key_numbers(row: Mapping[str, Any]) -> list[list[tuple[str, RGB]]]:
         return [[(text, TEXT) for text in (*_shape_numbers(row, ""), *_fit_numbers(row))]]
     brightness = "mag_total" if math.isfinite(number_of(row, "mag_total")) else "flux_total"
     whole = [
-        f"{brightness.replace('_', ' ')} {pair(row, brightness)}",
-        f"fraction {pair(row, 'fraction')}",
+        f"{brightness.replace('_', ' ')} {_pair(row, brightness)}",
+        f"fraction {_pair(row, 'fraction')}",
         *(
-            f"{name.replace('_', ' ')} {pair(row, name)}{unit}"
+            f"{name.replace('_', ' ')} {_pair(row, name)}{unit}"
             for name, unit in (("re_total", " px"), ("q_total", ""))
             if math.isfinite(number_of(row, name))
         ),
@@ -166,3 +169,43 @@ def text_lines(
     named = [(str(f.name), _FATAL_TEXT if f & FATAL else _FLAG_TEXT) for f in Flag if f & flags]
     flowed = _flowed(named or [("no flags", _GOOD_TEXT)], font, width, 21)
     return lines + [(font, line) for line in flowed]
+
+
+def _band_lines(row: Mapping[str, Any], band: str) -> list[tuple[str, RGB]]:
+    """A further band's own numbers, a line each."""
+    extra, components = band_suffix(band), suffixes_of(row)
+    lines: list[tuple[str, RGB]] = []
+    for k in components:
+        brightness = "mag" if math.isfinite(number_of(row, f"mag{k}{extra}")) else "flux"
+        for parameter in (brightness, "re", "n", "q", "pa"):
+            if math.isfinite(number_of(row, f"{parameter}{k}{extra}")):
+                text = f"{parameter}{k.replace('_', ' ')} {_pair(row, f'{parameter}{k}{extra}')}"
+                lines.append((text, colour_of(k) if components[1:] else TEXT))
+    if math.isfinite(number_of(row, f"fraction{extra}")):
+        lines.append((f"fraction {_pair(row, f'fraction{extra}')}", TEXT))
+    return lines
+
+
+def write_band(
+    draw: ImageDraw.ImageDraw,
+    row: Mapping[str, Any],
+    name: str,
+    place: tuple[int, int],
+    width: float,
+) -> None:
+    """A further band's own numbers, in place of a segmentation."""
+    x, y = place
+    for text, colour in _band_lines(row, name):
+        draw.text((x, y), elided(text, font_of(19), width), font=font_of(19), fill=colour)
+        y += LINE_HEIGHT
+
+
+def write_legend(
+    draw: ImageDraw.ImageDraw, x: float, y: int, items: Sequence[tuple[str, RGB]]
+) -> None:
+    """Names behind bars of their colours."""
+    font = font_of(16)
+    for text, colour in items:
+        draw.rectangle((x, y + 5, x + 18, y + 8), fill=colour)
+        draw.text((x + 25, y + 7), text, font=font, fill=FAINT_TEXT, anchor="lm")
+        x += 25 + font.getlength(text) + 18

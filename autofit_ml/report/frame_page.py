@@ -1,7 +1,5 @@
 """The page of a frame: a picture to move about in, with its sources, each one press away."""
 
-from __future__ import annotations
-
 import base64
 import math
 import shutil

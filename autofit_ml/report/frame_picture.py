@@ -1,7 +1,5 @@
 """A frame as pictures: data, model and residual in colour, as tiles at several sizes."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

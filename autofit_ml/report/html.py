@@ -15,6 +15,7 @@ from autofit_ml.catalogue import (
     read_catalogue_arrow,
     run_warnings,
 )
+from autofit_ml.catalogue.collection import run_record
 from autofit_ml.errors import InputError
 from autofit_ml.report.payload import (
     columns_payload,
@@ -145,20 +146,6 @@ def _plain(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _read_run(path: Path) -> dict[str, Any]:
-    try:
-        run = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"cannot be read: {error}", "delete it, or restore it from the run that wrote it", path
-        ) from error
-    if not isinstance(run, dict):
-        raise InputError("is not a JSON object", "delete it, or restore it", path)
-    return run
-
-
 def _calibration_verdict(results: Path) -> list[str]:
     """Verdict of ``autofit-ml calibrate`` on this run's errors; empty if it was not run."""
     try:
@@ -203,7 +190,7 @@ def write_report(
     """
     results = Path(results_dir)
     table = read_catalogue_arrow(results)
-    run = _read_run(results / "run.json")
+    run = run_record(results)
     ids: list[str] = table.column("id").to_pylist()
 
     thumbnails = _names_in(results / THUMBNAIL_FOLDER)

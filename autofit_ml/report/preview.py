@@ -14,19 +14,18 @@ import numpy as np
 from astropy.wcs import WCS
 from PIL import Image, ImageDraw
 
-from autofit_ml.catalogue.schema import band_suffix
 from autofit_ml.images.stamp import PSF
 from autofit_ml.report.captions import (
     FAINT_TEXT,
+    LINE_HEIGHT,
     RGB,
     TEXT,
     colour_of,
-    elided,
     font_of,
     number_of,
-    pair,
-    suffixes_of,
     text_lines,
+    write_band,
+    write_legend,
 )
 from autofit_ml.report.drawing import (
     BACKGROUND,
@@ -73,7 +72,6 @@ _GAP = 8
 _MARGIN = 14
 _TITLE_HEIGHT = 28
 _STRIP_HEIGHT = 32
-_LINE_HEIGHT = 28
 _NARROWEST_PANEL = 260
 _PANELS = 5
 _LEAST_COMPASS = 140
@@ -225,7 +223,7 @@ def preview_png(
     # A wide and low image leaves its profile room all the same.
     heights[0] = max(heights[0], _NARROWEST_PANEL if light is not None else 0)
     panels_end = top + sum(heights) + _STRIP_HEIGHT * len(rows)
-    total_height = panels_end + 12 + _LINE_HEIGHT * len(lines) + _MARGIN
+    total_height = panels_end + 12 + LINE_HEIGHT * len(lines) + _MARGIN
 
     canvas = Image.new("RGB", (total_width, total_height), BACKGROUND)
     draw = ImageDraw.Draw(canvas)
@@ -243,7 +241,7 @@ def preview_png(
                 stroke_width=2, stroke_fill=(0, 0, 0),
             )  # fmt: skip
         if item is not first:
-            _write_band(draw, row, item.name, (_MARGIN + 3 * (cell + _GAP) + 6, y), cell - 6)
+            write_band(draw, row, item.name, (_MARGIN + 3 * (cell + _GAP) + 6, y), cell - 6)
         y += height + _STRIP_HEIGHT
     width = first.grey.shape[1]
     bar = (_MARGIN + 14, top + first.grey.shape[0] - 14)
@@ -263,12 +261,12 @@ def preview_png(
             size = (cell, heights[0])
             canvas.paste(profile.drawn(size, float(pixel_scale), zeropoint), place)
             legend = [("data", DATA_COLOUR), ("model", MODEL_COLOUR), ("PSF", PSF_COLOUR)]
-            _write_legend(draw, place[0], top + heights[0] + 8, legend[: 3 if psf else 2])
+            write_legend(draw, place[0], top + heights[0] + 8, legend[: 3 if psf else 2])
     y = panels_end + 12
     for font, line in lines:
         for x, text, colour in line:
             draw.text((_MARGIN + x, y), text, font=font, fill=colour)
-        y += _LINE_HEIGHT
+        y += LINE_HEIGHT
     return png_bytes(np.asarray(canvas))
 
 
@@ -330,12 +328,12 @@ def _write_strip(
     symbols = [("half light", colour_of(""))] if item.panels[1] is not None else []
     if item.mask is not None:
         symbols.append(("not used", HATCH))
-    _write_legend(draw, left, y + 8, symbols)
+    write_legend(draw, left, y + 8, symbols)
     left += cell + _GAP
     if item.panels[2] is not None:
         ends = f"−{RESIDUAL_CLIP:g} σ", f"+{RESIDUAL_CLIP:g} σ"
         _write_bar(canvas, (left, y + 8), width, "RdBu_r", *ends)
-    _write_legend(draw, left + cell + _GAP, y + 8, outlined)
+    write_legend(draw, left + cell + _GAP, y + 8, outlined)
 
 
 def _write_bar(
@@ -350,42 +348,6 @@ def _write_bar(
     if right - left > 16:
         ramp = colour_table(colours)[np.linspace(0, 255, right - left).astype(np.uint8)]
         canvas.paste(Image.fromarray(np.repeat(ramp[None], 12, axis=0)), (left, y + 1))
-
-
-def _write_legend(
-    draw: ImageDraw.ImageDraw, x: float, y: int, items: Sequence[tuple[str, RGB]]
-) -> None:
-    """Names behind bars of their colours."""
-    font = font_of(16)
-    for text, colour in items:
-        draw.rectangle((x, y + 5, x + 18, y + 8), fill=colour)
-        draw.text((x + 25, y + 7), text, font=font, fill=FAINT_TEXT, anchor="lm")
-        x += 25 + font.getlength(text) + 18
-
-
-def _write_band(
-    draw: ImageDraw.ImageDraw,
-    row: Mapping[str, Any],
-    name: str,
-    place: tuple[int, int],
-    width: float,
-) -> None:
-    """A further band's own numbers, in place of a segmentation."""
-    extra = band_suffix(name)
-    components = suffixes_of(row)
-    lines: list[tuple[str, RGB]] = []
-    for k in components:
-        brightness = "mag" if math.isfinite(number_of(row, f"mag{k}{extra}")) else "flux"
-        for parameter in (brightness, "re", "n", "q", "pa"):
-            if math.isfinite(number_of(row, f"{parameter}{k}{extra}")):
-                text = f"{parameter}{k.replace('_', ' ')} {pair(row, f'{parameter}{k}{extra}')}"
-                lines.append((text, colour_of(k) if components[1:] else TEXT))
-    if math.isfinite(number_of(row, f"fraction{extra}")):
-        lines.append((f"fraction {pair(row, f'fraction{extra}')}", TEXT))
-    x, y = place
-    for text, colour in lines:
-        draw.text((x, y), elided(text, font_of(19), width), font=font_of(19), fill=colour)
-        y += _LINE_HEIGHT
 
 
 def segmentation_png(

@@ -13,8 +13,7 @@ import numpy as np
 from astropy.table import QTable
 from astropy.wcs import WCS
 
-from autofit_ml.catalogue import band_suffix, flag_names, flagged
-from autofit_ml.catalogue.rows import covariance_matrix
+from autofit_ml.catalogue import band_suffix, covariance_matrix, flag_names, flagged
 from autofit_ml.errors import InputError
 from autofit_ml.results.samples import gaussian_draws, named_draws
 from autofit_ml.results.tables import plain, suffixes, with_formats

@@ -11,8 +11,7 @@ from astropy.table import Row, Table
 
 from autofit_ml.catalogue import suffix
 from autofit_ml.errors import SettingsError
-from autofit_ml.images.psf import centre_psf, no_psf
-from autofit_ml.images.stamp import PSF
+from autofit_ml.images import PSF, centre_psf, no_psf
 from autofit_ml.scenes import Scene
 
 if TYPE_CHECKING:

@@ -1,7 +1,5 @@
 """Draws of one object's parameters, in the names and units of the catalogue."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np

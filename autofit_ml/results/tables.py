@@ -1,7 +1,5 @@
 """Tables that print well: as many digits as the errors allow."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -11,14 +11,15 @@ One file for each kind of run:
 - `diff`, `lightcurve`: differences between epochs; fluxes over time.
 - `population`: the distribution behind finished fits.
 - `simulate`: sets of simulated objects; `calibrate`: injection and recovery in a run's own images,
-  `sensitivity`: of second components, over a grid; both in empty `places`.
+  `sensitivity`: of second components, over a grid; both inject into empty `places`.
 - `doctor`: what is installed, and what is wrong with images.
 
 What they share:
 
 - `loop`: the loop over sources; `jobs`: what is done with them; `sources`: batches of them, from
-  `workers` that go ahead.
-- `folder`: what a folder already holds and whose it is; `locking`: one run at a time.
+  `workers` that go ahead; `results`: runs that do the same with each source.
+- `claim`: whose a folder is, one run at a time; `folder`: what is finished there; `kinds`: which
+  files a kind of run writes.
 - `identity`: whether settings and inputs are still the same.
 - `summary`: what the caller is told, and the exit status.
 
@@ -26,11 +27,11 @@ The parts of a fit:
 
 - `frames`: a frame in every band, and the stamps of its objects.
 - `prepare`: objects from their files to starting values; `fitted`: on to their rows, in workers.
-- `pipeline`, `staged`: stages of fits, as a file says; each from what an earlier one found.
-- `model`, `modelled`, `galfit_inputs`: what is fitted, as the user's model or GALFIT file says.
-- `fitting`: one batch through the refiner; `scenes`: of it, what is no plain Sérsic profile.
-- `object_fit`: one object's fit in the catalogue's terms; `rows`: catalogue rows.
-- `outputs`: pictures, shards, catalogue, run.json.
+- `model`, `pipeline`, `galfit_inputs`: what is fitted, as the user's model, the stages of a
+  pipeline file, or a GALFIT file say.
+- `fitting`: one batch through the refiner to its rows; `scenes`: its objects, stage by stage.
+- `object_fit`: one object's fit in the catalogue's terms; `morphology`: further measures.
+- `outputs`: pictures, shards, catalogue, run.json; `pictured`: the images that they show.
 
 Calls the stages; is called by the command line and by `autofit_ml.fit`.
 """

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import re
 import shlex
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,28 +20,22 @@ from autofit_ml.catalogue import (
     atomic_write_text,
     read_catalogue_arrow,
 )
-from autofit_ml.catalogue.writer import FITS_NAME, write_catalogue_files
+from autofit_ml.catalogue.files import FITS_NAME, write_catalogue_files
 from autofit_ml.errors import InputError, SettingsError
-from autofit_ml.images import Source, discover
+from autofit_ml.images import Stamp, discover
 from autofit_ml.injection.page import calibration_page
 from autofit_ml.injection.recovery import MEASURED, Recovery, error_factor, measure
-from autofit_ml.injection.stamps import (
-    Population,
-    inject,
-    light_of,
-)
+from autofit_ml.injection.stamps import Population, inject, light_of
 from autofit_ml.injection.verdict import judge, verdict
 from autofit_ml.options import declared
 from autofit_ml.report import CALIBRATION_FOLDER, REPORT_NAME, VERDICT_NAME, write_report
+from autofit_ml.runs.claim import claimed
 from autofit_ml.runs.fit import fit_run
-from autofit_ml.runs.folder import claimed
 from autofit_ml.runs.identity import identity_of
 from autofit_ml.runs.kinds import RUN_FILE, Kind
-from autofit_ml.runs.places import empty_places
-from autofit_ml.runs.sources import Paths
+from autofit_ml.runs.places import inject_once
 from autofit_ml.runs.summary import Progress
-from autofit_ml.settings import CalibrateSettings, FitSettings, ReadOptions
-from autofit_ml.simulation.files import write_planes
+from autofit_ml.settings import CalibrateSettings, FitSettings, Paths, ReadOptions
 
 __all__ = [
     "CalibrationSummary",
@@ -63,7 +55,6 @@ CALIBRATED = Kind(
 """What a calibration writes, beside the run of its own in ``fits/``."""
 
 _TOGETHER = 32
-_PER_FRAME = 64
 
 
 @dataclass(frozen=True)
@@ -186,7 +177,17 @@ def calibrate_run(
     with claim as state:
         injected = folder / "injected"
         injected.mkdir(exist_ok=True)
-        about = _inject(folder, results, sources, of_run, settings, like, told)
+
+        def filled(k: int, stamp: Stamp, rng: np.random.Generator) -> tuple[Stamp, dict[str, Any]]:
+            galaxy = like.draw(rng, stamp)
+            known = {"zeropoint": stamp.zeropoint, "pixel_scale": stamp.pixel_scale}
+            known = {name: value for name, value in known.items() if math.isfinite(value)}
+            return inject(stamp, light_of(galaxy, stamp), rng), galaxy | known
+
+        about = inject_once(
+            folder, sources, of_run, results, names, filled, told,
+            seed=settings.seed, most=settings.number,
+        )  # fmt: skip
         own = of_run.replace(**only_noise(of_run), batch_size=min(of_run.batch_size, _TOGETHER))
         summary = fit_run(injected, folder / "fits", own, restart=not state, progress=progress)
         if summary.table is None:
@@ -220,54 +221,6 @@ def _command(results: Path, settings: CalibrateSettings) -> str:
         if getattr(settings, name) != getattr(CalibrateSettings(), name)
     ]
     return " ".join(["autofit-ml calibrate", shlex.quote(str(results)), *changed, "--apply"])
-
-
-def _inject(
-    folder: Path,
-    results: Path,
-    sources: Sequence[Source],
-    of_run: FitSettings,
-    settings: CalibrateSettings,
-    like: Population,
-    told: Progress,
-) -> dict[str, Any]:
-    """Write stamps with injected galaxies, and what was injected; once for a folder.
-
-    Returns
-    -------
-    dict
-        ``truth``: a dict for each galaxy; ``places``, ``skipped``: numbers; ``gain``: known
-        everywhere.
-    """
-    record = folder / "injected.json"
-    with contextlib.suppress(OSError, ValueError):  # else made anew: the same, from the same seed
-        about: dict[str, Any] = json.loads(record.read_text("utf-8"))
-        return about
-    told.note("looking for empty sky")
-    rng = np.random.default_rng(settings.seed)
-    rows = {row["id"]: row for row in read_catalogue_arrow(results).to_pylist()}
-    places, skipped = empty_places(sources, of_run, settings.number, rng, rows, told)
-    if not places:
-        raise InputError(
-            f"no empty sky in {len(sources)} images",
-            "larger cut-outs or frames are needed to inject galaxies",
-            results,
-        )
-    told.note(f"injecting {settings.number} galaxies into {len(places)} empty stamps")
-    truth = []
-    for k in range(settings.number):
-        stamp = places[k % len(places)]
-        galaxy = like.draw(rng, stamp)
-        built = bool(stamp.flags & int(Flag.SIGMA_ESTIMATED))
-        filled = inject(stamp, light_of(galaxy, stamp), rng)
-        write_planes(filled, folder / "injected", _name(k), sigma=not built)
-        known = {"zeropoint": stamp.zeropoint, "pixel_scale": stamp.pixel_scale}
-        known = {name: value for name, value in known.items() if math.isfinite(value)}
-        truth.append(galaxy | known)
-    gain = all(place.gain > 0 for place in places)
-    about = {"truth": truth, "places": len(places), "skipped": skipped, "gain": gain}
-    atomic_write_json(record, about)
-    return about
 
 
 def _name(k: int) -> str:

@@ -1,13 +1,11 @@
 """`catalog_run`: the stars and galaxies of frames, with fluxes in all bands."""
 
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from astropy.table import QTable, vstack
+from astropy.table import QTable
 
 from autofit_ml.catalogue import (
     atomic_write_bytes,
@@ -17,19 +15,17 @@ from autofit_ml.catalogue import (
     write_catalogue_files,
 )
 from autofit_ml.catalogue.atomic import file_sha256
-from autofit_ml.errors import InputError
 from autofit_ml.images import Discovery, Source
 from autofit_ml.images.bands import blue_to_red
 from autofit_ml.report import FramePlanes, write_frame_page
 from autofit_ml.runs.folder import RunFolder
 from autofit_ml.runs.frames import frame_of, read_bands
-from autofit_ml.runs.identity import identity_of, source_hashes
+from autofit_ml.runs.identity import identity_of
 from autofit_ml.runs.kinds import CATALOGUED
-from autofit_ml.runs.loop import Handle, Work, go_through
-from autofit_ml.runs.results import Result, count, each, rows_of, save_results, saved_tables
-from autofit_ml.runs.sources import Paths, inputs_of
+from autofit_ml.runs.results import Result, one_by_one, run_each
+from autofit_ml.runs.sources import inputs_of
 from autofit_ml.runs.summary import Progress, RunSummary
-from autofit_ml.settings import CatalogSettings, Selected, SourceSettings
+from autofit_ml.settings import CatalogSettings, Paths, Selected, SourceSettings
 from autofit_ml.sources import SourceCatalogue, catalogue_frames
 from autofit_ml.sources.files import arrow_table, image_files, regions_text
 from autofit_ml.sources.forced import ForcedSources, forced_frames, read_forced
@@ -95,106 +91,76 @@ def catalog_sources(
 
     Without a folder nothing is written.
     """
-    began = time.perf_counter()
-    settings = settings.replace(mode="frame")
-    summary = RunSummary(None if out is None else Path(out))
-    names = found.bands or tuple(settings.bands)
-    settings = settings.replace(bands=names)
-    in_memory: list[QTable] = []
+    settings = settings.replace(mode="frame", bands=found.bands or tuple(settings.bands))
+    tables: list[QTable] = []
     identity = identity_of(settings)
     forced = None
     if settings.forced is not None:
         forced = read_forced(settings.forced)
         identity |= {"forced": file_sha256(settings.forced)}
 
-    def begin(folder: RunFolder | None) -> Handle[list[Result[SourceCatalogue]]]:
-        def handle(
-            sources: Sequence[Source], results: list[Result[SourceCatalogue]]
-        ) -> Iterator[tuple[int, Mapping[str, Any]]]:
-            tables = []
-            for result in results:
-                if result.value is not None:
-                    tables.append(result.value.table)
-                    if folder is not None:
-                        _write(result.id, result.value, folder.path, settings.save)
-            if folder is None:
-                in_memory.extend(tables)
-                summary.failures |= {r.id: r.why for r in results if r.value is None}
-            else:
-                save_results(folder, results, vstack(tables) if tables else None)
-            yield len(sources), rows_of(results)
+    def finish(folder: RunFolder | None, table: QTable | None, summary: RunSummary) -> None:
+        if table is not None:
+            tables.append(table)
+            if folder is not None:
+                write_catalogue_files(arrow_table(table), folder.path)
 
-        return handle
-
-    def finish(folder: RunFolder | None) -> None:
-        if folder is None:
-            return
-        tables = saved_tables(folder)
-        in_memory.extend(tables)
-        if tables:
-            write_catalogue_files(arrow_table(vstack(tables)), folder.path)
-        count(summary, folder)
-
-    go_through(
-        found,
-        Work(CATALOGUED, each(partial(_catalogued, forced)), begin, finish),
-        settings,
-        identity,
-        out,
-        summary,
-        progress or Progress(),
-        restart=restart,
-        only=only,
-    )
-    summary.n_instances = sum(map(len, in_memory))
-    summary.seconds = time.perf_counter() - began
-    return summary, vstack(in_memory) if in_memory else None
+    job = one_by_one(partial(_cataloguing, forced))
+    summary = run_each(
+        found, CATALOGUED, job, settings, identity, out,
+        save=partial(_write, settings.save), finish=finish,
+        restart=restart, only=only, progress=progress,
+    )  # fmt: skip
+    return summary, tables[0] if tables else None
 
 
-def _catalogued(
-    forced: ForcedSources | None, sources: Sequence[Source], settings: CatalogSettings
-) -> list[Result[SourceCatalogue]]:
-    out: list[Result[SourceCatalogue]] = []
-    for source in sources:
+def _cataloguing(
+    forced: ForcedSources | None, settings: CatalogSettings
+) -> Callable[[Source], Result[SourceCatalogue]]:
+    def catalogued(source: Source) -> Result[SourceCatalogue]:
         hashes: dict[str, str] = {}
-        try:
-            read = read_bands(source, settings.read, hashes)
-            there = [(k, one) for k, one in enumerate(read) if one is not None]
-            frames = [frame_of(one, settings.read) for _, one in there]
-            named = [settings.bands[k] if settings.bands else "" for k, _ in there]
-            names = [name or frame.filter or "1" for name, frame in zip(named, frames, strict=True)]
-            frames[0] = frames[0].replace(id=source.id)
-            how = settings.part(SourceSettings)
-            if forced is None:
-                value = catalogue_frames(frames, names, how)
-            else:
-                value = forced_frames(frames, names, forced, how)
-        except InputError as error:
-            hashes = hashes or source_hashes(source)
-            out.append(Result(source.id, None, str(error), hashes))
-            continue
-        out.append(Result(source.id, value, "", hashes, value.messages))
-    return out
+        read = read_bands(source, settings.read, hashes)
+        there = [(k, one) for k, one in enumerate(read) if one is not None]
+        frames = [frame_of(one, settings.read) for _, one in there]
+        named = [settings.bands[k] if settings.bands else "" for k, _ in there]
+        names = [name or frame.filter or "1" for name, frame in zip(named, frames, strict=True)]
+        frames[0] = frames[0].replace(id=source.id)
+        how = settings.part(SourceSettings)
+        if forced is None:
+            value = catalogue_frames(frames, names, how)
+        else:
+            value = forced_frames(frames, names, forced, how)
+        return Result(source.id, value, "", hashes, value.messages)
+
+    return catalogued
 
 
-def _write(name: str, found: SourceCatalogue, folder: Path, save: Sequence[str]) -> None:
-    stem = file_stem(name)
+def _write(
+    save: Sequence[str],
+    folder: RunFolder | None,
+    result: Result[SourceCatalogue],
+    found: SourceCatalogue,
+) -> QTable:
+    if folder is None:
+        return found.table
+    stem = folder.path / file_stem(result.id)
     if "images" in save:
         for ending, content in image_files(found):
-            atomic_write_bytes(folder / f"{stem}{ending}", content)
+            atomic_write_bytes(f"{stem}{ending}", content)
     if found.covariance is not None:
-        atomic_write_ecsv(folder / f"{stem}_covariance.ecsv", found.covariance)
+        atomic_write_ecsv(f"{stem}_covariance.ecsv", found.covariance)
     if "regions" in save:
-        atomic_write_text(folder / f"{stem}.reg", regions_text(found.table))
+        atomic_write_text(f"{stem}.reg", regions_text(found.table))
     if "page" in save:
         write_frame_page(
-            folder / f"{stem}.html",
+            f"{stem}.html",
             arrow_table(found.table),
             _planes(found),
-            title=name,
+            title=result.id,
             pixel_scale=found.field.first.frame.pixel_scale,
             messages=found.messages,
         )
+    return found.table
 
 
 def _planes(found: SourceCatalogue) -> dict[str, FramePlanes]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,19 +25,18 @@ from autofit_ml.deconvolution import (
 )
 from autofit_ml.deconvolution.operator import LARGEST, grid_side
 from autofit_ml.errors import InputError, SettingsError
-from autofit_ml.images import Source, read_source
-from autofit_ml.images.stamp import Frame, Stamp
+from autofit_ml.images import Frame, ReadResult, Source, Stamp, read_source
 from autofit_ml.measure.correlation import measure_correlation
 from autofit_ml.runs.folder import RunFolder
-from autofit_ml.runs.identity import identity_of, source_hashes, weights_text
+from autofit_ml.runs.identity import identity_of, weights_text
 from autofit_ml.runs.kinds import DECONVOLVED
 from autofit_ml.runs.loop import Handle, Work, go_through
 from autofit_ml.runs.results import Result, count, each, rows_of, save_results, saved_tables
-from autofit_ml.runs.sources import Paths, inputs_of
+from autofit_ml.runs.sources import inputs_of
 from autofit_ml.runs.summary import Progress, RunSummary
 from autofit_ml.segmentation import Segmentation
 from autofit_ml.segmentation.dispatch import check_segmenter, segment_all
-from autofit_ml.settings import CLASSICAL, DeconvolveSettings, SamplingSettings, Selected
+from autofit_ml.settings import CLASSICAL, DeconvolveSettings, Paths, SamplingSettings, Selected
 from autofit_ml.weights.choice import given_weights, usable_weights
 
 __all__ = ["cut_out", "deconvolve_run", "sky_correlation"]
@@ -111,7 +111,11 @@ def deconvolve_run(
 
     def begin(folder: RunFolder | None) -> Handle[list[Result[Stamp]]]:
         assert folder is not None
-        before = saved_tables(folder)
+        every = [
+            dict(zip(table.colnames, row, strict=True))
+            for table in saved_tables(folder)
+            for row in table
+        ]
 
         def handle(
             sources: Sequence[Source], prepared: list[Result[Stamp]]
@@ -129,18 +133,14 @@ def deconvolve_run(
                 rows.append(row)
                 if number == len(prepared) or time.monotonic() - saved > _SECONDS_A_PART:
                     save_results(folder, results, _table(rows))
-                    before.append(_table(rows))
-                    atomic_write_ecsv(folder.path / "sharp.ecsv", _filled(before))
+                    every.extend(rows)
+                    atomic_write_ecsv(folder.path / "sharp.ecsv", _table(every))
                     yield len(results), rows_of(results)
                     results, rows, saved = [], [], time.monotonic()
 
         return handle
 
-    def finish(folder: RunFolder | None) -> None:
-        assert folder is not None
-        count(summary, folder)
-
-    work = Work(DECONVOLVED, each(_prepared), begin, finish, saves_each=True)
+    work = Work(DECONVOLVED, each(_prepared), begin, partial(count, summary), saves_each=True)
     go_through(found, work, settings, identity, out, summary, told, restart=restart, only=only)
     summary.seconds = time.perf_counter() - began
     return summary
@@ -148,35 +148,31 @@ def deconvolve_run(
 
 def _prepared(sources: Sequence[Source], settings: DeconvolveSettings) -> list[Result[Stamp]]:
     """The targets, cut out; runs in worker processes."""
-    stamps: dict[str, Stamp] = {}
+    stamps: list[tuple[Source, ReadResult]] = []
     out: dict[str, Result[Stamp]] = {}
-    hashes: dict[str, dict[str, str]] = {}
     for source in sources:
-        name = source.id
         try:
             read = read_source(source, settings.read)
-            hashes[name] = read.hashes
             if isinstance(read.item, Frame):
                 raise InputError(
                     "a frame, not a stamp of one galaxy",
                     "cut the galaxies out (a manifest with x, y does), or give --mode stamp",
                     source.file,
                 )
-            stamps[name] = read.item
+            stamps.append((source, read))
         except InputError as error:
-            known = hashes.get(name) or source_hashes(source)
-            out[name] = Result(name, None, str(error), known)
+            out[source.id] = Result.failed(source, str(error))
     segmented = segment_all(
-        list(stamps.values()), settings.segmenter, settings.weights, settings.device
+        [read.stamp for _, read in stamps], settings.segmenter, settings.weights, settings.device
     )
-    for name, (stamp, segmentation) in zip(stamps, segmented, strict=True):
+    for (source, read), (stamp, segmentation) in zip(stamps, segmented, strict=True):
         if isinstance(segmentation, Exception):
-            out[name] = Result(name, None, str(segmentation), hashes[name])
+            out[source.id] = Result.failed(source, str(segmentation))
             continue
         cut = cut_out(stamp, segmentation, settings.size, settings.oversampling)
         if settings.sampler == "eps" and cut.noise_correlation is None:
             cut = cut.replace(noise_correlation=sky_correlation(stamp, segmentation))
-        out[name] = Result(name, cut, "", hashes[name])
+        out[source.id] = Result(source.id, cut, "", read.hashes)
     return [out[source.id] for source in sources]
 
 
@@ -321,8 +317,3 @@ def _table(rows: Sequence[dict[str, Any]]) -> Table:
     names = list(dict.fromkeys(name for row in rows for name in row))
     blank = {name: "" if name in _TEXTS else -1 if name in _WHOLE else np.nan for name in names}
     return Table({name: [row.get(name, blank[name]) for row in rows] for name in names})
-
-
-def _filled(tables: Sequence[Table]) -> Table:
-    """All batches, in order."""
-    return _table([dict(zip(t.colnames, row, strict=True)) for t in tables for row in t])

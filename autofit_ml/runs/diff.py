@@ -1,35 +1,35 @@
 """`diff_run`: a reference subtracted from images of other epochs, and what has changed."""
 
-import io
-import time
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from astropy.io import fits
-from astropy.table import QTable, vstack
+from astropy.table import QTable
 
-from autofit_ml.catalogue import atomic_write_bytes, atomic_write_ecsv, file_stem
+from autofit_ml.catalogue import (
+    atomic_write_bytes,
+    atomic_write_ecsv,
+    atomic_write_fits,
+    file_stem,
+)
 from autofit_ml.difference import Subtraction, subtract_frames
 from autofit_ml.difference.result import MASK_BITS
-from autofit_ml.errors import InputError, SettingsError
+from autofit_ml.errors import SettingsError
 from autofit_ml.images import Source, discover, read_frame
-from autofit_ml.images.stamp import Frame
 from autofit_ml.report.triplet import triplet_png
 from autofit_ml.runs.folder import RunFolder
 from autofit_ml.runs.identity import identity_of, source_hashes
 from autofit_ml.runs.kinds import DIFFERENCED
-from autofit_ml.runs.loop import Handle, Work, go_through
-from autofit_ml.runs.results import Result, count, each, rows_of, save_results, saved_tables
-from autofit_ml.runs.sources import Paths, inputs_of
+from autofit_ml.runs.results import Result, one_by_one, run_each
+from autofit_ml.runs.sources import inputs_of
 from autofit_ml.runs.summary import Progress, RunSummary
-from autofit_ml.settings import DiffSettings, Selected, SubtractSettings
+from autofit_ml.settings import DiffSettings, Paths, Selected, SubtractSettings
 
-__all__ = ["diff_run"]
-
+__all__ = ["diff_run", "single_image"]
 
 Found = tuple[Subtraction, QTable]
 """A science image's difference, and what has changed."""
@@ -78,76 +78,48 @@ def diff_run(
         Nothing to subtract from, or no single reference; `ResumeError` for a folder that belongs
         to another run.
     """
-    began = time.perf_counter()
     settings = (settings or DiffSettings()).replace(mode="frame")
-    summary = RunSummary(Path(out))
     found = inputs_of(paths, manifest, survey=settings.survey, mode="frame")
-    known = discover([reference], survey=settings.survey, mode="frame").sources
+    known = single_image(reference, settings.survey)
+    hashes = source_hashes(known)
+    identity = identity_of(settings) | {"reference": " ".join(sorted(hashes.values()))}
+    return run_each(
+        found, DIFFERENCED, one_by_one(partial(_subtracting, known)), settings, identity, out,
+        save=partial(_write, settings.pictures), finish=_finish,
+        restart=restart, only=only, progress=progress,
+    )  # fmt: skip
+
+
+def single_image(path: str | Path, survey: str | None) -> Source:
+    """The one image that is given as the reference.
+
+    Raises
+    ------
+    SettingsError
+        None, or several.
+    """
+    known = discover([path], survey=survey, mode="frame").sources
     if len(known) != 1:
         raise SettingsError(f"{len(known)} images are given as the reference", "give one image")
-    hashes = source_hashes(known[0])
-    identity = identity_of(settings) | {"reference": " ".join(sorted(hashes.values()))}
-
-    def begin(folder: RunFolder | None) -> Handle[list[Result[Found]]]:
-        def handle(
-            sources: Sequence[Source], results: list[Result[Found]]
-        ) -> Iterator[tuple[int, Mapping[str, Any]]]:
-            assert folder is not None
-            tables = []
-            for result in results:
-                if result.value is not None:
-                    _write(result.id, *result.value, folder.path, settings.pictures)
-                    tables.append(result.value[1])
-            save_results(folder, results, vstack(tables) if tables else None)
-            yield len(sources), rows_of(results)
-
-        return handle
-
-    def finish(folder: RunFolder | None) -> None:
-        assert folder is not None
-        tables = saved_tables(folder)
-        if tables:
-            atomic_write_ecsv(folder.path / "changes.ecsv", vstack(tables))
-        summary.n_instances = sum(map(len, tables))
-        count(summary, folder)
-
-    work = Work(DIFFERENCED, each(partial(_subtracted, known[0])), begin, finish)
-    go_through(
-        found,
-        work,
-        settings,
-        identity,
-        out,
-        summary,
-        progress or Progress(),
-        restart=restart,
-        only=only,
-    )
-    summary.seconds = time.perf_counter() - began
-    return summary
+    return known[0]
 
 
-def _subtracted(
-    reference: Source, sources: Sequence[Source], settings: DiffSettings
-) -> list[Result[Found]]:
-    out: list[Result[Found]] = []
-    known: Frame | None = None
-    for source in sources:
-        hashes = source_hashes(source)
-        try:
-            known = known or read_frame(reference, settings.read)
-            frame = read_frame(source, settings.read)
-            value = subtract_frames(frame, known, settings.part(SubtractSettings))
-            changes = value.changes(settings.threshold)
-        except InputError as error:
-            out.append(Result(source.id, None, str(error), hashes))
-            continue
+def _subtracting(reference: Source, settings: DiffSettings) -> Callable[[Source], Result[Found]]:
+    known = functools.cache(lambda: read_frame(reference, settings.read))
+
+    def subtracted(source: Source) -> Result[Found]:
+        science = read_frame(source, settings.read)
+        value = subtract_frames(science, known(), settings.part(SubtractSettings))
+        changes = value.changes(settings.threshold)
         changes.add_column(np.full(len(changes), source.id, dtype=object), name="id", index=0)
-        out.append(Result(source.id, (value, changes), "", hashes, value.messages))
-    return out
+        return Result(source.id, (value, changes), "", source_hashes(source), value.messages)
+
+    return subtracted
 
 
-def _write(name: str, one: Subtraction, changes: QTable, folder: Path, pictures: bool) -> None:
+def _write(pictures: bool, folder: RunFolder | None, done: Result[Found], value: Found) -> QTable:
+    assert folder is not None
+    stem, (one, changes) = folder.path / file_stem(done.id), value
     result, white = one.result, one.whitened
     planes = {
         "DIFFERENCE": result.difference,
@@ -164,9 +136,9 @@ def _write(name: str, one: Subtraction, changes: QTable, folder: Path, pictures:
     primary = fits.PrimaryHDU()
     scale, error = result.scale
     primary.header["CONVOLVD"] = (result.convolved, "image that was convolved")
-    for image, value in result.amplified.items():
+    for image, noise in result.amplified.items():
         card = f"AMP{image[:3].upper()}"
-        primary.header[card] = (value, f"noise amplified if {image} is convolved")
+        primary.header[card] = (noise, f"noise amplified if {image} is convolved")
     primary.header["SCALE"] = (scale, "flux in science of flux 1 in the reference")
     primary.header["SCALEERR"] = (error, "its 1-sigma error")
     hdus = [primary]
@@ -180,12 +152,16 @@ def _write(name: str, one: Subtraction, changes: QTable, folder: Path, pictures:
         if one.science.wcs is not None and array.shape == one.science.data.shape:
             hdu.header.extend(one.science.wcs.to_header(relax=True).cards, update=True)
         hdus.append(hdu)
-    buffer = io.BytesIO()
-    fits.HDUList(hdus).writeto(buffer)
-    atomic_write_bytes(folder / f"{file_stem(name)}_diff.fits", buffer.getvalue())
+    atomic_write_fits(f"{stem}_diff.fits", hdus)
     if pictures:
         picture = triplet_png(
             one.reference, one.science, result.difference.numpy(), result.variance.sqrt().numpy(),
             ~result.good.numpy(), changes,
         )  # fmt: skip
-        atomic_write_bytes(folder / f"{file_stem(name)}_diff.png", picture)
+        atomic_write_bytes(f"{stem}_diff.png", picture)
+    return changes
+
+
+def _finish(folder: RunFolder | None, table: QTable | None, summary: RunSummary) -> None:
+    if folder is not None and table is not None:
+        atomic_write_ecsv(folder.path / "changes.ecsv", table)

@@ -14,17 +14,16 @@ from autofit_ml.catalogue import rows_to_table
 from autofit_ml.errors import SettingsError
 from autofit_ml.images import Discovery, Source
 from autofit_ml.initialisation.dispatch import check_initialiser
-from autofit_ml.runs.fitted import FittingTask, fit_job, fitted_together
+from autofit_ml.runs.fitted import Fitted, FittingTask, fit_job, fitted_together
 from autofit_ml.runs.folder import RunFolder
 from autofit_ml.runs.identity import data_identifier, identity_of, weights_text
 from autofit_ml.runs.kinds import FITTED
 from autofit_ml.runs.loop import Handle, Work, go_through
-from autofit_ml.runs.prepare import READ, Objects, pieces, prepare_objects
-from autofit_ml.runs.rows import Fitted
-from autofit_ml.runs.sources import Paths, inputs_of, useful_workers
+from autofit_ml.runs.prepare import READ, Objects, pieces
+from autofit_ml.runs.sources import inputs_of, useful_workers
 from autofit_ml.runs.summary import Progress, RunSummary
 from autofit_ml.segmentation.dispatch import check_segmenter
-from autofit_ml.settings import FitSettings, Selected
+from autofit_ml.settings import FitSettings, Paths, Selected
 from autofit_ml.weights.choice import usable_device
 
 __all__ = ["FitSettings", "fit_found", "fit_identity", "fit_inputs", "fit_run", "fit_sources"]
@@ -220,8 +219,7 @@ class _Fitting:
 
                 def handle(sources: Sequence[Source], batch: Objects) -> Iterator[Told]:
                     for piece in pieces(batch, together):
-                        prepared = prepare_objects(piece, settings)
-                        yield from saved(sources, task.fit(prepared, settings))
+                        yield from saved(sources, task.objects(piece, settings))
 
                 return handle
 

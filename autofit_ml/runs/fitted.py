@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,18 +22,17 @@ from autofit_ml.runs.prepare import (
     Prepared,
     failed,
     pieces,
-    prepare,
     prepare_objects,
+    read_objects,
     with_sources,
     without_stamps,
 )
-from autofit_ml.runs.rows import Fitted
 from autofit_ml.settings import FitSettings
 
 if TYPE_CHECKING:
     from autofit_ml.runs.pictured import FittedImages
 
-__all__ = ["FittingTask", "fit_job", "fitted_together"]
+__all__ = ["Fitted", "FittingTask", "fit_job", "fitted_together"]
 
 _SOURCES = 256
 """The most sources that a worker fits together: with 64, calls cost a fifth of the time."""
@@ -41,6 +40,30 @@ _SOURCES = 256
 _FRAME = 128
 """The most objects of a frame that a worker fits together: the last ones leave no worker idle for
 long."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Outcome of some sources: rows, hashes, warnings.
+
+    Attributes
+    ----------
+    rows : dict of ndarray
+    objects : dict
+        Source id -> ids of its objects, in order.
+    hashes : dict
+        File -> sha256.
+    unfinished : frozenset
+        Sources of which more objects follow.
+    kept : dict
+        Id -> images of its fit, where they are wanted in memory.
+    """
+
+    rows: dict[str, np.ndarray]
+    objects: dict[str, list[str]]
+    hashes: dict[str, str]
+    unfinished: frozenset[str] = frozenset()
+    kept: dict[str, FittedImages] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -64,6 +87,14 @@ class FittingTask:
     pictures: Path | None
     keep: bool = False
     out: Path | None = None
+
+    def sources(self, sources: Sequence[Source], settings: FitSettings) -> Fitted:
+        """Read and fit sources."""
+        return self.objects(read_objects(sources, settings), settings)
+
+    def objects(self, part: Objects, settings: FitSettings) -> Fitted:
+        """Fit objects."""
+        return self.fit(prepare_objects(part, settings), settings)
 
     def fit(self, prepared: Prepared, settings: FitSettings) -> Fitted:
         """Fit a batch, and save its pictures."""
@@ -90,19 +121,16 @@ class FittingTask:
 def fit_job(task: FittingTask, settings: FitSettings) -> Job[Fitted]:
     """The job of workers that fit what they, or the main process, read."""
 
-    def failing(part: Objects) -> Fitted:
-        return task.fit(prepare_objects(part, settings), settings)
-
     together = fitted_together(settings)
     return Job(
-        partial(_sources, task),
+        task.sources,
         _joined,
         lambda part: len(part.rows["id"]),
-        lambda source, message: failing(failed(source, message)),
+        lambda source, message: task.objects(failed(source, message), settings),
         in_parts=partial(_parts, min(_FRAME, together)),
-        rest=partial(_objects, task),
+        rest=task.objects,
         one_by_one=lambda part: pieces(part, 1),
-        lost=lambda part, message: failing(without_stamps(part, message)),
+        lost=lambda part, message: task.objects(without_stamps(part, message), settings),
         warm_up=_warm_up,
         per_task=min(_SOURCES, together),
         complete=True,
@@ -119,14 +147,6 @@ def fitted_together(settings: FitSettings) -> int:
 
 def _warm_up() -> None:
     importlib.import_module("autofit_ml.runs.fitting")
-
-
-def _sources(task: FittingTask, sources: Sequence[Source], settings: FitSettings) -> Fitted:
-    return task.fit(prepare(sources, settings), settings)
-
-
-def _objects(task: FittingTask, part: Objects, settings: FitSettings) -> Fitted:
-    return task.fit(prepare_objects(part, settings), settings)
 
 
 def _parts(

@@ -5,23 +5,26 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy import ndimage
 
-from autofit_ml.errors import InputError
+from autofit_ml.catalogue import Flag, empty_rows
+from autofit_ml.errors import InputError, brief
 from autofit_ml.fitting import Likelihood, RefineSettings, SceneObject, join_images, object_of
 from autofit_ml.images.stamp import Stamp
 from autofit_ml.initialisation import Starts
+from autofit_ml.measure import psf_fwhm
 from autofit_ml.runs.model import RunModel, population_of
-from autofit_ml.runs.modelled import without_modelled
 from autofit_ml.runs.object_fit import ObjectFit
+from autofit_ml.runs.pipeline import Stage
 from autofit_ml.runs.prepare import Failure, Prepared
-from autofit_ml.runs.rows import catalogue_rows
-from autofit_ml.runs.scenes import fit_objects
+from autofit_ml.runs.scenes import fit_in_stages, fit_simplest
+from autofit_ml.scenes import Parameter, Scene
 from autofit_ml.scenes.populations import Population
 from autofit_ml.settings import FitSettings
 
@@ -65,7 +68,7 @@ def fit_batch(
             fits = _with_morphology(prepared, fits)
     seconds = prepared.seconds + time.perf_counter() - began
     milliseconds = 1e3 * seconds / max(1, len(prepared.order))
-    return prepared, fits, catalogue_rows(prepared, fits, model, settings, milliseconds)
+    return prepared, fits, _catalogue_rows(prepared, fits, model, settings, milliseconds)
 
 
 def _with_morphology(prepared: Prepared, fits: dict[str, ObjectFit]) -> dict[str, ObjectFit]:
@@ -136,24 +139,25 @@ class FitPolicy:
                     )
         if isinstance(self.refining.prior, Population):
             _check_units(self.refining.prior, stamp)
-        one = without_modelled(one, self.model.scene)
+        one = _without_modelled(one, self.model.scene)
         if self.settings.neighbours == "fit":
             one = one.with_neighbours(self.refining.max_neighbours)
         return one
 
     def fit(self, some: Sequence[SceneObject], starts: Starts) -> list[ObjectFit]:
         """Fits of some objects."""
-        if self.model.stages:
-            from autofit_ml.runs.staged import fit_in_stages
+        more: Any = {"images": self.images, "watch": self.watch}
+        if self.model.auto:
+            how = self.settings.posterior
+            return fit_simplest(some, starts, self.model, self.refining, how, **more)
+        settings = [self._refining(stage.settings) for stage in self.staged.stages]
+        return fit_in_stages(some, starts, self.staged, settings, **more)
 
-            settings = [self._refining(stage.settings) for stage in self.model.stages]
-            return fit_in_stages(
-                some, starts, self.model, settings, images=self.images, watch=self.watch
-            )
-        return fit_objects(
-            some, starts, self.model, self.refining, self.settings.posterior,
-            images=self.images, watch=self.watch,
-        )  # fmt: skip
+    @cached_property
+    def staged(self) -> RunModel:
+        """The model; a plain fit is one stage."""
+        stage = Stage("fit", self.model.scene, self.settings, None, {}, {})
+        return dataclasses.replace(self.model, stages=self.model.stages or (stage,))
 
 
 def _check_units(population: Population, stamp: Stamp) -> None:
@@ -251,3 +255,120 @@ def _some(prepared: Prepared, members: list[int], failures: list[Failure]) -> Pr
         starts=starts if members else None,
         failures=failures,
     )
+
+
+def _without_modelled(one: SceneObject, scene: Scene) -> SceneObject:
+    """The object, its contaminants without those at the positions of the model's components.
+
+    A model may have components for neighbours (a GALFIT file usually does): their pixels are
+    neither masked nor do they get a second component. They count as the target's.
+
+    Parameters
+    ----------
+    one : SceneObject
+    scene : Scene
+        Positions in pixels of the file.
+    """
+    segmentation, origin = one.segmentation, one.reference.origin
+    labels = np.asarray(segmentation.labels)
+    contaminants = np.asarray(segmentation.contaminants, dtype=bool)
+    ny, nx = labels.shape
+    taken: set[int] = set()
+    owner = labels
+    for component in scene.components[1:]:
+        x, y = (_start(component.parameters[axis]) for axis in ("x", "y"))
+        if x is None or y is None:
+            continue
+        column, row = round(x) - origin[0], round(y) - origin[1]
+        if not (0 <= column < nx and 0 <= row < ny and contaminants[row, column]):
+            continue
+        if owner is labels:
+            foreign = (labels != 0) & (labels != segmentation.target)
+            nearest = ndimage.distance_transform_edt(
+                ~foreign, return_distances=False, return_indices=True
+            )
+            owner = labels[tuple(nearest)]
+        taken.add(int(owner[row, column]))
+    if not taken:
+        return one
+    mine = np.isin(labels, sorted(taken))
+    changed = dataclasses.replace(
+        segmentation,
+        labels=np.where(mine, segmentation.target, labels),
+        contaminants=contaminants & ~np.isin(owner, sorted(taken)),
+    )
+    return dataclasses.replace(one, segmentation=changed)
+
+
+def _start(parameter: Parameter) -> float | None:
+    return None if parameter.tie else parameter.value
+
+
+def _catalogue_rows(
+    prepared: Prepared,
+    fits: Mapping[str, ObjectFit],
+    model: RunModel,
+    settings: FitSettings,
+    milliseconds: float,
+) -> dict[str, np.ndarray]:
+    """Rows of one batch, in the order of its inputs.
+
+    Parameters
+    ----------
+    prepared : Prepared
+    fits : mapping
+        Id -> fit, of every stamp of `prepared`.
+    model : RunModel
+    settings : FitSettings
+    milliseconds : float
+        Wall time per object.
+
+    Returns
+    -------
+    dict of ndarray
+        The columns of the run's model (`RunModel.columns`).
+    """
+    rows = empty_rows(len(prepared.order), model.columns)
+    place = {name: i for i, name in enumerate(prepared.order)}
+    known: dict[str, Any] = {"id": prepared.order, "model": model.scene.name, "init": settings.init}
+    known |= {"survey": settings.read.survey or "", "time_ms": milliseconds}
+    _put(rows, slice(None), known)
+    for one in prepared.failures:
+        _put(rows, place[one.id], {"file": one.file, "message": brief(one.message)})
+    for k, stamp in enumerate(prepared.stamps):
+        _put(rows, place[stamp.id], _numbers(prepared, k, fits[stamp.id]))
+    return rows
+
+
+def _put(rows: dict[str, np.ndarray], i: int | slice, values: Mapping[str, Any]) -> None:
+    """Put values into row i."""
+    for name, value in values.items():
+        rows[name][i] = value
+
+
+def _numbers(prepared: Prepared, k: int, fit: ObjectFit) -> dict[str, Any]:
+    """Values of the row of stamp k with its fit."""
+    stamp, segmentation, starts = prepared.stamps[k], prepared.segmentations[k], prepared.starts
+    flags, weights = fit.flags | stamp.flags, [segmentation.weights]
+    if starts is not None:
+        flags |= int(starts.flags[k])
+        weights += starts.weights[k : k + 1]
+    messages = [*stamp.messages, *filter(None, [fit.message])]
+    if fit.problem:
+        messages.append(f"{stamp.file}: {fit.problem}")
+    values: dict[str, Any] = {
+        "file": stamp.file,
+        "filter": stamp.filter,
+        "zeropoint": stamp.zeropoint,
+        "pixel_scale": stamp.pixel_scale,
+        "psf_fwhm": psf_fwhm(stamp.psf),
+        "segmenter": segmentation.method,
+        "object_class": segmentation.target_class,
+        "model": fit.model,
+        "weights": ", ".join(filter(None, weights)),
+        "flags": flags,
+        "message": brief("; ".join(messages)),
+    }
+    if flags & int(Flag.INIT_FALLBACK):
+        values["init"] = "moments"
+    return values if fit.problem else {**values, "status": "ok", **fit.numbers}

@@ -1,13 +1,10 @@
 """Frames: the images of one in every band, and stamps cut around what is detected in it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from autofit_ml.errors import InputError
-from autofit_ml.images import ReadResult, Source, cut_like, cut_stamps, read_source
-from autofit_ml.images.stamp import Frame, Stamp
+from autofit_ml.images import Frame, ReadResult, Source, Stamp, cut_like, cut_stamps, read_source
 from autofit_ml.segmentation import Detections
 from autofit_ml.settings import FitSettings, ReadOptions
 

@@ -4,8 +4,6 @@ The settings that count are those declared so in `autofit_ml.settings`; files co
 content. Inputs are told by file, size and time, and by content where the time has changed.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json
@@ -18,8 +16,7 @@ import numpy as np
 
 from autofit_ml.catalogue.atomic import file_sha256
 from autofit_ml.errors import ResumeError
-from autofit_ml.images import Source
-from autofit_ml.images.stamp import PSF, VaryingPSF
+from autofit_ml.images import PSF, Source, VaryingPSF
 from autofit_ml.options import Settings, declared
 from autofit_ml.settings import FITTED_PSFS
 

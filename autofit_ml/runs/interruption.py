@@ -5,8 +5,6 @@ interrupts at once; elsewhere (`interrupted_by_signals`) the first interrupts. F
 nothing: what is being tidied up is tidied up.
 """
 
-from __future__ import annotations
-
 import contextlib
 import signal
 import threading

@@ -1,7 +1,5 @@
 """Jobs: work that a run does with its sources, in workers and in this process."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field

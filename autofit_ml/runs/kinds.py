@@ -1,7 +1,5 @@
 """Kinds of run: the files each writes into its folder, and whether a file is a result."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass

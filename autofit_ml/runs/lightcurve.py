@@ -1,9 +1,7 @@
 """`lightcurve_run`: fluxes at given places in images of many epochs."""
 
-import functools
-import io
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +9,12 @@ import numpy as np
 from astropy.io import fits
 from astropy.table import QTable, vstack
 
-from autofit_ml.catalogue import atomic_write_bytes, atomic_write_ecsv, file_stem
+from autofit_ml.catalogue import (
+    atomic_write_bytes,
+    atomic_write_ecsv,
+    atomic_write_fits,
+    file_stem,
+)
 from autofit_ml.difference.epoch_file import read_epoch, write_epoch
 from autofit_ml.difference.epochs import observed, places
 from autofit_ml.difference.light_curve import (
@@ -21,18 +24,16 @@ from autofit_ml.difference.light_curve import (
     measure_epoch,
     with_psf,
 )
-from autofit_ml.errors import InputError, SettingsError
-from autofit_ml.images import Source, discover, read_frame
-from autofit_ml.images.stamp import Frame
+from autofit_ml.images import Frame, Source, read_frame
 from autofit_ml.report.light_curve import light_curve_png
+from autofit_ml.runs.diff import single_image
 from autofit_ml.runs.folder import RunFolder
 from autofit_ml.runs.identity import identity_of, source_hashes
 from autofit_ml.runs.kinds import LIGHT_CURVES
-from autofit_ml.runs.loop import Handle, Work, go_through
-from autofit_ml.runs.results import Result, count, each, rows_of, save_results
-from autofit_ml.runs.sources import Paths, inputs_of
+from autofit_ml.runs.results import Result, one_by_one, run_each
+from autofit_ml.runs.sources import inputs_of
 from autofit_ml.runs.summary import Progress, RunSummary
-from autofit_ml.settings import LightCurveSettings, Selected
+from autofit_ml.settings import LightCurveSettings, Paths, Selected
 
 __all__ = ["lightcurve_run"]
 
@@ -85,11 +86,10 @@ def lightcurve_run(
     InputError
         The reference cannot be used, or a position lies outside it.
     """
-    began = time.perf_counter()
     settings = (settings or LightCurveSettings()).replace(mode="frame")
-    summary, progress = RunSummary(Path(out)), progress or Progress()
+    progress = progress or Progress()
     found = inputs_of(paths, manifest, survey=settings.survey, mode="frame")
-    first = _reference(reference, found.sources, settings)
+    first = found.sources[0] if reference is None else single_image(reference, settings.survey)
     frame = with_psf(read_frame(first, settings.read))[0]
     where = places(at, frame)
     own = reference is not None and first.file not in {source.file for source in found.sources}
@@ -98,24 +98,8 @@ def lightcurve_run(
         "at": " ".join(f"{n}:{x:.4f},{y:.4f}" for n, x, y in where["name", "x", "y"].iterrows()),
     }
 
-    def begin(folder: RunFolder | None) -> Handle[list[Result[Measured]]]:
+    def finish(folder: RunFolder | None, table: QTable | None, summary: RunSummary) -> None:
         assert folder is not None
-        (folder.path / "epochs").mkdir(exist_ok=True)
-
-        def handle(
-            sources: Sequence[Source], results: list[Result[Measured]]
-        ) -> Iterator[tuple[int, Mapping[str, Any]]]:
-            for result in results:
-                if result.value is not None:
-                    write_epoch(_file(folder, result.id), result.value)
-            save_results(folder, results, None)
-            yield len(sources), rows_of(results)
-
-        return handle
-
-    def finish(folder: RunFolder | None) -> None:
-        assert folder is not None
-        count(summary, folder)
         measured = [
             read_epoch(_file(folder, source.id))
             for source in found.sources
@@ -128,48 +112,35 @@ def lightcurve_run(
         progress.stage("light curves")
         _write(folder.path, where, measured, settings, frame, summary)
 
-    do = functools.partial(_measured, first, frame, where)
-    go_through(
-        found, Work(LIGHT_CURVES, each(do), begin, finish), settings, identity, out, summary,
-        progress, restart=restart, only=only,
+    job = one_by_one(partial(_measuring, first, frame, where))
+    return run_each(
+        found, LIGHT_CURVES, job, settings, identity, out,
+        save=_save, finish=finish, restart=restart, only=only, progress=progress,
     )  # fmt: skip
-    summary.seconds = time.perf_counter() - began
-    return summary
-
-
-def _reference(
-    given: str | Path | None, sources: Sequence[Source], settings: LightCurveSettings
-) -> Source:
-    if given is None:
-        return sources[0]
-    known = discover([given], survey=settings.survey, mode="frame").sources
-    if len(known) != 1:
-        raise SettingsError(f"{len(known)} images are given as the reference", "give one image")
-    return known[0]
 
 
 def _file(folder: RunFolder, name: str) -> Path:
     return folder.path / "epochs" / f"{file_stem(name)}.fits"
 
 
-def _measured(
-    first: Source, reference: Frame, where: QTable, sources: Sequence[Source],
-    settings: LightCurveSettings,
-) -> list[Result[Measured]]:  # fmt: skip
-    out: list[Result[Measured]] = []
-    for source in sources:
-        hashes = source_hashes(source)
-        try:
-            same = source.file == first.file
-            frame = reference if same else read_frame(source, settings.read)
-            value = measure_epoch(
-                frame, reference, where, settings, time=observed(source), name=source.id
-            )
-        except InputError as error:
-            out.append(Result(source.id, None, str(error), hashes))
-            continue
-        out.append(Result(source.id, value, "", hashes, value.messages))
-    return out
+def _measuring(
+    first: Source, reference: Frame, where: QTable, settings: LightCurveSettings
+) -> Callable[[Source], Result[Measured]]:
+    def measured(source: Source) -> Result[Measured]:
+        frame = reference if source.file == first.file else read_frame(source, settings.read)
+        value = measure_epoch(
+            frame, reference, where, settings, time=observed(source), name=source.id
+        )
+        return Result(source.id, value, "", source_hashes(source), value.messages)
+
+    return measured
+
+
+def _save(folder: RunFolder | None, result: Result[Measured], value: Measured) -> None:
+    assert folder is not None
+    path = _file(folder, result.id)
+    path.parent.mkdir(exist_ok=True)
+    write_epoch(path, value)
 
 
 def _write(
@@ -202,9 +173,7 @@ def _write_covariances(path: Path, curves: Sequence[LightCurve]) -> None:
             for row, name in enumerate(curve.rows(method)["epoch"], start=1):
                 hdu.header[f"EPOCH{row}"] = str(name)
             hdus.append(hdu)
-    buffer = io.BytesIO()
-    fits.HDUList(hdus).writeto(buffer)
-    atomic_write_bytes(path, buffer.getvalue())
+    atomic_write_fits(path, hdus)
 
 
 def _positions(where: QTable, curves: Sequence[LightCurve]) -> QTable:

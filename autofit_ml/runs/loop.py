@@ -1,7 +1,5 @@
 """The loop that every run over sources shares: claim, resume, batches, progress, Ctrl-C, finish."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence

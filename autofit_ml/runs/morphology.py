@@ -5,8 +5,6 @@ fit, sky and neighbours are taken off; the model has its PSF, and noise as the n
 so that what noise and seeing do to a measure they do to both.
 """
 
-from __future__ import annotations
-
 import math
 import warnings
 import zlib

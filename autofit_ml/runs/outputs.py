@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import platform
@@ -22,6 +21,7 @@ from autofit_ml.catalogue import (
     BandPlanes,
     Flag,
     atomic_write_bytes,
+    atomic_write_figure,
     atomic_write_json,
     band_suffix,
     file_stem,
@@ -30,8 +30,7 @@ from autofit_ml.catalogue import (
     write_shard,
 )
 from autofit_ml.catalogue.arrow import numpy_values
-from autofit_ml.images import Source
-from autofit_ml.images.stamp import Stamp
+from autofit_ml.images import Source, Stamp
 from autofit_ml.report import THUMBNAIL_FOLDER, BandPicture, preview_png, thumbnail
 from autofit_ml.runs.folder import RunFolder
 from autofit_ml.runs.identity import identifier
@@ -40,12 +39,12 @@ from autofit_ml.runs.model import RunModel
 from autofit_ml.runs.object_fit import ObjectFit
 from autofit_ml.runs.pictured import Pictured
 from autofit_ml.runs.prepare import Failure, Prepared
-from autofit_ml.runs.rows import Fitted
 from autofit_ml.segmentation import Segmentation
 from autofit_ml.settings import FitSettings
 
 if TYPE_CHECKING:
     from autofit_ml.posterior.scenes import ScenePosterior
+    from autofit_ml.runs.fitted import Fitted
 
 __all__ = ["save_pictures", "save_shard", "version", "write_catalogue"]
 
@@ -114,9 +113,7 @@ def _save_posterior(folder: Path, name: str, posterior: ScenePosterior, model: s
         if not parameter.startswith("neighbour_") and np.ptp(flat[:, k]) > 0
     ]
     figure = corner_figure(flat[:, shown], [posterior.names[k] for k in shown])
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=80)
-    atomic_write_bytes(target / f"{stem}.png", picture.getvalue(), fsync=False)
+    atomic_write_figure(target / f"{stem}.png", figure, dpi=80)
 
 
 def _save_object(

@@ -4,13 +4,10 @@ In: a YAML file (docs/pipelines.md has the syntax), or the text of a grid. Out: 
 last of which is the run's model; `autofit_ml.runs.staged` fits them.
 """
 
-from __future__ import annotations
-
 import fnmatch
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,13 +15,12 @@ from typing import Any
 import numpy as np
 
 from autofit_ml.catalogue import Column
-from autofit_ml.errors import SettingsError
+from autofit_ml.errors import SettingsError, errors_of_file
 from autofit_ml.fitting.grids import FRACTION, Axis, check_axes
-from autofit_ml.scenes import Scene, parse_model, with_sky
+from autofit_ml.scenes import Parameter, Scene, parse_model, with_sky
 from autofit_ml.scenes.expressions import Expression, parse
 from autofit_ml.scenes.files import ModelLoader, scene_from
 from autofit_ml.scenes.model import named
-from autofit_ml.scenes.parts import Parameter
 from autofit_ml.settings import FitSettings
 from autofit_ml.user_yaml import parse_user_yaml, read_user_text
 
@@ -114,25 +110,14 @@ def stages_of(settings: FitSettings, scene: Scene | None = None) -> tuple[Stage,
             return ()
         return (Stage("fit", scene, settings, None, {}, {}, axes_of(settings.grid, scene)),)
     file = Path(settings.pipeline)
-    with _of_file(file):
+    with errors_of_file(file):
         return _read(file, settings)
-
-
-@contextmanager
-def _of_file(file: Path) -> Iterator[None]:
-    """Name the file in errors that name none."""
-    try:
-        yield
-    except SettingsError as error:
-        if error.file is not None:
-            raise
-        raise SettingsError(error.problem, error.remedy, file) from None
 
 
 def pipeline_contents(file: str | Path) -> list[bytes]:
     """Bytes of a pipeline file and of the model files that it names."""
     path = Path(file)
-    with _of_file(path):
+    with errors_of_file(path):
         entries = _entries(path)
     found = [path.read_bytes()]
     for entry in entries.values():

@@ -25,9 +25,8 @@ from autofit_ml.runs.fit import fit_found, fit_identity, fit_inputs
 from autofit_ml.runs.folder import saved_state
 from autofit_ml.runs.identity import source_fingerprints
 from autofit_ml.runs.kinds import FITTED
-from autofit_ml.runs.sources import Paths
 from autofit_ml.runs.summary import Progress
-from autofit_ml.settings import FitSettings
+from autofit_ml.settings import FitSettings, Paths
 
 __all__ = ["RunPlan", "plan_run"]
 

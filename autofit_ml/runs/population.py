@@ -1,8 +1,5 @@
 """`population_run`: a population inferred from finished runs, and their objects weighted anew."""
 
-from __future__ import annotations
-
-import io
 import json
 import math
 from collections.abc import Iterable, Mapping
@@ -15,13 +12,14 @@ import pyarrow.parquet as pq
 from astropy.table import Table
 
 from autofit_ml.catalogue import (
-    atomic_write_bytes,
+    atomic_file,
     atomic_write_ecsv,
+    atomic_write_figure,
     atomic_write_json,
     atomic_write_text,
 )
 from autofit_ml.catalogue.atomic import file_sha256
-from autofit_ml.catalogue.reader import catalogue_path
+from autofit_ml.catalogue.files import catalogue_path
 from autofit_ml.errors import InputError, SettingsError
 from autofit_ml.population import (
     PopulationModel,
@@ -34,12 +32,11 @@ from autofit_ml.population.infer import infer
 from autofit_ml.population.pictures import predictive_figure
 from autofit_ml.population.selection import Selection, detection_surface
 from autofit_ml.posterior import write_inference_data
-from autofit_ml.runs.folder import claimed
+from autofit_ml.runs.claim import claimed
 from autofit_ml.runs.identity import identity_of
 from autofit_ml.runs.kinds import POPULATED
-from autofit_ml.runs.sources import Paths
 from autofit_ml.runs.summary import Progress
-from autofit_ml.settings import PopulationOptions
+from autofit_ml.settings import Paths, PopulationOptions
 
 __all__ = ["population_run"]
 
@@ -169,14 +166,13 @@ def _written(found: PopulationPosterior, catalogue: Catalogue, folder: Path) -> 
     if "id" in catalogue.table.colnames:
         rows["id"] = [str(name) for name in catalogue.table["id"]]
     rows |= {name: np.asarray(shrunk[name], float) for name in shrunk.colnames}
-    buffer = io.BytesIO()
-    pq.write_table(pa.table(rows), buffer)
-    atomic_write_bytes(folder / "objects.parquet", buffer.getvalue())
+    with atomic_file(folder / "objects.parquet") as file:
+        pq.write_table(pa.table(rows), file)
     if found.names:
         write_inference_data(found.to_inference_data(), folder, "numbers")
-        _save(found.corner(), folder / "corner.png")
+        atomic_write_figure(folder / "corner.png", found.corner())
     if found.noise is not None:
-        _save(predictive_figure(found), folder / "predictive.png")
+        atomic_write_figure(folder / "predictive.png", predictive_figure(found))
     figures = found.diagnostics
     numbers = {
         str(row["name"]): {key: float(row[key]) for key in ("median", "error", "low", "high")}
@@ -188,12 +184,6 @@ def _written(found: PopulationPosterior, catalogue: Catalogue, folder: Path) -> 
         "diagnostics": {k: v if math.isfinite(v) else None for k, v in figures.items()},
         "notes": _notes(figures, catalogue.left_out),
     }
-
-
-def _save(figure: Any, path: Path) -> None:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    atomic_write_bytes(path, buffer.getvalue())
 
 
 def _notes(figures: Mapping[str, float], left_out: Mapping[str, int]) -> list[str]:

@@ -9,8 +9,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from autofit_ml.errors import InputError, WeightsError
-from autofit_ml.images import ReadResult, Source
-from autofit_ml.images.stamp import Frame, Stamp
+from autofit_ml.images import Frame, ReadResult, Source, Stamp
 from autofit_ml.initialisation import Starts, initialise
 from autofit_ml.measure import psf_fwhm
 from autofit_ml.runs.frames import (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
 from collections.abc import Mapping, Sequence
@@ -14,30 +13,24 @@ import numpy as np
 import yaml
 
 from autofit_ml.catalogue import (
-    Flag,
     atomic_write_ecsv,
-    atomic_write_json,
     atomic_write_text,
-    read_catalogue_arrow,
 )
-from autofit_ml.errors import InputError
-from autofit_ml.images import Source
 from autofit_ml.images.stamp import Stamp
-from autofit_ml.injection.pairs import Recipe, draw_pair, light_of_pair, recipe_of, scaled_to_snr
-from autofit_ml.injection.stamps import Population, inject
+from autofit_ml.injection.pairs import draw_pair, light_of_pair, recipe_of, scaled_to_snr
+from autofit_ml.injection.stamps import inject
 from autofit_ml.population.sensitivity import FRACTION, Sensitivity, sensitivity_of
 from autofit_ml.population.sensitivity_page import sensitivity_page
 from autofit_ml.runs.calibrate import galaxies_of, only_noise
+from autofit_ml.runs.claim import claimed
 from autofit_ml.runs.fit import fit_run, fit_sources
-from autofit_ml.runs.folder import claimed
 from autofit_ml.runs.identity import identity_of, source_fingerprints
 from autofit_ml.runs.kinds import Kind
-from autofit_ml.runs.places import empty_places
-from autofit_ml.runs.sources import Paths, inputs_of
+from autofit_ml.runs.places import inject_once
+from autofit_ml.runs.sources import inputs_of
 from autofit_ml.runs.summary import Progress
 from autofit_ml.scenes import parse_model, write_model
-from autofit_ml.settings import FitSettings, SensitivitySettings
-from autofit_ml.simulation.files import write_planes
+from autofit_ml.settings import FitSettings, Paths, SensitivitySettings
 
 __all__ = ["SensitivitySummary", "axes_of_map", "cells_of", "sensitivity_run"]
 
@@ -164,7 +157,19 @@ def sensitivity_run(
             raise KeyboardInterrupt
         like = galaxies_of(folder / "images")
         (folder / "injected").mkdir(exist_ok=True)
-        about = _inject(folder, found.sources, plain, settings, recipe, cells, like, told)
+
+        def filled(n: int, place: Stamp, _: np.random.Generator) -> tuple[Stamp, dict[str, Any]]:
+            c, k = divmod(n, settings.number)
+            rng = np.random.default_rng([settings.seed, c, k])
+            stamp = _background(place, settings.background, rng)
+            galaxy = draw_pair(recipe, cells[c], like.draw(rng, stamp), rng)
+            light = scaled_to_snr(light_of_pair(galaxy, stamp), stamp, galaxy["snr"])
+            return inject(stamp, light, rng), {"id": names[n], "cell": c} | cells[c] | galaxy
+
+        about = inject_once(
+            folder, found.sources, plain, folder / "images", names, filled, told,
+            seed=settings.seed, most=min(len(names), _PLACES), keep_mask=True,
+        )  # fmt: skip
         stages = {"simpler": {"model": models["simpler"]}}
         stages["richer"] = {"from": "start", "model": models["richer"]}
         text = yaml.safe_dump({"stages": stages}, sort_keys=False)
@@ -201,56 +206,6 @@ def _named(simpler: Any, richer: Any) -> list[tuple[str, Any]]:
 def _name(cell: int, k: int) -> str:
     """Id of an injected galaxy: its cell, and its number there, from 0."""
     return f"cell{cell:04d}-{k:05d}"
-
-
-def _inject(
-    folder: Path,
-    sources: Sequence[Source],
-    plain: FitSettings,
-    settings: SensitivitySettings,
-    recipe: Recipe,
-    cells: Sequence[Mapping[str, float]],
-    like: Population,
-    told: Progress,
-) -> dict[str, Any]:
-    """Write stamps with injected galaxies, and what was injected; once for a folder.
-
-    Returns
-    -------
-    dict
-        ``truth``: a dict for each galaxy; ``places``, ``skipped``: numbers.
-    """
-    record = folder / "injected.json"
-    with contextlib.suppress(OSError, ValueError):  # else made anew: the same, from the same seed
-        about: dict[str, Any] = json.loads(record.read_text("utf-8"))
-        return about
-    rng = np.random.default_rng(settings.seed)
-    rows = {row["id"]: row for row in read_catalogue_arrow(folder / "images").to_pylist()}
-    wanted = len(cells) * settings.number
-    enough = min(wanted, _PLACES)
-    places, skipped = empty_places(sources, plain, enough, rng, rows, told, keep_mask=True)
-    if not places:
-        raise InputError(
-            f"no empty sky in {len(sources)} images",
-            "larger cut-outs or frames are needed to inject galaxies",
-            folder,
-        )
-    told.note(f"injecting {wanted} galaxies into {len(places)} empty stamps")
-    truth = []
-    for c, cell in enumerate(cells):
-        for k in range(settings.number):
-            own = np.random.default_rng([settings.seed, c, k])
-            place = places[(c * settings.number + k) % len(places)]
-            stamp = _background(place, settings.background, own)
-            galaxy = draw_pair(recipe, cell, like.draw(own, stamp), own)
-            light = scaled_to_snr(light_of_pair(galaxy, stamp), stamp, galaxy["snr"])
-            built = bool(stamp.flags & int(Flag.SIGMA_ESTIMATED))
-            filled = inject(stamp, light, own)
-            write_planes(filled, folder / "injected", _name(c, k), sigma=not built)
-            truth.append({"id": _name(c, k), "cell": c} | dict(cell) | galaxy)
-    about = {"truth": truth, "places": len(places), "skipped": skipped}
-    atomic_write_json(record, about)
-    return about
 
 
 def _background(stamp: Stamp, kind: str, rng: np.random.Generator) -> Stamp:

@@ -1,7 +1,5 @@
 """`write_set`: a set of simulated objects, the same to the byte however it is made."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import re
@@ -20,7 +18,7 @@ import pyarrow.parquet as pq
 
 from autofit_ml.catalogue.atomic import atomic_file, atomic_write_json
 from autofit_ml.errors import AutofitError, InputError, ResumeError, SettingsError
-from autofit_ml.runs.folder import claimed, forget_work
+from autofit_ml.runs.claim import claimed, forget_work
 from autofit_ml.runs.identity import ANEW
 from autofit_ml.runs.kinds import Kind
 from autofit_ml.runs.workers import Pool, processors

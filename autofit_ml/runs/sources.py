@@ -5,8 +5,6 @@ when this process ends, however it ends. One that dies (out of memory, a crash i
 at most the object that killed it.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import math
@@ -26,11 +24,10 @@ from autofit_ml.images.roles import is_fits_name
 from autofit_ml.runs.jobs import Ahead, Job, Part, RunSettings, Task
 from autofit_ml.runs.kinds import is_result
 from autofit_ml.runs.workers import Pool, new_pool, processors, usable_pool
+from autofit_ml.settings import Paths
 from autofit_ml.weights.choice import usable_device
 
-__all__ = ["Paths", "batches", "inputs_of", "useful_workers"]
-
-Paths = str | Path | Iterable[str | Path] | None
+__all__ = ["batches", "inputs_of", "useful_workers"]
 
 _SHARES, _FEW = 4, 16
 """A worker gets so many tasks at least, of so many sources at least, if there are enough."""

@@ -1,7 +1,5 @@
 """Messages of a run: while it goes on (`Progress`) and when it ends (`RunSummary`)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Worker processes: how they begin, that none outlives its run, what happens when one dies."""
 
-from __future__ import annotations
-
 import contextlib
 import gc
 import os

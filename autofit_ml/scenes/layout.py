@@ -169,6 +169,16 @@ class Layout:
         return out
 
     @cached_property
+    def alike(self) -> bool:
+        """True if there are several images of one component, and they differ in flux and sky."""
+        if self.n_images == 1 or len(self.spans) != 1 or self.n_psf or not self.linear:
+            return False
+        flux = self.spans[0].index("flux")
+        free = [item for item in self.free if item.coordinate != flux]
+        shared = all(item.image is None and not item.order for item in free)
+        return shared and all(self.own_fluxes(i) for i in range(self.n_images))
+
+    @cached_property
     def profiles(self) -> tuple[tuple[Profile, tuple[int, ...]], ...]:
         """Each profile, and the components (places in `spans`) that have it."""
         found: dict[Profile, list[int]] = {}

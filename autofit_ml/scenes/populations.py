@@ -7,7 +7,9 @@ one of
   ``beta: [a, b]``;
 - ``mixture: {weights, means, covariances}``: of Gaussians, for several parameters together;
 - ``on: other, at: x0, mean: m, slope: s, scatter: c``: Gaussian of standard deviation c about
-  :math:`m + s\,(x - x_0)`, x being another parameter's value; or lists of several others.
+  :math:`m + s\,(x - x_0)`, x being another parameter's value; or lists of several others;
+- in Python ``density: function, numbers: {...}, truncate: [low, high]``: any distribution
+  (docs/population.md).
 
 ``ln_re`` stands for the logarithm of ``re``; ``dev`` is the share of de Vaucouleurs light in the
 profile ``exp_dev``. ``truncate: [low, high]`` cuts any of them off. In place of ``parameters`` may
@@ -21,14 +23,14 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from autofit_ml.errors import SettingsError
+from autofit_ml.errors import SettingsError, errors_of_file
 from autofit_ml.scenes.files import ModelLoader
 from autofit_ml.user_yaml import parse_user_yaml, read_user_text
 
@@ -58,10 +60,12 @@ NUMBERS = {
     "beta": ("a", "b"),
     "mixture": ("weights", "means", "covariances"),
     "on": ("at", "mean", "slope", "scatter"),
+    "density": (),
 }
 """Kind of distribution -> its numbers, in order."""
 
 _POSITIVE = ("sd", "median", "a", "b", "scatter")
+_SCATTERS = ("sd", "scatter")
 _TRIES = 1000
 """Times that what lies outside the limits is drawn again."""
 
@@ -77,12 +81,14 @@ class Term:
     band : str
         Of a magnitude.
     kind : str
-        "normal", "log-normal", "uniform", "beta", "mixture" or "on".
+        "normal", "log-normal", "uniform", "beta", "mixture", "on" or "density".
     numbers : dict of str to ndarray
         Of that kind: "mean", "sd" ...
     on : tuple of str
         The parameters on which it depends.
     truncate : (float, float)
+    density : callable, optional
+        Of (values by name, numbers by name), tensors: ln of the density up to a constant.
     """
 
     names: tuple[str, ...]
@@ -91,6 +97,7 @@ class Term:
     numbers: Mapping[str, np.ndarray]
     on: tuple[str, ...] = ()
     truncate: tuple[float, float] = (-math.inf, math.inf)
+    density: Callable[..., Any] | None = None
 
     @property
     def limits(self) -> tuple[float, float]:
@@ -100,6 +107,11 @@ class Term:
             least, most = _RANGES.get(name, (-math.inf, math.inf))
             low, high = max(low, least), min(high, most)
         return low, high
+
+    @property
+    def exact(self) -> bool:
+        """True if there is no scatter: all objects share the value."""
+        return any(name in self.numbers and self.numbers[name] == 0 for name in _SCATTERS)
 
     def draw(self, given: Mapping[str, np.ndarray], rng: np.random.Generator, n: int) -> np.ndarray:
         """Values (n, names), inside the limits; `given`: what was drawn before."""
@@ -120,6 +132,8 @@ class Term:
     ) -> np.ndarray:
         """Values of some rows, wherever they lie."""
         v, n = self.numbers, len(rows)
+        if self.density is not None:
+            return self._inverse({name: given[name][rows] for name in self.on}, rng, n)
         if self.kind == "mixture":
             which = rng.choice(len(v["weights"]), n, p=v["weights"] / v["weights"].sum())
             roots = np.linalg.cholesky(v["covariances"])
@@ -140,6 +154,26 @@ class Term:
             )
             values = middle + v["scatter"] * rng.standard_normal(n)
         return values[:, None]
+
+    def _inverse(
+        self, given: Mapping[str, np.ndarray], rng: np.random.Generator, n: int
+    ) -> np.ndarray:
+        """Values (n, 1) of the density, by the inverse of its integral on a fine grid."""
+        import torch
+
+        assert self.density is not None
+        points = np.linspace(*self.limits, 1025)
+        x = {name: torch.as_tensor(value)[:, None] for name, value in given.items()}
+        x[self.names[0]] = torch.as_tensor(points)
+        ln = self.density(x, {name: torch.as_tensor(v) for name, v in self.numbers.items()})
+        p = np.exp((ln - ln.amax(-1, keepdim=True)).numpy())
+        p = np.broadcast_to(p, (n, len(points)) if p.ndim > 1 else p.shape)
+        mass = np.cumsum((p[..., 1:] + p[..., :-1]) / 2, -1)
+        mass = np.concatenate([np.zeros_like(mass[..., :1]), mass], -1) / mass[..., -1:]
+        u = rng.random(n)
+        if mass.ndim == 1:
+            return np.interp(u, mass, points)[:, None]
+        return np.array([np.interp(a, m, points) for a, m in zip(u, mass, strict=True)])[:, None]
 
 
 @dataclass(frozen=True)
@@ -255,7 +289,7 @@ def read_populations(path: str | Path) -> tuple[Population, ...]:
     SettingsError
         Naming the file, the parameter and what is wrong with it.
     """
-    try:
+    with errors_of_file(path):
         content = parse_user_yaml(read_user_text(path, "population file"), ModelLoader)
         if not isinstance(content, Mapping) or "populations" not in content:
             return (parse_population(content),)
@@ -266,10 +300,6 @@ def read_populations(path: str | Path) -> tuple[Population, ...]:
         found = [parse_population(one) for one in several]
         total = sum(one.share for one in found)
         return tuple(dataclasses.replace(one, share=one.share / total) for one in found)
-    except SettingsError as error:
-        if error.file is not None:
-            raise
-        raise SettingsError(error.problem, error.remedy, path) from None
 
 
 def parse_population(content: Any, *, covariates: bool = False) -> Population:
@@ -368,9 +398,11 @@ def _term(key: str, entry: Any, any_name: bool) -> Term:
             f"give one of: {', '.join(NUMBERS)}",
         )
     (kind,), wanted = kinds, NUMBERS[kinds[0]]
-    more = wanted if kind == "on" else ()
+    more = wanted if kind == "on" else ("numbers", "given") if kind == "density" else ()
     _only(entry, ("unit", "band", "truncate", kind, *more), f"{key}: ")
     _check_unit(key, names, entry, any_name)
+    if kind == "density":
+        return _density(key, entry, any_name)
     given: Any = {name: entry.get(name) for name in wanted} if kind == "on" else entry[kind]
     if isinstance(given, Sequence) and not isinstance(given, str) and len(given) == len(wanted):
         given = dict(zip(wanted, given, strict=True))
@@ -381,7 +413,8 @@ def _term(key: str, entry: Any, any_name: bool) -> Term:
     numbers = {name: _numbers(f"{key}: {kind}: {name}", given[name]) for name in wanted}
     on = entry.get("on", ())
     on = (on,) if isinstance(on, str) else tuple(map(str, on))
-    _check_numbers(f"{key}: {kind}", kind, numbers, len(on) if kind == "on" else len(names))
+    size = len(on) if kind == "on" else len(names)
+    _check_numbers(f"{key}: {kind}", kind, numbers, size, exact=any_name)
     return Term(
         names,
         str(entry.get("band") or ""),
@@ -390,6 +423,27 @@ def _term(key: str, entry: Any, any_name: bool) -> Term:
         on,
         _limits(key, entry.get("truncate")),
     )
+
+
+def _density(key: str, entry: Mapping[str, Any], in_python: bool) -> Term:
+    """An entry with a function."""
+    low, high = _limits(key, entry.get("truncate"))
+    function, given = entry["density"], entry.get("numbers") or {}
+    if not in_python or not callable(function) or not isinstance(given, Mapping):
+        raise SettingsError(
+            f"{key}: density: {function!r}",
+            "give a function, in Python, and numbers: {name: value, free or prior}",
+        )
+    if "," in key or not math.isfinite(high - low):
+        raise SettingsError(
+            f"{key}: density between {low:g} and {high:g}",
+            "give truncate: [low, high], finite, and one parameter",
+        )
+    numbers = {str(name): _numbers(f"{key}: {name}", value) for name, value in given.items()}
+    on = entry.get("given", ())
+    on = (on,) if isinstance(on, str) else tuple(map(str, on))
+    band = str(entry.get("band") or "")
+    return Term((key,), band, "density", numbers, on, (low, high), function)
 
 
 def _only(entry: Mapping, known: Sequence[str], where: str) -> None:
@@ -422,10 +476,11 @@ def _numbers(where: str, value: Any) -> np.ndarray:
     return out
 
 
-def _check_numbers(where: str, kind: str, v: dict[str, np.ndarray], size: int) -> None:
+def _check_numbers(where: str, kind: str, v: dict[str, np.ndarray], size: int, exact: bool) -> None:
     """Shapes and signs; in a mixture of one parameter means and variances may be plain lists.
 
-    `size`: of parameters of a mixture, or of those on which one depends.
+    `size`: of parameters of a mixture, or of those on which one depends. `exact`: scatters may be
+    0.
     """
     if kind == "on":
         for name in ("at", "slope"):
@@ -434,6 +489,8 @@ def _check_numbers(where: str, kind: str, v: dict[str, np.ndarray], size: int) -
                 raise SettingsError(f"{where}: {name} is {v[name].tolist()!r}", f"give {size}")
     if kind != "mixture":
         for name, value in v.items():
+            if exact and name in _SCATTERS and value.ndim == 0 and value == 0:
+                continue
             if (value.ndim and not (kind == "on" and name in ("at", "slope"))) or (
                 name in _POSITIVE and not value > 0
             ):

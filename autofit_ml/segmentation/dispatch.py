@@ -14,12 +14,12 @@ from autofit_ml.segmentation.classical import segment_sep
 from autofit_ml.segmentation.detection import Detections, detect_sources
 from autofit_ml.segmentation.repair import why_refused
 from autofit_ml.segmentation.result import Segmentation, segment_given
+from autofit_ml.settings import SEGMENTERS
 from autofit_ml.weights import choice
 from autofit_ml.weights.choice import usable_device
 
 __all__ = ["SEGMENTERS", "check_segmenter", "detect_in_frame", "segment_all"]
 
-SEGMENTERS = ("auto", "maskrcnn", "sep", "given")
 _BY_NETWORK = ("auto", "maskrcnn")
 
 Image = TypeVar("Image", Stamp, Frame)

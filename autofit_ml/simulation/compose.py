@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from autofit_ml.errors import SettingsError
+from autofit_ml.errors import SettingsError, errors_of_file
 from autofit_ml.extras import needs
 from autofit_ml.presets import simulated_surveys
 from autofit_ml.simulation.recipe import Recipe
@@ -37,10 +37,8 @@ def list_recipes(
 
 def _config(path: Path) -> dict[str, Any]:
     """Content of a config file, checked: Hydra's own reader unfolds aliases."""
-    try:
+    with errors_of_file(path):
         content = parse_user_yaml(read_user_text(path, "config file")) or {}
-    except SettingsError as error:
-        raise SettingsError(error.problem, error.remedy, path) from None
     if not isinstance(content, dict):
         raise SettingsError("no settings in it", "write `name: value` lines", path)
     return content

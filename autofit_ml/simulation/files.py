@@ -7,7 +7,7 @@ import numpy as np
 from astropy.io import fits
 
 from autofit_ml.catalogue.atomic import atomic_write_ecsv
-from autofit_ml.errors import OutputError
+from autofit_ml.errors import OutputError, errors_as
 from autofit_ml.images.stamp import Stamp
 from autofit_ml.simulation.objects import SimulatedObject, source_table, truth_table
 
@@ -51,7 +51,9 @@ def export_fits(
         The folder or a file cannot be written.
     """
     folder = Path(folder)
-    try:
+    with errors_as(
+        OutputError, "cannot write simulated images", "choose another folder", folder, of=OSError
+    ):
         folder.mkdir(parents=True, exist_ok=True)
         for item in objects:
             write_planes(item, folder, item.id, labels=labels, survey=item.survey)
@@ -60,10 +62,6 @@ def export_fits(
             stamps = [item for item in objects if item.kind == "stamp"]
             if stamps:
                 atomic_write_ecsv(folder / "truth.ecsv", truth_table(stamps))
-    except OSError as error:
-        raise OutputError(
-            f"cannot write simulated images: {error}", "choose another folder", folder
-        ) from error
     return folder
 
 

@@ -15,9 +15,8 @@ import numpy as np
 import sep
 from astropy.io import fits
 
-from autofit_ml.errors import InputError, SettingsError
-from autofit_ml.images.psf import centre_psf
-from autofit_ml.images.stamp import PSF
+from autofit_ml.errors import InputError, SettingsError, errors_as
+from autofit_ml.images import PSF, centre_psf
 from autofit_ml.measure import measure_sky, psf_fwhm
 from autofit_ml.simulation.recipe import Galaxies
 from autofit_ml.simulation.sources import Component, Source, require_galsim
@@ -119,15 +118,17 @@ def _cutouts(folder: Path | None) -> tuple[_CutOut, ...]:
 def _read(path: Path) -> _CutOut:
     stem, _, ending = path.name.rpartition("_image")
     psf_path = path.with_name(f"{stem}_psf{ending}")
-    try:
+    with errors_as(
+        InputError,
+        "cannot be read",
+        f"needs {psf_path.name} beside it",
+        path,
+        of=(OSError, TypeError, ValueError),
+    ):
         with fits.open(path) as hdus:
             header = hdus[0].header
             image = np.array(hdus[0].data, dtype=np.float64)
         psf_image = np.asarray(fits.getdata(psf_path), dtype=np.float64)
-    except (OSError, TypeError, ValueError) as error:
-        raise InputError(
-            f"cannot be read: {error}", f"needs {psf_path.name} beside it", path
-        ) from error
     scale = header.get("PIXSCALE")
     if not scale or scale <= 0:
         raise InputError("has no PIXSCALE card (arcsec per pixel)", "add one", path)

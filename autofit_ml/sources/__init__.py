@@ -15,6 +15,6 @@ with errors; the model image.
 """
 
 from autofit_ml.sources.field import Field, make_field
-from autofit_ml.sources.infer import SourceCatalogue, catalogue_frames
+from autofit_ml.sources.infer import NothingDetected, SourceCatalogue, catalogue_frames
 
-__all__ = ["Field", "SourceCatalogue", "catalogue_frames", "make_field"]
+__all__ = ["Field", "NothingDetected", "SourceCatalogue", "catalogue_frames", "make_field"]

@@ -30,7 +30,11 @@ _STRUCTURE, _INSIDE, _LARGE = 0.1, 2.5, 1.5
 """What has less than a tenth of a galaxy's light, within 2.5 re of it, is a part of it, if its re
 is over 1.5 seeings."""
 
-__all__ = ["SourceCatalogue", "catalogue_frames", "make_priors"]
+__all__ = ["NothingDetected", "SourceCatalogue", "catalogue_frames", "make_priors"]
+
+
+class NothingDetected(InputError):
+    """There is no source in a frame."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,8 @@ class SourceCatalogue:
     messages : tuple of str
     covariance : Table or None
         Of fluxes of different sources, where their positions and shapes were held.
+    detected : structured array or None
+        Each source as it was detected, as `Detections.sources`.
     """
 
     table: QTable
@@ -54,6 +60,7 @@ class SourceCatalogue:
     sky: tuple[np.ndarray, ...]
     messages: tuple[str, ...] = ()
     covariance: Table | None = None
+    detected: np.ndarray | None = None
 
     def model(self, b: int) -> np.ndarray:
         """Light of all sources in a band, image units, (ny, nx)."""
@@ -128,7 +135,7 @@ def catalogue_frames(
     image, found = detect(image, settings.segmenter, settings.weights)
     del rough, flat
     if len(found.sources) == 0:
-        raise InputError("nothing is detected", "check noise and mask", frames[0].file)
+        raise NothingDetected("nothing is detected", "check noise and mask", frames[0].file)
     sky = tuple(
         sky_of(frame, found.labels if k in same else None) for k, frame in enumerate(frames)
     )
@@ -146,10 +153,10 @@ def catalogue_frames(
         scan.run(settings.sweeps, np.union1d(new, [j for i in new for j in scan.edges[i]]))
         sky = _with_rest(sky, field)
     posterior = with_blends(scan, scan.posterior(settings.inference))
-    radius = np.concatenate([found.sources["radius"], missed["radius"]])
-    table = catalogue_rows(field, posterior, radius, frames[0].id, settings.galaxy)
+    detected = np.concatenate([found.sources, missed])
+    table = catalogue_rows(field, posterior, detected["radius"], frames[0].id, settings.galaxy)
     messages = tuple(dict.fromkeys(text for frame in frames for text in frame.messages))
-    return SourceCatalogue(table, field, sky, messages)
+    return SourceCatalogue(table, field, sky, messages, detected=detected)
 
 
 def _with_rest(sky: Sequence[np.ndarray], field: Field) -> tuple[np.ndarray, ...]:

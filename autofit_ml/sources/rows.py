@@ -124,7 +124,7 @@ def _add_colours(table: QTable, field: Field, ln_flux: np.ndarray, covariance: n
     for k, (blue, red) in enumerate(pairs):
         table[f"colour_{blue}_{red}"] = colour[:, k] * u.mag
         table[f"colour_{blue}_{red}_err"] = np.sqrt(cov[:, k, k]) * u.mag
-    table["colour_cov"] = cov.reshape(len(cov), -1) * u.mag**2
+    table["colour_cov"] = cov.reshape(len(cov), len(turn) ** 2) * u.mag**2
 
 
 def _add_shapes(

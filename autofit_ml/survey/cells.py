@@ -1,12 +1,13 @@
-"""Detection in the cells of images, once and for all: positions are frozen by the first file.
+"""Detections in the cells of images, once and for all: positions are frozen by the first file.
 
-Of several processes that detect in one cell (a worker that was thought dead, a second scheduler)
+Of several processes that look at one cell (a worker that was thought dead, a second scheduler)
 the first to finish names the file, and all go on with what is in it: numbers, positions and owners
 of objects cannot differ between two tiles, even where the machines round differently.
 
 ``cells/<image>/<number>.npz`` has ``sources`` (one row a detection, in pixels of the image and on
-the sky), ``about`` (JSON) and, where a network drew the outlines, ``labels`` of the window: one
-file, so that labels and numbers are of one process.
+the sky), ``about`` (JSON), where a network drew the outlines ``labels`` of the window, and where
+more is known of a detection than its place ``table`` (Parquet): one file, so that all of it is of
+one process.
 """
 
 from __future__ import annotations
@@ -20,18 +21,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from autofit_ml.catalogue.atomic import atomic_file
 from autofit_ml.catalogue.filenames import file_stem
 from autofit_ml.errors import InputError, OutputError
 from autofit_ml.images.sky_coordinates import sky_positions
 from autofit_ml.images.stamp import Frame
-from autofit_ml.measure import psf_fwhm
 from autofit_ml.segmentation import Detections
-from autofit_ml.segmentation.dispatch import detect_in_frame
 from autofit_ml.survey.images import Cell
 
-__all__ = ["CellSources", "cell_path", "detect_cell", "read_cell", "write_cell"]
+__all__ = ["CellSources", "cell_path", "nothing", "placed", "read_cell", "write_cell"]
 
 _MARGIN = 8
 """Pixels beyond a cell's core in which it still lists detections: of two cells that place an object
@@ -66,6 +67,10 @@ class CellSources:
     messages : tuple of str
     hashes : dict
         File of the image -> sha256.
+    labels : ndarray, int32, or None
+        Of the cell's window, where they are kept.
+    table : pyarrow.Table or None
+        What else is known of each detection, row by row.
     """
 
     cell: Cell
@@ -75,6 +80,8 @@ class CellSources:
     flags: int
     messages: tuple[str, ...]
     hashes: Mapping[str, str] = field(default_factory=dict)
+    labels: np.ndarray | None = None
+    table: pa.Table | None = None
 
     @property
     def ids(self) -> list[str]:
@@ -89,72 +96,55 @@ def cell_path(out: Path, cell: Cell) -> Path:
     return out / "cells" / file_stem(cell.source.id) / f"{cell.number}.npz"
 
 
-def detect_cell(
+def placed(
+    found: Detections,
     frame: Frame,
     cell: Cell,
-    segmenter: str,
-    weights: str,
-    device: str,
-    hashes: Mapping[str, str] | None = None,
-) -> tuple[CellSources, np.ndarray | None]:
-    """Detect the sources of a cell.
+    told: Frame | None = None,
+    table: pa.Table | None = None,
+) -> CellSources:
+    """Detections of a cell, with their places on the sky.
 
     Parameters
     ----------
+    found : Detections
+        In pixels of the cell's window.
     frame : Frame
         The whole image.
     cell : Cell
-    segmenter, weights, device : str
-        See `autofit_ml.segmentation.dispatch.detect_in_frame`.
-    hashes : dict, optional
-        File -> sha256, for the record.
-
-    Returns
-    -------
-    sources : CellSources
-    labels : ndarray, int32, or None
-        Of the cell's window, where they are to be kept.
+    told : Frame, optional
+        With what detection has to say, beside `frame`.
+    table : pyarrow.Table, optional
+        What else is known of each detection, row by row.
 
     Raises
     ------
     InputError
-        The frame cannot be used.
+        The image has no WCS.
     """
-    x0, x1, y0, y1 = cell.window
-    part = (slice(y0, y1), slice(x0, x1))
-    planes: dict[str, Any] = {}
-    if not cell.whole:
-        for name in ("data", "sigma", "mask", "saturated", "background_sigma"):
-            plane = getattr(frame, name)
-            planes[name] = None if plane is None else np.ascontiguousarray(plane[part])
-    seeing = 3.0 if frame.psf is None else psf_fwhm(frame.psf)
-    inside = frame.replace(**planes)
-    if inside.mask.all():
-        told, found = inside, _nothing(inside.data.shape)
-    else:
-        told, found = detect_in_frame(inside, seeing, segmenter, weights, device)
-    rows = _rows(found.sources, frame, cell)
-    kept = {int(label) for label in rows["label"]}
-    sources = CellSources(
+    told = told or frame
+    rows, kept = _rows(found.sources, frame, cell)
+    names = {int(label) for label in rows["label"]}
+    return CellSources(
         cell,
         rows,
-        {label: kind for label, kind in found.classes.items() if label in kept},
+        {label: kind for label, kind in found.classes.items() if label in names},
         found.method,
         int(told.flags & ~frame.flags),
         tuple(text for text in told.messages if text not in frame.messages),
-        dict(hashes or {}),
+        labels=found.labels.astype(np.int32) if found.method == "maskrcnn" else None,
+        table=None if table is None else table.filter(pa.array(kept)),
     )
-    return sources, found.labels.astype(np.int32) if found.method == "maskrcnn" else None
 
 
-def _nothing(shape: tuple[int, ...]) -> Detections:
+def nothing() -> Detections:
+    """No detections."""
     empty = np.zeros(0, [("label", int)] + [(name, float) for name in _COLUMNS[1:9]])
-    blank = np.zeros(shape, np.float32)
-    return Detections(empty, np.zeros(shape, np.int32), blank)
+    return Detections(empty, np.zeros((1, 1), np.int32), np.zeros((1, 1), np.float32))
 
 
-def _rows(found: np.ndarray, frame: Frame, cell: Cell) -> np.ndarray:
-    """Detections in and near a cell's core, in the image's pixels."""
+def _rows(found: np.ndarray, frame: Frame, cell: Cell) -> tuple[np.ndarray, np.ndarray]:
+    """Detections in and near a cell's core, in the image's pixels; which ones these are."""
     if frame.wcs is None:
         raise InputError("the image has no WCS", "add one", frame.file)
     x, y = found["x"] + cell.window[0], found["y"] + cell.window[2]
@@ -181,7 +171,7 @@ def _rows(found: np.ndarray, frame: Frame, cell: Cell) -> np.ndarray:
     rows = np.zeros(int(kept.sum()), [(name, kinds.get(name, "f8")) for name in _COLUMNS])
     for name in _COLUMNS:
         rows[name] = columns[name][kept]
-    return rows
+    return rows, kept
 
 
 def _reach(found: np.ndarray) -> np.ndarray:
@@ -193,7 +183,7 @@ def _reach(found: np.ndarray) -> np.ndarray:
 # --- files ------------------------------------------------------------------------------------
 
 
-def write_cell(path: Path, sources: CellSources, labels: np.ndarray | None) -> None:
+def write_cell(path: Path, sources: CellSources) -> None:
     """Write a cell's detections, unless another process has done so.
 
     Raises
@@ -207,28 +197,23 @@ def write_cell(path: Path, sources: CellSources, labels: np.ndarray | None) -> N
         "flags": sources.flags,
         "messages": list(sources.messages),
         "kinds": {str(label): kind for label, kind in sources.kinds.items()},
-        "labels": labels is not None,
         "hashes": dict(sources.hashes),
     }
-    planes = {} if labels is None else {"labels": labels}
-    text = np.frombuffer(json.dumps(about).encode(), dtype=np.uint8)
+    planes = {"about": np.frombuffer(json.dumps(about).encode(), dtype=np.uint8)}
+    if sources.labels is not None:
+        planes["labels"] = sources.labels
+    if sources.table is not None:
+        text = io.BytesIO()
+        pq.write_table(sources.table, text)
+        planes["table"] = np.frombuffer(text.getvalue(), dtype=np.uint8)
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, sources=sources.rows, about=text, **planes)
+    np.savez_compressed(buffer, allow_pickle=False, sources=sources.rows, **planes)
     with atomic_file(path, replace=False) as file:
         file.write(buffer.getvalue())
 
 
-def read_cell(
-    path: Path, cell: Cell, *, labels: bool = False
-) -> tuple[CellSources, np.ndarray | None]:
-    """Read a cell's detections.
-
-    Parameters
-    ----------
-    path : path
-    cell : Cell
-    labels : bool
-        Read the labels too: of the whole image's shape, 0 outside the cell's window.
+def read_cell(path: Path, cell: Cell, *, whole: bool = False) -> CellSources:
+    """Read a cell's detections; `whole`: with labels and table.
 
     Raises
     ------
@@ -239,11 +224,10 @@ def read_cell(
         with np.load(path, allow_pickle=False) as file:
             rows = file["sources"]
             about = json.loads(file["about"].tobytes())
-            plane = None
-            if labels and about["labels"]:
-                x0, x1, y0, y1 = cell.window
-                plane = np.zeros(cell.shape, dtype=np.int32)
-                plane[y0:y1, x0:x1] = file["labels"]
+            labels = file["labels"] if whole and "labels" in file else None
+            table = None
+            if whole and "table" in file:
+                table = pq.read_table(io.BytesIO(file["table"].tobytes()))
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise OutputError(
             f"the detections cannot be read: {error}",
@@ -251,7 +235,7 @@ def read_cell(
             path,
         ) from error
     kinds = {int(label): str(kind) for label, kind in _texts(about["kinds"]).items()}
-    sources = CellSources(
+    return CellSources(
         cell,
         rows,
         kinds,
@@ -259,8 +243,9 @@ def read_cell(
         int(about["flags"]),
         tuple(about["messages"]),
         _texts(about["hashes"]),
+        labels,
+        table,
     )
-    return sources, plane
 
 
 def _texts(value: Any) -> Mapping[str, Any]:

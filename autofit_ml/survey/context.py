@@ -13,11 +13,15 @@ from typing import Any
 import numpy as np
 
 from autofit_ml.runs.frames import FrameImages, read_frames
+from autofit_ml.settings import CatalogSettings, DiffSettings, FitSettings
 from autofit_ml.survey.cells import CellSources
 from autofit_ml.survey.images import Cell
 from autofit_ml.survey.sky import Tiling
 
-__all__ = ["OwnedObjects", "Survey", "frame_of"]
+__all__ = ["Measuring", "OwnedObjects", "Survey", "frame_of"]
+
+Measuring = FitSettings | CatalogSettings | DiffSettings
+"""Settings of what is done in a survey."""
 
 _kept = threading.local()
 """The frame that a thread read last: tiles of one image follow each other."""
@@ -32,9 +36,8 @@ class Survey:
     out : Path
         Its folder.
     kind : str
-        Of `autofit_ml.survey.kinds.KINDS`.
-    settings : Settings
-        Of that kind.
+        Of `autofit_ml.survey.kinds.kind_of`.
+    settings : Measuring
     sky : Tiling
     halo, match : float
         Arcsec; see `autofit_ml.survey.resolve`.

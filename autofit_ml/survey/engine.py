@@ -41,6 +41,9 @@ _AHEAD = 4
 """Tiles that the scheduler holds for each worker."""
 
 _LEAST_AHEAD = 16
+_TRIES = 3
+"""A task that has been blamed so often for the death of workers (of four, each time) failed."""
+
 _PATIENCE = 0.5
 """Seconds until a wait for results looks whether the survey is to stop."""
 
@@ -212,6 +215,7 @@ class _Flow:
         self.cells: dict[str, Future] = {}
         self.users: Counter[str] = Counter()
         self.tries: Counter[str] = Counter()
+        self.suspects: list[TileJob] = []
 
     def submit(self, job: TileJob) -> None:
         """Hand a tile to the scheduler, with those of its cells that nobody has done."""
@@ -260,12 +264,16 @@ class _Flow:
             if self.users[name] <= 0:
                 del self.users[name]
                 self.cells.pop(name, None)
-        if outcome is None:
+        if outcome is None and job not in self.suspects:
             self.submit(job)
         return outcome
 
     def _failed(self, error: BaseException, job: TileJob) -> TileOutcome | None:
-        """Record what killed its workers; None where the tile is tried again without it."""
+        """Record what killed its workers; None where the tile is tried again.
+
+        A death is put down to everything that waited on the worker: what is blamed is done again,
+        alone, when all else is done.
+        """
         from distributed import KilledWorker
 
         if isinstance(error, AutofitError):
@@ -278,12 +286,17 @@ class _Flow:
                 "workers more memory, or leave the image out)"
             )
         culprit = str(getattr(error, "task", ""))
-        for cell in job.cells:
-            if culprit.startswith(f"cell-{cell.name}-{self.run}"):
-                self.cells.pop(cell.name, None)
-                if not cell_path(out, cell).exists():
-                    write_failure(out, "images", cell.name, message)
-                return None
+        cells = [one for one in job.cells if culprit.startswith(f"cell-{one.name}-{self.run}")]
+        blamed = f"cell-{cells[0].name}" if cells else f"tile-{name}"
+        if cells:
+            self.cells.pop(cells[0].name, None)
+        if isinstance(error, KilledWorker) and self.tries[blamed] < _TRIES:
+            self.suspects.append(job)
+            return None
+        if cells:
+            if not cell_path(out, cells[0]).exists():
+                write_failure(out, "images", cells[0].name, message)
+            return None
         write_failure(out, "tiles", name, message)
         return TileOutcome(name, problem=message)
 
@@ -320,6 +333,8 @@ def on_workers(
             if job is None:
                 break
             flow.submit(job)
+        if not flow.tiles and flow.suspects and not stop.is_set():
+            flow.submit(flow.suspects.pop())
         if not flow.tiles:
             return
         if stop.is_set() and not stopping:

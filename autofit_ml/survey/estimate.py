@@ -5,23 +5,23 @@ from __future__ import annotations
 import dataclasses
 import io
 import math
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from autofit_ml.catalogue import rows_to_table
 from autofit_ml.errors import InputError
 from autofit_ml.extras import needs
-from autofit_ml.runs.frames import Others, cut_objects, read_frames
-from autofit_ml.runs.prepare import Objects, prepare_objects
-from autofit_ml.settings import FitSettings
-from autofit_ml.survey.cells import detect_cell
+from autofit_ml.runs.summary import Progress
+from autofit_ml.survey.cells import cell_path, write_cell
+from autofit_ml.survey.context import Measuring, OwnedObjects, Survey, frame_of
 from autofit_ml.survey.images import Cell
+from autofit_ml.survey.kinds import kind_of
 from autofit_ml.survey.plan import Plan, PlannedImage
 from autofit_ml.survey.tiles import memory_held
 from autofit_ml.weights.choice import usable_device
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Estimate", "coverage", "estimate", "write_coverage"]
 
-_PIECE = 768
-"""Side of the piece that is tried, pixels."""
-
 _OBJECTS = 24
-"""Objects that are fitted in it."""
+"""Objects that are measured in a piece."""
+
+_LONG = 10.0
+"""Seconds after which a piece is not tried again."""
 
 _ACROSS = 64
 """Pixels of the coverage along an image's side."""
@@ -103,7 +103,7 @@ def write_coverage(plan: Plan, path: Path) -> None:
     coverage(plan).save(str(path), format="fits", overwrite=True)
 
 
-def estimate(plan: Plan, kind: str, settings: FitSettings, *, tried: bool = True) -> Estimate:
+def estimate(plan: Plan, kind: str, settings: Measuring, *, tried: bool = True) -> Estimate:
     """Say what a survey would take.
 
     Parameters
@@ -111,9 +111,9 @@ def estimate(plan: Plan, kind: str, settings: FitSettings, *, tried: bool = True
     plan : Plan
     kind : str
         Of survey.
-    settings : FitSettings
+    settings : FitSettings, CatalogSettings or DiffSettings
     tried : bool
-        Detect and fit in a piece of the largest image, to find out how long it takes.
+        Do a piece of the largest image, to find out how long it takes.
     """
     whole = Estimate(
         len(plan.tiles),
@@ -125,84 +125,67 @@ def estimate(plan: Plan, kind: str, settings: FitSettings, *, tried: bool = True
     if not tried:
         return whole
     image = max(plan.images, key=lambda one: math.prod(one.shape))
-    try:
-        return _tried(whole, plan, image, kind, settings.replace(mode="frame"))
-    except InputError as error:
-        return dataclasses.replace(whole, tried=f"{image.source.id}: {error}")
+    settings = settings.replace(mode="frame")
+    identity = kind_of(kind).identity(settings, plan, Progress())
+    device = usable_device(getattr(settings, "device", "cpu"))
+    with tempfile.TemporaryDirectory() as out:
+        survey = Survey(
+            Path(out), kind, settings, plan.tiling, 3600 * plan.halo, 1.0, device, plan.bands,
+            identity,
+        )  # fmt: skip
+        try:
+            return _tried(whole, plan, image, survey)
+        except InputError as error:
+            return dataclasses.replace(whole, tried=f"{image.source.id}: {error}")
 
 
-def _tried(
-    whole: Estimate, plan: Plan, image: PlannedImage, kind: str, settings: FitSettings
-) -> Estimate:
-    device = usable_device(settings.device)
-    clock = time.process_time if device == "cpu" else time.perf_counter
-    began = clock()
-    frames = read_frames(image.source, settings.read)
-    per_image = clock() - began
+def _tried(whole: Estimate, plan: Plan, image: PlannedImage, survey: Survey) -> Estimate:
+    """Do a piece of an image with the survey's own tasks."""
+    kind = kind_of(survey.kind)
+    clock = time.process_time if survey.device == "cpu" else time.perf_counter
     ny, nx = image.shape
-    x0, y0 = max(0, (nx - _PIECE) // 2), max(0, (ny - _PIECE) // 2)
-    window = x0, min(nx, x0 + _PIECE), y0, min(ny, y0 + _PIECE)
-    cell = Cell(image.source, 0, window, window, image.shape)
+    x0, y0 = max(0, (nx - kind.piece) // 2), max(0, (ny - kind.piece) // 2)
+    window = x0, min(nx, x0 + kind.piece), y0, min(ny, y0 + kind.piece)
+    cell = Cell(image.joined, 0, window, window, image.shape)
     pixels = (window[1] - window[0]) * (window[3] - window[2])
+    began = clock()
+    images = frame_of(survey, cell)
+    per_image = clock() - began
     for _ in range(2):  # the first call loads networks and tables
         began = clock()
-        found, labels = detect_cell(
-            frames.frame, cell, settings.segmenter, settings.weights, device
-        )
+        found = kind.find(survey, images, cell)
         per_pixel = (clock() - began) / pixels
+        if per_pixel * pixels > _LONG:
+            break
+    write_cell(cell_path(survey.out, cell), found)
     density = len(found.rows) / (pixels * (image.pixel_scale / 3600.0) ** 2)
-    per_object, size = 0.0, 200.0
-    if kind == "fit" and len(found.rows):
-        per_object, size = _fitting(frames, cell, found, labels, plan, settings, device)
+    some = np.linspace(0, len(found.rows) - 1, min(_OBJECTS, len(found.rows))).astype(int)
+    per_object, size, empty = 0.0, 200.0, 0
+    for rows in (some[:2], some) if len(some) else ():
+        began = clock()
+        table = kind.measure(survey, [OwnedObjects(found, rows)], "tried")
+        per_object = (clock() - began) / len(rows)
+        half, empty = table.num_rows // 2, _bytes(table.slice(0, 0))
+        size = (_bytes(table) - _bytes(table.slice(0, half))) / max(1, table.num_rows - half)
     objects = density * whole.area
-    reads = len(plan.images) + sum(len(near) for one in plan.images for near in one.near) / 2
-    seconds = whole.pixels * per_pixel + objects * per_object + reads * per_image
+    windows = [one.window for each in plan.images for one in plan.cells_of(each)]
+    looked_at = sum((b - a) * (d - c) for a, b, c, d in windows)
+    reads = (
+        len(plan.images)
+        + kind.reads * sum(len(near) for one in plan.images for near in one.near) / 2
+    )
+    seconds = looked_at * per_pixel + objects * per_object + reads * per_image
     return dataclasses.replace(
         whole,
         objects=objects,
         hours=seconds / 3600.0,
         memory=memory_held() / 1024,
-        bytes=objects * size,
+        bytes=objects * size + whole.tiles * empty,
         per_object=per_object,
         per_megapixel=1e6 * per_pixel,
         per_image=per_image,
         tried=f"{len(found.rows)} objects in {pixels} pixels of {image.source.id}",
     )
-
-
-def _fitting(
-    frames: Any, cell: Cell, found: Any, labels: Any, plan: Plan, settings: FitSettings, device: str
-) -> tuple[float, float]:
-    """Seconds to fit an object, and bytes of its row."""
-    from autofit_ml.runs.fitted import FittingTask
-    from autofit_ml.runs.model import run_model
-    from autofit_ml.segmentation import Detections
-
-    clock = time.process_time if device == "cpu" else time.perf_counter
-    full = np.zeros(cell.shape, np.int32)
-    if labels is not None:
-        x0, x1, y0, y1 = cell.window
-        full[y0:y1, x0:x1] = labels
-    blank = np.zeros((1, 1), np.float32)
-    number = min(_OBJECTS, len(found.rows))
-    some = np.unique(np.linspace(0, len(found.rows) - 1, number).astype(int))
-    told = Detections(found.rows[some], full, blank, found.kinds, found.method)
-    task = FittingTask(plan.bands, device, None)
-    seconds, size = 0.0, 0.0
-    for names in (found.ids[:2], [found.ids[k] for k in some]):  # the first call loads networks
-        few = dataclasses.replace(told, sources=told.sources[: len(names)])
-        others: Others = {}
-        began = clock()
-        items = [
-            (cell.source.id, item)
-            for item in cut_objects(frames, cell.source, few, names, settings, others)
-        ]
-        fitted = task.fit(prepare_objects(Objects(items, others), settings), settings)
-        seconds = (clock() - began) / max(1, len(names))
-        table = rows_to_table(fitted.rows, run_model(settings, plan.bands).columns)
-        half = table.num_rows // 2
-        size = (_bytes(table) - _bytes(table.slice(0, half))) / max(1, table.num_rows - half)
-    return seconds, size
 
 
 def _bytes(table: pa.Table) -> int:

@@ -8,7 +8,7 @@ that an object is detected in one way whatever tile it falls into. An image of u
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -22,10 +22,19 @@ from autofit_ml.images import Source
 from autofit_ml.images.fitsfile import READ_FAILURES, list_hdus, opened_headers
 from autofit_ml.images.header import read_calibration
 from autofit_ml.images.planes import group_hdus
-from autofit_ml.images.sky_coordinates import sky_positions
+from autofit_ml.images.sky_coordinates import pixel_positions, sky_positions
 from autofit_ml.survey.sky import Tiling, offset_positions
 
-__all__ = ["Cell", "Footprint", "cells_of", "footprint", "tiles_near"]
+__all__ = [
+    "Cell",
+    "Footprint",
+    "cells_of",
+    "covering",
+    "footprint",
+    "grid",
+    "inside",
+    "tiles_near",
+]
 
 Window = tuple[int, int, int, int]
 """x0, x1, y0, y1 in pixels, without x1 and y1."""
@@ -35,6 +44,13 @@ _SAMPLES = 8
 
 _HALO = 256
 """Pixels around a cell's core that detection also sees."""
+
+
+_EACH_WAY = 17
+"""Positions along the sides of an image at which a reference's reach is looked at."""
+
+_WORTH = 0.01
+"""Share of an image that a reference must cover, and no earlier one does."""
 
 
 @dataclass(frozen=True)
@@ -203,3 +219,34 @@ def tiles_near(place: Footprint, window: Window, tiling: Tiling, reach: float) -
     known = np.isfinite(ra) & np.isfinite(dec)
     around = 1.1 * (0.75 * step + reach)  # the circle's 16 points leave out 2 % of its radius
     return np.unique(tiling.index(*offset_positions(ra[known], dec[known], around)))
+
+
+def covering(
+    place: Footprint, references: Sequence[tuple[Footprint, Source]]
+) -> tuple[Source, ...]:
+    """References that cover an image together: each in turn the one that adds the most."""
+    ny, nx = place.shape
+    left = grid(place.wcs, (0, nx, 0, ny))
+    chosen: list[Source] = []
+    reached = [inside(one.wcs, one.shape, *left) for one, _ in references]
+    seen = np.zeros(len(left[0]), bool)
+    while reached:
+        best = int(np.argmax([(one & ~seen).sum() for one in reached]))
+        if (reached[best] & ~seen).mean() < _WORTH:
+            break
+        seen |= reached[best]
+        chosen.append(references[best][1])
+    return tuple(chosen)
+
+
+def grid(wcs: WCS, window: Window) -> tuple[np.ndarray, np.ndarray]:
+    """Positions all over a part of an image, degrees."""
+    x0, x1, y0, y1 = window
+    x, y = np.meshgrid(np.linspace(x0, x1 - 1, _EACH_WAY), np.linspace(y0, y1 - 1, _EACH_WAY))
+    return sky_positions(wcs, x.ravel(), y.ravel())
+
+
+def inside(wcs: WCS, shape: tuple[int, ...], ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
+    """True for positions that lie in an image."""
+    x, y = pixel_positions(wcs, ra, dec)
+    return (x > -0.5) & (x < shape[1] - 0.5) & (y > -0.5) & (y < shape[0] - 0.5)

@@ -1,7 +1,9 @@
-"""Kinds of survey: what is measured of the objects of a tile. A new kind is one more entry here.
+"""Kinds of survey: what is found in a cell, and what is measured of the objects of a tile.
 
 A kind takes the objects that a tile owns, cell by cell, and returns one row for each, with at least
-the columns ``id``, ``status`` and ``flags``.
+the columns ``id``, ``status`` and ``flags``. A new kind is one more entry here. Fits are made tile
+by tile; catalogues of stars and galaxies (whose sources are inferred together) and changes come
+from the cells, and tiles list them.
 """
 
 from __future__ import annotations
@@ -19,18 +21,21 @@ from autofit_ml.catalogue import rows_to_table
 from autofit_ml.errors import InputError
 from autofit_ml.images import Discovery
 from autofit_ml.images.stamp import Stamp
+from autofit_ml.measure import psf_fwhm
 from autofit_ml.runs.fit import fit_identity
-from autofit_ml.runs.frames import Failure, Others, cut_objects, naming
+from autofit_ml.runs.frames import Failure, FrameImages, Others, cut_objects, naming
 from autofit_ml.runs.identity import identity_of, weights_text
 from autofit_ml.runs.prepare import Objects, prepare_objects
 from autofit_ml.runs.summary import Progress
 from autofit_ml.segmentation import Detections
-from autofit_ml.segmentation.dispatch import check_segmenter
+from autofit_ml.segmentation.dispatch import check_segmenter, detect_in_frame
 from autofit_ml.settings import FitSettings
-from autofit_ml.survey.cells import cell_path, read_cell
+from autofit_ml.survey.cells import CellSources, cell_path, nothing, placed, read_cell
 from autofit_ml.survey.context import OwnedObjects, Survey, frame_of
+from autofit_ml.survey.images import Cell
+from autofit_ml.survey.plan import Plan
 
-__all__ = ["KINDS", "TileKind"]
+__all__ = ["TileKind", "kind_of", "listed_tile"]
 
 Item = tuple[str, Stamp | Failure]
 
@@ -42,13 +47,38 @@ class TileKind:
     Attributes
     ----------
     identity : callable
-        ``identity(settings, found, progress)``: what decides the results, checked.
+        ``identity(settings, plan, progress)``: what decides the results, checked.
+    find : callable
+        ``find(survey, images, cell)``: what there is in a cell.
     measure : callable
         ``measure(survey, parts, tile)``: rows of a tile's objects.
+    epochs : bool
+        What is found in two images is two objects, however near.
+    reads : bool
+        Its tiles read the images again.
+    piece : int
+        Side of what is tried for an estimate, pixels.
     """
 
-    identity: Callable[[FitSettings, Discovery, Progress], dict[str, Any]]
+    identity: Callable[[Any, Plan, Progress], dict[str, Any]]
+    find: Callable[[Survey, FrameImages, Cell], CellSources]
     measure: Callable[[Survey, Sequence[OwnedObjects], str], pa.Table]
+    epochs: bool = False
+    reads: bool = False
+    piece: int = 768
+
+
+def detect(survey: Survey, images: FrameImages, cell: Cell) -> CellSources:
+    """Detect the objects of a cell in the reference band."""
+    frame, settings = images.frame, survey.settings
+    inside = frame if cell.whole else frame.cropped(*cell.window)
+    if inside.mask.all():
+        return placed(nothing(), frame, cell)
+    seeing = 3.0 if frame.psf is None else psf_fwhm(frame.psf)
+    told, found = detect_in_frame(
+        inside, seeing, settings.segmenter, settings.weights, survey.device
+    )
+    return placed(found, frame, cell, told)
 
 
 # --- fit --------------------------------------------------------------------------------------
@@ -97,14 +127,17 @@ def _items(survey: Survey, parts: Sequence[OwnedObjects], others: Others) -> Ite
 
 
 def _to_cut(survey: Survey, part: OwnedObjects) -> tuple[Detections, list[str]]:
-    """A tile's detections in a cell, with the labels of the whole cell."""
+    """A tile's detections in a cell, with the labels of the whole image."""
     cell = part.sources.cell
-    _, labels = read_cell(cell_path(survey.out, cell), cell, labels=True)
-    blank = np.zeros((1, 1), np.float32)
+    labels = np.zeros(cell.shape, np.int32)
+    known = read_cell(cell_path(survey.out, cell), cell, whole=True).labels
+    if known is not None:
+        x0, x1, y0, y1 = cell.window
+        labels[y0:y1, x0:x1] = known
     return Detections(
         part.sources.rows[part.chosen],
-        np.zeros(cell.shape, np.int32) if labels is None else labels,
-        blank,
+        labels,
+        np.zeros((1, 1), np.float32),
         part.sources.kinds,
         part.sources.method,
     ), part.ids
@@ -148,13 +181,46 @@ def detect_tile(survey: Survey, parts: Sequence[OwnedObjects], tile: str) -> pa.
     return pa.table([values for values, _ in columns.values()], pa.schema(fields))
 
 
-def _detect_identity(settings: FitSettings, found: Discovery, progress: Progress) -> dict[str, Any]:
+def _detect_identity(settings: FitSettings, plan: Plan, progress: Progress) -> dict[str, Any]:
     used = check_segmenter(settings.segmenter, settings.weights)
     return identity_of(settings) | {"weights": weights_text(used, settings.weights)}
 
 
-KINDS: dict[str, TileKind] = {
-    "fit": TileKind(lambda *given: fit_identity(*given)[0], fit_tile),
-    "detect": TileKind(_detect_identity, detect_tile),
+# --- catalog, diff ----------------------------------------------------------------------------
+
+
+def listed_tile(
+    columns: Callable[[Survey], pa.Table], survey: Survey, parts: Sequence[OwnedObjects], tile: str
+) -> pa.Table:
+    """List the objects of a tile with what their cells say of them; `columns`: of no object."""
+    tables = [columns(survey)]
+    for part in parts:
+        cell = part.sources.cell
+        known = read_cell(cell_path(survey.out, cell), cell, whole=True).table
+        assert known is not None
+        some = known.take(pa.array(part.chosen))
+        tables.append(some.set_column(0, tables[0].schema.field(0), pa.array(part.ids)))
+    return pa.concat_tables(tables)
+
+
+def _fit_identity(settings: FitSettings, plan: Plan, progress: Progress) -> dict[str, Any]:
+    return fit_identity(settings, Discovery(plan.sources, bands=plan.bands), progress)[0]
+
+
+_KINDS = {
+    "fit": TileKind(_fit_identity, detect, fit_tile, reads=True),
+    "detect": TileKind(_detect_identity, detect, detect_tile),
 }
-"""Kind -> how it is done."""
+
+
+def kind_of(name: str) -> TileKind:
+    """The kind of survey with a name; only what it needs is loaded."""
+    if name == "catalog":
+        from autofit_ml.survey.catalogues import CATALOG
+
+        return CATALOG
+    if name == "diff":
+        from autofit_ml.survey.changes import DIFF
+
+        return DIFF
+    return _KINDS[name]

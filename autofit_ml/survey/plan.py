@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,9 @@ from autofit_ml.images import Source
 from autofit_ml.images.fitsfile import READ_FAILURES
 from autofit_ml.images.manifest import MANIFEST_COLUMNS
 from autofit_ml.images.roles import is_fits_name
-from autofit_ml.runs.sources import Paths, inputs_of
-from autofit_ml.survey.images import Cell, cells_of, footprint, tiles_near
+from autofit_ml.runs.sources import inputs_of
+from autofit_ml.settings import Paths
+from autofit_ml.survey.images import Cell, Footprint, cells_of, covering, footprint, tiles_near
 from autofit_ml.survey.sky import Tiling, tiling
 
 __all__ = [
@@ -62,6 +63,8 @@ class PlannedImage:
     priority : float
     near : tuple of ndarray
         For each cell the tiles within the halo of it.
+    references : tuple of Source
+        Images that are subtracted from it.
     """
 
     source: Source
@@ -73,6 +76,15 @@ class PlannedImage:
     band: str
     priority: float
     near: tuple[np.ndarray, ...]
+    references: tuple[Source, ...] = ()
+
+    @property
+    def joined(self) -> Source:
+        """The source, with its references as further bands."""
+        if not self.references:
+            return self.source
+        others = tuple(replace(one, band=f"reference {one.id}") for one in self.references)
+        return replace(self.source, others=others)
 
 
 @dataclass(frozen=True)
@@ -113,8 +125,8 @@ class Plan:
 
     @property
     def sources(self) -> tuple[Source, ...]:
-        """Sources of the images."""
-        return tuple(image.source for image in self.images)
+        """Sources of the images, with their references."""
+        return tuple(image.joined for image in self.images)
 
     @property
     def cells(self) -> int:
@@ -155,7 +167,7 @@ class Plan:
 
     def cells_of(self, image: PlannedImage) -> Iterator[Cell]:
         """The cells of an image."""
-        return cells_of(image.source, image.shape, self.core, image.priority, image.band)
+        return cells_of(image.joined, image.shape, self.core, image.priority, image.band)
 
 
 def make_plan(
@@ -167,6 +179,7 @@ def make_plan(
     halo: float | None = None,
     survey: str | None = None,
     bands: Sequence[str] = (),
+    reference: str | Path | None = None,
 ) -> Plan:
     """Plan a survey.
 
@@ -186,6 +199,8 @@ def make_plan(
     survey : str, optional
     bands : sequence of str
         See `autofit_ml.images.discover`.
+    reference : path, optional
+        Image, or folder of images, that are subtracted from those they cover.
 
     Raises
     ------
@@ -197,6 +212,10 @@ def make_plan(
     sky = tiling(str(tiling_text or kept.get("tiling", "healpix:8")))
     core, halo = int(core or kept.get("cell", 4096)), float(halo or kept.get("halo", 120.0))
     found = inputs_of(paths, manifest, survey=survey, mode="frame", bands=bands)
+    known: list[tuple[Footprint, Source]] | None = None
+    if reference is not None:
+        given = inputs_of([reference], None, survey=survey, mode="frame").sources
+        known = [(footprint(source), source) for source in given]
     wishes = {} if manifest is None else _wishes(manifest)
     images: list[PlannedImage] = []
     problems: dict[str, str] = {}
@@ -205,7 +224,7 @@ def make_plan(
         if not use:
             continue
         try:
-            images.append(_planned(source, sky, core, halo / 3600.0, priority))
+            images.append(_planned(source, sky, core, halo / 3600.0, priority, known))
         except InputError as error:
             problems[source.id] = str(error)
     if not images:
@@ -217,15 +236,26 @@ def make_plan(
     return Plan(sky, core, halo / 3600.0, tuple(images), every, problems, found.bands)
 
 
-def _planned(source: Source, sky: Tiling, core: int, reach: float, priority: float) -> PlannedImage:
+def _planned(
+    source: Source,
+    sky: Tiling,
+    core: int,
+    reach: float,
+    priority: float,
+    known: Sequence[tuple[Footprint, Source]] | None,
+) -> PlannedImage:
     place = footprint(source)
+    references = () if known is None else covering(place, known)
+    if known is not None and not references:
+        raise InputError("no reference covers it", "leave it out, or give more", source.file)
     cells = cells_of(source, place.shape, core)
     near = tuple(tiles_near(place, cell.core, sky, reach) for cell in cells)
     ra, dec = place.centre
     corners = tuple(float(value) for pair in zip(*place.corners, strict=True) for value in pair)
     return PlannedImage(
-        source, place.shape, ra, dec, corners, place.pixel_scale, place.band, priority, near
-    )
+        source, place.shape, ra, dec, corners, place.pixel_scale, place.band, priority, near,
+        references,
+    )  # fmt: skip
 
 
 def _given(paths: Paths, tiles: str | Path | None) -> tuple[Paths, Path | None, str | Path | None]:
@@ -373,10 +403,15 @@ def image_table(plan: Plan) -> Table:
                     "scale": image.pixel_scale,
                     "corners": " ".join(f"{value:.6f}" for value in image.corners),
                     "cells": len(image.near),
+                    **({"references": used} if (used := _names(image.references)) else {}),
                 }
             )
     names = list(dict.fromkeys(name for row in rows for name in row))
     return Table({name: [row.get(name, "") for row in rows] for name in names})
+
+
+def _names(sources: Sequence[Source]) -> str:
+    return " ".join(source.id for source in sources)
 
 
 def tile_table(plan: Plan) -> Table:

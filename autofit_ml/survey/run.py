@@ -15,20 +15,17 @@ import numpy as np
 
 from autofit_ml.catalogue import atomic_write_json, file_stem, remove_temporaries
 from autofit_ml.errors import BusyError, ResumeError
-from autofit_ml.images import Discovery
-from autofit_ml.runs.folder import claimed, write_state
+from autofit_ml.runs.claim import claimed, locked, write_state
 from autofit_ml.runs.identity import refuse_other_inputs, some, source_fingerprints
 from autofit_ml.runs.interruption import interruptible
 from autofit_ml.runs.kinds import SURVEYED
-from autofit_ml.runs.locking import locked
-from autofit_ml.runs.sources import Paths
 from autofit_ml.runs.summary import Progress, exit_status
-from autofit_ml.settings import FitSettings, SurveySettings
+from autofit_ml.settings import FitSettings, Paths, SurveySettings
 from autofit_ml.survey.cells import cell_path, read_cell
-from autofit_ml.survey.context import Survey
+from autofit_ml.survey.context import Measuring, Survey
 from autofit_ml.survey.engine import connected, in_this_process, on_workers
 from autofit_ml.survey.estimate import write_coverage
-from autofit_ml.survey.kinds import KINDS
+from autofit_ml.survey.kinds import kind_of
 from autofit_ml.survey.plan import Plan, TileJob, make_plan, write_plan
 from autofit_ml.survey.status import SURVEY_FILE
 from autofit_ml.survey.tiles import TileOutcome, failure_path, failures, tile_path, tile_record
@@ -99,7 +96,7 @@ class SurveySummary:
 
 
 def planned(
-    paths: Paths, settings: FitSettings, options: SurveySettings, tiles: str | Path | None = None
+    paths: Paths, settings: Measuring, options: SurveySettings, tiles: str | Path | None = None
 ) -> Plan:
     """Plan of a survey by its settings; see `make_plan`."""
     return make_plan(
@@ -109,14 +106,15 @@ def planned(
         core=options.cell,
         halo=options.halo,
         survey=settings.survey,
-        bands=settings.bands,
+        bands=getattr(settings, "bands", ()),
+        reference=options.reference,
     )
 
 
 def survey_run(
     paths: Paths,
     out: str | Path,
-    settings: FitSettings | None = None,
+    settings: Measuring | None = None,
     options: SurveySettings | None = None,
     *,
     tiles: str | Path | None = None,
@@ -135,8 +133,9 @@ def survey_run(
         Images, a table of them, or a plan's folder; see `make_plan`.
     out : path
         Folder of the survey. Several calls may work in it at once.
-    settings : FitSettings, optional
-        ``save`` is best "none": the pictures of a million objects are three million files.
+    settings : FitSettings, CatalogSettings or DiffSettings, optional
+        Of what is run; ``save`` is best "none": the pictures of a million objects are three million
+        files.
     options : SurveySettings, optional
     tiles : path, optional
         Table of tiles.
@@ -172,9 +171,8 @@ def survey_run(
     plan = planned(paths, settings, options, tiles)
     for name, why in plan.problems.items():
         progress.note(f"left out {name}: {why}")
-    found = Discovery(plan.sources, bands=plan.bands)
     halo = round(plan.halo * 3600.0, 6)
-    identity = KINDS[options.run].identity(settings, found, progress) | {
+    identity = kind_of(options.run).identity(settings, plan, progress) | {
         "run": options.run,
         "tiling": plan.tiling.text,
         "cell": plan.core,
@@ -191,7 +189,7 @@ def survey_run(
             forget_failures(out, plan)
         survey = Survey(
             out.resolve(), options.run, settings, plan.tiling, halo, options.match,
-            usable_device(settings.device), plan.bands, identity,
+            usable_device(getattr(settings, "device", "cpu")), plan.bands, identity,
         )  # fmt: skip
         chosen = _share(plan.tiles, options.share)
         todo = [one for one in chosen if not tile_path(out, plan.tiling, int(one)).exists()]
@@ -218,7 +216,7 @@ def _outcomes(
     jobs: Iterator[TileJob],
     number: int,
     options: SurveySettings,
-    settings: FitSettings,
+    settings: Measuring,
     stop: Any,
 ) -> Iterator[TileOutcome]:
     """Do the tiles, here or on workers."""
@@ -300,7 +298,7 @@ def _check_images(
                 if cell_path(out, cell).exists():
                     break
             if cell_path(out, first).exists():
-                hashes |= read_cell(cell_path(out, first), first)[0].hashes
+                hashes |= read_cell(cell_path(out, first), first).hashes
     refuse_other_inputs(out, before, now, done, hashes)
     late = [
         image.source.id
@@ -364,7 +362,7 @@ def audit(out: Path, plan: Plan) -> list[str]:
             path = cell_path(out, cell)
             if not path.exists():
                 continue
-            rows = read_cell(path, cell)[0].rows
+            rows = read_cell(path, cell).rows
             tiles, counts = np.unique(
                 plan.tiling.index(rows["ra"], rows["dec"]), return_counts=True
             )

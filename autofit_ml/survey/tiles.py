@@ -8,6 +8,7 @@ numbers is returned: whatever a scheduler repeats, loses or doubles, the files d
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import time
 import traceback
@@ -24,16 +25,10 @@ from autofit_ml.catalogue import atomic_write_json, flagged, usable
 from autofit_ml.catalogue.arrow import numpy_values
 from autofit_ml.catalogue.atomic import atomic_file
 from autofit_ml.errors import AutofitError, OutputError, WeightsError, brief
-from autofit_ml.survey.cells import (
-    CellSources,
-    cell_path,
-    detect_cell,
-    read_cell,
-    write_cell,
-)
+from autofit_ml.survey.cells import CellSources, cell_path, read_cell, write_cell
 from autofit_ml.survey.context import OwnedObjects, Survey, frame_of
 from autofit_ml.survey.images import Cell
-from autofit_ml.survey.kinds import KINDS
+from autofit_ml.survey.kinds import kind_of
 from autofit_ml.survey.plan import TileJob
 from autofit_ml.survey.resolve import DETECTION, Resolved, tile_objects
 from autofit_ml.survey.sky import HEALPix, Tiling
@@ -139,23 +134,15 @@ def do_cell(survey: Survey, cell: Cell) -> str:
     path = cell_path(survey.out, cell)
     if path.exists() or failure_path(survey.out, "images", cell.name).exists():
         return cell.name
-    settings = survey.settings
     try:
         images = frame_of(survey, cell)
-        found, labels = detect_cell(
-            images.frame,
-            cell,
-            settings.segmenter,
-            settings.weights,
-            survey.device,
-            images.hashes,
-        )
+        found = kind_of(survey.kind).find(survey, images, cell)
     except (OutputError, WeightsError):
         raise
     except Exception as error:  # one image must never cost the others
         write_failure(survey.out, "images", cell.name, _reason(error, cell.source.file))
         return cell.name
-    write_cell(path, found, labels)
+    write_cell(path, dataclasses.replace(found, hashes=images.hashes))
     return cell.name
 
 
@@ -208,17 +195,17 @@ def _done(survey: Survey, job: TileJob, path: Path, began: float, used: float) -
         do_cell(survey, cell)
         place = cell_path(survey.out, cell)
         if place.exists():
-            cells.append(read_cell(place, cell)[0])
+            cells.append(read_cell(place, cell))
         else:
             lacking.append(cell.name)
-    found, of_cell, row = _joined(cells)
+    found, of_cell, row = _joined(cells, kind_of(survey.kind).epochs)
     resolved = tile_objects(found, job.tile, survey.sky, survey.match, survey.halo)
     parts = [
         OwnedObjects(one, row[resolved.kept & (of_cell == k)])
         for k, one in enumerate(cells)
         if (resolved.kept & (of_cell == k)).any()
     ]
-    rows = KINDS[survey.kind].measure(survey, parts, survey.sky.name(job.tile))
+    rows = kind_of(survey.kind).measure(survey, parts, survey.sky.name(job.tile))
     table = _with_place(rows, cells, found, of_cell, row, resolved, survey.sky.name(job.tile))
     counts = _counts(table)
     outcome = TileOutcome(
@@ -276,8 +263,13 @@ def tile_record(path: Path) -> dict[str, Any]:
         ) from error
 
 
-def _joined(cells: Sequence[CellSources]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Detections of several cells for `resolve`; the cell and the row of each."""
+def _joined(
+    cells: Sequence[CellSources], epochs: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Detections of several cells for `resolve`; the cell and the row of each.
+
+    `epochs`: each image has objects of its own.
+    """
     names = sorted(one.cell.name for one in cells)
     images = sorted({one.cell.source.id for one in cells})
     bands = sorted({one.cell.band for one in cells})
@@ -289,7 +281,7 @@ def _joined(cells: Sequence[CellSources]) -> tuple[np.ndarray, np.ndarray, np.nd
         part["priority"] = one.cell.priority
         part["cell"] = names.index(one.cell.name)
         part["image"] = images.index(one.cell.source.id)
-        part["band"] = bands.index(one.cell.band)
+        part["band"] = part["image"] if epochs else bands.index(one.cell.band)
         parts.append(part)
     sizes = [len(part) for part in parts]
     return (
@@ -356,8 +348,9 @@ def _with_place(
 def _counts(table: pa.Table) -> tuple[int, int, int]:
     """Usable, flagged and failed rows."""
     flags = numpy_values(table.column("flags")) if table.num_rows else np.zeros(0, np.int32)
+    use = table.column("use").to_pylist() if "use" in table.column_names else usable(flags)
     failed = table.column("status").to_pylist().count("failed")
-    return int(np.sum(usable(flags))), int(np.sum(flagged(flags))), failed
+    return int(np.sum(use)), int(np.sum(flagged(flags))), failed
 
 
 def memory_held() -> float:

@@ -12,7 +12,7 @@ from autofit_ml.catalogue.atomic import (
     atomic_write_text,
     file_sha256,
 )
-from autofit_ml.errors import DamagedWeightsError, IncompatibleWeightsError
+from autofit_ml.errors import DamagedWeightsError, IncompatibleWeightsError, errors_as
 from autofit_ml.weights.manifest import WeightInfo
 
 __all__ = [
@@ -113,17 +113,17 @@ def read_bundle(folder: str | Path) -> Bundle:
 
 
 def _text(path: Path) -> str:
-    try:
+    with errors_as(
+        DamagedWeightsError, "cannot be read", _remedy(None), path, of=(OSError, ValueError)
+    ):
         return path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise DamagedWeightsError(f"cannot be read: {error}", _remedy(None), path) from error
 
 
 def _described(path: Path) -> dict[str, Any]:
-    try:
+    with errors_as(
+        DamagedWeightsError, "is no JSON", _remedy(None), path, of=(ValueError, RecursionError)
+    ):
         content = json.loads(_text(path))
-    except (ValueError, RecursionError) as error:
-        raise DamagedWeightsError(f"is no JSON: {error}", _remedy(None), path) from error
     if not isinstance(content, dict):
         raise DamagedWeightsError("is no JSON object", _remedy(None), path)
     return content

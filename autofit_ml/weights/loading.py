@@ -11,6 +11,7 @@ from autofit_ml.errors import (
     IncompatibleWeightsError,
     MissingWeightsError,
     WeightsError,
+    errors_as,
 )
 from autofit_ml.weights.bundle import BUNDLE_FILES, Bundle, read_bundle, verify_bundle
 from autofit_ml.weights.manifest import (
@@ -280,10 +281,14 @@ def _state(bundle: Bundle) -> dict[str, Any]:
     from safetensors.torch import load_file
 
     remedy = "fetch or export the bundle again"
-    try:
+    with errors_as(
+        DamagedWeightsError,
+        "cannot be read",
+        remedy,
+        bundle.weights,
+        of=(SafetensorError, OSError, ValueError, KeyError, RuntimeError),
+    ):
         state = load_file(bundle.weights)
-    except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
-        raise DamagedWeightsError(f"cannot be read: {error}", remedy, bundle.weights) from error
     for name, value in state.items():
         # What is usual is infinite, or NaN, where it has not been measured.
         unset = name.startswith("usual_") and not bool(torch.isfinite(value).any())

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from autofit_ml.errors import IncompatibleWeightsError, UnknownWeightsError, WeightsError
+from autofit_ml.errors import IncompatibleWeightsError, UnknownWeightsError, WeightsError, errors_as
 
 __all__ = [
     "MANIFEST_FORMAT",
@@ -113,12 +113,16 @@ def read_manifest(folder: str | Path) -> dict[str, WeightInfo]:
         Of a newer format.
     """
     path = Path(folder) / "manifest.json"
-    try:
+    with errors_as(
+        WeightsError,
+        "is no manifest of weights",
+        "restore it",
+        path,
+        of=(OSError, ValueError, KeyError, TypeError),
+    ):
         content = json.loads(path.read_text())
         number = int(content["format"])
         entries = content["bundles"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise WeightsError(f"is no manifest of weights: {error}", "restore it", path) from error
     if number > MANIFEST_FORMAT:
         raise IncompatibleWeightsError(
             f"has format {number}, this version reads {MANIFEST_FORMAT}",

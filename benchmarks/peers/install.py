@@ -3,8 +3,9 @@
     python benchmarks/peers/install.py [PEER ...]
 
 Several, since their requirements conflict: benchmarks/.env (pyimfit, AstroPhot, GALMOSS), .env-jax
-(pysersic), .env-petrofit (PetroFit), .env-astropy (statmorph; sep with SciPy). A second run changes
-nothing. About 8 GB and a few minutes, most of it PyTorch in the first.
+(pysersic, numpyro), .env-petrofit (PetroFit), .env-astropy (statmorph; sep with SciPy), .env-sfft
+and .env-properimage (image subtraction). A second run changes nothing. About 8 GB and a few
+minutes, most of it PyTorch in the first.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ ENVIRONMENTS = {
     ".env-jax": "requirements-jax.txt",
     ".env-petrofit": "requirements-petrofit.txt",
     ".env-astropy": "requirements-astropy.txt",
+    ".env-sfft": "requirements-sfft.txt",
+    ".env-properimage": "requirements-properimage.txt",
 }
 """Folder in benchmarks/ -> its requirements, in this folder."""
 PEERS = {
@@ -27,16 +30,22 @@ PEERS = {
     "astrophot": ".env",
     "galmoss": ".env",
     "pysersic": ".env-jax",
+    "numpyro": ".env-jax",
     "petrofit": ".env-petrofit",
     "statmorph": ".env-astropy",
     "scipy": ".env-astropy",
 }
 """Peer (of fit_PEER.py) -> its environment."""
+SUBTRACTERS = {"sfft": ".env-sfft", "properimage": ".env-properimage"}
+"""The same for those that subtract images (subtract_PEER.py)."""
+EVERY = PEERS | SUBTRACTERS
+BY_HAND = ("pyimfit", "tinynpydb", "properimage")
+"""Packages that are built with what else their environment has."""
 
 
 def install(peer: str = "pyimfit") -> Path:
     """Install a peer's environment if it is not there; its interpreter."""
-    environment = HERE.parent / PEERS[peer]
+    environment = HERE.parent / EVERY[peer]
     python, done = environment / "bin" / "python", environment / "installed.txt"
     wanted = (HERE / ENVIRONMENTS[environment.name]).read_text()
     if python.exists() and done.exists() and done.read_text() == wanted:
@@ -45,10 +54,10 @@ def install(peer: str = "pyimfit") -> Path:
         venv.create(environment, with_pip=True)
     pip = [str(python), "-m", "pip", "install", "--quiet"]
     lines = [line for line in wanted.splitlines() if line and not line.startswith("#")]
-    compiled = [line for line in lines if line.startswith("pyimfit")]
+    compiled = [line for line in lines if line.startswith(BY_HAND)]
     rest = [line for line in lines if line not in compiled]
     subprocess.run([*pip, *rest], check=True)
-    if compiled:  # its build needs the numpy and cython just installed
+    if compiled:  # their builds need the numpy, cython or setuptools just installed
         subprocess.run([*pip, "--no-build-isolation", *compiled], check=True)
     done.write_text(wanted)
     return python
@@ -56,9 +65,9 @@ def install(peer: str = "pyimfit") -> Path:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("peers", nargs="*", default=list(PEERS), metavar="PEER")
+    parser.add_argument("peers", nargs="*", default=list(EVERY), metavar="PEER")
     arguments = parser.parse_args()
-    unknown = set(arguments.peers) - set(PEERS)
+    unknown = set(arguments.peers) - set(EVERY)
     if unknown:
         parser.error(f"no such peer: {', '.join(sorted(unknown))}")
     for python in dict.fromkeys(install(peer) for peer in arguments.peers):

@@ -67,7 +67,7 @@ def test_warnings_of_a_run(table, words, tmp_path):
 
 
 def test_warnings_are_at_the_end_and_on_top(tmp_path):
-    from autofit_ml.catalogue.writer import write_catalogue_files
+    from autofit_ml.catalogue.files import write_catalogue_files
 
     table = table_of(0, int(Flag.AT_BOUND))
     write_catalogue_files(table, tmp_path)

@@ -6,9 +6,9 @@ from astropy.io.votable.ucd import check_ucd
 from astropy.table import QTable
 
 from autofit_ml.catalogue import columns_for, empty_rows, query, rows_to_table
+from autofit_ml.catalogue.files import write_catalogue_files
 from autofit_ml.catalogue.samp import send_table
 from autofit_ml.catalogue.votable import ucd_of, votable_bytes
-from autofit_ml.catalogue.writer import write_catalogue_files
 from autofit_ml.errors import InputError
 
 with warnings.catch_warnings():

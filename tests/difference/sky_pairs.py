@@ -28,6 +28,7 @@ class Pair:
     science: Frame
     reference: Frame
     stars: np.ndarray  # (n, 2)
+    fluxes: np.ndarray  # (n,), in the reference
     new: np.ndarray  # (m, 3): x, y, flux
 
 
@@ -36,7 +37,8 @@ def frame(name, data, variance, **more):
     return Frame(name, data.astype(np.float32), np.sqrt(variance).astype(np.float32), mask, **more)
 
 
-def pair(seed, size=384, *, scale=0.8, seeing=(3.6, 3.0), sky=(100.0, 100.0), new=25, stars_=70):
+def pair(seed, size=384, *, scale=0.8, seeing=(3.6, 3.0), sky=(100.0, 100.0), new=25, stars_=70,
+         noise=None):  # fmt: skip
     """Science and reference with other seeing and scale, noise of sky and photons."""
     rng = np.random.default_rng(seed)
     places = rng.uniform(0, size, (stars_, 2))
@@ -47,9 +49,10 @@ def pair(seed, size=384, *, scale=0.8, seeing=(3.6, 3.0), sky=(100.0, 100.0), ne
         + stars(changed[:, :2], changed[:, 2], seeing[0], (size, size)),
         stars(places, fluxes, seeing[1], (size, size)),
     ]
+    rng = rng if noise is None else np.random.default_rng(noise)
     frames = []
     for name, image, level in zip(("science", "reference"), light, sky, strict=True):
         variance = level + image
         noise = rng.normal(size=image.shape) * np.sqrt(variance)
         frames.append(frame(name, image + noise, variance))
-    return Pair(*frames, places, changed)
+    return Pair(*frames, places, fluxes, changed)

@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from astropy.io import fits
 from astropy.table import QTable
 from astropy.time import Time
@@ -17,15 +18,21 @@ import autofit_ml as afm
 from autofit_ml import cli
 from autofit_ml.difference import fit_scene, light_curve_of, measure_epoch
 from autofit_ml.difference.epoch_file import read_epoch, write_epoch
-from autofit_ml.difference.epochs import absent_at, observed, places, relative_scale
+from autofit_ml.difference.epochs import absent_at, observed, places
 from autofit_ml.difference.light_curve import _above_baseline
+from autofit_ml.difference.photometry import psf_at
 from autofit_ml.difference.psf_error import with_errors
+from autofit_ml.difference.stars import common_stars, measure_stars, relative_scale
 from autofit_ml.errors import InputError, SettingsError
 from autofit_ml.images import discover, read_frame
 from autofit_ml.images.psf import gaussian_psf
 from autofit_ml.images.stamp import PSF, Stamp
 from autofit_ml.measure import flux_limit
 from autofit_ml.settings import LightCurveOptions, ReadOptions
+
+
+def double(array):
+    return torch.as_tensor(array, dtype=torch.float64)
 
 
 def command(*words):
@@ -266,16 +273,67 @@ def test_dates_and_ranges(tmp_path):
         absent_at([1, 5], "10:20")
 
 
+def measured(frame, reference, width=0.01):
+    """Stars of both images, each by its own PSF."""
+    there, here = common_stars(frame, reference)
+    return measure_stars(frame, there, width), measure_stars(reference, here, width)
+
+
 def test_stars_say_how_bright_an_epoch_is():
     one = pair(3, 256, scale=0.8, new=0)
     psfs = [PSF(gaussian(fwhm).astype("f4")) for fwhm in (3.6, 3.0)]
-    got = relative_scale(one.science, psfs[0], one.reference, psfs[1])
+    science, reference = one.science.replace(psf=psfs[0]), one.reference.replace(psf=psfs[1])
+    mine, theirs = measured(science, reference)
+    got = relative_scale(science, mine, reference, theirs)
     assert got.how == "stars" and got.number >= 10
     assert abs(got.value / 0.8 - 1) < 0.01 and abs(got.value - 0.8) < 4 * got.error
-    blank = one.science.replace(data=np.random.default_rng(1).normal(size=(256, 256)).astype("f4"))
-    assert relative_scale(blank, psfs[0], blank, psfs[1]) is None
+    blank = science.replace(data=np.random.default_rng(1).normal(size=(256, 256)).astype("f4"))
+    assert common_stars(blank, blank) is None
+    none = measure_stars(blank, None, 0.01)
+    assert relative_scale(blank, none, blank, none) is None
     with pytest.raises(InputError, match="fewer than 3 good stars"):
-        relative_scale(blank, psfs[0], blank, psfs[1], "stars")
+        relative_scale(blank, none, blank, none, "stars")
+
+
+def test_stars_say_how_wide_a_psf_is():
+    """Pulls of the width, and the PSF that comes out, with PSFs that are 2 % too wide or narrow."""
+    pulls = []
+    for seed in range(6):
+        one, wrong = pair(seed, 256, new=0, seeing=(3.6, 3.6)), 0.02 * (-1) ** seed
+        frame = one.science.replace(psf=PSF(gaussian(3.6 * (1 + wrong)).astype("f4")))
+        found, _ = measured(frame, frame)
+        pulls.append((found.change[0] + 100 * wrong) / np.sqrt(found.covariance[0, 0]))
+        assert np.sqrt(found.covariance[0, 0]) < 0.4  # of the 1 % that was known
+        better, off = found.corrected(frame.psf), np.array([gaussian(3.6)] * 2)
+        off[0] -= frame.psf.data
+        off[1] -= better.data
+        assert np.abs(off[1]).max() < 0.3 * np.abs(off[0]).max()
+    assert np.abs(pulls).max() < 3.5 and np.mean(np.square(pulls)) < 3
+
+
+def test_a_change_of_the_psf_leaves_fluxes_of_stars_as_they_are():
+    one = pair(2, 256, new=0)
+    frame = one.science.replace(psf=PSF(gaussian(3.6).astype("f4")))
+    found, _ = measured(frame, frame, 0.02)
+    psf = found.corrected(frame.psf)
+    bent = PSF(psf.data + 3 * psf.modes[-1])
+    places, _ = common_stars(frame, frame)
+    plain, other = (
+        measure_stars(frame.replace(psf=p), places, 0.0).flux for p in (PSF(psf.data), bent)
+    )
+    assert abs(np.median(other / plain) - 1) < 0.2 * abs(bent.data.sum() - 1) > 1e-3
+
+
+def test_an_undersampled_psf_is_moved_on_its_own_pixels():
+    """By parts of a pixel, from oversampled images of either parity."""
+    for sides, middle in ((75, 37.0), (74, 36.5)):
+        wide = stars([(middle, middle)], [1.0], 1.5 * 3, (sides, sides))
+        at = torch.tensor([0.37, 0.0]), torch.tensor([-0.21, 0.0])
+        got = psf_at(double(wide), *(a.double() for a in at), oversampling=3)
+        half = got.shape[1] // 2
+        for image, dx, dy in zip(got, *at, strict=True):
+            truth = stars([(half + float(dx), half + float(dy))], [1.0], 1.5, got.shape[1:])
+            assert np.abs(image.numpy() - truth).max() < 1e-4 * truth.max()
 
 
 def test_limits():

@@ -159,7 +159,12 @@ def test_what_is_not_wanted_for_itself_need_not_settle_as_well():
     )
     own = torch.tensor([True, False])
     blocked = torch.zeros(2, 2, dtype=torch.bool)
-    steps = solve_damped(state, torch.zeros(2, dtype=F64), blocked, own)
+    steps = solve_damped(
+        state,
+        torch.zeros(2, dtype=F64),
+        blocked,
+        (own.to(torch.int8).argsort(stable=True), int(own.sum())),
+    )
     covariance = torch.linalg.inv(matrix)
     expected = (state.gradient @ covariance)[:, 0].square() / covariance[0, 0]
     assert torch.allclose(steps.own, expected)

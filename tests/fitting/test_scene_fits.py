@@ -298,6 +298,33 @@ def test_a_missing_band_leaves_the_others():
     assert part.flags & int(FATAL) == 0
 
 
+def test_bands_are_fitted_alike_whichever_is_brightest():
+    objects, sources = [], []
+    for seed, fluxes in ((61, (9000.0, 2500.0)), (63, (2500.0, 9000.0))):
+        sources.append(single(flux=fluxes[0]))
+        first, found = stamp_of(single(flux=fluxes[0]), seed=seed)
+        second, _ = stamp_of(single(flux=fluxes[1]), seed=seed + 1)
+        objects += [join_images([first, second], found), join_images([second, first], found)]
+    starts = [one for one in sources for _ in range(2)]
+    fits = fit(objects, "sersic", starts, bands=("g", "r"))
+    for straight, crossed in (fits[:2], fits[2:]):
+        for name in ("x", "y", "re", "n", "q", "pa"):
+            shift = straight[f"sersic.{name}"] - crossed[f"sersic.{name}"]
+            assert abs(shift) < 0.1 * straight.error(f"sersic.{name}")  # the fit's tolerance
+        assert straight.chi2 == pytest.approx(crossed.chi2, abs=0.05)
+    (alone,) = fit(objects[2:3], "sersic", sources[1:], bands=("g", "r"))
+    np.testing.assert_array_equal(alone.values, fits[2].values)
+
+
+def test_wcs_that_differ_by_rounding_are_one_grid():
+    first, _ = stamp_of(single(), seed=55)
+    for offset, same in ((1e-7, True), (1e-3, False)):
+        other = first.replace(wcs=wcs_of(0.2, centre=(23.5 + offset, 23.5)))
+        affine = affine_between(first.replace(wcs=wcs_of(0.2)), other)
+        assert np.array_equal(affine, np.eye(2, 3)) == same
+        assert affine[0, 2] == pytest.approx(offset, abs=2e-7)
+
+
 def test_images_that_cannot_be_related():
     first, found = stamp_of(single(), seed=55)
     other, _ = stamp_of(single(), seed=56, shape=(40, 40))

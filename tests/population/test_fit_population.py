@@ -1,5 +1,7 @@
 """Populations inferred from many fits: closed forms, known truths, what must not be forgotten."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -229,6 +231,39 @@ def test_the_result_is_a_population_file(tmp_path):
 def test_what_is_wrong_with_a_model_is_said(changed, says):
     with pytest.raises(SettingsError, match=says):
         read_population_model({"type": "galaxy", "parameters": changed})
+
+
+def schechter(x, numbers):
+    """ln of Schechter's function of magnitudes, whose faint end may depend on z."""
+    bright = 0.4 * math.log(10) * (numbers["m_star"] - x["mag"])
+    return (numbers["alpha"] + numbers["turn"] * (x["z"] - 1) + 1) * bright - bright.exp()
+
+
+def test_a_density_in_python(tmp_path):
+    """Schechter's function, as it was drawn, to three errors; the file holds its mean and sd."""
+    entry = {
+        "unit": "mag", "band": "r", "density": schechter, "given": "z", "truncate": [18.0, 24.0],
+        "numbers": {"m_star": {"normal": [21, 1]}, "alpha": {"normal": [-1, 0.5]}, "turn": 0.2},
+    }  # fmt: skip
+    rng = np.random.default_rng(12)
+    z = rng.uniform(0.5, 1.5, 600)
+    model = read_population_model({"type": "galaxy", "parameters": {"mag": entry}})
+    truth = {"mag.m_star": 20.5, "mag.alpha": -0.7}
+    true = model.at(truth)[0].parts[0].draw(600, rng, {"z": z})["mag"]
+    sigma = np.full((600, 1), 0.2)
+    mu = true[:, None] + sigma * rng.standard_normal((600, 1))
+    fit = fit_population(
+        mu, sigma, interim="flat", model=model, covariates={"z": z}, noise="fixed", outliers=False,
+        settings=QUICK,
+    )  # fmt: skip
+    rows = {row["name"]: row for row in fit.table()}
+    for name, value in truth.items():
+        assert abs(rows[name]["median"] - value) < 3 * rows[name]["error"] < 0.6
+    filed = read_population(fit.write(tmp_path / "found.yaml")).terms[0]
+    assert filed.numbers["mean"] == pytest.approx(true.mean(), abs=0.15)
+    assert filed.numbers["sd"] == pytest.approx(true.std(), abs=0.15)
+    with pytest.raises(SettingsError, match="give truncate"):
+        read_population_model({"type": "galaxy", "parameters": {"mag": entry | {"truncate": None}}})
 
 
 def test_covariates_that_are_not_given_are_named():

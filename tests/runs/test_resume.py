@@ -207,7 +207,7 @@ def test_results_without_their_state(folder, out):
 
 
 def test_restart_that_was_stopped_goes_on(folder, out, monkeypatch):
-    from autofit_ml.runs import folder as module
+    from autofit_ml.runs import claim as module
 
     fit_run(folder, out, FIT)
     with monkeypatch.context() as patch:

@@ -172,13 +172,13 @@ def test_the_first_detections_count(area, tmp_path, monkeypatch):
         cell for job in make_plan(area[0]).jobs() for cell in job.cells
         if cell.source.id == path.parent.name
     )  # fmt: skip
-    first, _ = read_cell(path, cell)
+    first = read_cell(path, cell)
     from autofit_ml.survey.cells import write_cell
 
     other = first.rows.copy()
     other["ra"] += 1e-9
-    write_cell(path, type(first)(cell, other, {}, "sep", 0, ()), None)
-    np.testing.assert_array_equal(read_cell(path, cell)[0].rows, first.rows)
+    write_cell(path, type(first)(cell, other, {}, "sep", 0, ()))
+    np.testing.assert_array_equal(read_cell(path, cell).rows, first.rows)
 
 
 def survey_command(area: Path, out: Path, *more: str) -> list[str]:

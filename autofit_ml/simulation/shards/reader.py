@@ -3,14 +3,14 @@
 import contextlib
 import functools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pyarrow as pa
 from pyarrow import ipc
 
-from autofit_ml.errors import AutofitError, InputError
+from autofit_ml.errors import InputError, errors_as
 from autofit_ml.simulation.objects import SimulatedObject
 from autofit_ml.simulation.shards.columns import decode
 from autofit_ml.simulation.shards.manifest import CONTINUE, read_manifest
@@ -130,15 +130,9 @@ def _open_columns(
     )
 
 
-@contextlib.contextmanager
-def _damage_named(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except AutofitError:
-        raise
-    except (pa.ArrowException, OSError, ValueError, LookupError, TypeError) as error:
-        text = " ".join(str(error).split())
-        raise InputError(f"this shard cannot be read: {text}", CONTINUE, path) from error
+def _damage_named(path: Path) -> contextlib.AbstractContextManager[None]:
+    kinds = (pa.ArrowException, OSError, ValueError, LookupError, TypeError)
+    return errors_as(InputError, "this shard cannot be read", CONTINUE, path, of=kinds)
 
 
 def read_columns(path: Path, schema: pa.Schema, names: Sequence[str]) -> list[pa.RecordBatch]:

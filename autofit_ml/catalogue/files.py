@@ -1,32 +1,37 @@
-"""Shards while a run goes on, one catalogue (Parquet and FITS) when it ends."""
+"""The catalogue on disk: shards while a run goes on, Parquet and FITS when it ends, and back."""
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import astropy.units as u
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from astropy.io import fits
 from astropy.table import Column as TableColumn
-from astropy.table import Table
+from astropy.table import QTable, Table
 from astropy.table.meta import get_yaml_from_table
 
+from autofit_ml.catalogue.arrow import numpy_values
 from autofit_ml.catalogue.atomic import atomic_file
-from autofit_ml.catalogue.fits_table import catalogue_hdus
+from autofit_ml.catalogue.fits_table import catalogue_hdus, table_from_hdu
 from autofit_ml.catalogue.rows import arrow_schema, rows_to_table
 from autofit_ml.catalogue.schema import Column, columns_for
-from autofit_ml.errors import OutputError
+from autofit_ml.errors import InputError, OutputError
 
 __all__ = [
-    "ASTROPY_HEADER",
-    "ASTROPY_LENGTH",
     "FITS_NAME",
     "PARQUET_NAME",
+    "catalogue_path",
     "copy_shard",
     "merge_shards",
+    "read_catalogue",
+    "read_catalogue_arrow",
     "shard_ids",
+    "table_to_qtable",
     "write_catalogue_files",
     "write_shard",
 ]
@@ -34,7 +39,7 @@ __all__ = [
 PARQUET_NAME = "catalog.parquet"
 FITS_NAME = "catalog.fits"
 
-ASTROPY_HEADER, ASTROPY_LENGTH = "table_meta_yaml", "table::len::"
+_ASTROPY_HEADER, _ASTROPY_LENGTH = "table_meta_yaml", "table::len::"
 """Schema metadata that astropy writes and reads (astropy.io.misc.parquet)."""
 
 _REFIT = "delete this file and run the same command again: its objects are fitted anew"
@@ -179,7 +184,7 @@ def _for_astropy(table: pa.Table) -> pa.Table:
         kind: Any
         if pa.types.is_string(field.type):
             length = pc.max(pc.utf8_length(table.column(field.name))).as_py() or 1
-            metadata[f"{ASTROPY_LENGTH}{field.name}".encode()] = str(length).encode()
+            metadata[f"{_ASTROPY_LENGTH}{field.name}".encode()] = str(length).encode()
             kind = f"U{length}"
         elif pa.types.is_fixed_size_list(field.type):
             kind = (field.type.value_type.to_pandas_dtype(), (field.type.list_size,))
@@ -187,7 +192,7 @@ def _for_astropy(table: pa.Table) -> pa.Table:
             kind = field.type.to_pandas_dtype()
         unit, text = about.get("unit") or None, about.get("description") or None
         empty[field.name] = TableColumn(np.zeros(0, kind), unit=unit, description=text)
-    metadata[ASTROPY_HEADER.encode()] = "\n".join(get_yaml_from_table(empty)).encode()
+    metadata[_ASTROPY_HEADER.encode()] = "\n".join(get_yaml_from_table(empty)).encode()
     return table.replace_schema_metadata(metadata)
 
 
@@ -227,3 +232,116 @@ def _some(names: Sequence[str], limit: int = 5) -> str:
         return "none"
     text = ", ".join(names[:limit])
     return f"{text} and {len(names) - limit} more" if len(names) > limit else text
+
+
+# --- reading ----------------------------------------------------------------------------------
+
+_GIVE = "give a results folder, its catalog.parquet or its catalog.fits"
+
+
+def catalogue_path(path: str | Path) -> Path:
+    """The catalogue file meant by `path` (a results folder or the file itself).
+
+    Raises
+    ------
+    InputError
+        There is none.
+    """
+    path = Path(path)
+    if path.is_file():
+        return path
+    for name in (PARQUET_NAME, FITS_NAME):
+        if (path / name).is_file():
+            return path / name
+    if path.is_dir():
+        raise InputError(
+            f"holds no {PARQUET_NAME} or {FITS_NAME}",
+            "the run may not be finished: run the same command again to complete it",
+            path,
+        )
+    raise InputError("no such file or folder", _GIVE, path)
+
+
+def read_catalogue_arrow(path: str | Path, *, of_fits: bool = True) -> pa.Table:
+    """Read a catalogue as an Arrow table; see `read_catalogue`.
+
+    `of_fits`: one of another kind (the sources of frames) is refused.
+    """
+    file = catalogue_path(path)
+    try:
+        if file.suffix.lower() == ".parquet":
+            with pq.ParquetFile(file) as parquet:
+                table = _own_metadata(parquet.read())
+        else:
+            with fits.open(file) as hdus:
+                table = table_from_hdu(hdus["CATALOG"])
+    except InputError as error:
+        raise InputError(error.problem, error.remedy, file) from error
+    except KeyError as error:
+        raise InputError("has no table called CATALOG", _GIVE, file) from error
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"cannot be read as a catalogue: {error}", _GIVE, file) from error
+    missing = [name for name in ("id", *("status",) * of_fits) if name not in table.column_names]
+    if missing:
+        raise InputError(
+            f"is not a catalogue of {'fits' if of_fits else 'autofit-ml'}: no column "
+            f"{' or '.join(missing)}",
+            _GIVE,
+            file,
+        )
+    return table
+
+
+def _own_metadata(table: pa.Table) -> pa.Table:
+    """Without what is there for astropy."""
+    kept = {
+        key: text
+        for key, text in (table.schema.metadata or {}).items()
+        if not key.decode().startswith((_ASTROPY_HEADER, _ASTROPY_LENGTH))
+    }
+    return table.replace_schema_metadata(kept or None)
+
+
+def read_catalogue(path: str | Path) -> QTable:
+    """Read the catalogue of a run.
+
+    Parameters
+    ----------
+    path : path
+        A results folder (its Parquet file is preferred), a ``catalog.parquet`` or a
+        ``catalog.fits``.
+
+    Returns
+    -------
+    table : astropy.table.QTable
+        One row per object; columns with a unit are `Quantity`, descriptions are in
+        ``column.info.description``, ``cov`` has shape (n, 36), and ``table.meta`` holds the
+        run's metadata. Both file forms give the same table.
+
+    Raises
+    ------
+    InputError
+        Nothing there, or not a catalogue.
+    """
+    return table_to_qtable(read_catalogue_arrow(path))
+
+
+def table_to_qtable(table: pa.Table) -> QTable:
+    """A catalogue in Arrow as a `QTable` (see `read_catalogue`)."""
+    result = QTable()
+    for field in table.schema:
+        about = field.metadata or {}
+        values = table.column(field.name)
+        if pa.types.is_string(field.type):
+            texts = values.to_pylist()
+            width = max((len(text) for text in texts), default=0) or 1
+            array = TableColumn(texts, dtype=f"U{width}")
+        else:
+            array = numpy_values(values).copy()
+        unit = about.get(b"unit", b"").decode()
+        result[field.name] = u.Quantity(array, u.Unit(unit), copy=False) if unit else array
+        result[field.name].info.description = about.get(b"description", b"").decode()
+    result.meta.update(
+        {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+    )
+    return result

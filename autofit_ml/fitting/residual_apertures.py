@@ -1,17 +1,17 @@
-r"""Pulls of rings and sectors of the residual on a fit, and those that noise alone would give.
+r"""Pulls of nested apertures of the residual on a fit.
 
 With :math:`C = A^{-1}` the covariance of a fit and :math:`J_p` the derivatives of pixel p, the
-pixel pulls parameter j by :math:`w_{pj} r_p`, :math:`w = C J^T W`. A block b of pixels pulls it by
-:math:`u_{bj} = \sum_{p \in b} w_{pj} r_p`: by so much the parameter would change if the block's
-pixels were another galaxy's. Over all blocks the pulls of a fit add up to nothing. Under noise
-alone the sum of their squares is a known share of :math:`C_{jj}` (all but what the fitted
-parameters take); what is beyond is due to the model (cluster-robust covariance: White 1980,
-Econometrica 48, 817; Liang & Zeger 1986, Biometrika 73, 13).
+pixel pulls parameter j by :math:`w_{pj} r_p`, :math:`w = C J^T W`. An aperture b of pixels pulls it
+by :math:`u_{bj} = \sum_{p \in b} w_{pj} r_p`: by so much the parameter would change if what is
+inside, or outside, were another galaxy's; all pixels together pull a fit by nothing. Under noise
+alone the mean squares of the pulls are known shares of :math:`C_{jj}`; what is beyond is due to the
+model (a cluster-robust covariance: White 1980, Econometrica 48, 817; Liang & Zeger 1986, Biometrika
+73, 13). A wrong profile is wrong over many neighbouring rings, with one sign: the squares of rings
+take it for chance, and have a fifth of the variance of flux, those of nested apertures nearly all.
 
-**Rings** are elliptical annuli of the target, as seen through the PSF: they tell a wrong profile,
-and whether light lies off the centre. They fade into their neighbours: with sharp edges, which cut
-pixels unevenly on opposite sides, a wrong profile of a symmetric galaxy would pull at its position.
-**Sectors** tell arms, bars and tides.
+Apertures are ellipses of the target, as seen through the PSF, with soft edges: with sharp ones,
+which cut pixels unevenly on opposite sides, a wrong profile of a symmetric galaxy would pull at its
+position.
 """
 
 from __future__ import annotations
@@ -23,25 +23,22 @@ import torch
 
 from autofit_ml.fitting.pixels import ImageData
 
-__all__ = ["N_BLOCKS", "RINGS", "SECTORS", "block_pulls", "product", "ring_and_sector"]
+__all__ = ["APERTURES", "aperture_pulls", "product", "radial_number"]
 
 _CORE, _DENSITY = 0.4, 1.6
-RINGS = tuple(round(_CORE * math.sqrt(math.expm1(k / _DENSITY)), 3) for k in range(11))
-"""Radii of the rings, units of the half-light ellipse: each has weight 1 at its own, and none from
-its neighbours' on; the last has all beyond."""
-
-SECTORS = 8  # octants
-N_BLOCKS = len(RINGS) + SECTORS
+APERTURES = tuple(round(_CORE * math.sqrt(math.expm1(k / _DENSITY)), 3) for k in range(11))
+"""Radii, units of the half-light ellipse: the aperture of each has weight 1 up to its own and none
+from the next on; the last of them ends the outermost."""
 
 
-def block_pulls(
+def aperture_pulls(
     channels: list[torch.Tensor],
     jacobian: torch.Tensor,
     score: torch.Tensor,
     covariance: torch.Tensor,
-    place: tuple[torch.Tensor, torch.Tensor],
+    number: torch.Tensor,
 ) -> torch.Tensor:
-    """Pulls of the rings, then of the sectors, in one image, float64, (A, K, N_BLOCKS).
+    """Pulls of all apertures but the last radius' (all pixels) in one image, float64, (A, K, 10).
 
     Parameters
     ----------
@@ -50,16 +47,13 @@ def block_pulls(
         Of the likelihood (`PixelTerms`).
     covariance : Tensor, float64, (A, K, D)
         Rows of the fit's covariance: those of the parameters that are asked for.
-    place : (ring, sector), (A, ny, nx)
-        From `ring_and_sector`.
+    number : Tensor, (A, ny, nx)
+        From `radial_number`.
     """
-    ring, sector = (of.flatten(1) for of in place)
-    ring = ring.nan_to_num(len(RINGS) - 1)
-    first = ring.floor().clamp_max(len(RINGS) - 2)
-    share, one = ring - first, torch.ones_like(ring)
-    number = torch.stack([first, first + 1, sector + len(RINGS)], 1).to(torch.int64)
-    parts = torch.stack([1 - share, share, one], 1) * score.flatten(1)[:, None]
-    scores = score.new_zeros((len(ring), N_BLOCKS, ring.shape[1])).scatter_(1, number, parts)
+    last = len(APERTURES) - 1
+    steps = torch.arange(1, last + 1, device=score.device, dtype=score.dtype)[:, None]
+    inside = (steps - number.flatten(1)[:, None].nan_to_num(last)).clamp(0, 1)
+    scores = inside * score.flatten(1)[:, None]
     sums = [torch.bmm(one.flatten(2), scores.transpose(1, 2)) for one in channels]
     weights = product(covariance, jacobian.transpose(1, 2))
     return product(weights, torch.cat(sums, 1).to(torch.float64))
@@ -77,10 +71,10 @@ def product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     return out
 
 
-def ring_and_sector(
+def radial_number(
     data: ImageData, index: torch.Tensor, ellipses: np.ndarray, fwhm: np.ndarray
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ring (a fraction between two) and sector (an integer) of each pixel, (A, ny, nx).
+) -> torch.Tensor:
+    """Where each pixel is among `APERTURES`, a fraction between two numbers, (A, ny, nx).
 
     Parameters
     ----------
@@ -113,10 +107,4 @@ def ring_and_sector(
     along = (m[:, 0, 0] * dx).to(dtype) + (m[:, 0, 1] * dy).to(dtype)
     across = (m[:, 1, 0] * dx).to(dtype) + (m[:, 1, 1] * dy).to(dtype)
     squared = along.square() + across.square()
-    ring = (_DENSITY * torch.log1p(squared / _CORE**2)).clamp_max(len(RINGS) - 1)
-    # Sectors are centred on the axes of the ellipse: octants of what is turned by half a sector.
-    turn = math.pi / SECTORS
-    u = along * math.cos(turn) - across * math.sin(turn)
-    v = along * math.sin(turn) + across * math.cos(turn)
-    octant = (u > 0).to(torch.uint8) * 4 + (v > 0).to(torch.uint8) * 2 + (u.abs() > v.abs())
-    return ring, octant
+    return (_DENSITY * torch.log1p(squared / _CORE**2)).clamp_max(len(APERTURES) - 1)

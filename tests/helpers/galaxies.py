@@ -1,4 +1,4 @@
-"""Truth of simulated galaxies, for the tests of the refiner."""
+"""Truth of simulated galaxies, for tests of fits."""
 
 import numpy as np
 
