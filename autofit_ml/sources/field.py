@@ -112,7 +112,7 @@ class FieldBand:
         return sky * np.float32(self.scale)
 
     def unsure(self, side: int) -> torch.Tensor:
-        """What moving the PSF by parts of a pixel may be off by, in its peak, (side, side).
+        """Error of the PSF moved by parts of a pixel, in its peak, (side, side).
 
         Rings of an undersampled PSF, that is: without it bright stars are galaxies small enough to
         smooth them.

@@ -1,4 +1,4 @@
-r"""What is known of sources of one type, and the variational Gaussians.
+r"""Posteriors of sources of one type, and the variational Gaussians.
 
 The Gaussian N(m, S) of largest :math:`E[\ln p] + \tfrac12\ln\det 2\pi e S`, a lower bound
 of the evidence ln Z. At its maximum (Opper and Archambeau 2009, Neural Comput. 21, 786)
