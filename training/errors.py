@@ -248,7 +248,7 @@ def calibrate(
 
 
 def _coefficients(logs: torch.Tensor) -> torch.Tensor:
-    """Those of all kinds but the index; positions are not curbed."""
+    """Coefficients of all kinds but the index; positions are not curbed."""
     out = logs.exp().clone()
     out[_POSITION, -1] = 0
     return out

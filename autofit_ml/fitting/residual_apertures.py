@@ -74,7 +74,7 @@ def product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
 def radial_number(
     data: ImageData, index: torch.Tensor, ellipses: np.ndarray, fwhm: np.ndarray
 ) -> torch.Tensor:
-    """Where each pixel is among `APERTURES`, a fraction between two numbers, (A, ny, nx).
+    """Place of each pixel among `APERTURES`, a fraction between two numbers, (A, ny, nx).
 
     Parameters
     ----------

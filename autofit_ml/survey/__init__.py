@@ -6,8 +6,8 @@ tile, whatever dies on the way.
 - `sky`: tilings, in which each position has one tile; `images`: footprints and cells; `plan`: both
   as tables.
 - `cells`: detection, frozen; `resolve`: one detection for each object where images overlap.
-- `tiles`: the two idempotent tasks; `kinds`: what is measured of a tile's objects; `context`: what
-  tasks share.
+- `tiles`: the two idempotent tasks; `kinds`: what is measured of a tile's objects (`fits`,
+  `catalogues`, `changes`; a `tile_kind` each); `context`: what tasks share.
 - `engine`: processes and machines, by dask.distributed; `run`: the whole; `status`, `export`,
   `pages`: what one sees of it.
 

@@ -29,7 +29,7 @@ from autofit_ml.sources.rows import catalogue_rows
 from autofit_ml.sources.scan import Scan, Starts
 from autofit_ml.survey.cells import CellSources, nothing, placed
 from autofit_ml.survey.images import Cell
-from autofit_ml.survey.kinds import TileKind, listed_tile
+from autofit_ml.survey.tile_kind import TileKind, listed_tile
 
 __all__ = ["CATALOG"]
 

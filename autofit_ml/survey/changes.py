@@ -28,7 +28,7 @@ from autofit_ml.settings import DiffSettings, SubtractSettings
 from autofit_ml.sources.files import arrow_table
 from autofit_ml.survey.cells import CellSources, nothing, placed
 from autofit_ml.survey.images import Cell, grid, inside
-from autofit_ml.survey.kinds import TileKind, listed_tile
+from autofit_ml.survey.tile_kind import TileKind, listed_tile
 
 __all__ = ["DIFF"]
 
