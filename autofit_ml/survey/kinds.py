@@ -1,8 +1,8 @@
 """Kinds of survey: what is found in a cell, and what is measured of the objects of a tile.
 
 A kind takes the objects that a tile owns, cell by cell, and returns one row for each, with at least
-the columns ``id``, ``status`` and ``flags``. A new one is a `TileKind` in a module of its own and one
-more entry here. Fits are made tile by tile; catalogues of stars and galaxies (whose sources are
+the columns ``id``, ``status`` and ``flags``. A new one is a `TileKind` in a module of its own and
+one more entry here. Fits are made tile by tile; catalogues of stars and galaxies (whose sources are
 inferred together) and changes come from the cells, and tiles list them.
 """
 
