@@ -93,6 +93,8 @@ def lightcurve_run(
     frame = with_psf(read_frame(first, settings.read))[0]
     where = places(at, frame)
     own = reference is not None and first.file not in {source.file for source in found.sources}
+    if not own and len(found.sources) < 2 and settings.method == "difference":
+        raise SettingsError("one image and no reference", "give more epochs, or --reference FILE")
     identity = identity_of(settings) | {
         "reference": " ".join(sorted(source_hashes(first).values())),
         "at": " ".join(f"{n}:{x:.4f},{y:.4f}" for n, x, y in where["name", "x", "y"].iterrows()),
