@@ -24,6 +24,7 @@ from autofit_ml.difference.light_curve import (
     measure_epoch,
     with_psf,
 )
+from autofit_ml.errors import SettingsError
 from autofit_ml.images import Frame, Source, read_frame
 from autofit_ml.report.light_curve import light_curve_png
 from autofit_ml.runs.diff import single_image
