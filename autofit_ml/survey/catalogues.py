@@ -119,10 +119,10 @@ def _columns(bands: tuple[str, ...], galaxy: str) -> pa.Table:
     )  # fmt: skip
     field = make_field([frame] * len(bands), bands, [0.0] * len(bands))
     priors = make_priors(field, SourceSettings(galaxy=galaxy))
-    none = np.zeros(0)
-    starts = Starts(none, none, np.zeros((0, len(bands))), none, np.zeros((0, 2)), np.zeros(0, int))
+    middle, one = np.full(1, 4.0), np.ones(1)
+    starts = Starts(middle, middle, np.ones((1, len(bands))), one, np.zeros((1, 2)), np.full(1, 16))
     posterior = Scan(field, starts, priors, Likelihood.parse("gaussian")).posterior("laplace")
-    table = arrow_table(catalogue_rows(field, posterior, none, "", galaxy))
+    table = arrow_table(catalogue_rows(field, posterior, one, "", galaxy)).slice(0, 0)
     return table.add_column(1, "status", pa.array([], pa.string()))
 
 
