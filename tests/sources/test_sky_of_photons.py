@@ -27,7 +27,7 @@ def test_what_is_left_beside_the_sources_goes(electrons):
     before = frame.data.copy()
     # the median is a sixth of an electron too low
     assert -median * gain == pytest.approx(1 / 6, abs=0.06)
-    assert (median + band.subtract_rest().mean()) * gain == pytest.approx(0, abs=0.06)
+    assert (median + band.subtract_rest().mean()) * gain == pytest.approx(0, abs=0.04)
     assert abs(band.subtract_rest()).max() * gain < 0.02, "nothing is left the second time"
     assert np.array_equal(frame.data, before)
 
