@@ -45,6 +45,7 @@ def folder(tmp_path_factory) -> Path:
     """Two bands; one pixel of the disc has bits 3 and 5 of a mask of which no bit is fatal."""
     out = tmp_path_factory.mktemp("sky")
     for k, band in enumerate("gr"):
+        # Seeds 0 and 1 happen to widen both stars: see `test_stars_are_told_from_galaxies`.
         frame = drawn(SOURCES, band, noise=1.0, seed=10 + k)
         x, y = (round(v) for v in pixels(SOURCES[2], frame))
         bits = np.zeros(frame.data.shape, np.int16)
@@ -91,6 +92,18 @@ def test_sources_are_what_they_are(run):
             assert abs((row["pa_sky"] - one.pa + 90) % 180 - 90) < 4 * row["pa_err"]
             assert row["dev"] == pytest.approx(one.dev, abs=0.3)
     assert (table["flags"] & int(Flag.AT_BOUND) == 0).all()
+
+
+def test_stars_are_told_from_galaxies():
+    """Stars of S/N 20 to 100 in six draws of the noise, of which one widens both by chance."""
+    told: dict[bool, list[float]] = {True: [], False: []}
+    for seed in range(0, 12, 2):
+        frames = [drawn(SOURCES, band, noise=1.0, seed=seed + k) for k, band in enumerate("gr")]
+        table = catalogue_frames(frames[::-1], ["r", "g"]).table
+        for one, row in zip(SOURCES, rows_by_source(table, frames[1]), strict=True):
+            told[one.re > 0].append(float(table["p_star"][row]))
+    assert np.mean(told[False]) > 0.8 and np.sum(np.array(told[False]) > 0.5) >= 10
+    assert max(told[True]) < 0.01
 
 
 def test_bits_of_the_mask_that_lie_under_a_source_are_in_its_row(run):
