@@ -4,7 +4,8 @@
   disturbs: rows lost, doubled, changed.
 - scaling: the same survey on one worker and on two, in turn.
 - scheduler: a real scheduler of dask.distributed, the survey's own flow of tasks, and a thousand
-  workers without pixels that hold tasks for times drawn from a lognormal of 60 s.
+  workers without pixels that hold tasks for times drawn from those that tiles of a real survey
+  took, recorded just before and stretched to a mean of a minute.
 - catalogue: bytes of a row, measured, and what a hundred million rows take.
 
 The area is one simulated frame, cut into four that overlap. Writes docs/survey.md.
@@ -43,7 +44,7 @@ from autofit_ml.survey.images import Cell
 from autofit_ml.survey.plan import TileJob
 from autofit_ml.survey.run import survey_run
 from autofit_ml.survey.sky import tiling
-from autofit_ml.survey.status import survey_status
+from autofit_ml.survey.status import finished_tiles, survey_status
 
 HERE = Path(__file__).resolve().parent
 PRICE = 0.04
@@ -204,6 +205,16 @@ def jobs(number: int) -> Iterator[TileJob]:
         yield TileJob(tile, (cell(tile // 4), cell(tile // 4 + 1)))
 
 
+def recorded(folder: Path) -> np.ndarray:
+    """Seconds that the tiles of a small survey took, stretched to a mean of a minute."""
+    images, out = area(folder / "images", 760), folder / "recorded"
+    words = ("--tiling", "healpix:14", "--save", "none", "--workers", "2")
+    subprocess.run(command(images, out, *words), check=True)
+    seconds = np.asarray(finished_tiles(out, tiling("healpix:14"))["seconds"], dtype=float)
+    print(len(seconds), "tiles, seconds", np.percentile(seconds, (0, 5, 50, 95, 100)), flush=True)
+    return seconds * 60.0 / seconds.mean()
+
+
 def scheduler(folder: Path, number: int) -> tuple[list[str], list[list[str]]]:
     """A real scheduler, a thousand workers that only wait."""
     from distributed import Client
@@ -219,8 +230,7 @@ def scheduler(folder: Path, number: int) -> tuple[list[str], list[list[str]]]:
         time.sleep(0.2)
     time.sleep(1.0)
     address = json.loads(where.read_text())["address"]
-    durations = np.random.default_rng(1).lognormal(np.log(60.0), 0.4, 997)  # seconds a tile
-    faster = 30.0
+    durations, faster = recorded(folder), 30.0
     fake = [sys.executable, str(HERE / "survey_workers.py"), address, str(folder)]
     fake += ["--seconds", json.dumps([float(v) / faster for v in durations])]
     crowd = subprocess.Popen(fake, stdout=quiet, stderr=quiet)
@@ -248,6 +258,9 @@ def scheduler(folder: Path, number: int) -> tuple[list[str], list[list[str]]]:
     half = [v for k, v in memory.items() if k >= number / 2]
     hours = 1e6 * float(durations.mean()) / 1000 / 3600
     return ["", "measured"], [
+        ["seconds of a tile: least, median, 95 %, most",
+         ", ".join(f"{v:.0f}" for v in np.percentile(durations, (0, 50, 95, 100)))
+         + f" ({len(durations)} recorded, mean made 60)"],
         ["tiles, and the cells they wait for", f"{number} + {number // 4 + 1}"],
         ["workers", f"1 000, time {faster:.0f} times faster: {number / seconds:.0f} tiles/s"],
         ["scheduler's processor time a tile", f"{1e3 * each:.2f} ms"],
