@@ -13,7 +13,7 @@ from autofit_ml.errors import SettingsError
 def simulate(call: SimulateCommand) -> int:
     """Simulate a set of images with known truth: autofit-ml simulate data=blends --out sets/blends.
 
-    Exit status: 0 the set is complete; 2 wrong usage; 1 it could not be made; 130 interrupted
+    Exit status: 0 the set is complete; 2 wrong usage; 1 it could not be simulated; 130 interrupted
     (the same command continues).
     """
     from autofit_ml.simulation import compose_recipe
