@@ -18,10 +18,10 @@ EXTRAS = {
     "simulate": "simulated images, autofit-ml demo",
     "train": "training networks",
     "deconvolve": "deconvolution",
-    "difference": "images of other pixels brought onto one grid",
+    "difference": "alignment of images with different pixel grids",
     "morphology": "non-parametric morphology (statmorph)",
-    "posterior": "nested sampling, ArviZ files of samples",
-    "survey": "areas of many images, on many machines",
+    "posterior": "nested sampling, files of samples, corner plots",
+    "survey": "surveys of large areas, on many machines",
 }
 """Extras that users choose, and what each is for."""
 

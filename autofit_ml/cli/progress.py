@@ -63,7 +63,7 @@ def plan_lines(plan: "RunPlan", out: str | Path) -> list[str]:
     if plan.ignored:
         lines.append(f"{len(plan.ignored)} files left out:")
         lines += [f"  {path}: {why}" for path, why in plan.ignored]
-    lines += [plan.model, "weights: " + (", ".join(plan.weights) or "none")]
+    lines += [*plan.model.splitlines(), "weights: " + (", ".join(plan.weights) or "none")]
     if plan.folder == "new":
         lines.append(f"results: {out} (new)")
     elif plan.folder == "continues":
@@ -178,7 +178,7 @@ class _Counting(QuietProgress):
         self.total, self.finished = n_sources, n_done
         done = f", {n_done} done by an earlier run" if n_done else ""
         skipped = f", {len(ignored)} other files ignored" if ignored else ""
-        self._say(f"{n_sources} inputs{done}{skipped}", "dim")
+        self._say(f"{n_sources} input{'s' * (n_sources != 1)}{done}{skipped}", "dim")
         for path, why in ignored if self.verbose else ():
             self._say(f"ignored  {path}: {why}", "dim")
 
