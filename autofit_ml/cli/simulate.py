@@ -59,8 +59,8 @@ def simulate(call: SimulateCommand) -> int:
         )
     if not call.quiet:
         say(
-            f"{summary.count} objects with {summary.n_sources} sources, {summary.bytes / 1e6:.1f} MB "
-            f"in {summary.n_shards} files ({summary.n_new} new, {summary.seconds:.1f} s)"
+            f"{summary.count} objects with {summary.n_sources} sources in {summary.n_shards} files "
+            f"of {summary.bytes / 1e6:.1f} MB ({summary.n_new} new, {summary.seconds:.1f} s)"
         )
         say(f"set:  {out}")
         if call.fits:

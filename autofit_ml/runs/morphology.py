@@ -57,7 +57,7 @@ def check_morphology() -> None:
     SettingsError
         statmorph is not installed.
     """
-    with needs("morphology", "measure morphology"):
+    with needs("morphology", "--measure morphology"):
         import statmorph  # noqa: F401
 
 
