@@ -242,7 +242,7 @@ class _Counting(QuietProgress):
             ]
         lines = [
             *alike,
-            f"{summary.n_objects} objects: {summary.n_ok} usable, {summary.n_flagged} flagged, "
+            f"{summary.n_objects} object{'s' * (summary.n_objects != 1)}: {summary.n_ok} usable, {summary.n_flagged} flagged, "
             f"{summary.n_failed} failed ({summary.n_new} new, {summary.seconds:.1f} s)",
             *(f"warning:   {text}" for text in summary.concerns),
         ]
