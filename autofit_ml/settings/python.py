@@ -57,6 +57,10 @@ class SubtractCall(SubtractSettings):
     reference_sigma: Any = _beside("Noise of the reference.")
     reference_mask: Any = _beside("True where the reference is not to be used.")
     reference_wcs: Any = _beside("An astropy.wcs.WCS of the reference.")
+    leave_out: Any = _beside(
+        "True in pixels of the science image that the kernel is not fitted to, as those of a known "
+        "variable; they have a difference all the same."
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
