@@ -129,7 +129,7 @@ def decam_frame(name: str) -> Frame:
 
 
 def decam(_: int) -> Iterator[Sequence[str]]:
-    """DECam stacks: what is left of bright pixels of each half with the kernel of the other half."""
+    """DECam stacks: what is left of bright pixels with the kernel of the other half."""
     if not (DATA / "sfft_decam").is_dir():
         return
     python = install("sfft")
@@ -252,12 +252,10 @@ def ztf(_: int) -> Iterator[Sequence[str]]:
         ("ours", False, None), ("ours, the variable left out", True, None),
         ("ours, ZTF's scale", False, 1.0),
     ):  # fmt: skip
-        settings = SubtractSettings(kernel_size=7, known_scale=scale)
+        settings = SubtractSettings(kernel_size=7, known_scale=scale, convolve="science")
         left_out = (variable < 8) & leave_out
         result = subtract_images(*made, settings, leave_out=left_out)
-        # In units of the image that was not convolved.
-        unit = 1.0 if result.convolved == "reference" else result.scale[0]
-        several[name] = result.difference.numpy() * unit, result.scale[0]
+        several[name] = result.difference.numpy() * result.scale[0], result.scale[0]
     zeropoint, given = float(alert["magzpsci"]), float(alert["magpsf"])
     for name, (data, scale) in several.items():
         fluxes_ = _moffat_flux(data), data[variable < 7].sum()

@@ -311,7 +311,7 @@ def _solved(
     if number < 2 * needed:
         raise InputError(
             f"only {number} good pixels have light, and the kernel has {needed} values",
-            "use a smaller kernel or less variation, or deeper images",
+            "use a smaller kernel or less variation, deeper images, or say which is convolved",
         )
     try:
         return solve(
@@ -336,19 +336,14 @@ def _direction(
     most = min(20_000, settings.most_pixels)
     pairs = {"reference": (science, reference), "science": (reference, science)}
     names = list(pairs) if settings.convolve == "auto" else [settings.convolve]
-    kernels, problems = {}, []
-    for name in names:  # one image may be too shallow for a kernel that the other one allows
-        try:
-            kernels[name] = _solved(*pairs[name], unchanged, design, most, covariance=False)
-        except InputError as problem:
-            problems.append(problem)
-    if not kernels:
-        raise problems[0]
+    kernels = {
+        name: _solved(*pairs[name], unchanged, design, most, covariance=False) for name in names
+    }
     amplified = {
         name: float((kernel.planes[0] ** 2).sum() / kernel.planes[0].sum() ** 2)
         for name, kernel in kernels.items()
     }
-    best = min(amplified, key=lambda name: amplified[name])
+    best = min(names, key=lambda name: amplified[name])
     return best, kernels[best], amplified
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from astropy.table import Row, Table
 
 from autofit_ml.catalogue import atomic_write_text, file_stem
+from autofit_ml.report.measurement import format_measurement
 from autofit_ml.report.payload import rendered
 from autofit_ml.report.triplet import SHOWN, brightest
 
@@ -100,16 +101,16 @@ def _card(row: Row, share: float) -> dict[str, object]:
         return ", ".join(f"{float(row[name]):.{digits}f}" for name in names)
 
     flux, error = float(row["flux"]), float(row["flux_err"])
+    measured = math.isfinite(flux)
     lines = [f"x, y {numbers('x', 'y', digits=1)}"]
     if "ra" in row.colnames:
         lines.append(f"ra, dec {numbers('ra', 'dec', digits=5)}")
-    measured = math.isfinite(flux)
-    lines.append(f"flux {flux:.5g} ± {error:.2g}" if measured else "no flux: too many bad pixels")
+    lines.append(f"flux {format_measurement(flux, error)}" if measured else "too many bad pixels")
     shape = ("chi2", "dipole", "width", "masked", "reference_share")
     return {
         "at": f"{100 * share:.5f}",
         "real": bool(row["real"]),
-        "heading": f"S/N {float(row['score']):+.1f}",
+        "heading": f"S/N {float(row['snr' if measured else 'score']):+.1f}",
         "lines": lines,
         "features": "; ".join(f"{name.replace('_', ' ')} {float(row[name]):.2f}" for name in shape),
     }
