@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from autofit_ml.survey.run import SurveySummary
     from autofit_ml.survey.status import SurveyStatus
 
-_COMMAND = ".work/survey/command.json"
+COMMAND_FILE = ".work/survey/command.json"
 """Where, below a survey's folder, its options are kept for ``survey retry``."""
 
 
@@ -71,7 +71,7 @@ def _run(call: SurveyCommand, *, retry: bool) -> int:
     with counting("tiles", quiet=call.quiet, unit="tiles") as show:
 
         def begun(done: int, total: int) -> None:
-            _keep(call)
+            keep_command(call)
             show(done, total)
 
         def told(outcome: TileOutcome, done: int, total: int) -> None:
@@ -249,7 +249,7 @@ def retry(
         out,
         of=(OSError, ValueError, TypeError),
     ):
-        kept = json.loads((out / _COMMAND).read_text("utf-8"))
+        kept = json.loads((out / COMMAND_FILE).read_text("utf-8"))
         call = SurveyCommand(**kept)
     more = {"scheduler": scheduler, "workers": workers}
     given = {name: value for name, value in more.items() if value is not None}
@@ -259,7 +259,7 @@ def retry(
         raise typer.Exit(code)
 
 
-def _keep(call: SurveyCommand) -> None:
+def keep_command(call: SurveyCommand) -> None:
     """Keep the options for `retry`."""
     from autofit_ml.catalogue import atomic_write_json
 
@@ -269,7 +269,7 @@ def _keep(call: SurveyCommand) -> None:
         value = getattr(call, name)
         if name in left_out or about.python_only or value is None:
             continue
-        if name in ("paths", "tiles", "psf", "galfit") and value not in (
+        if name in ("paths", "tiles", "psf", "galfit", "reference") and value not in (
             "none",
             "moffat",
             "pixels",
@@ -278,7 +278,7 @@ def _keep(call: SurveyCommand) -> None:
             places = [str(Path(one).absolute()) for one in (value if several else [value])]
             value = places if several else places[0]
         kept[name] = list(value) if isinstance(value, tuple) else value
-    atomic_write_json(call.out / _COMMAND, kept)
+    atomic_write_json(call.out / COMMAND_FILE, kept)
 
 
 @survey_app.command("export")

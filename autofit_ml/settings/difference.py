@@ -38,6 +38,13 @@ class SubtractSettings(Settings):
         MODEL,
         choices=("auto", "reference", "science"),
     )
+    known_scale: float | None = option(
+        None,
+        "Flux in the science image of a source with flux 1 in the reference, where zero points say "
+        "it better than the few stars of a small image; by default by the kernel.",
+        NOISE,
+        above=0,
+    )
     robust: str = option(
         "huber",
         "Robust weighting of outliers in the fit of the kernel.",

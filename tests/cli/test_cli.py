@@ -17,7 +17,9 @@ from fits_inputs import write_object
 from rich.console import Console
 
 from autofit_ml.cli.app import app
+from autofit_ml.cli.calls import SurveyCommand
 from autofit_ml.cli.progress import PlainProgress, RichProgress, counting
+from autofit_ml.cli.survey import COMMAND_FILE, keep_command
 from autofit_ml.results import open_results
 from autofit_ml.runs import FitSettings, fit_run
 
@@ -474,3 +476,11 @@ def test_segment(command, images, tmp_path):
     status, _, err = command("segment", "--out", tmp_path / "out")
     assert status == 2
     assert "nothing to segment" in err
+
+
+def test_a_survey_of_changes_keeps_its_reference_for_retry(tmp_path):
+    reference = tmp_path / "reference.fits"
+    call = SurveyCommand(paths=[tmp_path], out=tmp_path, run="diff", reference=reference)
+    keep_command(call)
+    kept = json.loads((tmp_path / COMMAND_FILE).read_text())
+    assert kept["reference"] == str(reference) and kept["run"] == "diff"
