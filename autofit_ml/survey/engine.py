@@ -13,7 +13,7 @@ import queue
 import threading
 import time
 import uuid
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +43,9 @@ _AHEAD = 4
 _LEAST_AHEAD = 16
 _TRIES = 3
 """A task that has been blamed so often for the death of workers (of four, each time) failed."""
+
+_LONG = 60.0
+"""Seconds to wait for a few bytes from a worker that may be dead."""
 
 _PATIENCE = 0.5
 """Seconds until a wait for results looks whether the survey is to stop."""
@@ -126,7 +129,7 @@ def _local(workers: int, device: str) -> Any:
         n_workers=number,
         threads_per_worker=1,
         processes=True,
-        dashboard_address=None,
+        dashboard_address="127.0.0.1:0",  # None means port 8787, which another survey may have
         silence_logs=50,
         env={"AUTOFIT_ML_GPUS": str(gpus)} if gpus else {},
     )
@@ -215,14 +218,17 @@ class _Flow:
         self.cells: dict[str, Future] = {}
         self.users: Counter[str] = Counter()
         self.tries: Counter[str] = Counter()
+        self.blamed: defaultdict[str, set[str]] = defaultdict(set)
         self.suspects: list[TileJob] = []
+        self.again: list[TileJob] = []
 
     def submit(self, job: TileJob) -> None:
         """Hand a tile to the scheduler, with those of its cells that nobody has done."""
         out, survey = self.survey.out, plugin_name(self.survey)
         waited = []
         for cell in job.cells:
-            if cell.name not in self.cells:
+            known = self.cells.get(cell.name)
+            if known is None or known.cancelled():
                 if cell_path(out, cell).exists() or failure_path(out, "images", cell.name).exists():
                     continue
                 self.cells[cell.name] = self._task(cell_task, f"cell-{cell.name}", survey, cell)
@@ -248,25 +254,36 @@ class _Flow:
         if key not in self.tiles:  # cancelled
             return None
         future, job, waited = self.tiles.pop(key)
-        outcome: TileOutcome | None = None
-        if future.status == "finished":
-            outcome = future.result()
-        elif future.status == "error":
-            outcome = self._failed(future.exception(), job)
-        else:
-            raise OutputError(
-                "the scheduler is gone; what was finished is kept",
-                "run the same command again",
-                self.survey.out,
-            )
+        outcome = self._outcome(future, job)
         for name in waited:
             self.users[name] -= 1
             if self.users[name] <= 0:
                 del self.users[name]
                 self.cells.pop(name, None)
-        if outcome is None and job not in self.suspects:
-            self.submit(job)
         return outcome
+
+    def _outcome(self, future: Future, job: TileJob) -> TileOutcome | None:
+        """What came of a tile; None where it is to be done again, or looked for on the disk."""
+        from distributed import CancelledError, KilledWorker, TimeoutError
+
+        reason = ""
+        try:
+            if future.status == "error":
+                return self._failed(future.exception(), job)
+            if future.status in ("finished", "cancelled"):
+                return future.result(_LONG)
+        except KilledWorker as error:
+            return self._failed(error, job)
+        except (OSError, TimeoutError, CancelledError) as error:
+            reason = getattr(error, "reason", "")
+        if self.client.status != "running" or reason == "scheduler-connection-lost":
+            raise OutputError(
+                "the scheduler is gone; what was finished is kept",
+                "run the same command again",
+                self.survey.out,
+            )
+        self.again.append(job)  # the worker that held the result died, or the scheduler forgot it
+        return None
 
     def _failed(self, error: BaseException, job: TileJob) -> TileOutcome | None:
         """Record what killed its workers; None where the tile is tried again.
@@ -290,12 +307,14 @@ class _Flow:
         blamed = f"cell-{cells[0].name}" if cells else f"tile-{name}"
         if cells:
             self.cells.pop(cells[0].name, None)
-        if isinstance(error, KilledWorker) and self.tries[blamed] < _TRIES:
+        self.blamed[blamed].add(culprit)
+        if isinstance(error, KilledWorker) and len(self.blamed[blamed]) < _TRIES:
             self.suspects.append(job)
             return None
         if cells:
             if not cell_path(out, cells[0]).exists():
                 write_failure(out, "images", cells[0].name, message)
+            self.again.append(job)
             return None
         write_failure(out, "tiles", name, message)
         return TileOutcome(name, problem=message)
@@ -329,7 +348,7 @@ def on_workers(
             counted = time.monotonic()
             ahead = max(_LEAST_AHEAD, _AHEAD * len(client.scheduler_info(n_workers=-1)["workers"]))
         while len(flow.tiles) < ahead and not stop.is_set():
-            job = next(jobs, None)
+            job = flow.again.pop() if flow.again else next(jobs, None)
             if job is None:
                 break
             flow.submit(job)

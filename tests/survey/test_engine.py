@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,15 +30,17 @@ CELLS = [
 JOBS = [TileJob(tile, (CELLS[tile // 2],)) for tile in range(6)]
 
 
+def workers() -> LocalCluster:
+    """Two workers in this process."""
+    return LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0"
+    )
+
+
 @pytest.fixture(scope="module")
 def client() -> Iterator[Client]:
-    """Two workers in this process."""
-    with (
-        LocalCluster(
-            n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None
-        ) as cluster,
-        Client(cluster, set_as_default=False) as one,
-    ):
+    """Of two workers in this process."""
+    with workers() as cluster, Client(cluster, set_as_default=False) as one:
         yield one
 
 
@@ -123,6 +126,29 @@ def test_a_cell_that_kills_costs_its_image_only(run, tmp_path, deaths):
     without = {one.name for one in found if not one.objects}
     assert without == ({SKY.name(2), SKY.name(3)} if deaths == 99 else set())
     assert set(failures(tmp_path, "images")) == ({"b.0"} if deaths == 99 else set())
+
+
+def test_results_that_die_with_their_worker(tmp_path, monkeypatch):
+    """Tiles are done, and the worker that can say so dies before it is asked."""
+    def tile_task(survey: str, job: TileJob, cells: list[str]) -> TileOutcome:
+        mark = tmp_path / f"{job.tile}.done"
+        time.sleep(0.3 * mark.exists())
+        mark.touch()
+        return TileOutcome(SKY.name(job.tile))
+
+    monkeypatch.setattr(engine, "cell_task", lambda survey, cell: cell.name)
+    monkeypatch.setattr(engine, "tile_task", tile_task)
+    about = Survey(tmp_path, "detect", FitSettings(), SKY, 120.0, 1.0)
+    with workers() as cluster, Client(cluster, set_as_default=False) as client:
+        flow = engine.on_workers(client, about, iter(JOBS), threading.Event())
+        found = [next(flow)]
+        while len(list(tmp_path.glob("*.done"))) < len(JOBS):
+            time.sleep(0.01)
+        time.sleep(0.1)
+        cluster.sync(cluster.workers[0].close, nanny=False)
+        found += flow
+    assert sorted(one.name for one in found) == [SKY.name(job.tile) for job in JOBS]
+    assert not any(one.problem for one in found)
 
 
 def test_a_mistake_is_not_tried_again(client, tmp_path, monkeypatch):
