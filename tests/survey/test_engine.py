@@ -77,6 +77,7 @@ def run(client, tmp_path, monkeypatch) -> Callable[..., list[TileOutcome]]:
         def tile_task(survey: str, job: TileJob, cells: list[str]) -> TileOutcome:
             name = f"t{job.tile}"
             die(name)
+            time.sleep(0.03)
             said(f"ended {name}")
             there = cell_path(tmp_path, job.cells[0]).exists()
             return TileOutcome(SKY.name(job.tile), objects=int(there), new=True)

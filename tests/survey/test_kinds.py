@@ -32,17 +32,23 @@ def rows(out: Path) -> pa.Table:
     return pyarrow.dataset.dataset(sorted(out.glob("tiles/*/*.parquet"))).to_table().sort_by("id")
 
 
-def write(path: Path, east: float, turn: float, sky: np.ndarray, seed: int, **cards) -> None:
-    """A frame whose middle lies so many arcsec to the east of the area's."""
+def write(
+    path: Path, east: float, turn: float, sky: np.ndarray, seed: int, blur: float = 0.0, **cards
+) -> None:
+    """A frame whose middle lies so many arcsec to the east of the area's; with a gain, its noise is
+    that of photons, too; `blur` (sigma, pixels) widens the PSF."""
     wcs = tangent_plane(east / 3600, 0.0, (SIDE, SIDE), turn)
-    image = draw(wcs, (SIDE, SIDE), sky, 1.0, seed)
+    sky = np.c_[sky[:, :3], np.hypot(sky[:, 3], blur)]
+    image = draw(wcs, (SIDE, SIDE), sky, 0.0, seed)
+    sigma = np.sqrt(1.0 + image / cards.get("GAIN", np.inf)).astype(np.float32)
+    image += np.random.default_rng(seed).normal(0.0, sigma).astype(np.float32)
     header = wcs.to_header()
     header.update({"FILTER": "r", "ZP": 25.0} | cards)
     path.parent.mkdir(exist_ok=True)
     fits.writeto(path, image, header)
-    fits.writeto(path.with_name(path.name.replace("image", "sigma")), np.ones_like(image))
+    fits.writeto(path.with_name(path.name.replace("image", "sigma")), sigma)
     v, h = np.mgrid[-12:13, -12:13]
-    psf = np.exp(-0.5 * (h**2 + v**2) / (SEEING / 2.3548) ** 2)
+    psf = np.exp(-0.5 * (h**2 + v**2) / ((SEEING / 2.3548) ** 2 + blur**2))
     fits.writeto(path.parent / "psf.fits", psf.astype(np.float32), overwrite=True)
 
 
@@ -90,6 +96,28 @@ def test_changes_once_in_each_epoch(epochs, tmp_path):
     pull = (np.asarray(seen.column("flux")) - FLUX) / np.asarray(seen.column("flux_err"))
     assert np.abs(pull).max() < 5
     assert sum(seen.column("use").to_pylist()) >= 2 * len(NEW) - 1
+
+
+def test_what_is_left_of_bright_stars_is_no_change(tmp_path):
+    """Stars of an S/N of 2 000, in worse seeing than the reference's; new ones nearby are found."""
+    sky = galaxies(0.0, 0.0, 45.0, 60, seed=1)
+    sky[:, 2:] = np.minimum(sky[:, 2:3], 1500.0) * [1, 0]
+    east, north = np.array([[-18.0, 14.0], [-9.0, -16.0], [9.0, 9.0], [16.0, -19.0]]).T / 3600
+    bright = np.c_[east % 360, north, np.full(4, 1e6), np.zeros(4)]
+    right, up = np.array([[6.0, 0.0], [-4.0, 4.0], [1.0, -7.0], [-5.0, 1.0]]).T / 3600
+    new = np.c_[(east + right) % 360, north + up, np.full(4, FLUX), np.zeros(4)]
+    known = np.vstack([sky, bright])
+    write(tmp_path / "references/t_image.fits", 0.0, 0.0, known, 10, GAIN=5.0)
+    write(tmp_path / "science/s_image.fits", 1.0, 5.0, np.vstack([known, new]), 0, 0.8, GAIN=5.0)
+    options = SurveySettings(run="diff", tiling="healpix:11", reference=tmp_path / "references")
+    survey_run(tmp_path / "science", tmp_path / "out", DiffSettings(workers=0), options)
+    found = rows(tmp_path / "out")
+    real = found.filter(found.column("use"))
+    assert (apart(found, bright) < 3.0).sum() >= 2  # what the subtraction leaves
+    assert apart(real, bright).min() > 3.0
+    near = apart(real, new) < 0.5
+    assert near.sum() == len(new)
+    assert (~near).sum() <= 1
 
 
 def test_an_image_without_reference(epochs, tmp_path):
