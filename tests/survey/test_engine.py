@@ -131,6 +131,7 @@ def test_a_cell_that_kills_costs_its_image_only(run, tmp_path, deaths):
 
 def test_results_that_die_with_their_worker(tmp_path, monkeypatch):
     """Tiles are done, and the worker that can say so dies before it is asked."""
+
     def tile_task(survey: str, job: TileJob, cells: list[str]) -> TileOutcome:
         mark = tmp_path / f"{job.tile}.done"
         time.sleep(0.3 * mark.exists())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,9 @@ from overlapping_frames import SEEING, draw, galaxies, tangent_plane
 from scipy.spatial import cKDTree
 
 from autofit_ml.errors import SettingsError
+from autofit_ml.segmentation import Detections
 from autofit_ml.settings import CatalogSettings, DiffSettings, SurveyOptions, SurveySettings
+from autofit_ml.sources import infer
 from autofit_ml.survey.run import survey_run
 from autofit_ml.survey.sky import unit_vectors
 
@@ -128,7 +132,15 @@ def test_an_image_without_reference(epochs, tmp_path):
         survey_run(tmp_path / "far", tmp_path / "out", DiffSettings(workers=0), options)
 
 
-def test_stars_and_galaxies_do_not_depend_on_tiles(tmp_path):
+def test_stars_and_galaxies_do_not_depend_on_tiles(tmp_path, monkeypatch):
+    """Cells say what found their sources, too (here what calls itself the network)."""
+    whole = infer.detect
+
+    def named(*arguments: object) -> tuple[object, Detections]:
+        image, found = whole(*arguments)
+        return image, replace(found, method="maskrcnn")
+
+    monkeypatch.setattr(infer, "detect", named)
     sky = galaxies(0.0, 0.0, 20.0, 7, seed=5)
     sky[:, 2:] = 3000.0, 0.0
     for k in range(2):
@@ -140,6 +152,10 @@ def test_stars_and_galaxies_do_not_depend_on_tiles(tmp_path):
         summary = survey_run(tmp_path / "images", out, CatalogSettings(workers=0), options)
         assert (summary.exit_status, summary.concerns) == (0, [])
         tables.append(rows(out))
+        for path in out.glob("cells/*/*.npz"):
+            with np.load(path) as file:
+                assert json.loads(file["about"].tobytes())["method"] == "maskrcnn"
+                assert "labels" not in file
     found, other = (one.drop_columns("tile").to_pandas() for one in tables)
     pd.testing.assert_frame_equal(found, other, check_exact=True)
     found = tables[0]
