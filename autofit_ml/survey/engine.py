@@ -266,10 +266,10 @@ class _Flow:
         """What came of a tile; None where it is to be done again, or looked for on the disk."""
         from distributed import CancelledError, KilledWorker, TimeoutError
 
+        if future.status == "error":
+            return self._failed(future.exception(), job)
         reason = ""
         try:
-            if future.status == "error":
-                return self._failed(future.exception(), job)
             if future.status in ("finished", "cancelled"):
                 return future.result(_LONG)
         except KilledWorker as error:

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 from distributed import Client, KilledWorker, LocalCluster, get_worker
 
+from autofit_ml.errors import OutputError
 from autofit_ml.images import Source
 from autofit_ml.settings import FitSettings
 from autofit_ml.survey import engine
@@ -153,17 +154,23 @@ def test_results_that_die_with_their_worker(tmp_path, monkeypatch):
     assert not any(one.problem for one in found)
 
 
-def test_a_mistake_is_not_tried_again(client, tmp_path, monkeypatch):
-    """Anything but a death is the tile's own failure at once."""
+@pytest.mark.parametrize("error", [ValueError("no such row"), OutputError("is full", "", "out")])
+def test_a_mistake_is_not_tried_again(client, tmp_path, monkeypatch, error):
+    """Anything but a death is the tile's own failure at once; a full disk ends the survey."""
 
     def tile_task(survey: str, job: TileJob, cells: list[str]) -> TileOutcome:
         if job.tile == 2:
-            raise ValueError("no such row")
+            raise error
         return TileOutcome(SKY.name(job.tile))
 
     monkeypatch.setattr(engine, "cell_task", lambda survey, cell: cell.name)
     monkeypatch.setattr(engine, "tile_task", tile_task)
     about = Survey(tmp_path, "detect", FitSettings(), SKY, 120.0, 1.0)
-    found = list(engine.on_workers(client, about, iter(JOBS), threading.Event()))
-    assert sorted(one.name for one in found) == [SKY.name(job.tile) for job in JOBS]
+    flow = engine.on_workers(client, about, iter(JOBS), threading.Event())
+    if isinstance(error, OutputError):
+        with pytest.raises(OutputError, match="is full"):
+            list(flow)
+        assert failures(tmp_path, "tiles") == {}
+        return
+    assert sorted(one.name for one in flow) == [SKY.name(job.tile) for job in JOBS]
     assert failures(tmp_path, "tiles").keys() == {SKY.name(2)}
