@@ -103,7 +103,7 @@ def workers_of(process: int) -> list[psutil.Process]:
 def kills(folder: Path, number: int) -> tuple[list[str], list[list[str]]]:
     """Kill worker processes, and each tenth time all of the survey, while it runs."""
     images, quiet, out = area(folder / "images", 300), folder / "quiet", folder / "killed"
-    words = ("--tiling", "healpix:14", "--run", "detect")
+    words = ("--tiling", "healpix:15", "--run", "detect")
     subprocess.run(command(images, quiet, *words, "--workers", "2"), check=True)
     rng, killed, whole, began = random.Random(1), 0, 0, time.monotonic()
     process = subprocess.Popen(command(images, out, *words, "--workers", "2"))
@@ -212,7 +212,7 @@ def jobs(number: int) -> Iterator[TileJob]:
 def recorded(folder: Path) -> np.ndarray:
     """Seconds that the tiles of a small survey took, stretched to a mean of a minute."""
     images, out = area(folder / "images", 760), folder / "recorded"
-    words = ("--tiling", "healpix:14", "--save", "none", "--workers", "2")
+    words = ("--tiling", "healpix:12", "--save", "none", "--workers", "2")
     subprocess.run(command(images, out, *words), check=True)
     seconds = np.asarray(finished_tiles(out, tiling("healpix:14"))["seconds"], dtype=float)
     print(len(seconds), "tiles, seconds", np.percentile(seconds, (0, 5, 50, 95, 100)), flush=True)
