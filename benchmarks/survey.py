@@ -97,6 +97,14 @@ def workers_of(process: int) -> list[psutil.Process]:
         return []
 
 
+def at_work(worker: psutil.Process) -> bool:
+    """Whether a worker has reached its scheduler."""
+    try:
+        return any(one.status == psutil.CONN_ESTABLISHED for one in worker.net_connections())
+    except psutil.Error:
+        return False
+
+
 # --- kills ------------------------------------------------------------------------------------
 
 
@@ -114,7 +122,7 @@ def kills(folder: Path, number: int) -> tuple[list[str], list[list[str]]]:
         some = [one for one in workers_of(process.pid) if one.pid in seen]
         for one in workers_of(process.pid):
             seen.setdefault(one.pid, done)
-        ready = [one for one in some if done > seen[one.pid]]  # a tile was done since it began
+        ready = [one for one in some if done > seen[one.pid] and at_work(one)]
         if killed >= number or not ready:
             continue
         killed += 1

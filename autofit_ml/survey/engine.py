@@ -8,6 +8,7 @@ and everything about it is released when it has arrived.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import queue
 import threading
@@ -53,6 +54,11 @@ _PATIENCE = 0.5
 _COUNT_WORKERS = 5.0
 """Seconds after which workers are counted again: those of a batch system come and go."""
 
+_SLOW_START = "60s"
+"""After which a process that does not answer is lost; a busy machine starts one in half of it."""
+
+Replace = Callable[[], object]
+
 
 def in_this_process(
     survey: Survey, jobs: Iterator[TileJob], stop: threading.Event
@@ -68,7 +74,7 @@ def in_this_process(
 
 
 @contextlib.contextmanager
-def connected(scheduler: str, workers: int, survey: Survey) -> Iterator[Client]:
+def connected(scheduler: str, workers: int, survey: Survey) -> Iterator[tuple[Client, Replace]]:
     """A client of a scheduler; workers that were started for it end with the context.
 
     Parameters
@@ -79,6 +85,12 @@ def connected(scheduler: str, workers: int, survey: Survey) -> Iterator[Client]:
     workers : int
         How many, where they are started here; -1: as many as the machine has processors (GPUs).
     survey : Survey
+
+    Yields
+    ------
+    client : Client
+    replace : callable
+        Starts workers anew that are lost, where they were started here.
 
     Raises
     ------
@@ -94,16 +106,18 @@ def connected(scheduler: str, workers: int, survey: Survey) -> Iterator[Client]:
         "distributed.worker.memory.spill": False,
         "distributed.worker.memory.pause": False,
         "distributed.scheduler.work-stealing": True,
+        "distributed.deploy.lost-worker-timeout": _SLOW_START,
         "distributed.admin.system-monitor.gil.enabled": False,
     }
     with contextlib.ExitStack() as held:
         held.enter_context(dask.config.set(calm))
-        if scheduler == "local":
-            target: Any = held.enter_context(_local(workers, survey.device))
-        elif scheduler == "slurm":
-            target = held.enter_context(_slurm(workers))
-        else:
-            target = scheduler
+        target: Any = scheduler
+        replace: Replace = _nothing
+        if scheduler in ("local", "slurm"):
+            target, replace = (
+                _local(workers, survey.device) if scheduler == "local" else _slurm(workers)
+            )
+            held.enter_context(target)
         try:
             client = held.enter_context(Client(target, set_as_default=False))
         except (OSError, ValueError) as error:
@@ -112,10 +126,14 @@ def connected(scheduler: str, workers: int, survey: Survey) -> Iterator[Client]:
                 "use local, slurm or the address that dask scheduler prints (tcp://...:8786)",
             ) from error
         client.register_plugin(_setup(survey))
-        yield client
+        yield client, replace
 
 
-def _local(workers: int, device: str) -> Any:
+def _nothing() -> None:
+    """Workers that others have started are theirs."""
+
+
+def _local(workers: int, device: str) -> tuple[Any, Replace]:
     """Processes of this machine, one thread each; with GPUs one process for each of them."""
     from distributed import LocalCluster
 
@@ -125,7 +143,7 @@ def _local(workers: int, device: str) -> Any:
 
         gpus = torch.cuda.device_count()
     number = workers if workers > 0 else gpus or processors()
-    return LocalCluster(
+    cluster = LocalCluster(
         n_workers=number,
         threads_per_worker=1,
         processes=True,
@@ -133,9 +151,11 @@ def _local(workers: int, device: str) -> Any:
         silence_logs=50,
         env={"AUTOFIT_ML_GPUS": str(gpus)} if gpus else {},
     )
+    return cluster, functools.partial(cluster.scale, number)
 
 
-def _slurm(workers: int) -> Any:
+def _slurm(workers: int) -> tuple[Any, Replace]:
+    """Jobs of a batch system; those that its time limit ends are replaced."""
     with needs("survey", "a survey on Slurm"):
         from dask_jobqueue import SLURMCluster
 
@@ -147,8 +167,9 @@ def _slurm(workers: int) -> Any:
             f"Slurm jobs cannot be described: {error}",
             "describe them in dask's configuration (jobqueue.slurm: queue, account, walltime, ...)",
         ) from error
-    cluster.scale(jobs=max(1, workers))
-    return cluster
+    replace = functools.partial(cluster.scale, jobs=max(1, workers))
+    replace()
+    return cluster, replace
 
 
 def _defaults(kind: str, **values: Any) -> dict[str, Any]:
@@ -329,9 +350,15 @@ class _Flow:
 
 
 def on_workers(
-    client: Client, survey: Survey, jobs: Iterator[TileJob], stop: threading.Event
+    client: Client,
+    survey: Survey,
+    jobs: Iterator[TileJob],
+    stop: threading.Event,
+    replace: Replace = _nothing,
 ) -> Iterator[TileOutcome]:
     """Do tiles on the workers of a scheduler; outcomes in the order in which they come.
+
+    `replace` is called now and then, and starts workers for those that are lost.
 
     Raises
     ------
@@ -346,6 +373,7 @@ def on_workers(
     while True:
         if time.monotonic() - counted > _COUNT_WORKERS:
             counted = time.monotonic()
+            replace()
             ahead = max(_LEAST_AHEAD, _AHEAD * len(client.scheduler_info(n_workers=-1)["workers"]))
         while len(flow.tiles) < ahead and not stop.is_set():
             job = flow.again.pop() if flow.again else next(jobs, None)

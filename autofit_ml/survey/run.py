@@ -224,8 +224,8 @@ def _outcomes(
     if alone:
         yield from in_this_process(survey, jobs, stop)
         return
-    with connected(options.scheduler, settings.workers, survey) as client:
-        yield from on_workers(client, survey, jobs, stop)
+    with connected(options.scheduler, settings.workers, survey) as (client, replace):
+        yield from on_workers(client, survey, jobs, stop, replace)
 
 
 def _share(tiles: np.ndarray, share: str | None) -> np.ndarray:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
+import dask
 import pytest
 from distributed import Client, KilledWorker, LocalCluster, get_worker
 
@@ -152,6 +154,34 @@ def test_results_that_die_with_their_worker(tmp_path, monkeypatch):
         found += flow
     assert sorted(one.name for one in found) == [SKY.name(job.tile) for job in JOBS]
     assert not any(one.problem for one in found)
+
+
+def test_workers_that_are_gone_are_replaced(tmp_path, monkeypatch):
+    """Nobody starts them again where starting failed, or took long."""
+    monkeypatch.setattr(engine, "_COUNT_WORKERS", 0.2)
+    monkeypatch.setattr(engine, "_LEAST_AHEAD", 1)
+    monkeypatch.setattr(engine, "_AHEAD", 1)
+    monkeypatch.setattr(engine, "cell_task", lambda survey, cell: cell.name)
+    monkeypatch.setattr(
+        engine, "tile_task", lambda survey, job, cells: TileOutcome(SKY.name(job.tile))
+    )
+    about = Survey(tmp_path, "detect", FitSettings(), SKY, 120.0, 1.0)
+    stop = threading.Event()
+    with (
+        dask.config.set({"distributed.deploy.lost-worker-timeout": "0.1s"}),
+        workers() as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        replace = functools.partial(cluster.scale, 2)
+        flow = engine.on_workers(client, about, iter(JOBS), stop, replace)
+        found = [next(flow)]
+        for one in list(cluster.workers.values()):
+            cluster.sync(one.close, nanny=False)
+        timer = threading.Timer(20.0, stop.set)
+        timer.start()
+        found += flow
+        timer.cancel()
+    assert sorted(one.name for one in found) == [SKY.name(job.tile) for job in JOBS]
 
 
 @pytest.mark.parametrize("error", [ValueError("no such row"), OutputError("is full", "", "out")])
