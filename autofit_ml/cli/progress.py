@@ -82,7 +82,7 @@ def plan_lines(plan: "RunPlan", out: str | Path) -> list[str]:
 
 def duration(seconds: float) -> str:
     if seconds < 100:
-        return f"{seconds:.0f} s"
+        return f"{seconds:.0f} s" if seconds >= 9.5 else f"{seconds:.1g} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
@@ -242,8 +242,8 @@ class _Counting(QuietProgress):
             ]
         lines = [
             *alike,
-            f"{summary.n_objects} object{'s' * (summary.n_objects != 1)}: {summary.n_ok} usable, {summary.n_flagged} flagged, "
-            f"{summary.n_failed} failed ({summary.n_new} new, {summary.seconds:.1f} s)",
+            f"{summary.n_objects} object{'s' * (summary.n_objects != 1)}: {summary.n_ok} usable, "
+            f"{summary.n_flagged} flagged, {summary.n_failed} failed ({summary.n_new} new, {summary.seconds:.1f} s)",
             *(f"warning:   {text}" for text in summary.concerns),
         ]
         if summary.out is not None:

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 COMMAND_FILE = ".work/survey/command.json"
 """Where, below a survey's folder, its options are kept for ``survey retry``."""
 
+_MANY = 1000
+"""Tiles whose number costs time."""
+
 
 class RunByDefault(TyperGroup):
     """Group whose command ``run`` is meant where no other one is named."""
@@ -102,11 +105,12 @@ def _tell(call: SurveyCommand, summary: "SurveySummary", page: Path | None) -> N
         print_json({"out": str(summary.out)} | counts | more | end)
     if call.quiet:
         return
-    say(
-        f"{summary.done} of {summary.tiles} tiles ({summary.new} new, {summary.seconds:.1f} s): "
-        f"{summary.objects} new objects, {summary.usable} usable, {summary.flagged} flagged, "
-        f"{summary.failed} failed"
-    )
+    say(f"{summary.done} of {summary.tiles} tiles ({summary.new} new, {summary.seconds:.1f} s)")
+    if summary.new:
+        say(
+            f"{summary.objects} objects in the new ones: {summary.usable} usable, "
+            f"{summary.flagged} flagged, {summary.failed} failed"
+        )
     for name, why in list(summary.failures.items())[:10]:
         say(("failed", "red"), f"   {name}: {why}")
     if len(summary.failures) > 10:
@@ -148,7 +152,7 @@ def _planned(call: SurveyCommand | SurveyPlanCommand, out: Path | None) -> int:
         for name, why in found.problems.items():
             print(printable(f"left out {name}: {why}"))
         if out is not None:
-            print(printable(f"plan: {out} (autofit-ml survey {out} --out DIR)"))
+            print(printable(f"plan: {out} (autofit-ml survey run {out} --out DIR)"))
     return 0
 
 
@@ -163,14 +167,15 @@ def _estimate_lines(told: "Estimate", tiling: str) -> list[str]:
         return [*lines, f"not tried: {told.tried}" if told.tried else "not tried"]
     lines += [
         f"about {told.objects:.3g} objects (tried: {told.tried})",
-        f"time: about {told.hours:.3g} processor hours, {told.minutes_per_tile:.2g} min a tile "
+        f"time: about {duration(3600 * told.hours)} of a processor, "
+        f"{duration(60 * told.minutes_per_tile)} a tile "
         f"({told.per_object:.3g} s an object, {told.per_megapixel:.3g} s a million pixels, "
         f"{told.per_image:.3g} s an image)",
         f"memory: {told.memory:.2g} GB a process; catalogue: {_size(told.bytes)}",
     ]
     if told.minutes_per_tile > 60:
         lines.append("tiles of over an hour: a finer --tiling loses less when a machine dies")
-    if told.minutes_per_tile < 0.05:
+    if told.minutes_per_tile < 0.05 and told.tiles > _MANY:
         lines.append("tiles of under 3 s: a coarser --tiling reads images less often")
     return lines
 
@@ -213,8 +218,8 @@ def _status_lines(found: "SurveyStatus") -> list[str]:
         f"{len(found.tile_failures)} failed, {found.left} to do",
         f"{found.objects} objects: {found.usable} usable, {found.flagged} flagged, "
         f"{found.failed} failed ({found.detected - found.objects} duplicates left out)",
-        f"{found.processor_hours:.3g} processor hours, at most {found.memory / 1024:.2g} GB in a "
-        "process",
+        f"{duration(3600 * found.processor_hours)} of a processor, at most "
+        f"{found.memory / 1024:.2g} GB in a process",
     ]
     if found.left and math.isfinite(found.per_hour):
         left = duration(3600 * found.hours_left)

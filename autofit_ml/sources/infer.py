@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from autofit_ml.errors import InputError, SettingsError
 from autofit_ml.fitting.likelihoods import Likelihood
 from autofit_ml.images.stamp import Frame
 from autofit_ml.scenes.populations import CELESTE, read_populations
+from autofit_ml.segmentation import Detections
 from autofit_ml.settings import SourceSettings
 from autofit_ml.sources.blends import with_blends
 from autofit_ml.sources.detection import detect, detection_image, sky_of, starting_values
@@ -51,8 +52,8 @@ class SourceCatalogue:
     messages : tuple of str
     covariance : Table or None
         Of fluxes of different sources, where their positions and shapes were held.
-    detected : structured array or None
-        Each source as it was detected, as `Detections.sources`.
+    detected : Detections or None
+        Each source as it was detected, and by what.
     """
 
     table: QTable
@@ -60,7 +61,7 @@ class SourceCatalogue:
     sky: tuple[np.ndarray, ...]
     messages: tuple[str, ...] = ()
     covariance: Table | None = None
-    detected: np.ndarray | None = None
+    detected: Detections | None = None
 
     def model(self, b: int) -> np.ndarray:
         """Light of all sources in a band, image units, (ny, nx)."""
@@ -153,10 +154,12 @@ def catalogue_frames(
         scan.run(settings.sweeps, np.union1d(new, [j for i in new for j in scan.edges[i]]))
         sky = _with_rest(sky, field)
     posterior = with_blends(scan, scan.posterior(settings.inference))
-    detected = np.concatenate([found.sources, missed])
-    table = catalogue_rows(field, posterior, detected["radius"], frames[0].id, settings.galaxy)
+    missed["label"] += found.sources["label"].max()
+    found = replace(found, sources=np.concatenate([found.sources, missed]))
+    radius = found.sources["radius"]
+    table = catalogue_rows(field, posterior, radius, frames[0].id, settings.galaxy)
     messages = tuple(dict.fromkeys(text for frame in frames for text in frame.messages))
-    return SourceCatalogue(table, field, sky, messages, detected=detected)
+    return SourceCatalogue(table, field, sky, messages, detected=found)
 
 
 def _with_rest(sky: Sequence[np.ndarray], field: Field) -> tuple[np.ndarray, ...]:
