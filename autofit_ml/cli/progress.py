@@ -243,7 +243,8 @@ class _Counting(QuietProgress):
         lines = [
             *alike,
             f"{summary.n_objects} object{'s' * (summary.n_objects != 1)}: {summary.n_ok} usable, "
-            f"{summary.n_flagged} flagged, {summary.n_failed} failed ({summary.n_new} new, {summary.seconds:.1f} s)",
+            f"{summary.n_flagged} flagged, {summary.n_failed} failed "
+            f"({summary.n_new} new, {summary.seconds:.1f} s)",
             *(f"warning:   {text}" for text in summary.concerns),
         ]
         if summary.out is not None:

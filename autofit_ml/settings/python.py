@@ -61,8 +61,8 @@ class SubtractCall(SubtractSettings):
     reference_mask: Any = _beside("Mask of the reference: True where a pixel must not be used.")
     reference_wcs: Any = _beside("WCS of the reference (astropy.wcs.WCS).")
     leave_out: Any = _beside(
-        "True in pixels of the science image to leave out of the fit of the kernel, such as a known "
-        "variable; they are subtracted all the same."
+        "Pixels of the science image to leave out of the fit of the kernel (True), such as "
+        "those of a known variable; they are subtracted all the same."
     )
 
 
