@@ -8,7 +8,7 @@ Five-band SDSS-like frames with known sources are written as FITS files and cata
 - ``other``: stars and galaxies that the prior does not describe (`populations`).
 
 Beside: the published rows of Photo and Celeste, Hamiltonian Monte Carlo under the true model on
-some of the sources (`catalog_referee`), detection by sep, and real epochs of Stripe 82
+some of the sources (`catalog_referee`), detection by sep and by the network, and real epochs of Stripe 82
 (`catalog_stripe82`, with AUTOFIT_ML_TEST_DATA). Writes docs/catalog-scores.md.
 """
 
@@ -32,6 +32,7 @@ from astropy.table import Table, vstack
 from catalog_frames import (
     BANDS,
     COLOURS,
+    PIXEL_SCALE,
     STAR_SHARE,
     Field,
     draw_truth,
@@ -58,10 +59,13 @@ from catalog_scores import (
 from catalog_stripe82 import compare
 from documents import DATA, machine, markdown_table, write_section
 
+from autofit_ml.images.stamp import Frame
 from autofit_ml.runs.catalog import catalog_run
 from autofit_ml.scenes.populations import CELESTE as POPULATIONS
 from autofit_ml.scenes.populations import read_populations
 from autofit_ml.settings import CatalogSettings
+from autofit_ml.simulation.psf import moffat_psf
+from autofit_ml.sources.detection import detect
 
 DOCUMENT = "catalog-scores.md"
 KINDS = {"celeste": "prior's own", "galsim": "GalSim", "other": "another population"}
@@ -78,7 +82,7 @@ class Sample:
     ----------
     truth, found : Table
     peers : dict of str to Table
-        Detections of sep.
+        Detections of sep and of the network.
     fields : list of Field or None
     seconds : float
         Of ``autofit-ml catalog``, a field.
@@ -121,7 +125,7 @@ def sample(kind: str, count: int, shape: tuple[int, int], seed: int = 1, **setti
             found = Table.read(out / "catalog.fits")
             truth["x"] = truth["x"] + k * BIN
             found["x"] = found["x"] + k * BIN
-            for name, table in sep_catalogues(folder).items():
+            for name, table in other_detections(folder).items():
                 table["x"] = table["x"] + k * BIN
                 peers.setdefault(name, []).append(table)
         truths.append(truth)
@@ -137,8 +141,8 @@ def sample(kind: str, count: int, shape: tuple[int, int], seed: int = 1, **setti
     )
 
 
-def sep_catalogues(folder: Path) -> dict[str, Table]:
-    """Detections of sep with SExtractor's defaults in r, and as SourceXtractor++ in all bands."""
+def other_detections(folder: Path) -> dict[str, Table]:
+    """Detections of sep in r as SExtractor, and in all bands as SourceXtractor++; the network's."""
     planes = {
         band: [
             fits.getdata(folder / f"field_{band}_{plane}.fits").astype(np.float64)
@@ -148,16 +152,25 @@ def sep_catalogues(folder: Path) -> dict[str, Table]:
     }
     weight = sum(sigma**-2 for _, sigma in planes.values())
     white = sum(image / sigma**2 for image, sigma in planes.values()) / weight
-    out = {}
+    at = {}
     for name, image, sigma, area in (
         ("sep, r", *planes["r"], 5), ("sep, all bands", white, weight**-0.5, 3),
     ):  # fmt: skip
         image = np.ascontiguousarray(image)
         found = sep.extract(image, 1.5, err=np.ascontiguousarray(sigma), minarea=area,
                             deblend_nthresh=32, deblend_cont=0.005)  # fmt: skip
-        flux, _, _ = sep.sum_circle(np.ascontiguousarray(planes["r"][0]), found["x"], found["y"],
-                                    5.0)  # fmt: skip
-        out[name] = Table({"x": found["x"], "y": found["y"], "flux_r": flux})
+        at[name] = found["x"], found["y"]
+    frame = Frame(
+        "white", white.astype(np.float32), (weight**-0.5).astype(np.float32),
+        np.zeros(white.shape, bool), moffat_psf(BANDS["r"].fwhm / PIXEL_SCALE),
+        pixel_scale=PIXEL_SCALE, zeropoint=22.5,
+    )  # fmt: skip
+    found = detect(frame, "maskrcnn")[1].sources
+    at["network, all bands"] = found["x"], found["y"]
+    out = {}
+    for name, (x, y) in at.items():
+        flux, _, _ = sep.sum_circle(np.ascontiguousarray(planes["r"][0]), x, y, 5.0)
+        out[name] = Table({"x": x, "y": y, "flux_r": flux})
     return out
 
 
