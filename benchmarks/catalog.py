@@ -8,8 +8,8 @@ Five-band SDSS-like frames with known sources are written as FITS files and cata
 - ``other``: stars and galaxies that the prior does not describe (`populations`).
 
 Beside: the published rows of Photo and Celeste, Hamiltonian Monte Carlo under the true model on
-some of the sources (`catalog_referee`), detection by sep and by the network, and real epochs of Stripe 82
-(`catalog_stripe82`, with AUTOFIT_ML_TEST_DATA). Writes docs/catalog-scores.md.
+some of the sources (`catalog_referee`), detection by sep and by the network, and real epochs of
+Stripe 82 (`catalog_stripe82`, with AUTOFIT_ML_TEST_DATA). Writes docs/catalog-scores.md.
 """
 
 from __future__ import annotations
