@@ -64,7 +64,7 @@ class Source:
 
     @property
     def every_plane(self) -> dict[str, Plane]:
-        """Planes of all bands: ``image``; of others ``r:image``, of further epochs ``r+1:image``."""
+        """Planes of all bands: ``image``; others: ``r:image``, further epochs: ``r+1:image``."""
         planes, seen = dict(self.planes), Counter([self.band])
         for other in filter(None, self.others):
             epoch = f"+{seen[other.band]}" if seen[other.band] else ""

@@ -58,7 +58,7 @@ class CatalogSettings(SourceSettings, Working, ReadOptions):
     """Settings of the catalogue of frames, and everything that is said about its images."""
 
     bands: str | Sequence[str] = option(
-        (), "Bands fitted together, the reference first: r,u,g,i,z.", MODEL
+        (), "Bands fitted together, the reference first: r,u,g,i,z. Epochs share a flux.", MODEL
     )
     forced: str | Path | None = option(
         None,
