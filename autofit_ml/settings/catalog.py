@@ -63,7 +63,10 @@ class CatalogSettings(SourceSettings, Working, ReadOptions):
     """Settings of the catalogue of frames, and everything that is said about its images."""
 
     bands: str | Sequence[str] = option(
-        (), "Bands that are fitted together, the reference band first: r,u,g,i,z.", MODEL
+        (),
+        "Bands that are fitted together, the reference band first: r,u,g,i,z. Images of the same "
+        "band are epochs, which share a flux.",
+        MODEL,
     )
     forced: str | Path | None = option(
         None,
