@@ -97,13 +97,21 @@ def workers_of(process: int) -> list[psutil.Process]:
         return []
 
 
+def at_work(worker: psutil.Process) -> bool:
+    """Whether a worker has reached its scheduler."""
+    try:
+        return any(one.status == psutil.CONN_ESTABLISHED for one in worker.net_connections())
+    except psutil.Error:
+        return False
+
+
 # --- kills ------------------------------------------------------------------------------------
 
 
 def kills(folder: Path, number: int) -> tuple[list[str], list[list[str]]]:
     """Kill worker processes, and each tenth time all of the survey, while it runs."""
     images, quiet, out = area(folder / "images", 300), folder / "quiet", folder / "killed"
-    words = ("--tiling", "healpix:14", "--run", "detect")
+    words = ("--tiling", "healpix:15", "--run", "detect")
     subprocess.run(command(images, quiet, *words, "--workers", "2"), check=True)
     rng, killed, whole, began = random.Random(1), 0, 0, time.monotonic()
     process = subprocess.Popen(command(images, out, *words, "--workers", "2"))
@@ -114,7 +122,7 @@ def kills(folder: Path, number: int) -> tuple[list[str], list[list[str]]]:
         some = [one for one in workers_of(process.pid) if one.pid in seen]
         for one in workers_of(process.pid):
             seen.setdefault(one.pid, done)
-        ready = [one for one in some if done > seen[one.pid]]  # a tile was done since it began
+        ready = [one for one in some if done > seen[one.pid] and at_work(one)]
         if killed >= number or not ready:
             continue
         killed += 1
@@ -212,7 +220,7 @@ def jobs(number: int) -> Iterator[TileJob]:
 def recorded(folder: Path) -> np.ndarray:
     """Seconds that the tiles of a small survey took, stretched to a mean of a minute."""
     images, out = area(folder / "images", 760), folder / "recorded"
-    words = ("--tiling", "healpix:14", "--save", "none", "--workers", "2")
+    words = ("--tiling", "healpix:12", "--save", "none", "--workers", "2")
     subprocess.run(command(images, out, *words), check=True)
     seconds = np.asarray(finished_tiles(out, tiling("healpix:14"))["seconds"], dtype=float)
     print(len(seconds), "tiles, seconds", np.percentile(seconds, (0, 5, 50, 95, 100)), flush=True)
@@ -284,7 +292,7 @@ def catalogue(folder: Path, number: int) -> tuple[list[str], list[list[str]]]:
     """Bytes and seconds of a row, measured; a hundred million of them."""
     from autofit_ml.survey.export import export_parquet
 
-    images = area(folder / "images", 420)
+    images = area(folder / "images", 760)
     table: list[list[str]] = []
     for model in ("sersic", "sersic+exp"):
         out = folder / str(len(table))
@@ -292,14 +300,12 @@ def catalogue(folder: Path, number: int) -> tuple[list[str], list[list[str]]]:
         survey_run(images, out, settings, SurveySettings(run="fit", tiling="healpix:9"))
         status = survey_status(out)
         path, count = export_parquet(out)
-        half = folder / "half.parquet"  # what a file costs without rows is not counted
-        whole = pq.read_table(path)
-        several = pyarrow.concat_tables([whole] * 20)
+        half, whole = folder / "half.parquet", pq.read_table(path)
         sizes = []
-        for one in (several, several.slice(0, len(several) // 2)):
-            pq.write_table(one, half, compression="zstd", use_dictionary=False)
+        for rows in (count, count // 2):  # what a file costs without rows is not counted
+            pq.write_table(whole.slice(0, rows), half, compression="zstd")
             sizes.append(half.stat().st_size)
-        size = 2 * (sizes[0] - sizes[1]) / len(several)
+        size = (sizes[0] - sizes[1]) / (count - count // 2)
         seconds = 3600 * status.processor_hours / status.objects
         hours = 1e8 * seconds / 3600
         table.append([
