@@ -113,7 +113,7 @@ def _priors(
 
 @dataclass(frozen=True)
 class DetectedTogether:
-    """What several images of one piece of sky show together.
+    """Sources that were detected in several images of one piece of sky together.
 
     Attributes
     ----------
