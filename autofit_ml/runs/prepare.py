@@ -341,7 +341,7 @@ def _cut(
 def _detected(
     images: FrameImages, source: Source, settings: FitSettings
 ) -> tuple[Frame, Detections]:
-    """Sources of a frame, detected in all bands that have its pixels; the frame with messages."""
+    """Detections in a frame, or in all bands with its pixels together; flags and messages."""
     frame, segmenter = images.frame, settings.segmenter
     bands = [source.band, *(other.band for other in source.others if other is not None)]
     frames = [frame, *filter(None, images.others)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -59,8 +59,8 @@ class SourceCatalogue:
     messages : tuple of str
     covariance : Table or None
         Of fluxes of different sources, where their positions and shapes were held.
-    detected : structured array or None
-        Each source as it was detected, as `Detections.sources`.
+    detected : Detections or None
+        Each source as it was detected, and by what.
     """
 
     table: QTable
@@ -68,7 +68,7 @@ class SourceCatalogue:
     sky: tuple[np.ndarray, ...]
     messages: tuple[str, ...] = ()
     covariance: Table | None = None
-    detected: np.ndarray | None = None
+    detected: Detections | None = None
 
     def model(self, b: int) -> np.ndarray:
         """Light of all sources in a band, image units, (ny, nx)."""
@@ -113,7 +113,7 @@ def _priors(
 
 @dataclass(frozen=True)
 class DetectedTogether:
-    """Sources that were detected in several images of one piece of sky together.
+    """Detections in several images of one piece of sky together.
 
     Attributes
     ----------
@@ -203,10 +203,10 @@ def catalogue_frames(
         scan.run(settings.sweeps, np.union1d(new, [j for i in new for j in scan.edges[i]]))
         sky = _with_rest(sky, field)
     posterior = with_blends(scan, scan.posterior(settings.inference))
-    detected = np.concatenate([found.sources, missed])
-    table = catalogue_rows(field, posterior, detected["radius"], frames[0].id, settings.galaxy)
+    found = replace(found, sources=np.concatenate([found.sources, missed]))
+    table = catalogue_rows(field, posterior, found.sources["radius"], frames[0].id, settings.galaxy)
     messages = tuple(dict.fromkeys(text for frame in frames for text in frame.messages))
-    return SourceCatalogue(table, field, sky, messages, detected=detected)
+    return SourceCatalogue(table, field, sky, messages, detected=found)
 
 
 def _with_rest(sky: Sequence[np.ndarray], field: Field) -> tuple[np.ndarray, ...]:
