@@ -345,7 +345,7 @@ def _detected(
     frame, segmenter = images.frame, settings.segmenter
     bands = [source.band, *(other.band for other in source.others if other is not None)]
     frames = [frame, *filter(None, images.others)]
-    known = [k for k, one in enumerate(frames) if one.psf is not None]
+    known = [k for k, one in enumerate(frames) if one.psf is not None and not one.mask.all()]
     if len(known) < 2 or known[0]:
         seeing = 3.0 if frame.psf is None else psf_fwhm(frame.psf)
         return detect_in_frame(frame, seeing, segmenter, settings.weights, settings.device)
