@@ -13,7 +13,6 @@ from autofit_ml.settings import (
     INPUT,
     MODEL,
     OUTPUT,
-    SAVED,
     CalibrateSettings,
     CatalogSettings,
     DeconvolveSettings,
@@ -290,9 +289,9 @@ class SurveyCommand(SurveyOptions, Resumed, Told):
     out: Path = _out("survey", "Folder of the survey; several calls may work in it at once.")
     save: str | Sequence[str] = option(
         (),
-        "Pictures and files of the objects, below pictures/: any of objects,previews,report.",
+        "Files of the objects, below pictures/: any of objects,previews.",
         OUTPUT,
-        normalise=any_of(SAVED),
+        normalise=any_of(("objects", "previews")),
     )
     limit: int | None = option(
         None, "At most so many tiles that are not done yet.", INPUT, least=1, changes_results=False

@@ -82,12 +82,12 @@ def write_pages(out: str | Path) -> Path:
         name = str(row["tile"])
         page = f"pages/{number // _ROWS + 1}.html"
         k = place.get(name)
-        gallery = out / "pictures" / name / "report.html"
-        link = f"pictures/{name}/report.html" if gallery.is_file() else f"{page}#{name}"
+        pictures = (out / "pictures" / name).is_dir()
+        link = f"{page}#{name}"
         objects = 0 if k is None else int(done["objects"][k])
         tile = int(name.rpartition("-")[2])
         states.append(TileState(tile, objects, k is not None, name in status.tile_failures, link))
-        rows.append(_row(name, row, done, k, status.tile_failures, gallery.is_file()))
+        rows.append(_row(name, row, done, k, status.tile_failures, pictures))
     pages = [rows[first : first + _ROWS] for first in range(0, len(rows), _ROWS)]
     header = ("tile", "ra", "dec", "images", "state", "objects", "usable", "flagged", "failed",
               "seconds")  # fmt: skip
@@ -134,12 +134,12 @@ def _row(
     done: dict[str, np.ndarray],
     k: int | None,
     failed: Any,
-    gallery: bool,
+    pictures: bool,
 ) -> tuple[Any, ...]:
     """A tile's line in its page."""
     shown = Markup('<span id="{0}">{0}</span>').format(name)
-    if gallery:
-        shown = Markup('<a id="{0}" href="../pictures/{0}/report.html">{0}</a>').format(name)
+    if pictures:
+        shown = Markup('<a id="{0}" href="../pictures/{0}/">{0}</a>').format(name)
     first = (
         shown,
         f"{float(planned['ra']):.4f}",
