@@ -12,10 +12,11 @@ from typer.core import TyperGroup
 
 from autofit_ml.cli.app import app, command
 from autofit_ml.cli.calls import SurveyCommand, SurveyPlanCommand
-from autofit_ml.cli.progress import PlainProgress, QuietProgress, counting, duration
+from autofit_ml.cli.progress import PlainProgress, QuietProgress, counting
 from autofit_ml.cli.terminal import print_json, printable, resume_command, say
 from autofit_ml.errors import InputError, OutputError, SettingsError, errors_as
 from autofit_ml.options import declared
+from autofit_ml.runs.summary import duration
 from autofit_ml.settings import SurveySettings
 
 if TYPE_CHECKING:

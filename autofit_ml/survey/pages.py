@@ -11,6 +11,7 @@ import numpy as np
 from markupsafe import Markup
 
 from autofit_ml.catalogue import atomic_write_text
+from autofit_ml.runs.summary import duration
 from autofit_ml.survey.plan import TILES, read_table
 from autofit_ml.survey.sky import tiling
 from autofit_ml.survey.sky_map import TileState, legend, sky_map
@@ -103,8 +104,8 @@ def write_pages(out: str | Path) -> Path:
         )
         atomic_write_text(out / "pages" / f"{k + 1}.html", text, fsync=False)
     failures = [
-        (f"{len(told)} {what} that could not be done", ("name", "why"), list(told.items())[:_ROWS])
-        for what, told in (("tiles", status.tile_failures), ("images", status.image_failures))
+        (f"{what} that could not be done: {len(told)}", ("name", "why"), list(told.items())[:_ROWS])
+        for what, told in (("Tiles", status.tile_failures), ("Images", status.image_failures))
         if told
     ]
     counts = ", ".join(f"{number} {state}" for state, number in legend(states).items())
@@ -112,8 +113,8 @@ def write_pages(out: str | Path) -> Path:
         f"{len(states)} tiles ({status.tiling}) of {status.images} images: {counts}.",
         f"{status.objects} objects in {status.detected} detections: {status.usable} usable, "
         f"{status.flagged} flagged, {status.failed} failed.",
-        f"{status.processor_hours:.3g} processor hours; at most {status.memory / 1024:.1f} GB in a "
-        "process.",
+        f"{duration(3600 * status.processor_hours)} of a processor; at most "
+        f"{status.memory / 1024:.1f} GB in a process.",
     ]
     drawn, (least, most) = sky_map(states, sky)
     text = _page(
