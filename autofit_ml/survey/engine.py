@@ -284,7 +284,7 @@ class _Flow:
         return outcome
 
     def _outcome(self, future: Future, job: TileJob) -> TileOutcome | None:
-        """What came of a tile; None where it is to be done again, or looked for on the disk."""
+        """Outcome of a tile; None where it is to be done again, or looked for on the disk."""
         from distributed import CancelledError, KilledWorker, TimeoutError
 
         if future.status == "error":
