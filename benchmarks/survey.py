@@ -267,19 +267,19 @@ def scheduler(folder: Path, number: int) -> tuple[list[str], list[list[str]]]:
             one.kill()
             one.wait()
     assert len(done) == number
-    half = [v for k, v in memory.items() if k >= number / 2]
     hours = 1e6 * float(durations.mean()) / 1000 / 3600
     return ["", "measured"], [
         ["seconds of a tile: least, median, 95 %, most",
          ", ".join(f"{v:.0f}" for v in np.percentile(durations, (0, 50, 95, 100)))
          + f" ({len(durations)} recorded, mean made 60)"],
-        ["tiles, and the cells they wait for", f"{number} + {number // 4 + 1}"],
-        ["workers", f"1 000, time {faster:.0f} times faster: {number / seconds:.0f} tiles/s"],
+        ["tiles that were run, and the cells they wait for", f"{number:,} + {number // 4 + 1:,}"],
+        ["workers", f"1 000, time {faster:.0f} times faster: {number / seconds:.0f} tiles/s in "
+         f"{seconds / 60:.0f} min, load of the machine {os.getloadavg()[2]:.0f}"],
         ["scheduler's processor time a tile", f"{1e3 * each:.2f} ms"],
         ["client's processor time a tile", f"{1e3 * submitter:.2f} ms"],
-        ["scheduler's memory: before, at half, at the end",
-         f"{memory[0]:.0f}, {half[0]:.0f}, {half[-1]:.0f} MB"],
-        ["10⁶ tiles of a minute on 1 000 workers",
+        ["scheduler's memory: before; after each tenth of the tiles, MB",
+         f"{memory[0]:.0f}; " + ", ".join(f"{v:.0f}" for k, v in memory.items() if k)],
+        ["so 10⁶ tiles of a minute on 1 000 workers would take",
          f"{hours:.1f} h, the scheduler {100 * 1e6 * each / 3600 / hours:.0f} % busy, the client "
          f"{100 * 1e6 * submitter / 3600 / hours:.0f} %"],
     ]  # fmt: skip

@@ -11,6 +11,7 @@ import contextlib
 import functools
 import os
 import queue
+import signal
 import threading
 import time
 import uuid
@@ -45,7 +46,7 @@ _LEAST_AHEAD = 16
 _TRIES = 3
 """A task that has been blamed so often for the death of workers (of four, each time) failed."""
 
-_LONG = 60.0
+_LONG = 10.0
 """Seconds to wait for a few bytes from a worker that may be dead."""
 
 _PATIENCE = 0.5
@@ -149,7 +150,7 @@ def _local(workers: int, device: str) -> tuple[Any, Replace]:
         processes=True,
         dashboard_address="127.0.0.1:0",  # None means port 8787, which another survey may have
         silence_logs=50,
-        env={"AUTOFIT_ML_GPUS": str(gpus)} if gpus else {},
+        env={"AUTOFIT_ML_GPUS": str(gpus)},
     )
     return cluster, functools.partial(cluster.scale, number)
 
@@ -195,7 +196,10 @@ def _setup(survey: Survey) -> Any:
             self.survey = survey
 
         def setup(self, worker: Any) -> None:
-            gpus = int(os.environ.get("AUTOFIT_ML_GPUS", "0"))
+            mine = os.environ.get("AUTOFIT_ML_GPUS")  # only our own processes have it
+            if mine is not None and threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the command alone
+            gpus = int(mine or 0)
             if gpus and str(worker.name).isdigit():  # before anything of CUDA is loaded
                 os.environ["CUDA_VISIBLE_DEVICES"] = str(int(worker.name) % gpus)
 
