@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import os
 import queue
 import signal
@@ -112,6 +113,7 @@ def connected(scheduler: str, workers: int, survey: Survey) -> Iterator[tuple[Cl
     }
     with contextlib.ExitStack() as held:
         held.enter_context(dask.config.set(calm))
+        held.enter_context(_silent("distributed.client"))
         target: Any = scheduler
         replace: Replace = _nothing
         if scheduler in ("local", "slurm"):
@@ -128,6 +130,18 @@ def connected(scheduler: str, workers: int, survey: Survey) -> Iterator[tuple[Cl
             ) from error
         client.register_plugin(_setup(survey))
         yield client, replace
+
+
+@contextlib.contextmanager
+def _silent(name: str) -> Iterator[None]:
+    """No traceback of a library where we say ourselves what is wrong."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _nothing() -> None:
