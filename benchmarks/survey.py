@@ -53,7 +53,7 @@ PRICE = 0.04
 """US dollars for a core hour, as large clouds asked in 2025 (on demand, general purpose)."""
 
 STEP = 2000
-LONGEST = 25.0
+LONGEST = float(os.environ.get("SURVEY_MINUTES", "25"))
 """Minutes that the scheduler's tiles may take; what was run until then is in the table."""
 
 WORDS = ("--segmenter", "sep", "--init", "moments", "--quiet")
@@ -337,11 +337,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("sections", nargs="*", default=list(SECTIONS))
     parser.add_argument("-n", type=int, default=0, help="kills, turns, tiles")
-    parser.add_argument("--minutes", type=float, default=LONGEST, help="of the scheduler's tiles")
     parser.add_argument("--docs", action="store_true", help="write into docs/survey.md")
     arguments = parser.parse_args()
-    global LONGEST
-    LONGEST = arguments.minutes
     for name in arguments.sections:
         make, usual = SECTIONS[name]
         folder = Path(tempfile.mkdtemp())
