@@ -119,7 +119,7 @@ _TRANSFORM = 4e-10
 """Products of the normal matrix's sum in a second, and seconds of an FFT for each pixel and power
 of two, of one core (their ratio decides)."""
 
-_PRODUCTS = 120
+_PRODUCTS = 50
 """Products with the normal matrix that conjugate gradients take for a solution, and its lift."""
 
 

@@ -95,7 +95,7 @@ def write_changes_page(
 
 
 def _card(row: Row, share: float) -> dict[str, object]:
-    """What the page shows of one change; `share`: how far down its cut-outs are."""
+    """Texts and place of one change; its cut-outs lie at a `share` of the picture's height."""
 
     def numbers(*names: str, digits: int) -> str:
         return ", ".join(f"{float(row[name]):.{digits}f}" for name in names)
