@@ -95,7 +95,7 @@ def write_changes_page(
 
 
 def _card(row: Row, share: float) -> dict[str, object]:
-    """Texts and place of one change; its cut-outs lie at a `share` of the picture's height."""
+    """Entry of one change in the page; `share`: how far down its cut-outs are."""
 
     def numbers(*names: str, digits: int) -> str:
         return ", ".join(f"{float(row[name]):.{digits}f}" for name in names)

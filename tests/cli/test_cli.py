@@ -7,12 +7,16 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 from fits_inputs import write_object
 from rich.console import Console
 
+from autofit_ml.cli.app import app
 from autofit_ml.cli.calls import SurveyCommand
 from autofit_ml.cli.progress import PlainProgress, RichProgress, counting
 from autofit_ml.cli.survey import COMMAND_FILE, keep_command
@@ -307,21 +311,21 @@ def test_show(command, finished):
     assert status == 2 and "did you mean" in err
 
 
-def test_help_of_commands_is_whole_in_80_columns(command, monkeypatch):
+def commands_of(group: Any, *path: str) -> Iterator[tuple[str, ...]]:
+    for name, one in group.commands.items():
+        yield (*path, name)
+        if hasattr(one, "commands"):
+            yield from commands_of(one, *path, name)
+
+
+def test_help_of_every_command_is_whole_in_80_columns(command, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
-    for name in (
-        "fit",
-        "segment",
-        "deconvolve",
-        "diff",
-        "lightcurve",
-        "calibrate",
-        "simulate",
-        "show",
-    ):
-        status, out, _ = command(name, "--help")
-        assert status == 0 and max(map(len, out.splitlines())) <= 80
-        assert "…" not in out
+    every = list(commands_of(typer.main.get_command(app)))
+    assert {("fit",), ("survey", "run"), ("weights", "pull")} <= set(every)
+    for path in every:
+        status, out, _ = command(*path, "--help")
+        assert status == 0 and max(map(len, out.splitlines())) <= 80, path
+        assert "…" not in out, path
 
 
 def test_demo(command, tmp_path):
