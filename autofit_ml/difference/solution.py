@@ -150,13 +150,14 @@ def _with_shared_noise(
     return dataclasses.replace(kernel, covariance=spread)
 
 
-_FLOPS = 6e10
+_FLOPS = 7e10
 _TRANSFORM = 4e-10
 """Products of the normal matrix's sum in a second, and seconds of an FFT for each pixel and power
 of two, of one core (their ratio decides)."""
 
-_PRODUCTS = 50
-"""Products with the normal matrix that conjugate gradients take for a solution, and its lift."""
+_PRODUCTS = 100
+"""Products with the normal matrix that conjugate gradients take for a solution and its lift, with
+what else they do."""
 
 
 def wants_gradients(number: int, shape: Sequence[int], design: Design) -> bool:
@@ -166,7 +167,7 @@ def wants_gradients(number: int, shape: Sequence[int], design: Design) -> bool:
     terms = len(polynomials((2, 2), design.variation))
     n = terms * design.size**2
     pixels = float((shape[0] + design.size) * (shape[1] + design.size))
-    dense = 4 * number * n**2 / _FLOPS  # the covariance sums up two matrices of as many values
+    dense = 3 * number * n**2 / _FLOPS  # two solutions and the covariance sum up a matrix each
     gradients = _PRODUCTS * 3 * terms * _TRANSFORM * pixels * np.log2(pixels)
     return bool(n > _LARGEST or gradients < dense)
 
