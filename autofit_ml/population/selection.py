@@ -168,7 +168,7 @@ def _injected(given: Injections, names: Sequence[str], n: int) -> Nodes:
     table = np.stack([np.asarray(given.x[name], np.float64)[found] for name in names])
     x = torch.as_tensor(table)[:, None].expand(-1, n, -1)
     density = torch.as_tensor(np.asarray(given.log_density, np.float64)[found])
-    return Nodes(tuple(names), x, (-density - math.log(len(found))).expand(n, -1))
+    return Nodes(tuple(names), x, (-density - math.log(len(given.found))).expand(n, -1))
 
 
 def detection_surface(
