@@ -70,7 +70,7 @@ class PopulationSettings:
     shells: int = 0
     frames: int = 0
     least_size: float = 10.0
-    selection_points: int = 1 << 15
+    selection_points: int = 1 << 13
     rounds: int = 12
     seed: int = 0
 
