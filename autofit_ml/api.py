@@ -206,7 +206,12 @@ def catalog(call: CatalogCall) -> QTable:
         call,
         CatalogSettings,
         lambda chosen: inputs_of(
-            call.data, call.manifest, survey=chosen.survey, mode="frame", bands=tuple(chosen.bands)
+            call.data,
+            call.manifest,
+            survey=chosen.survey,
+            mode="frame",
+            bands=tuple(chosen.bands),
+            epochs=chosen.forced is None,
         ),
     )
     summary, table = catalog_sources(found, call.out, settings, restart=call.restart)

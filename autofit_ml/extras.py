@@ -5,6 +5,7 @@ has their only list. The command names the packages themselves: it is right whet
 autofit-ml came from an index.
 """
 
+import importlib.util
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,16 +13,16 @@ from importlib import metadata
 
 from autofit_ml.errors import SettingsError
 
-__all__ = ["EXTRAS", "install_command", "missing_from", "needs"]
+__all__ = ["EXTRAS", "install_command", "missing_from", "needs", "require"]
 
 EXTRAS = {
     "simulate": "simulated images, autofit-ml demo",
     "train": "training networks",
     "deconvolve": "deconvolution",
-    "difference": "images of other pixels brought onto one grid",
+    "difference": "alignment of images with different pixel grids",
     "morphology": "non-parametric morphology (statmorph)",
-    "posterior": "nested sampling, ArviZ files of samples",
-    "survey": "areas of many images, on many machines",
+    "posterior": "nested sampling, files of samples, corner plots",
+    "survey": "surveys of large areas, on many machines",
 }
 """Extras that users choose, and what each is for."""
 
@@ -77,3 +78,24 @@ def needs(extra: str, what: str) -> Iterator[None]:
         raise SettingsError(
             f"{what} needs {name}, which is not installed", install_command(extra)
         ) from error
+
+
+def require(extra: str, what: str, *modules: str) -> None:
+    """Check that modules of an extra can be found, before anything is computed.
+
+    Parameters
+    ----------
+    extra, what : str
+        As of `needs`.
+    *modules : str
+        Names of modules, which are not imported.
+
+    Raises
+    ------
+    SettingsError
+        One of them is not installed.
+    """
+    with needs(extra, what):
+        for name in modules:
+            if importlib.util.find_spec(name) is None:
+                raise ImportError(name=name)

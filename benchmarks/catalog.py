@@ -8,8 +8,8 @@ Five-band SDSS-like frames with known sources are written as FITS files and cata
 - ``other``: stars and galaxies that the prior does not describe (`populations`).
 
 Beside: the published rows of Photo and Celeste, Hamiltonian Monte Carlo under the true model on
-some of the sources (`catalog_referee`), detection by sep, and real epochs of Stripe 82
-(`catalog_stripe82`, with AUTOFIT_ML_TEST_DATA). Writes docs/catalog-scores.md.
+some of the sources (`catalog_referee`), detection by sep and by the network, and real epochs of
+Stripe 82 (`catalog_stripe82`, with AUTOFIT_ML_TEST_DATA). Writes docs/catalog-scores.md.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from astropy.table import Table, vstack
 from catalog_frames import (
     BANDS,
     COLOURS,
+    PIXEL_SCALE,
     STAR_SHARE,
     Field,
     draw_truth,
@@ -55,13 +56,16 @@ from catalog_scores import (
     means,
     reliability,
 )
-from catalog_stripe82 import compare
+from catalog_stripe82 import compare, joint
 from documents import DATA, machine, markdown_table, write_section
 
+from autofit_ml.images.stamp import Frame
 from autofit_ml.runs.catalog import catalog_run
 from autofit_ml.scenes.populations import CELESTE as POPULATIONS
 from autofit_ml.scenes.populations import read_populations
 from autofit_ml.settings import CatalogSettings
+from autofit_ml.simulation.psf import moffat_psf
+from autofit_ml.sources.detection import detect
 
 DOCUMENT = "catalog-scores.md"
 KINDS = {"celeste": "prior's own", "galsim": "GalSim", "other": "another population"}
@@ -78,7 +82,7 @@ class Sample:
     ----------
     truth, found : Table
     peers : dict of str to Table
-        Detections of sep.
+        Detections of sep and of the network.
     fields : list of Field or None
     seconds : float
         Of ``autofit-ml catalog``, a field.
@@ -121,7 +125,7 @@ def sample(kind: str, count: int, shape: tuple[int, int], seed: int = 1, **setti
             found = Table.read(out / "catalog.fits")
             truth["x"] = truth["x"] + k * BIN
             found["x"] = found["x"] + k * BIN
-            for name, table in sep_catalogues(folder).items():
+            for name, table in other_detections(folder).items():
                 table["x"] = table["x"] + k * BIN
                 peers.setdefault(name, []).append(table)
         truths.append(truth)
@@ -137,8 +141,8 @@ def sample(kind: str, count: int, shape: tuple[int, int], seed: int = 1, **setti
     )
 
 
-def sep_catalogues(folder: Path) -> dict[str, Table]:
-    """Detections of sep with SExtractor's defaults in r, and as SourceXtractor++ in all bands."""
+def other_detections(folder: Path) -> dict[str, Table]:
+    """Detections of sep in r as SExtractor, and in all bands as SourceXtractor++; the network's."""
     planes = {
         band: [
             fits.getdata(folder / f"field_{band}_{plane}.fits").astype(np.float64)
@@ -148,16 +152,25 @@ def sep_catalogues(folder: Path) -> dict[str, Table]:
     }
     weight = sum(sigma**-2 for _, sigma in planes.values())
     white = sum(image / sigma**2 for image, sigma in planes.values()) / weight
-    out = {}
+    at = {}
     for name, image, sigma, area in (
         ("sep, r", *planes["r"], 5), ("sep, all bands", white, weight**-0.5, 3),
     ):  # fmt: skip
         image = np.ascontiguousarray(image)
         found = sep.extract(image, 1.5, err=np.ascontiguousarray(sigma), minarea=area,
                             deblend_nthresh=32, deblend_cont=0.005)  # fmt: skip
-        flux, _, _ = sep.sum_circle(np.ascontiguousarray(planes["r"][0]), found["x"], found["y"],
-                                    5.0)  # fmt: skip
-        out[name] = Table({"x": found["x"], "y": found["y"], "flux_r": flux})
+        at[name] = found["x"], found["y"]
+    frame = Frame(
+        "white", white.astype(np.float32), (weight**-0.5).astype(np.float32),
+        np.zeros(white.shape, bool), moffat_psf(BANDS["r"].fwhm / PIXEL_SCALE),
+        pixel_scale=PIXEL_SCALE, zeropoint=22.5,
+    )  # fmt: skip
+    found = detect(frame, "maskrcnn")[1].sources
+    at["network, all bands"] = found["x"], found["y"]
+    out = {}
+    for name, (x, y) in at.items():
+        flux, _, _ = sep.sum_circle(np.ascontiguousarray(planes["r"][0]), x, y, 5.0)
+        out[name] = Table({"x": x, "y": y, "flux_r": flux})
     return out
 
 
@@ -232,30 +245,34 @@ def probabilities(samples: dict[str, Sample]) -> str:
 
 def errors(samples: dict[str, Sample]) -> str:
     """Coverage of fluxes and colours."""
-    quantities = [*(f"flux {band}" for band in BANDS), *COLOURS, "x", "y", "re", "q", "dev"]
-    cells: dict[str, list[str]] = {name: [] for name in quantities}
-    for one in samples.values():
-        i, j = match(one.truth, one.found)
-        truth, found = chosen(one.truth, i), chosen(one.found, j)
-        for name in quantities:
-            if "-" in name:
-                off = colour(found, name) - colour(truth, name)
-                error = column(found, f"colour_{name.replace('-', '_')}_err")
-            else:
-                key = name.replace(" ", "_")
-                off = column(found, key) - column(truth, key)
-                error = column(found, f"{key}_err")
-            parts = []
-            for width in (1.0, 2.0):
-                share, spread, n = coverage(off, error, width)
-                told = f" ± {100 * spread:.1f}" if width == 1 else ""
-                parts.append(f"{100 * share:.1f}{told}")
-            with np.errstate(all="ignore"):
-                middle = np.nanmedian(off / error) if n else math.nan
-            cells[name].append(f"{' / '.join(parts)}; {middle:+.2f}" if n else "–")
     header = ["within 1 / 2 errors, % (68.3 / 95.4); median pull"]
-    rows = [[name, *values] for name, values in cells.items()]
+    lines = [coverages(one) for one in samples.values()]
+    rows = [[some[0][0], *(text for _, text in some)] for some in zip(*lines, strict=True)]
     return markdown_table([*header, *(KINDS[name] for name in samples)], rows)
+
+
+def coverages(one: Sample) -> list[tuple[str, str]]:
+    """Quantities, and how many lie within one and two errors."""
+    i, j = match(one.truth, one.found)
+    truth, found = chosen(one.truth, i), chosen(one.found, j)
+    out = []
+    for name in (*(f"flux {band}" for band in BANDS), *COLOURS, "x", "y", "re", "q", "dev"):
+        if "-" in name:
+            off = colour(found, name) - colour(truth, name)
+            error = column(found, f"colour_{name.replace('-', '_')}_err")
+        else:
+            key = name.replace(" ", "_")
+            off = column(found, key) - column(truth, key)
+            error = column(found, f"{key}_err")
+        parts = []
+        for width in (1.0, 2.0):
+            share, spread, n = coverage(off, error, width)
+            told = f" ± {100 * spread:.1f}" if width == 1 else ""
+            parts.append(f"{100 * share:.1f}{told}")
+        with np.errstate(all="ignore"):
+            middle = np.nanmedian(off / error) if n else math.nan
+        out.append((name, f"{' / '.join(parts)}; {middle:+.2f}" if n else "–"))
+    return out
 
 
 def refereed(one: Sample, number: int, seed: int = 5) -> str:
@@ -324,11 +341,39 @@ def stripe82() -> str:
     )
 
 
+def stripe82_joint(together: int = 3) -> str:
+    """Scatter between groups of epochs of Stripe 82, each group in one likelihood."""
+    header = ["object", "quantity", "groups", "scatter", "scatter over error"]
+    rows = joint(DATA, together)
+    over = np.array([float(row[-1]) for row in rows])
+    return (
+        f"{markdown_table(header, rows)}\n\nGroups of {together} epochs. Median scatter "
+        f"{np.median(over):.2f} errors, rms {np.sqrt(np.mean(over**2)):.2f}."
+    )
+
+
+def poisson(samples: dict[str, Sample], fields: int) -> str:
+    """The frames of GalSim by both likelihoods."""
+    both = {"gaussian": samples.get("galsim") or sample("galsim", fields, (512, 512))}
+    both["poisson"] = sample("galsim", fields, (512, 512), likelihood="poisson")
+    cells: list[list[list[str]]] = []
+    for one in both.values():
+        i, j = match(one.truth, one.found)
+        _, off, brier = reliability(column(one.found, "p_star")[j], column(one.truth, "is_star")[i])
+        rows = [[name, _text(entry, ROWS[name])]
+                for name, entry in means(celeste_errors(one.truth, one.found)).items()]  # fmt: skip
+        rows += [["Brier score, mean gap of p_star", f"{brier:.4f}, {100 * off:.1f} %"]]
+        rows += [[f"{name}: within 1 / 2 errors; pull", text] for name, text in coverages(one)]
+        cells.append([*rows, ["seconds a frame", f"{one.seconds:.0f}"]])
+    table = [[*mine, theirs[1]] for mine, theirs in zip(*cells, strict=True)]
+    return markdown_table(["", *both], table)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Simulate, catalogue, score, write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--sets", nargs="+", choices=(*KINDS, "stripe82"),
-                        default=[*KINDS, "stripe82"])  # fmt: skip
+    every = (*KINDS, "poisson", "stripe82", "joint")
+    parser.add_argument("--sets", nargs="+", choices=every, default=every)
     parser.add_argument("--shape", nargs=2, type=int, default=(1489, 2048), metavar=("NY", "NX"))
     parser.add_argument("-n", type=int, default=1, help="fields of each set")
     parser.add_argument("--galsim", type=int, default=4, help="small fields drawn by GalSim")
@@ -350,8 +395,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         makers = (scores, detections, types, probabilities, errors)
         names = ("scores", "detection", "types", "probabilities", "errors")
         sections = {n: partial(make, samples) for n, make in zip(names, makers, strict=True)}
-    if "stripe82" in given.sets and (DATA / "celeste_stripe82").is_dir():
-        sections["stripe82"] = stripe82
+    if "poisson" in given.sets:
+        sections["poisson"] = partial(poisson, samples, given.galsim)
+    for name, make in (("stripe82", stripe82), ("joint", stripe82_joint)):
+        if name in given.sets and (DATA / "celeste_stripe82").is_dir():
+            sections[name] = make
     if "celeste" in samples and given.referee:
         sections["referee"] = partial(refereed, samples["celeste"], given.referee)
     for name, make in sections.items():

@@ -1,15 +1,17 @@
 """Image subtraction: known answers, pulls of fluxes, false detections, DECam beside SFFT.
 
-    python benchmarks/difference.py [pairs|decam|hotpants|ztf|solvers|peers ...] [-n PAIRS] [--docs]
+    python benchmarks/difference.py [SECTION ...] [-n NUMBER] [--docs]
 
-Simulated pairs of star fields (512 x 512 pixels, Gaussian seeing, sky and photon noise) at three
-depths and seeing ratios; with AUTOFIT_ML_TEST_DATA the DECam stacks of SFFT's examples, fitted on
-half of the image (a chequerboard of 32 pixels) and judged on the other half; `peers`: time and
-memory beside SFFT and properimage, each in a process and an environment of its own.
+Sections: pairs, scales, exposures, decam, hotpants, ztf, solvers, peers. Simulated pairs of star
+fields (512 x 512 pixels, Gaussian seeing, sky and photon noise) at three depths and seeing ratios;
+with AUTOFIT_ML_TEST_DATA the DECam stacks of SFFT's examples, each half with the kernel of the
+other one; `peers`: time and memory beside SFFT and properimage, each in a process and an
+environment of its own.
 """
 
 import csv
 import json
+import math
 import os
 import subprocess
 import sys
@@ -35,6 +37,7 @@ from autofit_ml.difference import detect_changes, fluxes, subtract_images, white
 from autofit_ml.difference.kernel import Design, Spectrum, rows
 from autofit_ml.difference.photometry import point_image, psf_at
 from autofit_ml.difference.psf_error import with_errors
+from autofit_ml.difference.solution import wants_gradients
 from autofit_ml.images.stamp import Frame
 from autofit_ml.images.star_psf import psf_from_stars
 from autofit_ml.settings import SubtractSettings
@@ -45,6 +48,10 @@ CASES = {
     "deep reference, 4.2 / 3.0": {"seeing": (4.2, 3.0), "sky": (100.0, 25.0)},
     "shallow reference, 3.3 / 3.0": {"seeing": (3.3, 3.0), "sky": (100.0, 300.0)},
 }
+
+
+LARGEST = {"autofit": 4096, "sfft": 2048, "properimage": 512}
+"""Sides of the largest pairs that each subtracts here: more takes minutes, or too much memory."""
 
 
 def double(values) -> torch.Tensor:
@@ -122,27 +129,53 @@ def decam_frame(name: str) -> Frame:
 
 
 def decam(_: int) -> Iterator[Sequence[str]]:
-    """DECam stacks: what is left of bright pixels on the half that was not fitted."""
-    folder = DATA / "sfft_decam"
-    if not folder.is_dir():
+    """DECam stacks: what is left of bright pixels with the kernel of the other half."""
+    if not (DATA / "sfft_decam").is_dir():
         return
-    science, reference = decam_frame("ep20180804stack"), decam_frame("ep20160818stack")
-    sfft = fits.getdata(folder / "reference_difference.fits.gz", "DIFF").astype(float)
-    y, x = np.indices(sfft.shape)
-    held_out = (y // 32 + x // 32) % 2 == 0
-    for size in (13, 17, 21):
-        masked = science.replace(mask=held_out)
-        settings = SubtractSettings(kernel_size=size, most_pixels=200_000)
-        kernel = subtract_images(masked, reference, settings).kernel
-        whole = subtract_images(science, reference, settings)
-        seen = kernel.light(Spectrum(double(reference.data), (size, size))).numpy()
-        left = science.data - seen - float(kernel.background[0])
-        light = whole.light.numpy()
-        bright = whole.good.numpy() & (light > np.percentile(light, 97))
-        for name, where in (("held out", held_out), ("fitted", ~held_out)):
-            some = bright & where
-            ours, theirs = (1.4826 * np.median(np.abs(d[some])) for d in (left, sfft))
-            yield [str(size), name, str(some.sum()), f"{ours:.1f}", f"{theirs:.1f}"]
+    python = install("sfft")
+    frames = decam_frame("ep20180804stack"), decam_frame("ep20160818stack")
+    middle = frames[0].data.shape[1] // 2
+    science, reference = (
+        [
+            one.replace(data=one.data[half], sigma=one.sigma[half], mask=one.mask[half])
+            for half in (np.s_[:, :middle], np.s_[:, middle:])
+        ]
+        for one in frames
+    )
+    for size in (9, 13, 17):
+        settings = SubtractSettings(kernel_size=size, convolve="reference")
+        own = [subtract_images(*pair_, settings) for pair_ in zip(science, reference, strict=True)]
+        planes = {
+            name: np.stack([one.data for one in several])
+            for name, several in (("science", science), ("reference", reference))
+        }
+        with tempfile.TemporaryDirectory() as room:
+            by_peer("sfft", python, planes | {"half": np.array(size // 2)}, Path(room))
+            theirs = np.load(Path(room, "answer.npy"))
+        left: dict[str, list[np.ndarray]] = {"held out": [], "fitted": [], "SFFT": []}
+        for k, result in enumerate(own):
+            light = result.light.numpy()
+            bright = result.good.numpy() & (light > np.percentile(light, 97))
+            for name, kernel in (("held out", own[1 - k].kernel), ("fitted", result.kernel)):
+                seen = kernel.light(Spectrum(double(reference[k].data), (size, size))).numpy()
+                sky = float(kernel.background[0])
+                left[name].append((science[k].data - seen - sky)[bright])
+            left["SFFT"].append(theirs[k][bright])
+        every = [np.concatenate(left[name]) for name in ("held out", "SFFT", "fitted")]
+        yield [
+            str(size), str(len(every[0])),
+            *(f"{1.4826 * np.median(np.abs(one)):.1f}" for one in every),
+        ]  # fmt: skip
+
+
+def by_peer(name: str, python: str | Path, planes: dict[str, np.ndarray], room: Path) -> dict:
+    """The answer of a script of the peers about a pair, in a process of its own."""
+    np.savez(room / "pair.npz", **planes)
+    script = Path(__file__).parent / "peers" / f"subtract_{name}.py"
+    words = [str(python), str(script), str(room / "pair.npz"), str(room / "answer.json")]
+    threads = {**os.environ, "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
+    subprocess.run(words, check=True, env=threads, capture_output=True)
+    return json.loads((room / "answer.json").read_text())
 
 
 def pairs(number: int) -> Iterator[Sequence[str]]:
@@ -186,34 +219,51 @@ def hotpants(_: int) -> Iterator[Sequence[str]]:
 
 
 def ztf(_: int) -> Iterator[Sequence[str]]:
-    """An alert's flux on its own difference and on ours: a Moffat fitted to 17 x 17 pixels."""
+    """An alert's flux on its own difference and on ours: a Moffat fitted, and the sum of 7 pixels.
+
+    The flux scale decides: the stamp has one source besides the variable, which is twenty times as
+    bright as the change. Fluxes are in units of the science image.
+    """
     folder = DATA / "ztf_alerts"
     if not folder.is_dir():
         return
     with (folder / "alerts.csv").open() as stream:
         alert = next(csv.DictReader(stream))
-    images = {
-        name: np.nan_to_num(
+    science, template, theirs = (
+        np.nan_to_num(
             fits.getdata(folder / f"{alert['objectId']}_{name}_image.fits.gz").astype(float)
         )
         for name in ("science", "template", "difference")
-    }
+    )
     made = []
-    for name in ("science", "template"):
-        data = images[name]
+    for name, data in (("science", science), ("template", template)):
         sky, noise = np.median(data), 1.4826 * np.median(np.abs(data - np.median(data)))
         gain = 6.2  # electrons a count, of ZTF's detectors
         made.append(frame(name, data, noise**2 + np.clip(data - sky, 0, None) / gain))
-    settings = SubtractSettings(kernel_size=3)
-    result = subtract_images(*made, settings)
+    y, x = np.indices(science.shape)
+    variable, other = np.hypot(x - 31, y - 31), np.hypot(x - 48, y - 43) < 7
+    light = template - np.median(template)
+    share = theirs[other].sum() / light[other].sum()
+    several = {
+        "ZTF": (theirs, 1.0),
+        "ZTF, less the other source": (theirs - share * light, 1 + share),
+    }
+    for name, leave_out, scale in (
+        ("ours", False, None), ("ours, the variable left out", True, None),
+        ("ours, ZTF's scale", False, 1.0),
+    ):  # fmt: skip
+        settings = SubtractSettings(kernel_size=7, known_scale=scale, convolve="science")
+        left_out = (variable < 8) & leave_out
+        result = subtract_images(*made, settings, leave_out=left_out)
+        several[name] = result.difference.numpy() * result.scale[0], result.scale[0]
     zeropoint, given = float(alert["magzpsci"]), float(alert["magpsf"])
-    for name, data in (
-        ("ZTF's difference", images["difference"]),
-        ("ours", result.difference.numpy()),
-    ):
-        flux = _moffat_flux(data)
-        mag = zeropoint - 2.5 * np.log10(flux)
-        yield [name, f"{mag:.3f}", f"{mag - given:+.3f}"]
+    for name, (data, scale) in several.items():
+        fluxes_ = _moffat_flux(data), data[variable < 7].sum()
+        mags = [zeropoint - 2.5 * np.log10(flux) - given for flux in fluxes_]
+        yield [
+            name, f"{scale:.3f}", f"{100 * data[other].sum() / light[other].sum():+.1f} %",
+            *(f"{mag:+.3f}" for mag in mags),
+        ]  # fmt: skip
 
 
 def _moffat_flux(data: np.ndarray) -> float:
@@ -233,25 +283,30 @@ def _moffat_flux(data: np.ndarray) -> float:
 
 
 def solvers(number: int) -> Iterator[Sequence[str]]:
-    """CPU time of both solvers, and how far apart they are."""
+    """CPU time of both solvers in turn, the one that is taken, and how far apart they are."""
     for size, options in (
         (256, {"kernel_size": 13}),
-        (512, {"kernel_size": 19}),
-        (512, {"kernel_size": 31}),
-        (512, {"kernel_size": 13, "variation": 2}),
+        (256, {"kernel_size": 25}),
+        (256, {"kernel_size": 13, "variation": 2}),
+        (512, {"kernel_size": 13}),
+        (512, {"kernel_size": 25}),
     )[: 1 if number < 2 else None]:
-        one, found, seconds = pair(1, size, new=0, stars_=200 * size**2 // 512**2), {}, {}
-        for solver in ("dense", "conjugate"):
+        one = pair(1, size, new=0, stars_=200 * size**2 // 512**2)
+        found, seconds = {}, {"dense": math.inf, "conjugate": math.inf}
+        for solver in list(seconds) * 2:
             began = time.process_time()
             found[solver] = subtract_images(
                 one.science, one.reference, SubtractSettings(solver=solver, **options)
             )
-            seconds[solver] = time.process_time() - began
+            seconds[solver] = min(seconds[solver], time.process_time() - began)
         a, b = found.values()
+        design = Design(options["kernel_size"], variation=options.get("variation", 0))
+        fitted = int((a.kernel.fitted > 0).sum())
+        taken = ("dense", "conjugate")[wants_gradients(fitted, (size, size), design)]
         apart = ((a.difference - b.difference) / a.variance.sqrt())[a.good & b.good]
         text = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in options.items())
         yield [
-            f"{size}², {text}", *(f"{seconds[s]:.1f}" for s in seconds),
+            f"{size}², {text}", *(f"{seconds[s]:.2f}" for s in seconds), taken,
             f"{float(apart.square().mean().sqrt()):.3f}",
         ]  # fmt: skip
 
@@ -317,25 +372,18 @@ def scales(number: int) -> Iterator[Sequence[str]]:
 
 def peers(number: int) -> Iterator[Sequence[str]]:
     """CPU time and largest memory of a process that subtracts a pair, ours and the peers'."""
-    folder = Path(__file__).parent / "peers"
     pythons = {"autofit": sys.executable} | {name: str(install(name)) for name in SUBTRACTERS}
     for size in (512, 1024, 2048, 4096)[: 1 if number < 2 else None]:
         one = pair(1, size, new=0, stars_=200 * size**2 // 512**2)
+        planes = {
+            "science": one.science.data, "sigma": one.science.sigma,
+            "reference": one.reference.data, "reference_sigma": one.reference.sigma,
+        }  # fmt: skip
         found: dict[str, dict] = {}
-        with tempfile.TemporaryDirectory() as room:
-            planes = {
-                "science": one.science.data, "sigma": one.science.sigma,
-                "reference": one.reference.data, "reference_sigma": one.reference.sigma,
-            }  # fmt: skip
-            np.savez(Path(room, "pair.npz"), **planes)
-            for name, python in pythons.items():
-                if size > 2048 and name != "autofit":
-                    continue
-                answer = Path(room, f"{name}.json")
-                words = [python, folder / f"subtract_{name}.py", Path(room, "pair.npz"), answer]
-                threads = {**os.environ, "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
-                subprocess.run(words, check=True, env=threads, capture_output=True)
-                found[name] = json.loads(answer.read_text())
+        for name, python in pythons.items():
+            if size <= LARGEST[name]:
+                with tempfile.TemporaryDirectory() as room:
+                    found[name] = by_peer(name, python, planes, Path(room))
         cells = [
             f"{one['seconds']:.1f} s, {one['memory'] / 1024:.2f} GB" if one else "-"
             for one in (found.get(name) for name in pythons)
@@ -354,11 +402,18 @@ SECTIONS = {
         12,
         DOCUMENT,
     ),
-    "decam": Section(decam, ("kernel", "pixels", "number", "ours", "SFFT"), 1, DOCUMENT),
+    "decam": Section(
+        decam, ("kernel", "pixels", "ours", "SFFT", "ours, fitted to them"), 1, DOCUMENT
+    ),
     "exposures": Section(exposures, ("places", "number", "mean", "scatter"), 2, DOCUMENT),
-    "scales": Section(scales, ("pair", "scale", "scatter", "error", "ratio"), 12, DOCUMENT),
+    "scales": Section(scales, ("pair", "scale", "scatter", "error", "ratio"), 50, DOCUMENT),
     "hotpants": Section(hotpants, ("test", "coefficients", "largest difference"), 1, DOCUMENT),
-    "ztf": Section(ztf, ("difference", "mag", "less the alert's magpsf"), 1, DOCUMENT),
+    "ztf": Section(
+        ztf,
+        ("difference", "scale", "left of the other source", "Moffat", "7 pixels"),
+        1,
+        DOCUMENT,
+    ),
     "peers": Section(
         peers,
         ("pixels", "ours", "SFFT", "properimage", "time / SFFT's", "memory / SFFT's"),
@@ -366,7 +421,7 @@ SECTIONS = {
         DOCUMENT,
     ),
     "solvers": Section(
-        solvers, ("pair", "dense, CPU s", "conjugate, CPU s", "apart, sigma"), 2, DOCUMENT
+        solvers, ("pair", "dense, CPU s", "conjugate, CPU s", "auto", "apart, sigma"), 2, DOCUMENT
     ),
 }  # fmt: skip
 

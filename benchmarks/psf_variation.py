@@ -236,7 +236,7 @@ SECTIONS = {
     "constant": Section(constant, ("stars", "frames", "seen to vary"), 20, "psf.md"),
     "galaxies": Section(
         galaxies,
-        ("PSF", "re / true - 1", "beside", "q - true", "beside", "mag - true", "beside"),
+        ("PSF", "re / true - 1", "rms", "q - true", "rms", "mag - true", "rms"),
         4,
         "psf.md",
     ),

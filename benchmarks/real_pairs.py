@@ -64,6 +64,11 @@ SETS = (
         of_frame=True,
     ),
     Views(
+        "HSC g, r, i, z, y, a blend",
+        tuple(f"scarlet_hsc_hst/pair1_hsc-{band}_*" for band in "grizy"),
+        of_frame=True,
+    ),
+    Views(
         "DECam g, r, z, a galaxy",
         tuple(f"legacypipe_decam/testcase9_{band}_*" for band in "grz"),
     ),
@@ -72,12 +77,16 @@ SETS = (
         tuple(f"pysersic/decals-field_{band}_*" for band in "grz"),
         of_frame=True,
     ),
-    Views(
-        "DECam i, a field, two epochs",
-        ("sfft_decam/ep20160818a_*", "sfft_decam/ep20180804a_*"),
-        of_frame=True,
+    *(
+        Views(
+            "DECam i, one galaxy of a field, five times two epochs",
+            (f"sfft_decam/ep20160818{one}_*", f"sfft_decam/ep20180804{one}_*"),
+            of_frame=True,
+        )
+        for one in "abcde"
     ),
 )
+"""A title that occurs several times is one row."""
 
 
 def fitted(pattern: str, of_frame: bool) -> Table:
@@ -126,14 +135,13 @@ QUANTITIES: dict[str, Callable[[Table.Row, str], tuple[float, float]]] = {
 }
 
 
-def pulls(found: Sequence[tuple[Table.Row, Table.Row]], name: str, kind: str) -> np.ndarray:
-    """Differences over their errors; `kind` is "_stat" or nothing."""
+def differences(
+    found: Sequence[tuple[Table.Row, Table.Row]], name: str, kind: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Differences and their errors; `kind` is "_stat" or nothing."""
     value = QUANTITIES[name]
-    out = []
-    for a, b in found:
-        (one, its), (other, others) = value(a, kind), value(b, kind)
-        out.append((one - other) / np.hypot(its, others))
-    return np.array(out)
+    ones, others = (np.array([value(pair[k], kind) for pair in found]) for k in (0, 1))
+    return ones[:, 0] - others[:, 0], np.hypot(ones[:, 1], others[:, 1])
 
 
 def scatter(values: np.ndarray) -> float:
@@ -149,10 +157,11 @@ def main(arguments: Sequence[str]) -> None:
     if not DATA.is_dir():
         sys.exit(f"no real images in {DATA}: set AUTOFIT_ML_TEST_DATA")
     lines, everything = [], []
-    for views in SETS:
-        found = list(pairs(views))
+    for title in dict.fromkeys(views.title for views in SETS):
+        some = [views for views in SETS if views.title == title]
+        found = [pair for views in some for pair in pairs(views)]
         if found:
-            lines.append(line(views.title, found, flux=views.flux))
+            lines.append(line(title, found, flux=some[0].flux))
             everything += found
     lines.append(line("all", everything, flux=False))
     text = markdown_table(["views", "pairs", *QUANTITIES], lines)
@@ -165,8 +174,17 @@ def line(title: str, found: Sequence[tuple[Table.Row, Table.Row]], *, flux: bool
     """Noise's scatter and the total errors' of each quantity."""
     cells = []
     for name in QUANTITIES:
-        before, after = (scatter(pulls(found, name, kind)) for kind in ("_stat", ""))
-        cells.append("–" if name == "ln flux" and not flux else f"{before:.1f} → {after:.2f}")
+        if name == "ln flux" and not flux:
+            cells.append("–")
+            continue
+        off, error = differences(found, name, "")
+        before, after = (
+            scatter(off / some) for some in (differences(found, name, "_stat")[1], error)
+        )
+        cells.append(f"{before:.1f} → {after:.2f}")
+        if name == "ln flux":
+            middle = np.median(off)
+            cells[-1] += f" ({scatter((off - middle) / error):.2f} with {middle:+.3f} taken off)"
     return [title, str(len(found)), *cells]
 
 

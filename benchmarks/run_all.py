@@ -82,6 +82,7 @@ BENCHMARKS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
         ("--docs",),
         ("--shape", "256", "256", "--referee", "4"),
     ),
+    "catalog_scaling": ("time and memory of catalogues", ("--docs",), ("-n", "40")),
 }
 """Script -> (what it measures, its arguments, those with --quick)."""
 NOT_BENCHMARKS = {

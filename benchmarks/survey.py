@@ -4,15 +4,18 @@
   disturbs: rows lost, doubled, changed.
 - scaling: the same survey on one worker and on two, in turn.
 - scheduler: a real scheduler of dask.distributed, the survey's own flow of tasks, and a thousand
-  workers without pixels that hold tasks for times drawn from a lognormal of 60 s.
+  workers without pixels that hold tasks for times drawn from those that tiles of a real survey
+  took, recorded just before and stretched to a mean of a minute.
 - catalogue: bytes of a row, measured, and what a hundred million rows take.
 
-The area is one simulated frame, cut into four that overlap. Writes docs/survey.md.
+The area is one simulated frame, cut into four that overlap (`scaling`: at four places of the sky).
+Writes docs/survey.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import random
@@ -43,7 +46,7 @@ from autofit_ml.survey.images import Cell
 from autofit_ml.survey.plan import TileJob
 from autofit_ml.survey.run import survey_run
 from autofit_ml.survey.sky import tiling
-from autofit_ml.survey.status import survey_status
+from autofit_ml.survey.status import finished_tiles, survey_status
 
 HERE = Path(__file__).resolve().parent
 PRICE = 0.04
@@ -52,17 +55,19 @@ PRICE = 0.04
 WORDS = ("--segmenter", "sep", "--init", "moments", "--quiet")
 
 
-def area(folder: Path, side: int) -> Path:
-    """A simulated frame cut into four of about `side` pixels, with WCS."""
+def area(folder: Path, side: int, places: int = 1) -> Path:
+    """A simulated frame cut into four of about `side` pixels, with WCS; at some places alike."""
     item = simulate_one(compose_recipe(["data=validation/frame"]), 0, 9003)
     stamp = to_stamps([item])[0]
     wcs = WCS(naxis=2)
-    wcs.wcs.ctype, wcs.wcs.crval = ["RA---TAN", "DEC--TAN"], [0.0, 0.0]
+    wcs.wcs.ctype = ["RA---TAN", "DEC--TAN"]
     wcs.wcs.cd = stamp.pixel_scale / 3600 * np.diag([-1.0, 1.0])
     folder.mkdir(parents=True)
     step = side - side // 5
-    for k, (x, y) in enumerate(((0, 0), (step, 0), (0, step), (step, step))):
+    corners = ((0, 0), (step, 0), (0, step), (step, step))
+    for k, (place, (x, y)) in enumerate(itertools.product(range(places), corners)):
         part = np.s_[y : y + side, x : x + side]
+        wcs.wcs.crval = [float(place), 0.0]
         header = wcs[part].to_header()
         header["ZP"], header["FILTER"], header["GAIN"] = stamp.zeropoint, "r", stamp.gain
         fits.writeto(folder / f"f{k}_image.fits", stamp.data[part], header)
@@ -92,13 +97,21 @@ def workers_of(process: int) -> list[psutil.Process]:
         return []
 
 
+def at_work(worker: psutil.Process) -> bool:
+    """Whether a worker has reached its scheduler."""
+    try:
+        return any(one.status == psutil.CONN_ESTABLISHED for one in worker.net_connections())
+    except psutil.Error:
+        return False
+
+
 # --- kills ------------------------------------------------------------------------------------
 
 
 def kills(folder: Path, number: int) -> tuple[list[str], list[list[str]]]:
     """Kill worker processes, and each tenth time all of the survey, while it runs."""
     images, quiet, out = area(folder / "images", 300), folder / "quiet", folder / "killed"
-    words = ("--tiling", "healpix:14", "--run", "detect")
+    words = ("--tiling", "healpix:15", "--run", "detect")
     subprocess.run(command(images, quiet, *words, "--workers", "2"), check=True)
     rng, killed, whole, began = random.Random(1), 0, 0, time.monotonic()
     process = subprocess.Popen(command(images, out, *words, "--workers", "2"))
@@ -109,7 +122,7 @@ def kills(folder: Path, number: int) -> tuple[list[str], list[list[str]]]:
         some = [one for one in workers_of(process.pid) if one.pid in seen]
         for one in workers_of(process.pid):
             seen.setdefault(one.pid, done)
-        ready = [one for one in some if done > seen[one.pid]]  # a tile was done since it began
+        ready = [one for one in some if done > seen[one.pid] and at_work(one)]
         if killed >= number or not ready:
             continue
         killed += 1
@@ -164,7 +177,7 @@ def busy(images: Path, out: Path, number: int) -> tuple[float, list[float]]:
 
 def scaling(folder: Path, number: int) -> tuple[list[str], list[list[str]]]:
     """One worker and two, in turn."""
-    images = area(folder / "images", 760)
+    images = area(folder / "images", 760, places=4)
     found: dict[int, list[tuple[float, list[float]]]] = {1: [], 2: []}
     load = []
     for turn in range(number):
@@ -204,6 +217,16 @@ def jobs(number: int) -> Iterator[TileJob]:
         yield TileJob(tile, (cell(tile // 4), cell(tile // 4 + 1)))
 
 
+def recorded(folder: Path) -> np.ndarray:
+    """Seconds that the tiles of a small survey took, stretched to a mean of a minute."""
+    images, out = area(folder / "images", 760), folder / "recorded"
+    words = ("--tiling", "healpix:12", "--save", "none", "--workers", "2")
+    subprocess.run(command(images, out, *words), check=True)
+    seconds = np.asarray(finished_tiles(out, tiling("healpix:14"))["seconds"], dtype=float)
+    print(len(seconds), "tiles, seconds", np.percentile(seconds, (0, 5, 50, 95, 100)), flush=True)
+    return seconds * 60.0 / seconds.mean()
+
+
 def scheduler(folder: Path, number: int) -> tuple[list[str], list[list[str]]]:
     """A real scheduler, a thousand workers that only wait."""
     from distributed import Client
@@ -219,8 +242,7 @@ def scheduler(folder: Path, number: int) -> tuple[list[str], list[list[str]]]:
         time.sleep(0.2)
     time.sleep(1.0)
     address = json.loads(where.read_text())["address"]
-    durations = np.random.default_rng(1).lognormal(np.log(60.0), 0.4, 997)  # seconds a tile
-    faster = 30.0
+    durations, faster = recorded(folder), 30.0
     fake = [sys.executable, str(HERE / "survey_workers.py"), address, str(folder)]
     fake += ["--seconds", json.dumps([float(v) / faster for v in durations])]
     crowd = subprocess.Popen(fake, stdout=quiet, stderr=quiet)
@@ -248,6 +270,9 @@ def scheduler(folder: Path, number: int) -> tuple[list[str], list[list[str]]]:
     half = [v for k, v in memory.items() if k >= number / 2]
     hours = 1e6 * float(durations.mean()) / 1000 / 3600
     return ["", "measured"], [
+        ["seconds of a tile: least, median, 95 %, most",
+         ", ".join(f"{v:.0f}" for v in np.percentile(durations, (0, 50, 95, 100)))
+         + f" ({len(durations)} recorded, mean made 60)"],
         ["tiles, and the cells they wait for", f"{number} + {number // 4 + 1}"],
         ["workers", f"1 000, time {faster:.0f} times faster: {number / seconds:.0f} tiles/s"],
         ["scheduler's processor time a tile", f"{1e3 * each:.2f} ms"],
@@ -267,7 +292,7 @@ def catalogue(folder: Path, number: int) -> tuple[list[str], list[list[str]]]:
     """Bytes and seconds of a row, measured; a hundred million of them."""
     from autofit_ml.survey.export import export_parquet
 
-    images = area(folder / "images", 420)
+    images = area(folder / "images", 760)
     table: list[list[str]] = []
     for model in ("sersic", "sersic+exp"):
         out = folder / str(len(table))
@@ -275,14 +300,12 @@ def catalogue(folder: Path, number: int) -> tuple[list[str], list[list[str]]]:
         survey_run(images, out, settings, SurveySettings(run="fit", tiling="healpix:9"))
         status = survey_status(out)
         path, count = export_parquet(out)
-        half = folder / "half.parquet"  # what a file costs without rows is not counted
-        whole = pq.read_table(path)
-        several = pyarrow.concat_tables([whole] * 20)
+        half, whole = folder / "half.parquet", pq.read_table(path)
         sizes = []
-        for one in (several, several.slice(0, len(several) // 2)):
-            pq.write_table(one, half, compression="zstd", use_dictionary=False)
+        for rows in (count, count // 2):  # what a file costs without rows is not counted
+            pq.write_table(whole.slice(0, rows), half, compression="zstd")
             sizes.append(half.stat().st_size)
-        size = 2 * (sizes[0] - sizes[1]) / len(several)
+        size = (sizes[0] - sizes[1]) / (count - count // 2)
         seconds = 3600 * status.processor_hours / status.objects
         hours = 1e8 * seconds / 3600
         table.append([
@@ -295,7 +318,7 @@ def catalogue(folder: Path, number: int) -> tuple[list[str], list[list[str]]]:
 
 SECTIONS = {
     "kills": (kills, 100),
-    "scaling": (scaling, 3),
+    "scaling": (scaling, 2),
     "scheduler": (scheduler, 1_000_000),
     "catalogue": (catalogue, 1),
 }

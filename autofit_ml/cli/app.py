@@ -137,13 +137,18 @@ def command(
             if status:
                 raise typer.Exit(status)
 
-        callback.__doc__ = function.__doc__
+        callback.__doc__ = _paragraphs(function.__doc__ or "")
         callback.__annotations__ = {item.name: item.annotation for item in parameters}
         vars(callback)["__signature__"] = inspect.Signature(parameters)
         within.command(name or function.__name__)(callback)
         return function
 
     return decorate
+
+
+def _paragraphs(text: str) -> str:
+    """A docstring with one line for each paragraph: Typer keeps line breaks."""
+    return "\n\n".join(" ".join(part.split()) for part in text.split("\n\n"))
 
 
 def _parameter(name: str, item: Field, about: Option) -> inspect.Parameter:
@@ -156,7 +161,7 @@ def _parameter(name: str, item: Field, about: Option) -> inspect.Parameter:
     shown = about.help if not about.unit else f"{about.help} ({about.unit})"
     details: dict[str, Any] = {"help": shown, "show_default": default not in (None, "")}
     if about.argument:
-        info: Any = typer.Argument(metavar="".join(about.words) or None, **details)
+        info: Any = typer.Argument(metavar="".join(about.words) or name.upper(), **details)
         if default == Path():
             default = inspect.Parameter.empty
     else:

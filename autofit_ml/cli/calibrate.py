@@ -9,10 +9,11 @@ from autofit_ml.settings import CalibrateSettings
 
 @command(CalibrateCommand)
 def calibrate(call: CalibrateCommand) -> None:
-    """Inject galaxies like the catalogue's into the run's own images and see what is found.
+    """Test errors and biases of a run by injecting galaxies into its images.
 
-    The images are read, and the galaxies fitted, with the settings of the run. Exit status: 0
-    done; 2 wrong usage, or a run that cannot be calibrated.
+    The galaxies are like those of the catalogue, and are fitted with the settings of the run.
+
+    Exit status: 0 done; 2 wrong usage, or a run that cannot be calibrated.
     """
     from autofit_ml.runs.calibrate import calibrate_run, figures
 

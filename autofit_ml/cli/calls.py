@@ -55,9 +55,8 @@ def _out(default: str | None, help: str) -> Any:
     return option(chosen, help, OUTPUT, shell=Path, words=("--out", "-o"), changes_results=False)
 
 
-def _paths(help: str, optional: bool = False) -> Any:
-    metavar = "[PATH...]" if optional else "PATH..."
-    return option(None, help, words=(metavar,), argument=True, changes_results=False)
+def _paths(help: str) -> Any:
+    return option(None, help, words=("PATH",), argument=True, changes_results=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +65,11 @@ class Inputs(Settings):
 
     paths: Paths = _paths("FITS files, folders or globs.")
     manifest: str | Path | None = option(
-        None, "Table of objects (csv, ecsv, parquet).", INPUT, shell=Path, changes_results=False
+        None,
+        "Table of objects and their files (csv, ecsv, parquet).",
+        INPUT,
+        shell=Path,
+        changes_results=False,
     )
 
     def some_paths(self, what: str) -> Any:
@@ -88,7 +91,7 @@ class Told(Settings):
     """Options that decide what a command prints."""
 
     quiet: bool = option(
-        False, "Say nothing but errors.", OUTPUT, words=("--quiet", "-q"), changes_results=False
+        False, "Print nothing but errors.", OUTPUT, words=("--quiet", "-q"), changes_results=False
     )
     as_json: bool = option(
         False,
@@ -106,13 +109,13 @@ class FitCommand(FitSettings, Selected, Resumed, Told, Inputs):
     out: Path = _out("results", "Results folder.")
     dry_run: bool = option(
         False,
-        "Only say what would be read and fitted, and how long it would take.",
+        "Only report what would be read and fitted, and the expected time.",
         OUTPUT,
         changes_results=False,
     )
     verbose: bool = option(
         False,
-        "Name every flagged or failed object.",
+        "List every flagged or failed object.",
         OUTPUT,
         words=("--verbose", "-v"),
         changes_results=False,
@@ -123,7 +126,9 @@ class FitCommand(FitSettings, Selected, Resumed, Told, Inputs):
 class SegmentCommand(SegmentSettings, Selected, Resumed, Told, Inputs):
     """Options of ``autofit-ml segment``."""
 
-    out: Path = _out("segmented", "Folder for the labels; beside the images, `fit` reads them.")
+    out: Path = _out(
+        "segmented", "Folder for the labels; `fit` reads them if they lie beside the images."
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,9 +136,9 @@ class DiffCommand(DiffSettings, Selected, Resumed, Told, Inputs):
     """Options of ``autofit-ml diff``."""
 
     reference: Path = option(
-        Path(), "Image that is subtracted.", argument=True, changes_results=False
+        Path(), "Reference image, which is subtracted.", argument=True, changes_results=False
     )
-    paths: Paths = _paths("Images it is subtracted from: files, folders or globs.")
+    paths: Paths = _paths("Science images: files, folders or globs.")
     out: Path = _out("diff", "Folder for the differences.")
 
 
@@ -152,26 +157,25 @@ class LightcurveCommand(LightCurveSettings, Selected, Resumed, Told, Inputs):
     paths: Paths = _paths("Images of all epochs: files, folders or globs.")
     at: str | None = option(
         None,
-        "Where: RA,DEC in degrees, pixel:X,Y of the reference, or a table with columns ra and dec "
-        "or x and y (and name).",
+        "Positions to measure: RA,DEC in degrees, pixel:X,Y in the reference, or a table with the "
+        "columns ra and dec, or x and y, and optionally name.",
         INPUT,
         changes_results=False,
     )
     reference: Path | None = option(
         None,
-        "Image that the others are compared with, without the source; default: the first of the "
-        "images.",
+        "Reference image without the source; default: the first of the images.",
         INPUT,
         changes_results=False,
     )
-    out: Path = _out("lightcurve", "Folder for light curves.")
+    out: Path = _out("lightcurve", "Folder for the light curves.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class DeconvolveCommand(DeconvolveSettings, Selected, Resumed, Told, Inputs):
     """Options of ``autofit-ml deconvolve``."""
 
-    out: Path = _out("sharp", "Folder for the sharp images.")
+    out: Path = _out("sharp", "Folder for the deconvolved images.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,8 +185,8 @@ class CalibrateCommand(CalibrateSettings, Resumed, Told, Inputs):
     results: Path = option(
         Path(), "Results folder of a finished run.", argument=True, changes_results=False
     )
-    paths: Paths = _paths("Its images, where they are no longer those that the run read.", True)
-    out: Path | None = _out(None, "Default: calibration/ in the results.")
+    paths: Paths = _paths("Images of the run, if they have been moved since.")
+    out: Path | None = _out(None, "Output folder (default: calibration/ in the results folder).")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,16 +202,16 @@ class PopulationCommand(PopulationOptions, Resumed, Told):
 
     paths: Paths = _paths("Results folders, catalogues, or other tables.")
     model: Path | None = option(
-        None, "Population file in which numbers may be free.", MODEL, shell=Path
+        None, "Population file, in which numbers may be free.", MODEL, shell=Path
     )
-    out: Path = _out("population", "Folder for the result.")
+    out: Path = _out("population", "Folder for the results.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class DoctorCommand(ReadOptions, Inputs):
     """Options of ``autofit-ml doctor``."""
 
-    paths: Paths = _paths("Files or folders to look into.", True)
+    paths: Paths = _paths("Files or folders to examine.")
     as_json: bool = option(
         False, "Print as JSON.", OUTPUT, words=("--json",), changes_results=False
     )
@@ -259,8 +263,8 @@ class SurveyPlanCommand(SurveyOptions, Told):
 
     paths: Paths = option(
         None,
-        "Images, folders of them, globs, or one table of images (csv, ecsv, parquet).",
-        words=("PATH...",),
+        "Images, folders of images, globs, or one table of images (csv, ecsv, parquet).",
+        words=("PATH",),
         argument=True,
         changes_results=False,
     )
@@ -268,7 +272,7 @@ class SurveyPlanCommand(SurveyOptions, Told):
     out: Path = _out("plan", "Folder for images.ecsv and tiles.ecsv.")
     try_it: bool = option(
         True,
-        "Detect and fit in a piece of an image, to say how long it takes.",
+        "Detect and fit objects in a part of one image, to estimate the time.",
         OUTPUT,
         words=("--try/--no-try",),
         changes_results=False,
@@ -281,25 +285,31 @@ class SurveyCommand(SurveyOptions, Resumed, Told):
 
     paths: Paths = option(
         None,
-        "A plan's folder (survey plan), images, folders of them, or one table of images.",
-        words=("PLAN...",),
+        "Folder written by survey plan, images, folders of images, or one table of images.",
+        words=("PLAN",),
         argument=True,
         changes_results=False,
     )
     tiles: str | Path | None = _tiles()
-    out: Path = _out("survey", "Folder of the survey; several calls may work in it at once.")
+    out: Path = _out(
+        "survey", "Folder of the survey; several commands may work in it at the same time."
+    )
     save: str | Sequence[str] = option(
         (),
-        "Pictures and files of the objects, below pictures/: any of objects,previews,report.",
+        "Files to write for each object, in pictures/: any of objects,previews,report.",
         OUTPUT,
         normalise=any_of(SAVED),
     )
     limit: int | None = option(
-        None, "At most so many tiles that are not done yet.", INPUT, least=1, changes_results=False
+        None,
+        "Process at most this many of the remaining tiles.",
+        INPUT,
+        least=1,
+        changes_results=False,
     )
     dry_run: bool = option(
         False,
-        "Only say how many tiles and objects there are, and how long it would take.",
+        "Only report the number of tiles and objects and the expected time.",
         OUTPUT,
         changes_results=False,
     )

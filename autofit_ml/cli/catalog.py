@@ -8,12 +8,13 @@ from autofit_ml.settings import CatalogSettings, Selected
 
 @command(CatalogCommand)
 def catalog(call: CatalogCommand) -> int:
-    """Catalogue of the stars and galaxies of frames, with fluxes and colours in all bands.
+    """Make a catalogue of the stars and galaxies in frames, with fluxes and colours.
 
-    Every source has a probability of being a star; overlapping ones are fitted together.
+    All bands are fitted together, as are overlapping sources. Every source has a probability of
+    being a star.
 
-    Exit status: 0 all frames; 3 some could not be done; 2 wrong usage; 1 none could be;
-    130 interrupted (the same command continues).
+    Exit status: 0 all frames were catalogued; 3 some failed; 2 wrong usage; 1 all failed; 130
+    interrupted (the same command continues the run).
     """
     paths = call.some_paths("catalogue")
     from autofit_ml.runs.catalog import catalog_run

@@ -10,8 +10,8 @@ from autofit_ml.settings import DeconvolveSettings, Selected
 def deconvolve(call: DeconvolveCommand) -> int:
     """Draw samples of galaxies as they would look with a narrower PSF and without noise.
 
-    Exit status: 0 all objects; 3 some could not be deconvolved; 2 wrong usage; 1 none could be;
-    130 interrupted (the same command continues).
+    Exit status: 0 all objects were deconvolved; 3 some failed; 2 wrong usage; 1 all failed; 130
+    interrupted (the same command continues the run).
     """
     paths = call.some_paths("deconvolve")
     from autofit_ml.runs.deconvolve import deconvolve_run

@@ -10,10 +10,12 @@ from autofit_ml.cli.app import app
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for images and results.")] = Path("demo"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for images and results.")] = Path(
+        "demo"
+    ),
     n: Annotated[int, typer.Option("-n", "--n", help="Galaxies to simulate.")] = 24,
 ) -> None:
-    """Simulate a small set of galaxies, fit it, and say where the report is."""
+    """Simulate a small set of galaxies, fit it, and print the path of the report."""
     from autofit_ml.simulation import demo_set
 
     images = out / "images"

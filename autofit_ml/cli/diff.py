@@ -8,10 +8,10 @@ from autofit_ml.settings import DiffSettings, Selected
 
 @command(DiffCommand)
 def diff(call: DiffCommand) -> int:
-    """Subtract a reference from images of the same sky, and find what has changed.
+    """Subtract a reference from images of the same field, and detect what has changed.
 
-    Exit status: 0 all images; 3 some could not be subtracted; 2 wrong usage; 1 none could be;
-    130 interrupted (the same command continues).
+    Exit status: 0 all images were subtracted; 3 some failed; 2 wrong usage; 1 all failed; 130
+    interrupted (the same command continues the run).
     """
     paths = call.some_paths("subtract from")
     from autofit_ml.runs.diff import diff_run

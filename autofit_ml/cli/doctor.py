@@ -11,9 +11,10 @@ _COLOURS = {"ok": "green", "note": "yellow", "bad": "bold red"}
 
 @command(DoctorCommand)
 def doctor(call: DoctorCommand) -> int:
-    """Say what is installed, or what is wrong with files and folders.
+    """Check the installation, or images in files and folders.
 
-    Exit status: 0 all well; 3 something cannot be used; 2 wrong usage; 1 no image can be used.
+    Exit status: 0 everything is in order; 3 something cannot be used; 2 wrong usage; 1 nothing can
+    be used.
     """
     from autofit_ml.runs.doctor import check_images, check_installation
 

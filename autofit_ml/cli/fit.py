@@ -14,8 +14,8 @@ from autofit_ml.settings import FitSettings, Selected
 def fit(call: FitCommand) -> int:
     """Fit every galaxy in files, folders or a manifest.
 
-    Exit status: 0 every object has a fit; 3 some failed (their rows say why); 2 wrong usage;
-    1 nothing could be fitted; 130 interrupted (the same command continues).
+    Exit status: 0 all objects were fitted; 3 some failed (their rows say why); 2 wrong usage; 1
+    nothing could be fitted; 130 interrupted (the same command continues the run).
     """
     from autofit_ml.runs import fit_run
 

@@ -9,10 +9,10 @@ from autofit_ml.settings import LightCurveSettings, Selected
 
 @command(LightcurveCommand)
 def lightcurve(call: LightcurveCommand) -> int:
-    """Measure the flux of sources at given places in every epoch.
+    """Measure the flux of sources at given positions in every epoch.
 
-    Exit status: 0 all images; 3 some could not be measured; 2 wrong usage; 1 none could be;
-    130 interrupted (the same command continues).
+    Exit status: 0 all images were measured; 3 some failed; 2 wrong usage; 1 all failed; 130
+    interrupted (the same command continues the run).
     """
     paths = call.some_paths("measure")
     if call.at is None:

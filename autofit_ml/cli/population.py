@@ -10,12 +10,14 @@ from autofit_ml.settings import PopulationOptions
 
 @command(PopulationCommand)
 def population(call: PopulationCommand) -> None:
-    """Infer how the parameters of many galaxies are distributed, and weight their fits anew.
+    """Infer how the parameters of galaxies are distributed, by a hierarchical model of many fits.
 
-    A population file (docs/population.md) in which numbers are free is fitted to the posteriors of
-    all objects, whose own priors are divided out; the result is a population file, for
+    The free numbers of a population file (docs/population.md) are fitted to the posteriors of all
+    objects, after dividing out the priors of their fits. The results are a population file, for
     `autofit-ml fit --prior population:FILE`, and a table of the objects with the population as
-    their prior. Exit status: 0 done; 2 wrong usage, or tables that cannot be used.
+    their prior.
+
+    Exit status: 0 done; 2 wrong usage, or tables that cannot be used.
     """
     if not call.paths or call.model is None:
         raise SettingsError("nothing to infer", "give results folders and --model FILE")

@@ -63,7 +63,7 @@ def plan_lines(plan: "RunPlan", out: str | Path) -> list[str]:
     if plan.ignored:
         lines.append(f"{len(plan.ignored)} files left out:")
         lines += [f"  {path}: {why}" for path, why in plan.ignored]
-    lines += [plan.model, "weights: " + (", ".join(plan.weights) or "none")]
+    lines += [*plan.model.splitlines(), "weights: " + (", ".join(plan.weights) or "none")]
     if plan.folder == "new":
         lines.append(f"results: {out} (new)")
     elif plan.folder == "continues":
@@ -82,7 +82,7 @@ def plan_lines(plan: "RunPlan", out: str | Path) -> list[str]:
 
 def duration(seconds: float) -> str:
     if seconds < 100:
-        return f"{seconds:.0f} s"
+        return f"{seconds:.0f} s" if seconds >= 9.5 else f"{seconds:.1g} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
@@ -178,7 +178,7 @@ class _Counting(QuietProgress):
         self.total, self.finished = n_sources, n_done
         done = f", {n_done} done by an earlier run" if n_done else ""
         skipped = f", {len(ignored)} other files ignored" if ignored else ""
-        self._say(f"{n_sources} inputs{done}{skipped}", "dim")
+        self._say(f"{n_sources} input{'s' * (n_sources != 1)}{done}{skipped}", "dim")
         for path, why in ignored if self.verbose else ():
             self._say(f"ignored  {path}: {why}", "dim")
 
@@ -242,8 +242,9 @@ class _Counting(QuietProgress):
             ]
         lines = [
             *alike,
-            f"{summary.n_objects} objects: {summary.n_ok} usable, {summary.n_flagged} flagged, "
-            f"{summary.n_failed} failed ({summary.n_new} new, {summary.seconds:.1f} s)",
+            f"{summary.n_objects} object{'s' * (summary.n_objects != 1)}: {summary.n_ok} usable, "
+            f"{summary.n_flagged} flagged, {summary.n_failed} failed "
+            f"({summary.n_new} new, {summary.seconds:.1f} s)",
             *(f"warning:   {text}" for text in summary.concerns),
         ]
         if summary.out is not None:

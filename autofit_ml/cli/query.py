@@ -16,16 +16,21 @@ _SHOWN = 1000
 
 @app.command()
 def query(
-    results: Annotated[list[Path], typer.Argument(help="Results folders or globs.")],
-    sql: Annotated[str, typer.Argument(help="SQL over the views catalog, runs and posterior.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print rows as JSON.")] = False,
+    results: Annotated[
+        list[Path], typer.Argument(metavar="RESULTS", help="Results folders or globs.")
+    ],
+    sql: Annotated[
+        str, typer.Argument(metavar="SQL", help="SQL over the views catalog, runs and posterior.")
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
     samp: Annotated[
-        bool, typer.Option("--samp", help="Send the rows to TOPCAT, Aladin, ... by SAMP.")
+        bool,
+        typer.Option("--samp", help="Send the rows to TOPCAT, Aladin or other programs by SAMP."),
     ] = False,
 ) -> None:
-    """Ask catalogues in SQL: autofit-ml query results "SELECT id, mag FROM catalog WHERE use".
+    """Query catalogues with SQL: autofit-ml query results "SELECT id, mag FROM catalog WHERE use".
 
-    Of several runs: autofit-ml query 'runs/*' "SELECT run, id, re FROM catalog WHERE rhat < 1.01".
+    Several runs together: autofit-ml query 'runs/*' "SELECT run, id, re FROM catalog WHERE use".
     """
     from autofit_ml.catalogue import query as run_query
 

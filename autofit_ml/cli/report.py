@@ -10,8 +10,10 @@ from autofit_ml.cli.terminal import printable
 
 
 @app.command()
-def report(results: Annotated[Path, typer.Argument(help="Results folder.")]) -> None:
-    """Write report.html anew from a results folder."""
+def report(
+    results: Annotated[Path, typer.Argument(metavar="RESULTS", help="Results folder.")],
+) -> None:
+    """Rewrite report.html of a results folder."""
     from autofit_ml.report import write_report
 
     print(printable(write_report(results)))

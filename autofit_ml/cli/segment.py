@@ -8,10 +8,10 @@ from autofit_ml.settings import SegmentSettings, Selected
 
 @command(SegmentCommand)
 def segment(call: SegmentCommand) -> int:
-    """Find the galaxies and stars of images: labels, a table of instances, pictures.
+    """Segment images into galaxies and stars: labels, a table of instances, pictures.
 
-    Exit status: 0 all images; 3 some could not be segmented; 2 wrong usage; 1 none could be;
-    130 interrupted (the same command continues).
+    Exit status: 0 all images were segmented; 3 some failed; 2 wrong usage; 1 all failed; 130
+    interrupted (the same command continues the run).
     """
     paths = call.some_paths("segment")
     from autofit_ml.runs.segment import segment_run

@@ -11,10 +11,12 @@ from autofit_ml.settings import SensitivitySettings
 
 @command(SensitivityCommand)
 def sensitivity(call: SensitivityCommand) -> None:
-    """Map which second components can be seen: inject galaxies of two into images, fit both models.
+    """Map which second components can be detected, by injecting galaxies with two components.
+
+    Every injected galaxy is fitted with both models.
 
     Exit status: 0 done; 2 wrong usage, or images without usable galaxies or empty sky; 130
-    interrupted (the same command continues).
+    interrupted (the same command continues the run).
     """
     from autofit_ml.population.sensitivity_page import verdict_of
     from autofit_ml.runs.sensitivity import PAGE, sensitivity_run

@@ -14,14 +14,14 @@ from autofit_ml.errors import SettingsError
 
 @app.command()
 def show(
-    results: Annotated[Path, typer.Argument(help="Results folder.")],
+    results: Annotated[Path, typer.Argument(metavar="RESULTS", help="Results folder.")],
     name: Annotated[str, typer.Argument(metavar="ID", help="Id of the object.")],
     look: Annotated[
         bool,
-        typer.Option("--open/--no-open", help="Open the preview, where there is a screen."),
+        typer.Option("--open/--no-open", help="Open the preview image, if there is a display."),
     ] = True,
 ) -> None:
-    """Print an object's row in words, and open its preview."""
+    """Print the results of one object, and open its preview."""
     from autofit_ml.catalogue import file_stem
     from autofit_ml.results import open_results
 

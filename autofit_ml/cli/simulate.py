@@ -13,7 +13,7 @@ from autofit_ml.errors import SettingsError
 def simulate(call: SimulateCommand) -> int:
     """Simulate a set of images with known truth: autofit-ml simulate data=blends --out sets/blends.
 
-    Exit status: 0 the set is complete; 2 wrong usage; 1 it could not be made; 130 interrupted
+    Exit status: 0 the set is complete; 2 wrong usage; 1 it could not be simulated; 130 interrupted
     (the same command continues).
     """
     from autofit_ml.simulation import compose_recipe
@@ -59,9 +59,8 @@ def simulate(call: SimulateCommand) -> int:
         )
     if not call.quiet:
         say(
-            f"{summary.count} objects with {summary.n_sources} sources in {summary.n_shards} "
-            f"shards of {summary.bytes / 1e6:.1f} MB together ({summary.n_new} new, "
-            f"{summary.seconds:.1f} s)"
+            f"{summary.count} objects with {summary.n_sources} sources in {summary.n_shards} files "
+            f"of {summary.bytes / 1e6:.1f} MB ({summary.n_new} new, {summary.seconds:.1f} s)"
         )
         say(f"set:  {out}")
         if call.fits:

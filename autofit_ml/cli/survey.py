@@ -23,8 +23,11 @@ if TYPE_CHECKING:
     from autofit_ml.survey.run import SurveySummary
     from autofit_ml.survey.status import SurveyStatus
 
-_COMMAND = ".work/survey/command.json"
+COMMAND_FILE = ".work/survey/command.json"
 """Where, below a survey's folder, its options are kept for ``survey retry``."""
+
+_MANY = 1000
+"""Tiles whose number costs time."""
 
 
 class RunByDefault(TyperGroup):
@@ -39,8 +42,8 @@ class RunByDefault(TyperGroup):
 
 survey_app = typer.Typer(
     cls=RunByDefault,
-    help="Areas of many images, tile by tile on many machines: autofit-ml survey PLAN --out DIR "
-    "(or survey run PLAN, for its options: survey run --help).",
+    help="Survey areas of many images, tile by tile and on many machines: autofit-ml survey PLAN "
+    "--out DIR. For the options see survey run --help.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -49,10 +52,10 @@ app.add_typer(survey_app, name="survey")
 
 @command(SurveyCommand, survey_app, "run")
 def run(call: SurveyCommand) -> int:
-    """Measure every object of an area once: detection, duplicates, fits, tile by tile.
+    """Measure every object of an area exactly once, tile by tile.
 
-    Exit status: 0 every tile and object; 3 some failed; 2 wrong usage; 1 nothing could be done;
-    130 interrupted (the same command continues, also while others work in the folder).
+    Exit status: 0 all tiles and objects were measured; 3 some failed; 2 wrong usage; 1 all failed;
+    130 interrupted (the same command continues the survey, even while others work on it).
     """
     if call.dry_run:
         return _planned(call, None)
@@ -71,7 +74,7 @@ def _run(call: SurveyCommand, *, retry: bool) -> int:
     with counting("tiles", quiet=call.quiet, unit="tiles") as show:
 
         def begun(done: int, total: int) -> None:
-            _keep(call)
+            keep_command(call)
             show(done, total)
 
         def told(outcome: TileOutcome, done: int, total: int) -> None:
@@ -102,11 +105,12 @@ def _tell(call: SurveyCommand, summary: "SurveySummary", page: Path | None) -> N
         print_json({"out": str(summary.out)} | counts | more | end)
     if call.quiet:
         return
-    say(
-        f"{summary.done} of {summary.tiles} tiles ({summary.new} new, {summary.seconds:.1f} s): "
-        f"{summary.objects} new objects, {summary.usable} usable, {summary.flagged} flagged, "
-        f"{summary.failed} failed"
-    )
+    say(f"{summary.done} of {summary.tiles} tiles ({summary.new} new, {summary.seconds:.1f} s)")
+    if summary.new:
+        say(
+            f"{summary.objects} objects in the new ones: {summary.usable} usable, "
+            f"{summary.flagged} flagged, {summary.failed} failed"
+        )
     for name, why in list(summary.failures.items())[:10]:
         say(("failed", "red"), f"   {name}: {why}")
     if len(summary.failures) > 10:
@@ -122,7 +126,7 @@ def _tell(call: SurveyCommand, summary: "SurveySummary", page: Path | None) -> N
 
 @command(SurveyPlanCommand, survey_app, "plan")
 def plan(call: SurveyPlanCommand) -> int:
-    """Write tables of images and tiles, to be looked at and edited, and say what it would take."""
+    """Plan a survey: write editable tables of images and tiles, and estimate time and memory."""
     return _planned(call, call.out)
 
 
@@ -148,7 +152,7 @@ def _planned(call: SurveyCommand | SurveyPlanCommand, out: Path | None) -> int:
         for name, why in found.problems.items():
             print(printable(f"left out {name}: {why}"))
         if out is not None:
-            print(printable(f"plan: {out} (autofit-ml survey {out} --out DIR)"))
+            print(printable(f"plan: {out} (autofit-ml survey run {out} --out DIR)"))
     return 0
 
 
@@ -163,14 +167,15 @@ def _estimate_lines(told: "Estimate", tiling: str) -> list[str]:
         return [*lines, f"not tried: {told.tried}" if told.tried else "not tried"]
     lines += [
         f"about {told.objects:.3g} objects (tried: {told.tried})",
-        f"time: about {told.hours:.3g} processor hours, {told.minutes_per_tile:.2g} min a tile "
+        f"time: about {duration(3600 * told.hours)} of a processor, "
+        f"{duration(60 * told.minutes_per_tile)} a tile "
         f"({told.per_object:.3g} s an object, {told.per_megapixel:.3g} s a million pixels, "
         f"{told.per_image:.3g} s an image)",
         f"memory: {told.memory:.2g} GB a process; catalogue: {_size(told.bytes)}",
     ]
     if told.minutes_per_tile > 60:
         lines.append("tiles of over an hour: a finer --tiling loses less when a machine dies")
-    if told.minutes_per_tile < 0.05:
+    if told.minutes_per_tile < 0.05 and told.tiles > _MANY:
         lines.append("tiles of under 3 s: a coarser --tiling reads images less often")
     return lines
 
@@ -192,7 +197,7 @@ def status(
     page: Annotated[bool, typer.Option("--report/--no-report", help="Write index.html.")] = True,
     as_json: AsJson = False,
 ) -> None:
-    """Say how far a survey is and what failed, while it goes on or later."""
+    """Report the progress and failures of a survey, during or after it."""
     from autofit_ml.survey.pages import write_pages
     from autofit_ml.survey.status import survey_status
 
@@ -213,8 +218,8 @@ def _status_lines(found: "SurveyStatus") -> list[str]:
         f"{len(found.tile_failures)} failed, {found.left} to do",
         f"{found.objects} objects: {found.usable} usable, {found.flagged} flagged, "
         f"{found.failed} failed ({found.detected - found.objects} duplicates left out)",
-        f"{found.processor_hours:.3g} processor hours, at most {found.memory / 1024:.2g} GB in a "
-        "process",
+        f"{duration(3600 * found.processor_hours)} of a processor, at most "
+        f"{found.memory / 1024:.2g} GB in a process",
     ]
     if found.left and math.isfinite(found.per_hour):
         left = duration(3600 * found.hours_left)
@@ -235,13 +240,13 @@ def _status_lines(found: "SurveyStatus") -> list[str]:
 def retry(
     out: Folder,
     scheduler: Annotated[
-        str | None, typer.Option(help="Where; default: as the survey was begun.")
+        str | None, typer.Option(help="Scheduler; default: that of the original command.")
     ] = None,
     workers: Annotated[int | None, typer.Option(help="Worker processes.")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Do failed tiles and images once more, and go on, with the options of the survey."""
+    """Repeat failed tiles and images, and continue the survey with its options."""
     with errors_as(
         InputError,
         "its options cannot be read",
@@ -249,7 +254,7 @@ def retry(
         out,
         of=(OSError, ValueError, TypeError),
     ):
-        kept = json.loads((out / _COMMAND).read_text("utf-8"))
+        kept = json.loads((out / COMMAND_FILE).read_text("utf-8"))
         call = SurveyCommand(**kept)
     more = {"scheduler": scheduler, "workers": workers}
     given = {name: value for name, value in more.items() if value is not None}
@@ -259,7 +264,7 @@ def retry(
         raise typer.Exit(code)
 
 
-def _keep(call: SurveyCommand) -> None:
+def keep_command(call: SurveyCommand) -> None:
     """Keep the options for `retry`."""
     from autofit_ml.catalogue import atomic_write_json
 
@@ -269,7 +274,7 @@ def _keep(call: SurveyCommand) -> None:
         value = getattr(call, name)
         if name in left_out or about.python_only or value is None:
             continue
-        if name in ("paths", "tiles", "psf", "galfit") and value not in (
+        if name in ("paths", "tiles", "psf", "galfit", "reference") and value not in (
             "none",
             "moffat",
             "pixels",
@@ -278,23 +283,28 @@ def _keep(call: SurveyCommand) -> None:
             places = [str(Path(one).absolute()) for one in (value if several else [value])]
             value = places if several else places[0]
         kept[name] = list(value) if isinstance(value, tuple) else value
-    atomic_write_json(call.out / _COMMAND, kept)
+    atomic_write_json(call.out / COMMAND_FILE, kept)
 
 
 @survey_app.command("export")
 def export(
     out: Folder,
     form: Annotated[
-        str, typer.Argument(metavar="parquet|hats", help="One file, or a HATS catalogue (LSDB).")
+        str,
+        typer.Argument(
+            metavar="parquet|hats", help="Format: one Parquet file, or a HATS catalogue (for LSDB)."
+        ),
     ],
     to: Annotated[
         Path | None,
-        typer.Option("--to", help="File, or folder of the catalogue. [default: in DIR]"),
+        typer.Option(
+            "--to", help="Output file, or folder of the HATS catalogue (default: in DIR)."
+        ),
     ] = None,
-    margin: Annotated[float, typer.Option(help="Of HATS pixels (arcsec).")] = 10.0,
-    rows: Annotated[int, typer.Option(help="The most rows of a HATS pixel.")] = 1_000_000,
+    margin: Annotated[float, typer.Option(help="Margin of HATS pixels (arcsec).")] = 10.0,
+    rows: Annotated[int, typer.Option(help="Largest number of rows in a HATS pixel.")] = 1_000_000,
 ) -> None:
-    """Write the whole catalogue into one Parquet file, or as a HATS catalogue with a margin."""
+    """Export the catalogue as one Parquet file, or in HATS format with a margin."""
     from autofit_ml.survey.export import export_hats, export_parquet
 
     if form == "parquet":

@@ -9,7 +9,7 @@ from autofit_ml.cli.app import app
 from autofit_ml.cli.terminal import print_json, printable
 
 weights_app = typer.Typer(
-    help="Pretrained weights: list, describe, check, fetch.", no_args_is_help=True
+    help="Pretrained weights: list, describe, verify, download.", no_args_is_help=True
 )
 app.add_typer(weights_app, name="weights")
 
@@ -17,10 +17,10 @@ app.add_typer(weights_app, name="weights")
 @weights_app.command("list")
 def weights_list(
     task: Annotated[
-        str | None, typer.Option(help="segment, initialise, deconvolve or errors.")
+        str | None, typer.Option(help="Task: segment, initialise, deconvolve or errors.")
     ] = None,
-    survey: Annotated[str | None, typer.Option(help="E.g. sdss.")] = None,
-    band: Annotated[str | None, typer.Option(help="E.g. r.")] = None,
+    survey: Annotated[str | None, typer.Option(help="Survey, e.g. sdss.")] = None,
+    band: Annotated[str | None, typer.Option(help="Band, e.g. r.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """List the weights that can be loaded by name."""
@@ -38,8 +38,12 @@ def weights_list(
 
 
 @weights_app.command("info")
-def weights_info(name: Annotated[str, typer.Argument(help="task/survey-band[@version].")]) -> None:
-    """Say what one bundle is for and what it was trained on; print its card."""
+def weights_info(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Name of the weights: task/survey-band[@version].")
+    ],
+) -> None:
+    """Print the card of a bundle of weights: purpose, training data, figures."""
     from autofit_ml.weights import find_bundle, read_bundle, weight_info
 
     info = weight_info(name)
@@ -57,10 +61,11 @@ def weights_info(name: Annotated[str, typer.Argument(help="task/survey-band[@ver
 @weights_app.command("verify")
 def weights_verify(
     names: Annotated[
-        list[str] | None, typer.Argument(help="Default: all.", show_default=False)
+        list[str] | None,
+        typer.Argument(metavar="NAME", help="Names of weights (default: all).", show_default=False),
     ] = None,
 ) -> None:
-    """Compare the files of bundles with their sha256."""
+    """Verify the files of bundles by their sha256."""
     from autofit_ml.weights import find_bundle, list_weights
 
     for name in names or [info.name for info in list_weights()]:
@@ -69,8 +74,12 @@ def weights_verify(
 
 
 @weights_app.command("pull")
-def weights_pull(name: Annotated[str, typer.Argument(help="task/survey-band[@version].")]) -> None:
-    """Fetch a bundle into the cache; every file is checked against its sha256."""
+def weights_pull(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Name of the weights: task/survey-band[@version].")
+    ],
+) -> None:
+    """Download a bundle into the cache; every file is verified by its sha256."""
     from autofit_ml.weights import find_bundle, pull, weight_info
 
     info = weight_info(name)

@@ -37,7 +37,7 @@ from autofit_ml.deconvolution.target import TARGET_FWHM
 from autofit_ml.extras import needs
 from autofit_ml.weights.manifest import tuples
 
-with needs("deconvolve", "the deconvolution's network"):
+with needs("deconvolve", "deconvolution with a learned prior"):
     from azula.denoise import Denoiser, DiracPosterior
     from azula.nn.unet import UNet, UNetBlock
     from azula.noise import VESchedule

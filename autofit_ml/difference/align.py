@@ -54,7 +54,7 @@ def aligned(image: Frame, like: Frame) -> tuple[Frame, str]:
     inside = (there[0] > -0.5) & (there[0] < nx - 0.5) & (there[1] > -0.5) & (there[1] < ny - 0.5)
     if not np.isfinite(there).all() or not (inside.any() or _covers(there, x, y)):
         raise InputError("the images do not overlap on the sky", "look at their WCS", image.file)
-    with needs("difference", "bringing images onto one grid"):
+    with needs("difference", "aligning images"):
         from reproject import reproject_interp
     ratio = np.prod(proj_plane_pixel_scales(like.wcs) / proj_plane_pixel_scales(image.wcs))
 
@@ -119,7 +119,7 @@ def _moves_by(image: Frame, like: Frame) -> float:
 
 def _by_stars(image: Frame, like: Frame) -> tuple[Frame, str]:
     """Alignment by the triangles that stars make, for images without a WCS."""
-    with needs("difference", "bringing images without a WCS onto one grid"):
+    with needs("difference", "aligning images without a WCS"):
         import astroalign
     from skimage.transform import warp
 

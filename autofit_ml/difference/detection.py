@@ -14,9 +14,10 @@ from autofit_ml.measure import centre_distance
 
 __all__ = ["detect_changes"]
 
-CHI2, DIPOLE, MASKED = 2.0, 0.5, 0.2
-"""Above these a detection is called an artefact: reduced chi2 of the PSF, share of the light of the
-other sign, share of masked pixels."""
+CHI2, DIPOLE, MASKED, FAINT = 2.0, 0.5, 0.2, 3.0
+"""A detection is called an artefact above the first three (reduced chi2 of the PSF, share of the
+light of the other sign, share of masked pixels), and with a flux of less S/N than the last: at
+bright stars, whose subtraction is never exact, that is much less than the score."""
 
 
 def detect_changes(
@@ -77,6 +78,7 @@ def detect_changes(
         & (table["chi2"] < CHI2)
         & (table["dipole"] < DIPOLE)
         & (table["masked"] < MASKED)
+        & (np.abs(table["snr"]) > FAINT)
     )
     return table
 

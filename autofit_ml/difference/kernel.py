@@ -98,6 +98,21 @@ class Kernel:
         n = self.planes[0].numel()
         return float(self.planes[0].sum()), float(self.covariance[:n, :n].sum().clamp(min=0).sqrt())
 
+    def with_sum(self, value: float) -> Kernel:
+        """The kernel, conditioned by its covariance on its sum at the centre of the image."""
+        n = self.planes[0].numel()
+        toward = self.covariance[:, :n].sum(1)
+        gain = toward / toward[:n].sum()
+        change = gain * (value - self.planes[0].sum())
+        count = self.planes.numel()
+        return Kernel(
+            self.planes + change[:count].view(self.planes.shape),
+            self.background + change[count:],
+            self.covariance - gain[:, None] * toward,
+            self.fitted,
+            self.design,
+        )
+
     def light(self, image: Spectrum) -> Tensor:
         """The image convolved, without background, (ny, nx)."""
         return image.varied(self.planes, self.design.variation)

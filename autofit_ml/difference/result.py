@@ -127,8 +127,8 @@ class Subtraction:
         Returns
         -------
         QTable
-            ``x y flux flux_err``, in units of the image that was not convolved; NaN where over half
-            of the PSF is masked or outside.
+            ``x y flux flux_err``, in units of the science image; NaN where over half of the PSF is
+            masked or outside.
 
         Raises
         ------
@@ -171,9 +171,20 @@ class Subtraction:
 
 
 def subtract_frames(
-    science: Frame, reference: Frame, settings: SubtractSettings | None = None
+    science: Frame,
+    reference: Frame,
+    settings: SubtractSettings | None = None,
+    *,
+    leave_out: np.ndarray | None = None,
 ) -> Subtraction:
     """Subtract a reference, brought onto the science image's pixels where need be.
+
+    Parameters
+    ----------
+    science, reference : Frame
+    settings : SubtractSettings, optional
+    leave_out : ndarray, (ny, nx), bool, optional, keyword-only
+        As of `subtract_images`, on the pixels of the science image.
 
     Raises
     ------
@@ -185,7 +196,7 @@ def subtract_frames(
         psf, said = psf_from_stars(science)
         science = science.replace(psf=psf)
     placed, note = aligned(reference, science)
-    result = subtract_images(science, placed, settings)
+    result = subtract_images(science, placed, settings, leave_out=leave_out)
     return Subtraction(result, science, placed, (*said, *filter(None, [note])))
 
 
@@ -216,8 +227,9 @@ def subtract(call: SubtractCall) -> Subtraction:
     given = (call.reference_sigma, call.reference_mask, call.reference_wcs)
     planes = dict(zip(("sigma", "mask", "wcs"), given, strict=True))
     return subtract_frames(
-        science, _frame("reference", call.reference, planes), call.part(SubtractSettings)
-    )
+        science, _frame("reference", call.reference, planes), call.part(SubtractSettings),
+        leave_out=call.leave_out,
+    )  # fmt: skip
 
 
 def _frame(name: str, image: Any, planes: dict[str, Any]) -> Frame:

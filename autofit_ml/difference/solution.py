@@ -17,7 +17,7 @@ from autofit_ml.difference.kernel import (
     rows,
 )
 
-__all__ = ["solve"]
+__all__ = ["solve", "wants_gradients"]
 
 HUBER = 3.0
 STUDENT = 4.0
@@ -75,7 +75,7 @@ def solve(
     shape, sides = science.shape, (design.size, design.size)
     spatial = polynomials(shape, design.variation, science.dtype, science.device)
     bright, noisy = Spectrum(reference, sides), Spectrum(reference_variance, sides)
-    gradients = _wants_gradients(len(pixels), shape, design)
+    gradients = wants_gradients(len(pixels), shape, design)
 
     def weighed(kernel: Kernel) -> tuple[Tensor, Tensor]:
         """Weights of the pixels, and what the kernel leaves of them."""
@@ -114,22 +114,23 @@ def solve(
     return Kernel(kernel.planes, kernel.background, spread, plane, design)
 
 
-_FLOPS = 2.0e10
-_TRANSFORM = 1.8e-9
-"""Seconds: of a product's operations, and of an FFT's, for each pixel and power of two."""
+_FLOPS = 6e10
+_TRANSFORM = 4e-10
+"""Products of the normal matrix's sum in a second, and seconds of an FFT for each pixel and power
+of two, of one core (their ratio decides)."""
 
-_PRODUCTS = 40
+_PRODUCTS = 120
 """Products with the normal matrix that conjugate gradients take for a solution, and its lift."""
 
 
-def _wants_gradients(number: int, shape: Sequence[int], design: Design) -> bool:
+def wants_gradients(number: int, shape: Sequence[int], design: Design) -> bool:
     """True if conjugate gradients are faster than summing up the normal matrix."""
     if design.solver != "auto":
         return design.solver == "conjugate"
     terms = len(polynomials((2, 2), design.variation))
     n = terms * design.size**2
     pixels = float((shape[0] + design.size) * (shape[1] + design.size))
-    dense = 2 * number * n**2 / _FLOPS + n**3 / _FLOPS
+    dense = 4 * number * n**2 / _FLOPS  # the covariance sums up two matrices of as many values
     gradients = _PRODUCTS * 3 * terms * _TRANSFORM * pixels * np.log2(pixels)
     return bool(n > _LARGEST or gradients < dense)
 

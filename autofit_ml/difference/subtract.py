@@ -115,6 +115,7 @@ def subtract_images(
     reference: Image,
     settings: SubtractSettings | None = None,
     *,
+    leave_out: np.ndarray | None = None,
     device: str | torch.device = "cpu",
 ) -> Difference:
     """Subtract images that lie on the same pixels.
@@ -124,6 +125,9 @@ def subtract_images(
     science, reference : Stamp, Frame, or anything with ``data``, ``sigma`` and ``mask``
         Shape (ny, nx); 1-sigma noise; True where a pixel is not to be used.
     settings : SubtractSettings, optional
+    leave_out : ndarray, (ny, nx), bool, optional, keyword-only
+        Pixels that the kernel is not fitted to, as those of a known variable; they have a
+        difference all the same.
     device : str
 
     Returns
@@ -163,7 +167,15 @@ def subtract_images(
             f"{settings.kernel_size}",
             "use a smaller kernel, or images with more overlap",
         )
-    direction, first, amplified = _direction(one, other, settings)
+    unchanged = torch.ones_like(both)
+    if leave_out is not None:
+        if np.shape(leave_out) != science.data.shape:
+            raise InputError(
+                f"leave_out has the shape {np.shape(leave_out)}, the images {science.data.shape}",
+                "give a value for each pixel of the science image",
+            )
+        unchanged = ~torch.as_tensor(np.asarray(leave_out, bool), device=device)
+    direction, first, amplified = _direction(one, other, unchanged, settings)
     fixed, moved = (one, other) if direction == "reference" else (other, one)
     half = settings.kernel_size // 2
     good = fixed.good & ~_grown(~moved.good, half) & _inside(fixed.good, half)
@@ -171,8 +183,11 @@ def subtract_images(
     new = _smoothed(left, 1.5).abs() > SHARE * _smoothed(light, 1.5)
     changed = _grown(new & (_significance(left, spread, good).abs() > CHANGED), GROWN)
     kernel = _solved(
-        fixed, moved, _design(settings), settings.most_pixels, unchanged=~changed, first=first
+        fixed, moved, unchanged & ~changed, _design(settings), settings.most_pixels, first=first
     )
+    if settings.known_scale is not None:
+        known = settings.known_scale
+        kernel = kernel.with_sum(known if direction == "reference" else 1 / known)
     light, spread, left = _compared(kernel, fixed, moved, good)
     kernel, left = _with_background(kernel, fixed, light, spread, good)
     sign = 1 if direction == "reference" else -1
@@ -278,13 +293,11 @@ def _significance(data: Tensor, variance: Tensor, good: Tensor, sigma: float = 1
 
 
 def _solved(
-    fixed: Planes, moved: Planes, design: Design, most: int, *, unchanged: Tensor | None = None,
+    fixed: Planes, moved: Planes, unchanged: Tensor, design: Design, most: int, *,
     first: Kernel | None = None, covariance: bool = True,
 ) -> Kernel:  # fmt: skip
     """The kernel from the pixels that have light, the brightest first."""
-    possible = fixed.good & ~_grown(~moved.good, design.half)
-    if unchanged is not None:
-        possible &= unchanged
+    possible = fixed.good & ~_grown(~moved.good, design.half) & unchanged
     possible &= _inside(possible, design.half)
     needed = len(polynomials((2, 2), design.variation)) * design.size**2
     # Whole neighbourhoods of bright pixels: a cut through the wings of a source at some level would
@@ -298,7 +311,7 @@ def _solved(
     if number < 2 * needed:
         raise InputError(
             f"only {number} good pixels have light, and the kernel has {needed} values",
-            "use a smaller kernel or less variation, or deeper images",
+            "use a smaller kernel or less variation, deeper images, or say which is convolved",
         )
     try:
         return solve(
@@ -312,7 +325,7 @@ def _solved(
 
 
 def _direction(
-    science: Planes, reference: Planes, settings: SubtractSettings
+    science: Planes, reference: Planes, unchanged: Tensor, settings: SubtractSettings
 ) -> tuple[str, Kernel, dict[str, float]]:
     """Choose the image to convolve, and solve for a first kernel from the brightest pixels.
 
@@ -321,13 +334,11 @@ def _direction(
     """
     design = dataclasses.replace(_design(settings), variation=0, passes=1)
     most = min(20_000, settings.most_pixels)
-    names = ("reference", "science") if settings.convolve == "auto" else (settings.convolve,)
+    pairs = {"reference": (science, reference), "science": (reference, science)}
+    names = list(pairs) if settings.convolve == "auto" else [settings.convolve]
     kernels = {
-        name: _solved(*pair, design, most, covariance=False)
-        for name, pair in (("reference", (science, reference)), ("science", (reference, science)))
-        if name in names
+        name: _solved(*pairs[name], unchanged, design, most, covariance=False) for name in names
     }
-
     amplified = {
         name: float((kernel.planes[0] ** 2).sum() / kernel.planes[0].sum() ** 2)
         for name, kernel in kernels.items()

@@ -51,15 +51,19 @@ class GroupedBands:
 
 
 def group_bands(
-    sources: Sequence[Source], bands: Sequence[str], named: Collection[Path] = ()
+    sources: Sequence[Source],
+    bands: Sequence[str],
+    named: Collection[Path] = (),
+    *,
+    epochs: bool = False,
 ) -> GroupedBands:
     """Group images into objects by band.
 
     A source with ``band`` (a manifest's column) is of that band. Of the others the id tells it:
     ``<object>_<band>``, ``<object>_<survey>-<band>``, or with the number of an epoch
     ``<object>_<band>2``; else the FILTER card does, and sources with the same id are one object.
-    Of several epochs of a band the first is used. Objects that lack bands and lie at the same place
-    of the sky (a manifest's ra and dec, else the images' centres) are one.
+    Of several epochs of a band the first is used, or all (`epochs`). Objects that lack bands and
+    lie at the same place of the sky (a manifest's ra and dec, else the images' centres) are one.
 
     Parameters
     ----------
@@ -69,6 +73,9 @@ def group_bands(
         Those wanted, in order.
     named : collection of Path
         Files named outright: they get a row even if their band is not told.
+    epochs : bool
+        Keep every epoch: those after the first come last in `Source.others`. Images of one band
+        that a manifest gives one id are epochs too.
 
     Raises
     ------
@@ -95,7 +102,7 @@ def group_bands(
         else:
             ignored.append((Path(source.file), "its name and its header do not tell its band"))
     _refuse_missing(bands, [member.band for member in members], seen)
-    members, later = _first_epochs(members)
+    members, later = _first_epochs(members, epochs)
     ignored += later
     objects = _at_one_place(_objects(members), bands)
     reference = _reference(bands, [images for _, images in objects])
@@ -136,25 +143,30 @@ def _told(source: Source, bands: Sequence[str]) -> tuple[_Member, str]:
 
 
 def _first_epochs(
-    members: Sequence[_Member],
+    members: Sequence[_Member], together: bool
 ) -> tuple[list[_Member], list[tuple[Path, str]]]:
-    """One epoch of each object in each band, and the files of the others."""
-    first: dict[tuple[str, str, Path], _Member] = {}
+    """One epoch of each object in each band, with the others or with their files left out."""
+    every: dict[tuple[str, str, Path], list[_Member]] = {}
     for member in members:
-        key = member.name, member.band, Path(member.source.file).parent
-        if member.epoch and (key not in first or member.epoch < first[key].epoch):
-            first[key] = member
-    kept, later = [], []
-    for member in members:
-        key = member.name, member.band, Path(member.source.file).parent
-        chosen = first.get(key, member)
-        if not member.epoch or member is chosen:
-            kept.append(member)
-        else:
-            used = f"{member.band}{chosen.epoch}"
-            why = f"another epoch: {used} is used (name {member.band}{member.epoch} in --bands)"
-            later.append((Path(member.source.file), why))
-    return kept, later
+        if member.epoch or together:
+            folder = Path() if member.source.band else Path(member.source.file).parent
+            every.setdefault((member.name, member.band, folder), []).append(member)
+    firsts: dict[int, _Member] = {}
+    dropped: set[int] = set()
+    later = []
+    for some in every.values():
+        first, *rest = sorted(some, key=lambda one: one.epoch)
+        dropped |= {id(one) for one in rest}
+        if together:
+            more = tuple(dataclasses.replace(one.source, band=one.band) for one in rest)
+            source = dataclasses.replace(first.source, others=more)
+            firsts[id(first)] = dataclasses.replace(first, source=source)
+            continue
+        for one in rest:
+            used = f"{one.band}{first.epoch}"
+            why = f"another epoch: {used} is used (name {one.band}{one.epoch} in --bands)"
+            later.append((Path(one.source.file), why))
+    return [firsts.get(id(one), one) for one in members if id(one) not in dropped], later
 
 
 def _at_one_place(
@@ -300,7 +312,10 @@ def _joined(name: str, images: dict[str, list[Source]], order: Sequence[str]) ->
     twice = [band for band, some in images.items() if len(some) > 1]
     by_band = {band: dataclasses.replace(some[0], band=band) for band, some in images.items()}
     first = by_band.get(order[0]) or next(iter(by_band.values()))
-    problem = next((s.problem for s in by_band.values() if s.problem is not None), None)
+    images_of = [by_band[band] for band in order if band in by_band]
+    more = [epoch for one in images_of for epoch in one.others if epoch is not None]
+    every = (*by_band.values(), *more)
+    problem = next((s.problem for s in every if s.problem is not None), None)
     if twice:
         files = ", ".join(Path(source.file).name for source in images[twice[0]])
         problem = InputError(
@@ -314,8 +329,9 @@ def _joined(name: str, images: dict[str, list[Source]], order: Sequence[str]) ->
             "name bands of which all objects have one, or fit this object by itself",
             first.file,
         )
-    others = tuple(by_band.get(band) if order[0] in by_band else None for band in order[1:])
-    return dataclasses.replace(first, id=name, problem=problem, others=others)
+    alone = {band: dataclasses.replace(one, others=()) for band, one in by_band.items()}
+    others = [alone.get(band) if order[0] in by_band else None for band in order[1:]]
+    return dataclasses.replace(first, id=name, problem=problem, others=(*others, *more))
 
 
 def blue_to_red(names: Sequence[str]) -> list[str]:

@@ -46,6 +46,7 @@ def discover(
     survey: str | None = None,
     mode: str = "auto",
     bands: Sequence[str] = (),
+    epochs: bool = False,
 ) -> Discovery:
     """Expand files, folders and globs into objects.
 
@@ -63,6 +64,8 @@ def discover(
     bands : sequence of str
         Images of these bands are grouped into objects (`autofit_ml.images.bands`), the first
         band's being the reference. A manifest with several bands needs none.
+    epochs : bool
+        Keep all epochs of a band, not the first one alone.
 
     Returns
     -------
@@ -85,11 +88,11 @@ def discover(
     if manifest is not None:
         if items:
             raise SettingsError("both paths and a manifest are given", "give one of them", manifest)
-        found = read_manifest(manifest, survey=survey, bands=bands)
+        found = read_manifest(manifest, survey=survey, bands=bands, epochs=epochs)
     else:
         if not items:
             raise SettingsError("no input given", "name FITS files, a folder or a manifest")
-        found = _from_paths(items, preset, bands)
+        found = _from_paths(items, preset, bands, epochs)
     sources = _apart_from_frames(found.sources)
     if mode != "auto":
         sources = tuple(dataclasses.replace(source, kind=mode) for source in sources)
@@ -105,7 +108,7 @@ def _as_list(paths: str | Path | Iterable[str | Path] | None) -> list[Path]:
 
 
 def _from_paths(
-    items: Sequence[Path], preset: SurveyPreset | None, bands: Sequence[str]
+    items: Sequence[Path], preset: SurveyPreset | None, bands: Sequence[str], epochs: bool
 ) -> Discovery:
     named, listed, hdus, prefixes = _expand(items)
     ignored: list[tuple[Path, str]] = []
@@ -150,7 +153,7 @@ def _from_paths(
     if not bands:
         sources = [_with_prefix(source, prefixes) for source in sources]
     else:
-        joined = group_bands(sources, bands, named)
+        joined = group_bands(sources, bands, named, epochs=epochs)
         sources, order = joined.sources, joined.bands
         ignored += joined.ignored
     sources.sort(key=lambda source: (str(Path(source.file)), source.id))

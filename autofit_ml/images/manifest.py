@@ -80,7 +80,11 @@ def _plane(text: str, folder: Path) -> Plane:
 
 
 def read_manifest(
-    path: str | Path, *, survey: str | None = None, bands: Sequence[str] = ()
+    path: str | Path,
+    *,
+    survey: str | None = None,
+    bands: Sequence[str] = (),
+    epochs: bool = False,
 ) -> Discovery:
     """Sources listed in a table.
 
@@ -96,6 +100,8 @@ def read_manifest(
     bands : sequence of str
         Bands that are wanted, the reference first. None, and rows of one id in several bands: all
         of the column ``band``, in the order of their first rows.
+    epochs : bool
+        Rows of the same id and band are epochs.
 
     Returns
     -------
@@ -140,7 +146,7 @@ def read_manifest(
             name: row[column] for name, column in columns.items() if not _is_missing(row[column])
         }
         source = _source(values, number, path, preset)
-        if (source.id, source.band) in seen:
+        if (source.id, source.band) in seen and not (epochs and source.band):
             if "id" in values:
                 raise SettingsError(
                     f"rows {seen[source.id, source.band]} and {number} have the same id "
@@ -151,12 +157,14 @@ def read_manifest(
             source = dataclasses.replace(source, id=f"{source.id}_{number}")
         seen[source.id, source.band] = number
         sources.append(source)
-    several = len({name for name, _ in seen}) < len(seen)
+    several = len({source.id for source in sources}) < len(sources)
     if not (bands or several):
         return Discovery(tuple(sources), tuple(ignored))
     wanted = bands or tuple(dict.fromkeys(source.band for source in sources if source.band))
     with errors_of_file(path):
-        joined = group_bands(sources, wanted, {Path(source.file) for source in sources})
+        joined = group_bands(
+            sources, wanted, {Path(source.file) for source in sources}, epochs=epochs
+        )
     return Discovery(tuple(joined.sources), (*ignored, *joined.ignored), joined.bands)
 
 

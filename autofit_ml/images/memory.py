@@ -254,7 +254,7 @@ def _pixels(name: str, values: Any) -> np.ndarray:
     array = np.asarray(np.ma.getdata(values))
     if array.dtype.kind not in "biuf" or array.ndim < 2:
         raise SettingsError(
-            f"image {name} is {_told(values, array)}, not a two-dimensional array of numbers",
+            f"{name} is {_told(values, array)}, not a two-dimensional array of numbers",
             "give an array, NDData, CCDData, Cutout2D or HDUList, a list of these, or paths",
         )
     if array.dtype.kind == "b":

@@ -1,5 +1,6 @@
 """`Source`: where one object's planes are; what `discover` hands to the readers."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,7 +44,8 @@ class Source:
     psf_shared : bool
         The PSF is that of the folder, for images that have none in their own file.
     others : tuple of Source or None
-        The same object in the run's other bands, in their order; None where it has no image.
+        The same object in the run's other bands, in their order; None where it has no image. Then
+        further epochs of any band, where these are kept.
     content : mapping of Path to bytes
         Files that are in memory, by the path that stands for them.
     """
@@ -62,11 +64,12 @@ class Source:
 
     @property
     def every_plane(self) -> dict[str, Plane]:
-        """Planes of all bands: ``image``, ...; of the others ``r:image``, ..."""
-        planes = dict(self.planes)
-        for other in self.others:
-            if other is not None:
-                planes |= {f"{other.band}:{name}": plane for name, plane in other.planes.items()}
+        """Planes of all bands: ``image``; others: ``r:image``, further epochs: ``r+1:image``."""
+        planes, seen = dict(self.planes), Counter([self.band])
+        for other in filter(None, self.others):
+            epoch = f"+{seen[other.band]}" if seen[other.band] else ""
+            seen[other.band] += 1
+            planes |= {f"{other.band}{epoch}:{name}": at for name, at in other.planes.items()}
         return planes
 
     def content_of(self, path: Path) -> bytes | None:

@@ -74,7 +74,10 @@ def catalog_run(
     """
     settings = (settings or CatalogSettings()).replace(mode="frame")
     bands = tuple(settings.bands)
-    found = inputs_of(paths, manifest, survey=settings.survey, mode="frame", bands=bands)
+    found = inputs_of(
+        paths, manifest, survey=settings.survey, mode="frame", bands=bands,
+        epochs=settings.forced is None,
+    )  # fmt: skip
     return catalog_sources(found, out, settings, restart=restart, only=only, progress=progress)[0]
 
 
@@ -120,10 +123,11 @@ def _cataloguing(
     def catalogued(source: Source) -> Result[SourceCatalogue]:
         hashes: dict[str, str] = {}
         read = read_bands(source, settings.read, hashes)
-        there = [(k, one) for k, one in enumerate(read) if one is not None]
-        frames = [frame_of(one, settings.read) for _, one in there]
-        named = [settings.bands[k] if settings.bands else "" for k, _ in there]
-        names = [name or frame.filter or "1" for name, frame in zip(named, frames, strict=True)]
+        frames, names = [], []
+        for part, one in zip((source, *source.others), read, strict=True):
+            if part is not None and one is not None:
+                frames.append(frame_of(one, settings.read))
+                names.append(part.band or frames[-1].filter or "1")
         frames[0] = frames[0].replace(id=source.id)
         how = settings.part(SourceSettings)
         if forced is None:
@@ -164,15 +168,11 @@ def _write(
 
 
 def _planes(found: SourceCatalogue) -> dict[str, FramePlanes]:
-    """Images of the bands that have the first one's pixels, from blue to red."""
-    planes = {
-        band.band.name: FramePlanes(
-            band.frame.data - np.asarray(found.sky[b], np.float32),
-            found.model(b),
-            band.frame.sigma,
-            band.frame.mask,
-        )
-        for b, band in enumerate(found.field.bands)
-        if band.aligned
-    }
+    """Images of the bands that have the first one's pixels, the first epochs, from blue to red."""
+    planes: dict[str, FramePlanes] = {}
+    for b, band in enumerate(found.field.bands):
+        if band.aligned and band.band.name not in planes:
+            sky = np.asarray(found.sky[b], np.float32)
+            light, frame = found.model(b), band.frame
+            planes[band.band.name] = FramePlanes(frame.data - sky, light, frame.sigma, frame.mask)
     return {name: planes[name] for name in blue_to_red(list(planes))}

@@ -54,6 +54,7 @@ def claimed(
     *,
     restart: bool = False,
     patience: float = 0.0,
+    workers: Path | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Keep others out of a folder, and make sure that what it holds is (a part of) this run.
 
@@ -70,6 +71,8 @@ def claimed(
         Delete what an earlier run left there (only files that autofit-ml writes).
     patience : float
         Seconds to wait until another process has left it.
+    workers : path, optional
+        Lock that several processes share that work there: nothing is deleted while one does.
 
     Yields
     ------
@@ -97,7 +100,8 @@ def claimed(
         state = recorded(folder, kind, tolerant=restart)
         cleared = restart or bool(state.get("clearing"))
         if cleared:
-            _clear(folder, kind, state)
+            with contextlib.nullcontext() if workers is None else locked(workers, folder):
+                _clear(folder, kind, state)
             state = {}
         elif not state:
             refuse_own(folder, kind)

@@ -1,7 +1,7 @@
 """`diff_run`: a reference subtracted from images of other epochs, and what has changed."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +20,8 @@ from autofit_ml.difference import Subtraction, subtract_frames
 from autofit_ml.difference.result import MASK_BITS
 from autofit_ml.errors import SettingsError
 from autofit_ml.images import Source, discover, read_frame
-from autofit_ml.report.triplet import triplet_png
+from autofit_ml.report.changes_page import Subtracted, write_changes_page
+from autofit_ml.report.triplet import cutouts_png, triplet_png
 from autofit_ml.runs.folder import RunFolder
 from autofit_ml.runs.identity import identity_of, source_hashes
 from autofit_ml.runs.kinds import DIFFERENCED
@@ -56,8 +57,9 @@ def diff_run(
         Files, folders, globs; None with a manifest.
     out : path
         Folder for ``<id>_diff.fits`` (planes DIFFERENCE, SIGMA, MASK, WHITENED, SCORE, KERNEL,
-        PSF; MASK_SCIENCE and MASK_REFERENCE: bits of the masks of the images), ``<id>_diff.png``
-        and ``changes.ecsv``. A run that stopped there is continued.
+        PSF; MASK_SCIENCE and MASK_REFERENCE: bits of the masks of the images), ``changes.ecsv``,
+        pictures ``<id>_diff.png`` and ``<id>_changes.png``, and the page ``report.html``. A run
+        that stopped there is continued.
     settings : DiffSettings, optional
     manifest : path, optional
         Table of images.
@@ -85,7 +87,7 @@ def diff_run(
     identity = identity_of(settings) | {"reference": " ".join(sorted(hashes.values()))}
     return run_each(
         found, DIFFERENCED, one_by_one(partial(_subtracting, known)), settings, identity, out,
-        save=partial(_write, settings.pictures), finish=_finish,
+        save=partial(_write, settings.pictures), finish=partial(_finish, settings.pictures),
         restart=restart, only=only, progress=progress,
     )  # fmt: skip
 
@@ -154,14 +156,37 @@ def _write(pictures: bool, folder: RunFolder | None, done: Result[Found], value:
         hdus.append(hdu)
     atomic_write_fits(f"{stem}_diff.fits", hdus)
     if pictures:
-        picture = triplet_png(
+        shown = (
             one.reference, one.science, result.difference.numpy(), result.variance.sqrt().numpy(),
             ~result.good.numpy(), changes,
         )  # fmt: skip
-        atomic_write_bytes(f"{stem}_diff.png", picture)
+        atomic_write_bytes(f"{stem}_diff.png", triplet_png(*shown))
+        if len(changes):
+            atomic_write_bytes(f"{stem}_changes.png", cutouts_png(*shown))
     return changes
 
 
-def _finish(folder: RunFolder | None, table: QTable | None, summary: RunSummary) -> None:
-    if folder is not None and table is not None:
-        atomic_write_ecsv(folder.path / "changes.ecsv", table)
+def _finish(
+    pictures: bool, folder: RunFolder | None, table: QTable | None, summary: RunSummary
+) -> None:
+    if folder is None or table is None:
+        return
+    atomic_write_ecsv(folder.path / "changes.ecsv", table)
+    if pictures:
+        images = [
+            _subtracted(folder.path, name, summary.warnings.get(name, []))
+            for name in folder.done
+            if name not in summary.failures
+        ]
+        summary.report = folder.path / "report.html"
+        write_changes_page(
+            summary.report, images, table, summary.failures, title=folder.path.resolve().name
+        )
+
+
+def _subtracted(folder: Path, name: str, messages: Sequence[str]) -> Subtracted:
+    """An image by the header of its difference."""
+    header = fits.getheader(folder / f"{file_stem(name)}_diff.fits")
+    return Subtracted(
+        name, header["SCALE"], header["SCALEERR"], header["CONVOLVD"], tuple(messages)
+    )

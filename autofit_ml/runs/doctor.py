@@ -17,7 +17,10 @@ from autofit_ml.settings import ReadOptions
 
 __all__ = ["Checkup", "check_images", "check_installation"]
 
-_NEEDED = ("numpy", "scipy", "astropy", "torch", "torchvision", "photutils", "sep", "pyarrow")
+_NEEDED = (
+    *("numpy", "scipy", "scikit-image", "astropy", "photutils", "sep"),
+    *("torch", "torchvision", "pyarrow", "duckdb"),
+)
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ def _devices() -> list[Checkup]:
     except (ImportError, OSError) as error:
         return [Checkup("torch", "bad", f"cannot be imported: {error}")]
     threads = torch.get_num_threads()
-    out = [Checkup("cpu", "ok", f"{processors()} processors, {threads} threads of PyTorch")]
+    out = [Checkup("cpu", "ok", f"processors: {processors()}, threads of PyTorch: {threads}")]
     if not torch.cuda.is_available():
         text = "none that PyTorch can use; fits run on the processors"
         if torch.version.cuda:

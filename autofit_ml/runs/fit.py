@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from autofit_ml.catalogue import rows_to_table
 from autofit_ml.errors import SettingsError
+from autofit_ml.extras import require
 from autofit_ml.images import Discovery, Source
 from autofit_ml.initialisation.dispatch import check_initialiser
 from autofit_ml.runs.fitted import Fitted, FittingTask, fit_job, fitted_together
@@ -155,9 +156,7 @@ def fit_identity(
     identity["measure"] = identity["measure"] or "none"
     identity["grid"] = identity["grid"] or "none"
     if "morphology" in settings.measure:
-        from autofit_ml.runs.morphology import check_morphology
-
-        check_morphology()
+        require("morphology", "--measure morphology", "statmorph")
     if found.bands:
         identity["bands"] = ",".join(found.bands)
         if settings.bands and found.bands[0] != settings.bands[0]:
@@ -167,8 +166,13 @@ def fit_identity(
             )
     simple = settings.default_model and settings.galfit is None and settings.sky != "tilted"
     simple = simple and settings.pipeline is None and not settings.grid
+    posteriors = {settings.posterior}
     if found.bands or not simple:  # one Sérsic profile cannot be wrong, and needs no torch
-        run_model(settings, found.bands)
+        stages = run_model(settings, found.bands).stages
+        posteriors |= {stage.settings.posterior for stage in stages}
+    for name in posteriors - {"laplace"}:
+        sampler = ("nautilus",) if name == "nested" else ()
+        require("posterior", f"--posterior {name}", "arviz", "h5netcdf", "corner", *sampler)
     used = check_segmenter(settings.segmenter, settings.weights)
     used |= check_initialiser(settings.init, settings.weights)
     identity["weights"] = weights_text(used, settings.weights)

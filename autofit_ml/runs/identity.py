@@ -232,7 +232,7 @@ def refuse_other_inputs(
         parts += [f"{len(gone)} removed: {some(gone)}"] if gone else []
         raise ResumeError(
             "the input images are not those this folder was begun with; " + "; ".join(parts),
-            ANEW,
+            f"{ANEW}, or --retry failed if only files of failed objects were replaced",
             path,
         )
 

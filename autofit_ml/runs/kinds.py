@@ -133,8 +133,8 @@ POPULATED = Kind(
     ".work/population",
 )  # fmt: skip
 DIFFERENCED = Kind(
-    ("changes.ecsv",),
-    {"": ("_diff.fits", "_diff.png")},
+    ("changes.ecsv", "report.html"),
+    {"": ("_diff.fits", "_diff.png", "_changes.png")},
     ".work/diff",
     ".ecsv",
     ".work/diff/shards",

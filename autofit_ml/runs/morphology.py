@@ -14,12 +14,11 @@ import numpy as np
 from scipy import ndimage
 
 from autofit_ml.catalogue import Column
-from autofit_ml.extras import needs
 from autofit_ml.images.stamp import Stamp
 from autofit_ml.runs.object_fit import Drawn, ObjectFit
 from autofit_ml.segmentation import Segmentation
 
-__all__ = ["COLUMNS", "check_morphology", "morphology"]
+__all__ = ["COLUMNS", "morphology"]
 
 _MEASURES = {
     "petro_circ": ("rpetro_circ", "pix", "Petrosian radius (eta = 0.2) in circles"),
@@ -47,18 +46,6 @@ COLUMNS = (
 
 _GROWN = 2
 """Pixels by which the footprint of the target is grown: statmorph wants its faint parts too."""
-
-
-def check_morphology() -> None:
-    """Say what is missing.
-
-    Raises
-    ------
-    SettingsError
-        statmorph is not installed.
-    """
-    with needs("morphology", "measure morphology"):
-        import statmorph  # noqa: F401
 
 
 def morphology(stamp: Stamp, segmentation: Segmentation, fit: ObjectFit) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from autofit_ml.initialisation import Starts, initialise
 from autofit_ml.measure import psf_fwhm
 from autofit_ml.runs.frames import (
     Failure,
+    FrameImages,
     Others,
     cut_objects,
     frame_images,
@@ -25,9 +26,9 @@ from autofit_ml.runs.frames import (
 )
 from autofit_ml.runs.identity import source_hashes
 from autofit_ml.runs.jobs import Job
-from autofit_ml.segmentation import Segmentation
+from autofit_ml.segmentation import Detections, Segmentation
 from autofit_ml.segmentation.dispatch import detect_in_frame, segment_all
-from autofit_ml.settings import FitSettings
+from autofit_ml.settings import FitSettings, SourceSettings
 
 __all__ = [
     "READ",
@@ -323,10 +324,7 @@ def _cut(
 ) -> Iterator[Stamp | Failure]:
     """Stamps around everything that is detected in a frame, and the same of the other bands."""
     images = frame_images(result, more, settings.read)
-    seeing = 3.0 if images.frame.psf is None else psf_fwhm(images.frame.psf)
-    frame, found = detect_in_frame(
-        images.frame, seeing, settings.segmenter, settings.weights, settings.device
-    )
+    frame, found = _detected(images, source, settings)
     if len(found.sources) == 0:
         yield Failure(
             frame.id,
@@ -338,6 +336,30 @@ def _cut(
     names = object_names(frame.id, len(found.sources))
     images = dataclasses.replace(images, frame=frame)
     yield from cut_objects(images, source, found, names, settings, others)
+
+
+def _detected(
+    images: FrameImages, source: Source, settings: FitSettings
+) -> tuple[Frame, Detections]:
+    """Detections in a frame, or in all bands with its pixels together; flags and messages."""
+    frame, segmenter = images.frame, settings.segmenter
+    bands = [source.band, *(other.band for other in source.others if other is not None)]
+    frames = [frame, *filter(None, images.others)]
+    known = [k for k, one in enumerate(frames) if one.psf is not None]
+    if len(known) < 2 or known[0]:
+        seeing = 3.0 if frame.psf is None else psf_fwhm(frame.psf)
+        return detect_in_frame(frame, seeing, segmenter, settings.weights, settings.device)
+    from autofit_ml.sources.infer import detect_together
+
+    how = SourceSettings(
+        segmenter=segmenter if segmenter in ("auto", "maskrcnn") else "sep",
+        weights=settings.weights,
+    )
+    together = detect_together(
+        [frames[k] for k in known], [bands[k] for k in known], how, settings.device
+    )
+    told = together.image
+    return frame.replace(flags=told.flags, messages=told.messages), together.found
 
 
 READ: Job[Objects] = Job(

@@ -217,10 +217,13 @@ def fit_in_stages(
         Pictures of long searches for samples.
     """
     results = staged_outcomes(some, starts, model, settings, images=images, watch=watch)
+    stars: Mapping[int, _Outcome] = {}
+    if model.stages[-1].scene.single_sersic and not model.stages[-1].axes:
+        stars = _stars(some, results[-1], starts, model, settings[-1], images=images)
     out = []
     for k, one in enumerate(some):
         fits = [of_stage[k].fit for of_stage in results]
-        last_one = results[-1][k]
+        last_one = stars.get(k, results[-1][k])
         described = fit_of_scene(last_one.fit, one, last_one.scene, model.layout)
         if not described.problem:
             numbers = {**described.numbers, "n_iter": sum(fit.n_iter for fit in fits)}
@@ -233,6 +236,44 @@ def fit_in_stages(
                 numbers |= _of_grid(last_one.grid, model.stages[-1])
             described = dataclasses.replace(described, numbers=numbers)
         out.append(_with_samples(described, last_one.samples, model.stages[-1].settings.posterior))
+    return out
+
+
+def _stars(
+    some: Sequence[SceneObject],
+    found: Sequence[_Outcome],
+    starts: Starts,
+    model: RunModel,
+    settings: RefineSettings,
+    *,
+    images: bool,
+) -> dict[int, _Outcome]:
+    """Point sources in the place of Sérsic profiles at a bound that are no better, in frames."""
+    wanted = int(Flag.AT_BOUND) | int(Flag.POINT_SOURCE)
+    stars = [
+        k
+        for k, (one, outcome) in enumerate(zip(some, found, strict=True))
+        if outcome.fit.flags & wanted == wanted and "@" in one.reference.id
+    ]
+    objects = [dataclasses.replace(some[k], neighbours=found[k].fit.around) for k in stars]
+    stage = model.stages[-1]
+    made = _fits_of(
+        objects,
+        starts.some(stars),
+        parse_model("point", stage.scene.sky),
+        model,
+        dataclasses.replace(settings, drop_neighbours=False, companions=0),
+        posterior=stage.settings.posterior,
+        images=images,
+    )
+    out = {}
+    for k, outcome in zip(stars, made, strict=True):
+        sersic, flags = found[k].fit, outcome.fit.flags | int(Flag.POINT_SOURCE)
+        fit = dataclasses.replace(
+            outcome.fit, flags=flags, bic_point_source=sersic.bic_point_source
+        )
+        if not flags & int(Flag.FAILED):
+            out[k] = dataclasses.replace(outcome, fit=fit)
     return out
 
 

@@ -31,6 +31,7 @@ from autofit_ml.runs.sources import inputs_of
 from autofit_ml.runs.summary import Progress
 from autofit_ml.scenes import parse_model, write_model
 from autofit_ml.settings import FitSettings, Paths, SensitivitySettings
+from autofit_ml.simulation.sources import require_galsim
 
 __all__ = ["SensitivitySummary", "axes_of_map", "cells_of", "sensitivity_run"]
 
@@ -139,6 +140,7 @@ def sensitivity_run(
     KeyboardInterrupt
         Interrupted; the same call goes on.
     """
+    require_galsim()  # before the images are fitted
     settings, told, folder = settings or SensitivitySettings(), progress or Progress(), Path(out)
     simpler, richer = parse_model(settings.simpler), parse_model(settings.richer)
     recipe = recipe_of(simpler, richer)

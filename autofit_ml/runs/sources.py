@@ -68,15 +68,18 @@ def inputs_of(
     survey: str | None = None,
     mode: str = "auto",
     bands: Sequence[str] = (),
+    epochs: bool = False,
 ) -> Discovery:
     """Find what a run reads; results of runs that lie among the images are no images.
+
+    Parameters are those of `autofit_ml.images.discover`.
 
     Raises
     ------
     SettingsError
         Nothing to read: no images, or nothing but results of a run.
     """
-    found = discover(paths, manifest=manifest, survey=survey, mode=mode, bands=bands)
+    found = discover(paths, manifest=manifest, survey=survey, mode=mode, bands=bands, epochs=epochs)
     unlike = [s.problem for s in found.sources if s.problem and not is_fits_name(Path(s.file))]
     if unlike and len(unlike) == len(found.sources) and manifest is None:
         raise SettingsError(unlike[0].problem, unlike[0].remedy, unlike[0].file)

@@ -18,38 +18,43 @@ class SourceSettings(Settings):
 
     prior: str | Path = option(
         "celeste",
-        "Population file of stars and galaxies, or celeste: those of SDSS.",
+        "Population file of stars and galaxies, or celeste (SDSS sources).",
         MODEL,
         shell=str,
     )
     galaxy: str = option(
         "exp_dev",
-        "Profile of galaxies: exp_dev (exponential and de Vaucouleurs light of one size), sersic.",
+        "Profile of galaxies: exp_dev (a sum of exponential and de Vaucouleurs profiles of the "
+        "same size) or sersic.",
         MODEL,
         choices=("exp_dev", "sersic"),
     )
-    likelihood: str = option("gaussian", "gaussian, or poisson (needs the gain).", MODEL)
+    likelihood: str = option(
+        "gaussian", "Likelihood of the pixels: gaussian, or poisson (requires the gain).", MODEL
+    )
     inference: str = option(
         "laplace",
-        "laplace, or vi: the Gaussians of the largest variational bound (three times as long).",
+        "Posterior: laplace (importance sampling around the maximum), or vi (variational "
+        "inference; takes three times as long).",
         MODEL,
         choices=("laplace", "vi"),
     )
     detection: str = option(
         "white",
-        "Image on which sources are detected: white (bands added with the best weights), chi2, or "
-        "first (the first band).",
+        "Image on which sources are detected: white (optimally weighted sum of the bands), chi2 "
+        "(quadratic sum of their S/N), or first (the first band).",
         STARTS,
         choices=("white", "chi2", "first"),
     )
     segmenter: str = segmenter_option("sep", ("sep", "auto", "maskrcnn"))
     weights: str = option(
         "",
-        "Names or folders of weights, separated by commas; empty: the installed ones that suit.",
+        "Names or folders of weights, separated by commas; empty: the installed ones that match "
+        "the images.",
         STARTS,
     )
     sweeps: int = option(
-        10, "Sweeps over sources that overlap, at most.", WORK, least=1, python_only=True
+        10, "Largest number of sweeps over overlapping sources.", WORK, least=1, python_only=True
     )
 
 
@@ -58,19 +63,23 @@ class CatalogSettings(SourceSettings, Working, ReadOptions):
     """Settings of the catalogue of frames, and everything that is said about its images."""
 
     bands: str | Sequence[str] = option(
-        (), "Bands fitted together, the reference first: r,u,g,i,z.", MODEL
+        (),
+        "Bands that are fitted together, the reference band first: r,u,g,i,z. Images of the same "
+        "band are epochs, which share a flux.",
+        MODEL,
     )
     forced: str | Path | None = option(
         None,
-        "Catalogue whose positions and shapes are held: its sources' fluxes in these images.",
+        "Forced photometry: catalogue with the positions and shapes of the sources, which are "
+        "held fixed.",
         MODEL,
         shell=Path,
     )
     batch_size: int = batch_size_option(1)
     save: str | Sequence[str] = option(
         ("page", "images", "regions"),
-        "Any of page (the frame to zoom into, with its sources), images (model and residual), "
-        "regions (for DS9 and Aladin); or none.",
+        "Files to write besides the catalogue: any of page (zoomable HTML page of the frame and "
+        "its sources), images (model and residual) and regions (for DS9 and Aladin); or none.",
         OUTPUT,
         normalise=any_of(("page", "images", "regions")),
     )

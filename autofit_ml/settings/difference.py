@@ -15,31 +15,55 @@ class SubtractSettings(Settings):
     """Settings of the subtraction of one image from another."""
 
     kernel_size: int = option(
-        13, "Side of the convolution kernel, odd.", MODEL, unit="pixels", least=3, most=31
+        13,
+        "Side of the convolution kernel (an odd number).",
+        MODEL,
+        unit="pixels",
+        least=3,
+        most=31,
     )
     background: int = option(
-        0, "Order of the differential background's polynomial.", MODEL, least=0, most=6
+        0, "Order of the polynomial for the background difference.", MODEL, least=0, most=6
     )
     variation: int = option(
-        0, "Order of the kernel's variation over the image.", MODEL, least=0, most=3
+        0,
+        "Order of the polynomial by which the kernel varies over the image.",
+        MODEL,
+        least=0,
+        most=3,
     )
     convolve: str = option(
         "auto",
-        "Which image is convolved; auto: the one whose kernel amplifies noise less.",
+        "Image that is convolved; auto: the one whose kernel amplifies noise less.",
         MODEL,
         choices=("auto", "reference", "science"),
     )
+    known_scale: float | None = option(
+        None,
+        "Flux in the science image of a source with flux 1 in the reference, where zero points say "
+        "it better than the few stars of a small image; by default by the kernel.",
+        NOISE,
+        above=0,
+    )
     robust: str = option(
         "huber",
-        "Weights of outliers in the solution for the kernel.",
+        "Robust weighting of outliers in the fit of the kernel.",
         MODEL,
         choices=("huber", "student-t", "none"),
     )
     floor: float = option(
-        0.01, "Error of the convolved image, as a share of its light.", MODEL, least=0, below=1
+        0.01,
+        "Model error of the convolved image, as a fraction of its flux in each pixel.",
+        MODEL,
+        least=0,
+        below=1,
     )
     smoothness: float = option(
-        1e-5, "Weight of the kernel's squared Laplacian.", MODEL, least=0, below=1
+        1e-5,
+        "Weight of the penalty on the squared Laplacian of the kernel.",
+        MODEL,
+        least=0,
+        below=1,
     )
     solver: str = option(
         "auto",
@@ -51,7 +75,7 @@ class SubtractSettings(Settings):
     )
     most_pixels: int = option(
         60_000,
-        "The kernel is fitted to at most so many pixels, the brightest.",
+        "Largest number of pixels to which the kernel is fitted; the brightest are used.",
         MODEL,
         least=1000,
         python_only=True,
@@ -66,7 +90,7 @@ class SubtractSettings(Settings):
 
 def threshold_option() -> float:
     """Declare the least S/N of what is detected in a difference."""
-    return option(5.0, "Least S/N of a change between images.", MODEL, above=0)
+    return option(5.0, "Detection threshold for changes between images (S/N).", MODEL, above=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +99,9 @@ class DiffSettings(SubtractSettings, Working, ReadOptions):
 
     batch_size: int = batch_size_option(4)
     threshold: float = threshold_option()
-    pictures: bool = option(True, "Draw reference, science and difference as PNG.", OUTPUT)
+    pictures: bool = option(
+        True, "Draw the reference, science and difference images as PNG.", OUTPUT
+    )
 
 
 def date_ranges(text: str) -> list[tuple[float, float]]:
@@ -105,45 +131,57 @@ class LightCurveOptions(SubtractSettings):
 
     method: str = option(
         "difference",
-        "difference: forced photometry on differences from the reference; scene: host and source "
-        "fitted to all epochs together; both.",
+        "Method: difference (forced photometry on difference images), scene (host and source are "
+        "fitted to all epochs together), or both.",
         MODEL,
         choices=("difference", "scene", "both"),
     )
     host: str = option(
         "sersic+pixels",
-        "Host of the scene: sersic, sersic+exp ..., pixels about the source, both (joined by +), "
-        "or none.",
+        "Host galaxy in the scene: a model (sersic, sersic+exp ...), pixels (free pixels around "
+        "the source), both joined by +, or none.",
         MODEL,
     )
     absent: str = option(
         "",
-        "Dates without the source, as ranges of MJD: :58000,58100:58200; a reference of its own "
-        "is without it, too.",
+        "Dates at which the source was absent, as ranges of MJD: :58000,58100:58200. A "
+        "--reference image is assumed to be without the source too.",
         MODEL,
     )
     scale: str = option(
         "auto",
-        "How fluxes of epochs are brought to the reference's: stars in common, zeropoints of the "
-        "headers, the sum of the kernel; auto: the first that there is.",
+        "How the flux scale of an epoch is determined: from stars in common with the reference, "
+        "zeropoints in the headers, or the sum of the kernel; auto: the first that is available.",
         NOISE,
         choices=("auto", "stars", "zeropoints", "kernel"),
     )
     psf_error: float = option(
-        0.01, "Relative error of a PSF's width and shape in the scene.", NOISE, least=0, below=1
+        0.01,
+        "Relative error of the width and shape of the PSFs in the scene.",
+        NOISE,
+        least=0,
+        below=1,
     )
     astrometric_error: float = option(
         0.02,
-        "Error of an epoch's position against the reference's in the scene.",
+        "Error of the alignment of an epoch with the reference in the scene.",
         NOISE,
         unit="pixels",
         least=0,
     )
     position_error: float = option(
-        0.1, "Error of the given position in the scene; 0: exact.", MODEL, unit="pixels", least=0
+        0.1,
+        "Error of the given position in the scene; 0: it is exact.",
+        MODEL,
+        unit="pixels",
+        least=0,
     )
     stamp_half: int = option(
-        20, "Half side of the part of the image that the scene has.", MODEL, unit="pixels", least=8
+        20,
+        "Half the side of the part of the image that the scene covers.",
+        MODEL,
+        unit="pixels",
+        least=8,
     )
 
     def check(self) -> None:

@@ -99,32 +99,36 @@ class FitSettings(Working, Networks, ReadOptions):
 
     model: str | Path | Scene = option(
         "sersic",
-        "What is fitted: sersic, sersic+exp, psf+sersic, ..., a YAML file (from Python also a "
-        "`Scene`), or auto: the simplest that describes an object.",
+        "Model to fit: sersic, sersic+exp, psf+sersic, ..., a YAML file (from Python also a "
+        "`Scene`), or auto: the simplest that describes the object.",
         MODEL,
         shell=str,
         normalise=lambda value: value.strip() if isinstance(value, str) else value,
     )
     galfit: str | Path | None = option(
-        None, "GALFIT input file: the model and, without PATH, the images.", MODEL, shell=Path
+        None,
+        "GALFIT input file, which gives the model and, without PATH, the images.",
+        MODEL,
+        shell=Path,
     )
     pipeline: str | Path | None = option(
         None,
-        "Stages of fits, each from what an earlier one found: a YAML file (docs/pipelines.md).",
+        "YAML file with a sequence of fits, each of which starts from earlier results "
+        "(docs/pipelines.md).",
         MODEL,
         shell=Path,
     )
     grid: str | Sequence[str] = option(
         (),
-        "Fit in every cell of a grid, then from its minima: PARAMETER=LOW:HIGH:CELLS[:log], also "
-        "several: n=0.5:8:5:log,B/T=0:1:4.",
+        "Fit in every cell of a grid of parameters, and again from its minima: "
+        "PARAMETER=LOW:HIGH:CELLS[:log], for one or more parameters: n=0.5:8:5:log,B/T=0:1:4.",
         MODEL,
         normalise=grid_axes,
     )
     bands: str | Sequence[str] = option(
         (),
-        "Bands fitted together, the reference first: g,r,i; with wavelengths for parameters that "
-        "are polynomials in it: g:477,r:623.",
+        "Bands that are fitted together, the reference band first: g,r,i; with wavelengths if "
+        "parameters are polynomials in wavelength: g:477,r:623.",
         MODEL,
     )
     wavelengths: Mapping[str, float] = field(
@@ -133,41 +137,46 @@ class FitSettings(Working, Networks, ReadOptions):
     )
     neighbours: str = option(
         "fit",
-        "Overlapping neighbours are fitted along with the target, or masked.",
+        "Fit overlapping neighbours together with the target, or mask them.",
         MODEL,
         choices=("fit", "mask"),
     )
     sky: str | float | None = option(
         None,
-        "free, fixed (at 0), tilted, or a value in image units per pixel (default: as the model "
-        "says, else free).",
+        "Sky: free, fixed (to 0), tilted (a plane), or a value in image units per pixel (default: "
+        "as in the model file, else free).",
         MODEL,
         normalise=word_or_number("free", "fixed", "tilted"),
     )
     likelihood: str = option(
-        "gaussian", "gaussian, poisson, student-t[:nu], huber[:k] or cauchy[:c].", MODEL
+        "gaussian",
+        "Likelihood of the pixels: gaussian, poisson, student-t[:nu], huber[:k] or cauchy[:c].",
+        MODEL,
     )
     error_floor: float = option(
-        0.0, "Error of the model, as a share of its light.", MODEL, least=0, below=1
+        0.0,
+        "Model error to add to the noise, as a fraction of the model's flux in each pixel.",
+        MODEL,
+        least=0,
+        below=1,
     )
     prior: str = option(
         "broad",
-        "broad (what any galaxy is like: matters for faint ones only), none, network (what the "
-        "resnet predicts), or population:FILE.",
+        "Prior: broad (values typical of any galaxy; affects faint galaxies only), none, network "
+        "(prediction of the initialising network), or population:FILE.",
         MODEL,
         normalise=_prior,
     )
     posterior: str = option(
         "laplace",
-        "Errors from laplace (the curvature), or samples: bootstrap, hmc, nested (seconds an "
-        "object).",
+        "Errors from laplace (the curvature at the maximum), or from posterior samples: "
+        "bootstrap, hmc, nested (seconds per object).",
         MODEL,
         choices=("laplace", "bootstrap", "hmc", "nested"),
     )
     watch: float = option(
         0.0,
-        "Minutes between pictures of the best model so far in progress/, of hmc and nested; 0: "
-        "none.",
+        "Interval at which hmc and nested draw the best model so far into progress/; 0: never.",
         OUTPUT,
         unit="minutes",
         least=0,
@@ -176,21 +185,22 @@ class FitSettings(Working, Networks, ReadOptions):
     segmenter: str = segmenter_option("auto", SEGMENTERS)
     init: str = option(
         "resnet",
-        "Starting values: resnet (a network; moments, with INIT_FALLBACK, where its answer is not "
-        "to be trusted) or moments.",
+        "Starting values: resnet (a network; where its prediction is unreliable, moments are used "
+        "and INIT_FALLBACK is set) or moments.",
         STARTS,
         choices=INITIALISERS,
     )
     measure: str | Sequence[str] = option(
         (),
-        "Further columns: morphology (Petrosian and half-light radii, concentration, asymmetry, "
-        "smoothness, Gini, M20, of the data and of the model; by statmorph).",
+        "Additional columns: morphology (Petrosian and half-light radii, concentration, "
+        "asymmetry, smoothness, Gini, M20 of data and model, measured by statmorph).",
         OUTPUT,
         normalise=any_of(MEASURES),
     )
     save: str | Sequence[str] = option(
         SAVED,
-        "Any of objects,previews,report,votable (catalog.vot with UCDs); or none.",
+        "Files to write besides the catalogue: any of objects,previews,report,votable "
+        "(catalog.vot with UCDs); or none.",
         OUTPUT,
         normalise=any_of((*SAVED, "votable")),
     )

@@ -23,18 +23,21 @@ class InMemory(Settings):
     """Planes given with images in memory; for a list of images a value for all, or a list."""
 
     sigma: Any = _beside(
-        "Noise of each pixel (1 sigma): an array, an astropy uncertainty of any type, or a number; "
-        "without it the noise is estimated, and flagged. Of files: a number.",
+        "Noise of each pixel (1 sigma): an array, an astropy uncertainty of any type, or a "
+        "number; if it is missing, the noise is estimated and the fit flagged. For files: a "
+        "number.",
     )
     psf: Any = _beside(
         "PSF: an array, a PSF, a photutils model with its data, a file, or 'none' to fit without; "
-        "of frames also 'moffat' or 'pixels'.",
+        "for frames also 'moffat', 'pixels' or 'stack'.",
     )
-    mask: Any = _beside("True (or not 0) where a pixel is not to be used, (ny, nx).")
-    segmentation: Any = _beside("Labels of the objects, 0 for sky, (ny, nx).")
-    wcs: Any = _beside("An astropy.wcs.WCS of the image.")
-    x: Any = _beside("Where the target is, in pixels from 0; its middle by default.")
-    y: Any = _beside("See `x`.")
+    mask: Any = _beside("Mask: True (or nonzero) where a pixel must not be used, (ny, nx).")
+    segmentation: Any = _beside("Segmentation: labels of the objects, 0 for sky, (ny, nx).")
+    wcs: Any = _beside("WCS of the image (astropy.wcs.WCS).")
+    x: Any = _beside(
+        "Position of the target in pixels, counted from 0; by default, the centre of the image."
+    )
+    y: Any = _beside("Position of the target along the second axis; see `x`.")
     ids: Any = _beside("Names of the objects; by default image_1, image_2 ...")
 
     @property
@@ -51,12 +54,16 @@ class SubtractCall(SubtractSettings):
     science: Any = field(default=None, kw_only=False)
     reference: Any = field(default=None, kw_only=False)
     sigma: Any = _beside("Noise of the science image; see `fit`.")
-    mask: Any = _beside("True where the science image is not to be used.")
-    psf: Any = _beside("PSF of the science image; by default from its stars.")
-    wcs: Any = _beside("An astropy.wcs.WCS of the science image.")
+    mask: Any = _beside("Mask of the science image: True where a pixel must not be used.")
+    psf: Any = _beside("PSF of the science image; by default it is built from its stars.")
+    wcs: Any = _beside("WCS of the science image (astropy.wcs.WCS).")
     reference_sigma: Any = _beside("Noise of the reference.")
-    reference_mask: Any = _beside("True where the reference is not to be used.")
-    reference_wcs: Any = _beside("An astropy.wcs.WCS of the reference.")
+    reference_mask: Any = _beside("Mask of the reference: True where a pixel must not be used.")
+    reference_wcs: Any = _beside("WCS of the reference (astropy.wcs.WCS).")
+    leave_out: Any = _beside(
+        "Pixels of the science image to leave out of the fit of the kernel (True), such as "
+        "those of a known variable; they are subtracted all the same."
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,14 +72,12 @@ class LightCurveCall(LightCurveOptions):
 
     images: Any = field(default=None, kw_only=False)
     at: Any = field(default=None, kw_only=False)
-    times: Any = _beside("MJD of each image; by default as the headers say.")
-    reference: Any = _beside(
-        "Image without the source that the others are compared with; by default the first."
-    )
-    sigma: Any = _beside("Noise of each image, or of all; see `fit`.")
-    mask: Any = _beside("True where a pixel is not to be used; for each image.")
-    psf: Any = _beside("PSF of each image, or of all; by default from their stars.")
-    wcs: Any = _beside("An astropy.wcs.WCS for each image.")
+    times: Any = _beside("MJD of each image; by default, from the headers.")
+    reference: Any = _beside("Reference image without the source; by default, the first image.")
+    sigma: Any = _beside("Noise of each image, or one value for all; see `fit`.")
+    mask: Any = _beside("Masks of the images: True where a pixel must not be used.")
+    psf: Any = _beside("PSF of each image, or one for all; by default they are built from stars.")
+    wcs: Any = _beside("WCS of each image (astropy.wcs.WCS).")
     zeropoint: float | None = option(None, "AB magnitude of one unit of the reference.", NOISE)
 
 
@@ -99,7 +104,7 @@ class ReadCall(InMemory, ReadOptions):
     manifest: str | Path | None = option(None, "Table of objects in files.", INPUT)
     errors: str = option(
         "raise",
-        "Objects that cannot be read raise, or are left out with a warning.",
+        "Raise an error for objects that cannot be read, or skip them with a warning.",
         choices=("raise", "skip"),
         python_only=True,
     )

@@ -48,33 +48,39 @@ class ReadOptions(Settings):
 
     survey: str | None = option(
         None,
-        "Survey whose file names, units, masks and noise are known: sdss, kids, hsc, hst, jwst, "
-        "euclid, legacysurvey.",
+        "Survey preset for file names, units, masks and noise: sdss, kids, hsc, hst, jwst, euclid "
+        "or legacysurvey.",
         INPUT,
         normalise=_known_survey,
     )
     mode: str = option(
         "auto",
-        "A file is one galaxy's stamp or a whole frame; auto tells by its size or the preset.",
+        "Treat each file as the stamp of one galaxy or as a frame with many; auto decides by the "
+        "survey preset or the size.",
         INPUT,
         choices=("auto", "stamp", "frame"),
     )
     psf: str | Path | np.ndarray | PSF | VaryingPSF | None = option(
         None,
-        "PSF of all objects: an image, or a model that gives it at each place (PSFEx, Piff, "
-        "psField, a grid of STPSF or STDPSF); none: fit without; of a frame's stars: pixels (with "
-        "its uncertainty, varying if they do), moffat (likewise, one for the frame), stack (one "
-        "mean image). Default: the object's own, else of the frame's stars, varying if they do.",
+        "PSF of all objects: an image, a varying model (PSFEx, Piff, psField, or a grid of STPSF "
+        "or STDPSF), or none. From the stars of a frame: pixels (varying if the stars do, with "
+        "uncertainty), moffat (one Moffat profile, with uncertainty) or stack (one mean image). "
+        "Default: the object's own PSF, else from the stars of the frame.",
         NOISE,
         shell=str,
     )
     psf_fwhm: float | None = option(
-        None, "FWHM of a Moffat PSF with beta 3, pixel included.", NOISE, unit="arcsec", above=0
+        None,
+        "FWHM of a Moffat PSF with beta = 3, including the pixel.",
+        NOISE,
+        unit="arcsec",
+        above=0,
     )
     psf_oversampling: int | None = option(None, "PSF pixels per image pixel.", NOISE, least=1)
     psf_has_pixel: bool | None = option(
         None,
-        "PSF images contain the detector pixel, as empirical ones do; --psf-optical: they do not.",
+        "Whether PSF images include the detector pixel, as empirical PSFs do; --psf-optical: they "
+        "do not.",
         NOISE,
         words=("--psf-optical",),
         stands_for=False,
@@ -85,29 +91,30 @@ class ReadOptions(Settings):
     rdnoise: float | None = option(None, "Read noise.", NOISE, unit="electrons", least=0)
     sky_subtracted: float | None = option(
         None,
-        "Sky already removed from the image: its photon noise is still there.",
+        "Sky level that was subtracted from the image; its photon noise remains.",
         NOISE,
         unit="image units",
     )
     saturate: float | None = option(None, "Saturation level.", NOISE, unit="image units", above=0)
     sigma: float | None = option(
         None,
-        "Constant noise of a pixel, for images without a noise plane.",
+        "Constant noise per pixel, for images without a noise plane.",
         NOISE,
         unit="image units",
         above=0,
     )
     noise: str = option(
         "given",
-        "given: the noise plane, else a model; model: always a model.",
+        "Noise: given (the noise plane if there is one, else a noise model) or model (always the "
+        "noise model).",
         NOISE,
         choices=("given", "model"),
     )
     mask_ignore_bits: int | None = option(
-        None, "Bits of an integer mask that do not make a pixel bad, added up.", INPUT, least=0
+        None, "Sum of the bits of an integer mask that do not make a pixel bad.", INPUT, least=0
     )
     stamp_radius_factor: float = option(
-        3.0, "Half side of a stamp cut from a frame, in radii of the object.", INPUT, least=1
+        3.0, "Half the side of stamps cut from a frame, in radii of the object.", INPUT, least=1
     )
 
     def check(self) -> None:

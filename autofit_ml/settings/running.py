@@ -15,8 +15,9 @@ INITIALISERS = ("resnet", "moments")
 def segmenter_option(default: str, choices: tuple[str, ...]) -> str:
     return option(
         default,
-        "How objects are found: auto (labels given with an object, else the network), maskrcnn "
-        "(the network; sep for images unlike those it was trained on), sep, or given.",
+        "Segmentation: auto (labels that come with the image, else the network), maskrcnn (the "
+        "network; sep for images unlike its training set), sep (SExtractor's algorithms), or "
+        "given (labels only).",
         STARTS,
         choices=choices,
     )
@@ -25,7 +26,7 @@ def segmenter_option(default: str, choices: tuple[str, ...]) -> str:
 def batch_size_option(default: int) -> int:
     return option(
         default,
-        "Objects worked on together; also the most that an interruption can lose.",
+        "Objects per batch; an interruption loses at most one batch.",
         WORK,
         least=1,
         changes_results=False,
@@ -42,13 +43,13 @@ class Networks(Settings):
 
     weights: str = option(
         "",
-        "Names or folders of weights, separated by commas, each for its task; empty: the installed "
-        "ones that suit the images.",
+        "Names or folders of weights, separated by commas, one for each task; empty: the "
+        "installed ones that match the images.",
         STARTS,
     )
     device: str = option(
         "auto",
-        "Where it is computed.",
+        "Device for the computations.",
         WORK,
         choices=("auto", "cpu", "cuda"),
         changes_results=False,
@@ -62,7 +63,7 @@ class Working(Settings):
     batch_size: int = batch_size_option(256)
     workers: int = option(
         -1,
-        "Worker processes; 0: none; -1: as many as useful.",
+        "Number of worker processes; 0: none; -1: chosen automatically.",
         WORK,
         least=-1,
         changes_results=False,
@@ -82,21 +83,21 @@ class Selected(Settings):
 
     limit: int | None = option(
         None,
-        "At most so many objects that are not done yet.",
+        "Process at most this many of the remaining objects.",
         INPUT,
         least=1,
         changes_results=False,
     )
     ids: str | None = option(
         None,
-        "Only objects whose id fits a pattern: NGC*, *_g?",
+        "Process only objects whose id matches a pattern: NGC*, *_g?",
         INPUT,
         words=("--id",),
         changes_results=False,
     )
     retry: str = option(
         "none",
-        "Do objects that failed in an earlier call once more.",
+        "Process objects again that failed in an earlier call.",
         INPUT,
         choices=("none", "failed"),
         changes_results=False,
@@ -109,7 +110,7 @@ class Resumed(Settings):
 
     restart: bool = option(
         False,
-        "Begin anew, or continue a stopped run.",
+        "Start again from the beginning, or continue an interrupted run.",
         OUTPUT,
         words=("--restart/--resume",),
         changes_results=False,

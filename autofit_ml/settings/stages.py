@@ -26,7 +26,7 @@ class SegmentSettings(Working, Networks, ReadOptions):
 
     segmenter: str = segmenter_option("maskrcnn", SEGMENTERS)
     batch_size: int = batch_size_option(64)
-    pictures: bool = option(True, "Draw the outlines as PNG.", OUTPUT)
+    pictures: bool = option(True, "Draw the outlines of the objects as PNG.", OUTPUT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,16 +36,16 @@ class SamplingSettings(Seeded, Networks):
     samples: int = option(64, "Posterior samples of each object.", SAMPLING, least=2)
     sampler: str = option(
         "eps",
-        "eps, or gibbs: the reference, several times as long; without a prior and without a "
-        "posterior, one image each: wiener, richardson-lucy, tv.",
+        "Method: eps, or gibbs (the reference method, several times slower); wiener, "
+        "richardson-lucy and tv are classical methods, which give one image without a posterior.",
         SAMPLING,
         choices=("eps", "gibbs", *CLASSICAL),
     )
     oversampling: int = option(1, "Output pixels per data pixel.", SAMPLING, choices=(1, 2))
     target_fwhm: float | None = option(
         None,
-        "FWHM of the Gaussian target PSF, pixel included; 2, the default, is the finest that the "
-        "weights have.",
+        "FWHM of the Gaussian target PSF, including the pixel; the default, 2, is the smallest "
+        "that the weights support.",
         SAMPLING,
         unit="output pixels",
         least=2,
@@ -53,7 +53,8 @@ class SamplingSettings(Seeded, Networks):
     )
     precision: str = option(
         "float32",
-        "Of the network; bfloat16 takes a third less time on processors that compute in it.",
+        "Numerical precision of the network; bfloat16 takes a third less time on processors that "
+        "support it.",
         SAMPLING,
         choices=("float32", "bfloat16"),
     )
@@ -62,31 +63,34 @@ class SamplingSettings(Seeded, Networks):
     )
     sweeps: int = option(
         40,
-        "Sweeps of the Gibbs sampler, after as many steps of eps.",
+        "Number of sweeps of the Gibbs sampler, after as many steps of eps.",
         SAMPLING,
         least=1,
         python_only=True,
     )
     padding: int | None = option(
-        None, "Data pixels around the stamp; None: as the PSF needs.", SAMPLING, python_only=True
+        None,
+        "Margin around the stamp in data pixels; None: as the PSF requires.",
+        SAMPLING,
+        python_only=True,
     )
     sky: float | None = option(
         None,
-        "Level that is subtracted; None: the stamp's ``sky_prior``, 0 without.",
+        "Sky level that is subtracted; None: the stamp's ``sky_prior``, or 0.",
         SAMPLING,
         unit="image units",
         python_only=True,
     )
     prior: bool = option(
         True,
-        "Draw prior samples for PRIORFRAC (a third of an object's time, once for each size of "
-        "grid).",
+        "Draw prior samples for PRIORFRAC (takes a third of the time of an object, once for each "
+        "grid size).",
         SAMPLING,
         python_only=True,
     )
     batch: int = option(
         64,
-        "Samples of an object that go through the network together.",
+        "Number of samples of an object that are computed together.",
         WORK,
         least=1,
         python_only=True,
@@ -111,7 +115,8 @@ class DeconvolveSettings(Working, SamplingSettings, ReadOptions):
     segmenter: str = segmenter_option("auto", SEGMENTERS)
     size: int = option(
         0,
-        "Side of the square around the target that is deconvolved; 0: as the target needs.",
+        "Side of the square around the target that is deconvolved; 0: as large as the target "
+        "requires.",
         SAMPLING,
         unit="data pixels",
         least=0,

@@ -51,7 +51,10 @@ class CalibrateSettings(Seeded):
 
     number: int = number_option(300, "Galaxies to inject.", least=1)
     apply: bool = option(
-        False, "Add factors for the errors to the catalogue.", OUTPUT, changes_results=False
+        False,
+        "Add correction factors for the errors to the catalogue.",
+        OUTPUT,
+        changes_results=False,
     )
 
 
@@ -60,38 +63,47 @@ class SensitivitySettings(Seeded, Working, Networks, ReadOptions):
     """Settings of a sensitivity map: which galaxies are injected, and how they are fitted."""
 
     simpler: str | Path = option(
-        "sersic", "Model of one component: what a galaxy is without the other.", MODEL, shell=str
+        "sersic", "Model with one component, for galaxies without the second.", MODEL, shell=str
     )
     richer: str | Path = option(
         "sersic+exp",
-        "Model of two components, each a Sérsic profile or a point source; B/T is the share of the "
-        "first.",
+        "Model with two components, each a Sérsic profile or a point source; B/T is the flux "
+        "fraction of the first.",
         MODEL,
         shell=str,
     )
     grid: str | Sequence[str] = option(
         ("B/T=0.05:0.4:4:log", "snr=50:400:4:log"),
-        "What is injected: NAME=LOW:HIGH:NUMBER[:log] or NAME=VALUE of B/T, snr (of the galaxy), "
-        "re_ratio (first to second), re (pixels, of the second), q, n (of the first).",
+        "Grid of injected galaxies: NAME=LOW:HIGH:NUMBER[:log] or NAME=VALUE for B/T, snr (total "
+        "S/N), re_ratio (first over second component), re (second component, pixels), q (second) "
+        "and n (first).",
         MODEL,
         normalise=_injected,
     )
-    number: int = number_option(50, "Galaxies of each cell of the grid.", least=2)
+    number: int = number_option(50, "Number of galaxies in each cell of the grid.", least=2)
     background: str = option(
         "sky",
-        "sky: the images' own, their objects replaced by it; noise: Gaussian, as the noise plane "
-        "says.",
+        "Background: sky (the images' own sky, with objects replaced by sky) or noise (Gaussian, "
+        "according to the noise plane).",
         MODEL,
         choices=("sky", "noise"),
     )
     margin: float = option(
-        0.0, "By which the BIC of the richer model must be lower to be accepted.", MODEL, least=0
+        0.0, "Amount by which the BIC of the richer model must be lower.", MODEL, least=0
     )
-    prior: str = option("broad", "broad or none; see fit.", MODEL, choices=("broad", "none"))
-    likelihood: str = option("gaussian", "See fit.", MODEL)
+    prior: str = option(
+        "broad",
+        "Prior of the fits: broad or none; see `autofit-ml fit`.",
+        MODEL,
+        choices=("broad", "none"),
+    )
+    likelihood: str = option("gaussian", "Likelihood of the pixels; see `autofit-ml fit`.", MODEL)
     segmenter: str = segmenter_option("auto", SEGMENTERS[:3])
     init: str = option(
-        "resnet", "Starting values: resnet or moments; see fit.", STARTS, choices=INITIALISERS
+        "resnet",
+        "Starting values: resnet or moments; see `autofit-ml fit`.",
+        STARTS,
+        choices=INITIALISERS,
     )
 
 
@@ -101,21 +113,23 @@ class PopulationOptions(Seeded):
 
     noise: str = option(
         "auto",
-        "Errors as they were fitted, or following the true parameters (model); auto: model from "
-        "200 objects on.",
+        "Errors of an object: fixed (as fitted) or model (a function of the true parameters); "
+        "auto: model from 200 objects on.",
         MODEL,
         choices=("auto", "fixed", "model"),
     )
     outliers: bool = option(
-        True, "Some errors are five times too small; how many is fitted along.", MODEL
+        True,
+        "Allow for a fraction of objects, which is fitted, whose errors are five times too small.",
+        MODEL,
     )
     interim: str | None = option(
         None,
-        "The prior in the values of tables that are no catalogues of autofit-ml: flat.",
+        "Prior that the values in other tables than catalogues of autofit-ml contain: flat.",
         INPUT,
         choices=("flat",),
     )
-    draws: int = option(250, "Draws of each of four chains.", SAMPLING, least=20)
+    draws: int = option(250, "Number of draws in each of four chains.", SAMPLING, least=20)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,15 +137,19 @@ class SimulateSettings(Settings):
     """Settings of a simulated set, beside its recipe."""
 
     count: int | None = option(
-        None, "Objects (default: the recipe's).", INPUT, least=1, words=("--count", "-n")
+        None,
+        "Number of objects (default: as in the recipe).",
+        INPUT,
+        least=1,
+        words=("--count", "-n"),
     )
-    seed: int | None = option(None, "Random seed (default: the recipe's).", WORK, least=0)
+    seed: int | None = option(None, "Random seed (default: as in the recipe).", WORK, least=0)
     shard_size: int | None = option(
-        None, "Objects in a file (default: 2**20 pixels).", WORK, least=1
+        None, "Number of objects per file (default: as many as have 2**20 pixels).", WORK, least=1
     )
     workers: int = option(
         -1,
-        "Processes; 0: none; -1: one for each processor.",
+        "Number of worker processes; 0: none; -1: one for each processor.",
         WORK,
         least=-1,
         changes_results=False,

@@ -31,36 +31,38 @@ class SurveySettings(Settings):
 
     run: str = option(
         "fit",
-        "fit: every object, as autofit-ml fit; catalog: stars, galaxies and colours, as autofit-ml "
-        "catalog; diff: what has changed since --reference; detect: places and sizes only.",
+        "Measurement: fit (every object, as autofit-ml fit), catalog (stars and galaxies with "
+        "colours, as autofit-ml catalog), diff (sources that changed since --reference) or detect "
+        "(positions and sizes only).",
         MODEL,
         choices=("fit", "catalog", "diff", "detect"),
     )
     reference: str | Path | None = option(
         None,
-        "Of diff: image that is subtracted, or a folder of them; those that cover an image are "
-        "found by their WCS.",
+        "For --run diff: image that is subtracted, or a folder of images, which are selected by "
+        "their WCS.",
         INPUT,
         shell=Path,
         changes_results=False,
     )
     tiling: str | None = option(
         None,
-        "Tiles of the sky: healpix:ORDER or grid:DEGREES (default: the plan's, else healpix:8, of "
-        "14 arcmin).",
+        "Tiling of the sky: healpix:ORDER or grid:DEGREES (default: that of the plan, else "
+        "healpix:8, with tiles of 14 arcmin).",
         INPUT,
     )
     cell: int | None = option(
         None,
-        "Images are cut into cells of about this side for detection (default: the plan's, else "
-        "4096).",
+        "Approximate side of the cells into which images are divided for detection (default: as "
+        "in the plan, else 4096).",
         INPUT,
         unit="pixels",
         least=64,
     )
     halo: float | None = option(
         None,
-        "Duplicates are looked for so far around a tile (default: the plan's, else 120).",
+        "Distance around a tile within which duplicates are searched for (default: as in the "
+        "plan, else 120).",
         INPUT,
         unit="arcsec",
         least=60,
@@ -68,7 +70,7 @@ class SurveySettings(Settings):
     )
     match: float = option(
         1.0,
-        "Detections in overlapping images are one object within this distance.",
+        "Largest distance between detections of the same object in overlapping images.",
         INPUT,
         unit="arcsec",
         above=0,
@@ -76,14 +78,14 @@ class SurveySettings(Settings):
     )
     scheduler: str = option(
         "local",
-        "local: processes of this machine; slurm; none: this process alone; or the address of a "
-        "dask scheduler.",
+        "Scheduler: local (processes on this machine), slurm, none (this process alone), or the "
+        "address of a dask scheduler.",
         WORK,
         changes_results=False,
     )
     share: str | None = option(
         None,
-        "Share of the tiles, for job arrays without a scheduler: 3/100 is the third of 100.",
+        "Part of the tiles to process, for job arrays: 3/100 is the third of 100 parts.",
         WORK,
         normalise=_share,
         changes_results=False,
@@ -106,7 +108,7 @@ class SurveyOptions(SurveySettings, FitSettings, SourceSettings, SubtractSetting
     threshold: float = threshold_option()
     populations: str | Path = option(
         "celeste",
-        "Of catalog: population file of stars and galaxies, or celeste: those of SDSS.",
+        "For --run catalog: population file of stars and galaxies, or celeste (SDSS sources).",
         MODEL,
         shell=str,
     )

@@ -106,7 +106,8 @@ class Galaxies(RecipeSettings):
     Attributes
     ----------
     morphology : dict
-        Weights of sersic, bulge_disc, structured, real.
+        Weights of sersic, bulge_disc, structured, real. An override changes those that it names:
+        a recipe's other kinds need a 0.
     re : (low, high) or None
         Semi-major half-light radius of a stamp's target, **pixels**, log-uniform (of a disc, where
         there is one); its neighbours are between half of the lower limit and the middle. None:

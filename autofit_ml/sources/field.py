@@ -25,7 +25,7 @@ from autofit_ml.rendering import FourierPlan, make_plan, psf_modes
 from autofit_ml.sources.priors import MAGNITUDE, Band
 from autofit_ml.sources.problem import BandPatch
 
-__all__ = ["Field", "FieldBand", "make_field"]
+__all__ = ["Field", "FieldBand", "aligned", "make_field", "scaled_band", "scales_of"]
 
 _SAME = 0.02
 """Pixels: grids whose corners agree so well are the same."""
@@ -302,21 +302,16 @@ def make_field(
     """
     bands: list[FieldBand] = []
     known = list(dict.fromkeys(names))
-    for frame, name, sky in zip(frames, names, background, strict=True):
+    scales = scales_of(frames, names)
+    for frame, name, sky, scale in zip(frames, names, background, scales, strict=True):
         ny, nx = frame.data.shape
         good = ~frame.mask
-        scale = float(np.median(frame.sigma[good]))
-        same = next((band for band in bands if band.band.name == name), None)
-        if same is not None:
-            brighter = (frame.zeropoint - same.frame.zeropoint) / MAGNITUDE
-            scale = same.scale * math.exp(brighter if math.isfinite(brighter) else 0.0)
         data = np.where(good, (frame.data - sky) / scale, 0.0).astype(np.float32)
         root = np.where(good, scale / frame.sigma, 0.0).astype(np.float32)
-        zeropoint = frame.zeropoint - MAGNITUDE * math.log(scale)
         psf = frame.psf_at((nx - 1) / 2, (ny - 1) / 2)
         bands.append(
             FieldBand(
-                Band(name, zeropoint),
+                scaled_band(frame, name, scale),
                 frame,
                 torch.as_tensor(data),
                 torch.as_tensor(root),
@@ -325,15 +320,39 @@ def make_field(
                 frame.gain * scale,
                 psf,
                 _rings(psf),
-                _aligned(frames[0], frame),
+                aligned(frames[0], frame),
                 known.index(name),
             )
         )
     return Field(tuple(bands))
 
 
-def _aligned(first: Frame, other: Frame) -> bool:
-    """True if pixels are the same; an error where nothing tells how they are related."""
+def scales_of(frames: Sequence[Frame], names: Sequence[str]) -> list[float]:
+    """Image units per scaled unit: the usual noise, the same flux in all epochs of a band."""
+    firsts: dict[str, tuple[float, float]] = {}
+    out = []
+    for frame, name in zip(frames, names, strict=True):
+        if name not in firsts:
+            firsts[name] = float(np.median(frame.sigma[~frame.mask])), frame.zeropoint
+        scale, zeropoint = firsts[name]
+        brighter = (frame.zeropoint - zeropoint) / MAGNITUDE
+        out.append(scale * math.exp(brighter if math.isfinite(brighter) else 0.0))
+    return out
+
+
+def scaled_band(frame: Frame, name: str, scale: float) -> Band:
+    """A band whose fluxes are in so many image units."""
+    return Band(name, frame.zeropoint - MAGNITUDE * math.log(scale))
+
+
+def aligned(first: Frame, other: Frame) -> bool:
+    """True if pixels are the same.
+
+    Raises
+    ------
+    InputError
+        Nothing tells how they are related.
+    """
     if first is other:
         return True
     same = first.data.shape == other.data.shape

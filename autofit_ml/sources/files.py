@@ -48,11 +48,12 @@ def _missing(column: Any) -> Any:
 
 
 def image_files(found: SourceCatalogue) -> Iterable[tuple[str, bytes]]:
-    """Name's ending and content of model and residual images: an extension for each band."""
+    """Name's ending and content of model and residual images: extensions of bands, epochs."""
     for ending, image in (("model", found.model), ("residual", found.residual)):
         hdus: list[fits.PrimaryHDU | fits.ImageHDU] = [fits.PrimaryHDU()]
         for b, band in enumerate(found.field.bands):
-            hdu = fits.ImageHDU(np.asarray(image(b), np.float32), name=band.band.name)
+            epoch = sum(band.flux == earlier.flux for earlier in found.field.bands[: b + 1])
+            hdu = fits.ImageHDU(np.asarray(image(b), np.float32), name=band.band.name, ver=epoch)
             if band.frame.wcs is not None:
                 hdu.header.extend(band.frame.wcs.to_header(relax=True).cards, update=True)
             hdus.append(hdu)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +14,12 @@ from autofit_ml.errors import InputError, SettingsError
 from autofit_ml.fitting.likelihoods import Likelihood
 from autofit_ml.images.stamp import Frame
 from autofit_ml.scenes.populations import CELESTE, read_populations
+from autofit_ml.segmentation.detection import Detections
 from autofit_ml.settings import SourceSettings
 from autofit_ml.sources.blends import with_blends
 from autofit_ml.sources.detection import detect, detection_image, sky_of, starting_values
-from autofit_ml.sources.field import Field, make_field
-from autofit_ml.sources.priors import SourcePrior, make_prior
+from autofit_ml.sources.field import Field, aligned, make_field, scaled_band, scales_of
+from autofit_ml.sources.priors import Band, SourcePrior, make_prior
 from autofit_ml.sources.rows import catalogue_rows
 from autofit_ml.sources.scan import Scan
 
@@ -30,7 +31,14 @@ _STRUCTURE, _INSIDE, _LARGE = 0.1, 2.5, 1.5
 """What has less than a tenth of a galaxy's light, within 2.5 re of it, is a part of it, if its re
 is over 1.5 seeings."""
 
-__all__ = ["NothingDetected", "SourceCatalogue", "catalogue_frames", "make_priors"]
+__all__ = [
+    "DetectedTogether",
+    "NothingDetected",
+    "SourceCatalogue",
+    "catalogue_frames",
+    "detect_together",
+    "make_priors",
+]
 
 
 class NothingDetected(InputError):
@@ -51,8 +59,8 @@ class SourceCatalogue:
     messages : tuple of str
     covariance : Table or None
         Of fluxes of different sources, where their positions and shapes were held.
-    detected : structured array or None
-        Each source as it was detected, as `Detections.sources`.
+    detected : Detections or None
+        Each source as it was detected, and by what.
     """
 
     table: QTable
@@ -60,7 +68,7 @@ class SourceCatalogue:
     sky: tuple[np.ndarray, ...]
     messages: tuple[str, ...] = ()
     covariance: Table | None = None
-    detected: np.ndarray | None = None
+    detected: Detections | None = None
 
     def model(self, b: int) -> np.ndarray:
         """Light of all sources in a band, image units, (ny, nx)."""
@@ -80,6 +88,13 @@ def make_priors(field: Field, settings: SourceSettings) -> tuple[SourcePrior, So
     SettingsError
         The population file lacks one of them.
     """
+    return _priors([band.band for band in field.fluxes], field.first.frame, settings)
+
+
+def _priors(
+    bands: Sequence[Band], first: Frame, settings: SourceSettings
+) -> tuple[SourcePrior, SourcePrior]:
+    """Priors in some bands; sizes are in the pixels of the first frame."""
     path = CELESTE if settings.prior == "celeste" else Path(settings.prior)
     found = {one.type: one for one in read_populations(path)}
     lacking = {"star", "galaxy"} - set(found)
@@ -89,13 +104,55 @@ def make_priors(field: Field, settings: SourceSettings) -> tuple[SourcePrior, So
             "list both under populations:, each with its share",
             path,
         )
-    bands = [band.band for band in field.fluxes]
-    scale = field.first.frame.pixel_scale
+    scale = first.pixel_scale if first.pixel_scale > 0 else 1.0
     star, galaxy = (
-        make_prior(found[kind], bands, scale if scale > 0 else 1.0, settings.galaxy)
-        for kind in ("star", "galaxy")
+        make_prior(found[kind], bands, scale, settings.galaxy) for kind in ("star", "galaxy")
     )
     return star, galaxy
+
+
+@dataclass(frozen=True)
+class DetectedTogether:
+    """Detections in several images of one piece of sky together.
+
+    Attributes
+    ----------
+    image : Frame
+        On which it was detected, with the flags and messages of the detection.
+    found : Detections
+    same : list of int
+        Images that have the first one's pixels: those that were added up.
+    usual : ndarray
+        Flux of a usual galaxy in each image, its units, relative to the largest.
+    """
+
+    image: Frame
+    found: Detections
+    same: list[int]
+    usual: np.ndarray
+
+
+def detect_together(
+    frames: Sequence[Frame],
+    names: Sequence[str],
+    settings: SourceSettings,
+    device: str = "cpu",
+) -> DetectedTogether:
+    """Sources of a field in all bands together; see `detection_image`.
+
+    Raises
+    ------
+    InputError
+        Grids that cannot be related.
+    """
+    same = [k for k, frame in enumerate(frames) if aligned(frames[0], frame)]
+    usual = _usual_fluxes(frames, names, settings)
+    flat = [frames[k].replace(data=frames[k].data - sky_of(frames[k])) for k in same]
+    ny, nx = frames[0].data.shape
+    psf = frames[0].psf_at((nx - 1) / 2, (ny - 1) / 2)
+    image = detection_image(flat, usual[same], settings.detection).replace(psf=psf)
+    image, found = detect(image, settings.segmenter, settings.weights, device)
+    return DetectedTogether(image, found, same, usual)
 
 
 def catalogue_frames(
@@ -124,28 +181,21 @@ def catalogue_frames(
         for frame in frames:
             if not frame.gain > 0:
                 raise InputError("poisson needs the gain", "give --gain", frame.file)
-    flat = [frame.replace(data=frame.data - sky_of(frame)) for frame in frames]
-    same = [k for k, frame in enumerate(frames) if frame.data.shape == frames[0].data.shape]
-    rough = make_field(frames, bands, [0.0] * len(frames))
-    same = [k for k in same if rough.bands[k].aligned]
-    priors = make_priors(rough, settings)
-    usual = _usual_fluxes(rough, priors[1])
-    image = detection_image([flat[k] for k in same], usual[same], settings.detection)
-    image = image.replace(psf=rough.first.psf)
-    image, found = detect(image, settings.segmenter, settings.weights)
-    del rough, flat
+    together = detect_together(frames, bands, settings)
+    found, same = together.found, together.same
     if len(found.sources) == 0:
         raise NothingDetected("nothing is detected", "check noise and mask", frames[0].file)
     sky = tuple(
         sky_of(frame, found.labels if k in same else None) for k, frame in enumerate(frames)
     )
     field = make_field(frames, bands, sky)
+    priors = make_priors(field, settings)
     starts = starting_values(field, found.sources, priors)
     scan = Scan(field, starts, priors, likelihood)
     scan.run(1)
     sky = _with_rest(sky, field)
     scan.run(settings.sweeps)
-    missed = _missed(scan, same, usual, settings.detection)
+    missed = _missed(scan, same, together.usual, settings.detection)
     if len(missed):
         more = starting_values(field, missed, priors, fluxes_of_rest=True)
         scan = scan.joined(more)
@@ -153,10 +203,10 @@ def catalogue_frames(
         scan.run(settings.sweeps, np.union1d(new, [j for i in new for j in scan.edges[i]]))
         sky = _with_rest(sky, field)
     posterior = with_blends(scan, scan.posterior(settings.inference))
-    detected = np.concatenate([found.sources, missed])
-    table = catalogue_rows(field, posterior, detected["radius"], frames[0].id, settings.galaxy)
+    found = replace(found, sources=np.concatenate([found.sources, missed]))
+    table = catalogue_rows(field, posterior, found.sources["radius"], frames[0].id, settings.galaxy)
     messages = tuple(dict.fromkeys(text for frame in frames for text in frame.messages))
-    return SourceCatalogue(table, field, sky, messages, detected=detected)
+    return SourceCatalogue(table, field, sky, messages, detected=found)
 
 
 def _with_rest(sky: Sequence[np.ndarray], field: Field) -> tuple[np.ndarray, ...]:
@@ -190,9 +240,14 @@ def _missed(scan: Scan, same: Sequence[int], usual: np.ndarray, kind: str) -> np
     return found.sources[good & ~part.any(1)]
 
 
-def _usual_fluxes(field: Field, prior: SourcePrior) -> np.ndarray:
-    """Flux of a usual galaxy in each band, image units, relative to the largest."""
-    mean = torch.einsum("k,kw->w", prior.log_weights.softmax(0), prior.means)
-    ln_flux = mean.numpy()[[band.flux for band in field.bands]]
-    ln_flux = ln_flux + np.log([band.scale for band in field.bands])
+def _usual_fluxes(
+    frames: Sequence[Frame], names: Sequence[str], settings: SourceSettings
+) -> np.ndarray:
+    """Flux of a usual galaxy in each image, its units, relative to the largest."""
+    scales, known = scales_of(frames, names), list(dict.fromkeys(names))
+    firsts = [names.index(name) for name in known]
+    bands = [scaled_band(frames[k], names[k], scales[k]) for k in firsts]
+    _, prior = _priors(bands, frames[0], settings)
+    mean = torch.einsum("k,kw->w", prior.log_weights.softmax(0), prior.means).numpy()
+    ln_flux = mean[[known.index(name) for name in names]] + np.log(scales)
     return np.exp(ln_flux - ln_flux.max())

@@ -19,7 +19,6 @@ from autofit_ml.images.sky_coordinates import pixel_positions, sky_positions
 from autofit_ml.images.stamp import PSF, Frame
 from autofit_ml.runs.frames import FrameImages
 from autofit_ml.runs.identity import identity_of, weights_text
-from autofit_ml.segmentation import Detections
 from autofit_ml.segmentation.dispatch import check_segmenter
 from autofit_ml.settings import CatalogSettings, SourceSettings
 from autofit_ml.sources import NothingDetected, catalogue_frames, make_field
@@ -73,10 +72,8 @@ def find_sources(survey: Any, images: FrameImages, cell: Cell) -> CellSources:
     except NothingDetected:
         return placed(nothing(), frame, cell, table=table)
     told = frames[0].replace(messages=found.messages)
-    blank = nothing()
     assert found.detected is not None
-    detections = Detections(found.detected, blank.labels, blank.background, {}, "sep")
-    return placed(detections, frame, cell, told, _rows(found.table, survey, cell))
+    return placed(found.detected, frame, cell, told, _rows(found.table, survey, cell))
 
 
 def _bands(survey: Any) -> tuple[str, ...]:

@@ -5,9 +5,9 @@ the first to finish names the file, and all go on with what is in it: numbers, p
 of objects cannot differ between two tiles, even where the machines round differently.
 
 ``cells/<image>/<number>.npz`` has ``sources`` (one row a detection, in pixels of the image and on
-the sky), ``about`` (JSON), where a network drew the outlines ``labels`` of the window, and where
-more is known of a detection than its place ``table`` (Parquet): one file, so that all of it is of
-one process.
+the sky) and ``about`` (JSON); where more is known of a detection than its place, ``table``
+(Parquet), else, where a network drew the outlines, ``labels`` of the window: one file, so that all
+of it is of one process.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def placed(
     """
     told = told or frame
     rows, kept = _rows(found.sources, frame, cell)
-    names = {int(label) for label in rows["label"]}
+    names, drawn = {int(label) for label in rows["label"]}, found.method == "maskrcnn"
     return CellSources(
         cell,
         rows,
@@ -132,7 +132,7 @@ def placed(
         found.method,
         int(told.flags & ~frame.flags),
         tuple(text for text in told.messages if text not in frame.messages),
-        labels=found.labels.astype(np.int32) if found.method == "maskrcnn" else None,
+        labels=found.labels.astype(np.int32) if table is None and drawn else None,
         table=None if table is None else table.filter(pa.array(kept)),
     )
 

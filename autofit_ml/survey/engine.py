@@ -8,12 +8,13 @@ and everything about it is released when it has arrived.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import queue
 import threading
 import time
 import uuid
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -44,11 +45,19 @@ _LEAST_AHEAD = 16
 _TRIES = 3
 """A task that has been blamed so often for the death of workers (of four, each time) failed."""
 
+_LONG = 60.0
+"""Seconds to wait for a few bytes from a worker that may be dead."""
+
 _PATIENCE = 0.5
 """Seconds until a wait for results looks whether the survey is to stop."""
 
 _COUNT_WORKERS = 5.0
 """Seconds after which workers are counted again: those of a batch system come and go."""
+
+_SLOW_START = "60s"
+"""After which a process that does not answer is lost; a busy machine starts one in half of it."""
+
+Replace = Callable[[], object]
 
 
 def in_this_process(
@@ -65,7 +74,7 @@ def in_this_process(
 
 
 @contextlib.contextmanager
-def connected(scheduler: str, workers: int, survey: Survey) -> Iterator[Client]:
+def connected(scheduler: str, workers: int, survey: Survey) -> Iterator[tuple[Client, Replace]]:
     """A client of a scheduler; workers that were started for it end with the context.
 
     Parameters
@@ -76,6 +85,12 @@ def connected(scheduler: str, workers: int, survey: Survey) -> Iterator[Client]:
     workers : int
         How many, where they are started here; -1: as many as the machine has processors (GPUs).
     survey : Survey
+
+    Yields
+    ------
+    client : Client
+    replace : callable
+        Starts workers anew that are lost, where they were started here.
 
     Raises
     ------
@@ -91,16 +106,18 @@ def connected(scheduler: str, workers: int, survey: Survey) -> Iterator[Client]:
         "distributed.worker.memory.spill": False,
         "distributed.worker.memory.pause": False,
         "distributed.scheduler.work-stealing": True,
+        "distributed.deploy.lost-worker-timeout": _SLOW_START,
         "distributed.admin.system-monitor.gil.enabled": False,
     }
     with contextlib.ExitStack() as held:
         held.enter_context(dask.config.set(calm))
-        if scheduler == "local":
-            target: Any = held.enter_context(_local(workers, survey.device))
-        elif scheduler == "slurm":
-            target = held.enter_context(_slurm(workers))
-        else:
-            target = scheduler
+        target: Any = scheduler
+        replace: Replace = _nothing
+        if scheduler in ("local", "slurm"):
+            target, replace = (
+                _local(workers, survey.device) if scheduler == "local" else _slurm(workers)
+            )
+            held.enter_context(target)
         try:
             client = held.enter_context(Client(target, set_as_default=False))
         except (OSError, ValueError) as error:
@@ -109,10 +126,14 @@ def connected(scheduler: str, workers: int, survey: Survey) -> Iterator[Client]:
                 "use local, slurm or the address that dask scheduler prints (tcp://...:8786)",
             ) from error
         client.register_plugin(_setup(survey))
-        yield client
+        yield client, replace
 
 
-def _local(workers: int, device: str) -> Any:
+def _nothing() -> None:
+    """Workers that others have started are theirs."""
+
+
+def _local(workers: int, device: str) -> tuple[Any, Replace]:
     """Processes of this machine, one thread each; with GPUs one process for each of them."""
     from distributed import LocalCluster
 
@@ -122,17 +143,19 @@ def _local(workers: int, device: str) -> Any:
 
         gpus = torch.cuda.device_count()
     number = workers if workers > 0 else gpus or processors()
-    return LocalCluster(
+    cluster = LocalCluster(
         n_workers=number,
         threads_per_worker=1,
         processes=True,
-        dashboard_address=None,
+        dashboard_address="127.0.0.1:0",  # None means port 8787, which another survey may have
         silence_logs=50,
         env={"AUTOFIT_ML_GPUS": str(gpus)} if gpus else {},
     )
+    return cluster, functools.partial(cluster.scale, number)
 
 
-def _slurm(workers: int) -> Any:
+def _slurm(workers: int) -> tuple[Any, Replace]:
+    """Jobs of a batch system; those that its time limit ends are replaced."""
     with needs("survey", "a survey on Slurm"):
         from dask_jobqueue import SLURMCluster
 
@@ -144,8 +167,9 @@ def _slurm(workers: int) -> Any:
             f"Slurm jobs cannot be described: {error}",
             "describe them in dask's configuration (jobqueue.slurm: queue, account, walltime, ...)",
         ) from error
-    cluster.scale(jobs=max(1, workers))
-    return cluster
+    replace = functools.partial(cluster.scale, jobs=max(1, workers))
+    replace()
+    return cluster, replace
 
 
 def _defaults(kind: str, **values: Any) -> dict[str, Any]:
@@ -215,14 +239,17 @@ class _Flow:
         self.cells: dict[str, Future] = {}
         self.users: Counter[str] = Counter()
         self.tries: Counter[str] = Counter()
+        self.blamed: defaultdict[str, set[str]] = defaultdict(set)
         self.suspects: list[TileJob] = []
+        self.again: list[TileJob] = []
 
     def submit(self, job: TileJob) -> None:
         """Hand a tile to the scheduler, with those of its cells that nobody has done."""
         out, survey = self.survey.out, plugin_name(self.survey)
         waited = []
         for cell in job.cells:
-            if cell.name not in self.cells:
+            known = self.cells.get(cell.name)
+            if known is None or known.cancelled():
                 if cell_path(out, cell).exists() or failure_path(out, "images", cell.name).exists():
                     continue
                 self.cells[cell.name] = self._task(cell_task, f"cell-{cell.name}", survey, cell)
@@ -248,25 +275,36 @@ class _Flow:
         if key not in self.tiles:  # cancelled
             return None
         future, job, waited = self.tiles.pop(key)
-        outcome: TileOutcome | None = None
-        if future.status == "finished":
-            outcome = future.result()
-        elif future.status == "error":
-            outcome = self._failed(future.exception(), job)
-        else:
-            raise OutputError(
-                "the scheduler is gone; what was finished is kept",
-                "run the same command again",
-                self.survey.out,
-            )
+        outcome = self._outcome(future, job)
         for name in waited:
             self.users[name] -= 1
             if self.users[name] <= 0:
                 del self.users[name]
                 self.cells.pop(name, None)
-        if outcome is None and job not in self.suspects:
-            self.submit(job)
         return outcome
+
+    def _outcome(self, future: Future, job: TileJob) -> TileOutcome | None:
+        """Outcome of a tile; None where it is to be done again, or looked for on the disk."""
+        from distributed import CancelledError, KilledWorker, TimeoutError
+
+        if future.status == "error":
+            return self._failed(future.exception(), job)
+        reason = ""
+        try:
+            if future.status in ("finished", "cancelled"):
+                return future.result(_LONG)
+        except KilledWorker as error:
+            return self._failed(error, job)
+        except (OSError, TimeoutError, CancelledError) as error:
+            reason = getattr(error, "reason", "")
+        if self.client.status != "running" or reason == "scheduler-connection-lost":
+            raise OutputError(
+                "the scheduler is gone; what was finished is kept",
+                "run the same command again",
+                self.survey.out,
+            )
+        self.again.append(job)  # the worker that held the result died, or the scheduler forgot it
+        return None
 
     def _failed(self, error: BaseException, job: TileJob) -> TileOutcome | None:
         """Record what killed its workers; None where the tile is tried again.
@@ -290,12 +328,14 @@ class _Flow:
         blamed = f"cell-{cells[0].name}" if cells else f"tile-{name}"
         if cells:
             self.cells.pop(cells[0].name, None)
-        if isinstance(error, KilledWorker) and self.tries[blamed] < _TRIES:
+        self.blamed[blamed].add(culprit)
+        if isinstance(error, KilledWorker) and len(self.blamed[blamed]) < _TRIES:
             self.suspects.append(job)
             return None
         if cells:
             if not cell_path(out, cells[0]).exists():
                 write_failure(out, "images", cells[0].name, message)
+            self.again.append(job)
             return None
         write_failure(out, "tiles", name, message)
         return TileOutcome(name, problem=message)
@@ -310,9 +350,15 @@ class _Flow:
 
 
 def on_workers(
-    client: Client, survey: Survey, jobs: Iterator[TileJob], stop: threading.Event
+    client: Client,
+    survey: Survey,
+    jobs: Iterator[TileJob],
+    stop: threading.Event,
+    replace: Replace = _nothing,
 ) -> Iterator[TileOutcome]:
     """Do tiles on the workers of a scheduler; outcomes in the order in which they come.
+
+    `replace` is called now and then, and starts workers for those that are lost.
 
     Raises
     ------
@@ -327,9 +373,10 @@ def on_workers(
     while True:
         if time.monotonic() - counted > _COUNT_WORKERS:
             counted = time.monotonic()
+            replace()
             ahead = max(_LEAST_AHEAD, _AHEAD * len(client.scheduler_info(n_workers=-1)["workers"]))
         while len(flow.tiles) < ahead and not stop.is_set():
-            job = next(jobs, None)
+            job = flow.again.pop() if flow.again else next(jobs, None)
             if job is None:
                 break
             flow.submit(job)

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from autofit_ml.catalogue.atomic import atomic_file, atomic_write_text
-from autofit_ml.errors import OutputError
+from autofit_ml.errors import OutputError, errors_as
 from autofit_ml.survey.sky import HEALPix, offset_positions, tiling
 from autofit_ml.survey.status import finished_tiles, read_survey
 from autofit_ml.survey.tiles import SPATIAL, tile_path
@@ -67,7 +67,12 @@ def write_view(out: str | Path) -> Path:
     pattern = str(out / "tiles" / "*" / "*.parquet").replace("'", "''")
     with tempfile.TemporaryDirectory(dir=out / ".work") as place:
         fresh = Path(place) / VIEW
-        with duckdb.connect(str(fresh)) as connection:
+        with (
+            errors_as(
+                OutputError, "cannot be written", "free some space", path, of=(duckdb.Error,)
+            ),
+            duckdb.connect(str(fresh)) as connection,
+        ):
             connection.execute(f"CREATE VIEW catalog AS SELECT * FROM read_parquet('{pattern}')")
         fresh.replace(path)
     return path

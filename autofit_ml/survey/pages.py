@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ _ROWS = 500
 """Tiles in a page."""
 
 _TEMPLATE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{{ title }}</title><style>
+<html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1"><title>{{ title }}</title><style>
 :root { --fatal: #c0392b; --pending: #d6dae1; --empty: #eceef2; --text: #1b1f27; --page: #fff;
   --faint: #5a6372; --line: #d6dae1 }
 @media (prefers-color-scheme: dark) { :root { --pending: #3a404b; --empty: #262a32;
@@ -34,7 +35,8 @@ svg { width: 100%; max-height: 60vh } polygon { stroke: var(--page); stroke-widt
 polygon:hover { stroke: var(--text); stroke-width: 1.5 }
 table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums }
 th, td { padding: .15rem .6rem; text-align: right; border-bottom: 1px solid var(--line) }
-th:first-child, td:first-child, td.text { text-align: left }
+th:first-child, td:first-child, .text { text-align: left }
+td:first-child { white-space: nowrap } .wide { overflow-x: auto }
 h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2rem }
 .faint { color: var(--faint) } nav a { margin-right: .5rem } a { color: inherit }
 </style></head><body>
@@ -43,13 +45,13 @@ h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2rem }
 {% for text in said %}<p>{{ text }}</p>
 {% endfor %}
 {% if map %}{{ map }}
-<p class="faint">North is up, east to the left; colours are objects per square arcmin
-(logarithmic), red tiles failed, grey ones are to be done. Tiles say their numbers under the mouse
-and lead to their page.</p>{% endif %}
+<p class="faint">North is up, east to the left. Colours are objects per square arcmin, logarithmic{{ scale }};
+tiles without objects are light grey, those to be done grey, failed ones red. Tiles say their
+numbers under the mouse and lead to their page.</p>{% endif %}
 {% for heading, header, rows in tables %}<h2>{{ heading }}</h2>
-<table><tr>{% for cell in header %}<th>{{ cell }}</th>{% endfor %}</tr>
-{% for row in rows %}<tr>{% for cell in row %}<td{% if cell is string and not loop.first %} class="text"{% endif %}>{{ cell }}</td>{% endfor %}</tr>
-{% endfor %}</table>
+<div class="wide"><table><tr>{% for cell in header %}<th{{ kind[cell] }}>{{ cell }}</th>{% endfor %}</tr>
+{% for row in rows %}<tr>{% for cell in row %}<td{{ kind[header[loop.index0]] }}>{{ cell }}</td>{% endfor %}</tr>
+{% endfor %}</table></div>
 {% endfor %}</body></html>
 """  # noqa: E501
 
@@ -88,7 +90,7 @@ def write_pages(out: str | Path) -> Path:
         rows.append(_row(name, row, done, k, status.tile_failures, gallery.is_file()))
     pages = [rows[first : first + _ROWS] for first in range(0, len(rows), _ROWS)]
     header = ("tile", "ra", "dec", "images", "state", "objects", "usable", "flagged", "failed",
-              "minutes")  # fmt: skip
+              "seconds")  # fmt: skip
     nav = [(str(k + 1), f"{k + 1}.html") for k in range(len(pages))]
     for k, part in enumerate(pages):
         text = _page(
@@ -96,6 +98,7 @@ def write_pages(out: str | Path) -> Path:
             nav=[("map", f"../{INDEX}"), *nav],
             said=(),
             map="",
+            scale="",
             tables=[("", header, part)],
         )
         atomic_write_text(out / "pages" / f"{k + 1}.html", text, fsync=False)
@@ -109,14 +112,16 @@ def write_pages(out: str | Path) -> Path:
         f"{len(states)} tiles ({status.tiling}) of {status.images} images: {counts}.",
         f"{status.objects} objects in {status.detected} detections: {status.usable} usable, "
         f"{status.flagged} flagged, {status.failed} failed.",
-        f"{status.processor_hours:.2f} processor hours; at most {status.memory / 1024:.1f} GB in a "
+        f"{status.processor_hours:.3g} processor hours; at most {status.memory / 1024:.1f} GB in a "
         "process.",
     ]
+    drawn, (least, most) = sky_map(states, sky)
     text = _page(
         title=f"Survey {out.resolve().name}",
         nav=[("tiles:", "pages/1.html"), *((one, f"pages/{link}") for one, link in nav)],
         said=said,
-        map=Markup(sky_map(states, sky)),
+        map=Markup(drawn),
+        scale=f" (blue {least:.2g}, yellow {most:.2g})" if least < most else "",
         tables=failures,
     )
     atomic_write_text(out / INDEX, text)
@@ -144,12 +149,13 @@ def _row(
     if k is None:
         return (*first, "failed" if name in failed else "to do", "", "", "", "", "")
     counts = (int(done[one][k]) for one in ("objects", "usable", "flagged", "failed"))
-    minutes = float(done["seconds"][k]) / 60
-    return (*first, "done", *counts, f"{minutes:.1f}" if math.isfinite(minutes) else "")
+    return (*first, "done", *counts, f"{float(done['seconds'][k]):.1f}")
 
 
 def _page(**values: Any) -> str:
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined
     )
-    return environment.from_string(_TEMPLATE).render(**values)
+    left = Markup(' class="text"')
+    kind = defaultdict(Markup, state=left, why=left)
+    return environment.from_string(_TEMPLATE).render(kind=kind, **values)

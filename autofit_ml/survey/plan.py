@@ -41,6 +41,9 @@ IMAGES, TILES = "images.ecsv", "tiles.ecsv"
 _MOST_ROWS = 50_000
 """Tables of more rows are Parquet: ECSV is text, and takes a second for some thousand rows."""
 
+_BEYOND = 8
+"""Pixels beyond an image's border where an object may be said to lie."""
+
 _TABLES = (".csv", ".ecsv", ".parquet")
 
 
@@ -61,6 +64,8 @@ class PlannedImage:
         Arcsec.
     band : str
     priority : float
+    over : ndarray
+        Tiles that its objects may lie in.
     near : tuple of ndarray
         For each cell the tiles within the halo of it.
     references : tuple of Source
@@ -75,6 +80,7 @@ class PlannedImage:
     pixel_scale: float
     band: str
     priority: float
+    over: np.ndarray
     near: tuple[np.ndarray, ...]
     references: tuple[Source, ...] = ()
 
@@ -230,7 +236,7 @@ def make_plan(
     if not images:
         why = next(iter(problems.values()), "all of them are left out")
         raise SettingsError(f"no image can be placed on the sky: {why}", "see autofit-ml doctor")
-    every = np.unique(np.concatenate([near for image in images for near in image.near]))
+    every = np.unique(np.concatenate([image.over for image in images]))
     if tiles is not None:
         every = _chosen_tiles(Path(tiles), sky, every)
     return Plan(sky, core, halo / 3600.0, tuple(images), every, problems, found.bands)
@@ -248,12 +254,15 @@ def _planned(
     references = () if known is None else covering(place, known)
     if known is not None and not references:
         raise InputError("no reference covers it", "leave it out, or give more", source.file)
-    cells = cells_of(source, place.shape, core)
-    near = tuple(tiles_near(place, cell.core, sky, reach) for cell in cells)
+    ny, nx = place.shape
+    over = tiles_near(place, (0, nx, 0, ny), sky, _BEYOND * place.pixel_scale / 3600.0)
+    near = tuple(
+        tiles_near(place, cell.core, sky, reach) for cell in cells_of(source, place.shape, core)
+    )
     ra, dec = place.centre
     corners = tuple(float(value) for pair in zip(*place.corners, strict=True) for value in pair)
     return PlannedImage(
-        source, place.shape, ra, dec, corners, place.pixel_scale, place.band, priority, near,
+        source, place.shape, ra, dec, corners, place.pixel_scale, place.band, priority, over, near,
         references,
     )  # fmt: skip
 

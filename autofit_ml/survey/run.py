@@ -181,10 +181,7 @@ def survey_run(
     }
     summary = SurveySummary(out)
     with contextlib.ExitStack() as held:
-        _claim(out, plan, identity, restart)
-        held.enter_context(
-            locked(out / SURVEYED.work / "running", out, shared=True, patience=_PATIENCE)
-        )
+        _claim(out, plan, identity, restart, held)
         if retry:
             forget_failures(out, plan)
         survey = Survey(
@@ -227,8 +224,8 @@ def _outcomes(
     if alone:
         yield from in_this_process(survey, jobs, stop)
         return
-    with connected(options.scheduler, settings.workers, survey) as client:
-        yield from on_workers(client, survey, jobs, stop)
+    with connected(options.scheduler, settings.workers, survey) as (client, replace):
+        yield from on_workers(client, survey, jobs, stop, replace)
 
 
 def _share(tiles: np.ndarray, share: str | None) -> np.ndarray:
@@ -242,31 +239,39 @@ def _share(tiles: np.ndarray, share: str | None) -> np.ndarray:
 # --- the folder -------------------------------------------------------------------------------
 
 
-def _claim(out: Path, plan: Plan, identity: dict[str, Any], restart: bool) -> None:
-    """Begin a survey in a folder, or make sure that it is this one."""
+def _claim(
+    out: Path,
+    plan: Plan,
+    identity: dict[str, Any],
+    restart: bool,
+    held: contextlib.ExitStack,
+) -> None:
+    """Begin a survey in a folder, or make sure that it is this one; nobody clears it while `held`.
+
+    Whoever has the folder for itself may lock out those who work there, and nobody else: so there
+    is no moment between the check and the work at which another command can begin anew.
+    """
     running = out / SURVEYED.work / "running"
     fingerprints = _fingerprints(plan)
-    with contextlib.ExitStack() as held:
-        if restart and running.parent.is_dir():
-            held.enter_context(locked(running, out))  # nobody works there
-        with claimed(
-            out, SURVEYED, identity, fingerprints, restart=restart, patience=_PATIENCE
-        ) as state:
-            if restart:
-                for part in SURVEYED.folders:
-                    shutil.rmtree(out / part, ignore_errors=True)
-            if state:
-                _check_images(out, plan, state["inputs"], fingerprints)
-                if fingerprints != state["inputs"]:
-                    write_state(out, SURVEYED, identity, state["inputs"] | fingerprints)
-            write_plan(plan, out, {"run": identity["run"]})
-            write_coverage(plan, out / "coverage.fits")
-            about = {"tiling": plan.tiling.text, "bands": list(plan.bands), "settings": identity}
-            atomic_write_json(out / SURVEY_FILE, about)
-    with contextlib.suppress(BusyError), locked(running, out):  # nobody else is at work
-        for part in ("cells", "tiles", "failed"):
-            for folder in (out / part).glob("*/"):
-                remove_temporaries(folder)
+    with claimed(
+        out, SURVEYED, identity, fingerprints, restart=restart, patience=_PATIENCE, workers=running
+    ) as state:
+        if restart:
+            for part in SURVEYED.folders:
+                shutil.rmtree(out / part, ignore_errors=True)
+        if state:
+            _check_images(out, plan, state["inputs"], fingerprints)
+            if fingerprints != state["inputs"]:
+                write_state(out, SURVEYED, identity, state["inputs"] | fingerprints)
+        write_plan(plan, out, {"run": identity["run"]})
+        write_coverage(plan, out / "coverage.fits")
+        about = {"tiling": plan.tiling.text, "bands": list(plan.bands), "settings": identity}
+        atomic_write_json(out / SURVEY_FILE, about)
+        with contextlib.suppress(BusyError), locked(running, out):  # nobody else is at work
+            for part in ("cells", "tiles", "failed"):
+                for folder in (out / part).glob("*/"):
+                    remove_temporaries(folder)
+        held.enter_context(locked(running, out, shared=True))
 
 
 def _fingerprints(plan: Plan) -> dict[str, dict[str, list]]:

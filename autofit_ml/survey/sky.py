@@ -51,7 +51,7 @@ class HEALPix:
 
     def index(self, ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
         """The tile of each position (degrees), int64."""
-        with needs("survey", "tiles on the sky"):
+        with needs("survey", "a tiling of the sky"):
             from astropy_healpix.core import lonlat_to_healpix
 
         place = np.mod(ra, 360.0) * units.deg, np.clip(dec, -90.0, 90.0) * units.deg
@@ -59,7 +59,7 @@ class HEALPix:
 
     def centre(self, tile: int) -> tuple[float, float]:
         """Right ascension and declination of a tile's middle, degrees."""
-        with needs("survey", "tiles on the sky"):
+        with needs("survey", "a tiling of the sky"):
             from astropy_healpix.core import healpix_to_lonlat
 
         ra, dec = healpix_to_lonlat(tile, 2**self.order, order="nested")
@@ -67,7 +67,7 @@ class HEALPix:
 
     def outline(self, tile: int, step: int = _EDGE) -> tuple[np.ndarray, np.ndarray]:
         """Positions around a tile, degrees, shape (4 step,)."""
-        with needs("survey", "tiles on the sky"):
+        with needs("survey", "a tiling of the sky"):
             from astropy_healpix.core import boundaries_lonlat
 
         ra, dec = boundaries_lonlat([tile], step, 2**self.order, order="nested")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -46,7 +46,7 @@ class TileState:
     link: str = ""
 
 
-def sky_map(tiles: Sequence[TileState], sky: Tiling) -> str:
+def sky_map(tiles: Sequence[TileState], sky: Tiling) -> tuple[str, tuple[float, float]]:
     """Draw tiles, north up and east to the left.
 
     Parameters
@@ -56,8 +56,10 @@ def sky_map(tiles: Sequence[TileState], sky: Tiling) -> str:
 
     Returns
     -------
-    str
+    svg : str
         An ``<svg>`` element.
+    densities : tuple of float
+        Least and most objects per square arcmin: the ends of the colours; NaN where there are none.
     """
     merged, drawn_in = _merged(tiles, sky)
     outlines = [drawn_in.outline(one, 4) for one in merged]
@@ -71,7 +73,9 @@ def sky_map(tiles: Sequence[TileState], sky: Tiling) -> str:
         one: sum(part.objects for part in parts) / (drawn_in.area(one) * 3600.0)
         for one, parts in merged.items()
     }
-    colour = _colours(density.values())
+    known = [value for value in density.values() if value > 0] or [math.nan]
+    ends = min(known), max(known)
+    colour = _colours(*ends)
     lines = []
     for (one, parts), shape in zip(merged.items(), shapes, strict=True):
         points = (shape - low) * scale
@@ -85,7 +89,8 @@ def sky_map(tiles: Sequence[TileState], sky: Tiling) -> str:
         lines.append(f'<a href="{escape(link)}">{shown}</a>' if link else shown)
     width, height = (high - low) * scale
     box = f"-4 -4 {width + 8:.0f} {height + 8:.0f}"
-    return f'<svg viewBox="{box}" role="img" aria-label="Map of the tiles">{"".join(lines)}</svg>'
+    drawn = "".join(lines)
+    return f'<svg viewBox="{box}" role="img" aria-label="Map of the tiles">{drawn}</svg>', ends
 
 
 def _merged(tiles: Sequence[TileState], sky: Tiling) -> tuple[dict[int, list[TileState]], Tiling]:
@@ -133,10 +138,8 @@ def _projection(centres: np.ndarray) -> Projection:
     return about_the_middle if spread < _WHOLE else hammer
 
 
-def _colours(densities: Iterable[float]) -> Callable[[float], str]:
+def _colours(low: float, high: float) -> Callable[[float], str]:
     """A function from a density to a colour."""
-    known = np.array([value for value in densities if value > 0])
-    low, high = (float(known.min()), float(known.max())) if len(known) else (1.0, 1.0)
     table = colour_table("viridis")
 
     def colour(value: float) -> str:

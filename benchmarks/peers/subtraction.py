@@ -4,7 +4,8 @@
 
 pair.npz: science, reference, sigma, reference_sigma (ny, nx, float32). answer.json: version;
 seconds: processor time of the last subtraction (the first may compile and load); memory: largest
-resident memory in MB, of the whole process.
+resident memory in MB, of the whole process. The difference lies beside it, as answer.npy, where
+there are two pairs (2, ny, nx).
 """
 
 from __future__ import annotations
@@ -26,10 +27,12 @@ def run(version: str, subtract: Callable[..., object], times: int = 2) -> None:
     """The command line of a peer: `subtract` has the planes of the pair as keywords."""
     with np.load(sys.argv[1]) as pair:
         planes = {name: pair[name] for name in pair.files}
-    seconds = 0.0
+    seconds, difference = 0.0, None
     for _ in range(times):
         began = time.process_time()
-        subtract(**planes)
+        difference = subtract(**planes)
         seconds = time.process_time() - began
     answer = {"version": version, "seconds": seconds, "memory": memory("VmHWM")}
+    if planes["science"].ndim == 3:
+        np.save(Path(sys.argv[2]).with_suffix(".npy"), difference)
     Path(sys.argv[2]).write_text(json.dumps(answer))

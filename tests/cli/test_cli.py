@@ -7,13 +7,19 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 from fits_inputs import write_object
 from rich.console import Console
 
+from autofit_ml.cli.app import app
+from autofit_ml.cli.calls import SurveyCommand
 from autofit_ml.cli.progress import PlainProgress, RichProgress, counting
+from autofit_ml.cli.survey import COMMAND_FILE, keep_command
 from autofit_ml.results import open_results
 from autofit_ml.runs import FitSettings, fit_run
 
@@ -305,21 +311,21 @@ def test_show(command, finished):
     assert status == 2 and "did you mean" in err
 
 
-def test_help_of_commands_is_whole_in_80_columns(command, monkeypatch):
+def commands_of(group: Any, *path: str) -> Iterator[tuple[str, ...]]:
+    for name, one in group.commands.items():
+        yield (*path, name)
+        if hasattr(one, "commands"):
+            yield from commands_of(one, *path, name)
+
+
+def test_help_of_every_command_is_whole_in_80_columns(command, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
-    for name in (
-        "fit",
-        "segment",
-        "deconvolve",
-        "diff",
-        "lightcurve",
-        "calibrate",
-        "simulate",
-        "show",
-    ):
-        status, out, _ = command(name, "--help")
-        assert status == 0 and max(map(len, out.splitlines())) <= 80
-        assert "…" not in out
+    every = list(commands_of(typer.main.get_command(app)))
+    assert {("fit",), ("survey", "run"), ("weights", "pull")} <= set(every)
+    for path in every:
+        status, out, _ = command(*path, "--help")
+        assert status == 0 and max(map(len, out.splitlines())) <= 80, path
+        assert "…" not in out, path
 
 
 def test_demo(command, tmp_path):
@@ -470,3 +476,11 @@ def test_segment(command, images, tmp_path):
     status, _, err = command("segment", "--out", tmp_path / "out")
     assert status == 2
     assert "nothing to segment" in err
+
+
+def test_a_survey_of_changes_keeps_its_reference_for_retry(tmp_path):
+    reference = tmp_path / "reference.fits"
+    call = SurveyCommand(paths=[tmp_path], out=tmp_path, run="diff", reference=reference)
+    keep_command(call)
+    kept = json.loads((tmp_path / COMMAND_FILE).read_text())
+    assert kept["reference"] == str(reference) and kept["run"] == "diff"

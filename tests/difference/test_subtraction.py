@@ -1,10 +1,15 @@
 """Kernels and differences with known answers."""
 
+import re
+from urllib.parse import unquote
+
 import numpy as np
 import pytest
 import torch
 from astropy.io import fits
+from astropy.table import Table
 from astropy.wcs import WCS
+from PIL import Image
 from sky_pairs import frame, gaussian, pair, stars
 
 import autofit_ml as afm
@@ -190,6 +195,46 @@ def test_bad_pixels_are_left_out_with_all_that_they_reach(pairs):
     assert abs(result.scale[0] / 0.8 - 1) < 0.006
 
 
+@pytest.fixture(scope="module")
+def alert():
+    """A small image with two stars, one of which has become brighter by 1260."""
+    rng, at = np.random.default_rng(5), [(31.2, 30.7), (48.4, 43.1)]
+    images = []
+    for name, fluxes_, fwhm, level in (("s", (9260, 24e3), 3.0, 36), ("r", (8000, 24e3), 2.4, 4)):
+        light = stars(at, fluxes_, fwhm, (63, 63))
+        variance = level + light / 6
+        noise = rng.normal(size=light.shape) * np.sqrt(variance)
+        images.append(frame(name, light + noise, variance))
+    return images, at[0]
+
+
+def test_a_variable_star_of_a_small_image_says_nothing_of_the_scale(alert):
+    """Half of the light that a kernel is fitted to has changed."""
+    (science, reference), (x, y) = alert
+    rows, columns = np.indices((63, 63))
+    near, found = np.hypot(columns - x, rows - y) < 9, {}
+    for how, known, leave_out in (
+        ("free", None, None), ("left out", None, near), ("known", 1.0, None),
+    ):  # fmt: skip
+        settings = SubtractSettings(kernel_size=7, known_scale=known)
+        result = subtract_images(science, reference, settings, leave_out=leave_out)
+        flux, error = fluxes(result, double([x]), double([y]), double(gaussian(3.0)))
+        found[how] = float(flux), float(error), *result.scale
+    assert found["free"][2] > 1.015 and abs(found["left out"][2] - 1) < 0.01
+    assert found["known"][2:] == (pytest.approx(1, abs=1e-9), pytest.approx(0, abs=1e-6))
+    for how in ("left out", "known"):
+        flux, error, *_ = found[how]
+        assert abs(flux - 1260) < 3 * error and flux > found["free"][0] + 150
+    with pytest.raises(InputError, match="leave_out has the shape"):
+        subtract_images(science, reference, leave_out=near[:3])
+
+
+def test_the_scale_that_is_known_is_that_of_the_science_image(alert):
+    (science, reference), _ = alert
+    turned = subtract_images(reference, science, SubtractSettings(kernel_size=7, known_scale=0.9))
+    assert turned.convolved == "science" and abs(turned.scale[0] - 0.9) < 1e-9
+
+
 NOISE = np.ones((64, 64))
 
 
@@ -364,6 +409,29 @@ def test_bits_of_masks_are_kept_in_files(tmp_path):
         assert head["AMPREF"] < 1 < head["AMPSCI"] and head["CONVOLVD"] == "reference"
 
 
+def test_a_page_shows_what_has_changed_and_what_failed(tmp_path):
+    one, psf = pair(2, 160, new=3), gaussian(3.6).astype("f4")
+    written(tmp_path / "s & 1.fits", one.science.data, ERR=one.science.sigma, PSF=psf)
+    written(tmp_path / "flat.fits", np.full((160, 160), 3.0))
+    reference = written(tmp_path / "r.fits", one.reference.data, ERR=one.reference.sigma)
+    images = [tmp_path / "s & 1.fits", tmp_path / "flat.fits"]
+    summary = diff_run(reference, images, tmp_path / "out", DiffSettings(workers=0))
+    page, table = summary.report.read_text(), Table.read(tmp_path / "out" / "changes.ecsv")
+    assert summary.exit_status == 3 and "flat was not subtracted" in page
+    assert f"{len(table)} changes in 1 images, of which {sum(table['real'])} look real" in page
+    assert page.count('class="card"') == len(table) >= 3
+    addresses = {unquote(word) for word in re.findall(r"(?:src=\"|url\(')([^\"']+)", page)}
+    assert len(addresses) == 2
+    for name in addresses:
+        assert (tmp_path / "out" / name).is_file()
+    # One row of cut-outs for each change, the brightest real one first, in the middle of each.
+    with Image.open(tmp_path / "out" / next(n for n in addresses if "changes" in n)) as picture:
+        assert picture.size == (3 * 123 + 12, 123 * len(table))
+        red, _, blue = np.asarray(picture)[61, -62].astype(int)
+    best = table[table["real"]][np.argmax(np.abs(table["score"][table["real"]]))]
+    assert (red - blue) * best["score"] > 0
+
+
 def sky_of_stars(size, scale=1.0, seed=4):
     rng = np.random.default_rng(seed)
     places, flux = rng.uniform(20, 140, (25, 2)), 10 ** rng.uniform(3.5, 5, 25)
@@ -409,7 +477,7 @@ def spoilt_pair(what, folder):
         ("nothing in common, no wcs", "stars of the images do not match"),
         ("all masked", "every pixel is masked"),
         ("masks leave nothing", "no pixel is good in both images"),
-        ("constant", "."),
+        ("constant", "the image is constant (3 everywhere)"),
     ],
 )
 def test_images_that_cannot_be_subtracted_say_why(tmp_path, what, why):

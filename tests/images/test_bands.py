@@ -191,8 +191,28 @@ def test_epochs_of_a_band(tmp_path):
         ("m51_g2_image.fits", "another epoch: g1 is used"),
         ("m51_r3_image.fits", "another epoch: r2 is used"),
     ]
+    found = discover(tmp_path, bands=("g", "r"), epochs=True)
+    assert images(found[0]) == {"g": "m51_g2_image.fits", "r": "m51_r3_image.fits"}
+    planes = {name: path.name for name, (path, _) in found[0].every_plane.items()}
+    assert planes == {
+        "image": "m51_g1_image.fits", "r:image": "m51_r2_image.fits",
+        "g+1:image": "m51_g2_image.fits", "r+1:image": "m51_r3_image.fits",
+    }  # fmt: skip
     found = discover(tmp_path, bands=("g2", "r3"))
     assert images(found[0]) == {"g2": "m51_g2_image.fits", "r3": "m51_r3_image.fits"}
+
+
+def test_epochs_in_a_manifest(tmp_path):
+    """Rows of one id and band; without epochs they are refused."""
+    write(tmp_path, "a.fits", "b.fits", "c.fits")
+    path = tmp_path / "list.csv"
+    path.write_text("image,id,band\na.fits,m51,r\nb.fits,m51,r\nc.fits,m51,g\n")
+    (one,) = discover(None, manifest=path, epochs=True)
+    assert [(o.band, o.file.rsplit("/")[-1]) for o in (one, *one.others)] == [
+        ("r", "a.fits"), ("g", "c.fits"), ("r", "b.fits"),
+    ]  # fmt: skip
+    with pytest.raises(SettingsError, match="same id"):
+        discover(None, manifest=path)
 
 
 def test_bands_with_a_number_of_their_own(tmp_path):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import pickle
 
+import numpy as np
 import pytest
+from astropy.io import fits
 
-from autofit_ml.errors import InputError, brief
+from autofit_ml.errors import InputError, SettingsError, brief
 from autofit_ml.options import Settings
 from autofit_ml.settings import FitSettings
 
@@ -32,3 +35,17 @@ def test_settings_say_values_in_brief():
         FitSettings(segmenter="z" * 10**6)
     assert isinstance(FitSettings(), Settings)
     assert len(str(caught.value)) < 600
+
+
+def test_a_missing_extra_is_named_before_anything_is_computed(tmp_path, monkeypatch):
+    from autofit_ml import fit
+
+    fits.writeto(tmp_path / "a.fits", np.zeros((40, 40), "f4"))
+    found = importlib.util.find_spec
+    hidden = ("arviz", "statmorph")
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name: None if name in hidden else found(name)
+    )
+    for options in ({"posterior": "hmc"}, {"measure": "morphology"}):
+        with pytest.raises(SettingsError, match=r"needs (arviz|statmorph), .*\(pip install"):
+            fit(tmp_path / "a.fits", out=tmp_path / "out", **options)

@@ -10,14 +10,17 @@ from table_checks import assert_failed_row
 
 pytest.importorskip("galsim")
 
-from scene_inputs import BANDS, NEIGHBOUR, TARGET, write_bands, write_scene
+from scene_inputs import BANDS, NEIGHBOUR, STAR, TARGET, write_bands, write_scene
 
 import autofit_ml as afm
+from autofit_ml.catalogue import Flag
 from autofit_ml.errors import ResumeError, SettingsError
 from autofit_ml.runs import FitSettings, fit_run
 from autofit_ml.runs.summary import Progress
 
 QUIET = {"workers": 0, "segmenter": "given", "init": "moments", "save": "none"}
+STARS = ((30, 110, 6000.0), (120, 40, 30000.0), (75, 75, 15000.0))
+"""x, y, flux."""
 
 
 def fitted(folder, out=None, manifest=None, **options):
@@ -307,3 +310,30 @@ def test_frames_of_several_bands(tmp_path):
             near(row, f"flux_{band}", TARGET.flux * share)
         near(row, "re", TARGET.re)
     assert sorted(round(row["x"]) for row in rows) == [32, 35, 110]
+
+
+def test_frames_are_searched_in_all_bands_and_their_stars_are_points(tmp_path):
+    """A galaxy that the reference does not show; stars, which would be Sérsic fits at a bound."""
+    shares = {"r": (1.0, 0.02), "g": (0.5, 1.0)}
+    for seed, (band, (red, blue)) in enumerate(shares.items()):
+        first, *rest = [
+            TARGET.with_flux(TARGET.flux * red),
+            TARGET.replace(x=110.0, y=100.0).with_flux(TARGET.flux / 3 * blue),
+            *(STAR.replace(x=x, y=y).with_flux(f * red) for x, y, f in STARS),
+        ]
+        write_scene(
+            tmp_path, f"f_{band}", first, rest, shape=(160, 160), zeropoint=27.0, seed=seed,
+            labels=False,
+        )  # fmt: skip
+    settings = FitSettings(**{**QUIET, "segmenter": "sep"}, bands="r,g", mode="frame")
+    rows = fit_run(tmp_path, None, settings).table.to_pylist()
+    place = {(round(row["x"]), round(row["y"])): row for row in rows}
+    blue = place[110, 100]
+    near(blue, "flux_g", TARGET.flux / 3)
+    stars = [place[x, y] for x, y, _ in STARS]
+    for row, (_, _, flux) in zip(stars, STARS, strict=True):
+        near(row, "flux_r", flux)
+        assert row["flags"] & Flag.POINT_SOURCE and not row["flags"] & Flag.AT_BOUND
+    points = [row for row in stars if row["model"] == "psf"]
+    assert points and all(np.isnan([row["re"], row["n"]]).all() for row in points)
+    assert all(row["use"] for row in points)

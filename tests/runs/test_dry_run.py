@@ -79,7 +79,14 @@ def test_the_command(folder, tmp_path):
     words += ["--segmenter", "sep", "--save", "none"]
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 0, result.output
-    for text in ("5 images", "broken: ", "notes.txt", "model sersic", "(new)", "time: about"):
+    for text in (
+        "5 images",
+        "broken: ",
+        "notes.txt",
+        "model sersic\n  parameter",
+        "(new)",
+        "time: about",
+    ):
         assert text in result.output
     assert not out.exists()
     found = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)

@@ -283,7 +283,7 @@ def test_companions_follow_the_clustering_law():
             "data.neighbours.star_fraction=0",
             "data.neighbours.min_separation=0",
             "data.neighbours.clustering={fraction: 1.0, slope: 0.8, scale: 20}",
-            "data.galaxies.morphology={sersic: 1}",
+            "data.galaxies.morphology={sersic: 1, bulge_disc: 0}",
         ]
     )
     distances = []

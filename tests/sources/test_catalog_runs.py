@@ -157,6 +157,26 @@ def test_a_frame_that_cannot_be_read_fails_alone(folder, tmp_path, capsys, monke
     assert [*told["failures"]] == ["broken"] and told["sources"] == 4
 
 
+def test_epochs_of_a_band_share_its_flux(run, folder, tmp_path):
+    """The second one is turned, and has larger pixels and another seeing."""
+    for band, name in (("r", "r1"), ("g", "g")):
+        (tmp_path / f"sky_{name}.fits").write_bytes((folder / f"sky_{band}.fits").read_bytes())
+    second = drawn(SOURCES, "r", side=90, scale=0.55, turn=25.0, fwhm=1.1, noise=1.0, seed=6)
+    write(second, tmp_path / "sky_r2.fits")
+    summary = catalog_run(tmp_path, tmp_path / "out", SETTINGS)
+    assert summary.exit_status == 0
+    table = Table.read(tmp_path / "out" / "catalog.parquet")
+    rows = rows_by_source(table, drawn(SOURCES, "r"))
+    alone = Table.read(run / "catalog.parquet")
+    before = alone[rows_by_source(alone, drawn(SOURCES, "r"))]
+    for one, row, single in zip(SOURCES, table[rows], before, strict=True):
+        assert row["flux_r"] == pytest.approx(one.flux["r"], abs=4 * row["flux_r_err"])
+        assert row["flux_r_err"] < 0.85 * single["flux_r_err"]
+        assert row["flux_g_err"] < 1.1 * single["flux_g_err"]
+    with fits.open(tmp_path / "out" / "sky_model.fits") as file:
+        assert [(h.name, h.ver) for h in file[1:]] == [("R", 1), ("G", 1), ("R", 2)]
+
+
 def test_forced_photometry_in_a_band_on_other_pixels(run):
     """Turned by 25 degrees, with pixels of 0.55 arcsec and another seeing."""
     frame = drawn(

@@ -9,8 +9,8 @@ from astropy.table import Table
 from overlapping_frames import SCALE, tangent_plane
 
 from autofit_ml.errors import SettingsError
-from autofit_ml.images.sky_coordinates import sky_positions
-from autofit_ml.survey.images import Footprint, cells_of, tiles_near
+from autofit_ml.images.sky_coordinates import pixel_positions, sky_positions
+from autofit_ml.survey.images import Footprint, cells_of, footprint, tiles_near
 from autofit_ml.survey.plan import make_plan, write_plan
 from autofit_ml.survey.sky import offset_positions, tiling
 
@@ -58,6 +58,23 @@ def test_a_plan_survives_its_tables(area, tmp_path):
     jobs = list(plan.jobs())
     assert [job.tile for job in jobs] == plan.tiles.tolist()
     assert {cell.source.id for job in jobs for cell in job.cells} == {"f0", "f1", "f2", "f3"}
+
+
+def test_tiles_without_an_image_are_not_done(area):
+    """The halo is for duplicates: a tile that only it touches owns nothing."""
+    plan = make_plan(area[0], tiling_text="healpix:14", halo=600.0)
+    images = [(footprint(image.source), image.shape) for image in plan.images]
+    for tile in plan.tiles:
+        ra, dec = plan.tiling.outline(int(tile), 8)
+        (a, d) = plan.tiling.centre(int(tile))
+        places = [pixel_positions(one.wcs, [*ra, a], [*dec, d]) for one, _ in images]
+        near = 1.5 * plan.tiling.width * 3600 / SCALE
+        assert any(
+            ((x > -near) & (x < nx + near) & (y > -near) & (y < ny + near)).any()
+            for (x, y), (_, (ny, nx)) in zip(places, images, strict=True)
+        )
+    whole = {int(one) for image in plan.images for near in image.near for one in near}
+    assert len(whole) > 5 * len(plan.tiles)
 
 
 def test_tables_can_be_edited(area, tmp_path):

@@ -7,7 +7,9 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +22,10 @@ from overlapping_frames import four_frames
 from scipy.spatial import cKDTree
 
 from autofit_ml.catalogue import query
-from autofit_ml.errors import OutputError, ResumeError, SettingsError
+from autofit_ml.errors import BusyError, OutputError, ResumeError, SettingsError
 from autofit_ml.settings import FitSettings, SurveySettings
 from autofit_ml.survey import images as footprints
+from autofit_ml.survey import run as run_module
 from autofit_ml.survey import tiles as tasks
 from autofit_ml.survey.cells import read_cell
 from autofit_ml.survey.export import export_hats, export_parquet, write_view
@@ -214,6 +217,49 @@ def test_killed_workers_and_schedulers(area, undisturbed, tmp_path):
     assert survey_status(tmp_path).left == 0
 
 
+def test_many_commands_begin_one_survey(area, tmp_path):
+    """Commands that begin at one moment in a folder that is not there yet do not get in the way."""
+    barrier = threading.Barrier(4)
+
+    def begin(out: Path) -> int:
+        barrier.wait()
+        return survey_run(area[0], out, SETTINGS, TILES, limit=0).tiles
+
+    with ThreadPoolExecutor(4) as pool:
+        for k in range(2):
+            assert list(pool.map(begin, [tmp_path / f"{k}" / "out"] * 4)) == [0] * 4
+    assert survey_run(area[0], out := tmp_path / "0" / "out", SETTINGS, TILES, limit=2).new == 2
+    assert survey_status(out).done == 2
+
+
+def test_nobody_begins_anew_where_others_are_at_work(area, tmp_path, monkeypatch):
+    """Not even between the check of a folder and the first tile."""
+    others: list[Future] = []
+    whole = run_module.write_coverage
+
+    def slow(plan, path):
+        """Another command comes while this one still looks at the folder."""
+        if not others:
+            fine = TILES.replace(tiling="healpix:12")
+            others.append(
+                pool.submit(survey_run, area[0], tmp_path, SETTINGS, fine, limit=1, restart=True)
+            )
+            time.sleep(0.3)
+        whole(plan, path)
+
+    def told(outcome, done, total):
+        assert isinstance(others[0].exception(60), BusyError)
+
+    monkeypatch.setattr(run_module, "write_coverage", slow)
+    with ThreadPoolExecutor(1) as pool:
+        survey_run(area[0], tmp_path, SETTINGS, TILES, limit=2, told=told)
+    status = survey_status(tmp_path)
+    assert (status.tiling, status.done) == ("healpix:11", 2)
+    fine = TILES.replace(tiling="healpix:12")
+    assert survey_run(area[0], tmp_path, SETTINGS, fine, limit=1, restart=True).new == 1
+    assert len(list(tmp_path.glob("tiles/*/*.parquet"))) == 1
+
+
 def _until(true, seconds: float = 60.0):
     end = time.monotonic() + seconds
     while not (answer := true()) and time.monotonic() < end:
@@ -276,21 +322,21 @@ def test_images_may_not_change(area, tmp_path):
 def test_new_images_only_where_nothing_is_done_yet(area, tmp_path, limit):
     """The first tile is far from the image that comes late; with all tiles done none is."""
     images = copied(area[0], tmp_path / "images")
-    out = tmp_path / "out"
+    out, small = tmp_path / "out", TILES.replace(tiling="healpix:12", halo=60.0)
     kept = [
         (images / f"f3_{plane}.fits").rename(tmp_path / f"{plane}.fits")
         for plane in ("image", "sigma")
     ]
-    survey_run(images, out, SETTINGS, TILES, limit=limit)
+    survey_run(images, out, SETTINGS, small, limit=limit)
     for path in kept:
         path.rename(images / f"f3_{path.name}")
     if limit is None:
         with pytest.raises(ResumeError, match="1 images are new, and tiles near them"):
-            survey_run(images, out, SETTINGS, TILES)
+            survey_run(images, out, SETTINGS, small)
         return
-    survey_run(images, out, SETTINGS, TILES)
+    survey_run(images, out, SETTINGS, small)
     whole = tmp_path / "whole"
-    survey_run(images, whole, SETTINGS, TILES)
+    survey_run(images, whole, SETTINGS, small)
     assert_same(out, whole)
 
 
