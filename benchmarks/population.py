@@ -627,7 +627,7 @@ SECTIONS = {
     "chance": Section(
         chance, ("number", "exact likelihood", "ours beyond it"), 60, "population.md"
     ),
-    "controls": Section(controls, ("", *(f"`{k}`" for k in TRUTH)), 6, "population.md"),
+    "controls": Section(controls, ("", *(f"`{k}`" for k in TRUTH)), 12, "population.md"),
     "outliers": Section(outliers, ("", "scatter of ln n (0.5)", "share"), 3, "population.md"),
     "shrinkage": Section(
         shrinkage,
