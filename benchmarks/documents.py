@@ -73,7 +73,7 @@ def run_sections(description: str, sections: Mapping[str, Section]) -> None:
     parser.add_argument("-n", type=int, default=0, help="objects of each section")
     parser.add_argument("--docs", action="store_true", help="write into the documentation")
     arguments = parser.parse_args()
-    torch.set_num_threads(2)
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
     print(machine())
     for name in arguments.sections:
         one = sections[name]

@@ -2,6 +2,7 @@
 
 - ``simulated``: populations of 2 000 galaxies, limited in magnitude and S/N, whose errors depend on
   the galaxy and whose fits had a prior: bias and coverage of every number.
+- ``chance``: what of that bias the populations themselves have, by their exact likelihood.
 - ``controls``: the same without the selection, with the prior left in, with errors ignored.
 - ``outliers``: 5 % of the errors are four times too small.
 - ``shrinkage``: the objects with the population as their prior.
@@ -177,6 +178,84 @@ def simulated(populations: int) -> Iterable[Sequence[str]]:
         yield f"`{name}`", bias, f"{one.std():.2f}", f"{inside:.0f} %"
 
 
+def scores(x: np.ndarray) -> np.ndarray:
+    """Derivatives of ln of the population's density at (..., 3) by the numbers of `TRUTH`."""
+    t = TRUTH
+    sd, scatter, spread = t["mag.sd"], t["ln_re.scatter"], t["ln_n.sd"]
+    d = x[..., 0] - 23
+    z, n = (x[..., 0] - t["mag.mean"]) / sd, (x[..., 2] - t["ln_n.mean"]) / spread
+    y = (x[..., 1] - t["ln_re.mean"] - t["ln_re.slope"] * d) / scatter
+    columns = (z / sd, (z * z - 1) / sd, y / scatter, y * d / scatter, (y * y - 1) / scatter,
+               n / spread, (n * n - 1) / spread)  # fmt: skip
+    return np.stack(columns, -1)
+
+
+def population_at(normal: np.ndarray) -> np.ndarray:
+    """True parameters (..., 3) of standard normal numbers."""
+    t = TRUTH
+    mag = t["mag.mean"] + t["mag.sd"] * normal[..., 0]
+    ln_re = t["ln_re.mean"] + t["ln_re.slope"] * (mag - 23) + t["ln_re.scatter"] * normal[..., 1]
+    return np.stack([mag, ln_re, t["ln_n.mean"] + t["ln_n.sd"] * normal[..., 2]], -1)
+
+
+def expected_score() -> np.ndarray:
+    """Mean score of the galaxies that pass the limits, to 0.005 errors of 2 000 of them."""
+    sobol = stats.qmc.Sobol(6, seed=0).random(1 << 20)
+    normal = stats.norm.ppf(np.clip(sobol, 1e-12, 1 - 1e-12))
+    x = population_at(normal)
+    seen = x + np.einsum("nij,nj->ni", np.linalg.cholesky(covariance_of(x)), normal[:, 3:])
+    kept = (seen[:, 0] < LIMITS["mag"][1]) & (snr_of(seen) > LIMITS["snr"][0])
+    return scores(x[kept]).mean(0)
+
+
+def exact_score(sample: Sample, points: int = 256) -> np.ndarray:
+    """Score of each measurement at the truth, (N, 7), by importance sampling; no fit.
+
+    Its mean over all samples is `expected_score`, whatever the code makes of them.
+    """
+    axes = population_at(np.concatenate([np.eye(3), np.zeros((1, 3))]))
+    middle, axes = axes[3], (axes[:3] - axes[3]).T
+    inverse = np.linalg.inv(axes @ axes.T)
+    seen, cov = sample.likelihood
+    own = np.linalg.inv(cov)
+    narrow = np.linalg.inv(own + inverse)
+    pull = np.einsum("nij,nj->ni", own, seen) + inverse @ middle
+    turn = np.random.default_rng(0).random((len(seen), 1, 3))  # other points for each object
+    sobol = (stats.qmc.Sobol(3, seed=0).random(points) + turn) % 1
+    z = stats.norm.ppf(np.clip(sobol, 1e-9, 1 - 1e-9))
+    x = np.einsum("nij,nj->ni", narrow, pull)[:, None]
+    x = x + 1.3 * np.einsum("nij,nkj->nki", np.linalg.cholesky(narrow), z)
+    unit = (seen[:, None] - x) * snr_of(x.reshape(-1, 3)).reshape(x.shape[:2])[..., None]
+    cov = np.array([1.1, 1.9, 2.8]) * CORRELATION * np.array([[1.1], [1.9], [2.8]])
+    ln = -0.5 * np.einsum("nki,ij,nkj->nk", unit, np.linalg.inv(cov), unit)
+    ln += 3 * np.log(snr_of(x.reshape(-1, 3)).reshape(x.shape[:2]))
+    off = x - middle
+    ln += -0.5 * np.einsum("nki,ij,nkj->nk", off, inverse, off) + 0.5 * (z**2).sum(-1)
+    weight = np.exp(ln - ln.max(1, keepdims=True))
+    weight /= weight.sum(1, keepdims=True)
+    return np.einsum("nk,nkj->nj", weight, scores(x))
+
+
+def chance(populations: int) -> Iterable[Sequence[str]]:
+    """How far the populations drawn lie from the truth by their exact likelihood, and we from them.
+
+    The first is zero but for chance; the second is what the code adds, almost free of it.
+    """
+    expected, settings = expected_score(), PopulationSettings(sampler="laplace")
+    total, information, ours = [], [], []
+    for k in range(populations):
+        sample = simulate(2000, FRESH + k)
+        each = exact_score(sample) - expected
+        total.append(each.sum(0))
+        information.append(each.T @ each)
+        ours.append(pulls(fitted(sample, settings)))
+    cov = np.linalg.inv(np.mean(information, 0))
+    exact = np.array(total) @ cov / np.sqrt(np.diag(cov))
+    for name, one, more in zip(TRUTH, exact.T, (np.array(ours) - exact).T, strict=True):
+        cells = (f"{v.mean():+.2f} ± {v.std() / math.sqrt(populations):.2f}" for v in (one, more))
+        yield f"`{name}`", *cells
+
+
 def controls(populations: int) -> Iterable[Sequence[str]]:
     """What goes wrong without each part: mean pulls, and their shifts from those with all of it.
 
@@ -251,24 +330,30 @@ def large(objects: int) -> Iterable[Sequence[str]]:
     body: dict[str, Any] = {"p0": {"normal": ["free", "free"]}}
     for name in names[1:]:
         body[name] = {"on": "p0", "at": -1, "mean": "free", "slope": "free", "scatter": "free"}
-    torch.set_num_threads(2)
-    began = time.process_time()
-    found = fit_population(
-        x + sigma * rng.standard_normal((n, d)),
-        sigma,
-        interim="flat",
-        model={"type": "galaxy", "parameters": body},
-        noise="fixed",
-        settings=PopulationSettings(draws=60, warmup=40, shells=2, frames=1),
-    )
-    minutes = (time.process_time() - began) / 60
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    torch.set_num_threads(1)
+    x = x + sigma * rng.standard_normal((n, d))
     truth = {"p0.mean": -1.0, "p0.sd": 0.5}
     for k, name in enumerate(names[1:], 1):
         truth |= {f"{name}.mean": level[k], f"{name}.slope": 0.3, f"{name}.scatter": 0.5}
-    worst = np.abs(pulls(found, truth)).max()
-    rhat = found.diagnostics["rhat"]
-    yield f"{n}", f"{n * d}", f"{minutes:.1f}", f"{memory:.2f}", f"{rhat:.3f}", f"{worst:.1f}"
+    for sampler in ("laplace", "hmc"):
+        began = time.process_time()
+        found = fit_population(
+            x,
+            sigma,
+            interim="flat",
+            model={"type": "galaxy", "parameters": body},
+            noise="fixed",
+            settings=PopulationSettings(
+                sampler=sampler, chains=2, draws=60, warmup=30, shells=2, frames=1
+            ),
+        )
+        minutes = (time.process_time() - began) / 60
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        worst, figures = np.abs(pulls(found, truth)).max(), found.diagnostics
+        row = (sampler, f"{n}", f"{n * d}", f"{minutes:.1f}", f"{memory:.2f}",
+               f"{figures['rhat']:.3f}", f"{figures['ess']:.0f}", f"{worst:.1f}")  # fmt: skip
+        print(*row, flush=True)
+        yield row
 
 
 def candels(_: int) -> Iterable[Sequence[str]]:
@@ -539,7 +624,10 @@ def propagation(objects: int) -> Iterable[Sequence[str]]:
 
 SECTIONS = {
     "simulated": Section(simulated, ("number", "bias", "sd", "within 1 σ"), 60, "population.md"),
-    "controls": Section(controls, ("", *(f"`{k}`" for k in TRUTH)), 6, "population.md"),
+    "chance": Section(
+        chance, ("number", "exact likelihood", "ours beyond it"), 60, "population.md"
+    ),
+    "controls": Section(controls, ("", *(f"`{k}`" for k in TRUTH)), 12, "population.md"),
     "outliers": Section(outliers, ("", "scatter of ln n (0.5)", "share"), 3, "population.md"),
     "shrinkage": Section(
         shrinkage,
@@ -549,7 +637,16 @@ SECTIONS = {
     ),
     "large": Section(
         large,
-        ("objects", "latent parameters", "core minutes", "GB", "R-hat", "largest pull"),
+        (
+            "sampler",
+            "objects",
+            "latent parameters",
+            "core minutes",
+            "GB",
+            "R-hat",
+            "ESS",
+            "largest pull",
+        ),
         100_000,
         "population.md",
     ),

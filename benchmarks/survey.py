@@ -52,6 +52,10 @@ HERE = Path(__file__).resolve().parent
 PRICE = 0.04
 """US dollars for a core hour, as large clouds asked in 2025 (on demand, general purpose)."""
 
+STEP = 2000
+LONGEST = float(os.environ.get("SURVEY_MINUTES", "25"))
+"""Minutes that the scheduler's tiles may take; what was run until then is in the table."""
+
 WORDS = ("--segmenter", "sep", "--init", "moments", "--quiet")
 
 
@@ -219,8 +223,8 @@ def jobs(number: int) -> Iterator[TileJob]:
 
 def recorded(folder: Path) -> np.ndarray:
     """Seconds that the tiles of a small survey took, stretched to a mean of a minute."""
-    images, out = area(folder / "images", 760), folder / "recorded"
-    words = ("--tiling", "healpix:12", "--save", "none", "--workers", "2")
+    images, out = area(folder / "images", 420), folder / "recorded"
+    words = ("--tiling", "healpix:13", "--save", "none", "--workers", "2")
     subprocess.run(command(images, out, *words), check=True)
     seconds = np.asarray(finished_tiles(out, tiling("healpix:14"))["seconds"], dtype=float)
     print(len(seconds), "tiles, seconds", np.percentile(seconds, (0, 5, 50, 95, 100)), flush=True)
@@ -253,33 +257,37 @@ def scheduler(folder: Path, number: int) -> tuple[list[str], list[list[str]]]:
             process, own = psutil.Process(central.pid), psutil.Process()
             before, mine = sum(process.cpu_times()[:2]), sum(own.cpu_times()[:2])
             memory = {0: process.memory_info().rss / 1e6}
-            began, done = time.monotonic(), set()
-            for outcome in on_workers(client, survey, jobs(number), threading.Event()):
+            began, done, stop = time.monotonic(), set(), threading.Event()
+            for outcome in on_workers(client, survey, jobs(number), stop):
                 done.add(outcome.name)
-                if len(done) % (number // 10) == 0:
+                if time.monotonic() - began > 60 * LONGEST:
+                    stop.set()
+                if len(done) % STEP == 0:
                     memory[len(done)] = process.memory_info().rss / 1e6
                     print(len(done), memory[len(done)], time.monotonic() - began, flush=True)
             seconds = time.monotonic() - began
-            each = (sum(process.cpu_times()[:2]) - before) / number
-            submitter = (sum(own.cpu_times()[:2]) - mine) / number
+            tiles = len(done)
+            each = (sum(process.cpu_times()[:2]) - before) / tiles
+            submitter = (sum(own.cpu_times()[:2]) - mine) / tiles
     finally:
         for one in (crowd, central):
             one.kill()
             one.wait()
-    assert len(done) == number
-    half = [v for k, v in memory.items() if k >= number / 2]
+    assert tiles == number or stop.is_set()
+    every = -(-len(memory) // 12)
     hours = 1e6 * float(durations.mean()) / 1000 / 3600
     return ["", "measured"], [
         ["seconds of a tile: least, median, 95 %, most",
          ", ".join(f"{v:.0f}" for v in np.percentile(durations, (0, 50, 95, 100)))
          + f" ({len(durations)} recorded, mean made 60)"],
-        ["tiles, and the cells they wait for", f"{number} + {number // 4 + 1}"],
-        ["workers", f"1 000, time {faster:.0f} times faster: {number / seconds:.0f} tiles/s"],
+        ["tiles that were run, and the cells they wait for", f"{tiles:,} + {tiles // 4 + 1:,}"],
+        ["workers", f"1 000, time {faster:.0f} times faster: {tiles / seconds:.0f} tiles/s in "
+         f"{seconds / 60:.0f} min, load of the machine {os.getloadavg()[2]:.0f}"],
         ["scheduler's processor time a tile", f"{1e3 * each:.2f} ms"],
         ["client's processor time a tile", f"{1e3 * submitter:.2f} ms"],
-        ["scheduler's memory: before, at half, at the end",
-         f"{memory[0]:.0f}, {half[0]:.0f}, {half[-1]:.0f} MB"],
-        ["10⁶ tiles of a minute on 1 000 workers",
+        [f"scheduler's memory: before; after each {STEP * every:,} tiles, MB",
+         f"{memory[0]:.0f}; " + ", ".join(f"{v:.0f}" for v in list(memory.values())[every::every])],
+        ["so 10⁶ tiles of a minute on 1 000 workers would take",
          f"{hours:.1f} h, the scheduler {100 * 1e6 * each / 3600 / hours:.0f} % busy, the client "
          f"{100 * 1e6 * submitter / 3600 / hours:.0f} %"],
     ]  # fmt: skip

@@ -13,7 +13,6 @@ from autofit_ml.settings import (
     INPUT,
     MODEL,
     OUTPUT,
-    SAVED,
     CalibrateSettings,
     CatalogSettings,
     DeconvolveSettings,
@@ -296,9 +295,9 @@ class SurveyCommand(SurveyOptions, Resumed, Told):
     )
     save: str | Sequence[str] = option(
         (),
-        "Files to write for each object, in pictures/: any of objects,previews,report.",
+        "Files to write for each object, in pictures/: any of objects,previews.",
         OUTPUT,
-        normalise=any_of(SAVED),
+        normalise=any_of(("objects", "previews")),
     )
     limit: int | None = option(
         None,

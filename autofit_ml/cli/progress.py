@@ -24,7 +24,7 @@ from rich.progress import (
 from autofit_ml.catalogue import flag_names, flagged, usable
 from autofit_ml.cli.calls import Told
 from autofit_ml.cli.terminal import console, line, print_json, printable, resume_command, say
-from autofit_ml.runs.summary import Progress, RunSummary
+from autofit_ml.runs.summary import Progress, RunSummary, duration
 
 if TYPE_CHECKING:
     from autofit_ml.runs.plan import RunPlan
@@ -78,12 +78,6 @@ def plan_lines(plan: "RunPlan", out: str | Path) -> list[str]:
     elif plan.todo:
         lines.append("time: not known before frames are segmented")
     return lines
-
-
-def duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.0f} s" if seconds >= 9.5 else f"{seconds:.1g} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def _pace(speed: float, unit: str = "objects") -> str:

@@ -12,10 +12,11 @@ from typer.core import TyperGroup
 
 from autofit_ml.cli.app import app, command
 from autofit_ml.cli.calls import SurveyCommand, SurveyPlanCommand
-from autofit_ml.cli.progress import PlainProgress, QuietProgress, counting, duration
+from autofit_ml.cli.progress import PlainProgress, QuietProgress, counting
 from autofit_ml.cli.terminal import print_json, printable, resume_command, say
-from autofit_ml.errors import InputError, SettingsError, errors_as
+from autofit_ml.errors import InputError, OutputError, SettingsError, errors_as
 from autofit_ml.options import declared
+from autofit_ml.runs.summary import duration
 from autofit_ml.settings import SurveySettings
 
 if TYPE_CHECKING:
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 
 COMMAND_FILE = ".work/survey/command.json"
 """Where, below a survey's folder, its options are kept for ``survey retry``."""
+
+_WORDS = ("psf", "model", "populations")
+_PATHS = ("paths", "tiles", "reference", "galfit", "pipeline", *_WORDS)
+"""Options that are paths; those of `_WORDS` may be a word instead."""
 
 _MANY = 1000
 """Tiles whose number costs time."""
@@ -70,6 +75,7 @@ def _run(call: SurveyCommand, *, retry: bool) -> int:
 
     if not call.paths:
         raise SettingsError("nothing to survey", "give a plan, images or folders of them")
+    call = _from_anywhere(call)
     progress = QuietProgress() if call.quiet else PlainProgress(sys.stderr)
     with counting("tiles", quiet=call.quiet, unit="tiles") as show:
 
@@ -203,7 +209,10 @@ def status(
 
     found = survey_status(out)
     if page:
-        write_pages(out)
+        try:
+            write_pages(out)
+        except OutputError as error:  # what is known is said on a full disk, too
+            say(f"no report: {error}")
     if as_json:
         more = {"left": found.left, "hours_left": found.hours_left}
         print_json(dataclasses.asdict(found) | more | {"out": str(out)})
@@ -264,24 +273,30 @@ def retry(
         raise typer.Exit(code)
 
 
+def _from_anywhere(call: SurveyCommand) -> SurveyCommand:
+    """The same call with absolute paths: workers, and `retry`, may be in other folders."""
+    more: dict[str, Any] = {}
+    for name in _PATHS:
+        value = getattr(call, name)
+        if isinstance(value, (str, Path)):
+            word = name in _WORDS and not (Path(value).suffix and Path(value).exists())
+            more[name] = str(value if word else Path(value).absolute())
+        elif isinstance(value, (list, tuple)):
+            more[name] = [str(Path(one).absolute()) for one in value]
+    return call.replace(**more)
+
+
 def keep_command(call: SurveyCommand) -> None:
     """Keep the options for `retry`."""
     from autofit_ml.catalogue import atomic_write_json
 
+    call = _from_anywhere(call)
     left_out = ("out", "restart", "limit", "share", "quiet", "as_json", "dry_run")
     kept: dict[str, Any] = {}
     for name, (_, about) in declared(call).items():
         value = getattr(call, name)
         if name in left_out or about.python_only or value is None:
             continue
-        if name in ("paths", "tiles", "psf", "galfit", "reference") and value not in (
-            "none",
-            "moffat",
-            "pixels",
-        ):
-            several = isinstance(value, (list, tuple))
-            places = [str(Path(one).absolute()) for one in (value if several else [value])]
-            value = places if several else places[0]
         kept[name] = list(value) if isinstance(value, tuple) else value
     atomic_write_json(call.out / COMMAND_FILE, kept)
 

@@ -1,5 +1,6 @@
 """The solution for kernel and background: weights, robust passes, covariance."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -11,6 +12,7 @@ from autofit_ml.difference.kernel import (
     Design,
     Kernel,
     Spectrum,
+    convolved,
     laplacian,
     polynomial_image,
     polynomials,
@@ -86,6 +88,7 @@ def solve(
         return _robust(residual**2 / spread, design.robust) / spread, residual
 
     kernel, plane = first, torch.zeros_like(science)
+    normal = None
     weight = residual = 1 / (science_variance + reference_variance)[y, x]
     if kernel is not None:
         weight, residual = weighed(kernel)
@@ -110,17 +113,51 @@ def solve(
         raise ValueError("no pass")
     spread = torch.zeros(0)
     if covariance:
-        spread = _sandwich(reference, pixels, weight, weight * residual, design, apart=gradients)
-    return Kernel(kernel.planes, kernel.background, spread, plane, design)
+        spread = _sandwich(
+            reference, pixels, weight, weight * residual, design, normal, apart=gradients
+        )
+    found = Kernel(kernel.planes, kernel.background, spread, plane, design)
+    if not covariance:
+        return found
+    return _with_shared_noise(found, bright, noisy, science_variance, reference_variance)
 
 
-_FLOPS = 6e10
+def _with_shared_noise(
+    kernel: Kernel, bright: Spectrum, noisy: Spectrum, science_variance: Tensor,
+    reference_variance: Tensor,
+) -> Kernel:  # fmt: skip
+    """The kernel with the variance of its sum as correlated residuals make it.
+
+    The kernel spreads the noise of a pixel of the reference over several residuals, which the
+    sandwich takes to be independent: what it says of the sum grows by the ratio of the two, as the
+    noise of both images has it. What is known of the kernel given its sum stays.
+    """
+    design, n = kernel.design, kernel.planes[0].numel()
+    toward = kernel.covariance[:, :n].sum(1)
+    count, shape = kernel.planes.numel(), science_variance.shape
+    light = bright.varied(toward[:count].view(kernel.planes.shape), design.variation)
+    light = light + polynomial_image(toward[count:], shape, design.background).to(light)
+    filter_ = kernel.fitted * light
+    terms = polynomials(shape, design.variation, light.dtype, light.device)
+    back = sum(
+        convolved(filter_ * term, plane.flip(0, 1))
+        for term, plane in zip(terms, kernel.planes, strict=True)
+    )
+    alone = (filter_.square() * (science_variance + kernel.variance(noisy))).sum()
+    shared = (filter_.square() * science_variance + back**2 * reference_variance).sum()
+    grown = float(shared / alone) - 1
+    spread = kernel.covariance + grown * toward[:, None] * toward / toward[:n].sum()
+    return dataclasses.replace(kernel, covariance=spread)
+
+
+_FLOPS = 7e10
 _TRANSFORM = 4e-10
 """Products of the normal matrix's sum in a second, and seconds of an FFT for each pixel and power
 of two, of one core (their ratio decides)."""
 
-_PRODUCTS = 120
-"""Products with the normal matrix that conjugate gradients take for a solution, and its lift."""
+_PRODUCTS = 100
+"""Products with the normal matrix that conjugate gradients take for a solution and its lift, with
+what else they do."""
 
 
 def wants_gradients(number: int, shape: Sequence[int], design: Design) -> bool:
@@ -130,7 +167,7 @@ def wants_gradients(number: int, shape: Sequence[int], design: Design) -> bool:
     terms = len(polynomials((2, 2), design.variation))
     n = terms * design.size**2
     pixels = float((shape[0] + design.size) * (shape[1] + design.size))
-    dense = 4 * number * n**2 / _FLOPS  # the covariance sums up two matrices of as many values
+    dense = 3 * number * n**2 / _FLOPS  # two solutions and the covariance sum up a matrix each
     gradients = _PRODUCTS * 3 * terms * _TRANSFORM * pixels * np.log2(pixels)
     return bool(n > _LARGEST or gradients < dense)
 
@@ -167,11 +204,13 @@ def _sandwich(
     weight: Tensor,
     scores: Tensor,
     design: Design,
+    normal: Tensor | None,
     *,
     apart: bool,
 ) -> Tensor:
     """Covariance of all coefficients by the scatter of the weighted residuals.
 
+    `normal`: the normal matrix where it has been summed up.
     `apart`: from some of the pixels, and with the terms of the kernel's variation taken to be
     independent of each other (the polynomials are orthogonal).
     """
@@ -189,13 +228,17 @@ def _sandwich(
         blocks = [torch.cat([own[0], every[terms * count :]]), *own[1:]]
     out = torch.zeros((n, n), dtype=torch.float64, device=reference.device)
     for block in blocks:
-        normal, meat = out.new_zeros((2, len(block), len(block)))
+        known = normal
+        if known is None:
+            known = out.new_zeros((len(block), len(block)))
+            for part, design_rows in rows(reference, pixels, design):
+                mine = design_rows[:, block] * weight[part, None].sqrt()
+                known += mine.T @ mine
+        inverse, meat = _inverse(known, design), torch.zeros_like(known)
         for part, design_rows in rows(reference, pixels, design):
-            mine = design_rows[:, block] if apart else design_rows
-            for total, factor in ((normal, weight[part].sqrt()), (meat, scores[part])):
-                scaled = mine * factor[:, None]
-                total += scaled.T @ scaled
-        inverse = _inverse(normal, design)
+            scaled = design_rows[:, block] if apart else design_rows
+            scaled = scaled * scores[part, None]
+            meat += scaled.T @ scaled
         out[block[:, None], block[None, :]] = inverse(inverse(meat).T.contiguous()) / share
     return out
 

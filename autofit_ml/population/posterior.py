@@ -156,7 +156,8 @@ class PopulationPosterior:
         """Figures that say how far the result can be trusted.
 
         ``rhat`` (largest), ``ess`` (smallest), ``divergences``, ``integration_error``,
-        ``detected`` (mean probability of being in the catalogue), ``objects``, ``undivided``
+        ``detected`` (mean probability of being in the catalogue), ``selection_size`` (independent
+        points or injections that this is worth), ``objects``, ``undivided``
         (interim priors wider than the posterior), ``as_gaussian`` (too few samples),
         ``samples_variance`` (Monte Carlo variance of ln likelihood).
         """
@@ -170,6 +171,7 @@ class PopulationPosterior:
             "divergences": float(self.samples.divergences.sum()),
             "integration_error": self.integration_error,
             "detected": float(self.problem.detected(self.best[None]).exp()[0]),
+            "selection_size": self.problem.selection_size(self.best),
             "undivided": float(self.objects.undivided.sum()),
             "as_gaussian": float(self.as_gaussian.sum()),
             "samples_variance": self._samples_variance,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -164,6 +165,17 @@ class HyperProblem:
                     total += (log_likelihoods(block, self.model, values) * -block.power).sum(1)
                     count -= float(block.power.sum())
             return total / max(count, 1.0)
+
+    def selection_size(self, u: torch.Tensor) -> float:
+        """Independent points that the selection's integral is worth at (H,); infinite without."""
+        least, values = math.inf, self.vector.values(u[None])
+        with torch.no_grad():
+            for block in self.blocks:
+                if bool((block.power < 0).any()):
+                    terms = object_terms(block, self.model, values).values()
+                    share = torch.softmax(torch.cat([term[0] for term in terms], 1), 1)
+                    least = min(least, float((1 / share.square().sum(1)).min()))
+        return least
 
     def pieces(self, a: int):
         for block in self.blocks:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from autofit_ml.errors import SettingsError
 from autofit_ml.population.coordinates import PlainCoordinates
 from autofit_ml.population.density import Numbers, is_linear
 from autofit_ml.population.hyper import HyperVector
@@ -17,7 +18,7 @@ from autofit_ml.population.noise import NoiseModel
 from autofit_ml.population.objects import GaussianObjects, SampledObjects
 from autofit_ml.population.posterior import PopulationPosterior
 from autofit_ml.population.problem import Block, HyperProblem, object_terms
-from autofit_ml.population.selection import Selection, selection_nodes
+from autofit_ml.population.selection import Injections, Selection, selection_nodes
 from autofit_ml.posterior import (
     HMCSettings,
     LaplaceSettings,
@@ -34,6 +35,9 @@ WRONG = 5.0
 _SMALL = 2000
 _REPRESENTATIVES = 64
 _MOVED = 0.1
+_FARR = 4
+"""Independent injections for each object."""
+
 _FEW = 500
 """Objects up to which points cost nothing."""
 
@@ -66,7 +70,7 @@ class PopulationSettings:
     shells: int = 0
     frames: int = 0
     least_size: float = 10.0
-    selection_points: int = 1 << 15
+    selection_points: int = 1 << 13
     rounds: int = 12
     seed: int = 0
 
@@ -101,6 +105,8 @@ class Work:
         else:
             start = None
         u, cov, few, problem = self._settle(u, cov, everyone, few, start)
+        if isinstance(self.selection, Injections):
+            _refuse_few(problem.selection_size(u), n)
         samples = self._sample(problem, u, cov)
         return PopulationPosterior(
             self.model,
@@ -289,6 +295,15 @@ class Work:
             for seed in (self.settings.seed + 1, self.settings.seed + 2)
         ]
         return float((ends[0] - ends[1]).std() / math.sqrt(2) * math.sqrt(len(index) / len(part)))
+
+
+def _refuse_few(size: float, n: int) -> None:
+    """Refuse injections whose noise moves the result (Farr 2019, arXiv:1904.10879)."""
+    if size < _FARR * n:
+        raise SettingsError(
+            f"the injections that were found are worth {size:.0f} of this population's galaxies",
+            f"inject more: {n} objects need {_FARR * n}; or give detection_surface(x, found)",
+        )
 
 
 def _data_spread(objects: GaussianObjects) -> tuple[torch.Tensor, torch.Tensor]:

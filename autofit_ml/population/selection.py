@@ -1,8 +1,8 @@
 r"""Selection of a catalogue: :math:`P_{det}(h) = \int p(x|h)\,s(x)\,dx`.
 
 Every object in the catalogue divides the likelihood by :math:`P_{det}`. The integral is a sum over
-a fine set of points (scrambled Sobol numbers; limits are sharp, and rules of few points miss them)
-with weights, as those of objects are; of injections the points are those that were found.
+a fine set of points (scrambled Sobol numbers) with weights, as those of objects are; limits of
+measured values are averaged over each point's errors. Of injections the points are those found.
 """
 
 from __future__ import annotations
@@ -35,6 +35,9 @@ __all__ = [
 _HALF_LN_2PI = 0.5 * math.log(2 * math.pi)
 _WIDER = 1.3
 """Standard deviations of the points, in those of the population."""
+
+_ERRORS = 16
+"""Draws of the errors of each point: limits of measured values become smooth probabilities."""
 
 Limits: TypeAlias = Mapping[str, tuple[float | None, float | None]]
 """Lower and upper limits of *measured* values, by name."""
@@ -102,8 +105,7 @@ def selection_nodes(
     d = len(names)
     more = len(coordinates.names) + 1 if isinstance(selection, Mapping) else 0
     sobol = qmc.Sobol(d + more, seed=np.random.default_rng(seed)).random(points)
-    normal = torch.special.ndtri(torch.as_tensor(sobol).clamp(1e-12, 1 - 1e-12))
-    z, noises = normal[:, :d], normal[:, d:]
+    z = _normal(torch.as_tensor(sobol[:, :d]))
     mean, cov = gaussian_of(numbers, part, covariates, n)
     root = _WIDER * torch.linalg.cholesky(cov)
     values = mean[:, None] + z @ root.mT
@@ -113,9 +115,13 @@ def selection_nodes(
     if isinstance(selection, Mapping):
         if noise is None:
             raise SettingsError("limits of measured values need errors", "give cov")
-        theta = coordinates.theta(x, torch.as_tensor(sobol[:, -1]))
-        seen = as_measured(theta, coordinates, noise, noises[:, :-1])
-        chosen = within(selection, seen).to(torch.float64)
+        # Each point has its own errors: a rule of few points, turned.
+        rule = qmc.Sobol(more, seed=np.random.default_rng(seed)).random(_ERRORS)
+        own = torch.as_tensor((sobol[:, None, d:] + rule) % 1)
+        each = {name: value[..., None].expand(-1, -1, _ERRORS) for name, value in x.items()}
+        theta = coordinates.theta(each, own[..., -1].expand(n, -1, -1))
+        seen = as_measured(theta, coordinates, noise, _normal(own[..., :-1]))
+        chosen = within(selection, seen).to(torch.float64).mean(-1)
     elif selection is None:
         chosen = torch.ones((n, points), dtype=torch.float64)
     else:
@@ -124,6 +130,10 @@ def selection_nodes(
         if not bool(((chosen >= 0) & (chosen <= 1)).all()):
             raise SettingsError("the selection is no probability", "return values from 0 to 1")
     return Nodes(names, values.movedim(2, 0).contiguous(), log_weight + chosen.log())
+
+
+def _normal(share: torch.Tensor) -> torch.Tensor:
+    return torch.special.ndtri(share.clamp(1e-12, 1 - 1e-12))
 
 
 def as_measured(
@@ -168,7 +178,7 @@ def _injected(given: Injections, names: Sequence[str], n: int) -> Nodes:
     table = np.stack([np.asarray(given.x[name], np.float64)[found] for name in names])
     x = torch.as_tensor(table)[:, None].expand(-1, n, -1)
     density = torch.as_tensor(np.asarray(given.log_density, np.float64)[found])
-    return Nodes(tuple(names), x, (-density - math.log(len(found))).expand(n, -1))
+    return Nodes(tuple(names), x, (-density - math.log(len(given.found))).expand(n, -1))
 
 
 def detection_surface(

@@ -265,8 +265,8 @@ def _spread(points: Sequence[tuple[float, float]], step: float = 7.0) -> list[tu
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Round numbers in a range, three to seven of them."""
-    rough = (high - low) / 4
+    """Round numbers in a range, two to seven of them."""
+    rough = (high - low) / 2.5
     power = 10.0 ** math.floor(math.log10(rough))
-    step = next(power * m for m in (1, 2, 5, 10) if power * m >= rough)
+    step = max(power * m for m in (1, 2, 5) if power * m <= rough)
     return [round(k * step, 10) for k in range(math.ceil(low / step), math.floor(high / step) + 1)]

@@ -89,8 +89,7 @@ def cutouts_png(
     mask: np.ndarray,
     changes: Table,
 ) -> bytes:
-    """Draw reference, science and difference about each of the `brightest` changes, one below
-    another.
+    """Draw reference, science and difference about the `brightest` changes, one below another.
 
     Parameters are those of `triplet_png`; the columns ``score`` and ``real`` say which and in what
     order. Pixels beyond the image are dark.

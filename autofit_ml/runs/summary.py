@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from autofit_ml.catalogue import flagged, run_warnings, usable
 
-__all__ = ["Progress", "RunSummary", "exit_status"]
+__all__ = ["Progress", "RunSummary", "duration", "exit_status"]
 
 
 def exit_status(n_objects: int, n_failed: int, *, interrupted: bool = False) -> int:
@@ -20,6 +20,13 @@ def exit_status(n_objects: int, n_failed: int, *, interrupted: bool = False) -> 
     if n_objects == n_failed:
         return 1
     return 3 if n_failed else 0
+
+
+def duration(seconds: float) -> str:
+    """Seconds, minutes or hours, for people."""
+    if seconds < 100:
+        return f"{seconds:.0f} s" if seconds >= 9.5 else f"{seconds:.1g} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 class Progress:

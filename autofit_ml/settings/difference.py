@@ -40,8 +40,8 @@ class SubtractSettings(Settings):
     )
     known_scale: float | None = option(
         None,
-        "Flux in the science image of a source with flux 1 in the reference, where zero points say "
-        "it better than the few stars of a small image; by default by the kernel.",
+        "Flux in the science image of a source with flux 1 in the reference, if zero points "
+        "determine it better than the few stars of a small image; default: from the kernel.",
         NOISE,
         above=0,
     )

@@ -203,6 +203,7 @@ def catalogue_frames(
         scan.run(settings.sweeps, np.union1d(new, [j for i in new for j in scan.edges[i]]))
         sky = _with_rest(sky, field)
     posterior = with_blends(scan, scan.posterior(settings.inference))
+    missed["label"] += found.sources["label"].max()
     found = replace(found, sources=np.concatenate([found.sources, missed]))
     table = catalogue_rows(field, posterior, found.sources["radius"], frames[0].id, settings.galaxy)
     messages = tuple(dict.fromkeys(text for frame in frames for text in frame.messages))

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import os
 import queue
+import signal
 import threading
 import time
 import uuid
@@ -45,8 +47,10 @@ _LEAST_AHEAD = 16
 _TRIES = 3
 """A task that has been blamed so often for the death of workers (of four, each time) failed."""
 
-_LONG = 60.0
-"""Seconds to wait for a few bytes from a worker that may be dead."""
+_AT_ONCE = 1000
+_LONG, _SHORT = 10.0, 2.0
+"""Results that are fetched together at most; seconds to wait for them, and then for each: a worker
+may be dead."""
 
 _PATIENCE = 0.5
 """Seconds until a wait for results looks whether the survey is to stop."""
@@ -111,6 +115,7 @@ def connected(scheduler: str, workers: int, survey: Survey) -> Iterator[tuple[Cl
     }
     with contextlib.ExitStack() as held:
         held.enter_context(dask.config.set(calm))
+        held.enter_context(_silent("distributed.client"))
         target: Any = scheduler
         replace: Replace = _nothing
         if scheduler in ("local", "slurm"):
@@ -127,6 +132,18 @@ def connected(scheduler: str, workers: int, survey: Survey) -> Iterator[tuple[Cl
             ) from error
         client.register_plugin(_setup(survey))
         yield client, replace
+
+
+@contextlib.contextmanager
+def _silent(name: str) -> Iterator[None]:
+    """No traceback of a library where we say ourselves what is wrong."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _nothing() -> None:
@@ -149,7 +166,7 @@ def _local(workers: int, device: str) -> tuple[Any, Replace]:
         processes=True,
         dashboard_address="127.0.0.1:0",  # None means port 8787, which another survey may have
         silence_logs=50,
-        env={"AUTOFIT_ML_GPUS": str(gpus)} if gpus else {},
+        env={"AUTOFIT_ML_GPUS": str(gpus)},
     )
     return cluster, functools.partial(cluster.scale, number)
 
@@ -195,7 +212,10 @@ def _setup(survey: Survey) -> Any:
             self.survey = survey
 
         def setup(self, worker: Any) -> None:
-            gpus = int(os.environ.get("AUTOFIT_ML_GPUS", "0"))
+            mine = os.environ.get("AUTOFIT_ML_GPUS")  # only our own processes have it
+            if mine is not None and threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the command alone
+            gpus = int(mine or 0)
             if gpus and str(worker.name).isdigit():  # before anything of CUDA is loaded
                 os.environ["CUDA_VISIBLE_DEVICES"] = str(int(worker.name) % gpus)
 
@@ -266,22 +286,41 @@ class _Flow:
         key = f"{name}-{self.run}-{self.tries[name]}"
         return self.client.submit(function, *arguments, key=key, pure=False)
 
-    def next(self) -> TileOutcome | None:
-        """The outcome of a tile that has ended, once there is one within a moment."""
+    def next(self) -> list[TileOutcome]:
+        """Outcomes of the tiles that have ended, once there is one within a moment.
+
+        They are fetched together: one after the other each would cost its way to a worker and back.
+        """
+        ended: list[str] = []
+        with contextlib.suppress(queue.Empty):
+            ended.append(self.finished.get(timeout=_PATIENCE))
+            while len(ended) < _AT_ONCE:
+                ended.append(self.finished.get_nowait())
+        known = [self.tiles.pop(key) for key in ended if key in self.tiles]  # others: cancelled
+        fetched = self._fetched([future for future, _, _ in known if future.status == "finished"])
+        outcomes = []
+        for future, job, waited in known:
+            outcome = fetched.get(str(future.key)) or self._outcome(future, job)
+            if outcome is not None:
+                outcomes.append(outcome)
+            for name in waited:
+                self.users[name] -= 1
+                if self.users[name] <= 0:
+                    del self.users[name]
+                    self.cells.pop(name, None)
+        return outcomes
+
+    def _fetched(self, futures: list[Future]) -> dict[str, TileOutcome]:
+        """Results by their keys; empty where one of them fails: then each is asked for."""
+        if not futures:
+            return {}
         try:
-            key = self.finished.get(timeout=_PATIENCE)
-        except queue.Empty:
-            return None
-        if key not in self.tiles:  # cancelled
-            return None
-        future, job, waited = self.tiles.pop(key)
-        outcome = self._outcome(future, job)
-        for name in waited:
-            self.users[name] -= 1
-            if self.users[name] <= 0:
-                del self.users[name]
-                self.cells.pop(name, None)
-        return outcome
+            results = self.client.sync(
+                lambda: self.client.gather(futures, asynchronous=True), callback_timeout=_LONG
+            )
+        except Exception:
+            return {}
+        return dict(zip((str(one.key) for one in futures), results, strict=True))
 
     def _outcome(self, future: Future, job: TileJob) -> TileOutcome | None:
         """Outcome of a tile; None where it is to be done again, or looked for on the disk."""
@@ -292,7 +331,7 @@ class _Flow:
         reason = ""
         try:
             if future.status in ("finished", "cancelled"):
-                return future.result(_LONG)
+                return future.result(_SHORT)
         except KilledWorker as error:
             return self._failed(error, job)
         except (OSError, TimeoutError, CancelledError) as error:
@@ -387,6 +426,4 @@ def on_workers(
         if stop.is_set() and not stopping:
             stopping = True
             flow.stop()
-        outcome = flow.next()
-        if outcome is not None:
-            yield outcome
+        yield from flow.next()

@@ -11,6 +11,7 @@ import numpy as np
 from markupsafe import Markup
 
 from autofit_ml.catalogue import atomic_write_text
+from autofit_ml.runs.summary import duration
 from autofit_ml.survey.plan import TILES, read_table
 from autofit_ml.survey.sky import tiling
 from autofit_ml.survey.sky_map import TileState, legend, sky_map
@@ -82,12 +83,12 @@ def write_pages(out: str | Path) -> Path:
         name = str(row["tile"])
         page = f"pages/{number // _ROWS + 1}.html"
         k = place.get(name)
-        gallery = out / "pictures" / name / "report.html"
-        link = f"pictures/{name}/report.html" if gallery.is_file() else f"{page}#{name}"
+        pictures = (out / "pictures" / name).is_dir()
+        link = f"{page}#{name}"
         objects = 0 if k is None else int(done["objects"][k])
         tile = int(name.rpartition("-")[2])
         states.append(TileState(tile, objects, k is not None, name in status.tile_failures, link))
-        rows.append(_row(name, row, done, k, status.tile_failures, gallery.is_file()))
+        rows.append(_row(name, row, done, k, status.tile_failures, pictures))
     pages = [rows[first : first + _ROWS] for first in range(0, len(rows), _ROWS)]
     header = ("tile", "ra", "dec", "images", "state", "objects", "usable", "flagged", "failed",
               "seconds")  # fmt: skip
@@ -103,8 +104,8 @@ def write_pages(out: str | Path) -> Path:
         )
         atomic_write_text(out / "pages" / f"{k + 1}.html", text, fsync=False)
     failures = [
-        (f"{len(told)} {what} that could not be done", ("name", "why"), list(told.items())[:_ROWS])
-        for what, told in (("tiles", status.tile_failures), ("images", status.image_failures))
+        (f"{what} that could not be done: {len(told)}", ("name", "why"), list(told.items())[:_ROWS])
+        for what, told in (("Tiles", status.tile_failures), ("Images", status.image_failures))
         if told
     ]
     counts = ", ".join(f"{number} {state}" for state, number in legend(states).items())
@@ -112,8 +113,8 @@ def write_pages(out: str | Path) -> Path:
         f"{len(states)} tiles ({status.tiling}) of {status.images} images: {counts}.",
         f"{status.objects} objects in {status.detected} detections: {status.usable} usable, "
         f"{status.flagged} flagged, {status.failed} failed.",
-        f"{status.processor_hours:.3g} processor hours; at most {status.memory / 1024:.1f} GB in a "
-        "process.",
+        f"{duration(3600 * status.processor_hours)} of a processor; at most "
+        f"{status.memory / 1024:.1f} GB in a process.",
     ]
     drawn, (least, most) = sky_map(states, sky)
     text = _page(
@@ -134,12 +135,12 @@ def _row(
     done: dict[str, np.ndarray],
     k: int | None,
     failed: Any,
-    gallery: bool,
+    pictures: bool,
 ) -> tuple[Any, ...]:
     """A tile's line in its page."""
     shown = Markup('<span id="{0}">{0}</span>').format(name)
-    if gallery:
-        shown = Markup('<a id="{0}" href="../pictures/{0}/report.html">{0}</a>').format(name)
+    if pictures:
+        shown = Markup('<a id="{0}" href="../pictures/{0}/">{0}</a>').format(name)
     first = (
         shown,
         f"{float(planned['ra']):.4f}",

@@ -33,7 +33,7 @@ from autofit_ml.weights.choice import usable_device
 
 __all__ = ["SurveySummary", "audit", "forget_failures", "planned", "survey_run"]
 
-_PATIENCE = 120.0
+_PATIENCE = 600.0
 """Seconds: the tasks of a job array all begin at once, and claim the folder one after the other."""
 
 Told = Callable[[TileOutcome, int, int], None]

@@ -131,3 +131,30 @@ def test_a_run_writes_a_population_and_its_objects(tmp_path):
     assert read_population(tmp_path / "again.yaml").parts[0].terms[0].kind == "normal"
     with pytest.raises(SettingsError, match="does not say which prior"):
         population_run(where[0], where[1], tmp_path / "other", PopulationOptions())
+
+
+def test_what_calibrate_recovers_is_the_selection(tmp_path):
+    """Half of the galaxies of mag 23.4 are lost: the population is that of the sky again."""
+    rng = np.random.default_rng(6)
+
+    def seen(mag):
+        return rng.random(len(mag)) < 1 / (1 + np.exp(4 * (mag - 23.4)))
+
+    mag = rng.normal(23, 0.8, 500)
+    mag = mag[seen(mag)]
+    table = Table({"mag": mag + 0.05 * rng.standard_normal(len(mag))})
+    table["mag_err"] = 0.05
+    table.write(tmp_path / "table.ecsv")
+    put = rng.uniform(20, 26, 3000)
+    (tmp_path / "calibration").mkdir()
+    injected = Table({"brightness_true": put, "recovered": seen(put), "n_true": 1.0 + 0 * put})
+    injected.write(tmp_path / "calibration" / "injections.ecsv")
+    (tmp_path / "sky.yaml").write_text(
+        "type: galaxy\nparameters: {mag: {unit: mag, band: r, normal: [free, free]}}\n"
+        f"selection: {{calibration: {tmp_path / 'calibration'}}}\n"
+    )
+    settings = PopulationOptions(interim="flat", draws=40, outliers=False)
+    where = (tmp_path / "table.ecsv", tmp_path / "sky.yaml", tmp_path / "sky")
+    mean = population_run(*where, settings)["numbers"]["mag.mean"]
+    assert abs(mean["median"] - 23) < 2.5 * mean["error"] < 0.25
+    assert mag.mean() < 23 - 2.5 * mean["error"]

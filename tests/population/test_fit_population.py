@@ -8,7 +8,7 @@ import torch
 
 from autofit_ml import fit_population
 from autofit_ml.errors import InputError, SettingsError
-from autofit_ml.population import PopulationSettings, read_population_model
+from autofit_ml.population import Injections, PopulationSettings, read_population_model
 from autofit_ml.scenes.populations import read_population
 
 QUICK = PopulationSettings(draws=60, warmup=40, selection_points=1 << 13)
@@ -90,6 +90,38 @@ def test_a_magnitude_limited_population_is_recovered_and_controls_are_not():
         noise="fixed", outliers=False, settings=QUICK,
     )  # fmt: skip
     assert pulls(ignored)["ln_re.scatter"] > 3
+
+
+def test_injections_say_what_limits_do_and_too_few_are_refused():
+    rng = np.random.default_rng(5)
+    x = rng.standard_normal(1200)
+    seen = x + 0.3 * rng.standard_normal(1200)
+    mu, sigma = seen[seen < 0.5][:400, None], np.full((400, 1), 0.3)
+
+    def fitted(selection):
+        return fit_population(
+            mu, sigma, interim="flat", noise="fixed", outliers=False, selection=selection,
+            model={"type": "galaxy", "parameters": {"ln_n": {"normal": ["free", "free"]}}},
+            settings=PopulationSettings(sampler="laplace"),
+        )  # fmt: skip
+
+    def injected(j):
+        at = rng.uniform(-5, 5, j)
+        found = at + 0.3 * rng.standard_normal(j) < 0.5
+        return Injections({"ln_n": at}, found, np.full(j, -np.log(10)))
+
+    limited, counted = fitted({"ln_n": (None, 0.5)}), fitted(injected(200_000))
+    errors = np.std(limited.draws.reshape(-1, 2), 0)
+    off = (counted.vector.flat(counted.best[None]) - limited.vector.flat(limited.best[None]))[0]
+    assert (np.abs(off.numpy()) < 0.3 * errors).all()
+    for one in (limited, counted):
+        assert one.diagnostics["detected"] == pytest.approx(0.68, abs=0.1)
+    assert limited.diagnostics["detected"] == pytest.approx(
+        counted.diagnostics["detected"], abs=0.02
+    )
+    assert counted.diagnostics["selection_size"] > 1600
+    with pytest.raises(SettingsError, match="400 objects need 1600"):
+        fitted(injected(3000))
 
 
 def test_priors_of_the_fits_are_divided_out():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -204,3 +206,17 @@ def test_a_mistake_is_not_tried_again(client, tmp_path, monkeypatch, error):
         return
     assert sorted(one.name for one in flow) == [SKY.name(job.tile) for job in JOBS]
     assert failures(tmp_path, "tiles").keys() == {SKY.name(2)}
+
+
+def test_processes_take_the_devices_in_turn(tmp_path, monkeypatch):
+    """Set before anything of CUDA is loaded; workers that others started keep what they have."""
+    plugin = engine._setup(Survey(tmp_path, "detect", FitSettings(), SKY, 120.0, 1.0))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
+    interrupt = signal.getsignal(signal.SIGINT)
+    for gpus, name, expected in ((None, 3, "7"), ("0", 3, "7"), ("2", 3, "1"), ("2", 4, "0")):
+        if gpus is not None:
+            monkeypatch.setenv("AUTOFIT_ML_GPUS", gpus)
+        plugin.setup(SimpleNamespace(name=name))
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == expected
+        ignored = signal.signal(signal.SIGINT, interrupt) is signal.SIG_IGN
+        assert ignored == (gpus is not None)

@@ -468,3 +468,13 @@ def test_command_line(area, command, tmp_path):
     assert (status, lost.exists()) == (0, True)
     status, out, err = command("survey", "status", tmp_path)
     assert (status, "is no survey" in err) == (2, True)
+
+
+def test_retry_from_another_folder(area, command, tmp_path, monkeypatch):
+    """Paths were given from where the survey was begun."""
+    monkeypatch.chdir(area[0].parent)
+    words = ("--run", "detect", "--segmenter", "sep", "--init", "moments", "--workers", 0)
+    assert command("survey", area[0].name, "--out", tmp_path / "sky", "--limit", 1, *words)[0] == 0
+    monkeypatch.chdir(tmp_path)
+    assert command("survey", "retry", "sky", "--quiet")[0] == 0
+    assert survey_status(tmp_path / "sky").left == 0

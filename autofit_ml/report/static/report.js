@@ -519,7 +519,8 @@
     const [low, high] = axis.log ? [10 ** axis.low, 10 ** axis.high] : [axis.low, axis.high];
     const rough = (high - low) / 5;
     const power = 10 ** Math.floor(Math.log10(rough));
-    const step = power * [1, 2, 5, 10].find((m) => m * power >= rough);
+    const round = power * [1, 2, 5, 10].find((m) => m * power >= rough);
+    const step = axis.whole ? Math.max(1, round) : round;
     for (let k = Math.ceil(low / step); k * step <= high; k++) found.push(Number((k * step).toPrecision(10)));
     return found;
   }
@@ -564,7 +565,7 @@
     const [all] = fill(values.keys());
     const [some, outside] = fill(chosen);
     const most = Math.max(1, ...all);
-    const up = { log: false, low: 0, high: most * 1.05, screen: (y) => HEIGHT - BOTTOM - (y / (most * 1.05)) * (HEIGHT - BOTTOM - TOP) };
+    const up = { log: false, whole: true, low: 0, high: most * 1.05, screen: (y) => HEIGHT - BOTTOM - (y / (most * 1.05)) * (HEIGHT - BOTTOM - TOP) };
     const wide = (WIDTH - RIGHT - LEFT) / bins;
     const outline = (counts, name) => svg("path", {
       class: name,
