@@ -26,4 +26,5 @@ def diff(call: DiffCommand) -> int:
         ),
         lambda summary: f"{summary.n_instances} changes in {summary.n_ok} images: {summary.out}",
         lambda summary: {"images": summary.n_ok, "changes": summary.n_instances},
+        remark="note",
     )  # fmt: skip

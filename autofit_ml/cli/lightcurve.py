@@ -27,7 +27,8 @@ def lightcurve(call: LightcurveCommand) -> int:
             manifest=call.manifest, restart=call.restart, only=call.part(Selected),
             progress=progress,
         ),
-        lambda summary: f"{summary.n_instances} light curves of {summary.n_ok} images: "
+        lambda summary: f"light curves: {summary.n_instances}, images: {summary.n_ok}; "
         f"{summary.out}",
         lambda summary: {"images": summary.n_ok, "light_curves": summary.n_instances},
+        remark="note",
     )  # fmt: skip

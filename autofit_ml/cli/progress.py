@@ -103,6 +103,7 @@ def run_and_tell(
     run: Callable[[Progress], RunSummary],
     said: Callable[[RunSummary], str],
     counts: Callable[[RunSummary], dict[str, Any]],
+    remark: str = "warning",
 ) -> int:
     """Do a run without a catalogue and print what became of it; its exit status.
 
@@ -116,6 +117,8 @@ def run_and_tell(
         The line that is printed at the end.
     counts : callable
         Further entries of the JSON.
+    remark : str
+        "warning" or "note": how what is said of an image is labelled.
     """
     with progress_for(what, quiet=told.quiet) as progress:
         summary = run(progress)
@@ -125,7 +128,7 @@ def run_and_tell(
     else:
         for name, texts in summary.warnings.items():
             for text in texts:
-                say(("warning", "yellow"), f" {name}: {text}")
+                say((remark, "yellow"), f" {name}: {text}")
     if told.as_json:
         end = {"failures": summary.failures, "exit_status": summary.exit_status}
         print_json({"out": str(summary.out)} | counts(summary) | end)
