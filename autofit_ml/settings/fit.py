@@ -170,7 +170,7 @@ class FitSettings(Working, Networks, ReadOptions):
     posterior: str = option(
         "laplace",
         "Errors from laplace (the curvature at the maximum), or from posterior samples: "
-        "bootstrap, hmc, nested (seconds per object).",
+        "bootstrap, hmc, nested (seconds to minutes per object).",
         MODEL,
         choices=("laplace", "bootstrap", "hmc", "nested"),
     )

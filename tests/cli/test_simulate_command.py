@@ -47,7 +47,7 @@ def test_makes_a_set(simulate, tmp_path):
     assert (status, printed) == (0, "")
     assert "simulating single: 5 objects\n" in err
     assert "5/5  " in err
-    assert "5 objects with 5 sources in 3 shards" in err
+    assert "5 objects with 5 sources in 3 files" in err
     assert f"set:  {out}" in err
     assert "\x1b" not in err  # plain lines when stderr is no terminal
     assert "\r" not in err
