@@ -1,8 +1,9 @@
 """Objects of catalogues and other tables.
 
 A catalogue of this package says with every row which prior its fit had, in the fit's coordinates;
-it is divided out there, exactly. Of other tables the columns ``<name>`` and ``<name>_err`` are
-Gaussians, and whether a prior is in them must be said.
+it is divided out there, exactly. What the prior does not speak of (colours, columns of one's own)
+is a Gaussian beside it, without correlation. Of other tables the columns ``<name>`` and
+``<name>_err`` are Gaussians, and whether a prior is in them must be said.
 """
 
 from __future__ import annotations
@@ -154,6 +155,15 @@ def objects_of(table: Table, model: PopulationModel, interim: str | None) -> Cat
 
 
 def _column(table: Table, name: str) -> np.ndarray:
+    """Values of a column; colours, "g-r", may be ``colour_g_r`` or two magnitudes."""
+    blue, dash, red = name.removesuffix("_err").partition("-")
+    if name not in table.colnames and dash:
+        end = "_err" if name.endswith("_err") else ""
+        if f"colour_{blue}_{red}" in table.colnames:
+            name = f"colour_{blue}_{red}{end}"
+        elif {f"mag_{blue}", f"mag_{red}"} <= set(table.colnames):
+            both = [_column(table, f"mag_{band}{end}") for band in (blue, red)]
+            return np.hypot(*both) if end else both[0] - both[1]
     if name not in table.colnames:
         raise InputError(f"there is no column {name}", f"columns: {', '.join(table.colnames)}")
     column = table[name]
@@ -203,11 +213,19 @@ def _of_fits(
     mean = _column(table, "prior_mean")
     precision = covariance_matrix(_column(table, "prior_precision"))
     unknown = ~(np.isfinite(precision).all((1, 2)) & np.isfinite(mean).all(1))
-    interim = (np.where(unknown[:, None], 0, mean), np.where(unknown[:, None, None], 0, precision))
-    every = PlainCoordinates(PRIOR_COORDINATES)
-    whole = gaussian_objects(every, at, noise, interim, extra=total - noise)
+    mean, precision = (np.where(unknown.reshape(-1, *[1] * (a.ndim - 1)), 0, a)
+                       for a in (mean, precision))  # fmt: skip
+    beside = [name for name in model.names if name not in (*_SERSIC, *PRIOR_COORDINATES)]
+    at = np.column_stack([at, *(_column(table, name) for name in beside)])
+    mean = np.pad(mean, ((0, 0), (0, len(beside))))
+    wide = ((0, 0), (0, len(beside)), (0, len(beside)))
+    noise, extra, precision = (np.pad(a, wide) for a in (noise, total - noise, precision))
+    for k, name in enumerate(beside, d):
+        noise[:, k, k] = _column(table, f"{name}_err") ** 2
+    names = (*PRIOR_COORDINATES, *beside)
+    whole = gaussian_objects(PlainCoordinates(names), at, noise, (mean, precision), extra=extra)
     coordinates, turn, shift, places = population_map(
-        PRIOR_COORDINATES, whole.mean, model.names, scale, zeropoint
+        names, whole.mean, model.names, scale, zeropoint
     )
     objects = whole.projected(coordinates, turn, shift, places)
     return objects, np.isfinite(objects.posterior_mean.numpy()).any(1), unknown

@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from astropy.table import Table
 
-from autofit_ml.errors import SettingsError
+from autofit_ml.errors import InputError, SettingsError
+from autofit_ml.population.catalogue import Catalogue, objects_of, read_tables
 from autofit_ml.population.coordinates import PlainCoordinates
 from autofit_ml.population.free import with_data_priors
 from autofit_ml.population.hyper import HyperVector
@@ -29,14 +31,14 @@ from autofit_ml.population.rounds import PopulationSettings, Work
 from autofit_ml.population.selection import Selection
 from autofit_ml.scenes import log_normal
 
-__all__ = ["fit_population", "infer"]
+__all__ = ["fit_population", "infer", "infer_catalogue"]
 
 _OUTLIER_PRIOR = log_normal(0.001, 2.0)
 _MODELLED_FROM = 200
 
 
 def fit_population(
-    mu: np.ndarray | None = None,
+    mu: np.ndarray | Table | str | Path | Sequence[str | Path] | None = None,
     cov: np.ndarray | None = None,
     *,
     samples: Sequence[np.ndarray] | np.ndarray | None = None,
@@ -54,10 +56,12 @@ def fit_population(
 
     Parameters
     ----------
-    mu : ndarray, (N, D)
-        Fitted parameters, NaN where one was not measured.
+    mu : ndarray, (N, D); or Table, path, or sequence of paths
+        Fitted parameters, NaN where one was not measured. Or a catalogue, results folders, tables
+        with columns ``<name>`` and ``<name>_err``: rows that are not usable are left out, and
+        columns are the covariates and what a selection limits.
     cov : ndarray, (N, D, D) or (N, D)
-        Their covariances, or errors.
+        Covariances of an array, or errors.
     samples : ndarray, (N, K, D), or sequence of (K_i, D), optional
         Posterior samples of each object in place of `mu` and `cov`.
     interim : "flat", (mean, precision), ndarray or callable
@@ -95,6 +99,17 @@ def fit_population(
     if settings.sampler not in ("hmc", "laplace"):
         raise SettingsError(f"sampler is {settings.sampler!r}", "use hmc or laplace")
     known = model if isinstance(model, PopulationModel) else read_population_model(model)
+    if isinstance(mu, (str, Path)) or (isinstance(mu, list | tuple) and _all_paths(mu)):
+        mu = read_tables([mu] if isinstance(mu, (str, Path)) else mu)
+    if isinstance(mu, Table):
+        if not (cov is None and samples is None and covariates is None and measured is None):
+            raise SettingsError("a table, and arrays beside it", "give all of it as columns")
+        if not (interim is None or isinstance(interim, str)):
+            raise SettingsError("a prior beside a table", "give 'flat', or arrays and the prior")
+        return infer_catalogue(
+            objects_of(mu, known, interim), known, selection=selection, noise=noise,
+            outliers=outliers, settings=settings,
+        )  # fmt: skip
     order = tuple(names or known.names)
     missing = [name for name in known.names if name not in order]
     if missing:
@@ -108,13 +123,44 @@ def fit_population(
     if samples is not None:
         objects = sampled_objects(order, samples, interim)
     elif mu is not None and cov is not None:
-        objects = gaussian_objects(PlainCoordinates(order), mu, cov, interim)
+        objects = gaussian_objects(PlainCoordinates(order), np.asarray(mu), cov, interim)
     return infer(
         objects,
         known,
         covariates=covariates or {},
         selection=selection,
         measured=measured or {},
+        noise=noise,
+        outliers=outliers,
+        settings=settings,
+    )
+
+
+def _all_paths(values: Sequence[Any]) -> bool:
+    return len(values) > 0 and all(isinstance(value, (str, Path)) for value in values)
+
+
+def infer_catalogue(
+    catalogue: Catalogue,
+    model: PopulationModel,
+    *,
+    selection: Selection | None,
+    noise: str,
+    outliers: bool,
+    settings: PopulationSettings,
+) -> PopulationPosterior:
+    """`fit_population`, of the rows of tables: covariates and limited quantities are columns."""
+    table = catalogue.table
+    further = [name for name in model.limits if name not in model.names]
+    missing = [name for name in further if name not in table.colnames]
+    if missing:
+        raise InputError(f"selection: there is no column {', '.join(missing)}", "check its name")
+    return infer(
+        catalogue.objects,
+        model,
+        covariates={name: np.asarray(table[name]) for name in (*model.covariates, *model.groups)},
+        selection=selection,
+        measured={name: np.asarray(table[name], float) for name in further},
         noise=noise,
         outliers=outliers,
         settings=settings,

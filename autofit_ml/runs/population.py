@@ -28,7 +28,7 @@ from autofit_ml.population import (
     read_population_model,
 )
 from autofit_ml.population.catalogue import Catalogue, objects_of, read_tables
-from autofit_ml.population.infer import infer
+from autofit_ml.population.infer import infer_catalogue
 from autofit_ml.population.pictures import predictive_figure
 from autofit_ml.population.selection import Selection, detection_surface
 from autofit_ml.posterior import write_inference_data
@@ -95,7 +95,11 @@ def population_run(
         told.stage("reading tables")
         catalogue = objects_of(read_tables(given), known, settings.interim)
         told.stage(f"inferring the population of {len(catalogue.objects)} objects")
-        found = _inferred(catalogue, known, settings)
+        found = infer_catalogue(
+            catalogue, known, selection=_calibrated(known) if known.calibration else None,
+            noise=settings.noise, outliers=settings.outliers,
+            settings=PopulationSettings(draws=settings.draws, seed=settings.seed),
+        )  # fmt: skip
         summary = _written(found, catalogue, folder)
         atomic_write_json(folder / _SUMMARY, summary)
     return summary
@@ -107,27 +111,6 @@ def _there(paths: Iterable[Path]) -> list[Path]:
         if not path.exists():
             raise InputError("no such file or folder", "give results folders or tables", path)
     return paths
-
-
-def _inferred(
-    catalogue: Catalogue, model: PopulationModel, settings: PopulationOptions
-) -> PopulationPosterior:
-    table = catalogue.table
-    columns = {name: np.asarray(table[name]) for name in (*model.covariates, *model.groups)}
-    further = [name for name in model.limits if name not in model.names]
-    missing = [name for name in further if name not in table.colnames]
-    if missing:
-        raise InputError(f"selection: there is no column {', '.join(missing)}", "check its name")
-    return infer(
-        catalogue.objects,
-        model,
-        covariates=columns,
-        selection=_calibrated(model) if model.calibration else None,
-        measured={name: np.asarray(table[name], float) for name in further},
-        noise=settings.noise,
-        outliers=settings.outliers,
-        settings=PopulationSettings(draws=settings.draws, seed=settings.seed),
-    )
 
 
 def _calibrated(model: PopulationModel) -> Selection:

@@ -11,7 +11,7 @@ from astropy.table import Table
 
 from autofit_ml.catalogue import pack_covariance
 from autofit_ml.errors import InputError, SettingsError
-from autofit_ml.population import read_population_model
+from autofit_ml.population import PopulationSettings, fit_population, read_population_model
 from autofit_ml.population.catalogue import objects_of
 from autofit_ml.population.coordinates import SersicCoordinates
 from autofit_ml.runs.population import population_run
@@ -158,3 +158,40 @@ def test_what_calibrate_recovers_is_the_selection(tmp_path):
     mean = population_run(*where, settings)["numbers"]["mag.mean"]
     assert abs(mean["median"] - 23) < 2.5 * mean["error"] < 0.25
     assert mag.mean() < 23 - 2.5 * mean["error"]
+
+
+def test_colours_of_a_mixture_beside_sizes_from_our_own_rows():
+    """Two kinds of galaxies by colour; red ones are smaller, and half as many."""
+    n, rng = 600, np.random.default_rng(11)
+    table, _, _ = rows(n)
+    red = np.arange(n) % 3 == 0
+    size = np.where(red, 0.4, 0.9) + 0.2 * rng.standard_normal(n)
+    table["re"] = np.exp(size) / 0.2 + 0.1 * np.asarray(table["re"]) * rng.standard_normal(n)
+    colour = np.where(red, 0.9, 0.45) + np.where(red, 0.08, 0.12) * rng.standard_normal(n)
+    for band, blue in (("g", 1.0), ("r", 0.0)):
+        table[f"mag_{band}"] = 20 + blue * colour + 0.07 * rng.standard_normal(n)
+        table[f"mag_{band}_err"] = np.full(n, 0.07)
+
+    def kind(weight, at):
+        own = {"g-r": {"unit": "mag", "normal": [{"normal": [at, 0.2]}, "free"]},
+               "ln_re": {"unit": "arcsec", "normal": ["free", "free"]}}  # fmt: skip
+        return {"weight": weight, "parameters": own}
+
+    model = {"type": "galaxy",
+             "components": {"blue": kind(1, 0.4), "red": kind({"log-normal": [0.7, 1]}, 1.0)}}  # fmt: skip
+    found = fit_population(
+        table, model=model, outliers=False, settings=PopulationSettings(sampler="laplace")
+    )
+    true = {"blue.g-r.mean": 0.45, "red.g-r.mean": 0.9, "blue.g-r.sd": 0.12, "red.g-r.sd": 0.08,
+            "blue.ln_re.mean": 0.9, "red.ln_re.mean": 0.4, "red.weight": 0.5}  # fmt: skip
+    off = {r["name"]: (r["median"] - true[r["name"]]) / r["error"]
+           for r in found.table() if r["name"] in true}  # fmt: skip
+    assert len(off) == len(true) and max(map(abs, off.values())) < 3, off
+    error = {r["name"]: r["error"] for r in found.table()}["red.g-r.mean"]
+    assert 0.008 < error < 0.02  # (0.08^2 + 0.1^2)^0.5 / 200^0.5, and what is of neither kind
+    known = read_population_model(model)
+    first = objects_of(table, known, None).objects
+    table["colour_g_r"], table["colour_g_r_err"] = table["mag_g"] - table["mag_r"], 0.07 * 2**0.5
+    table.remove_columns(["mag_g", "mag_g_err"])
+    again = objects_of(table, known, None).objects
+    assert torch.equal(first.mean, again.mean) and torch.allclose(first.precision, again.precision)
