@@ -209,7 +209,9 @@ def _counts(
     beyond = torch.where(good, variance - electrons * data, torch.nan).flatten(1)
     other = beyond.nanmedian(1).values.nan_to_num().clamp_min(0.0)[:, None, None]
     count = (electrons * data + other).clamp_min(0.0)
-    return count, (electrons * model + other).clamp_min(1e-3)
+    # An undersampled PSF rings below zero, but nothing takes half of the sky away.
+    floor = (other / 2).clamp_min(1e-3)
+    return count, torch.maximum(electrons * model + other, floor)
 
 
 def _poisson(

@@ -237,7 +237,8 @@ class Field:
             inside, rows, columns = _window(at, side, one.data.shape)
             root = one.root[rows, columns] * inside
             unsure = light[b].amax((1, 2), keepdim=True) * one.unsure(side)
-            root = root / (1 + (unsure * root).square()).sqrt()
+            counted = 1 / (1 + (unsure * root).square())
+            root = root * counted.sqrt()
             others = (one.model[rows, columns] - light[b]) * inside
             patches.append(
                 BandPatch(
@@ -246,6 +247,7 @@ class Field:
                     one.data[rows, columns],
                     root,
                     others,
+                    counted,
                     torch.full((len(x),), one.electrons, dtype=torch.float64),
                     Placement(
                         torch.as_tensor(np.array(matrix)),

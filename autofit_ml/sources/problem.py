@@ -51,6 +51,8 @@ class BandPatch:
     psf : Tensor, complex, (A, n_modes) or (1, n_modes)
     data, root, others : Tensor, (A, side, side)
         Sky-subtracted image, 1/sigma (0 where masked or outside), light of the other sources.
+    counted : Tensor, (A, side, side)
+        Share of sigma^2 that is noise; the rest is what drawing the PSF may be off by.
     electrons : Tensor, float64, (A,)
         Electrons per unit; NaN if unknown.
     placement : Placement
@@ -64,6 +66,7 @@ class BandPatch:
     data: torch.Tensor
     root: torch.Tensor
     others: torch.Tensor
+    counted: torch.Tensor
     electrons: torch.Tensor
     placement: Placement
     flux: int
@@ -269,20 +272,32 @@ class SourceProblem:
 
     def misfit(self, band: BandPatch, index: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
         """Misfit of each pixel by a source's light, 1 in the mean, (A, side, side)."""
-        return self.likelihood.misfit(
-            band.data[index],
-            own + band.others[index],
-            band.root[index],
-            band.electrons[index].to(own.dtype),
-        )[0]
+        pixels, share = self._seen(band, index, own)
+        misfit = self.likelihood.misfit(*pixels)[0]
+        return misfit if share is None else misfit * share
 
     def _terms(self, band: BandPatch, index: torch.Tensor, own: torch.Tensor) -> PixelTerms:
-        return self.likelihood.terms(
-            band.data[index],
-            own + band.others[index],
-            band.root[index],
-            band.electrons[index].to(own.dtype),
-        )
+        pixels, share = self._seen(band, index, own)
+        terms = self.likelihood.terms(*pixels)
+        if share is None:
+            return terms
+        return PixelTerms(terms.rho * share, terms.score * share, terms.curvature * share)
+
+    def _seen(
+        self, band: BandPatch, index: torch.Tensor, own: torch.Tensor
+    ) -> tuple[tuple[torch.Tensor, ...], torch.Tensor | None]:
+        """Arguments of the likelihood; by what its terms are multiplied.
+
+        Counts have the variance of Poisson's law: where drawing may be off by more, their
+        likelihood is lowered in the same ratio as a Gaussian's (McCullagh & Nelder 1989,
+        Generalized Linear Models, 9.2).
+        """
+        root, share = band.root[index], None
+        if self.likelihood.name == "poisson":
+            share = band.counted[index]
+            root = root * share.rsqrt()
+        electrons = band.electrons[index].to(own.dtype)
+        return (band.data[index], own + band.others[index], root, electrons), share
 
 
 def positive_part(matrix: torch.Tensor) -> torch.Tensor:

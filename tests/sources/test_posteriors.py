@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 from skies import Known, drawn, pixels
 
 from autofit_ml.fitting.likelihoods import Likelihood
+from autofit_ml.images.stamp import Frame
 from autofit_ml.settings import SourceSettings
 from autofit_ml.sources.blends import with_blends
 from autofit_ml.sources.field import make_field
@@ -64,6 +66,36 @@ def test_the_gradient_is_that_of_the_density(kind, likelihood):
         assert float(gradient[0, k]) == pytest.approx(
             numeric, abs=0.02 * scale + 0.01 * abs(numeric)
         )
+
+
+def test_photons_do_not_make_an_undersampled_psf_better_known():
+    """Errors of a bright star are those of the Gaussian likelihood, and not of photons alone."""
+    star = Known(0.13, 0.07, {"r": 400.0})
+    frame = drawn([star], "r", side=48, fwhm=0.8)
+    field = make_field([photons(frame)], ["r"], [0.0])
+    (x, y), (band,) = pixels(star, frame), field.bands
+    anchor = np.rint([[x, y]]).astype(int)
+    theta = torch.tensor([[x - anchor[0, 0], y - anchor[0, 1], math.log(400.0 / band.scale)]])
+    none = torch.zeros((1, 40, 40))
+    prior, index = make_priors(field, SourceSettings())[0], torch.zeros(1, dtype=torch.int64)
+    first, _ = field.patches(40, anchor, [none])
+    own = SourceProblem(prior, first, Likelihood("gaussian")).images(index, theta.double())
+    error = {}
+    for light in (none, own[0]):
+        (patch,), _ = field.patches(40, anchor, [light])
+        patches = (replace(patch, others=none),)
+        for name in ("gaussian", "poisson"):
+            known = SourceProblem(prior, patches, Likelihood(name)).pixels(index, theta.double())
+            error[name, light is none] = float(known.matrix[0, 0, 0]) ** -0.5
+    assert error["poisson", True] == pytest.approx(error["gaussian", True], rel=0.02)
+    assert error["poisson", False] == pytest.approx(error["gaussian", False], rel=0.02)
+    assert error["poisson", False] > 2 * error["poisson", True]
+
+
+def photons(frame: Frame) -> Frame:
+    """The same with the noise of its electrons (drawn without any)."""
+    variance = frame.sigma**2 + np.clip(frame.data, 0, None) / frame.gain
+    return frame.replace(sigma=np.sqrt(variance).astype(np.float32))
 
 
 def test_the_truth_fits_on_pixels_that_are_turned_mirrored_and_of_another_size():
