@@ -1,11 +1,13 @@
 """Posteriors of stars and galaxies by Laplace, variational inference and Hamiltonian Monte Carlo.
 
     python benchmarks/catalog_posteriors.py [-n SOURCES] [--hmc NUMBER] [--docs]
+    python benchmarks/catalog_posteriors.py --stars SOURCES [--docs]
 
 Sources drawn from Celeste's priors (r 17 to 22.3 mag), each alone in five SDSS-like bands, drawn
 and noisy as the model has it: so each method is judged by what it makes of the posterior alone. The
 evidences of Hamiltonian Monte Carlo are those of importance sampling from a Student-t density (nu =
-5) with the draws' mean and covariance.
+5) with the draws' mean and covariance. ``--stars``: how often a source is a star of which the
+default says so with some probability.
 """
 
 import argparse
@@ -15,6 +17,7 @@ import time
 
 import numpy as np
 import torch
+from catalog_scores import reliability
 from documents import machine, markdown_table, write_section
 
 from autofit_ml.fitting.likelihoods import Likelihood
@@ -33,7 +36,8 @@ SIGMA = {"u": 0.15, "g": 0.030, "r": 0.045, "i": 0.07, "z": 0.25}
 GAIN = {"u": 250.0, "g": 900.0, "r": 900.0, "i": 700.0, "z": 150.0}
 SEEING = {"u": 1.5, "g": 1.4, "r": 1.3, "i": 1.25, "z": 1.25}
 SIDE, SCALE, LIMITS = 40, 0.396, (17.0, 22.3)
-EDGES = (0.0, 0.1, 0.3, 0.7, 0.9, 1.0)
+EDGES = (0.0, 0.02, 0.2, 0.5, 0.8, 0.98, 1.0001)
+AT_ONCE = 500
 NAMES = {"laplace": "Laplace", "vi": "variational", "hmc": "HMC"}
 
 
@@ -205,13 +209,39 @@ def judged(posterior: Posterior, star: np.ndarray, theta: np.ndarray, field: Fie
     ]  # fmt: skip
 
 
+def told(number: int) -> str:
+    """Probabilities of a star, and how many are, of sources drawn in parts."""
+    p, star = [], []
+    for seed in range(1000, 1000 + 10 * math.ceil(number / AT_ONCE), 10):
+        kind, theta = truths(AT_ONCE, seed)
+        field, anchor = observed(kind, theta, seed)
+        p.append(scanned(field, anchor, theta, seed).posterior("laplace").p_star)
+        star.append(kind)
+        print(seed, np.concatenate(p).sum(), np.concatenate(star).sum(), flush=True)
+    lines, _, brier = reliability(np.concatenate(p), np.concatenate(star), EDGES)
+    rows = [
+        [f"{line['low']:g} to {min(line['high'], 1):g}", f"{line['n']:.0f}",
+         f"{100 * line['p']:.1f} %", f"{100 * line['share']:.1f} ± {100 * line['error']:.1f} %"]
+        for line in lines
+    ]  # fmt: skip
+    table = markdown_table(["probability of a star", "sources", "told", "true"], rows)
+    return f"{table}\n\nBrier score {brier:.4f}."
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("-n", type=int, default=300, help="sources for Laplace")
     parser.add_argument("--hmc", type=int, default=100, help="... for the other methods")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--docs", action="store_true", help="write the table into docs/catalog.md")
+    parser.add_argument("--stars", type=int, default=0, help="sources for probabilities alone")
     args = parser.parse_args()
+    if args.stars:
+        text = told(args.stars)
+        print(text)
+        if args.docs:
+            write_section("catalog.md", "stars", text)
+        return
     star, theta = truths(args.n, args.seed)
     field, anchor = observed(star, theta, args.seed)
     scan = scanned(field, anchor, theta, args.seed)

@@ -61,14 +61,20 @@ def main() -> None:
             frames = [here / "images", *bands, "--out"]
             rows.append(row("whole", ["catalog", *frames, here / "out"], side, len(truth),
                             here / "out" / "catalog.parquet"))  # fmt: skip
+            written(rows, given.docs)
             if number == max(given.n):
                 words = ["survey", *frames, here / "area", "--run", "catalog", "--cell", str(CELL),
                          "--scheduler", "none"]  # fmt: skip
                 name = f"cells of {CELL}"
                 rows.append(row(name, words, side, len(truth), here / "area/tiles/*/*.parquet"))
+                written(rows, given.docs)
+
+
+def written(rows: list[list[str]], docs: bool) -> None:
+    """What is known so far, into the documentation."""
     header = ["frame", "sources", "pixels, five bands", "rows", "processor time, s",
               "ms a row", "memory, GB"]  # fmt: skip
-    if given.docs:
+    if docs:
         text = f"{markdown_table(header, rows)}\n\n{machine()}"
         write_section("catalog-scores.md", "scaling", text)
 
