@@ -34,8 +34,12 @@ __all__ = ["compact_residuals", "with_companions"]
 _SIGNIFICANT = 7.0
 """Least S of a peak, in units of the scatter of S where that is above 1."""
 
-_ABOVE_DIPS = 2.5
-"""Least S of a peak in units of the deepest dip on the target."""
+_ABOVE_DIPS, _FIRST = 2.5, 3.6
+"""Least S of a peak in units of the deepest dip on the target; that of the most significant one
+where dips are deeper than noise's."""
+
+_NOISE = 5.0
+"""Depth of dips that noise does not have."""
 
 _OPPOSITE = 0.5
 """Least S at the other side of the centre, in units of that of the peak, that makes both the
@@ -150,13 +154,21 @@ def _peaks(
     own = (rho < _CORE_RE * re) | (np.hypot(h - x, v - y) < _CORE_FWHM * fwhm)
     place = good & ~own & (others <= target) & (rho < _REACH * re + 2 * fwhm)
     s = s / max(1.0, 1.4826 * float(np.median(np.abs(s[good]))))
-    least = max(_SIGNIFICANT, -_ABOVE_DIPS * float(s[place].min(initial=0.0)))
+    dip = -float(s[place].min(initial=0.0))
     opposite = ndimage.maximum_filter(mirrored(np.where(good, s, 0.0), x, y), 3)
     top = s == ndimage.maximum_filter(s, 2 * round(fwhm) + 1)
     share = light > _LEAST_SHARE * float(target.sum())
-    peaks = top & place & share & (s > least) & (opposite < _OPPOSITE * s)
+    peaks = (
+        top
+        & place
+        & share
+        & (s > max(_SIGNIFICANT, _ABOVE_DIPS * dip))
+        & (opposite < _OPPOSITE * s)
+    )
     rows, columns = np.nonzero(peaks)
     order = np.argsort(-s[rows, columns], kind="stable")
+    if dip > _NOISE and s[rows, columns].max(initial=0.0) < _FIRST * dip:
+        return ()
     found = []
     for number, (row, column) in enumerate(zip(rows[order], columns[order], strict=True), start=1):
         galaxy = gain[row, column] > _WIDER

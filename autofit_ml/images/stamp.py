@@ -240,6 +240,11 @@ class Stamp(_Image):
         self.__dict__.update(state, wcs=unpacked_wcs(state["wcs"]))
 
     @property
+    def of_frame(self) -> bool:
+        """True of objects of a frame: ``<frame>@<number>`` (no other id holds an ``@``)."""
+        return "@" in self.id
+
+    @property
     def shape(self) -> tuple[int, int]:
         """(ny, nx)."""
         return self.data.shape

@@ -56,8 +56,8 @@ _DRAWS = 256
 """Of the population, for the cavities."""
 
 _RULE = Rule(3, 2)
-_SETTLED = 0.05
-"""Movement in standard deviations at which the sites have settled."""
+_SETTLED = 0.1
+"""Movement in standard deviations, without damping, at which the sites have settled."""
 
 _UNLIKE = 5.0
 """Variance of the points' weights beyond which a Gaussian does not hold a posterior."""
@@ -100,8 +100,8 @@ def refit_population(
     zeropoint: float | np.ndarray = 0.0,
     covariates: Mapping[str, np.ndarray] | None = None,
     selection: Selection | None = None,
-    rounds: int = 12,
-    damping: float = 0.3,
+    rounds: int = 20,
+    damping: float = 0.6,
     settings: PopulationSettings | None = None,
 ) -> Propagated:
     """Infer a population and fit its objects' images again under what it says of them.
@@ -172,8 +172,8 @@ def propagate(
     extra: torch.Tensor | None = None,
     covariates: Mapping[str, np.ndarray],
     selection: Selection | None = None,
-    rounds: int = 12,
-    damping: float = 0.3,
+    rounds: int = 20,
+    damping: float = 0.6,
     settings: PopulationSettings | None = None,
 ) -> Propagated:
     """Sites of N objects and their population, in turn, until both agree.
@@ -206,7 +206,7 @@ def propagate(
             outliers=False, settings=how,
         )  # fmt: skip
 
-    while done < rounds and moved > _SETTLED:
+    while done < rounds and moved > _SETTLED * (1 - damping):
         mean, cov, *new = tilted(*cavity)
         done += 1
         if old is not None:

@@ -253,7 +253,7 @@ def _stars(
     stars = [
         k
         for k, (one, outcome) in enumerate(zip(some, found, strict=True))
-        if outcome.fit.flags & wanted == wanted and "@" in one.reference.id
+        if outcome.fit.flags & wanted == wanted and one.reference.of_frame
     ]
     objects = [dataclasses.replace(some[k], neighbours=found[k].fit.around) for k in stars]
     stage = model.stages[-1]

@@ -147,8 +147,8 @@ def _by_network(stamps: list[Stamp], name: str, device: str) -> list[Segmentatio
 
 
 def _is_cut_out(stamp: Stamp) -> bool:
-    """Cut from a frame (no other id holds an @) whose labels it carries."""
-    return "@" in stamp.id and stamp.labels is not None and stamp.target_label is not None
+    """Cut from a frame whose labels it carries."""
+    return stamp.of_frame and stamp.labels is not None and stamp.target_label is not None
 
 
 def detect_in_frame(
