@@ -364,7 +364,7 @@ def poisson(samples: dict[str, Sample], fields: int) -> str:
                 for name, entry in means(celeste_errors(one.truth, one.found)).items()]  # fmt: skip
         rows += [["Brier score, mean gap of p_star", f"{brier:.4f}, {100 * off:.1f} %"]]
         rows += [[f"{name}: within 1 / 2 errors; pull", text] for name, text in coverages(one)]
-        cells.append([*rows, ["seconds a frame", f"{one.seconds:.0f}"]])
+        cells.append(rows)
     table = [[*mine, theirs[1]] for mine, theirs in zip(*cells, strict=True)]
     return markdown_table(["", *both], table)
 

@@ -59,6 +59,9 @@ _RULE = Rule(3, 2)
 _SETTLED = 0.1
 """Movement in standard deviations, without damping, at which the sites have settled."""
 
+_BATCH = 1000
+"""Images that are asked at once: what bounds the memory."""
+
 _UNLIKE = 5.0
 """Variance of the points' weights beyond which a Gaussian does not hold a posterior."""
 
@@ -144,7 +147,11 @@ def refit_population(
     for k, fit in enumerate(fits):
         plans = tuple(id(image.plan) for image in fit.problem.images)  # type: ignore[union-attr]
         groups.setdefault((fit.layout.names, plans), []).append(k)  # type: ignore[union-attr]
-    images = [_Images.of(fits, rows, known, scale, zero) for rows in groups.values()]
+    images = [
+        _Images.of(fits, rows[first : first + _BATCH], known, scale, zero)
+        for rows in groups.values()
+        for first in range(0, len(rows), _BATCH)
+    ]
     size = len(images[0].coordinates.names)
     first = torch.empty((n, size), dtype=torch.float64)
     extra = torch.empty((n, size, size), dtype=torch.float64)
