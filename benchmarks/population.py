@@ -607,7 +607,7 @@ def propagation(objects: int) -> Iterable[Sequence[str]]:
         found = refit_population(fits, model=body, settings=PopulationSettings(draws=250))
         spent = time.process_time() - began
         began = time.process_time()
-        drawn, rhat = jointly(fits, same, 500)
+        drawn, rhat = jointly(fits, same, 300)
         long = time.process_time() - began
         for j, name in enumerate(found.population.names):
             ours = found.population[name]
