@@ -168,7 +168,7 @@ def fitted(name: str, one: Set, work: Path) -> tuple[QTable, list[Path], float, 
     folder.mkdir()
     paths = (one.prepare or _images)(DATA / name, folder)
     began = time.perf_counter()
-    given: dict[str, Any] = {"paths": paths}
+    given: dict[str, Any] = {"data": paths}
     if paths[0].suffix == ".csv":
         given = {"manifest": paths[0]}
     table = afm.fit(out=folder / "results", save=("previews",), **given, **one.options)
@@ -179,7 +179,7 @@ def fitted(name: str, one: Set, work: Path) -> tuple[QTable, list[Path], float, 
     if bare:
         again = [path for path in paths if path.name.partition("_image")[0] in bare]
         options = {**one.options, "psf": "none"}
-        more = afm.fit(again, folder / "no_psf", save=("previews",), **options)
+        more = afm.fit(again, out=folder / "no_psf", save=("previews",), **options)
         table = vstack([table[~np.isin(table["id"], bare)], more], metadata_conflicts="silent")
         previews += sorted((folder / "no_psf" / "previews").glob("*.png"))
     if one.options.get("mode") == "frame":

@@ -174,7 +174,7 @@ def _footprints(member: Member, n: int) -> list[tuple[float, float]]:
         own = (np.asarray(found.labels) == label) & (label != 0)
         seen = own & ~stamp.mask
         light = (stamp.data[seen].astype(float) - found.sky_level) / stamp.sigma[seen]
-        area = max(float(own.sum()), member.fwhm[0] ** 2)
+        area = max(float(own.sum()), member.fwhm[0] ** 2, 1.0)
         out.append((math.sqrt(area / math.pi), math.sqrt(max((light**2 - 1).sum(), 0.0))))
     return out
 

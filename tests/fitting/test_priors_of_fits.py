@@ -10,10 +10,12 @@ from galaxies import known_segmentations, truth_of
 from autofit_ml.catalogue import PRIOR_COORDINATES, ModelColumns, covariance_matrix
 from autofit_ml.catalogue.flags import FATAL
 from autofit_ml.fitting import RefineSettings, object_of, refine
+from autofit_ml.images.stamp import PSF
 from autofit_ml.initialisation import Starts
 from autofit_ml.runs.object_fit import fit_of_scene
 from autofit_ml.scenes import sersic
 from autofit_ml.scenes.populations import read_population
+from autofit_ml.segmentation import Segmentation
 from autofit_ml.simulation import simulate_sersic, to_stamps
 
 ALIKE = {"psf_fwhm": (3.0, 3.5), "n": (0.6, 5.0), "re": (2.5, 7.0), "sky": 10.0}
@@ -148,3 +150,16 @@ def test_a_fits_prior_is_in_its_row():
     )
     assert precision[0, 0] == 0
     assert (prior("none")[1] == 0).all()
+
+
+def test_without_a_psf_and_a_label_the_prior_is_as_wide_as_a_pixel():
+    """A faint galaxy that nobody labelled, in an image that has no PSF."""
+    (item,) = simulate_sersic(1, seed=33, snr=(12.0, 15.0), **ALIKE)
+    (stamp,) = to_stamps([item])
+    stamp = stamp.replace(psf=PSF(np.ones((1, 1), np.float32)))
+    nothing = Segmentation(
+        np.zeros(stamp.shape, np.int32), 0, np.zeros(stamp.shape, bool), 10.0, 1.0
+    )
+    starts = Starts(truth_of([item]), None, np.zeros(1, np.int32))
+    (fit,) = refine([stamp], None, starts, [nothing], RefineSettings(prior="broad"))
+    assert np.isfinite(fit.values).all() and np.isfinite(fit.chi2)
