@@ -52,8 +52,9 @@ from autofit_ml.population.selection import Selection
 
 __all__ = ["Propagated", "propagate", "refit_population"]
 
-_DRAWS = 256
-"""Of the population, for the cavities."""
+_DRAWS, _TERMS = (256, 2048), 2_000_000
+"""Draws of the population for the cavities, and by how many objects these are multiplied at most:
+all objects have the same draws, whose noise would move the population from round to round."""
 
 _RULE = Rule(3, 2)
 _SETTLED = 0.1
@@ -198,8 +199,9 @@ def propagate(
         See `refit_population`.
     """
     settings = settings or PopulationSettings()
-    quick = replace(settings, sampler="laplace", chains=1, draws=_DRAWS)
     n, size = start.shape
+    draws = min(max(_TERMS // n, _DRAWS[0]), _DRAWS[1])
+    quick = replace(settings, sampler="laplace", chains=1, draws=draws)
     nothing = torch.zeros((n, size, size), dtype=torch.float64)
     spread = (2 * start.std(0)).clamp_min(1e-3) if n > 1 else torch.ones(size).double()
     cavity: Gaussians = start.mean(0).expand(n, -1), torch.diag(spread**-2).expand(n, -1, -1)
@@ -242,7 +244,7 @@ def _cavities(found: PopulationPosterior, sites: GaussianObjects) -> Gaussians:
     17, 295).
     """
     model, block = found.model, found.problem.blocks[0]
-    u = found.some(_DRAWS)
+    u = found.some(_DRAWS[1])
     values = found.vector.values(u)
     ln = -found.problem.log_likelihoods(u)
     ln = torch.minimum(ln, ln.logsumexp(0) - 0.5 * math.log(len(u)))
