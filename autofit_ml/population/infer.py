@@ -102,7 +102,7 @@ def fit_population(
     if isinstance(mu, (str, Path)) or (isinstance(mu, list | tuple) and _all_paths(mu)):
         mu = read_tables([mu] if isinstance(mu, (str, Path)) else mu)
     if isinstance(mu, Table):
-        if not (cov is None and samples is None and covariates is None and measured is None):
+        if any(part is not None for part in (cov, samples, names, covariates, measured)):
             raise SettingsError("a table, and arrays beside it", "give all of it as columns")
         if not (interim is None or isinstance(interim, str)):
             raise SettingsError("a prior beside a table", "give 'flat', or arrays and the prior")

@@ -115,6 +115,7 @@ def test_a_wide_peak_is_a_galaxy():
         np.zeros(SHAPE),
         blob(52, 33, 8) + blob(28, 47, 8),  # a bar, a ring: as much at the other side
         blob(52, 33, 8) - blob(46, 50, 8),  # an arm: dips as deep
+        blob(52, 33, 24) - blob(46, 50, 8),  # a knot of an arm: a third as deep
         blob(41, 40, 8),  # a nucleus
         blob(40, 40, 5, 6),  # a wrong profile
         blob(76, 76, 8),  # far from the target

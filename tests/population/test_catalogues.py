@@ -182,6 +182,8 @@ def test_colours_of_a_mixture_beside_sizes_from_our_own_rows():
     found = fit_population(
         table, model=model, outliers=False, settings=PopulationSettings(sampler="laplace")
     )
+    with pytest.raises(SettingsError, match="a table, and arrays beside it"):
+        fit_population(table, model=model, names=["g-r", "ln_re"])
     true = {"blue.g-r.mean": 0.45, "red.g-r.mean": 0.9, "blue.g-r.sd": 0.12, "red.g-r.sd": 0.08,
             "blue.ln_re.mean": 0.9, "red.ln_re.mean": 0.4, "red.weight": 0.5}  # fmt: skip
     off = {r["name"]: (r["median"] - true[r["name"]]) / r["error"]
