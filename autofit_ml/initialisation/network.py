@@ -31,7 +31,6 @@ from autofit_ml.weights.manifest import tuples
 
 __all__ = [
     "KNOTS",
-    "OTHERS",
     "SNR",
     "TARGETS",
     "USUAL_LN_N",
@@ -43,19 +42,23 @@ __all__ = [
     "inputs_of",
     "ln_sigma_of",
     "network_inputs",
+    "scale_inputs",
     "to_absolute",
     "to_relative",
 ]
 
 TARGETS = ("x", "y", "ln_flux", "ln_rc", "ln_n", "eta1", "eta2")
 _COUNT = len(TARGETS)
-SNR, OTHERS = (SCALARS.index(name) for name in ("ln_snr", "contamination"))
+SNR = SCALARS.index("ln_snr")
 _TRIANGLE = _COUNT * (_COUNT + 1) // 2
 USUAL_LN_N = 0.5
 """ln n that the network's ln n is measured from."""
 
 KNOTS = 6
-"""Knots, for each of their arguments, of the functions that scale the errors."""
+"""Knots of the functions that scaled the errors of networks before 1.1.0."""
+
+FARTHEST = 3.0
+"""Standard deviations from the mean of the calibration set: what lies beyond counts as there."""
 
 
 @dataclass(frozen=True)
@@ -159,11 +162,15 @@ class InitialiseNetwork(nn.Module):
         self.register_buffer("_rows", rows, persistent=False)
         self.register_buffer("_columns", columns, persistent=False)
         # Set once the network is trained (`training.tasks.initialise.calibration`).
-        for name in ("sigma_knots", "scale"):
-            self.register_buffer(name, torch.zeros(KNOTS, KNOTS, _COUNT))
-        for name in ("snr_knots", "contamination_knots", "contamination_scale"):
+        # Weights of what the scales depend on (`scale_inputs`), its mean and width, and the offsets.
+        number = settings.hidden + 3 * (_COUNT + len(SCALARS))
+        self.register_buffer("scale", torch.zeros(number, _COUNT))
+        self.register_buffer("scale_mean", torch.zeros(number))
+        self.register_buffer("scale_width", torch.ones(number))
+        self.register_buffer("scale_offset", torch.zeros(_COUNT))
+        for name in ("sigma_knots", "sigma_scale", "snr_knots", "snr_scale"):
             self.register_buffer(name, torch.zeros(KNOTS, _COUNT))
-        self.register_load_state_dict_pre_hook(_with_table)
+        self.register_load_state_dict_pre_hook(_with_scale)
         self.register_buffer("feature_mean", torch.zeros(settings.hidden))
         self.register_buffer("feature_root", torch.eye(settings.hidden))
         self.register_buffer("usual_distance", torch.tensor(torch.inf))
@@ -199,7 +206,7 @@ class InitialiseNetwork(nn.Module):
         """Mean (B, 7) and lower triangle (B, 7, 7) from `features`."""
         mean, lower = self.uncalibrated(features)
         with torch.no_grad():
-            scale = self.ln_scale(ln_sigma_of(lower), scalars).exp().to(lower.dtype)
+            scale = self.ln_scale(features, ln_sigma_of(lower), scalars).exp().to(lower.dtype)
         return mean, lower * scale[..., None]
 
     def uncalibrated(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -213,21 +220,23 @@ class InitialiseNetwork(nn.Module):
         lower = torch.tril(lower, -1) + torch.diag_embed(positive)
         return mean, lower
 
-    def ln_scale(self, ln_sigma: torch.Tensor, scalars: torch.Tensor) -> torch.Tensor:
+    def ln_scale(
+        self, features: torch.Tensor, ln_sigma: torch.Tensor, scalars: torch.Tensor
+    ) -> torch.Tensor:
         """ln of what each sigma (B, 7) is multiplied with."""
-        return self.ln_scale_of_sigma(ln_sigma, scalars) + self.ln_scale_of_others(scalars)
+        out = self.standardised(features, ln_sigma, scalars) @ self.get_buffer("scale")
+        out = out + self.get_buffer("scale_offset")
+        for name, at in (("sigma", ln_sigma), ("snr", scalars[:, SNR, None])):
+            knots = (self.get_buffer(f"{name}_{of}") for of in ("knots", "scale"))
+            out = out + _between(at, *knots)
+        return out
 
-    def ln_scale_of_sigma(self, ln_sigma: torch.Tensor, scalars: torch.Tensor) -> torch.Tensor:
-        """The part of it that depends on sigma itself and on the S/N."""
-        places, values = self.get_buffer("sigma_knots"), self.get_buffer("scale")
-        rows = [_between(ln_sigma, *row) for row in zip(places, values, strict=True)]
-        at = scalars[:, SNR, None]
-        return _between(at, self.get_buffer("snr_knots"), torch.stack(rows, dim=1))
-
-    def ln_scale_of_others(self, scalars: torch.Tensor) -> torch.Tensor:
-        """The part of it that depends on the light of others."""
-        knots = (self.get_buffer(f"contamination_{name}") for name in ("knots", "scale"))
-        return _between(scalars[:, OTHERS, None], *knots)
+    def standardised(
+        self, features: torch.Tensor, ln_sigma: torch.Tensor, scalars: torch.Tensor
+    ) -> torch.Tensor:
+        """What the scales depend on (`scale_inputs`), standardised, (B, inputs)."""
+        inputs = scale_inputs(features, ln_sigma, scalars) - self.get_buffer("scale_mean")
+        return (inputs / self.get_buffer("scale_width")).clamp(-FARTHEST, FARTHEST)
 
     def distance(self, features: torch.Tensor) -> torch.Tensor:
         """Mahalanobis distance of features from those of the training set, (B,); about 1."""
@@ -236,15 +245,21 @@ class InitialiseNetwork(nn.Module):
         )
 
 
-def _with_table(module: nn.Module, state: dict[str, torch.Tensor], prefix: str, *_: object) -> None:
-    """Bundles before 1.1.0 have a function of the predicted error and one of the S/N."""
-    if prefix + "snr_scale" in state:
-        of_sigma, of_snr = (state.pop(prefix + name) for name in ("sigma_scale", "snr_scale"))
-        state[prefix + "scale"] = of_snr[:, None] + of_sigma
-        knots = state[prefix + "sigma_knots"]
-        state[prefix + "sigma_knots"] = knots.expand(KNOTS, *knots.shape).clone()
-        for name in ("contamination_knots", "contamination_scale"):
-            state[prefix + name] = torch.zeros_like(knots)
+def _with_scale(module: nn.Module, state: dict[str, torch.Tensor], prefix: str, *_: object) -> None:
+    """Bundles before 1.1.0 have a function of the predicted error and one of the S/N, no more."""
+    for name in ("scale", "scale_mean", "scale_width", "scale_offset"):
+        state.setdefault(prefix + name, module.get_buffer(name))
+
+
+def scale_inputs(
+    features: torch.Tensor, ln_sigma: torch.Tensor, scalars: torch.Tensor
+) -> torch.Tensor:
+    """Features, predicted errors and scalars; of the latter two the squares and products with S/N.
+
+    (B, hidden + 39).
+    """
+    few = torch.cat([ln_sigma, scalars], dim=1)
+    return torch.cat([features.float(), few, few.square(), few * scalars[:, SNR, None]], dim=1)
 
 
 def distance_from(features: torch.Tensor, centre: torch.Tensor, root: torch.Tensor) -> torch.Tensor:
@@ -253,13 +268,10 @@ def distance_from(features: torch.Tensor, centre: torch.Tensor, root: torch.Tens
 
 
 def _between(at: torch.Tensor, places: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-    """Straight lines between knots, constant beyond: (B, 7) from knots (KNOTS, 7).
-
-    The values may be others for each, (B, KNOTS, 7).
-    """
+    """Straight lines between knots, constant beyond: (B, 7) from knots (KNOTS, 7)."""
     width = places.diff(dim=0).clamp_min(1e-6)
     share = ((at[:, None] - places[:-1]) / width).clamp(0, 1)
-    return values[..., 0, :] + (share * values.diff(dim=-2)).sum(1)
+    return values[0] + (share * values.diff(dim=0)).sum(1)
 
 
 def ln_sigma_of(lower: torch.Tensor) -> torch.Tensor:

@@ -1,29 +1,26 @@
 """Calibration of a trained initialiser: usual images, and the scales of its errors."""
 
-import math
-
 import torch
 
 from autofit_ml.initialisation.network import (
-    KNOTS,
-    OTHERS,
-    SNR,
     InitialiseNetwork,
     distance_from,
     ln_sigma_of,
+    scale_inputs,
 )
 
 __all__ = ["calibrate", "distances", "quantile", "whitening"]
 
-_PER_KNOT = 200
-"""Objects with which a scale is measured: to 5 %, if the errors are about Gaussian."""
+_ENOUGH = 800
+"""Objects from which scales that depend on what the network sees are measured; else one factor."""
 
 _LEAST = 100
 """Objects without which the errors are left as they are."""
 
 _ONE_SIGMA = 0.6827
-_ROUNDS = 3
-"""Times that the two functions are measured in turn."""
+_STEPS = 400
+_PRIOR = 30.0
+"""Objects that a weight of one costs: how strongly weights are drawn to zero."""
 
 
 @torch.no_grad()
@@ -31,6 +28,7 @@ def calibrate(
     network: InitialiseNetwork,
     features: torch.Tensor,
     chi2: torch.Tensor,
+    seen: torch.Tensor,
     error: torch.Tensor,
     lower: torch.Tensor,
     scalars: torch.Tensor,
@@ -44,54 +42,69 @@ def calibrate(
     features : Tensor, shape (B, hidden)
     chi2 : Tensor, shape (B,)
         Robust chi2 of the means (`autofit_ml.initialisation.physics`).
+    seen : Tensor, shape (N, hidden)
+        Features of other objects, whose truth is known.
     error : Tensor, shape (N, 7)
-        True minus predicted parameters, where the truth is known.
+        True minus predicted parameters of these.
     lower : Tensor, shape (N, 7, 7)
-        The triangles that were predicted for them, from `InitialiseNetwork.uncalibrated`.
+        Their predicted triangles, from `InitialiseNetwork.uncalibrated`.
     scalars : Tensor, shape (N, len(SCALARS))
 
     Notes
     -----
-    The S/N has k knots, at the medians of as many equal parts of the set, and so have the
-    predicted error in each of them and the contamination, with k^2 a 200th of the number of
-    objects and at most 6. With fewer than 800 objects the functions that are there (of the
-    bundle that the training began with) are kept but for a common factor; with fewer than 100
-    they are kept as they are.
+    The scales are a quantile regression (Koenker & Bassett 1978, Econometrica 46, 33) of the
+    logarithm of the error in units of sigma on what the network sees, its own errors and the S/N included: what lies
+    below them is 68.3 % of the objects, whatever these look like. With fewer than 800 objects the
+    scales that are there (of the bundle that the training began with) are kept but for a common
+    factor; with fewer than 100 they are kept as they are.
     """
     centre, root = whitening(features)
     network.get_buffer("feature_mean").copy_(centre)
     network.get_buffer("feature_root").copy_(root)
     network.get_buffer("usual_distance").copy_(quantile(distances(features), 0.998))
     network.get_buffer("usual_chi2").copy_(quantile(chi2, 0.98))
-    _calibrate_errors(network, error, ln_sigma_of(lower), scalars)
+    _calibrate_errors(network, seen, error, ln_sigma_of(lower), scalars)
 
 
 def _calibrate_errors(
-    network: InitialiseNetwork, error: torch.Tensor, ln_sigma: torch.Tensor, scalars: torch.Tensor
+    network: InitialiseNetwork,
+    seen: torch.Tensor,
+    error: torch.Tensor,
+    ln_sigma: torch.Tensor,
+    scalars: torch.Tensor,
 ) -> None:
-    knots = min(KNOTS, math.isqrt(len(error) // _PER_KNOT))
-    ratio = error.abs().clamp_min(1e-12).log() - ln_sigma
-    if knots < 2:
-        if len(error) >= _LEAST:
-            excess = ratio - network.ln_scale(ln_sigma, scalars)
-            factor = torch.stack([quantile(c, _ONE_SIGMA) for c in excess.unbind(1)])
-            network.get_buffer("scale").add_(factor)
+    if len(error) < _LEAST:
         return
-    buffers = dict(network.named_buffers())
-    snr, others = (scalars[:, k, None].expand_as(ln_sigma) for k in (SNR, OTHERS))
-    parts = [*snr[:, 0].argsort().tensor_split(knots)]
-    parts += parts[-1:] * (KNOTS - knots)
-    buffers["snr_knots"].copy_(torch.stack([snr[k].median(0).values for k in parts]))
-    buffers["contamination_scale"].zero_()
-    for _ in range(_ROUNDS):
-        excess = ratio - network.ln_scale_of_others(scalars)
-        for row, part in enumerate(parts):
-            measured = _measured(ln_sigma[part], excess[part], knots)
-            buffers["sigma_knots"][row], buffers["scale"][row] = measured
-        excess = ratio - network.ln_scale_of_sigma(ln_sigma, scalars)
-        places, values = _measured(others, excess, knots)
-        buffers["contamination_knots"].copy_(places)
-        buffers["contamination_scale"].copy_(values)
+    ratio = error.abs().clamp_min(1e-12).log() - ln_sigma
+    offset = network.get_buffer("scale_offset")
+    if len(error) >= _ENOUGH:
+        for name in ("sigma_scale", "snr_scale", "scale_offset"):
+            network.get_buffer(name).zero_()
+        inputs = scale_inputs(seen, ln_sigma, scalars)
+        network.get_buffer("scale_mean").copy_(inputs.mean(0))
+        network.get_buffer("scale_width").copy_(inputs.std(0).clamp_min(1e-3))
+        inputs = network.standardised(seen, ln_sigma, scalars)
+        network.get_buffer("scale").copy_(_regression(inputs, ratio))
+    excess = ratio - network.ln_scale(seen, ln_sigma, scalars)
+    offset.add_(torch.stack([quantile(column, _ONE_SIGMA) for column in excess.unbind(1)]))
+
+
+@torch.enable_grad()
+def _regression(inputs: torch.Tensor, ratio: torch.Tensor) -> torch.Tensor:
+    """Weights (inputs, 7) of the 68.3 % points of a ratio (N, 7), offsets apart."""
+    weights = torch.zeros(inputs.shape[1], ratio.shape[1], requires_grad=True)
+    offset = ratio.quantile(_ONE_SIGMA, dim=0).requires_grad_()
+    optimiser = torch.optim.Adam([weights, offset], lr=0.01)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, _STEPS)
+    for _ in range(_STEPS):
+        excess = ratio - inputs @ weights - offset
+        loss = torch.maximum(_ONE_SIGMA * excess, (_ONE_SIGMA - 1) * excess).sum()
+        loss = loss + _PRIOR * weights.square().sum()
+        optimiser.zero_grad()
+        (loss / len(ratio)).backward()
+        optimiser.step()
+        schedule.step()
+    return weights.detach()
 
 
 def whitening(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -123,22 +136,6 @@ def distances(features: torch.Tensor) -> torch.Tensor:
     return torch.cat(
         [distance_from(features[place == k], *whitening(features[place != k])) for k in range(10)]
     )
-
-
-def _measured(
-    at: torch.Tensor, excess: torch.Tensor, knots: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Places and values (KNOTS, 7) of a function of `at` (N, 7): what holds 68.3 % of `excess`.
-
-    Of fewer knots, the last is repeated.
-    """
-    order = at.argsort(dim=0)
-    at, excess = at.gather(0, order), excess.gather(0, order)
-    parts = list(zip(at.tensor_split(knots), excess.tensor_split(knots), strict=True))
-    parts += parts[-1:] * (KNOTS - knots)
-    places = torch.stack([part.median(0).values for part, _ in parts])
-    values = [[quantile(c, _ONE_SIGMA) for c in part.unbind(1)] for _, part in parts]
-    return places, torch.stack([torch.stack(row) for row in values])
 
 
 def quantile(values: torch.Tensor, share: float) -> torch.Tensor:

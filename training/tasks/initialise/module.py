@@ -242,15 +242,17 @@ def calibrate(module: InitialiseModule, train: Cutouts, apart: Cutouts, seed: in
         seen = module.features(batch)
         features.append(seen)
         chi2.append(module.chi2(batch, module.network.uncalibrated(seen)[0])[0])
-    error, lower, scalars = [], [], []
+    other, error, lower, scalars = [], [], [], []
     for members in torch.arange(len(apart)).split(256):
         batch = _wide(apart[members])
         known = batch["known"]
-        mean, triangle = module.network.uncalibrated(module.features(batch))
+        seen = module.features(batch)
+        mean, triangle = module.network.uncalibrated(seen)
+        other.append(seen[known])
         error.append((batch["target"] - mean)[known])
         lower.append(triangle[known])
         scalars.append(batch["scalars"][known])
-    measured = (torch.cat(part) for part in (features, chi2, error, lower, scalars))
+    measured = (torch.cat(part) for part in (features, chi2, other, error, lower, scalars))
     calibration.calibrate(module.network, *measured)
 
 

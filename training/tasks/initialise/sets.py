@@ -55,6 +55,7 @@ def make_cutout_sets(entries: Sequence[Entry], root: str | Path, *, workers: int
     entries : sequence of mapping
         See ``conf/experiment/initialise_*.yaml``. ``apart``: other galaxies for each of the
         surveys (its seed is one more than that of the survey before), not the same ones.
+        ``target: found``: the instance that the pipeline takes for the target, right or wrong.
     root : path
     workers : int
         Processes that simulate.
@@ -82,6 +83,7 @@ def _simulated_set(entry: Entry, folder: Path) -> Path:
         "segmenters": entry.get("segmenters", {"given": 0.3, "sep": 0.3, "auto": 0.4}),
         "others": bool(entry.get("others", True)),
         "min_snr": float(entry.get("min_snr", 12.0)),
+        **({"target": entry["target"]} if "target" in entry else {}),
     }
     path = folder / f"cutouts-{_digest(choices)}.safetensors"
     if path.exists():
@@ -97,19 +99,21 @@ def _simulated_set(entry: Entry, folder: Path) -> Path:
         for k, name in enumerate(names):
             some = [item for item, chosen in zip(objects, how, strict=True) if chosen == k]
             if some:
-                parts += _cut_simulated(some, name, choices["others"], choices["min_snr"])
+                parts += _cut_simulated(some, name, choices)
     return write_tensors(path, joined(parts))
 
 
 def _cut_simulated(
-    objects: Sequence[SimulatedObject], segmenter: str, others: bool, min_snr: float
+    objects: Sequence[SimulatedObject], segmenter: str, choices: Mapping[str, Any]
 ) -> list[dict[str, torch.Tensor]]:
+    as_found = choices.get("target") == "found"
     stamps = [
         stamp.replace(labels=item.labels, id=f"{item.id}@0")
         for stamp, item in zip(to_stamps(objects), objects, strict=True)
     ]
     if segmenter == "given":
         labels = [np.asarray(item.labels) for item in objects]
+        taken = [1] * len(objects)
     else:
         bare = [stamp.replace(labels=None) for stamp in stamps]
         found = [result for _, result in segment_all(bare, segmenter)]
@@ -117,18 +121,22 @@ def _cut_simulated(
             result.labels if isinstance(result, Segmentation) else np.zeros(stamp.shape, np.int32)
             for result, stamp in zip(found, bare, strict=True)
         ]
+        taken = [result.target if isinstance(result, Segmentation) else 0 for result in found]
     targets: list[Stamp] = []
     truth: list[tuple[float, ...]] = []
     exact: list[bool] = []
     snr: list[float] = []
-    for item, stamp, own in zip(objects, stamps, labels, strict=True):
-        for k, row in enumerate(item.truth if others else item.truth[:1]):
-            if row["kind"] == "star" or row["snr"] < min_snr or not row["flux"] > 0:
+    for item, stamp, own, target in zip(objects, stamps, labels, taken, strict=True):
+        for k, row in enumerate(item.truth if choices["others"] else item.truth[:1]):
+            if row["kind"] == "star" or row["snr"] < choices["min_snr"] or not row["flux"] > 0:
                 continue
             single = row["kind"] == "sersic"
             if k and not single:  # a fit over the whole image, for what stands at its border
                 continue
-            label = _partner(own, item.labels == k + 1, row["x"], row["y"])
+            if as_found and k == 0:
+                label = target
+            else:
+                label = _partner(own, item.labels == k + 1, row["x"], row["y"])
             if not label:
                 continue
             targets.append(
