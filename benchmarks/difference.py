@@ -36,8 +36,8 @@ from sky_pairs import frame, gaussian, pair
 from autofit_ml.difference import detect_changes, fluxes, subtract_images, whitened
 from autofit_ml.difference.kernel import Design, Spectrum, rows
 from autofit_ml.difference.photometry import point_image, psf_at
-from autofit_ml.difference.psf_error import with_errors
 from autofit_ml.difference.solution import wants_gradients
+from autofit_ml.images.psf_error import with_errors
 from autofit_ml.images.stamp import Frame
 from autofit_ml.images.star_psf import psf_from_stars
 from autofit_ml.settings import SubtractSettings

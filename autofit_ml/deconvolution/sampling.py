@@ -31,6 +31,7 @@ from autofit_ml.deconvolution.summary import (
 )
 from autofit_ml.deconvolution.target import LARGEST_RADIUS, TARGET_FWHM, WIDEST_PSF, target_transfer
 from autofit_ml.errors import AutofitError, AutofitWarning, SettingsError
+from autofit_ml.images.psf_error import drawn_psfs, with_errors
 from autofit_ml.images.stamp import Stamp
 from autofit_ml.measure import psf_fwhm
 from autofit_ml.options import called_with, option
@@ -242,21 +243,38 @@ def _sampled(
         sky=sky,
         device=device,
     )
-    draws = Draws(settings.seed, torch.tensor([_key(stamp.id)], device=device))
+    # One observation of all samples, or one of each: the same data with another PSF.
+    seen, keys = observation, [_key(stamp.id)]
+    psf = with_errors(stamp.psf, settings.psf_error, 0.0)
+    if psf.modes is not None:
+        keys = [_key(f"{stamp.id}/{k}") for k in range(settings.samples)]
+        others = [
+            stamp.replace(psf=other)
+            for other in drawn_psfs(psf, settings.samples, settings.seed + _key(stamp.id))
+        ]
+        seen = observe(
+            others,
+            oversampling=settings.oversampling,
+            side=observation.side,
+            sky=sky,
+            device=device,
+        )
+    draws = Draws(settings.seed, torch.tensor(keys, device=device))
+    number = settings.samples // len(keys)
     steps = settings.steps + 1
     keep = max(10, settings.sweeps // 2)
     sweeps = max(settings.sweeps, keep) if settings.sampler == "gibbs" else 0
     counted = _Counted(denoiser, settings.samples * (steps + GIBBS_STEPS * sweeps), told)
     drawn, calls = sample_eps(
-        counted, observation, settings.samples, draws, steps=settings.steps, batch=settings.batch
+        counted, seen, number, draws, steps=settings.steps, batch=settings.batch
     )
     rhat = math.nan
     if sweeps:
         chain, more = sample_gibbs(
-            counted, observation, drawn, draws, sweeps=sweeps, batch=settings.batch, keep=keep
+            counted, seen, drawn, draws, sweeps=sweeps, batch=settings.batch, keep=keep
         )
         calls += more
-        rhat = float(split_rhat(_followed(chain))[0].nan_to_num(1.0).max())
+        rhat = float(split_rhat(_followed(chain)).nan_to_num(1.0).max())
         drawn = chain[:, :, -1]
     prior = None
     if settings.prior:
@@ -264,14 +282,14 @@ def _sampled(
     return _summed_up(
         stamp,
         observation,
-        drawn[0],
+        drawn.flatten(0, 1),
         prior,
         settings,
         sky=sky,
         weights=weights,
         calls=calls,
         rhat=rhat,
-        distance=_distance(denoiser, observation, drawn[:, :1], draws),
+        distance=_distance(denoiser, seen, drawn[:, :1], draws),
     )
 
 
@@ -299,9 +317,9 @@ def _prior(denoiser: Any, side: int, batch: int, device: str) -> torch.Tensor:
 def _distance(
     denoiser: Any, observation: Observation, samples: torch.Tensor, draws: Draws
 ) -> float:
-    """Misfit over the largest usual one, where the denoiser knows it.
+    """Misfit over the largest usual one, where the denoiser knows it; the mean of observations.
 
-    What is masked is filled from `samples` (1, 1, G, G).
+    What is masked is filled from `samples` (B, 1, G, G).
     """
     if not hasattr(denoiser, "misfit"):
         return math.nan
@@ -311,7 +329,7 @@ def _distance(
     data = observation.filled(samples, 1, draws)
     u = observation.solve(x, high, data)[:, 0]
     value = denoiser.misfit(u, observation.spectrum(high)[:, 0])
-    return float(value / denoiser.get_buffer("usual_misfit"))
+    return float(value.mean() / denoiser.get_buffer("usual_misfit"))
 
 
 def _summed_up(

@@ -11,7 +11,7 @@ variance, kernel, fluxes at given places, point sources that have changed. Of ma
 - `photometry`: fluxes with errors; whitened differences and scores.
 - `detection`: what has changed, and whether it looks real.
 - `epochs`: dates, positions, and the scale of an image against the reference.
-- `scene`: host and source fitted to all epochs (`scene_problem`, `psf_error`).
+- `scene`: host and source fitted to all epochs (`scene_problem`).
 - `light_curve`: one epoch measured, and the light curve of all; `epoch_file` keeps an epoch;
   `call` is the entry from Python.
 """

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from autofit_ml.difference.psf_error import with_errors
 from autofit_ml.difference.scene_problem import EpochScene, HostPixels
 from autofit_ml.errors import InputError, SettingsError
 from autofit_ml.fitting.batch import Member, SceneBatch
@@ -22,6 +21,7 @@ from autofit_ml.fitting.objects import SceneObject, join_images, object_of
 from autofit_ml.fitting.problem import SceneProblem
 from autofit_ml.fitting.settings import RefineSettings
 from autofit_ml.fitting.uncertainties import laplace
+from autofit_ml.images.psf_error import with_errors
 from autofit_ml.images.stamp import Stamp
 from autofit_ml.initialisation import start_from_moments
 from autofit_ml.measure import psf_fwhm

@@ -3,7 +3,7 @@ r"""The objective of scene photometry: a host that stays, a point source whose f
 .. math:: d_e = P_e \ast \big[H(\theta) + \sum_j h_j \delta_j + f_e\,\delta(x, y)\big] + B_e
 
 in every epoch e, with its own PSF, grid, background and changes of the PSF
-(`autofit_ml.difference.psf_error`). The host H is a scene (`autofit_ml.fitting`); h_j are the
+(`autofit_ml.images.psf_error`). The host H is a scene (`autofit_ml.fitting`); h_j are the
 fluxes of host pixels, a Gaussian with mean 0 each, and f_e may have either sign.
 """
 

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from autofit_ml.difference.photometry import psf_at, with_pixel
-from autofit_ml.difference.psf_error import with_errors
 from autofit_ml.errors import InputError
+from autofit_ml.images.psf_error import with_errors
 from autofit_ml.images.sky_coordinates import pixel_positions, sky_positions
 from autofit_ml.images.stamp import PSF, Frame
 from autofit_ml.measure import find_stars, psf_fwhm

@@ -162,7 +162,7 @@ class InitialiseNetwork(nn.Module):
         self.register_buffer("_rows", rows, persistent=False)
         self.register_buffer("_columns", columns, persistent=False)
         # Set once the network is trained (`training.tasks.initialise.calibration`).
-        # Weights of what the scales depend on (`scale_inputs`), its mean and width, and the offsets.
+        # Weights of what the scales depend on (`scale_inputs`), its mean and width, the offsets.
         number = settings.hidden + 3 * (_COUNT + len(SCALARS))
         self.register_buffer("scale", torch.zeros(number, _COUNT))
         self.register_buffer("scale_mean", torch.zeros(number))

@@ -51,6 +51,14 @@ class SamplingSettings(Seeded, Networks):
         least=2,
         most=30,
     )
+    psf_error: float = option(
+        0.0,
+        "1-sigma relative error of the PSF's width and ellipticity: each sample has a PSF of its "
+        "own. A PSF measured on stars brings its errors.",
+        SAMPLING,
+        least=0,
+        below=0.3,
+    )
     precision: str = option(
         "float32",
         "Numerical precision of the network; bfloat16 takes a third less time on processors that "

@@ -24,6 +24,7 @@ from autofit_ml.deconvolution import (
 from autofit_ml.deconvolution.diffusion import Draws
 from autofit_ml.deconvolution.eps import denoised
 from autofit_ml.deconvolution.network import InBfloat16
+from autofit_ml.deconvolution.operator import observe
 from autofit_ml.deconvolution.prior import sample_prior
 from autofit_ml.deconvolution.spectra import BINS, coloured, fft2, grid_of, ifft2
 from autofit_ml.deconvolution.summary import (
@@ -34,6 +35,7 @@ from autofit_ml.deconvolution.summary import (
 )
 from autofit_ml.errors import AutofitError, AutofitWarning, InputError, SettingsError
 from autofit_ml.images.psf import gaussian_psf
+from autofit_ml.images.psf_error import drawn_psfs, with_errors
 from autofit_ml.weights import choice
 from benchmarks.analytic_priors import GaussianPrior
 from training.tasks.deconvolve.classes import fit_classes
@@ -105,6 +107,32 @@ def test_an_object_does_not_depend_on_the_others():
     )
     again = run(given[1], prior, seed=5, **QUICK)
     assert np.abs(again.samples - alone.samples).max() > 0.1
+
+
+@pytest.mark.parametrize("measured", [False, True])
+def test_samples_know_what_is_not_known_of_the_psf(measured):
+    """Each has a PSF of its own: variances are those of a mixture over PSFs, of each mode."""
+    prior, error = gaussian_prior(), 0.1
+    truth = prior.draw(1, torch.Generator().manual_seed(1))[0]
+    _, stamp = observed(truth, 2, fwhm=4.0)
+    uncertain = with_errors(stamp.psf, error, 0.0)
+    if measured:  # as of stars: it brings its errors
+        stamp, error = stamp.replace(psf=uncertain), 0.0
+    sharp = run(stamp, prior, samples=400, steps=64, padding=0, prior=False, psf_error=error)
+    means, variances = [], []
+    for psf in drawn_psfs(uncertain, 300, 1):
+        observation = observe([stamp.replace(psf=psf)], padding=0)
+        mean, variance = prior.posterior(observation)
+        means.append(fft2(mean[0]))
+        variances.append(variance[0])
+    within, among = torch.stack(variances).mean(0), torch.stack(means).var(0)
+    found = fft2(torch.from_numpy(sharp.samples).double()).var(0)
+    ratio = (found / (within + among)).flatten()
+    order = (among / within).flatten().argsort()
+    groups = [float(part.mean()) for part in ratio[order].chunk(4)]
+    # Groups of 136 modes: those that the PSF's errors decide have few independent numbers in them.
+    np.testing.assert_allclose(groups, 1.0, atol=0.12)
+    assert float((among / within).flatten()[order].chunk(4)[3].mean()) > 0.4
 
 
 def test_bad_objects_do_not_stop_the_others():

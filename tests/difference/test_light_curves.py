@@ -21,11 +21,11 @@ from autofit_ml.difference.epoch_file import read_epoch, write_epoch
 from autofit_ml.difference.epochs import absent_at, observed, places
 from autofit_ml.difference.light_curve import _above_baseline
 from autofit_ml.difference.photometry import psf_at
-from autofit_ml.difference.psf_error import with_errors
 from autofit_ml.difference.stars import common_stars, measure_stars, relative_scale
 from autofit_ml.errors import InputError, SettingsError
 from autofit_ml.images import discover, read_frame
 from autofit_ml.images.psf import gaussian_psf
+from autofit_ml.images.psf_error import with_errors
 from autofit_ml.images.stamp import PSF, Stamp
 from autofit_ml.measure import flux_limit
 from autofit_ml.settings import LightCurveOptions, ReadOptions

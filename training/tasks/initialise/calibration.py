@@ -53,10 +53,10 @@ def calibrate(
     Notes
     -----
     The scales are a quantile regression (Koenker & Bassett 1978, Econometrica 46, 33) of the
-    logarithm of the error in units of sigma on what the network sees, its own errors and the S/N included: what lies
-    below them is 68.3 % of the objects, whatever these look like. With fewer than 800 objects the
-    scales that are there (of the bundle that the training began with) are kept but for a common
-    factor; with fewer than 100 they are kept as they are.
+    logarithm of the error in units of sigma on what the network sees, its own errors and the S/N
+    included: 68.3 % of the objects lie below, whatever they look like. With fewer than 800 objects
+    the scales that are there (of the bundle that the training began with) are kept but for a
+    common factor; with fewer than 100 they are kept as they are.
     """
     centre, root = whitening(features)
     network.get_buffer("feature_mean").copy_(centre)

@@ -7,7 +7,7 @@ from scipy import ndimage
 
 from autofit_ml.images.stamp import PSF
 
-__all__ = ["with_errors"]
+__all__ = ["drawn_psfs", "with_errors"]
 
 
 def with_errors(psf: PSF, width: float, position: float) -> PSF:
@@ -45,6 +45,16 @@ def with_errors(psf: PSF, width: float, position: float) -> PSF:
     if not modes:
         return dataclasses.replace(psf, modes=None)
     return dataclasses.replace(psf, modes=np.stack(modes).astype(np.float32))
+
+
+def drawn_psfs(psf: PSF, number: int, seed: int) -> list[PSF]:
+    """PSFs drawn from what is not known of one: its `PSF.modes` times unit Gaussian numbers."""
+    assert psf.modes is not None
+    rng = np.random.default_rng(seed)
+    numbers = rng.normal(size=(number, len(psf.modes)))
+    images = psf.data + np.tensordot(numbers, psf.modes, 1)
+    images /= images.sum((1, 2), keepdims=True)
+    return [dataclasses.replace(psf, data=i.astype(np.float32), modes=None) for i in images]
 
 
 def _change(data: np.ndarray, strain: np.ndarray) -> np.ndarray:
