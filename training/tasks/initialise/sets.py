@@ -55,7 +55,8 @@ def make_cutout_sets(entries: Sequence[Entry], root: str | Path, *, workers: int
     entries : sequence of mapping
         See ``conf/experiment/initialise_*.yaml``. ``apart``: other galaxies for each of the
         surveys (its seed is one more than that of the survey before), not the same ones.
-        ``target: found``: the instance that the pipeline takes for the target, right or wrong.
+        ``target: found``, for a calibration: the instance that the pipeline takes for the target,
+        right or wrong, of galaxies of one profile (a fit to others shares the image's noise).
     root : path
     workers : int
         Processes that simulate.
@@ -131,7 +132,8 @@ def _cut_simulated(
             if row["kind"] == "star" or row["snr"] < choices["min_snr"] or not row["flux"] > 0:
                 continue
             single = row["kind"] == "sersic"
-            if k and not single:  # a fit over the whole image, for what stands at its border
+            # A fit over the whole image, for what stands at its border.
+            if not single and (k or as_found):
                 continue
             if as_found and k == 0:
                 label = target
