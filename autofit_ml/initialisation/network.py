@@ -234,7 +234,7 @@ class InitialiseNetwork(nn.Module):
     def standardised(
         self, features: torch.Tensor, ln_sigma: torch.Tensor, scalars: torch.Tensor
     ) -> torch.Tensor:
-        """What the scales depend on (`scale_inputs`), standardised, (B, inputs)."""
+        """Standardised `scale_inputs`, (B, inputs)."""
         inputs = scale_inputs(features, ln_sigma, scalars) - self.get_buffer("scale_mean")
         return (inputs / self.get_buffer("scale_width")).clamp(-FARTHEST, FARTHEST)
 

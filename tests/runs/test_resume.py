@@ -403,7 +403,7 @@ def test_run_json(folder, out, tmp_path):
     assert run["versions"]["numpy"] == np.__version__
     assert {"python", "scipy", "astropy", "sep"} <= set(run["versions"])
     assert run["weights"] == usable_weights("segment", "") | usable_weights("initialise", "")
-    assert {"segment/ground-any@1.0.0", "initialise/multi-any@1.0.0"} <= set(run["weights"])
+    assert {"segment/ground-any@1.0.0", "initialise/multi-any@1.1.0"} <= set(run["weights"])
     assert run["settings"]["zeropoint"] == 25.0
     assert run["settings"]["sky"] == "free"
     fields = {*FitSettings.__dataclass_fields__, *ReadOptions.__dataclass_fields__}
