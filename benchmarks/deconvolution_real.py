@@ -160,7 +160,7 @@ def profile(image: np.ndarray, x: float, y: float, edges: np.ndarray) -> np.ndar
 
 def sharpened(stamp: Stamp, weights: str, **changes: Any) -> Sharp:
     """One stamp; an error is an error here."""
-    settings = SamplingSettings(weights=weights, **changes)
+    settings = SamplingSettings(weights=weights, precision="bfloat16", **changes)
     ((_, found),) = deconvolve_each([stamp], settings)
     if isinstance(found, Exception):
         raise found
