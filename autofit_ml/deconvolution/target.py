@@ -32,7 +32,7 @@ TARGET_FWHM = 2.0
 WIDEST_PSF = 12.0
 """Widest PSF that weights are trained for, FWHM in output pixels."""
 
-LARGEST_RADIUS = 11.0
+LARGEST_RADIUS = 18.0
 """99 % of the galaxies that weights are trained for are smaller. Circularised half-light radius in
 output pixels (`summary.half_light_radius`); measured by ``benchmarks/deconvolution.py sizes``."""
 

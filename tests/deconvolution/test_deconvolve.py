@@ -258,7 +258,7 @@ def test_half_light_radius():
 
 
 def test_objects_larger_than_those_of_the_training_get_a_warning():
-    for size, warned in ((6.0, False), (12.0, True)):
+    for size, warned in ((12.0, False), (18.0, True)):
         prior = GaussianPrior(3e4 * blob(size).float(), torch.full((96, 49), 0.01))
         stamp = stamp_of(np.asarray(3e4 * blob(float(np.hypot(size, 1.5)))))
         texts = run(stamp, prior, **QUICK).warnings
