@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from astropy.stats import mad_std
 from deconvolution_baselines import mean_power, richardson_lucy, total_variation, wiener
 from documents import DATA, DOCS, markdown_table, write_section
 from scipy.ndimage import map_coordinates
@@ -258,10 +259,15 @@ def _baselines(
 
 
 def _coverage(sharp: Sharp, one: Match, use: np.ndarray) -> str:
-    """Share of the reference's pixels between the samples' quantiles."""
+    """Share of the reference's pixels between the quantiles of samples with the reference's noise.
+
+    That noise is measured on the sky around the galaxies.
+    """
+    sky = one.reference[~use & (one.reference != one.reference[0, 0])]
+    noise = np.random.default_rng(1).normal(0, mad_std(sky), sharp.samples.shape)
     shares = []
     for low, high in ((0.1587, 0.8413), (0.025, 0.975)):
-        bottom, top = np.quantile(sharp.samples, [low, high], axis=0)
+        bottom, top = np.quantile(sharp.samples + noise, [low, high], axis=0)
         shares.append(np.mean((one.reference > bottom)[use] & (one.reference < top)[use]))
     return f"{100 * shares[0]:.0f} / {100 * shares[1]:.0f} %"
 

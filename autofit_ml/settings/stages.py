@@ -57,7 +57,7 @@ class SamplingSettings(Seeded, Networks):
         "own. A PSF measured on stars brings its errors.",
         SAMPLING,
         least=0,
-        below=0.3,
+        below=1,
     )
     precision: str = option(
         "float32",

@@ -97,6 +97,8 @@ def another(kind: type, name: str, folder: Path) -> tuple[dict[str, Any], Any]:
         return {}, next(choice for choice in about.choices if choice != item.default)
     if isinstance(item.default, bool) or str(item.type).startswith("bool"):
         return {}, not item.default
+    if about.below is not None:
+        return {}, 0.4 * about.below
     return {}, (item.default or 0) + 3 if "int" in str(item.type) else (item.default or 2.0) + 1.5
 
 
