@@ -48,7 +48,19 @@ def with_errors(psf: PSF, width: float, position: float) -> PSF:
 
 
 def drawn_psfs(psf: PSF, number: int, seed: int) -> list[PSF]:
-    """PSFs drawn from what is not known of one: its `PSF.modes` times unit Gaussian numbers."""
+    """PSFs as one with errors may be: it plus its `PSF.modes` times unit Gaussian numbers.
+
+    Parameters
+    ----------
+    psf : PSF
+        With modes.
+    number, seed : int
+
+    Returns
+    -------
+    list of PSF
+        Each sums to 1 and has no modes.
+    """
     assert psf.modes is not None
     rng = np.random.default_rng(seed)
     numbers = rng.normal(size=(number, len(psf.modes)))

@@ -57,7 +57,7 @@ class SamplingSettings(Seeded, Networks):
         "own. A PSF measured on stars brings its errors.",
         SAMPLING,
         least=0,
-        below=1,
+        below=0.3,
     )
     precision: str = option(
         "float32",
@@ -108,6 +108,12 @@ class SamplingSettings(Seeded, Networks):
     def check(self) -> None:
         """Check that the options go together."""
         super().check()
+        if self.sampler in CLASSICAL and self.psf_error:
+            raise SettingsError(
+                f"psf_error {self.psf_error:g} with the sampler {self.sampler}, which takes "
+                "the PSF as known",
+                "use sampler eps or gibbs",
+            )
         if self.sampler in CLASSICAL and self.oversampling != 1:
             raise SettingsError(
                 f"oversampling {self.oversampling} with the sampler {self.sampler}, which works at "

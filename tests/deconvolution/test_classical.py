@@ -89,5 +89,7 @@ def test_a_run(tmp_path, stamp):
 def test_what_does_not_go_together():
     with pytest.raises(SettingsError, match="oversampling 2 with the sampler tv"):
         SamplingSettings(sampler="tv", oversampling=2)
+    with pytest.raises(SettingsError, match=r"psf_error 0.02 with the sampler wiener"):
+        SamplingSettings(sampler="wiener", psf_error=0.02)
     with pytest.raises(SettingsError, match="fit needs samples"):
         DeconvolveSettings(sampler="wiener", fit=True)

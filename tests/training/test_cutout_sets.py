@@ -10,11 +10,13 @@ from scipy.ndimage import maximum_filter
 pytest.importorskip("lightning")
 pytest.importorskip("galsim")
 
+from autofit_ml.errors import InputError
 from autofit_ml.images.stamp import PSF, Stamp
 from autofit_ml.initialisation.cutouts import cut_outs
 from autofit_ml.initialisation.network import to_relative
 from autofit_ml.segmentation import Segmentation
 from training.endless import EndlessSersic, EndlessSettings
+from training.tasks.initialise import sets
 from training.tasks.initialise.cutouts import CutoutDataModule
 from training.tasks.initialise.endless import cut_endless
 from training.tasks.initialise.sets import make_cutout_sets
@@ -73,3 +75,18 @@ def test_fresh_galaxies_replace_those_of_the_last_epoch(tmp_path):
     assert torch.equal(first["data"][:half], second["data"][:half])
     assert not torch.isin(second["flux"][half:], first["flux"]).any()
     assert torch.isfinite(second["data"]).all()
+
+
+def test_a_calibration_takes_targets_as_they_are_found(tmp_path, monkeypatch):
+    """Whatever their masks hold, but of one profile: nothing is fitted in the truth's place."""
+    monkeypatch.setattr(sets, "_partner", lambda *_: 0)
+    entry = {"data": "single", "surveys": ["sdss-r"], "count": 4, "seed": 3, "others": False}
+    entry |= {"segmenters": {"sep": 1}, "set": ["data.target.snr=[100,200]"]}
+    with pytest.raises(InputError, match="no object to learn from"):
+        make_cutout_sets([entry], tmp_path)
+    (path,) = make_cutout_sets([{**entry, "target": "found"}], tmp_path)
+    module = CutoutDataModule([path], [path], batch_size=8)
+    module.setup()
+    assert module.sets["val"].tensors["known"].tolist() == [True] * 4
+    with pytest.raises(InputError, match="no object to learn from"):
+        make_cutout_sets([{**entry, "data": "bulge_disc", "target": "found"}], tmp_path)
