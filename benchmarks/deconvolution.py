@@ -28,7 +28,6 @@ import argparse
 import csv
 import dataclasses
 import math
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -58,8 +57,6 @@ from autofit_ml.simulation.galaxies import draw_galaxy
 from autofit_ml.simulation.recipe import Galaxies
 from autofit_ml.weights import load
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(REPOSITORY))
 SIDE = 64
 LEVELS = (20, 50, 100)
 STATISTICS = ("flux", "size", "ellipticity", "concentration", "fine structure")

@@ -10,10 +10,7 @@ averaged: how far it has over-fitted is part of the answer.
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 import torch

@@ -15,12 +15,9 @@ import argparse
 import dataclasses
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 from documents import markdown_table, write_section
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from autofit_ml.fitting.model_error import ErrorModel
 from autofit_ml.weights import load

@@ -22,7 +22,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -44,6 +43,7 @@ from autofit_ml.segmentation.maskrcnn import segment_maskrcnn
 from autofit_ml.segmentation.tiles import detect_instances
 from autofit_ml.simulation import SimulatedObject, compose_recipe, simulate_one, to_stamps
 from autofit_ml.weights import load, trained_state, weight_info
+from training.settings import compose
 from training.tasks.segment.network import TrainableNetwork
 
 FAMILIES = {
@@ -284,9 +284,6 @@ HARD = (
 
 def hard(network: Any, family: str, most: int) -> str:
     """A row of figures for each held-out set of what fooled networks, of `most` images a survey."""
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-    from training.settings import compose
-
     rows = []
     for entry in compose([f"experiment=segment_{family}"]).sets.test:
         number, overrides = min(most, int(entry["count"])), entry.get("set", [])
