@@ -14,7 +14,7 @@ from pathlib import Path
 __all__ = ["DATA", "DOCS", "Section", "machine", "markdown_table", "run_sections", "write_section"]
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(REPOSITORY))  # where `training` lies, which is not installed
+sys.path.append(str(REPOSITORY))  # for `training`; last: PYTHONPATH chooses the version
 DOCS = REPOSITORY / "docs"
 DATA = Path(os.environ.get("AUTOFIT_ML_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
 """Real images; not every machine has them."""
