@@ -15,15 +15,18 @@ images at a time, in one process with one thread, and what is compared is proces
 
 With ``--hard``: a row for each recipe of what fooled networks before, the held-out sets of
 ``conf/experiment/segment_ground.yaml`` and ``segment_space.yaml``.
+
+With ``--against OLDER``: what the network gains on another one, on the same images.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -282,19 +285,86 @@ HARD = (
 )
 
 
-def hard(network: Any, family: str, most: int) -> str:
-    """A row of figures for each held-out set of what fooled networks, of `most` images a survey."""
-    rows = []
+def hard_sets(family: str, most: int) -> Iterator[tuple[str, list[SimulatedObject]]]:
+    """Held-out sets of what fooled networks: names, and `most` images a survey."""
     for entry in compose([f"experiment=segment_{family}"]).sets.test:
         number, overrides = min(most, int(entry["count"])), entry.get("set", [])
         surveys, data = entry["surveys"], f"data={entry['data']}"
-        objects = blends_of(surveys, number, int(entry["seed"]), overrides, data)
-        got = figures(compared(objects, segment_maskrcnn(to_stamps(objects), network)))
         what = entry["data"] + (", coarse" if entry["data"] == "blends" else "")
+        objects = blends_of(surveys, number, int(entry["seed"]), overrides, data)
+        yield f"{what}: {', '.join(surveys)}", objects
+
+
+def hard(network: Any, family: str, most: int) -> str:
+    """A row of figures for each held-out set of what fooled networks, of `most` images a survey."""
+    rows = []
+    for what, objects in hard_sets(family, most):
+        got = figures(compared(objects, segment_maskrcnn(to_stamps(objects), network)))
         cells = [table_cell(got[name]) for name in HARD]
-        rows.append([f"{what}: {', '.join(surveys)}", str(len(objects)), *cells])
+        rows.append([what, str(len(objects)), *cells])
         print(rows[-1], flush=True)
     return markdown_table(["images", "number", *HARD], rows)
+
+
+GAINS = (*HARD[:2], "completeness, 300-1500 pixels", *HARD[2:5], "wrong pairs at 2-4 FWHM", HARD[5])
+
+
+def gains(network: Any, older: Any, family: str, most: int) -> str:
+    """Differences of figures on the same images, their errors from resampling the images."""
+    sets = [
+        ("blends", blends_of(FAMILIES[family], most, 9001)),
+        ("close pairs", blends_of(FAMILIES[family], most, 9002, PAIRS)),
+    ]
+    rows = []
+    for what, objects in itertools.chain(sets, hard_sets(family, most)):
+        stamps = to_stamps(objects)
+        pair = [compared(objects, segment_maskrcnn(stamps, one)) for one in (older, network)]
+        rows.append([what, str(len(objects)), *_differences(pair)])
+        print(rows[-1], flush=True)
+    item = frame_of(family)
+    fwhm = psf_fwhm(item.psf)
+    pair = []
+    for one in (older, network):
+        found = detect_instances(to_frame(item), one, fwhm=fwhm)
+        pair.append([compared_frame(item, found.labels, found.classes)])
+    rows.append(["frame", "1", *_differences(pair, resamples=0)])
+    return markdown_table(["images", "number", *GAINS], rows)
+
+
+def _differences(pair: Sequence[Sequence[Comparison]], resamples: int = 100) -> list[str]:
+    """The older's figure and what is added to it, for each of `GAINS`."""
+    before, after = (figures(some, resamples=0) for some in pair)
+    rng = np.random.default_rng(0)
+    drawn = []
+    for _ in range(resamples):
+        pick = rng.integers(0, len(pair[0]), len(pair[0]))
+        low, high = (figures([some[k] for k in pick], resamples=0) for some in pair)
+        drawn.append([high[name]["value"] - low[name]["value"] for name in GAINS])
+    drawn = drawn or [[np.nan] * len(GAINS)]
+    scatter = np.ma.std(np.ma.masked_invalid(drawn), axis=0).filled(np.nan)
+    cells = []
+    for name, error in zip(GAINS, scatter, strict=True):
+        value, change = before[name]["value"], after[name]["value"] - before[name]["value"]
+        if not np.isfinite(value):
+            cells.append("-")
+            continue
+        half = f" ± {error:.3f}" if np.isfinite(error) else ""
+        cells.append(f"{value:.3f} {'−' if change < 0 else '+'} {abs(change):.3f}{half}")
+    return cells
+
+
+def compared_frame(
+    item: SimulatedObject, labels: np.ndarray, classes: dict[int, str] | None
+) -> Comparison:
+    """A frame against its truth; it has no target."""
+    return compare(
+        labels,
+        item.labels,
+        item.truth,
+        signal=(item.data - item.sky) / item.sigma,
+        fwhm=psf_fwhm(item.psf),
+        classes=classes,
+    )
 
 
 def main() -> None:
@@ -307,28 +377,30 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures here too")
     parser.add_argument("--speed", action="store_true", help="compare forward passes instead")
     parser.add_argument("--hard", action="store_true", help="what fooled networks instead")
+    parser.add_argument("--against", metavar="OLDER", help="compare two networks instead")
     parser.add_argument("--docs", action="store_true", help="write docs/segmentation.md's tables")
     arguments = parser.parse_args()
     surveys = FAMILIES[arguments.family]
     network: Any = load(arguments.weights)
-    if arguments.hard:
-        result = hard(network, arguments.family, arguments.n)
+    for mode, measure in (
+        ("hard", lambda: hard(network, arguments.family, arguments.n)),
+        ("speed", lambda: speed(arguments.weights, network, surveys, arguments.n)),
+        (
+            "against",
+            lambda: gains(network, load(arguments.against), arguments.family, arguments.n),
+        ),
+    ):
+        given = getattr(arguments, mode)
+        if not given:
+            continue
+        result = measure()
         print(result)
         if arguments.docs:
-            command = f"python benchmarks/segmentation.py {arguments.weights} --hard"
+            words = f"--{mode}" if given is True else f"--{mode} {given}"
+            command = f"python benchmarks/segmentation.py {arguments.weights} {words}"
             command += f" --family {arguments.family} -n {arguments.n}"
-            heading = f"`{arguments.weights}` (`{command}`)"
-            write_section("segmentation.md", f"hard {arguments.family}", f"{heading}\n\n{result}")
-        return
-    if arguments.speed:
-        command = f"python benchmarks/segmentation.py {arguments.weights} --speed"
-        command += f" --family {arguments.family} -n {arguments.n}"
-        heading = f"`{arguments.weights}` (`{command}`)"
-        result = speed(arguments.weights, network, surveys, arguments.n)
-        print(result)
-        if arguments.docs:
-            text = f"{heading}\n\n{result}"
-            write_section("segmentation.md", f"speed {arguments.family}", text)
+            text = f"`{arguments.weights}` (`{command}`)\n\n{result}"
+            write_section("segmentation.md", f"{mode} {arguments.family}", text)
         return
     settings = tuned_sep(surveys, arguments.trials)
     print("tuned sep:", settings, flush=True)
@@ -389,14 +461,7 @@ def main() -> None:
         began = time.perf_counter()
         detections = detector()
         times[name] = time.perf_counter() - began
-        one = compare(
-            detections.labels,
-            item.labels,
-            item.truth,
-            signal=(item.data - item.sky) / item.sigma,
-            fwhm=fwhm,
-            classes=detections.classes,
-        )
+        one = compared_frame(item, detections.labels, detections.classes)
         columns[name] = figures([one], resamples=0)
     record["frame"] = {"figures": columns, "seconds": times}
     text.append(f"**Frame** of {item.data.shape[1]} x {item.data.shape[0]} pixels ({item.survey})")
