@@ -24,7 +24,7 @@ import yaml
 
 from autofit_ml.catalogue.atomic import atomic_write_json
 from autofit_ml.errors import AutofitError
-from autofit_ml.weights import WeightInfo, write_bundle
+from autofit_ml.weights import WeightInfo, trained_state, write_bundle
 from autofit_ml.weights.bundle import describe_files
 from autofit_ml.weights.manifest import MANIFEST_FORMAT, read_manifest
 from training.checkpoints import network_state
@@ -44,6 +44,7 @@ def export(
     card: str = "",
     status: str = "preview",
     half: bool = False,
+    average: str | Path | None = None,
 ) -> Path:
     """Write a bundle; its folder.
 
@@ -64,6 +65,10 @@ def export(
     status : {"preview", "released"}
     half : bool
         Store in half precision.
+    average : str or path, optional
+        A bundle of the same architecture: the mean of its weights and the run's is stored. So a
+        network that went on with other images keeps most of what it could before (Wortsman et al.
+        2022, CVPR, 7959).
     """
     run, out = Path(run), Path(out)
     training = read_training(run / "training.yaml")
@@ -71,7 +76,15 @@ def export(
     history = portable(json.loads((run / "history.json").read_text()))
     module = task.module(training, 1)
     checkpoint = run / "checkpoints" / ("last.ckpt" if last else "best.ckpt")
-    module.network.load_state_dict(network_state(checkpoint))
+    state = network_state(checkpoint)
+    if average is not None:
+        older = trained_state(average)
+        state = {
+            name: (value + older[name]) / 2 if value.is_floating_point() else value
+            for name, value in state.items()
+        }
+        history["average"] = portable(str(average))
+    module.network.load_state_dict(state)
     task.finish(module, training)
     state = module.network.state_dict()
     if half:
@@ -166,6 +179,7 @@ def _card(
         f"- {history['image_passes']} image passes in {history['steps']} steps, "
         f"{history['seconds'] / 3600:.2f} h on {history['hardware']}.",
         *([f"- Began with the weights of `{history['start']}`."] if "start" in history else []),
+        *([_mean_of(history["average"])] if "average" in history else []),
         "- Validation: "
         + ", ".join(f"{key} {value:.4g}" for key, value in history["validation"].items()),
         f"- Versions: {', '.join(f'{key} {value}' for key, value in history['versions'].items())}.",
@@ -176,6 +190,10 @@ def _card(
     if text:
         lines += [text.strip(), ""]
     return "\n".join(lines)
+
+
+def _mean_of(bundle: str) -> str:
+    return f"- Weights are the mean of the run's (validated below) and of `{bundle}`'s."
 
 
 def _finite(values: Any) -> Any:
@@ -216,6 +234,7 @@ def main() -> None:
     parser.add_argument("--card", type=Path, help="Markdown added to the card")
     parser.add_argument("--status", choices=("preview", "released"), default="preview")
     parser.add_argument("--half", action="store_true", help="half precision")
+    parser.add_argument("--average", metavar="BUNDLE", help="store the mean with its weights")
     arguments = parser.parse_args()
     try:
         folder = export(
@@ -227,6 +246,7 @@ def main() -> None:
             card=arguments.card.read_text() if arguments.card else "",
             status=arguments.status,
             half=arguments.half,
+            average=arguments.average,
         )
     except AutofitError as error:
         sys.exit(f"export: {error}")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 pytest.importorskip("lightning")
 pytest.importorskip("galsim")
@@ -93,6 +94,24 @@ def test_every_experiment_goes_all_the_way(run, experiment, tmp_path, monkeypatc
     name = "model.roi_heads.box_predictor.cls_score.weight"
     distance = (weights[name] - begun[name]).abs().max()
     assert 0 < distance < 0.1
+
+
+def test_mean_with_another_bundle(run, tmp_path):
+    """``--average`` stores the mean of two networks, and its card says of which."""
+    words = (str(RUN), "--out", str(tmp_path), "--version")
+    script("export.py", *words, "0.0.1", "--last", cwd=run)
+    script("export.py", *words, "0.0.2", cwd=run)
+    older = tmp_path / "segment/ground-any@0.0.1"
+    script("export.py", *words, "0.0.3", "--average", str(older), cwd=run)
+    last, best, mean = (
+        load(tmp_path / f"segment/ground-any@0.0.{k}").state_dict() for k in (1, 2, 3)
+    )
+    assert any(not torch.equal(last[name], best[name]) for name in last)
+    for name in last:
+        if last[name].is_floating_point():
+            torch.testing.assert_close(mean[name], (last[name] + best[name]) / 2)
+    card = (tmp_path / "segment/ground-any@0.0.3/CARD.md").read_text()
+    assert "mean of the run's (validated below) and of `" in card
 
 
 @pytest.mark.parametrize("experiment", sorted(path.stem for path in CONF.glob("*.yaml")))
