@@ -306,7 +306,7 @@ def hard(network: Any, family: str, most: int) -> str:
     return markdown_table(["images", "number", *HARD], rows)
 
 
-GAINS = (*HARD[:2], "completeness, 300-1500 pixels", *HARD[2:5], "wrong pairs at 2-4 FWHM", HARD[5])
+GAINS = (*HARD, "completeness, 300-1500 pixels", "wrong pairs at 2-4 FWHM")
 
 
 def gains(network: Any, older: Any, family: str, most: int) -> str:
@@ -322,10 +322,10 @@ def gains(network: Any, older: Any, family: str, most: int) -> str:
         rows.append([what, str(len(objects)), *_differences(pair)])
         print(rows[-1], flush=True)
     item = frame_of(family)
-    fwhm = psf_fwhm(item.psf)
+    frame, fwhm = to_frame(item), psf_fwhm(item.psf)
     pair = []
     for one in (older, network):
-        found = detect_instances(to_frame(item), one, fwhm=fwhm)
+        found = detect_instances(frame, one, fwhm=fwhm)
         pair.append([compared_frame(item, found.labels, found.classes)])
     rows.append(["frame", "1", *_differences(pair, resamples=0)])
     return markdown_table(["images", "number", *GAINS], rows)

@@ -20,10 +20,11 @@ from typing import Any
 if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+import torch
 import yaml
 
 from autofit_ml.catalogue.atomic import atomic_write_json
-from autofit_ml.errors import AutofitError
+from autofit_ml.errors import AutofitError, SettingsError
 from autofit_ml.weights import WeightInfo, trained_state, write_bundle
 from autofit_ml.weights.bundle import describe_files
 from autofit_ml.weights.manifest import MANIFEST_FORMAT, read_manifest
@@ -69,6 +70,11 @@ def export(
         A bundle of the same architecture: the mean of its weights and the run's is stored. So a
         network that went on with other images keeps most of what it could before (Wortsman et al.
         2022, CVPR, 7959).
+
+    Raises
+    ------
+    SettingsError
+        `average` is another architecture.
     """
     run, out = Path(run), Path(out)
     training = read_training(run / "training.yaml")
@@ -78,11 +84,7 @@ def export(
     checkpoint = run / "checkpoints" / ("last.ckpt" if last else "best.ckpt")
     state = network_state(checkpoint)
     if average is not None:
-        older = trained_state(average)
-        state = {
-            name: (value + older[name]) / 2 if value.is_floating_point() else value
-            for name, value in state.items()
-        }
+        state = _mean(state, trained_state(average), average)
         history["average"] = portable(str(average))
     module.network.load_state_dict(state)
     task.finish(module, training)
@@ -122,6 +124,17 @@ def export(
     )
     enter(out, info)
     return folder
+
+
+def _mean(
+    state: dict[str, torch.Tensor], older: dict[str, torch.Tensor], name: str | Path
+) -> dict[str, torch.Tensor]:
+    """The mean of two networks' floating-point tensors; what is counted is the first's."""
+    if {k: v.shape for k, v in state.items()} != {k: v.shape for k, v in older.items()}:
+        raise SettingsError(
+            f"{name} has another architecture than the run", "give a bundle that the run began with"
+        )
+    return {k: (v + older[k]) / 2 if v.is_floating_point() else v for k, v in state.items()}
 
 
 def enter(out: Path, info: WeightInfo) -> None:

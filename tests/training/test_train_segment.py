@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +14,13 @@ pytest.importorskip("galsim")
 
 from training_scripts import TRAINING, script
 
+from autofit_ml.errors import SettingsError
 from autofit_ml.segmentation.maskrcnn import segment_maskrcnn
 from autofit_ml.simulation import compose_recipe, simulate_one, to_stamps
-from autofit_ml.weights import load, trained_state, weight_info
+from autofit_ml.weights import load, trained_state, weight_info, write_bundle
 from training.checkpoints import network_state
 from training.endless import EndlessSettings
+from training.export import export
 from training.settings import compose
 
 
@@ -99,22 +100,27 @@ def test_every_experiment_goes_all_the_way(run, experiment, tmp_path, monkeypatc
 
 def test_mean_with_another_bundle(run, tmp_path):
     """``--average`` stores the mean of two networks, and its card says of which."""
-    other = tmp_path / "other"
-    shutil.copytree(run / RUN, other)
-    checkpoint = torch.load(other / "checkpoints" / "last.ckpt", weights_only=True)
-    for values in checkpoint["state_dict"].values():
-        values *= 3
-    torch.save(checkpoint, other / "checkpoints" / "last.ckpt")
-    words = ("--last", "--out", str(tmp_path), "--version")
-    script("export.py", str(other), *words, "0.0.1", cwd=run)
-    older = tmp_path / "segment/ground-any@0.0.1"
-    script("export.py", str(RUN), *words, "0.0.2", "--average", str(older), cwd=run)
+    words = (str(RUN), "--last", "--out", str(tmp_path), "--version")
+    script("export.py", *words, "0.0.1", cwd=run)
+    folder = tmp_path / "segment/ground-any@0.0.1"
+    own = trained_state(folder)
+    config = json.loads((folder / "config.json").read_text())
+    texts = {"metrics": {}, "training": "", "card": ""}
+    older = tmp_path / "tripled"
+    write_bundle(older, state={k: 3 * v for k, v in own.items()}, config=config, **texts)
+    script("export.py", *words, "0.0.2", "--average", str(older), cwd=run)
     mean = trained_state(tmp_path / "segment/ground-any@0.0.2")
-    for name, values in network_state(run / RUN / "checkpoints" / "last.ckpt").items():
+    for name, values in own.items():
         if values.is_floating_point():
             torch.testing.assert_close(mean[name], 2 * values)
+        else:
+            assert torch.equal(mean[name], values)
     card = (tmp_path / "segment/ground-any@0.0.2/CARD.md").read_text()
-    assert "mean of the run's (validated below) and of `ground-any@0.0.1`" in card
+    assert "mean of the run's (validated below) and of `tripled`" in card
+    fewer = dict(list(own.items())[1:])
+    write_bundle(older, state=fewer, config=config, **texts)
+    with pytest.raises(SettingsError, match="another architecture"):
+        export(run / RUN, tmp_path, "0.0.3", average=older)
 
 
 @pytest.mark.parametrize("experiment", sorted(path.stem for path in CONF.glob("*.yaml")))
